@@ -1,0 +1,6 @@
+"""python -m launcher: see launcher.cli."""
+
+from launcher.cli import main
+
+if __name__ == "__main__":
+    raise SystemExit(main())

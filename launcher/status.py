@@ -1,0 +1,123 @@
+"""What state a run is in: a pure function of its facts and of the scheduler's answer.
+
+Owns: the words for a run's state and the rules by which facts and jobs become one.
+Must not know: files, any scheduler's own words.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+LAG_SECONDS = 15.0  # a scheduler may not show a job for so long after accepting it
+
+
+class Status(StrEnum):
+    """A run's state, as `status` prints it."""
+
+    NEW = "NEW"
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    TRAINED = "TRAINED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    TIMEOUT = "TIMEOUT"
+    LOST = "LOST"
+
+
+IN_FLIGHT = frozenset({Status.PENDING, Status.RUNNING})
+UNSUCCESSFUL = frozenset({Status.FAILED, Status.CANCELLED, Status.TIMEOUT, Status.LOST})
+
+
+class Phase(StrEnum):
+    """What a scheduler says of a job, in words that every scheduler shares."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    TIMEOUT = "timeout"
+    UNKNOWN = "unknown"  # not known to the scheduler (any more)
+
+
+@dataclass(frozen=True)
+class JobState:
+    """A job's phase, the scheduler's reason for it, and the node where it is or was."""
+
+    phase: Phase
+    reason: str | None = None
+    node: str | None = None
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What the run directory says of a run; of several attempts, the last.
+
+    Attributes:
+        attempts: how many attempts were made.
+        submitted_seconds: how long ago the last attempt was made.
+        job_id: the scheduler's id of the last attempt's job; None where submission did not get so far.
+        started: whether the job has taken up this run.
+        failure: why the last attempt ended without a result.
+        stopped: whether it ended because it was asked to.
+        trained, evaluated: whether result.json and evaluation.json are there.
+        step, max_steps: the last logged optimizer step, and how many there will be.
+        seconds_per_step: as logged last.
+        checkpoint_step: the step of the last complete checkpoint.
+    """
+
+    attempts: int = 0
+    submitted_seconds: float = 0.0
+    job_id: str | None = None
+    started: bool = False
+    failure: str | None = None
+    stopped: bool = False
+    trained: bool = False
+    evaluated: bool = False
+    step: int | None = None
+    max_steps: int | None = None
+    seconds_per_step: float | None = None
+    checkpoint_step: int | None = None
+
+
+def status_of(facts: RunFacts, job: JobState) -> tuple[Status, str | None]:
+    """The run's status and, where it is not simply on its way, the reason.
+
+    Args:
+        facts: what the run directory says.
+        job: the scheduler's answer for `facts.job_id`; UNKNOWN where there is none.
+    """
+    if facts.trained:
+        return Status.TRAINED, facts.failure
+    if facts.attempts == 0:
+        return Status.NEW, None
+    if facts.failure is not None:
+        return (Status.CANCELLED if facts.stopped else Status.FAILED), facts.failure
+    if facts.job_id is None:
+        return _unless_recent(facts, "the launcher ended while it was submitting")
+    return _status_of_job(facts, job)
+
+
+ENDS = {Phase.CANCELLED: (Status.CANCELLED, "cancelled"), Phase.TIMEOUT: (Status.TIMEOUT, "the time limit")}
+
+
+def _status_of_job(facts: RunFacts, job: JobState) -> tuple[Status, str | None]:
+    if job.phase is Phase.PENDING:
+        return Status.PENDING, job.reason
+    if job.phase is Phase.RUNNING:
+        return (Status.RUNNING, None) if facts.started else (Status.PENDING, "its job has not come to it yet")
+    if job.phase is Phase.UNKNOWN:
+        return _unless_recent(facts, "the scheduler does not know its job, and it left no result")
+    if job.phase in ENDS:
+        status, reason = ENDS[job.phase]
+        return status, job.reason or reason
+    if not facts.started:
+        return Status.LOST, job.reason or "its job ended before it came to this run"
+    return Status.FAILED, job.reason or "its process ended without a result"
+
+
+def _unless_recent(facts: RunFacts, reason: str) -> tuple[Status, str | None]:
+    if facts.submitted_seconds < LAG_SECONDS:
+        return Status.PENDING, "just submitted"
+    return Status.LOST, reason

@@ -1,0 +1,321 @@
+"""The run directory: every path and file name, atomic writes.
+
+Owns: where things lie below the output folder, and how a file comes into being (whole, or not at all).
+Must not know: what a fact means, what a scheduler is, what is trained.
+
+Three kinds of file, no others: write-once facts (`write_once`), append-only logs (`append_line`), and derived
+files (`write_derived`) that may be deleted at any time.
+
+    <output>/runs/<run_id>/config.yaml               the objective, written once
+                          /attempts/001/attempt.json what was asked for: settings, provenance, time
+                          /attempts/001/job.json     what the scheduler made of it: executor, job id
+                          /attempts/001/started.json the process that took it up: host, pid
+                          /attempts/001/cancel.json  the wish that it end
+                          /attempts/001/failure.json why it ended without a result
+                          /attempts/001/rank0.log    what it printed
+                          /checkpoints/              the trainer's own
+                          /model/                    the final model
+                          /metrics.jsonl             one line per logged step, by rank 0
+                          /result.json, evaluation.json
+    <output>/sweeps/<sweep>/launches/001.json        argv, axes and the runs that it added, in order
+                           /jobs/<job>/              pickles and logs of the executor, the list of attempts
+                           /results.jsonl, report/   derived
+    <output>/cache/<kind>/<key>/                     models, datasets, reference tables, base evaluations
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from omegaconf import OmegaConf
+
+from launcher.config import StoreError
+
+Fact = dict[str, Any]
+CHECKPOINT_MARKER = "complete.json"  # in a checkpoint's folder, written last
+
+
+def _write_aside(path: Path, text: str) -> Path:
+    """Write `text` beside `path`, flushed to disk, and return where."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    Path(name).chmod(0o644)  # mkstemp's 0600 would hide a run from its group
+    return Path(name)
+
+
+def write_once(path: Path, fact: Fact) -> bool:
+    """Make the fact `path` appear whole; a second writer changes nothing. Returns whether we were the first."""
+    aside = _write_aside(path, json.dumps(fact, indent=1, ensure_ascii=False) + "\n")
+    try:
+        os.link(aside, path)  # unlike rename, link refuses to replace
+    except FileExistsError:
+        return False
+    finally:
+        aside.unlink()
+    return True
+
+
+def write_derived(path: Path, text: str) -> None:
+    """Replace the derived file `path` in one step."""
+    _write_aside(path, text).replace(path)
+
+
+def append_line(path: Path, record: Fact) -> None:
+    """Append one JSON line; a single write, so that a crash tears at most the last line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def read_fact(path: Path) -> Fact | None:
+    """The fact at `path`, or None where there is none.
+
+    Raises:
+        StoreError: the file is there and is not a JSON object (facts are never half written by us).
+    """
+    try:
+        fact = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise StoreError(f"{path}: not readable as JSON ({error}); move it away to have it made again") from error
+    if not isinstance(fact, dict):
+        raise StoreError(f"{path}: holds no JSON object; move it away to have it made again")
+    return fact
+
+
+def read_lines(path: Path) -> list[Fact]:
+    """All whole lines of a log; a torn last line is left out."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return []
+    lines = []
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError):
+            lines.append(json.loads(line))
+    return lines
+
+
+@dataclass(frozen=True)
+class AttemptDir:
+    """`attempts/NNN` of one run."""
+
+    path: Path
+
+    @property
+    def number(self) -> int:
+        return int(self.path.name)
+
+    @property
+    def attempt_file(self) -> Path:
+        return self.path / "attempt.json"
+
+    @property
+    def job_file(self) -> Path:
+        return self.path / "job.json"
+
+    @property
+    def started_file(self) -> Path:
+        return self.path / "started.json"
+
+    @property
+    def failure_file(self) -> Path:
+        return self.path / "failure.json"
+
+    @property
+    def cancel_file(self) -> Path:
+        return self.path / "cancel.json"
+
+    @property
+    def run(self) -> RunDir:
+        return RunDir(self.path.parent.parent)
+
+    def log_file(self, rank: int = 0) -> Path:
+        return self.path / f"rank{rank}.log"
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """`runs/<run_id>`, shared by every sweep that holds the run."""
+
+    path: Path
+
+    @property
+    def run_id(self) -> str:
+        return self.path.name
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def result_file(self) -> Path:
+        return self.path / "result.json"
+
+    def last_checkpoint_step(self) -> int | None:
+        """The step of the newest complete checkpoint: one with the marker that its writer makes last."""
+        marked = self.checkpoints.glob(f"checkpoint-*/{CHECKPOINT_MARKER}")
+        return max((int(marker.parent.name.rpartition("-")[2]) for marker in marked), default=None)
+
+    @property
+    def evaluation_file(self) -> Path:
+        return self.path / "evaluation.json"
+
+    def write_config(self, objective: Fact) -> None:
+        """Write the objective once; the run id is its hash, so that a second writer has the same."""
+        if not self.config_file.exists():
+            write_derived(self.config_file, OmegaConf.to_yaml(OmegaConf.create(objective)))
+
+    def read_config(self) -> Fact:
+        """The objective that the run was made for.
+
+        Raises:
+            StoreError: there is no config.yaml, or it is not a mapping.
+        """
+        try:
+            config = OmegaConf.to_container(OmegaConf.load(self.config_file))
+        except OSError as error:
+            raise StoreError(f"{self.config_file}: cannot be read ({error.strerror}); is this a run folder?") from error
+        if not isinstance(config, dict):
+            raise StoreError(f"{self.config_file}: holds no mapping")
+        return {str(key): value for key, value in config.items()}
+
+    def attempts(self) -> list[AttemptDir]:
+        """The attempts so far, oldest first."""
+        folder = self.path / "attempts"
+        names = sorted(os.listdir(folder)) if folder.is_dir() else []
+        return [AttemptDir(folder / name) for name in names if name.isdigit()]
+
+    def new_attempt(self) -> AttemptDir:
+        """Make the next attempt's folder; of two that ask at once each gets its own number."""
+        number = max((attempt.number for attempt in self.attempts()), default=0) + 1
+        while True:
+            path = self.path / "attempts" / f"{number:03d}"
+            try:
+                path.mkdir(parents=True)
+            except FileExistsError:
+                number += 1
+            else:
+                return AttemptDir(path)
+
+
+@dataclass(frozen=True)
+class SweepDir:
+    """`sweeps/<sweep>`."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def results_file(self) -> Path:
+        return self.path / "results.jsonl"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report"
+
+    @property
+    def jobs(self) -> Path:
+        return self.path / "jobs"
+
+    def launches(self) -> list[Fact]:
+        """What was launched under this name, oldest first."""
+        folder = self.path / "launches"
+        names = sorted(os.listdir(folder)) if folder.is_dir() else []
+        facts = (read_fact(folder / name) for name in names if name.endswith(".json"))
+        return [fact for fact in facts if fact is not None]
+
+    def add_launch(self, launch: Fact) -> None:
+        """Record one launch under the next free number."""
+        number = len(self.launches()) + 1
+        while not write_once(self.path / "launches" / f"{number:03d}.json", launch):
+            number += 1
+
+    def run_records(self) -> list[Fact]:
+        """The sweep's runs as the launches recorded them, each once, in the order in which they were added."""
+        records = (record for launch in self.launches() for record in launch["runs"])
+        return list({record["run_id"]: record for record in records}.values())
+
+    def axes(self) -> list[str]:
+        """The keys that vary, over all launches."""
+        return list(dict.fromkeys(axis for launch in self.launches() for axis in launch["axes"]))
+
+
+@dataclass(frozen=True)
+class Store:
+    """The output folder."""
+
+    root: Path
+
+    def run(self, run_id: str) -> RunDir:
+        return RunDir(self.root / "runs" / run_id)
+
+    def runs(self) -> list[RunDir]:
+        """Every run in the folder, of whatever sweep."""
+        folder = self.root / "runs"
+        return [RunDir(folder / name) for name in sorted(os.listdir(folder))] if folder.is_dir() else []
+
+    def sweep(self, name: str) -> SweepDir:
+        return SweepDir(self.root / "sweeps" / name)
+
+    def sweeps(self) -> list[SweepDir]:
+        """Every sweep, oldest launch first."""
+        folder = self.root / "sweeps"
+        names = os.listdir(folder) if folder.is_dir() else []
+        return [SweepDir(folder / name) for name in sorted(names, key=lambda n: (folder / n).stat().st_mtime)]
+
+    def cache(self, kind: str, key: str) -> Path:
+        return self.root / "cache" / kind / key
+
+    @cached_property
+    def submission_lock(self) -> FileLock:
+        """Held from the decision to the last recorded job id, so that two launchers never submit one run twice."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.root / ".submit.lock")
+
+
+@contextlib.contextmanager
+def building(folder: Path) -> Iterator[Path | None]:
+    """Build a cache entry once: yields a scratch folder to fill, or None where `folder` is there already.
+
+    The lock makes others wait and then use it; a killed builder leaves only a scratch folder, never half an entry.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        if folder.is_dir():
+            yield None
+            return
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
+            filled = Path(scratch) / folder.name
+            filled.mkdir()
+            yield filled
+            filled.replace(folder)

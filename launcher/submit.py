@@ -1,0 +1,249 @@
+"""Decide, then act: what happens to each run of a sweep, then exactly that. Idempotent.
+
+Owns: the decision for each run, the grouping of runs into jobs, the order in which facts are written.
+Must not know: how an executor works, how anything is printed.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from launcher.config import StoreError
+from launcher.facts import read_facts, read_job
+from launcher.plan import Run, Sweep, cost_key, plan_run
+from launcher.provenance import provenance
+from launcher.resources import trl_losses
+from launcher.scheduler import JobSpec, Scheduler, this_process
+from launcher.status import IN_FLIGHT, JobState, Phase, RunFacts, Status, status_of
+from launcher.store import AttemptDir, Fact, RunDir, Store, SweepDir, read_fact, write_once
+
+UNKNOWN = JobState(Phase.UNKNOWN)
+
+
+class Action(StrEnum):
+    """What happens to a run."""
+
+    SUBMIT = "submit"
+    RESUME = "resume"
+    EVALUATE = "evaluate"
+    SKIP = "skip"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What happens to one run, and why; `seconds` is the estimate, where earlier runs give one."""
+
+    run: Run
+    action: Action
+    why: str
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class RunState:
+    """A run's facts, its status and its job's."""
+
+    run: RunDir
+    facts: RunFacts
+    status: Status
+    reason: str | None
+    job: JobState
+
+    @property
+    def in_flight(self) -> bool:
+        """Whether a job has this run in its hands: also one that is trained and about to be evaluated."""
+        if self.facts.failure is not None or (self.facts.trained and self.facts.evaluated):
+            return False
+        return self.status in IN_FLIGHT or (self.facts.trained and self.job.phase in (Phase.PENDING, Phase.RUNNING))
+
+
+def states_of(runs: Sequence[RunDir], scheduler: Scheduler) -> list[RunState]:
+    """The state of each run, with one question to the scheduler for all of them."""
+    facts = [read_facts(run) for run in runs]
+    open_jobs: dict[str, Fact] = {}
+    for run, fact in zip(runs, facts, strict=True):
+        if fact.job_id and fact.failure is None and not (fact.trained and fact.evaluated):
+            open_jobs[fact.job_id] = read_job(run) or {}
+    answers = scheduler.states(list(open_jobs.values())) if open_jobs else {}
+    return [_state(run, fact, answers) for run, fact in zip(runs, facts, strict=True)]
+
+
+def _state(run: RunDir, facts: RunFacts, answers: Mapping[str, JobState]) -> RunState:
+    job = answers.get(facts.job_id or "", UNKNOWN)
+    return RunState(run, facts, *status_of(facts, job), job)
+
+
+# ------------------------------------------------------------------------------------------------ decide
+
+
+def decide(sweep: Sweep, store: Store, scheduler: Scheduler) -> list[Decision]:
+    """What launching this sweep does to each of its runs; writes nothing."""
+    costs = _seconds_per_step(store)
+    states = states_of([store.run(run.run_id) for run in sweep.runs], scheduler)
+    return [_decide(run, state, costs) for run, state in zip(sweep.runs, states, strict=True)]
+
+
+def _decide(run: Run, state: RunState, costs: Mapping[str, tuple[float, float]]) -> Decision:
+    facts = state.facts
+    if facts.trained and facts.evaluated:
+        return Decision(run, Action.SKIP, "finished")
+    if state.in_flight:
+        return Decision(run, Action.SKIP, f"in flight: {state.status} as job {facts.job_id}")
+    if facts.trained:
+        return Decision(run, Action.EVALUATE, "trained, not evaluated")
+    why = "new" if state.status is Status.NEW else f"was {state.status}: {state.reason}"
+    if facts.checkpoint_step:
+        seconds = _estimate(run, costs, facts.checkpoint_step)
+        return Decision(run, Action.RESUME, f"from step {facts.checkpoint_step}; {why}", seconds)
+    return Decision(run, Action.SUBMIT, why, _estimate(run, costs, 0))
+
+
+def _seconds_per_step(store: Store) -> dict[str, tuple[float, float]]:
+    """For each cost key: the median seconds per step and steps of the runs that are done."""
+    seen: dict[str, list[tuple[float, float]]] = {}
+    for run in store.runs():
+        result = read_fact(run.result_file)
+        attempts = run.attempts() if result else []
+        key = (read_fact(attempts[-1].attempt_file) or {}).get("cost_key") if attempts else None
+        if key and result and result["steps"]:
+            seen.setdefault(key, []).append((result["seconds"] / result["steps"], result["steps"]))
+    medians = {key: [statistics.median(values) for values in zip(*rows, strict=True)] for key, rows in seen.items()}
+    return {key: (seconds, steps) for key, (seconds, steps) in medians.items()}
+
+
+def _estimate(run: Run, costs: Mapping[str, tuple[float, float]], done: int) -> float | None:
+    seconds, steps = costs.get(cost_key(run), (None, None))
+    if seconds is None or steps is None:
+        return None
+    return seconds * max(0.0, (run.config.trainer.max_steps or steps) - done)
+
+
+# ------------------------------------------------------------------------------------------------ act
+
+
+def act(sweep: Sweep, decisions: Sequence[Decision], store: Store, scheduler: Scheduler, launch: Fact) -> list[Fact]:
+    """Submit what was decided, and record the sweep.
+
+    Each run's folder and attempt are on disk before its job exists, and the job's id right after: a launcher that
+    dies in between leaves an attempt without a job, which `status_of` calls LOST and the next launch submits again.
+
+    `launch` is what to record of this launch beside its runs.
+
+    Returns:
+        The jobs that were submitted, as their executor recorded them.
+    """
+    directory = store.sweep(sweep.name)
+    known = {record["run_id"] for record in directory.run_records()}
+    added = [run for run in sweep.runs if run.run_id not in known]
+    for run in added:
+        store.run(run.run_id).write_config(run.objective)
+    if added:
+        records = [record_of(run) for run in added]
+        directory.add_launch({**launch, "axes": list(sweep.axes), "runs": records, "provenance": provenance()})
+    chosen = [decision.run for decision in decisions if decision.action is not Action.SKIP]
+    return [_submit_job(runs, directory.jobs, store, scheduler) for runs in _jobs(chosen)]
+
+
+def record_of(run: Run) -> Fact:
+    """What a launch records of a run: enough to list it without reading its folder, and to submit it again."""
+    config = run.config
+    named = {"model": config.model.name, "dataset": config.dataset.name, "loss_type": config.loss_type}
+    return {
+        "run_id": run.run_id,
+        **named,
+        "beta": config.beta,
+        "seed": config.seed,
+        "axes": run.axes,
+        "settings": run.settings,
+        "overrides": list(run.overrides),
+    }
+
+
+def recorded_sweep(directory: SweepDir, store: Store, losses: Collection[str]) -> Sweep:
+    """The sweep as it was launched, from what the launches and the runs recorded."""
+    runs = []
+    for record in directory.run_records():
+        config = {**store.run(record["run_id"]).read_config(), **record["settings"]}
+        runs.append(plan_run(config, record["axes"], record["overrides"], losses))
+    return Sweep(directory.name, tuple(runs), tuple(directory.axes()))
+
+
+def _jobs(runs: Iterable[Run]) -> list[list[Run]]:
+    """Runs that need the same resources, in the grid's order, at most `runs_per_job` together."""
+    jobs: list[list[Run]] = []
+    by_resources: dict[str, list[Run]] = {}
+    for run in runs:
+        by_resources.setdefault(repr(asdict(run.config.cluster)), []).append(run)
+    for group in by_resources.values():
+        size = group[0].config.cluster.runs_per_job
+        jobs += [group[start : start + size] for start in range(0, len(group), size)]
+    return jobs
+
+
+def _submit_job(runs: Sequence[Run], jobs: Path, store: Store, scheduler: Scheduler) -> Fact:
+    resources = runs[0].config.cluster
+    attempts = [_new_attempt(run, store) for run in runs]
+    folder = jobs / f"{attempts[0].run.run_id}-{attempts[0].path.name}"
+    slots = None if scheduler.detached else resources.max_parallel
+    write_once(folder / "job.json", {"attempts": [str(attempt.path) for attempt in attempts], "slots": slots})
+    job = scheduler.submit(JobSpec(folder.name, folder, resources))
+    for attempt in attempts:
+        write_once(attempt.job_file, {**job, "folder": str(folder), "time": time.time()})
+    return job
+
+
+def _new_attempt(run: Run, store: Store) -> AttemptDir:
+    attempt = store.run(run.run_id).new_attempt()
+    fact = {
+        "settings": run.settings,
+        "overrides": list(run.overrides),
+        "cost_key": cost_key(run),
+        "provenance": provenance(),
+        "time": time.time(),
+    }
+    write_once(attempt.attempt_file, fact)
+    return attempt
+
+
+def new_attempt_here(run: RunDir) -> AttemptDir:
+    """A new attempt that is made in this process, with the settings that the run was last launched with.
+
+    Raises:
+        StoreError: no launch has recorded settings for the run.
+    """
+    store = Store(run.path.parent.parent)
+    records = [r for sweep in store.sweeps() for r in sweep.run_records() if r["run_id"] == run.run_id]
+    if not records:
+        raise StoreError(f"{run.run_id}: no sweep in {store.root} holds it; launch it with -m")
+    config = {**run.read_config(), **records[-1]["settings"]}
+    attempt = _new_attempt(plan_run(config, records[-1]["axes"], records[-1]["overrides"], trl_losses()), store)
+    write_once(attempt.job_file, {**this_process(), "folder": None, "time": time.time()})
+    return attempt
+
+
+# ------------------------------------------------------------------------------------------------ cancel
+
+
+def cancel(states: Iterable[RunState], scheduler: Scheduler) -> list[RunState]:
+    """Ask these runs to stop, and their jobs where nothing else is left in them; returns those that were in flight."""
+    wanted = [state for state in states if state.in_flight]
+    for state in wanted:
+        write_once(state.run.attempts()[-1].cancel_file, {"time": time.time()})
+    jobs = {str(job["job_id"]): job for state in wanted if (job := read_job(state.run))}
+    scheduler.cancel([job for job in jobs.values() if not _has_other_work(job)])
+    return wanted
+
+
+def _has_other_work(job: Fact) -> bool:
+    """Whether a job has runs that were not cancelled and are not done."""
+    listed = (read_fact(Path(job["folder"]) / "job.json") or {}) if job["folder"] else {}
+    attempts = (AttemptDir(Path(path)) for path in listed.get("attempts", []))
+    return any(
+        not (attempt.cancel_file.exists() or attempt.failure_file.exists() or attempt.run.evaluation_file.exists())
+        for attempt in attempts
+    )

@@ -1,0 +1,310 @@
+"""What the user sees: tables, progress, results, errors. Prints; decides nothing.
+
+Owns: words, columns and colours. Must not know: how anything came about.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from launcher.config import StoreError
+from launcher.plan import Sweep
+from launcher.scheduler import JobSpec, Scheduler
+from launcher.status import UNSUCCESSFUL, Status
+from launcher.store import Fact, Store, SweepDir
+from launcher.submit import Action, Decision, RunState
+
+Ended = Callable[[], bool]
+LOG_POLL_SECONDS = 0.5
+GUESS_AFTER_RUNS = 0.25  # before so much is done, a guess of the time left would mislead
+COLOURS = {Status.TRAINED: "green", Status.RUNNING: "cyan", **dict.fromkeys(UNSUCCESSFUL, "red")}
+
+
+def _console() -> Console:
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, 160)  # a pipe or a log has no edge at which to break ids
+    return console
+
+
+def complain(message: str) -> None:
+    """One line on stderr."""
+    print("prefsweep: " + " ".join(message.split()), file=sys.stderr)
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    seconds = round(seconds)
+    hours, minutes = divmod(seconds // 60, 60)
+    return f"{hours}h{minutes:02d}" if hours else f"{minutes}m{seconds % 60:02d}s"
+
+
+# ------------------------------------------------------------------------------------------------ plan
+
+
+def show_plan(
+    sweep: Sweep, decisions: Sequence[Decision], scheduler: Scheduler | None, store: Store, *, as_json: bool
+) -> None:
+    """The plan: each run, what will happen to it and why; `scheduler`, where given, shows a job's script too."""
+    if as_json:
+        print(json.dumps(_plan_json(sweep, decisions), indent=1))
+        return
+    console = _console()
+    console.print(_plan_table(sweep, decisions))
+    console.print(_totals(sweep, decisions))
+    if scheduler is not None:
+        console.print("dry run: nothing was written or submitted. A job would run:")
+        folder = store.sweep(sweep.name).jobs / f"{sweep.runs[0].run_id}-001"
+        console.print(
+            escape(scheduler.script(JobSpec(folder.name, folder, sweep.runs[0].config.cluster))), soft_wrap=True
+        )
+
+
+def _plan_json(sweep: Sweep, decisions: Iterable[Decision]) -> Fact:
+    runs = [
+        {
+            "run_id": decision.run.run_id,
+            "model": decision.run.config.model.name,
+            "dataset": decision.run.config.dataset.name,
+            "loss_type": decision.run.config.loss_type,
+            "beta": decision.run.config.beta,
+            "axes": decision.run.axes,
+            "action": decision.action,
+            "why": decision.why,
+            "seconds": decision.seconds,
+            "hub_revision": decision.run.config.hub.revision,
+        }
+        for decision in decisions
+    ]
+    return {"sweep": sweep.name, "duplicates": sweep.duplicates, "runs": runs}
+
+
+def _plan_table(sweep: Sweep, decisions: Iterable[Decision]) -> Table:
+    table = Table(title=f"sweep {escape(sweep.name)}", title_justify="left", box=None, pad_edge=False)
+    extra = [axis for axis in sweep.axes if axis not in ("model", "loss_type", "beta")]
+    for column in ("run", "model", "loss_type", "beta", *extra, "action", "why", "est. time"):
+        table.add_column(escape(column), overflow="fold")
+    for decision in decisions:
+        run, style = decision.run, "dim" if decision.action is Action.SKIP else ""
+        shown = [run.run_id, run.config.model.name, run.config.loss_type, _number(run.config.beta)]
+        shown += [_number(run.axes.get(axis, "")) for axis in extra]
+        shown += [decision.action, decision.why, _duration(decision.seconds)]
+        table.add_row(*map(escape, shown), style=style)
+    return table
+
+
+def _totals(sweep: Sweep, decisions: Sequence[Decision]) -> str:
+    counts = Counter(decision.action for decision in decisions)
+    parts = [f"{len(decisions)} runs"] + [f"{count} {action}" for action, count in sorted(counts.items())]
+    if sweep.duplicates:
+        parts.append(f"{sweep.duplicates} duplicates dropped")
+    known = [d.seconds for d in decisions if d.seconds is not None]
+    if known:
+        parts.append(f"about {_duration(sum(known))} of training for {len(known)} of them")
+    return ", ".join(parts)
+
+
+def _number(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+# ------------------------------------------------------------------------------------------------ states
+
+
+def show_status(directory: SweepDir, states: Sequence[RunState], *, as_json: bool, clear: bool) -> None:
+    """The states of a sweep's runs."""
+    records = {record["run_id"]: record for record in directory.run_records()}
+    if as_json:
+        runs = [_state_json(records[state.run.run_id], state) for state in states]
+        print(json.dumps({"sweep": directory.name, "runs": runs}, indent=1))
+        return
+    console = _console()
+    if clear and console.is_terminal:
+        console.clear()
+    console.print(_state_table(directory, states))
+    console.print(_summary(states))
+
+
+def _state_json(record: Fact, state: RunState) -> Fact:
+    facts = state.facts
+    return {
+        **{key: record[key] for key in ("run_id", "model", "loss_type", "beta")},
+        "status": state.status,
+        "job_id": facts.job_id,
+        "attempts": facts.attempts,
+        "step": facts.step,
+        "max_steps": facts.max_steps,
+        "reason": state.reason,
+    }
+
+
+def _state_table(directory: SweepDir, states: Iterable[RunState]) -> Table:
+    table = Table(title=f"sweep {escape(directory.name)}", title_justify="left", box=None, pad_edge=False)
+    for column in ("run", "status", "step", "left", "job", "attempts", "node", "reason"):
+        table.add_column(column, overflow="fold")
+    for state in states:
+        facts = state.facts
+        shown = [state.run.run_id, _steps(state), _left(state), facts.job_id or "", str(facts.attempts)]
+        run, step, left, job, attempts = map(escape, shown)
+        words = [escape(state.job.node or ""), escape(state.reason or _stage(state))]
+        table.add_row(run, Text(state.status, COLOURS.get(state.status, "")), step, left, job, attempts, *words)
+    return table
+
+
+def _stage(state: RunState) -> str:
+    if not state.facts.trained:
+        return ""
+    return "" if state.facts.evaluated else "evaluating" if state.in_flight else "not evaluated"
+
+
+def _steps(state: RunState) -> str:
+    facts = state.facts
+    return "" if facts.step is None else f"{facts.step}/{facts.max_steps or '?'}"
+
+
+def _seconds_left(state: RunState) -> float | None:
+    facts = state.facts
+    if state.status is not Status.RUNNING or not facts.seconds_per_step or facts.step is None or not facts.max_steps:
+        return None
+    return facts.seconds_per_step * (facts.max_steps - facts.step)
+
+
+def _left(state: RunState) -> str:
+    return _duration(_seconds_left(state))
+
+
+def _summary(states: Iterable[RunState]) -> str:
+    states = list(states)
+    counts = Counter(state.status for state in states)
+    return f"{len(states)} runs: " + ", ".join(f"{count} {status}" for status, count in counts.most_common())
+
+
+class Progress:
+    """The live table of a sweep that runs on this machine; where there is no terminal, a line for every change."""
+
+    def __init__(self, directory: SweepDir) -> None:
+        self._directory = directory
+        self._console = _console()
+        self._live = Live(console=self._console, auto_refresh=False) if self._console.is_terminal else None
+        self._started, self._line = time.time(), ""
+
+    def __enter__(self) -> Self:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def show(self, states: Sequence[RunState]) -> None:
+        """Show these states."""
+        line = self._sentence(states)
+        if self._live:
+            self._live.update(Group(_state_table(self._directory, states), Text(line)), refresh=True)
+        elif line != self._line:
+            print(f"[{_duration(time.time() - self._started)}] {line}", flush=True)
+        self._line = line
+
+    def _sentence(self, states: Sequence[RunState]) -> str:
+        done = sum(not state.in_flight for state in states)
+        current = next((state for state in states if state.in_flight and state.facts.started), None)
+        if current is None:
+            return f"{done} of {len(states)} runs done" + (
+                "" if done == len(states) else "; waiting for a job to start"
+            )
+        doing = f"step {_steps(current)}" if current.facts.step else "preparing"
+        if current.facts.trained:
+            doing = "evaluating"
+        left = self._remaining(states)
+        return f"run {done + 1} of {len(states)}: {current.run.run_id}: {doing}" + (f", {left} left" if left else "")
+
+    def _remaining(self, states: Sequence[RunState]) -> str:
+        """A guess from the runs that ended since we began to watch, else from the current run's steps."""
+        open_runs = [state for state in states if state.in_flight]
+        ended = len(
+            [s for s in states if not s.in_flight and s.facts.submitted_seconds < time.time() - self._started + 60]
+        )
+        share = sum((s.facts.step or 0) / (s.facts.max_steps or 1) for s in open_runs)
+        if ended + share <= GUESS_AFTER_RUNS or not open_runs:
+            return ""
+        return "about " + _duration((time.time() - self._started) * (len(open_runs) - share) / (ended + share))
+
+
+# ------------------------------------------------------------------------------------------------ sentences
+
+
+def say_submitted(directory: SweepDir, count: int, *, quiet: bool) -> None:
+    """Where to look from now on."""
+    if not quiet:
+        print(f"{count} runs submitted; `python -m launcher status {directory.name} --watch` shows how they do")
+
+
+def say_interrupted(directory: SweepDir, count: int) -> None:
+    """What Ctrl-C did."""
+    print(f"\n{count} runs asked to stop at their next step; `python -m launcher resume {directory.name}` goes on")
+
+
+def say_cancelled(directory: SweepDir, stopped: Sequence[RunState]) -> None:
+    """What cancel did."""
+    for state in stopped:
+        print(f"{state.run.run_id}: asked to stop (was {state.status}, job {state.facts.job_id})")
+    print(f"{len(stopped)} runs of {directory.name} cancelled; the others were not in flight")
+
+
+def show_results(directory: SweepDir, rows: Sequence[Fact]) -> None:
+    """The scores of a sweep, and how to get the report."""
+    table = Table(title=f"results of {escape(directory.name)}", title_justify="left", box=None, pad_edge=False)
+    for column in ("run", "status", "steps", "time", "loss", "accuracy", "margin", "KL", "golden reward", "reason"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*map(escape, _result_cells(row)))
+    console = _console()
+    console.print(table)
+    console.print(f"{directory.results_file}; report: python -m analysis {directory.path}", soft_wrap=True)
+
+
+def _result_cells(row: Fact) -> list[str]:
+    scores = row.get("evaluation") or {}
+    numbers = [scores.get(key) for key in ("loss", "reward_accuracy", "reward_margin", "kl")]
+    reward, error = scores.get("golden_reward"), scores.get("golden_reward_stderr")
+    golden = "" if reward is None else f"{reward:.3f}" + (f" ± {error:.3f}" if error is not None else "")
+    step = "" if row.get("step") is None else str(row["step"])
+    shown = ["" if number is None else f"{number:.3f}" for number in numbers]
+    return [row["run_id"], row["status"], step, _duration(row.get("seconds")), *shown, golden, row.get("reason") or ""]
+
+
+def show_log(path: Path, *, follow: bool, ended: Ended) -> None:
+    """Print a log, and what is added to it until the run has ended.
+
+    Raises:
+        StoreError: there is no log (yet).
+    """
+    while not path.exists():
+        if not follow or ended():
+            raise StoreError(f"{path}: not there; the run has not been started, or not with so many processes")
+        time.sleep(LOG_POLL_SECONDS)
+    with path.open(encoding="utf-8", errors="replace") as file:
+        while True:
+            over = not follow or ended()
+            sys.stdout.write(file.read())
+            sys.stdout.flush()
+            if over:
+                return
+            time.sleep(LOG_POLL_SECONDS)

@@ -1,0 +1,177 @@
+"""What a finished run is worth: held-out pairs, KL to the reference, golden reward of what it writes.
+
+Owns: evaluation.json of a run, and that of the untrained model.
+Must not know: how the model was trained, how results are shown.
+
+Reward accuracy and margin can look fine while the text is destroyed, so samples and a reward that knows nothing of the
+pairs stand beside them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from peft import PeftModel
+
+from launcher.config import RunConfig
+from launcher.store import Fact, RunDir, Store, building, read_fact, write_once
+from launcher.worker import golden, models
+from launcher.worker.data import collator, first_distinct, load_pairs
+from launcher.worker.generations import Batch, Prompt, kl_to_reference, sample
+from launcher.worker.losses import logratios
+from launcher.worker.memory import Latest
+from launcher.worker.trainer import RunTrainer
+from launcher.worker.training import finished
+
+PROMPTS = 16  # taken from the test split where the data set names none
+KL_ESTIMATOR = "sum over tokens of the KL of the next-token distributions, on the policy's own samples"
+
+_prompts: Latest[list[Prompt]] = Latest()
+
+
+def evaluate(config: RunConfig, run: RunDir, store: Store) -> None:
+    """Write the run's evaluation.json, once."""
+    if run.evaluation_file.exists():
+        return
+    began = time.perf_counter()
+    trainer = finished(config, run, store)
+    trainer.model.eval()
+    pairs = pair_metrics(trainer, config, store)
+    written = generation_metrics(trainer.model, _reference(trainer.model, config, store), config, store)
+    fact = pairs | written | {"seconds": time.perf_counter() - began, "settings": _settings(config, store)}
+    write_once(run.evaluation_file, fact)
+
+
+def evaluate_base(config: RunConfig, store: Store) -> Fact:
+    """What the untrained model writes for the same prompts and seed; once per (model, prompts, settings)."""
+    settings = _settings(config, store)
+    identity = {"base": models.fingerprint(config.model, store), "settings": settings}
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    folder = store.cache("base", key)
+    with building(folder) as empty:
+        if empty is not None:
+            began = time.perf_counter()
+            with models.in_use(models.load(config.model, store)) as base:
+                fact = generation_metrics(base, None, config, store)
+            write_once(
+                empty / "evaluation.json",
+                fact | {"seconds": time.perf_counter() - began, "settings": settings, "model": config.model.name},
+            )
+    return read_fact(folder / "evaluation.json") or {}
+
+
+def _settings(config: RunConfig, store: Store) -> Fact:
+    """What the generations depend on, besides the model."""
+    return asdict(config.evaluation) | {
+        "prompts": prompts(config, store),
+        "golden_reward": config.dataset.golden_reward,
+        "dtype": str(models.dtype_of(config.model)).removeprefix("torch."),
+        "attn_implementation": config.model.attn_implementation,
+        "kl_estimator": KL_ESTIMATOR,
+    }
+
+
+def prompts(config: RunConfig, store: Store) -> list[Prompt]:
+    """The openings that the models continue: the data set's own choice, else the first of its test split."""
+
+    def read() -> list[Prompt]:
+        if config.dataset.prompts:
+            return list(config.dataset.prompts)
+        return first_distinct(load_pairs(config.dataset, store)[1]["prompt"], PROMPTS)
+
+    return _prompts.get(repr((config.dataset, store.root)), read)
+
+
+@torch.no_grad()
+def pair_metrics(trainer: RunTrainer, config: RunConfig, store: Store) -> Fact:
+    """The run's own loss, reward accuracy and margin on the held-out pairs.
+
+    The loss is the mean over batches of `evaluation.batch_size`, weighted by their size. For losses that look at the
+    whole batch (`kto_pair`, aot) it therefore depends on that size; accuracy and margin are per pair and do not.
+    """
+    test, size, collate = trainer.eval_dataset, config.evaluation.batch_size, collator(config, store)
+    loss, margins = 0.0, []
+    for start in range(0, len(test), size):
+        rows = [test[index] for index in range(start, min(start + size, len(test)))]
+        inputs = trainer._prepare_inputs(collate(rows))
+        outputs = _forward(trainer.model, inputs)
+        loss += len(rows) * float(trainer._compute_loss(lambda outputs=outputs, **_: outputs, inputs, False))
+        chosen, rejected = logratios(outputs, inputs)
+        margins += (config.beta * (chosen - rejected)).tolist()
+    trainer._metrics["eval"].clear()
+    return {
+        "loss": loss / len(test),
+        "reward_accuracy": sum(margin > 0 for margin in margins) / len(margins),
+        "reward_margin": statistics.fmean(margins),
+        "pairs": len(margins),
+    }
+
+
+def _forward(model: torch.nn.Module, inputs: dict[str, Any]) -> Any:
+    """One forward, whose outputs serve every loss; the trainer has put TRL's head on the model."""
+    labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
+    given = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    return model(**given, use_cache=False, labels=labels, fused_lm_head=True)
+
+
+Reference = Callable[[], AbstractContextManager[torch.nn.Module]]
+
+
+def _reference(model: torch.nn.Module, config: RunConfig, store: Store) -> Reference:
+    """The untrained model: the policy without its adapters, or the base that this process shares."""
+
+    @contextmanager
+    def without_adapters() -> Iterator[torch.nn.Module]:
+        with model.disable_adapter():
+            yield model
+
+    if isinstance(model, PeftModel):
+        return without_adapters
+    return lambda: models.in_use(models.load(config.model, store))
+
+
+def generation_metrics(model: torch.nn.Module, reference: Reference | None, config: RunConfig, store: Store) -> Fact:
+    """Golden reward and samples of what `model` writes; KL to the reference where there is one."""
+    tokenizer, settings = models.tokenizer(config.model, store), config.evaluation
+    batches: list[Batch] = []
+    divergences: list[float] = []
+    for batch in sample(model, tokenizer, prompts(config, store), settings):
+        batches.append(batch)
+        if reference is not None:
+            divergences += kl_to_reference(model, reference, batch, settings.temperature)
+    texts = [text for batch in batches for text in batch.texts]
+    asked = [prompt for batch in batches for prompt in batch.prompts]
+    name = config.dataset.golden_reward
+    rewards = [] if name is None else golden.score(name, texts)
+    kl = {"kl": _mean(divergences), "kl_stderr": _stderr(divergences)} if reference is not None else {}
+    return kl | {
+        "golden_reward": _mean(rewards),
+        "golden_reward_stderr": _stderr(rewards),
+        "golden_rewards": rewards,
+        "generations": len(texts),
+        "samples": _samples(asked, texts, rewards, settings.samples),
+    }
+
+
+def _samples(asked: list[Prompt], texts: list[str], rewards: list[float], count: int) -> list[Fact]:
+    """The first texts; prompts take turns, so they are of different prompts where there are enough."""
+    scores = rewards or [None] * len(texts)
+    rows = zip(asked[:count], texts[:count], scores[:count], strict=True)
+    return [{"prompt": prompt, "text": text, "reward": reward} for prompt, text, reward in rows]
+
+
+def _mean(values: list[float]) -> float | None:
+    return statistics.fmean(values) if values else None
+
+
+def _stderr(values: list[float]) -> float | None:
+    return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None

@@ -1,0 +1,169 @@
+"""What a job does: takes up the runs in its list, one after another, and records how each ended.
+
+Owns: the process: signals, logs, the slot on the machine; `started.json` and `failure.json`.
+Must not know: how a model is trained or evaluated, how it was submitted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from filelock import FileLock, Timeout
+
+from launcher.config import PrefsweepError, RunConfig, from_plain
+from launcher.store import AttemptDir, Fact, Store, read_fact, write_once
+
+SLOT_POLL_SECONDS = 0.5
+
+
+class StopRequest:
+    """Whether the process was asked to end.
+
+    The runs ask at each step boundary, since no signal handler may save: a ZeRO-3 save is collective.
+    """
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def listen(self) -> None:
+        """Take SIGTERM (cancel, preemption), also from a library that has set handlers of its own."""
+        signal.signal(signal.SIGTERM, self._note)
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, self._note)
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        self.signal = number
+
+    def __call__(self) -> bool:
+        return self.signal is not None
+
+
+@dataclass(frozen=True)
+class JobList:
+    """`job.json` of a job's folder: the attempts to make, and how many such jobs may work at once on this machine."""
+
+    attempts: tuple[AttemptDir, ...]
+    slots: int | None
+
+    @classmethod
+    def read(cls, folder: Path) -> JobList:
+        """The list of the job in `folder`."""
+        fact = read_fact(folder / "job.json") or {}
+        return cls(tuple(AttemptDir(Path(path)) for path in fact["attempts"]), fact.get("slots"))
+
+
+def work(folder: Path) -> None:
+    """Take up every run of the job in `folder`; called in the job's process."""
+    jobs = JobList.read(folder)
+    stop = StopRequest()
+    stop.listen()
+    store = Store(jobs.attempts[0].run.path.parent.parent)
+    with _slot(store, jobs.slots, stop):
+        for number, attempt in enumerate(jobs.attempts, 1):
+            print(f"run {number} of {len(jobs.attempts)}: {attempt.run.run_id}", flush=True)
+            if stop() or attempt.cancel_file.exists():
+                _record_failure(attempt, "cancelled before it was started", stopped=True)
+                continue
+            with _output_to(attempt.log_file()):
+                make_attempt(attempt, store, stop)
+
+
+def make_attempt(attempt: AttemptDir, store: Store, stop_process: Callable[[], bool]) -> bool:
+    """Train and evaluate one run as far as it is not done yet; a failure is recorded, never raised."""
+    write_once(attempt.started_file, {"host": socket.gethostname(), "pid": os.getpid(), "time": time.time()})
+    print(f"{attempt.run.run_id}, attempt {attempt.number}, on {platform.node()}", flush=True)
+
+    def stop() -> bool:
+        return stop_process() or attempt.cancel_file.exists()
+
+    try:
+        _train_and_evaluate(read_config(attempt), attempt, store, stop)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is recorded, and the next run goes on
+        traceback.print_exc()
+        _record_failure(attempt, _reason(error), stopped=stop(), trace=traceback.format_exc())
+        return False
+    return True
+
+
+def attempt_here(attempt: AttemptDir, store: Store) -> bool:
+    """Make an attempt in this process, printing to the terminal; returns whether it succeeded."""
+    stop = StopRequest()
+    stop.listen()
+    return make_attempt(attempt, store, stop)
+
+
+def read_config(attempt: AttemptDir) -> RunConfig:
+    """The run's configuration: the objective of the run, the settings of the attempt."""
+    settings = (read_fact(attempt.attempt_file) or {}).get("settings", {})
+    config: RunConfig = from_plain({**attempt.run.read_config(), **settings})
+    return config
+
+
+def _train_and_evaluate(config: RunConfig, attempt: AttemptDir, store: Store, stop: Callable[[], bool]) -> None:
+    from launcher.worker.evaluate import evaluate, evaluate_base
+    from launcher.worker.training import train
+
+    run = attempt.run
+    if not run.result_file.exists():
+        run.evaluation_file.unlink(missing_ok=True)  # of a result that was deleted
+        train(config, run, store, stop)
+    if not run.evaluation_file.exists():
+        evaluate_base(config, store)
+        evaluate(config, run, store)
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, PrefsweepError) else f"{type(error).__name__}: {text}"
+
+
+def _record_failure(attempt: AttemptDir, reason: str, *, stopped: bool, trace: str = "") -> None:
+    fact: Fact = {"reason": reason[:2000], "stopped": stopped, "traceback": trace[-8000:], "time": time.time()}
+    write_once(attempt.failure_file, fact)
+
+
+@contextlib.contextmanager
+def _slot(store: Store, slots: int | None, stop: StopRequest) -> Iterator[None]:
+    """Wait until fewer than `slots` jobs work on this machine; the lock goes with the process, however it ends."""
+    with contextlib.ExitStack() as stack:
+        while slots and not stop():
+            for number in range(slots):
+                lock = FileLock(store.cache("slots", f"{socket.gethostname()}-{number}.lock"))
+                Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+                with contextlib.suppress(Timeout):
+                    stack.enter_context(lock.acquire(timeout=0))
+                    slots = None
+                    break
+            else:
+                time.sleep(SLOT_POLL_SECONDS)
+        yield
+
+
+@contextlib.contextmanager
+def _output_to(path: Path) -> Iterator[None]:
+    """Send all that this process prints, from any language, to the end of `path`."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = [os.dup(1), os.dup(2)]
+    with path.open("ab", buffering=0) as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, descriptor in enumerate(kept, 1):
+            os.dup2(descriptor, number)
+            os.close(descriptor)

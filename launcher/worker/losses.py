@@ -1,0 +1,97 @@
+"""The trainer whose losses a sweep compares: TRL's DPOTrainer, plus `kto_pair`, on a table of reference values.
+
+Owns: the formula of `kto_pair`, and what of DPOTrainer has to be left out once the reference table exists.
+Must not know: where the table, the model and the data come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from datasets import Dataset
+from trl import DPOConfig, DPOTrainer
+
+REFERENCE_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
+EXO_LABEL_SMOOTHING = 1e-3  # the EXO paper's own value; TRL refuses exo_pair without one
+
+
+def kto_pair_loss(chosen_logratios: torch.Tensor, rejected_logratios: torch.Tensor, beta: float) -> torch.Tensor:
+    """The paired KTO loss, as TRL computed it up to 0.9.4 (`DPOTrainer.dpo_loss`, loss_type="kto_pair").
+
+    With r = log pi(y|x) - log pi_ref(y|x), summed over the completion's tokens:
+
+        KL_c = max(0, mean(r_c))      KL_r = max(0, mean(r_r))      over this device's micro-batch
+        loss = mean over the 2n terms  1 - sigmoid(beta (r_c - KL_r))  and  1 - sigmoid(beta (KL_c - r_r))
+
+    The KL estimates are neither gathered over devices nor detached, so the micro-batch size belongs to the objective.
+    Where a mean is exactly 0, as at the start, the clamp has a kink: a mean of +1e-7 lets its gradient through,
+    0 and -1e-7 do not. Rounding of the reference values therefore decides the first gradient.
+    """
+    chosen_kl = chosen_logratios.mean().clamp(min=0)
+    rejected_kl = rejected_logratios.mean().clamp(min=0)
+    chosen_losses = 1 - torch.sigmoid(beta * (chosen_logratios - rejected_kl))
+    rejected_losses = 1 - torch.sigmoid(beta * (chosen_kl - rejected_logratios))
+    return torch.cat([chosen_losses, rejected_losses]).mean()
+
+
+class PreferenceTrainer(DPOTrainer):
+    """DPOTrainer on tokenised pairs that carry their reference log-probs; it holds no reference model.
+
+    The policy may be any callable of the model's signature, so that one forward can serve several losses
+    (`pair_losses`) and a test can supply outputs.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.precompute_ref_logps = True
+        self.set_objective(self.loss_types[0], self.beta)
+
+    def set_objective(self, loss_type: str, beta: float) -> None:
+        """Compute this loss from now on. TRL does not know kto_pair: it gets sigmoid, whose metrics are the same."""
+        self.kto_pair = loss_type == "kto_pair"
+        self.loss_types = ["sigmoid" if self.kto_pair else loss_type]
+        self.beta = beta
+
+    def _prepare_dataset(self, dataset: Dataset, *_args: Any) -> Dataset:
+        """Leave the data alone: it was tokenised, filtered and measured once for the whole sweep."""
+        return dataset
+
+    def _precompute_ref_logps(self, dataset: Dataset, *_args: Any) -> Dataset:
+        """Leave the data alone: the reference values are there."""
+        missing = set(REFERENCE_COLUMNS) - set(dataset.column_names)
+        if missing:
+            raise ValueError(f"the tokenised pairs lack {sorted(missing)}")
+        return dataset
+
+    def create_model_card(self, *_args: Any, **_kwargs: Any) -> None:
+        """Write no card into checkpoints; a published revision gets its own."""
+
+    def _compute_loss(self, model: Callable[..., Any], inputs: dict[str, Any], return_outputs: bool) -> Any:
+        if not self.kto_pair:
+            return super()._compute_loss(model, inputs, return_outputs)
+        seen: list[Any] = []
+
+        def watched(**kwargs: Any) -> Any:
+            seen.append(model(**kwargs))
+            return seen[-1]
+
+        super()._compute_loss(watched, inputs, False)  # for its metrics
+        loss = kto_pair_loss(*logratios(seen[0], inputs), beta=self.beta)
+        return (loss, seen[0]) if return_outputs else loss
+
+
+def logratios(outputs: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """log pi - log pi_ref of the chosen and of the rejected completions of a batch."""
+    chosen, rejected = outputs.log_probs.sum(dim=1).chunk(2)
+    return chosen - inputs["ref_chosen_logps"], rejected - inputs["ref_rejected_logps"]
+
+
+def loss_arguments(loss_type: str, beta: float) -> dict[str, Any]:
+    """What DPOConfig must be told for this loss."""
+    smoothing = EXO_LABEL_SMOOTHING if loss_type == "exo_pair" else 0.0
+    return {"loss_type": [loss_type], "beta": beta, "label_smoothing": smoothing}
+
+
+__all__ = ["DPOConfig", "PreferenceTrainer", "kto_pair_loss", "logratios", "loss_arguments"]

@@ -1,0 +1,34 @@
+"""What one process keeps between the runs that it trains.
+
+Owns: the last value made of a kind, so that runs which follow each other pay for it once.
+Must not know: what the values are. Only the last one is kept: two 7B models side by side would be too many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+Value = TypeVar("Value")
+
+
+class Latest(Generic[Value]):
+    """The last value made, and the key that it was made for."""
+
+    def __init__(self) -> None:
+        self._held: tuple[object, Value] | None = None
+
+    def get(self, key: object, make: Callable[[], Value]) -> Value:
+        """The value of `key`, made now if the last one was another's."""
+        if self._held is None or self._held[0] != key:
+            self._held = None  # let the old value go before the new one is made
+            self._held = (key, make())
+        return self._held[1]
+
+    def put(self, key: object, value: Value) -> None:
+        """Keep `value` as the last one."""
+        self._held = (key, value)
+
+    def forget(self) -> None:
+        """Keep nothing."""
+        self._held = None

