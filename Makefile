@@ -1,16 +1,33 @@
-# make demo   a real preference sweep on this machine, and its report
+# make demo   a real preference sweep on this machine, and its report (install included; then about 8 minutes)
 # make test   what CI runs: lint and all tests
 # make lint   ruff, mypy strict, the import contracts
-# make bench  speed of planning and of the verbs, as ratios
+# make bench  what planning, the verbs and shared work cost, as ratios to what one would run instead
 PYTHON ?= python3.11
-PIP := .venv/bin/pip --disable-pip-version-check
-RUN := .venv/bin/python
-INSTALL := $(PIP) install --quiet --constraint constraints.txt
+INSTALL := .venv/bin/pip --disable-pip-version-check install --quiet --constraint constraints.txt
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: install demo test lint bench clean
-.DELETE_ON_ERROR:
+.PHONY: demo test lint bench clean
 
-install: .venv/installed
+demo: .venv/installed
+	python -m launcher -m loss_type=sigmoid,ipo,kto_pair beta=0.01,0.1
+	python -m analysis outputs/sweeps/smollm2-135m-movie-reviews
+
+test: lint
+	pytest $(PYTEST)
+
+lint: .venv/tested
+	ruff check .
+	ruff format --check .
+	mypy
+	lint-imports
+
+bench: .venv/tested
+	python tests/benchmarks/bench.py
+
+clean:
+	rm -rf .venv outputs
+
+# torch first: whatever needs it later takes the build that the constraints name.
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(INSTALL) torch
@@ -19,23 +36,5 @@ install: .venv/installed
 	touch $@
 
 .venv/tested: .venv/installed
-	$(INSTALL) '.[test,lint]'
+	$(INSTALL) --editable '.[test,lint]' build
 	touch $@
-
-demo: install
-	./demo
-
-test: lint
-	.venv/bin/pytest $(PYTEST)
-
-lint: .venv/tested
-	.venv/bin/ruff check .
-	.venv/bin/ruff format --check .
-	.venv/bin/mypy
-	.venv/bin/lint-imports
-
-bench: .venv/tested
-	$(RUN) tests/benchmarks/bench.py
-
-clean:
-	rm -rf .venv outputs

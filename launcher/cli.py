@@ -93,11 +93,13 @@ def _launch(argv: Sequence[str]) -> int:
     sweep = plan(runs, grid.varied, grid.name)
     config = sweep.runs[0].config
     store = Store(Path(config.output_dir).absolute())
-    check_sources(sweep, store)
+    notes = check_sources(sweep, store, dry_run=config.dry_run)
     scheduler = scheduler_for(config.cluster.executor)
     if config.dry_run:
         decisions = decide(sweep, store, scheduler)
         views.show_plan(sweep, decisions, scheduler, store, as_json=options.json)
+        for note in notes:
+            views.complain(note)
         return DONE
     fetch_sources(sweep, store)
     with store.submission_lock:

@@ -34,16 +34,16 @@ from launcher.config import ConfigError, RunConfig, canonical, suggestion
 from launcher.resources import data_dir
 
 Plain = dict[str, Any]
-Overrides = tuple[str, ...]  # one value of an axis: usually one override, several where axes vary together
+Overrides = tuple[str, ...]
 SHORTHANDS = ("model", "dataset")  # groups whose value may be a Hub id or a folder
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One dimension of the grid: the keys that it sets, and for each of its values the overrides that do so."""
+    """One dimension of the grid: its keys (several vary together), and each of its values: the overrides per key."""
 
     keys: tuple[str, ...]
-    values: tuple[Overrides, ...]
+    values: tuple[tuple[Overrides, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Grid:
     def points(self) -> Iterator[Overrides]:
         """Each combination's overrides, in the order of the axes, the last axis fastest."""
         for combination in itertools.product(*(axis.values for axis in self.axes)):
-            overrides = tuple(itertools.chain.from_iterable(combination))
+            overrides = tuple(override for value in combination for of_key in value for override in of_key)
             if not any(excluded <= set(map(_meaning, overrides)) for excluded in self.exclude):
                 yield overrides
 
@@ -194,12 +194,16 @@ def _axis_of(override: Override, *, multirun: bool) -> Axis:
     """The values of one override: several where it sweeps."""
     key = override.get_key_element()
     if not override.is_sweep_override():
-        return Axis((key,), (_expand(override.input_line or ""),))
+        return _axis(key, [override.input_line or ""])
     if not multirun:
         raise ConfigError(f"{override.input_line}: several values for {key}; add -m to run all of them")
     if not override.is_discrete_sweep():
         raise ConfigError(f"{override.input_line}: interval() has no definite values; use range() or a list")
-    return Axis((key,), tuple(_expand(f"{key}={value}") for value in _values(override)))
+    return _axis(key, [f"{key}={value}" for value in _values(override)])
+
+
+def _axis(key: str, overrides: Sequence[str]) -> Axis:
+    return Axis((key,), tuple((_expand(override),) for override in overrides))
 
 
 def _values(override: Override) -> list[str]:
@@ -212,8 +216,9 @@ def _values(override: Override) -> list[str]:
 
 def _expand(override: str) -> Overrides:
     """`model=ORG/NAME@REVISION` or `model=./FOLDER` -> the overrides of conf/model/custom.yaml that say so."""
-    key, _, value = override.partition("=")
-    if key not in SHORTHANDS or not re.search(r"[/@]", value) or value in _options(key):
+    key = override.partition("=")[0]
+    value = _parse(override).value() if key in SHORTHANDS else None
+    if not isinstance(value, str) or not re.search(r"[/@]", value) or value in _options(key):
         return (override,)
     path, _, revision = value.partition("@")
     if path.startswith((".", "~")) or Path(path).exists():
@@ -221,8 +226,8 @@ def _expand(override: str) -> Overrides:
     name = re.sub(r"[^a-z0-9.]+", "-", Path(path).name.lower()).strip("-.")
     if not name:
         raise ConfigError(f"{override}: is neither a file of conf/{key}, nor ORG/NAME@REVISION, nor a folder")
-    revision = f'"{revision}"' if revision else "null"
-    return (f"{key}=custom", f"{key}.name={name}", f'{key}.path="{path}"', f"{key}.revision={revision}")
+    values = {"name": name, "path": path, "revision": revision or None}
+    return (f"{key}=custom", *(f"{key}.{part}={_text(value)}" for part, value in values.items()))
 
 
 # ------------------------------------------------------------------------------------------------ sweep files
@@ -240,8 +245,8 @@ def _read_sweep_file(name: str) -> Grid:
         raise ConfigError(f"sweeps={name}: {path} is not readable as YAML: {_first_line(error)}") from error
     if not isinstance(content, dict) or not set(content) <= {"overrides", "grid", "zip", "exclude"}:
         raise ConfigError(f"sweeps={name}: {path} may hold the keys overrides, grid, zip and exclude, and no others")
-    axes = [Axis((key,), (_expand(f"{key}={_text(value)}"),)) for key, value in _section(content, "overrides", dict)]
-    axes += [Axis((key,), tuple(_file_values(key, value))) for key, value in _section(content, "grid", dict)]
+    axes = [_axis(key, [f"{key}={_text(value)}"]) for key, value in _section(content, "overrides", dict)]
+    axes += [_file_axis(key, value) for key, value in _section(content, "grid", dict)]
     axes += [_zipped(path, group) for group in content.get("zip") or []]
     exclude = tuple(frozenset(map(_meaning, _point(item))) for item in content.get("exclude") or [])
     return Grid(tuple(axes), exclude)
@@ -258,19 +263,21 @@ def _point(item: Mapping[str, Any]) -> list[str]:
     return [override for key, value in item.items() for override in _expand(f"{key}={_text(value)}")]
 
 
-def _file_values(key: str, value: Any) -> list[Overrides]:
-    """The values of an axis in a sweep file: a YAML list, or Hydra's sweep grammar as text."""
+def _file_axis(key: str, value: Any) -> Axis:
+    """An axis in a sweep file: a YAML list, or Hydra's sweep grammar as text."""
     if isinstance(value, list):
-        return [_expand(f"{key}={_text(item)}") for item in value]
-    return list(_axis_of(_parse(f"{key}={value}"), multirun=True).values)
+        return _axis(key, [f"{key}={_text(item)}" for item in value])
+    return _axis_of(_parse(f"{key}={value}"), multirun=True)
 
 
 def _zipped(path: Path, group: Mapping[str, Any]) -> Axis:
-    columns = [_file_values(key, value) for key, value in group.items()]
-    lengths = {key: len(column) for key, column in zip(group, columns, strict=True)}
+    """Axes that vary together, as one."""
+    axes = [_file_axis(key, value) for key, value in group.items()]
+    lengths = {axis.keys[0]: len(axis.values) for axis in axes}
     if len(set(lengths.values())) != 1:
         raise ConfigError(f"{path}: axes that vary together need equally many values, found {lengths}")
-    return Axis(tuple(group), tuple(zip(*columns, strict=True)))
+    rows = zip(*(axis.values for axis in axes), strict=True)
+    return Axis(tuple(group), tuple(tuple(of_key for (of_key,) in row) for row in rows))
 
 
 def _text(value: Any) -> str:

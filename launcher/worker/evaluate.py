@@ -26,7 +26,7 @@ from launcher.config import RunConfig
 from launcher.store import Fact, RunDir, Store, building, read_fact, write_once
 from launcher.worker import golden, models
 from launcher.worker.data import collator, first_distinct, load_pairs
-from launcher.worker.generations import Batch, Prompt, kl_to_reference, sample
+from launcher.worker.generations import Prompt, kl_to_reference, sample
 from launcher.worker.losses import logratios
 from launcher.worker.memory import Latest
 from launcher.worker.trainer import RunTrainer
@@ -47,16 +47,16 @@ def evaluate(config: RunConfig, run: RunDir, store: Store) -> None:
     trainer.model.eval()
     pairs = pair_metrics(trainer, config, store)
     written = generation_metrics(trainer.model, _reference(trainer.model, config, store), config, store)
-    fact = pairs | written | {"seconds": time.perf_counter() - began, "settings": _settings(config, store)}
-    write_once(run.evaluation_file, fact)
+    spent = {"seconds": time.perf_counter() - began}
+    write_once(
+        run.evaluation_file,
+        pairs | written | spent | {"settings": _settings(config, store), "base": base_key(config, store)},
+    )
 
 
 def evaluate_base(config: RunConfig, store: Store) -> Fact:
     """What the untrained model writes for the same prompts and seed; once per (model, prompts, settings)."""
-    settings = _settings(config, store)
-    identity = {"base": models.fingerprint(config.model, store), "settings": settings}
-    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-    folder = store.cache("base", key)
+    folder = store.cache("base", base_key(config, store))
     with building(folder) as empty:
         if empty is not None:
             began = time.perf_counter()
@@ -64,9 +64,15 @@ def evaluate_base(config: RunConfig, store: Store) -> Fact:
                 fact = generation_metrics(base, None, config, store)
             write_once(
                 empty / "evaluation.json",
-                fact | {"seconds": time.perf_counter() - began, "settings": settings, "model": config.model.name},
+                fact | {"seconds": time.perf_counter() - began, "settings": _settings(config, store)},
             )
     return read_fact(folder / "evaluation.json") or {}
+
+
+def base_key(config: RunConfig, store: Store) -> str:
+    """The cache entry of the untrained model's evaluation: by its content and what its generations depend on."""
+    identity = {"base": models.fingerprint(config.model, store), "settings": _settings(config, store)}
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _settings(config: RunConfig, store: Store) -> Fact:
@@ -142,14 +148,15 @@ def _reference(model: torch.nn.Module, config: RunConfig, store: Store) -> Refer
 def generation_metrics(model: torch.nn.Module, reference: Reference | None, config: RunConfig, store: Store) -> Fact:
     """Golden reward and samples of what `model` writes; KL to the reference where there is one."""
     tokenizer, settings = models.tokenizer(config.model, store), config.evaluation
-    batches: list[Batch] = []
+    asked: list[Prompt] = []
+    texts: list[str] = []
     divergences: list[float] = []
     for batch in sample(model, tokenizer, prompts(config, store), settings):
-        batches.append(batch)
+        asked += batch.prompts
+        texts += batch.texts
         if reference is not None:
-            divergences += kl_to_reference(model, reference, batch, settings.temperature)
-    texts = [text for batch in batches for text in batch.texts]
-    asked = [prompt for batch in batches for prompt in batch.prompts]
+            with reference() as base:
+                divergences += kl_to_reference(base, batch, settings.temperature)
     name = config.dataset.golden_reward
     rewards = [] if name is None else golden.score(name, texts)
     kl = {"kl": _mean(divergences), "kl_stderr": _stderr(divergences)} if reference is not None else {}

@@ -6,8 +6,7 @@ Must not know: losses, pairs, runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +26,7 @@ class Batch:
     ids: torch.Tensor
     attention: torch.Tensor
     written: torch.Tensor  # which of the new tokens count: up to the end token, that included
+    log_probs: torch.Tensor  # of every possible next token at each new place: text x place x vocabulary
     texts: list[str]
 
 
@@ -61,15 +61,16 @@ def _sample_batch(
     ).to(device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        ids = model.generate(
+        made = model.generate(
             input_ids=encoded["input_ids"],
             attention_mask=encoded["attention_mask"],
             generation_config=_generation_config(tokenizer, settings),
         )
-    new = ids[:, encoded["input_ids"].shape[1] :]
+    new = made.sequences[:, encoded["input_ids"].shape[1] :]
     written = _until_end(new, tokenizer.eos_token_id)
     attention = torch.cat([encoded["attention_mask"], written.long()], dim=1)
-    return Batch(prompts, ids, attention, written, _texts(new, written, tokenizer))
+    log_probs = torch.log_softmax(torch.stack(made.logits, dim=1).float() / settings.temperature, dim=-1)
+    return Batch(prompts, made.sequences, attention, written, log_probs, _texts(new, written, tokenizer))
 
 
 def _generation_config(tokenizer: PreTrainedTokenizerBase, settings: Evaluation) -> GenerationConfig:
@@ -82,6 +83,8 @@ def _generation_config(tokenizer: PreTrainedTokenizerBase, settings: Evaluation)
         max_new_tokens=settings.max_new_tokens,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
+        return_dict_in_generate=True,
+        output_logits=True,
     )
 
 
@@ -97,12 +100,7 @@ def _texts(new: torch.Tensor, written: torch.Tensor, tokenizer: PreTrainedTokeni
     ]
 
 
-def kl_to_reference(
-    policy: torch.nn.Module,
-    reference: Callable[[], AbstractContextManager[torch.nn.Module]],
-    batch: Batch,
-    temperature: float,
-) -> list[float]:
+def kl_to_reference(reference: torch.nn.Module, batch: Batch, temperature: float) -> list[float]:
     """KL(policy || reference) of each generation in nats, an unbiased estimate on the policy's own samples.
 
     The plain estimate sums log pi - log pi_ref over the tokens that were sampled. Here each term is replaced by its
@@ -114,17 +112,15 @@ def kl_to_reference(
     Cotterell, "Better Estimation of the KL Divergence Between Language Models", 2025). Both distributions are taken
     at the sampling temperature.
     """
-    ours = next_log_probs(policy, batch, temperature)
-    with reference() as base:
-        theirs = next_log_probs(base, batch, temperature)
-    per_token = (ours.exp() * (ours - theirs)).sum(dim=-1)
+    theirs = next_log_probs(reference, batch, temperature)
+    per_token = (batch.log_probs.exp() * (batch.log_probs - theirs)).sum(dim=-1)
     per_text: list[float] = (per_token * batch.written).sum(dim=1).tolist()
     return per_text
 
 
 @torch.no_grad()
 def next_log_probs(model: torch.nn.Module, batch: Batch, temperature: float) -> torch.Tensor:
-    """Log-probs of every possible next token at each place where the policy wrote one: text x place x vocabulary."""
+    """What `model` thinks of every possible next token at each place where the policy wrote one."""
     device = next(model.parameters()).device
     attention = batch.attention.to(device)
     places = (attention.cumsum(dim=1) - 1).clamp(min=0)

@@ -96,6 +96,7 @@ def _dequantise(source: Path, gguf_file: str, folder: Path) -> None:
 
     Without `dequantize` the weights would stay packed, and packed weights cannot be trained.
     """
+    transformers_logging.disable_progress_bar()
     packed = GgufConfig(gguf_file=gguf_file, dequantize=True)
     loaded = AutoModelForCausalLM.from_pretrained(
         source, gguf_file=gguf_file, dtype=torch.float32, quantization_config=packed

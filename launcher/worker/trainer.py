@@ -181,8 +181,8 @@ def arguments(config: RunConfig, run: RunDir) -> DPOConfig:
         per_device_train_batch_size=trainer.micro_batch_size,
         per_device_eval_batch_size=config.evaluation.batch_size,
         gradient_accumulation_steps=accumulation(config, int(os.environ.get("WORLD_SIZE", "1"))),
-        gradient_checkpointing=trainer.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False},
+        activation_checkpointing=trainer.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False},
         max_length=trainer.max_length,
         disable_dropout=trainer.lora is None or trainer.lora.dropout == 0.0,
         precompute_ref_log_probs=trainer.lora is None,  # no reference model is loaded: the columns are there

@@ -1,0 +1,56 @@
+"""Fixtures that several modules' tests share."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from worker_fixtures import *  # noqa: F403 - the worker's fixtures
+
+from launcher.compose import compose
+from launcher.plan import Sweep, plan, plan_run
+from launcher.resources import trl_losses
+from launcher.store import Store
+
+Launch = Callable[..., subprocess.CompletedProcess[str]]
+REPOSITORY = Path(__file__).parent.parent
+
+
+def sweep_of(*argv: str) -> Sweep:
+    """The sweep of a command line, planned as the launcher plans it."""
+    grid, points = compose(argv, multirun=True)
+    runs = [plan_run(point.config, point.axes, point.overrides, trl_losses()) for point in points]
+    return plan(runs, grid.varied, grid.name)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "outputs")
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Launch:
+    """Run `python -m launcher ...` as a user does, in an empty folder."""
+
+    def run(*arguments: str, module: str = "launcher", **options: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", module, *arguments],
+            cwd=tmp_path,
+            env=clean_environment(),
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+            **options,  # type: ignore[call-overload]
+        )
+
+    return run
+
+
+def clean_environment(**more: str) -> dict[str, str]:
+    """This process's environment with the checkout importable, and one thread: more only slow a tiny model down."""
+    return {**os.environ, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "200", "OMP_NUM_THREADS": "1", **more}

@@ -1,0 +1,108 @@
+"""What the user types wrong, and what is answered."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import Launch
+
+from launcher.cli import VERBS
+
+
+def dataset(folder: Path, **columns: str) -> Path:
+    folder.mkdir()
+    for split in ("train", "test"):
+        (folder / f"{split}.jsonl").write_text(json.dumps(columns) + "\n")
+    return folder
+
+
+def refused(launch: Launch, tmp_path: Path, *arguments: str) -> str:
+    """The one line that refuses this command; nothing may be written."""
+    before = sorted(tmp_path.rglob("*"))
+    done = launch(*arguments)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.stderr.startswith("prefsweep: ")
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+    return done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["beto=1"], "did you mean 'beta'"),
+        (["loss_type=sigmod"], "did you mean 'sigmoid'"),
+        (["beta=-1"], "greater than 0"),
+        (["beta=0"], "greater than 0"),
+        (["beta=abc"], "beta=abc"),
+        (["loss_type=kto"], "kto_pair"),
+        (["model=./missing"], "no such folder"),
+        (["model.path=package:not_there"], "pip install"),
+        (["dataset=./missing"], "no such file or folder"),
+        (["dataset.builder=x"], "movie_reviews"),
+        (["sweep=../x"], "sweep=../x"),
+        (["+sweeps=none"], "smoke"),
+        (["-m", "seed=range(3,3)"], "empty"),
+        (["output_dir=/proc/x"], "cannot be written"),
+        (["output_dir=/dev/null/x"], "cannot be written"),
+        (["model=tiny", "trainer.max_length=5"], "13 tokens"),
+        (["beta=1,2"], "add -m"),
+        (["-m", "seed=1,2", "hub.repo=me/x"], "hub.revision"),
+        (["status"], "no sweep yet"),
+        (["status", "--bogus"], "--help"),
+        (["cancel"], "SWEEP"),
+        (["run"], "RUN_DIR"),
+        (["-x"], "--help"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    launch: Launch, tmp_path: Path, arguments: list[str], words: str
+) -> None:
+    """Nothing is written or submitted, and the line says what would be right."""
+    assert words in refused(launch, tmp_path, *arguments)
+
+
+def test_missing_columns_name_those_found(launch: Launch, tmp_path: Path) -> None:
+    """A data set with other column names is refused with the names that it has, and taken with a mapping."""
+    folder = dataset(tmp_path / "pairs", prompt="a", good="b", bad="c")
+    line = refused(launch, tmp_path, f"dataset={folder}", "model=tiny")
+    assert "chosen, rejected" in line
+    assert "bad, good, prompt" in line
+    mapped = ["+dataset.columns.chosen=good", "+dataset.columns.rejected=bad"]
+    assert launch(f"dataset={folder}", "model=tiny", *mapped, "dry_run=true").returncode == 0
+
+
+def test_prompts_longer_than_max_length(launch: Launch, tmp_path: Path) -> None:
+    """Where no prompt leaves room for an answer, the plan says how long the shortest is."""
+    folder = dataset(tmp_path / "pairs", prompt="x" * 60, chosen="b", rejected="c")
+    assert "60 tokens" in refused(launch, tmp_path, f"dataset={folder}", "model=tiny", "trainer.max_length=60")
+
+
+def test_torn_facts_are_an_error_not_a_traceback(launch: Launch, tmp_path: Path) -> None:
+    """A file that somebody has broken is named."""
+    launches = tmp_path / "outputs/sweeps/broken/launches"
+    launches.mkdir(parents=True)
+    (launches / "001.json").write_text("{")
+    done = launch("status", "broken")
+    assert done.returncode == 1
+    assert "001.json" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("verb", ["", *VERBS])
+def test_every_verb_has_help_with_examples(launch: Launch, verb: str) -> None:
+    """--help shows how the verb is used."""
+    done = launch(*verb.split(), "--help")
+    assert done.returncode == 0
+    assert "python -m launcher" in done.stdout.split("options:")[-1] or "python -m launcher -m" in done.stdout
+
+
+def test_unknown_sweeps_and_runs_are_named(launch: Launch, tmp_path: Path) -> None:
+    """A sweep or run that is not there is refused with those that are."""
+    (tmp_path / "outputs/sweeps/here/launches").mkdir(parents=True)
+    assert "there are: here" in refused(launch, tmp_path, "status", "there")
+    done = launch("logs", "nothing")
+    assert done.returncode == 1
+    assert "no such run" in done.stderr

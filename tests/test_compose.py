@@ -1,0 +1,221 @@
+"""argv -> configs: Hydra's grammar, sweep files, and equality with Hydra itself."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from launcher import compose as module
+from launcher.compose import compose
+from launcher.config import ConfigError, RunConfig
+from launcher.resources import data_dir
+
+
+def by_hydra(overrides: tuple[str, ...]) -> object:
+    ConfigStore.instance().store(name="schema", node=RunConfig)
+    with initialize_config_dir(config_dir=str(data_dir("conf").absolute()), version_base="1.3"):
+        return OmegaConf.to_container(hydra_compose("config", overrides=list(overrides)), resolve=True)
+
+
+AXES = {
+    "loss_type": ["sigmoid", "ipo", "kto_pair", "hinge"],
+    "beta": ["0.01", "1", "1e-3", "0.30000000000000004"],
+    "seed": ["1", "2", "-3"],
+    "model": ["smollm2", "tiny"],
+    "trainer": ["lora", "full"],
+    "trainer.learning_rate": ["1e-5", "2", "0.5"],
+    "trainer.max_steps": ["null", "7"],
+    "hub.revision": ["'${model.name}-${loss_type}'", "fixed", "'${seed}'"],
+    "dataset.prompts": ["[a]", "['b c','d,e']", "[]"],
+    "evaluation.seed": ["3"],
+    "+dataset.columns.chosen": ["good", "better"],
+    "checkpoint": ["{every:3}", "{every:4,keep:2}"],
+    "sweep": ["x", "null"],
+}
+
+
+@st.composite
+def grids(draw: st.DrawFn) -> list[str]:
+    keys = draw(st.lists(st.sampled_from(sorted(AXES)), min_size=1, max_size=4, unique=True))
+    chosen = {key: draw(st.lists(st.sampled_from(AXES[key]), min_size=1, max_size=3, unique=True)) for key in keys}
+    return [f"{key}={','.join(values)}" for key, values in chosen.items()]
+
+
+@settings(max_examples=40, deadline=None)
+@given(grids())
+def test_every_point_equals_what_hydra_composes(argv: list[str]) -> None:
+    """Applying scalar axes to a copy gives what composing each point from the start by Hydra gives."""
+    grid, points = compose(argv, multirun=True)
+    expected = [tuple(combination) for combination in itertools.product(*(_single(argument) for argument in argv))]
+    assert len(points) == len(expected) == len(list(grid.points()))
+    for point, overrides in zip(points, expected, strict=True):
+        assert point.config == by_hydra(overrides)
+
+
+def _single(argument: str) -> list[str]:
+    """The single-valued overrides of one argument, split without Hydra: at commas outside brackets and quotes."""
+    key, _, text = argument.partition("=")
+    values, depth, quoted = [""], 0, False
+    for letter in text:
+        quoted ^= letter == "'"
+        depth += (letter in "[{") - (letter in "]}")
+        if letter == "," and not depth and not quoted:
+            values.append("")
+        else:
+            values[-1] += letter
+    return [f"{key}={value}" for value in values]
+
+
+def test_restoring_leaves_no_trace_of_the_point_before() -> None:
+    """A point whose override deletes or adds a key does not change the next point."""
+    _, points = compose(["checkpoint={every:3},{keep:5}"], multirun=True)
+    assert [point.config["checkpoint"] for point in points] == [{"every": 3, "keep": 1}, {"every": 10, "keep": 5}]
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("beta=0.1,0.2", [0.1, 0.2]),
+        ("beta=choice(0.1,0.2)", [0.1, 0.2]),
+        ("seed=range(1,4)", [1, 2, 3]),
+        ("seed=range(0,10,5)", [0, 5]),
+        ("seed=sort(3,1,2)", [1, 2, 3]),
+        ("loss_type=ipo", ["ipo"]),
+    ],
+)
+def test_hydra_sweep_grammar(argument: str, expected: list[object]) -> None:
+    """Lists, choice(), range() and sort() mean what they mean in Hydra."""
+    _, points = compose([argument], multirun=True)
+    assert [point.config[argument.split("=", maxsplit=1)[0]] for point in points] == expected
+
+
+def test_glob_picks_files_of_a_group() -> None:
+    """glob(*) over a group gives each of its files, but not the one that stands for Hub ids and folders."""
+    _, points = compose(["trainer=glob(*)", "model=glob(t*)"], multirun=True)
+    assert [(p.config["trainer"]["name"], p.config["model"]["name"]) for p in points] == [
+        ("full", "tiny"),
+        ("lora", "tiny"),
+    ]
+
+
+def test_model_may_be_a_hub_id_or_a_folder(tmp_path: Path) -> None:
+    """model=ORG/NAME@REVISION and model=FOLDER set name, path and revision; a folder becomes absolute."""
+    folder = tmp_path / "My Model"
+    folder.mkdir()
+    _, points = compose(["model=tiny,HuggingFaceTB/SmolLM2-135M@abc123", "dataset=a/b"], multirun=True)
+    assert points[1].config["model"]["path"] == "HuggingFaceTB/SmolLM2-135M"
+    assert points[1].config["model"]["revision"] == "abc123"
+    assert points[1].axes["model"] == "smollm2-135m"
+    assert points[1].config["dataset"]["path"] == "a/b"
+    _, (point,) = compose([f"model='{folder}'"], multirun=False)
+    assert point.config["model"]["path"] == str(folder)
+    assert point.config["model"]["name"] == "my-model"
+
+
+@pytest.fixture
+def sweep_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "sweeps"
+    folder.mkdir()
+    monkeypatch.setattr(module, "data_dir", lambda name: folder if name == "sweeps" else data_dir(name))
+    return folder
+
+
+def test_sweep_file_with_zip_and_exclude(sweep_files: Path) -> None:
+    """Zipped axes vary together, excluded combinations are left out, whichever way their numbers are written."""
+    (sweep_files / "pairs.yaml").write_text(
+        "overrides: {trainer: full, dataset.prompts: ['a, b', c]}\n"
+        "grid: {loss_type: [sigmoid, ipo], beta: 'range(0.1,0.35,0.1)'}\n"
+        "zip:\n  - {model: [tiny, smollm2], seed: [1, 2]}\n"
+        "exclude:\n  - {loss_type: ipo, beta: 0.30}\n  - {model: tiny, beta: 0.1}\n"
+    )
+    grid, points = compose(["+sweeps=pairs"], multirun=True)
+    seen = [
+        (p.config["loss_type"], round(p.config["beta"], 9), p.config["model"]["name"], p.config["seed"]) for p in points
+    ]
+    assert seen == [
+        ("sigmoid", 0.1, "smollm2-135m", 2),
+        ("sigmoid", 0.2, "tiny", 1),
+        ("sigmoid", 0.2, "smollm2-135m", 2),
+        ("sigmoid", 0.3, "tiny", 1),
+        ("sigmoid", 0.3, "smollm2-135m", 2),
+        ("ipo", 0.1, "smollm2-135m", 2),
+        ("ipo", 0.2, "tiny", 1),
+        ("ipo", 0.2, "smollm2-135m", 2),
+    ]
+    assert points[0].config["dataset"]["prompts"] == ["a, b", "c"]
+    assert grid.name == "pairs"
+    assert grid.varied == ["loss_type", "beta", "model", "seed"]
+
+
+def test_command_line_replaces_axes_of_a_sweep_file(sweep_files: Path) -> None:
+    """A key given on the command line replaces the file's, also inside zipped axes."""
+    (sweep_files / "pairs.yaml").write_text(
+        "grid: {loss_type: [sigmoid, ipo]}\nzip:\n  - {model: [tiny, smollm2], seed: [1, 2]}\n"
+    )
+    _, points = compose(["+sweeps=pairs", "model=tiny", "loss_type=hinge"], multirun=True)
+    assert [(p.config["model"]["name"], p.config["seed"], p.config["loss_type"]) for p in points] == [
+        ("tiny", 1, "hinge"),
+        ("tiny", 2, "hinge"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("zip:\n  - {seed: [1, 2], beta: [0.1]}\n", "equally many"),
+        ("grids: {beta: [1]}\n", "no others"),
+        ("grid: [1, 2]\n", "key: value"),
+        ("grid: {beta: [}\n", "YAML"),
+        ("- 1\n", "no others"),
+    ],
+)
+def test_wrong_sweep_files_are_one_clear_line(sweep_files: Path, content: str, words: str) -> None:
+    """A sweep file that cannot be meant is refused with what it should hold."""
+    (sweep_files / "wrong.yaml").write_text(content)
+    with pytest.raises(ConfigError, match=words):
+        compose(["+sweeps=wrong"], multirun=True)
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "nope"])
+def test_sweep_files_lie_in_their_folder(name: str) -> None:
+    """A sweep file's name cannot lead elsewhere."""
+    with pytest.raises(ConfigError, match="no such sweep file"):
+        compose([f"+sweeps={name}"], multirun=True)
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("beto=1", "did you mean 'beta'"),
+        ("trainer.learning_rat=1", "did you mean 'trainer.learning_rate'"),
+        ("beta=abc", "beta=abc"),
+        ("trainer.max_steps=1.5", "trainer.max_steps=1.5"),
+        ("model=smol", "did you mean 'smollm2'"),
+        ("beta=[1", "not a valid override"),
+        ("word", "expected key=value"),
+        ("beta=interval(0,1)", "range"),
+        ("seed=range(3,3)", "empty"),
+        ("loss_type=glob(*)", "empty"),
+        ("model=custom", "no value"),
+    ],
+)
+def test_wrong_overrides_are_one_clear_line(argument: str, words: str) -> None:
+    """Each wrong override names the key, the value and what would be right."""
+    with pytest.raises(ConfigError) as caught:
+        compose([argument], multirun=True)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_several_values_need_multirun() -> None:
+    """Without -m a comma is a mistake, and the message says how to mend it."""
+    with pytest.raises(ConfigError, match="add -m"):
+        compose(["beta=0.1,0.2"], multirun=False)

@@ -1,0 +1,108 @@
+"""Runs, their ids, duplicates and collisions."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import sweep_of
+
+from launcher.config import ConfigError
+from launcher.plan import run_id
+
+
+def test_run_id_is_readable_and_the_hash_of_the_objective() -> None:
+    """The id names model, loss and beta, and does not depend on how a number was written."""
+    (one,) = sweep_of("beta=0.1").runs
+    (other,) = sweep_of("beta=1e-1").runs
+    assert one.run_id == other.run_id
+    assert one.run_id.startswith("smollm2-135m-sigmoid-beta0.1-")
+    assert len(one.run_id.rsplit("-", 1)[1]) == 8
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "output_dir=/elsewhere",
+        "sweep=other",
+        "cluster=local",
+        "hub.repo=me/x",
+        "evaluation.generations=3",
+        "checkpoint.every=3",
+    ],
+)
+def test_run_id_ignores_where_and_how(override: str) -> None:
+    """Cluster, hub, tracking, paths and the sweep's name are not what is trained."""
+    assert sweep_of(override).runs[0].run_id == sweep_of().runs[0].run_id
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["seed=1", "trainer=full", "trainer.max_steps=3", "dataset.train_pairs=5", "model.dtype=float32", "beta=1"],
+)
+def test_run_id_changes_with_what_is_trained(override: str) -> None:
+    """Everything that changes the trained weights changes the id."""
+    assert sweep_of(override).runs[0].run_id != sweep_of().runs[0].run_id
+
+
+def test_an_optional_key_without_value_renames_nothing() -> None:
+    """A later release that adds an optional key keeps the ids of earlier runs."""
+    objective = sweep_of().runs[0].objective
+    later = {**objective, "trainer": {**objective["trainer"], "new_option": None}}
+    assert run_id(later) == run_id(objective)
+
+
+def test_duplicates_are_dropped_and_counted() -> None:
+    """range() yields 0.30000000000000004 and a list may name a value twice: one run each."""
+    sweep = sweep_of("beta=0.3,0.30,3e-1,0.4")
+    assert [run.config.beta for run in sweep.runs] == [0.3, 0.4]
+    assert sweep.duplicates == 2
+    ranged = sweep_of("beta=range(0.1,0.6,0.1)").runs
+    assert [run.config.beta for run in ranged] == [0.1, 0.2, 0.3, 0.4, 0.5]
+    assert ranged[2].run_id == sweep.runs[0].run_id
+
+
+def test_two_runs_may_not_write_one_revision() -> None:
+    """Runs that differ only in the seed would overwrite each other on the Hub: refused, with the remedy."""
+    with pytest.raises(ConfigError, match=r"hub\.revision=sigmoid-0\.1: .*\$\{seed\}"):
+        sweep_of("seed=1,2", "hub.repo=me/scan")
+    assert len(sweep_of("seed=1,2", "hub.repo=me/scan", "hub.revision='${loss_type}-${seed}'").runs) == 2
+    assert len(sweep_of("seed=1,2").runs) == 2
+
+
+def test_sweep_names() -> None:
+    """The name given wins, then the sweep file's, then model and data set."""
+    assert sweep_of("sweep=mine", "+sweeps=smoke").name == "mine"
+    assert sweep_of("+sweeps=smoke").name == "smoke"
+    assert sweep_of("beta=1,2").name == "smollm2-135m-movie-reviews"
+    assert sweep_of("model=tiny,smollm2").name == "tiny+smollm2-135m-movie-reviews"
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("beta=-1", "beta=-1"),
+        ("beta=0", "beta=0"),
+        ("beta=nan", "beta=nan"),
+        ("beta=inf", "beta=inf"),
+        ("loss_type=sigmod", "did you mean 'sigmoid'"),
+        ("loss_type=kto", "kto_pair"),
+        ("sweep=../x", "sweep=../x"),
+        ("sweep=.hidden", "sweep=.hidden"),
+        ("trainer.micro_batch_size=3", "trainer.batch_size=8"),
+        ("trainer.batch_size=0", "trainer.batch_size=0"),
+        ("trainer.learning_rate=0", "trainer.learning_rate=0"),
+        ("trainer.warmup_ratio=1.5", "trainer.warmup_ratio=1.5"),
+        ("model.path=null", "model.path"),
+        ("dataset.path=x/y", "dataset.path"),
+        ("model.dtype=float8", "model.dtype=float8"),
+        ("cluster.executor=slum", "did you mean 'slurm'"),
+        ("evaluation.generations=0", "evaluation.generations=0"),
+        ("+extra=1", "extra: no such key"),
+        ("+trainer.extra=1", "trainer.extra"),
+    ],
+)
+def test_wrong_values_are_one_clear_line(override: str, words: str) -> None:
+    """Each rule between the values names the key, the value and what would be right."""
+    with pytest.raises(ConfigError) as caught:
+        sweep_of(override)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)

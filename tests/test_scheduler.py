@@ -1,0 +1,134 @@
+"""The local executor, with real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from launcher.config import Cluster, ConfigError
+from launcher.scheduler import JobSpec, LocalScheduler, Work, process_start, scheduler_for, this_process, visible_gpus
+from launcher.status import Phase
+from launcher.store import Fact
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.fixture
+def sleeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> JobSpec:
+    """A job whose work is to write its pid and sleep: `launcher.worker.job` replaced by a stand-in on the path."""
+    package = tmp_path / "stand_in"
+    package.mkdir()
+    (package / "sitecustomize.py").write_text(
+        "import sys, types, os, time\n"
+        "def work(folder):\n"
+        "    (folder / 'pid').write_text(str(os.getpid()))\n"
+        "    time.sleep(60)\n"
+        "stand_in = types.ModuleType('launcher.worker.job')\n"
+        "stand_in.work = work\n"
+        "sys.modules['launcher.worker.job'] = stand_in\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{package}:{Path(__file__).parent.parent}")
+    folder = tmp_path / "job with a space"
+    folder.mkdir()
+    return JobSpec("name", folder, Cluster())
+
+
+def phase(scheduler: LocalScheduler, job: Fact) -> Phase:
+    return scheduler.states([job])[job["job_id"]].phase
+
+
+def test_a_job_runs_until_it_is_killed(sleeper: JobSpec) -> None:
+    """A job is a process of its own; killed with -9, it is no longer running."""
+    scheduler = LocalScheduler()
+    job = scheduler.submit(sleeper)
+    assert eventually((sleeper.folder / "pid").exists)
+    assert phase(scheduler, job) is Phase.RUNNING
+    os.kill(int((sleeper.folder / "pid").read_text()), signal.SIGKILL)
+    assert eventually(lambda: phase(scheduler, job) is Phase.FAILED)
+
+
+def test_jobs_outlive_ctrl_c_and_the_terminal(sleeper: JobSpec) -> None:
+    """What is meant for the launcher does not reach its jobs: they ignore SIGINT and SIGHUP."""
+    scheduler = LocalScheduler()
+    job = scheduler.submit(sleeper)
+    assert eventually((sleeper.folder / "pid").exists)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        os.kill(int(job["job_id"]), number)
+    time.sleep(1.5)
+    assert phase(scheduler, job) is Phase.RUNNING
+    assert process_start(int((sleeper.folder / "pid").read_text())) is not None
+    os.kill(int((sleeper.folder / "pid").read_text()), signal.SIGKILL)
+
+
+def test_a_later_process_with_the_same_pid_is_not_the_job() -> None:
+    """Pids are used again; a job is a pid and a start time."""
+    job = this_process()
+    assert phase(LocalScheduler(), job) is Phase.RUNNING
+    assert phase(LocalScheduler(), {**job, "process_start": 1}) is Phase.FAILED
+
+
+def test_a_job_of_another_machine_is_left_alone() -> None:
+    """On a shared file system, a job of another host is not called dead because its pid is not here."""
+    job = {**this_process(), "host": "elsewhere", "process_start": 1}
+    state = LocalScheduler().states([job])[job["job_id"]]
+    assert state.phase is Phase.RUNNING
+    assert "elsewhere" in (state.reason or "")
+    LocalScheduler().cancel([job])  # would end this test's own process
+
+
+def test_the_pickle_holds_one_path() -> None:
+    """The configuration on disk is the record: a pickle that carries state replays stale state."""
+    assert vars(Work("/x")) == {"folder": "/x"}
+
+
+def test_visible_gpus_are_those_that_the_user_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA_VISIBLE_DEVICES holds for jobs too."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    assert visible_gpus() == [3, 5]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert visible_gpus() == []
+
+
+def test_no_executor_is_promised_that_is_not_there() -> None:
+    """`slurm` is refused with what to use instead, not taken for `local`."""
+    with pytest.raises(ConfigError, match="cluster=local"):
+        scheduler_for("slurm")
+
+
+def test_verbs_import_nothing_heavy() -> None:
+    """--help and status answer at once on a slow disk: no torch & co., and no Hydra for verbs."""
+    code = (
+        "import sys, json; from launcher.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        "print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})), file=sys.stderr)"
+    )
+    for arguments in (["--help"], ["status", "--help"], ["status"]):
+        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+        loaded = set(json.loads(done.stderr.splitlines()[-1]))
+        assert not loaded & {
+            "torch",
+            "transformers",
+            "trl",
+            "datasets",
+            "peft",
+            "accelerate",
+            "numpy",
+            "hydra",
+            "submitit",
+        }

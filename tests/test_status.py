@@ -1,0 +1,47 @@
+"""Facts and the scheduler's answer -> a run's state."""
+
+from __future__ import annotations
+
+import pytest
+
+from launcher.status import JobState, Phase, RunFacts, Status, status_of
+
+OLD = 1000.0
+SUBMITTED = RunFacts(attempts=1, submitted_seconds=OLD, job_id="7")
+STARTED = RunFacts(attempts=1, submitted_seconds=OLD, job_id="7", started=True)
+
+
+@pytest.mark.parametrize(
+    ("facts", "phase", "expected"),
+    [
+        (RunFacts(), Phase.UNKNOWN, Status.NEW),
+        (SUBMITTED, Phase.PENDING, Status.PENDING),
+        (SUBMITTED, Phase.RUNNING, Status.PENDING),
+        (STARTED, Phase.RUNNING, Status.RUNNING),
+        (STARTED, Phase.COMPLETED, Status.FAILED),
+        (STARTED, Phase.FAILED, Status.FAILED),
+        (SUBMITTED, Phase.FAILED, Status.LOST),
+        (STARTED, Phase.CANCELLED, Status.CANCELLED),
+        (STARTED, Phase.TIMEOUT, Status.TIMEOUT),
+        (STARTED, Phase.UNKNOWN, Status.LOST),
+        (RunFacts(attempts=1, submitted_seconds=OLD), Phase.UNKNOWN, Status.LOST),
+        (RunFacts(attempts=1, submitted_seconds=1.0), Phase.UNKNOWN, Status.PENDING),
+        (RunFacts(attempts=1, submitted_seconds=1.0, job_id="7"), Phase.UNKNOWN, Status.PENDING),
+        (RunFacts(attempts=1, job_id="7", failure="x"), Phase.RUNNING, Status.FAILED),
+        (RunFacts(attempts=1, job_id="7", failure="x", stopped=True), Phase.RUNNING, Status.CANCELLED),
+        (RunFacts(attempts=1, job_id="7", trained=True), Phase.UNKNOWN, Status.TRAINED),
+    ],
+)
+def test_status_follows_from_facts_and_job(facts: RunFacts, phase: Phase, expected: Status) -> None:
+    """COMPLETED without a result is FAILED; forgotten without a trace is LOST; absent for a moment means nothing."""
+    assert status_of(facts, JobState(phase))[0] is expected
+
+
+@pytest.mark.parametrize("phase", list(Phase))
+def test_every_end_without_result_has_a_reason(phase: Phase) -> None:
+    """A run that ended badly always says why, in the scheduler's words where it has any."""
+    status, reason = status_of(STARTED, JobState(phase))
+    if status not in (Status.RUNNING, Status.PENDING):
+        assert reason
+    if phase in (Phase.FAILED, Phase.CANCELLED, Phase.TIMEOUT):
+        assert status_of(STARTED, JobState(phase, "NODE_FAIL n3"))[1] == "NODE_FAIL n3"

@@ -1,0 +1,91 @@
+"""Files come into being whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+
+from launcher.config import StoreError
+from launcher.facts import last_metrics, read_facts
+from launcher.store import Store, append_line, building, read_fact, read_lines, write_once
+
+
+def test_the_first_writer_of_a_fact_wins(tmp_path: Path) -> None:
+    """A second writer changes nothing, is told so, and leaves no file behind."""
+    fact = tmp_path / "a" / "result.json"
+    assert write_once(fact, {"by": 1})
+    assert not write_once(fact, {"by": 2})
+    assert read_fact(fact) == {"by": 1}
+    assert [file.name for file in fact.parent.iterdir()] == ["result.json"]
+
+
+def test_exactly_one_of_many_writers_wins(tmp_path: Path) -> None:
+    """Of writers at the same moment one wins, and its fact is whole."""
+    fact, won = tmp_path / "result.json", []
+
+    def write(number: int) -> None:
+        if write_once(fact, {"by": number, "text": "x" * 10_000}):
+            won.append(number)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [(read_fact(fact) or {})["by"]] == won
+
+
+def test_attempts_asked_for_at_once_get_their_own_numbers(store: Store) -> None:
+    """Two launchers never share an attempt."""
+    run, numbers = store.run("r"), []
+    threads = [threading.Thread(target=lambda: numbers.append(run.new_attempt().number)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(numbers) == list(range(1, 9))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "nul"])
+def test_a_torn_fact_is_refused_with_its_name(tmp_path: Path, text: str) -> None:
+    """A fact that is no JSON object is an error that names the file, never a guess."""
+    (tmp_path / "result.json").write_text(text)
+    with pytest.raises(StoreError, match=r"result\.json"):
+        read_fact(tmp_path / "result.json")
+
+
+def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
+    """A crash while appending costs that line only, for both readers."""
+    log = tmp_path / "metrics.jsonl"
+    append_line(log, {"step": 1})
+    append_line(log, {"step": 2, "text": "é" * 5000})
+    with log.open("a") as file:
+        file.write('{"step": 3, "los')
+    assert [line["step"] for line in read_lines(log)] == [1, 2]
+    log.write_text(json.dumps({"step": 9}) + "\n" + '{"step": 10')
+    assert last_metrics(log)["step"] == 9
+
+
+def test_a_cache_entry_is_built_once_and_whole(tmp_path: Path) -> None:
+    """A builder that fails leaves nothing that looks like an entry; the next one builds; the one after that uses it."""
+    folder = tmp_path / "cache" / "entry"
+    with pytest.raises(RuntimeError), building(folder) as empty:
+        assert empty is not None
+        (empty / "half").write_text("x")
+        raise RuntimeError
+    assert not folder.exists()
+    with building(folder) as empty:
+        assert empty is not None
+        (empty / "whole").write_text("x")
+    with building(folder) as empty:
+        assert empty is None
+    assert [file.name for file in folder.iterdir()] == ["whole"]
+
+
+def test_facts_of_an_empty_run_are_empty(store: Store) -> None:
+    """A run that was never launched has no attempt, step or checkpoint."""
+    facts = read_facts(store.run("nothing"))
+    assert (facts.attempts, facts.step, facts.checkpoint_step, facts.trained) == (0, None, None, False)

@@ -1,0 +1,175 @@
+"""Decide, then act: what is submitted, once, whatever happens in between."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from conftest import sweep_of
+from fakes import FakeScheduler
+
+from launcher.facts import read_facts
+from launcher.plan import Sweep
+from launcher.status import Phase, Status
+from launcher.store import RunDir, Store, write_once
+from launcher.submit import Action, Decision, act, cancel, decide, recorded_sweep, states_of
+
+LOSSES = ["sigmoid", "ipo", "kto_pair"]
+GRID = ["model=tiny", "cluster.runs_per_job=2", "loss_type=sigmoid,ipo,kto_pair", "beta=0.1,0.5"]
+
+
+def launch(sweep: Sweep, store: Store, scheduler: FakeScheduler) -> list[Decision]:
+    decisions = decide(sweep, store, scheduler)
+    act(sweep, decisions, store, scheduler, {"argv": [], "time": time.time()})
+    return decisions
+
+
+def finish(run: RunDir, steps: int = 4, seconds: float = 8.0) -> None:
+    write_once(run.result_file, {"steps": steps, "max_steps": steps, "seconds": seconds})
+    write_once(run.evaluation_file, {"loss": 1.0})
+
+
+def actions(decisions: list[Decision]) -> list[Action]:
+    return [decision.action for decision in decisions]
+
+
+def test_the_same_grid_twice_submits_nothing_the_second_time(store: Store) -> None:
+    """Runs in flight are left alone, and so are finished ones."""
+    scheduler, sweep = FakeScheduler(), sweep_of(*GRID)
+    assert actions(launch(sweep, store, scheduler)) == [Action.SUBMIT] * 6
+    assert len(scheduler.submitted) == 3  # two runs a job
+    assert actions(launch(sweep, store, scheduler)) == [Action.SKIP] * 6
+    for run in sweep.runs:
+        finish(store.run(run.run_id))
+    scheduler.phases.clear()
+    assert actions(launch(sweep, store, scheduler)) == [Action.SKIP] * 6
+    assert len(scheduler.submitted) == 3
+
+
+def test_a_new_beta_submits_only_the_new_runs(store: Store) -> None:
+    """A grown grid joins the sweep, and only what is new is submitted."""
+    scheduler = FakeScheduler()
+    launch(sweep_of(*GRID), store, scheduler)
+    grown = sweep_of(*GRID[:-1], "beta=0.1,0.5,0.9")
+    decisions = launch(grown, store, scheduler)
+    assert [d.run.config.beta for d in decisions if d.action is Action.SUBMIT] == [0.9] * 3
+    records = store.sweep(grown.name).run_records()
+    assert len(records) == 9
+    assert len({record["run_id"] for record in records}) == 9
+
+
+def test_one_run_in_two_sweeps_is_one_run(store: Store) -> None:
+    """A run that another sweep has finished is not trained again."""
+    scheduler = FakeScheduler()
+    for run in (first := sweep_of(*GRID, "sweep=first")).runs:
+        finish(store.run(run.run_id))
+    assert actions(decide(sweep_of(*GRID, "sweep=second"), store, scheduler)) == [Action.SKIP] * 6
+    assert first.name == "first"
+
+
+def test_deleting_a_result_reruns_that_run(store: Store) -> None:
+    """Status is computed from the facts, so that removing one brings the run back."""
+    scheduler, sweep = FakeScheduler(), sweep_of(*GRID)
+    launch(sweep, store, scheduler)
+    for run in sweep.runs:
+        finish(store.run(run.run_id))
+    for job_id in scheduler.phases:
+        scheduler.end(job_id, Phase.COMPLETED)
+    store.run(sweep.runs[2].run_id).result_file.unlink()
+    decisions = launch(sweep, store, scheduler)
+    assert [d.run.run_id for d in decisions if d.action is not Action.SKIP] == [sweep.runs[2].run_id]
+    assert read_facts(store.run(sweep.runs[2].run_id)).attempts == 2
+
+
+def test_a_trained_run_is_evaluated_not_trained_again(store: Store) -> None:
+    """A crash between training and evaluation costs the evaluation only."""
+    scheduler, sweep = FakeScheduler(), sweep_of("model=tiny")
+    launch(sweep, store, scheduler)
+    write_once(store.run(sweep.runs[0].run_id).result_file, {"steps": 1, "max_steps": 1, "seconds": 1.0})
+    assert actions(decide(sweep, store, scheduler)) == [Action.SKIP]  # its job is at it
+    scheduler.end("1")
+    assert actions(decide(sweep, store, scheduler)) == [Action.EVALUATE]
+
+
+def test_a_failed_run_with_a_checkpoint_is_resumed(store: Store) -> None:
+    """The plan says from which step, and why the run had ended; a checkpoint without its marker does not count."""
+    scheduler, sweep = FakeScheduler(), sweep_of("model=tiny")
+    launch(sweep, store, scheduler)
+    run = store.run(sweep.runs[0].run_id)
+    write_once(run.attempts()[-1].started_file, {})
+    write_once(run.checkpoints / "checkpoint-4" / "complete.json", {})
+    (run.checkpoints / "checkpoint-8").mkdir()
+    scheduler.end("1", reason="OUT_OF_MEMORY")
+    (decision,) = decide(sweep, store, scheduler)
+    assert decision.action is Action.RESUME
+    assert "step 4" in decision.why
+    assert "OUT_OF_MEMORY" in decision.why
+
+
+@pytest.mark.parametrize("job", [1, 2, 3])
+def test_a_launcher_that_dies_loses_and_doubles_nothing(store: Store, job: int) -> None:
+    """Killed before any of its submissions, the launcher submits what is missing when called again."""
+    scheduler, sweep = FakeScheduler(), sweep_of(*GRID)
+    scheduler.dies_before = job
+    with pytest.raises(KeyboardInterrupt):
+        launch(sweep, store, scheduler)
+    scheduler.dies_before = None
+    for run in sweep.runs:  # so long ago that the scheduler's lag explains nothing
+        for attempt in store.run(run.run_id).attempts():
+            import os
+
+            os.utime(attempt.attempt_file, (1.0, 1.0))
+    launch(sweep, store, scheduler)
+    assert len(scheduler.submitted) == 3
+    assert all(state.in_flight for state in states_of([store.run(r.run_id) for r in sweep.runs], scheduler))
+
+
+def test_estimates_come_from_runs_with_the_same_cost(store: Store) -> None:
+    """A finished run tells how long the others will take, whatever their loss and beta; another batch size does not."""
+    scheduler = FakeScheduler()
+    launch(sweep := sweep_of(*GRID, "trainer.max_steps=4"), store, scheduler)
+    finish(store.run(sweep.runs[0].run_id), steps=4, seconds=8.0)
+    longer = decide(sweep_of("model=tiny", "beta=7", "trainer.max_steps=10"), store, scheduler)
+    assert longer[0].seconds == pytest.approx(20.0)
+    other = decide(sweep_of("model=tiny", "beta=7", "trainer.batch_size=16"), store, scheduler)
+    assert other[0].seconds is None
+
+
+def test_the_scheduler_is_asked_once(store: Store) -> None:
+    """Sixty runs cost one question."""
+    scheduler, sweep = FakeScheduler(), sweep_of("model=tiny", "cluster.runs_per_job=1", "seed=range(0,60)")
+    launch(sweep, store, scheduler)
+    scheduler.questions = 0
+    states_of([store.run(run.run_id) for run in sweep.runs], scheduler)
+    assert scheduler.questions == 1
+
+
+def test_cancelling_one_run_leaves_its_job_to_the_others(store: Store) -> None:
+    """A job is cancelled when all of its runs are; before that, the run alone is asked to stop."""
+    scheduler, sweep = FakeScheduler(), sweep_of(*GRID)
+    launch(sweep, store, scheduler)
+    states = states_of([store.run(run.run_id) for run in sweep.runs], scheduler)
+    cancel(states[:1], scheduler)
+    assert scheduler.cancelled == []
+    assert store.run(sweep.runs[0].run_id).attempts()[-1].cancel_file.exists()
+    cancel(states[1:2], scheduler)
+    assert scheduler.cancelled == ["1"]
+
+
+def test_a_sweep_can_be_read_back(store: Store) -> None:
+    """What was recorded gives the same runs again, so that resume needs no command line."""
+    scheduler, sweep = FakeScheduler(), sweep_of(*GRID)
+    launch(sweep, store, scheduler)
+    again = recorded_sweep(store.sweep(sweep.name), store, LOSSES)
+    assert [run.run_id for run in again.runs] == [run.run_id for run in sweep.runs]
+    assert [run.config for run in again.runs] == [run.config for run in sweep.runs]
+    assert again.axes == sweep.axes
+
+
+def test_resources_part_jobs(store: Store) -> None:
+    """Runs that need different resources never share a job."""
+    scheduler = FakeScheduler()
+    sweep = sweep_of("model=tiny", "beta=0.1,0.2", "cluster.runs_per_job=5,6")
+    launch(sweep, store, scheduler)
+    assert [job.resources.runs_per_job for job in scheduler.submitted] == [5]  # runs_per_job is not what is trained
+    assert states_of([store.run(sweep.runs[0].run_id)], scheduler)[0].status is Status.PENDING
