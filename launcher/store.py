@@ -35,8 +35,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import yaml
 from filelock import FileLock
-from omegaconf import OmegaConf
 
 from launcher.config import StoreError
 
@@ -190,7 +190,7 @@ class RunDir:
     def write_config(self, objective: Fact) -> None:
         """Write the objective once; the run id is its hash, so that a second writer has the same."""
         if not self.config_file.exists():
-            write_derived(self.config_file, OmegaConf.to_yaml(OmegaConf.create(objective)))
+            write_derived(self.config_file, yaml.safe_dump(objective, sort_keys=False, allow_unicode=True))
 
     def read_config(self) -> Fact:
         """The objective that the run was made for.
@@ -199,7 +199,9 @@ class RunDir:
             StoreError: there is no config.yaml, or it is not a mapping.
         """
         try:
-            config = OmegaConf.to_container(OmegaConf.load(self.config_file))
+            config = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            raise StoreError(f"{self.config_file}: not readable as YAML") from error
         except OSError as error:
             raise StoreError(f"{self.config_file}: cannot be read ({error.strerror}); is this a run folder?") from error
         if not isinstance(config, dict):
