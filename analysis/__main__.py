@@ -1,0 +1,85 @@
+"""``python -m analysis SWEEP_DIR``: write the report on a sweep.
+
+Owns: the command line; the only module that prints. Must not know: what a report consists of.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from pathlib import Path
+
+from tabulate import tabulate
+
+from analysis.read import ResultsError, ResultsWarning, load
+from analysis.report import Report, write
+
+_EXAMPLES = """\
+examples:
+  python -m launcher collect demo               gather the results of the sweep "demo"
+  python -m analysis outputs/sweeps/demo        write its report to outputs/sweeps/demo/report/
+  python -m analysis outputs/sweeps/demo --output /tmp/demo-report
+
+exit codes: 0 done, 2 the results are missing or broken, or the report cannot be written
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; give its exit code (0 done, 2 with one line on stderr)."""
+    arguments = _parser().parse_args(argv)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", ResultsWarning)
+        try:
+            frame = load(_results(arguments.sweep_dir))
+            notes = [str(each.message) for each in caught]
+            report = write(frame, arguments.output or _folder(arguments.sweep_dir) / "report", notes)
+        except ResultsError as error:
+            return _refuse(str(error))
+        except OSError as error:
+            return _refuse(f"{error.filename}: cannot be written ({error.strerror}); choose another --output")
+    for note in notes:
+        print(f"warning: {note}", file=sys.stderr)
+    print(_told(report))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m analysis",
+        description="Write a sweep's report (one page, figures, tables) from its results.jsonl.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("sweep_dir", type=Path, metavar="SWEEP_DIR", help="the folder that holds results.jsonl")
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="where to write the report (default: SWEEP_DIR/report)"
+    )
+    return parser
+
+
+def _results(given: Path) -> Path:
+    """Let a user name the file itself as well."""
+    return given if given.is_file() else given / "results.jsonl"
+
+
+def _folder(given: Path) -> Path:
+    return given.parent if given.is_file() else given
+
+
+def _refuse(text: str) -> int:
+    print(f"error: {text}", file=sys.stderr)
+    return 2
+
+
+def _told(report: Report) -> str:
+    """Give the report's path and the best settings."""
+    told = f"report: {report.page}"
+    if not report.best:
+        return f"{told}\nno run has been evaluated yet"
+    return f"{told}\n{tabulate(report.best, headers='keys', tablefmt='simple', disable_numparse=True)}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
