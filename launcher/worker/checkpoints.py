@@ -22,7 +22,7 @@ MARKER = "complete.json"
 _FOLDER = re.compile(r"checkpoint-(\d+)")
 _NEEDED = {
     "trainer state": re.compile(r"trainer_state\.json"),
-    "weights": re.compile(r"(model|adapter_model|pytorch_model).*\.(safetensors|bin)|global_step\d+/.*model_states\.pt"),
+    "weights": re.compile(r"(adapter_|pytorch_)?model.*\.(safetensors|bin)|global_step\d+/.*model_states\.pt"),
     "optimizer state": re.compile(r"optimizer\.(pt|bin)|global_step\d+/.*optim_states\.pt"),
     "schedule": re.compile(r"scheduler\.pt"),
 }

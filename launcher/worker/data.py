@@ -99,8 +99,9 @@ def _read_file(path: Path) -> Dataset:
         if path.suffix == ".parquet":
             return Dataset(pyarrow.parquet.read_table(path))
         text = path.read_text(encoding="utf-8")
-        rows = [json.loads(line) for line in text.splitlines() if line.strip()] if path.suffix == ".jsonl" else json.loads(text)
-        return Dataset.from_list(rows)
+        documents = [line for line in text.splitlines() if line.strip()] if path.suffix == ".jsonl" else [text]
+        parsed = [json.loads(document) for document in documents]
+        return Dataset.from_list(parsed if path.suffix == ".jsonl" else parsed[0])
     except (ValueError, TypeError, AttributeError, OSError) as error:
         raise ConfigError(f"dataset.path: {path} is not readable as {path.suffix[1:]}: {error}") from error
 
@@ -110,7 +111,7 @@ def _divided(rows: Dataset, test_pairs: int | None) -> tuple[Dataset, Dataset]:
     held_out = test_pairs or max(1, int(len(rows) * HELD_OUT))
     first = len(rows) - held_out
     if first < 1:
-        raise ConfigError(f"dataset.test_pairs={held_out}: the file has only {len(rows)} pairs, none is left to train on")
+        raise ConfigError(f"dataset.test_pairs={held_out}: the file has only {len(rows)} pairs, none is left to train")
     return rows.select(range(first)), rows.select(range(first, len(rows)))
 
 
@@ -166,14 +167,16 @@ def token_ids(pairs: Dataset, tokens: PreTrainedTokenizerBase) -> Dataset:
     datasets.disable_progress_bars()
     trainer = SimpleNamespace(_tokenizer=tokens)
     arguments = SimpleNamespace(dataset_num_proc=None, max_length=None)
-    return DPOTrainer._prepare_dataset(trainer, pairs, tokens, arguments, "").select_columns(list(IDS))
+    tokenised_pairs = DPOTrainer._prepare_dataset(trainer, pairs, tokens, arguments, "")  # noqa: SLF001 - see above
+    return tokenised_pairs.select_columns(list(IDS))
 
 
 def _fitting(pairs: Dataset, max_length: int) -> Dataset:
     lengths = [len(ids) for ids in pairs["prompt_ids"]]
     fitting = [index for index, length in enumerate(lengths) if length < max_length]
     if not fitting:
-        raise ConfigError(f"trainer.max_length={max_length}: every prompt fills it; the shortest has {min(lengths)} tokens")
+        shortest = min(lengths)
+        raise ConfigError(f"trainer.max_length={max_length}: every prompt fills it; the shortest has {shortest} tokens")
     return pairs.select(fitting) if len(fitting) < len(lengths) else pairs
 
 

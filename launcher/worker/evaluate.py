@@ -43,6 +43,7 @@ def evaluate(config: RunConfig, run: RunDir, store: Store) -> None:
     if run.evaluation_file.exists():
         return
     began = time.perf_counter()
+    print("evaluating", flush=True)
     trainer = finished(config, run, store)
     trainer.model.eval()
     pairs = pair_metrics(trainer, config, store)
@@ -60,6 +61,7 @@ def evaluate_base(config: RunConfig, store: Store) -> Fact:
     with building(folder) as empty:
         if empty is not None:
             began = time.perf_counter()
+            print("evaluating the untrained model (once)", flush=True)
             with models.in_use(models.load(config.model, store)) as base:
                 fact = generation_metrics(base, None, config, store)
             write_once(
@@ -108,12 +110,11 @@ def pair_metrics(trainer: RunTrainer, config: RunConfig, store: Store) -> Fact:
     loss, margins = 0.0, []
     for start in range(0, len(test), size):
         rows = [test[index] for index in range(start, min(start + size, len(test)))]
-        inputs = trainer._prepare_inputs(collate(rows))
+        inputs = trainer.place(collate(rows))
         outputs = _forward(trainer.model, inputs)
-        loss += len(rows) * float(trainer._compute_loss(lambda outputs=outputs, **_: outputs, inputs, False))
+        loss += len(rows) * trainer.loss_of(outputs, inputs)
         chosen, rejected = logratios(outputs, inputs)
         margins += (config.beta * (chosen - rejected)).tolist()
-    trainer._metrics["eval"].clear()
     return {
         "loss": loss / len(test),
         "reward_accuracy": sum(margin > 0 for margin in margins) / len(margins),
@@ -132,7 +133,7 @@ def _forward(model: torch.nn.Module, inputs: dict[str, Any]) -> Any:
 Reference = Callable[[], AbstractContextManager[torch.nn.Module]]
 
 
-def _reference(model: torch.nn.Module, config: RunConfig, store: Store) -> Reference:
+def _reference(model: Any, config: RunConfig, store: Store) -> Reference:
     """The untrained model: the policy without its adapters, or the base that this process shares."""
 
     @contextmanager
@@ -171,7 +172,7 @@ def generation_metrics(model: torch.nn.Module, reference: Reference | None, conf
 
 def _samples(asked: list[Prompt], texts: list[str], rewards: list[float], count: int) -> list[Fact]:
     """The first texts; prompts take turns, so they are of different prompts where there are enough."""
-    scores = rewards or [None] * len(texts)
+    scores: list[float] | list[None] = rewards or [None] * len(texts)
     rows = zip(asked[:count], texts[:count], scores[:count], strict=True)
     return [{"prompt": prompt, "text": text, "reward": reward} for prompt, text, reward in rows]
 

@@ -38,7 +38,7 @@ def rendered(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def sample(
-    model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, prompts: list[Prompt], settings: Evaluation
+    model: Any, tokenizer: PreTrainedTokenizerBase, prompts: list[Prompt], settings: Evaluation
 ) -> Iterator[Batch]:
     """`settings.generations` texts, dealt to the prompts in turn; the same random numbers for every model.
 
@@ -46,19 +46,20 @@ def sample(
     """
     asked = [prompts[number % len(prompts)] for number in range(settings.generations)]
     for start in range(0, len(asked), settings.batch_size):
-        yield _sample_batch(model, tokenizer, asked[start : start + settings.batch_size], settings, settings.seed + start)
+        batch = asked[start : start + settings.batch_size]
+        yield _sample_batch(model, tokenizer, batch, settings, settings.seed + start)
 
 
 @torch.no_grad()
 def _sample_batch(
-    model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, prompts: list[Prompt], settings: Evaluation, seed: int
+    model: Any, tokenizer: PreTrainedTokenizerBase, prompts: list[Prompt], settings: Evaluation, seed: int
 ) -> Batch:
     device = next(model.parameters()).device
     texts = [rendered(prompt, tokenizer) for prompt in prompts]
     whole = any(isinstance(prompt, list) for prompt in prompts)  # a chat template brings its own special tokens
-    encoded = tokenizer(
-        texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=not whole
-    ).to(device)
+    encoded = tokenizer(texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=not whole).to(
+        device
+    )
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         made = model.generate(

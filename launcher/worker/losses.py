@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from trl import DPOConfig, DPOTrainer
+from trl import DPOTrainer
 
 REFERENCE_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
 EXO_LABEL_SMOOTHING = 1e-3  # the EXO paper's own value; TRL refuses exo_pair without one
@@ -77,13 +77,24 @@ class PreferenceTrainer(DPOTrainer):
             seen.append(model(**kwargs))
             return seen[-1]
 
-        super()._compute_loss(watched, inputs, False)  # for its metrics
+        super()._compute_loss(watched, inputs, return_outputs=False)  # for its metrics
         loss = kto_pair_loss(*logratios(seen[0], inputs), beta=self.beta)
         return (loss, seen[0]) if return_outputs else loss
 
+    def place(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The batch on the model's device."""
+        placed: dict[str, Any] = self._prepare_inputs(batch)
+        return placed
+
+    def loss_of(self, outputs: Any, inputs: dict[str, Any]) -> float:
+        """The loss of a forward that was made elsewhere; nothing is logged."""
+        loss = float(self._compute_loss(lambda **_: outputs, inputs, return_outputs=False))
+        self._metrics["train" if self.model.training else "eval"].clear()
+        return loss
+
 
 def logratios(outputs: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-    """log pi - log pi_ref of the chosen and of the rejected completions of a batch."""
+    """The log pi - log pi_ref of the chosen and of the rejected completions of a batch."""
     chosen, rejected = outputs.log_probs.sum(dim=1).chunk(2)
     return chosen - inputs["ref_chosen_logps"], rejected - inputs["ref_rejected_logps"]
 
@@ -92,6 +103,3 @@ def loss_arguments(loss_type: str, beta: float) -> dict[str, Any]:
     """What DPOConfig must be told for this loss."""
     smoothing = EXO_LABEL_SMOOTHING if loss_type == "exo_pair" else 0.0
     return {"loss_type": [loss_type], "beta": beta, "label_smoothing": smoothing}
-
-
-__all__ = ["DPOConfig", "PreferenceTrainer", "kto_pair_loss", "logratios", "loss_arguments"]

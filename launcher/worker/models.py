@@ -25,7 +25,7 @@ from trl.trainer.utils import add_fused_lm_head
 from launcher.config import ConfigError, Model
 from launcher.resources import package_dir
 from launcher.store import Store, building, read_fact, write_once
-from launcher.worker.memory import Latest
+from launcher.worker.memory import Latest, keep_freed_memory
 from launcher.worker.tiny import build_tiny
 
 WEIGHT_FILES = ("*.safetensors", "*.bin", "config.json", "*.py")
@@ -161,7 +161,9 @@ def load(model: Model, store: Store) -> torch.nn.Module:
     folder, dtype = base_folder(model, store), dtype_of(model)
 
     def read() -> torch.nn.Module:
-        return from_folder(folder, model, dtype).eval().requires_grad_(False)
+        if not torch.cuda.is_available():
+            keep_freed_memory()
+        return from_folder(folder, model, dtype).eval().requires_grad_(requires_grad=False)
 
     return _base.get((folder, model.revision, dtype, model.attn_implementation), read)
 
@@ -181,7 +183,7 @@ def from_folder(folder: str, model: Model, dtype: torch.dtype) -> torch.nn.Modul
 
 def policy(model: Model, store: Store) -> torch.nn.Module:
     """A fresh module to train, equal to one that was just loaded."""
-    return copy.deepcopy(load(model, store)).requires_grad_(True)
+    return copy.deepcopy(load(model, store)).requires_grad_()
 
 
 def device() -> torch.device:
@@ -219,7 +221,7 @@ def fingerprint(model: Model, store: Store) -> dict[str, Any]:
             config = AutoConfig.from_pretrained(folder, **_options(model))
         except (OSError, ValueError) as error:
             raise _not_loadable(model, error) from error
-        return {"hub": folder, "commit": config._commit_hash}
+        return {"hub": folder, "commit": config._commit_hash}  # noqa: SLF001 - transformers tells it nowhere else
     return {
         "weights": _hashes(Path(folder), WEIGHT_FILES, store),
         "tokenizer": _hashes(Path(folder), TOKENIZER_FILES, store),

@@ -51,5 +51,5 @@ def keep_master_weights(optimizer: torch.optim.Optimizer) -> None:
 def _master(parameter: torch.Tensor, masters: dict[torch.Tensor, torch.Tensor]) -> torch.Tensor:
     if parameter.dtype not in (torch.bfloat16, torch.float16):
         return parameter
-    masters[parameter] = parameter.detach().float().clone().requires_grad_(True)
+    masters[parameter] = parameter.detach().float().clone().requires_grad_()
     return masters[parameter]

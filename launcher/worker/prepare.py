@@ -159,7 +159,9 @@ def _measure_batch(base: torch.nn.Module, rows: list[dict[str, list[int]]], batc
     chosen, rejected = score(base, batch).sum(dim=1).double().cpu().chunk(2)  # summed in the precision of training
     chosen_tokens, rejected_tokens = batch["completion_mask"].sum(dim=1).chunk(2)
     columns = zip(map(row_of, rows), chosen, rejected, chosen_tokens, rejected_tokens, strict=True)
-    return [{name: v if isinstance(v, str) else v.item() for name, v in zip(COLUMNS, fact, strict=True)} for fact in columns]
+    return [
+        {name: v if isinstance(v, str) else v.item() for name, v in zip(COLUMNS, fact, strict=True)} for fact in columns
+    ]
 
 
 @torch.no_grad()

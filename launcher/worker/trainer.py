@@ -105,7 +105,9 @@ def _number(value: Any) -> float:
 
 
 def _sentence(step: int, steps: int, line: dict[str, float], pace: float) -> str:
-    values = " ".join(f"{name} {line[name]:.4g}" for name in ("loss", "reward_accuracy", "reward_margin") if name in line)
+    values = " ".join(
+        f"{name} {line[name]:.4g}" for name in ("loss", "reward_accuracy", "reward_margin") if name in line
+    )
     return f"step {step}/{steps} {values} {pace:.2f} s/step"
 
 
@@ -119,7 +121,12 @@ def _agreed(wish: bool) -> bool:
 
 
 def build_trainer(
-    config: RunConfig, run: RunDir, store: Store, pairs: Pairs, policy: torch.nn.Module, callbacks: list[TrainerCallback]
+    config: RunConfig,
+    run: RunDir,
+    store: Store,
+    pairs: Pairs,
+    policy: torch.nn.Module,
+    callbacks: list[TrainerCallback],
 ) -> RunTrainer:
     """The trainer of one run, around `policy`."""
     trainer = RunTrainer(

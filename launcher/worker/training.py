@@ -81,6 +81,9 @@ def save_model(trainer: RunTrainer, folder: Path) -> None:
     aside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)
     trainer.save_model(str(aside))
+    (aside / "training_args.bin").unlink(missing_ok=True)  # a pickle of this machine's paths; config.yaml says it all
+    for path in aside.iterdir():
+        path.chmod(0o644)  # some writers use 0600, which would hide a run from its group
     shutil.rmtree(folder, ignore_errors=True)
     aside.rename(folder)
 
@@ -117,6 +120,8 @@ def _parameters(model: torch.nn.Module) -> Fact:
 def _let_go_of_training_state(trainer: RunTrainer) -> None:
     """What is kept for the evaluation is the model; optimizer state is twice its size or more."""
     trainer.optimizer = trainer.lr_scheduler = None
+    trainer.callback_handler.optimizer = trainer.callback_handler.lr_scheduler = None
+    trainer.accelerator.free_memory()  # it knows them too
     trainer.model.zero_grad(set_to_none=True)
 
 

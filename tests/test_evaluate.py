@@ -1,0 +1,264 @@
+"""launcher.worker.evaluate, generations and golden: what a finished run is worth."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from worker_fixtures import ARCHITECTURE, LORA, Configure
+
+from launcher.config import ConfigError, Dataset, RunConfig
+from launcher.store import RunDir, Store, read_fact
+from launcher.worker import evaluate as evaluation
+from launcher.worker import golden, models, training
+from launcher.worker.data import first_distinct, tokenised
+from launcher.worker.evaluate import evaluate, evaluate_base, pair_metrics
+from launcher.worker.generations import _until_end, kl_to_reference, next_log_probs, rendered, sample
+from launcher.worker.training import train
+
+KEYS = {
+    "loss", "reward_accuracy", "reward_margin", "kl", "kl_stderr", "golden_reward", "golden_reward_stderr", "pairs",
+    "generations", "seconds", "golden_rewards", "samples", "settings",
+    "base",
+}  # fmt: skip
+
+
+def trained(config: RunConfig, store: Store, name: str = "r") -> RunDir:
+    run = store.run(name)
+    train(config, run, store, lambda: False)
+    return run
+
+
+def evaluated(config: RunConfig, run: RunDir, store: Store) -> dict[str, Any]:
+    run.evaluation_file.unlink(missing_ok=True)
+    evaluate(config, run, store)
+    return read_fact(run.evaluation_file) or {}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("lora", [None, LORA])
+def test_the_model_in_memory_and_on_disk_agree(configure: Configure, store: Store, lora: object, dtype: str) -> None:
+    """Evaluating right after training and evaluating later, in another process, give the same numbers and texts."""
+    config = configure(trainer__lora=lora, model__dtype=dtype, loss_type="ipo")
+    run = trained(config, store)
+    fresh = evaluated(config, run, store)
+    training._trained.forget()
+    later = evaluated(config, run, store)
+    assert set(fresh) == KEYS
+    for key in KEYS - {"seconds"}:
+        assert later[key] == (pytest.approx(fresh[key], rel=1e-6) if isinstance(fresh[key], float) else fresh[key])
+
+
+def test_evaluation_is_written_once(configure: Configure, store: Store) -> None:
+    """A second call changes nothing."""
+    config = configure(trainer__max_steps=1)
+    run = trained(config, store)
+    evaluate(config, run, store)
+    before = run.evaluation_file.read_bytes()
+    evaluate(replace(config, beta=0.9), run, store)
+    assert run.evaluation_file.read_bytes() == before
+
+
+@pytest.mark.parametrize("loss_type", ["sigmoid", "ipo", "kto_pair"])
+@pytest.mark.parametrize("lora", [None, LORA])
+def test_pair_metrics_are_trls(configure: Configure, store: Store, loss_type: str, lora: object) -> None:
+    """Loss, accuracy and margin equal those of TRL's own evaluate, with batches of equal size."""
+    config = configure(loss_type=loss_type, trainer__lora=lora, evaluation__batch_size=3)
+    run = trained(config, store)
+    trainer = training.finished(config, run, store)
+    theirs = trainer.evaluate()
+    trainer.model.eval()
+    ours = pair_metrics(trainer, config, store)
+    assert ours["pairs"] == 6
+    assert ours["loss"] == pytest.approx(theirs["eval_loss"], rel=1e-5)
+    assert ours["reward_accuracy"] == pytest.approx(theirs["eval_rewards/accuracies"])
+    assert ours["reward_margin"] == pytest.approx(theirs["eval_rewards/margins"], rel=1e-4, abs=1e-6)
+
+
+def test_pair_metrics_weigh_every_pair_alike(configure: Configure, store: Store) -> None:
+    """A last, smaller batch does not count for more: sigmoid's numbers do not depend on the batch size."""
+    config = configure()
+    run = trained(config, store)
+    found = []
+    for size in (2, 4, 6):
+        sized = replace(config, evaluation=replace(config.evaluation, batch_size=size))
+        trainer = training.finished(sized, run, store)
+        trainer.model.eval()
+        found.append(pair_metrics(trainer, sized, store))
+    assert found[1]["loss"] == pytest.approx(found[0]["loss"], rel=1e-5)
+    assert found[2]["reward_margin"] == pytest.approx(found[0]["reward_margin"], abs=1e-5)
+
+
+def two_models(configure: Configure, store: Store) -> tuple[RunConfig, torch.nn.Module, torch.nn.Module]:
+    """A config, a policy, and a reference that is far from it."""
+    config = configure()
+    policy = models.policy(config.model, store).eval()
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(0)
+        policy.lm_head.weight.add_(torch.randn_like(policy.lm_head.weight) * 0.1)
+    return config, policy, models.load(config.model, store)
+
+
+def test_the_kl_of_one_token_is_exact(configure: Configure, store: Store) -> None:
+    """With one token to write, the KL is that of the two next-token distributions behind the prompt."""
+    config, policy, reference = two_models(configure, store)
+    tokens = models.tokenizer(config.model, store)
+    settings = replace(config.evaluation, generations=2, max_new_tokens=1)
+    batch = next(sample(policy, tokens, ["Story:", "Story: the"], settings))
+    with torch.no_grad():
+        expected = []
+        for prompt in ("Story:", "Story: the"):
+            ids = tokens(prompt, return_tensors="pt")["input_ids"]
+            ours, theirs = (
+                model(input_ids=ids).logits[0, -1].double().log_softmax(-1) for model in (policy, reference)
+            )
+            expected.append(float((ours.exp() * (ours - theirs)).sum()))
+    assert kl_to_reference(reference, batch, 1.0) == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_kl_estimate_agrees_with_the_plain_one(configure: Configure, store: Store) -> None:
+    """Over many generations its mean is that of the summed log-ratio of the sampled tokens, and it scatters less."""
+    config, policy, reference = two_models(configure, store)
+    tokens = models.tokenizer(config.model, store)
+    settings = replace(config.evaluation, generations=2000, max_new_tokens=4, batch_size=500)
+    better, plain = [], []
+    for batch in sample(policy, tokens, ["Story:"], settings):
+        better += kl_to_reference(reference, batch, 1.0)
+        new = batch.ids[:, -batch.written.shape[1] :].unsqueeze(2)
+        ratios = (batch.log_probs - next_log_probs(reference, batch, 1.0)).gather(2, new).squeeze(2)
+        plain += (ratios * batch.written).sum(dim=1).tolist()
+    ours, theirs = torch.tensor(better), torch.tensor(plain)
+    assert float(ours.mean()) == pytest.approx(float(theirs.mean()), abs=4 * float(theirs.std()) / math.sqrt(2000))
+    assert ours.std() < theirs.std() / 2
+    assert ours.min() >= 0
+
+
+def test_the_sampled_distribution_is_the_one_that_is_scored(configure: Configure, store: Store) -> None:
+    """Log-probs kept while writing equal those of one forward over the whole text, padding and all."""
+    config, policy, _ = two_models(configure, store)
+    settings = replace(config.evaluation, generations=4, max_new_tokens=6, temperature=0.7)
+    batch = next(sample(policy, models.tokenizer(config.model, store), ["Story:", "A much longer opening"], settings))
+    again = next_log_probs(policy, batch, 0.7)
+    assert torch.allclose(again[batch.written], batch.log_probs[batch.written], atol=1e-4)
+
+
+def test_an_untrained_policy_is_at_distance_zero(configure: Configure, store: Store) -> None:
+    """KL(base || base) is 0."""
+    config = configure()
+    base = models.load(config.model, store)
+    batch = next(sample(base, models.tokenizer(config.model, store), ["Story:"], config.evaluation))
+    assert kl_to_reference(base, batch, 1.0) == pytest.approx([0.0] * 4, abs=1e-5)
+
+
+def test_what_is_written_ends_with_the_end_token() -> None:
+    """Tokens behind the first end token are padding; the end token itself was a choice and counts."""
+    new = torch.tensor([[5, 2, 0, 0], [2, 2, 2, 2], [5, 6, 7, 8]])
+    assert _until_end(new, 2).tolist() == [[True, True, False, False], [True, False, False, False], [True] * 4]
+
+
+def test_every_model_meets_the_same_random_numbers(configure: Configure, store: Store) -> None:
+    """The same model and settings write the same texts, and leave the process's random state alone."""
+    config = configure()
+    base, tokens = models.load(config.model, store), models.tokenizer(config.model, store)
+    state = torch.random.get_rng_state()
+    one, two = ([b.texts for b in sample(base, tokens, ["Story:"], config.evaluation)] for _ in range(2))
+    other = [b.texts for b in sample(base, tokens, ["Story:"], replace(config.evaluation, seed=7))]
+    assert one == two != other
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_generations_are_dealt_to_the_prompts_in_turn(configure: Configure, store: Store) -> None:
+    """Six generations for two prompts: three each; the kept samples show both prompts, each with its reward."""
+    config = configure(trainer__max_steps=1)
+    found = evaluated(config, trained(config, store), store)
+    assert found["generations"] == len(found["golden_rewards"]) == 6
+    assert [sample["prompt"] for sample in found["samples"]] == ["Story:", "Story: the", "Story:"]
+    assert [sample["reward"] for sample in found["samples"]] == found["golden_rewards"][:3]
+    assert found["golden_reward"] == pytest.approx(sum(found["golden_rewards"]) / 6)
+
+
+def test_without_prompts_those_of_the_test_split_are_used(configure: Configure, store: Store) -> None:
+    """Different ones, in order."""
+    config = configure(dataset__prompts=[])
+    assert evaluation.prompts(config, store) == ["Story:"]
+    assert first_distinct(["b", "a", "b", "c"], 2) == ["b", "a"]
+
+
+def test_a_run_on_conversations(configure: Configure, store: Store, tmp_path: Path) -> None:
+    """Messages are trained on and continued through the model's own chat template."""
+    user, good, bad = ({"role": r, "content": c} for r, c in (("user", "Q"), ("assistant", "A"), ("assistant", "B")))
+    for split in ("train", "test"):
+        row = json.dumps({"chosen": [user, good], "rejected": [user, bad]})
+        (tmp_path / f"{split}.jsonl").write_text(f"{row}\n" * 8)
+    dataset = Dataset(name="chat", path=str(tmp_path))
+    config = configure(dataset=dataset, trainer__max_steps=1, evaluation__batch_size=8)
+    tokens = models.tokenizer(config.model, store)
+    pair = tokenised(config, store).train[0]
+    assert tokens.decode(pair["prompt_ids"]) == "<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\n"
+    assert tokens.decode(pair["chosen_ids"]) == "A<|im_end|>\n"
+    found = evaluated(config, trained(config, store), store)
+    assert found["samples"][0]["prompt"] == [user]
+    assert found["pairs"] == 8
+
+
+def test_messages_are_rendered_by_the_models_template(configure: Configure, store: Store) -> None:
+    """A conversation opens the assistant's turn; plain text stays as it is."""
+    tokens = models.tokenizer(configure().model, store)
+    messages = [{"role": "user", "content": "a"}]
+    assert rendered(messages, tokens) == "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n"
+    assert rendered("plain", tokens) == "plain"
+
+
+def test_the_base_is_evaluated_once(configure: Configure, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once per model, prompts and settings, whatever the runs; other settings make another one."""
+    calls: list[int] = []
+    measure = evaluation.generation_metrics
+    monkeypatch.setattr(evaluation, "generation_metrics", lambda *args: calls.append(1) or measure(*args))
+    first = evaluate_base(configure(), store)
+    assert evaluate_base(configure(beta=0.9, trainer__lora=LORA, loss_type="ipo"), store) == first
+    assert len(calls) == 1
+    assert evaluate_base(configure(evaluation__seed=3), store)["samples"] != first["samples"]
+    assert evaluate_base(configure(model__architecture=ARCHITECTURE | {"seed": 1}), store) != first
+    assert len(calls) == 3
+    assert (first["generations"], len(first["golden_rewards"]), len(first["samples"])) == (6, 6, 3)
+
+
+def test_base_and_runs_are_compared_on_equal_terms(configure: Configure, store: Store) -> None:
+    """A policy that has not moved writes what the base writes."""
+    config = configure(trainer__max_steps=1, trainer__learning_rate=0.0)
+    found = evaluated(config, trained(config, store), store)
+    assert found["samples"] == evaluate_base(config, store)["samples"]
+    assert found["kl"] == pytest.approx(0, abs=1e-5)
+
+
+def test_without_a_golden_reward_there_is_none(configure: Configure, store: Store) -> None:
+    """The keys are there, without values."""
+    config = configure(dataset__golden_reward=None, trainer__max_steps=1)
+    found = evaluated(config, trained(config, store), store)
+    assert (found["golden_reward"], found["golden_reward_stderr"], found["golden_rewards"]) == (None, None, [])
+    assert found["samples"][0]["reward"] is None
+
+
+def test_golden_rewards_by_name() -> None:
+    """vader tells praise from blame; an unknown name lists those there are."""
+    praise, blame, neither = golden.score("vader", ["A wonderful, warm film!", "A terrible, boring mess.", "It is."])
+    assert praise > 0.5
+    assert neither == 0
+    assert blame < -0.5
+    with pytest.raises(ConfigError, match=r"dataset\.golden_reward=vadr: unknown; there is vader"):
+        golden.score("vadr", [])
+
+
+def test_a_finished_run_is_read_from_its_folder(configure: Configure, store: Store) -> None:
+    """What is evaluated later are the weights in the run's model folder."""
+    config = configure(trainer__max_steps=2)
+    run = trained(config, store)
+    trained_weights = training.finished(config, run, store).model.state_dict()
+    training._trained.forget()
+    loaded = training.finished(config, run, store).model.state_dict()
+    assert all(torch.equal(trained_weights[name], loaded[name]) for name in trained_weights)

@@ -1,0 +1,303 @@
+"""launcher.worker.prepare: the reference table."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+from trl import DPOTrainer
+from worker_fixtures import ARCHITECTURE, LORA, Configure
+
+from launcher.config import Model, RunConfig
+from launcher.store import Store
+from launcher.worker import models, prepare
+from launcher.worker.data import collator, load_pairs, tokenised
+from launcher.worker.trainer import arguments
+from launcher.worker.training import train
+
+
+@pytest.fixture(autouse=True)
+def _forget_earlier_tests() -> None:
+    """What another test left in this process must not answer for the table."""
+    prepare._prepared.forget()
+
+
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of pairs of every reference pass."""
+    counted: list[int] = []
+    measure = prepare.measure
+
+    def counting(config: RunConfig, store: Store, rows: Any) -> Any:
+        counted.append(len(rows))
+        return measure(config, store, rows)
+
+    monkeypatch.setattr(prepare, "measure", counting)
+    return counted
+
+
+@pytest.fixture
+def forwards(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of sequences in every forward that scores with the base model."""
+    counted: list[int] = []
+    score = prepare.score
+
+    def counting(module: torch.nn.Module, batch: dict[str, Any]) -> torch.Tensor:
+        counted.append(len(batch["input_ids"]))
+        return score(module, batch)
+
+    monkeypatch.setattr(prepare, "score", counting)
+    return counted
+
+
+def plain_sum(model: Any, prompt: list[int], completion: list[int]) -> float:
+    """The log-prob of one completion by nothing but the model's logits: no batch, no padding."""
+    ids = torch.tensor([prompt + completion])
+    with torch.no_grad():
+        scores = model(input_ids=ids).logits[0].log_softmax(dim=-1)
+    return sum(float(scores[len(prompt) + place - 1, token]) for place, token in enumerate(completion))
+
+
+def test_the_values_are_the_models_log_probs(configure: Configure, store: Store) -> None:
+    """Each value equals the sum over the completion's tokens of a plain forward of the freshly loaded model."""
+    config = configure()
+    pairs = tokenised(config, store)
+    table = prepare.reference_table(config, store, pairs)
+    model = AutoModelForCausalLM.from_pretrained(models.base_folder(config.model, store), dtype=torch.float32)
+    for split in (pairs.train, pairs.test):
+        for pair in list(split)[:5]:
+            chosen, rejected = table.values[prepare.row_of(pair)]
+            assert chosen == pytest.approx(plain_sum(model, pair["prompt_ids"], pair["chosen_ids"]), abs=1e-3)
+            assert rejected == pytest.approx(plain_sum(model, pair["prompt_ids"], pair["rejected_ids"]), abs=1e-3)
+
+
+def test_long_completions_are_measured_as_far_as_training_sees_them(configure: Configure, store: Store) -> None:
+    """Tokens behind max_length count neither in training nor in the table."""
+    config = configure(trainer__max_length=12)
+    pairs = tokenised(config, store)
+    table = prepare.reference_table(config, store, pairs)
+    model = AutoModelForCausalLM.from_pretrained(models.base_folder(config.model, store), dtype=torch.float32)
+    pair = pairs.train[0]
+    cut = pair["chosen_ids"][: 12 - len(pair["prompt_ids"])]
+    assert len(cut) < len(pair["chosen_ids"])
+    expected = plain_sum(model, pair["prompt_ids"], cut)
+    assert table.values[prepare.row_of(pair)][0] == pytest.approx(expected, abs=1e-3)
+
+
+def test_one_pass_serves_every_run(configure: Configure, store: Store, forwards: list[int]) -> None:
+    """Four runs of different loss, beta, rate, seed and trainer: 38 pairs go through the base model once."""
+    changes: list[dict[str, Any]] = [
+        {},
+        {"loss_type": "ipo", "beta": 0.5},
+        {"loss_type": "kto_pair", "seed": 7, "trainer__lora": LORA},
+        {"trainer__learning_rate": 1e-2, "trainer__batch_size": 4},
+    ]
+    for number, change in enumerate(changes):
+        config = configure(trainer__max_steps=1, **change)
+        train(config, store.run(f"run-{number}"), store, lambda: False)
+        prepare._prepared.forget()  # as in another process
+    assert sum(forwards) == 2 * (32 + 6)
+
+
+def key_of(config: RunConfig, store: Store) -> str:
+    return prepare.reference_table(config, store).key
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"beta": 0.9},
+        {"loss_type": "ipo"},
+        {"seed": 9},
+        {"trainer__learning_rate": 0.1},
+        {"trainer__lora": LORA},
+        {"trainer__micro_batch_size": 2},
+        {"trainer__max_steps": 99},
+        {"output_dir": "elsewhere"},
+        {"evaluation__seed": 5},
+        {"dataset__prompts": ["other"]},
+        {"model__name": "renamed"},
+    ],
+)
+def test_what_changes_no_value_does_not_change_the_key(
+    configure: Configure, store: Store, passes: list[int], change: dict[str, Any]
+) -> None:
+    """Such a run finds the table that is there."""
+    assert key_of(configure(), store) == key_of(configure(**change), store)
+    assert len(passes) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"trainer__max_length": 20},
+        {"dataset__train_pairs": 5},
+        {"model__dtype": "bfloat16"},
+        {"model__attn_implementation": "eager"},
+        {"model__architecture": ARCHITECTURE | {"seed": 1}},
+    ],
+)
+def test_what_changes_a_value_changes_the_key(
+    configure: Configure, store: Store, passes: list[int], change: dict[str, Any]
+) -> None:
+    """Such a run gets a table of its own."""
+    assert key_of(configure(), store) != key_of(configure(**change), store)
+    assert len(passes) == 2
+
+
+@pytest.fixture
+def local_model(configure: Configure, store: Store, tmp_path: Path) -> tuple[RunConfig, Path]:
+    """A config whose model is a folder that the test may change."""
+    folder = tmp_path / "model"
+    shutil.copytree(models.base_folder(configure().model, store), folder)
+    return configure(model=Model(name="local", path=str(folder), dtype="float32")), folder
+
+
+def test_the_same_files_in_another_folder_are_the_same_model(
+    configure: Configure, store: Store, local_model: tuple[RunConfig, Path]
+) -> None:
+    """The key knows content, not places."""
+    assert key_of(configure(), store) == key_of(local_model[0], store)
+
+
+def test_other_weights_in_the_same_folder_are_another_model(store: Store, local_model: tuple[RunConfig, Path]) -> None:
+    """A folder whose weights were replaced gets a table of its own."""
+    config, folder = local_model
+    before = key_of(config, store)
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: tensor + 0.01 for name, tensor in weights.items()}, folder / "model.safetensors")
+    assert key_of(config, store) != before
+
+
+def test_another_chat_template_is_another_key(store: Store, local_model: tuple[RunConfig, Path]) -> None:
+    """The template decides what a conversation's tokens are."""
+    config, folder = local_model
+    before = key_of(config, store)
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    assert key_of(config, store) != before
+
+
+def truncate(folder: Path) -> None:
+    content = (folder / "table.parquet").read_bytes()
+    (folder / "table.parquet").write_bytes(content[: len(content) // 2])
+
+
+def rewrite(folder: Path, change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> None:
+    """Other rows, with a manifest that vouches for the file."""
+    rows = pyarrow.parquet.read_table(folder / "table.parquet").to_pylist()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(change(rows)), folder / "table.parquet")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["table_sha256"] = prepare._sha256(folder / "table.parquet")
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+HARMS: dict[str, tuple[Callable[[Path], None], str]] = {
+    "torn table": (truncate, "not the file that the manifest describes"),
+    "no table": (lambda folder: (folder / "table.parquet").unlink(), "No such file"),
+    "no manifest": (lambda folder: (folder / "manifest.json").unlink(), "manifest.json is missing"),
+    "torn manifest": (lambda folder: (folder / "manifest.json").write_text("{"), "not readable as JSON"),
+    "missing row": (lambda folder: rewrite(folder, lambda rows: rows[1:]), "1 of 38 rows are missing, 0 are foreign"),
+    "foreign row": (
+        lambda folder: rewrite(folder, lambda rows: [*rows, rows[0] | {"row": "0" * 32}]),
+        "0 of 38 rows are missing, 1 are foreign",
+    ),
+    "not a number": (
+        lambda folder: rewrite(folder, lambda rows: [rows[0] | {"chosen": float("nan")}, *rows[1:]]),
+        "not finite",
+    ),
+}
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_a_bad_table_is_refused_and_made_again(
+    configure: Configure, store: Store, passes: list[int], caplog: pytest.LogCaptureFixture, harm: str
+) -> None:
+    """The reason is said, the table is computed again, and its values are right."""
+    table = prepare.reference_table(configure(), store)
+    do, reason = HARMS[harm]
+    do(store.cache("reference", table.key))
+    assert prepare.reference_table(configure(), store) == table
+    assert reason in caplog.text
+    assert len(passes) == 2
+
+
+def test_a_table_of_another_model_is_refused(
+    configure: Configure, store: Store, passes: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Even under the right key, with the right rows."""
+    ours, theirs = configure(), configure(model__architecture=ARCHITECTURE | {"seed": 1})
+    right, wrong = prepare.reference_table(ours, store), prepare.reference_table(theirs, store)
+    shutil.rmtree(store.cache("reference", right.key))
+    shutil.copytree(store.cache("reference", wrong.key), store.cache("reference", right.key))
+    assert prepare.reference_table(ours, store) == right
+    assert "computed from another base" in caplog.text
+    assert len(passes) == 3
+
+
+def test_of_two_that_start_together_one_computes(configure: Configure, store: Store, passes: list[int]) -> None:
+    """The other waits and reads the same values."""
+    config, found = configure(), []
+    pairs = tokenised(config, store)
+    threads = [
+        threading.Thread(target=lambda: found.append(prepare.reference_table(config, store, pairs))) for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(passes) == 1
+    assert found[0] == found[1]
+
+
+def test_a_killed_pass_leaves_no_table(configure: Configure, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was begun does not look complete; the next pass starts again."""
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare, "write_once", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            prepare.reference_table(configure(), store)
+    assert not [path for path in store.cache("reference", "x").parent.iterdir() if not path.name.startswith(".")]
+    assert len(prepare.reference_table(configure(), store).values) == 38
+
+
+@pytest.mark.parametrize("loss_type", ["sigmoid", "ipo"])
+def test_training_on_the_table_equals_training_on_a_live_reference(
+    configure: Configure, store: Store, loss_type: str
+) -> None:
+    """Final weights agree to 1e-5 with TRL's own DPOTrainer, its own tokenising and its own reference model."""
+    config = configure(loss_type=loss_type)
+    run = store.run("table")
+    train(config, run, store, lambda: False)
+    ours = load_file(run.model / "model.safetensors")
+
+    live_arguments = arguments(config, store.run("live"))
+    live_arguments.precompute_ref_log_probs = False
+    live = DPOTrainer(
+        model=models.policy(config.model, store),
+        ref_model=models.policy(config.model, store),
+        args=live_arguments,
+        data_collator=collator(config, store),
+        train_dataset=load_pairs(config.dataset, store)[0],
+        processing_class=models.tokenizer(config.model, store),
+    )
+    live.train()
+    theirs = live.model.state_dict()
+    base = models.load(config.model, store).state_dict()
+    assert max(float((ours[name] - theirs[name]).abs().max()) for name in ours) < 1e-5
+    assert max(float((ours[name] - base[name]).abs().max()) for name in ours) > 1e-3
+
+
+def test_the_first_loss_is_log_2(configure: Configure, store: Store) -> None:
+    """The table's values are training's own, so an untrained policy starts at log 2 to float32's last digits."""
+    run = store.run("first")
+    train(configure(trainer__max_steps=1), run, store, lambda: False)
+    assert json.loads(run.metrics_file.read_text())["loss"] == pytest.approx(0.69314718, abs=1e-6)
