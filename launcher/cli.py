@@ -16,12 +16,23 @@ from pathlib import Path
 from typing import NoReturn
 
 from launcher import views
-from launcher.config import ConfigError, PrefsweepError, StoreError
-from launcher.facts import require_run
+from launcher.config import ConfigError, PrefsweepError, SchedulerError, StoreError
+from launcher.facts import read_facts, require_run
 from launcher.scheduler import Scheduler, scheduler_for
 from launcher.status import UNSUCCESSFUL, Status
-from launcher.store import RunDir, Store, SweepDir
-from launcher.submit import Action, Decision, RunState, act, cancel, decide, new_attempt_here, recorded_sweep, states_of
+from launcher.store import RunDir, Store, SweepDir, read_fact
+from launcher.submit import (
+    Action,
+    Decision,
+    RunState,
+    act,
+    adopt,
+    cancel,
+    decide,
+    new_attempt_here,
+    recorded_sweep,
+    states_of,
+)
 
 DONE, FAILED, WRONG = 0, 1, 2
 POLL_SECONDS = 2.0
@@ -103,6 +114,7 @@ def _launch(argv: Sequence[str]) -> int:
         return DONE
     fetch_sources(sweep, store)
     with store.submission_lock:
+        adopt([store.run(run.run_id) for run in sweep.runs], scheduler)
         decisions = decide(sweep, store, scheduler)
         views.show_plan(sweep, decisions, None, store, as_json=options.json)
         act(sweep, decisions, store, scheduler, {"argv": list(argv), "time": time.time()})
@@ -147,11 +159,25 @@ def _follow(runs: Sequence[RunDir], directory: SweepDir, store: Store, scheduler
 def _status(options: argparse.Namespace) -> int:
     directory, store, scheduler = _opened(options)
     while True:
-        states = states_of(_runs_of(directory, store), scheduler)
-        views.show_status(directory, states, as_json=options.json, clear=options.watch)
-        if not options.watch or not any(state.in_flight for state in states):
-            return DONE
-        time.sleep(options.every)
+        states = _states_or_complaint(directory, store, scheduler, raises=not options.watch)
+        if states is not None:
+            views.show_status(directory, states, as_json=options.json, clear=options.watch)
+            if not options.watch or not any(state.in_flight for state in states):
+                return DONE
+        time.sleep(max(options.every, scheduler.poll_seconds))
+
+
+def _states_or_complaint(
+    directory: SweepDir, store: Store, scheduler: Scheduler, *, raises: bool
+) -> list[RunState] | None:
+    """The states; None where the scheduler did not answer and the user is watching anyway."""
+    try:
+        return states_of(_runs_of(directory, store), scheduler)
+    except SchedulerError as error:
+        if raises:
+            raise
+        views.complain(str(error))
+        return None
 
 
 def _logs(options: argparse.Namespace) -> int:
@@ -162,18 +188,35 @@ def _logs(options: argparse.Namespace) -> int:
     number = options.attempt or max(attempts)
     if number not in attempts:
         raise ConfigError(f"--attempt {number}: {run.run_id} has the attempts {', '.join(map(str, attempts))}")
-    views.show_log(attempts[number].log_file(options.rank), follow=options.follow, ended=_ended(run))
+    ended = _ended(run)
+    log = attempts[number].log_file(options.rank)
+    job_log = Path((read_fact(attempts[number].job_file) or {}).get("log") or log)
+    if not log.exists() and job_log.exists() and (not options.follow or ended()):
+        log = job_log  # the job has not come to the run, or never will
+    views.show_log(log, follow=options.follow, ended=ended)
     return DONE
 
 
 def _ended(run: RunDir) -> views.Ended:
-    scheduler = scheduler_for("auto")
-    return lambda: not states_of([run], scheduler)[0].in_flight
+    """Whether the run has ended, as its facts say, or the scheduler, which is not asked more often than it likes."""
+    scheduler, asked, in_flight = scheduler_for("auto"), 0.0, True
+
+    def ended() -> bool:
+        nonlocal asked, in_flight
+        facts = read_facts(run)
+        if facts.failure is not None or (facts.trained and facts.evaluated):
+            return True
+        if time.monotonic() - asked >= scheduler.poll_seconds:
+            asked, in_flight = time.monotonic(), states_of([run], scheduler)[0].in_flight
+        return not in_flight
+
+    return ended
 
 
 def _cancel(options: argparse.Namespace) -> int:
     directory, store, scheduler = _opened(options)
     with store.submission_lock:
+        adopt(_runs_of(directory, store), scheduler)
         states = _chosen(options, directory, store, scheduler)
         stopped = cancel(states, scheduler)
     views.say_cancelled(directory, stopped)
@@ -186,6 +229,8 @@ def _resume(options: argparse.Namespace) -> int:
     directory, store, scheduler = _opened(options)
     with store.submission_lock:
         sweep = recorded_sweep(directory, store, trl_losses())
+        scheduler = scheduler_for(sweep.runs[0].config.cluster.executor)
+        adopt(_runs_of(directory, store), scheduler)
         names = {state.run.run_id for state in _chosen(options, directory, store, scheduler)}
         decisions = [decision for decision in decide(sweep, store, scheduler) if decision.run.run_id in names]
         views.show_plan(sweep, decisions, None, store, as_json=options.json)
@@ -198,6 +243,7 @@ def _run(options: argparse.Namespace) -> int:
     store = Store(run.path.parent.parent)
     scheduler = scheduler_for("auto")
     with store.submission_lock:
+        adopt([run], scheduler)
         state = states_of([run], scheduler)[0]
         if state.in_flight:
             raise ConfigError(f"{run.run_id}: is {state.status} as job {state.facts.job_id}; cancel it first")

@@ -108,6 +108,7 @@ class _Composer:
     def __init__(self, groups: Overrides) -> None:
         ConfigStore.instance().store(name="schema", node=RunConfig)
         self.base = hydra_compose("config", overrides=list(groups))
+        OmegaConf.set_struct(self.base.cluster.extra, value=False)  # sbatch knows what keys it has
         self.work = copy.deepcopy(self.base)
         self.touched: set[str] = set()
         unresolved = cast(Plain, OmegaConf.to_container(self.base, resolve=False))

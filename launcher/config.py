@@ -19,7 +19,9 @@ MISSING: Any = "???"  # OmegaConf's mark for a value that the user must give
 OBJECTIVE = ("model", "dataset", "trainer", "loss_type", "beta", "seed")  # what is trained, hence a run's identity
 OUR_LOSSES = ("kto_pair",)  # carried by us beside what the installed TRL has
 EXECUTORS = ("auto", "local", "slurm")
+CONTAINER_RUNTIMES = ("pyxis", "apptainer")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+_TIME = re.compile(r"(\d+-\d+(:\d+){0,2}|\d+(:\d+){0,2})")  # as sbatch takes it
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 
 
@@ -29,7 +31,8 @@ class PrefsweepError(Exception):
     PrefsweepError
     |- ConfigError    the command or the config is wrong; nothing was done (exit code 2)
     |- StoreError     a file of the run directory is missing, torn or foreign (exit code 1)
-    `- SchedulerError the scheduler refused or did not answer (exit code 1)
+    `- SchedulerError the scheduler did not answer (exit code 1)
+       `- Refused     it answered, and took nothing
     """
 
 
@@ -43,6 +46,10 @@ class StoreError(PrefsweepError):
 
 class SchedulerError(PrefsweepError):
     """Names the scheduler's own words."""
+
+
+class Refused(SchedulerError):
+    """The scheduler said no: it has taken nothing of what it was handed."""
 
 
 @dataclass
@@ -101,8 +108,27 @@ class Trainer:
 @dataclass
 class Cluster:
     executor: str = "auto"
-    runs_per_job: int = 1
-    max_parallel: int = 1
+    runs_per_job: int | None = None
+    max_parallel: int | None = None
+    max_requeues: int = 10
+    warning_seconds: int = 60
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    exclude: str | None = None
+    time: str | None = None
+    mem: str | None = None
+    nodes: int = 1
+    gpus_per_node: int = 0
+    cpus_per_gpu: int | None = None
+    mail: str | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+    setup: list[str] = field(default_factory=list)
+    python: str | None = None
+    container: str | None = None
+    container_runtime: str = "pyxis"
+    container_mounts: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -209,6 +235,7 @@ def _problems(config: RunConfig, losses: Collection[str]) -> Iterator[str]:
     yield from _name_problems(config)
     yield from _source_problems(config)
     yield from _trainer_problems(config.trainer)
+    yield from _cluster_problems(config.cluster)
     yield from _count_problems(config)
 
 
@@ -236,7 +263,11 @@ def _source_problems(config: RunConfig) -> Iterator[str]:
         yield f"model.path={model.path}: give either model.path (a Hub id or a folder) or model.architecture"
     if (dataset.path is None) == (dataset.builder is None):
         yield f"dataset.path={dataset.path}: give either dataset.path (a Hub id, folder or file) or dataset.builder"
-    chosen = {"model.dtype": (model.dtype, DTYPES), "cluster.executor": (config.cluster.executor, EXECUTORS)}
+    chosen = {
+        "model.dtype": (model.dtype, DTYPES),
+        "cluster.executor": (config.cluster.executor, EXECUTORS),
+        "cluster.container_runtime": (config.cluster.container_runtime, CONTAINER_RUNTIMES),
+    }
     for key, (value, known) in chosen.items():
         if value not in known:
             yield f"{key}={value}: must be one of {', '.join(known)}{suggestion(value, known)}"
@@ -255,10 +286,20 @@ def _trainer_problems(trainer: Trainer) -> Iterator[str]:
             yield f"trainer.{key}={getattr(trainer, key)}: must be a number greater than 0"
 
 
+def _cluster_problems(cluster: Cluster) -> Iterator[str]:
+    if cluster.time is not None and not _TIME.fullmatch(cluster.time):
+        yield f"cluster.time={cluster.time}: give minutes, or hours:minutes:seconds, or days-hours:minutes:seconds"
+    for key, value in (*vars(cluster).items(), *cluster.extra.items()):
+        if isinstance(value, str) and ("\n" in value or "\r" in value):
+            yield f"cluster.{key}={value!r}: must be one line"
+    if cluster.nodes * max(1, cluster.gpus_per_node) > 1:
+        yield f"cluster.nodes={cluster.nodes}, cluster.gpus_per_node={cluster.gpus_per_node}: one GPU a run for now"
+
+
 def _count_problems(config: RunConfig) -> Iterator[str]:
     counts = {
         "trainer": ("batch_size", "micro_batch_size", "max_length", "max_steps"),
-        "cluster": ("runs_per_job", "max_parallel"),
+        "cluster": ("runs_per_job", "max_parallel", "nodes", "cpus_per_gpu", "warning_seconds"),
         "checkpoint": ("every", "keep"),
         "dataset": ("train_pairs", "test_pairs"),
         "evaluation": ("batch_size", "generations", "max_new_tokens"),

@@ -59,13 +59,15 @@ def read_facts(run: RunDir) -> RunFacts:
         started=last.started_file.exists(),
         failure=failure.get("reason"),
         stopped=bool(failure.get("stopped")),
+        timed_out=bool(failure.get("timed_out")),
+        cancelled=last.cancel_file.exists(),
+        traceback=failure.get("traceback", ""),
         **progress,
     )
 
 
 def _made_at(attempt: AttemptDir) -> float:
-    made = attempt.attempt_file if attempt.attempt_file.exists() else attempt.path
-    return made.stat().st_mtime
+    return attempt.attempt_file.stat().st_mtime
 
 
 def read_job(run: RunDir) -> Fact | None:

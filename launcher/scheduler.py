@@ -1,47 +1,30 @@
-"""Where jobs go: the Scheduler protocol and its executors. The only importer of submitit and subprocess.
+"""Where jobs go: the Scheduler protocol, this machine as an executor, and which executor to use.
 
-Owns: turning a JobSpec into a running process, and the executor's words into `status.Phase`.
+Owns: turning a batch into running processes, and the executor's words into `status.Phase`. With `slurm`, the only
+importer of submitit and subprocess.
 Must not know: what a run is, what a fact means; a job is a folder with a list of work in it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import shlex
+import shutil
 import signal
 import socket
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from launcher.config import Cluster, ConfigError
+from launcher.config import ConfigError
+from launcher.jobs import Batch
 from launcher.status import JobState, Phase
 from launcher.store import Fact
 
 NO_LIMIT_MINUTES = 60 * 24 * 365
-
-
-@dataclass(frozen=True)
-class JobSpec:
-    """One job: its name, the folder that lists its work and takes its logs, and what it needs."""
-
-    name: str
-    folder: Path
-    resources: Cluster
-
-
-@dataclass(frozen=True)
-class Work:
-    """What is pickled: one path. The configuration on disk is the record, so that a job never replays stale state."""
-
-    folder: str
-
-    def __call__(self) -> None:
-        importlib.import_module("launcher.worker.job").work(Path(self.folder))
+JobKey = tuple[str, str]  # executor, job id
 
 
 class Scheduler(Protocol):
@@ -49,17 +32,33 @@ class Scheduler(Protocol):
 
     name: str
     detached: bool  # whether jobs outlive the machine on which they were submitted
+    poll_seconds: float  # how long to wait between two questions
+    runs_per_job: int  # where the config says nothing
 
-    def script(self, job: JobSpec) -> str:
+    @property
+    def batch_size(self) -> int:
+        """How many jobs may be handed over in one piece."""
+        ...
+
+    def script(self, batch: Batch) -> str:
         """What will be executed, for the eyes of the user."""
         ...
 
-    def submit(self, job: JobSpec) -> Fact:
-        """Submit and return what is needed to find the job again: `executor`, `job_id` and the executor's own."""
+    def submit(self, batch: Batch) -> list[Fact]:
+        """Submit; of each job, what is needed to find it again: `executor`, `job_id` and the executor's own.
+
+        Raises:
+            Refused: nothing was submitted.
+            SchedulerError: nobody knows.
+        """
+        ...
+
+    def find(self, batch: Batch) -> list[Fact] | None:
+        """What `submit` would have returned for a batch that was handed over; None where there is none."""
         ...
 
     def states(self, jobs: Sequence[Fact]) -> dict[str, JobState]:
-        """The state of each job, by job id, in one question for all."""
+        """The state of each job that is known, by job id, in one question for all."""
         ...
 
     def cancel(self, jobs: Sequence[Fact]) -> None:
@@ -75,21 +74,28 @@ class LocalScheduler:
 
     name = "local"
     detached = False
+    poll_seconds = 2.0
+    runs_per_job = 100  # which pay imports and base weights once
+    batch_size = 1
 
-    def script(self, job: JobSpec) -> str:
-        return shlex.join([sys.executable, "-u", "-m", "submitit.core._submit", str(job.folder)])
+    def script(self, batch: Batch) -> str:
+        return shlex.join([sys.executable, "-u", "-m", "submitit.core._submit", str(batch.folder)])
 
-    def submit(self, job: JobSpec) -> Fact:
+    def submit(self, batch: Batch) -> list[Fact]:
         import submitit  # here, since asking for states and cancelling need none of it
 
-        executor = submitit.LocalExecutor(folder=job.folder)
+        executor = submitit.LocalExecutor(folder=batch.folder)
         gpus = visible_gpus()[:1]
         executor.update_parameters(
             timeout_min=NO_LIMIT_MINUTES, stderr_to_stdout=True, gpus_per_node=len(gpus), visible_gpus=gpus
         )
         with _children_ignore_terminal():
-            process = executor.submit(Work(str(job.folder)))
-        return _process_record(int(process.job_id))
+            processes = [executor.submit(work) for work in batch.work]
+        return [_record(batch, int(process.job_id)) for process in processes]
+
+    def find(self, batch: Batch) -> list[Fact] | None:
+        controllers = [pid for pid in _processes() if str(batch.folder) in _command(pid)[1:]]
+        return [_record(batch, min(controllers))] if controllers else None  # the others are its children
 
     def states(self, jobs: Sequence[Fact]) -> dict[str, JobState]:
         return {job["job_id"]: self._state(job) for job in jobs}
@@ -107,6 +113,10 @@ class LocalScheduler:
                     os.kill(int(job["job_id"]), signal.SIGTERM)  # submitit's controller passes it on to the run
 
 
+def _record(batch: Batch, pid: int) -> Fact:
+    return {**_process_record(pid), "log": str(batch.folder / f"{pid}_0_log.out")}
+
+
 def _process_record(pid: int) -> Fact:
     return {
         "executor": LocalScheduler.name,
@@ -117,7 +127,10 @@ def _process_record(pid: int) -> Fact:
 
 
 def this_process() -> Fact:
-    """This process as a local job."""
+    """This process as a job: of SLURM, where it is a task of one, else a local one."""
+    job_id = os.environ.get("SLURM_JOB_ID")
+    if job_id and os.environ.get("SLURM_PROCID"):
+        return {"executor": "slurm", "job_id": job_id}
     return _process_record(os.getpid())
 
 
@@ -138,6 +151,17 @@ def process_start(pid: int) -> int | None:
     return None if fields[0] == "Z" else int(fields[19])
 
 
+def _processes() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def _command(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8", errors="replace").split("\0")
+    except OSError:
+        return []
+
+
 def _is_alive(job: Fact) -> bool:
     start = process_start(int(job["job_id"]))
     return start is not None and start == job["process_start"]
@@ -156,11 +180,40 @@ def _children_ignore_terminal() -> Iterator[None]:
 
 
 def scheduler_for(executor: str) -> Scheduler:
-    """The executor of that name; `auto` is the best that there is here.
+    """The executor of that name; `auto` is SLURM where this machine knows of a cluster, else this machine.
 
     Raises:
-        ConfigError: there is no such executor.
+        ConfigError: there is no such executor here.
     """
-    if executor == "slurm":
-        raise ConfigError("cluster.executor=slurm: not supported yet; use cluster=local")
+    from launcher import slurm
+
+    if executor == "slurm" and shutil.which("sbatch") is None:
+        raise ConfigError("cluster.executor=slurm: there is no sbatch on the PATH; on one machine use cluster=local")
+    if executor == "slurm" or (executor == "auto" and shutil.which("sbatch") and slurm.is_here()):
+        return slurm.SlurmScheduler()
     return LocalScheduler()
+
+
+def key_of(job: Fact) -> JobKey:
+    """What tells a job from all others: a process may have the number of a SLURM job."""
+    return str(job["executor"]), str(job["job_id"])
+
+
+def _by_executor(jobs: Sequence[Fact], scheduler: Scheduler) -> Iterator[tuple[Scheduler, list[Fact]]]:
+    for name in dict.fromkeys(str(job["executor"]) for job in jobs):
+        mine = [job for job in jobs if job["executor"] == name]
+        yield (scheduler if scheduler.name == name else scheduler_for(name)), mine
+
+
+def states(jobs: Sequence[Fact], scheduler: Scheduler) -> dict[JobKey, JobState]:
+    """The state of each job, asked of the executor that has it: `scheduler`, or another."""
+    answers: dict[JobKey, JobState] = {}
+    for executor, mine in _by_executor(jobs, scheduler):
+        answers |= {(executor.name, job_id): state for job_id, state in executor.states(mine).items()}
+    return answers
+
+
+def cancel(jobs: Sequence[Fact], scheduler: Scheduler) -> None:
+    """Ask these jobs to stop, each through the executor that has it."""
+    for executor, mine in _by_executor(jobs, scheduler):
+        executor.cancel(mine)

@@ -61,6 +61,9 @@ class RunFacts:
         started: whether the job has taken up this run.
         failure: why the last attempt ended without a result.
         stopped: whether it ended because it was asked to.
+        timed_out: whether it ended for its job's time limit.
+        cancelled: whether somebody has asked it to stop.
+        traceback: where it failed.
         trained, evaluated: whether result.json and evaluation.json are there.
         step, max_steps: the last logged optimizer step, and how many there will be.
         seconds_per_step: as logged last.
@@ -73,6 +76,9 @@ class RunFacts:
     started: bool = False
     failure: str | None = None
     stopped: bool = False
+    timed_out: bool = False
+    cancelled: bool = False
+    traceback: str = ""
     trained: bool = False
     evaluated: bool = False
     step: int | None = None
@@ -93,7 +99,8 @@ def status_of(facts: RunFacts, job: JobState) -> tuple[Status, str | None]:
     if facts.attempts == 0:
         return Status.NEW, None
     if facts.failure is not None:
-        return (Status.CANCELLED if facts.stopped else Status.FAILED), facts.failure
+        status = Status.CANCELLED if facts.stopped else Status.TIMEOUT if facts.timed_out else Status.FAILED
+        return status, facts.failure
     if facts.job_id is None:
         return _unless_recent(facts, "the launcher ended while it was submitting")
     return _status_of_job(facts, job)
@@ -104,13 +111,13 @@ ENDS = {Phase.CANCELLED: (Status.CANCELLED, "cancelled"), Phase.TIMEOUT: (Status
 
 def _status_of_job(facts: RunFacts, job: JobState) -> tuple[Status, str | None]:
     if job.phase is Phase.PENDING:
-        return Status.PENDING, job.reason
+        return Status.PENDING, " ".join(filter(None, ["requeued" if facts.started else "", job.reason])) or None
     if job.phase is Phase.RUNNING:
         return (Status.RUNNING, None) if facts.started else (Status.PENDING, "its job has not come to it yet")
-    if job.phase is Phase.UNKNOWN:
+    if job.phase is Phase.UNKNOWN and not facts.cancelled:
         return _unless_recent(facts, "the scheduler does not know its job, and it left no result")
-    if job.phase in ENDS:
-        status, reason = ENDS[job.phase]
+    if job.phase in ENDS or job.phase is Phase.UNKNOWN:
+        status, reason = ENDS.get(job.phase, ENDS[Phase.CANCELLED])
         return status, job.reason or reason
     if not facts.started:
         return Status.LOST, job.reason or "its job ended before it came to this run"

@@ -7,18 +7,22 @@ Three kinds of file, no others: write-once facts (`write_once`), append-only log
 files (`write_derived`) that may be deleted at any time.
 
     <output>/runs/<run_id>/config.yaml               the objective, written once
-                          /attempts/001/attempt.json what was asked for: settings, provenance, time
+                          /attempts/001/attempt.json what was asked for: settings, provenance, time, batch
                           /attempts/001/job.json     what the scheduler made of it: executor, job id
                           /attempts/001/started.json the process that took it up: host, pid
                           /attempts/001/cancel.json  the wish that it end
                           /attempts/001/failure.json why it ended without a result
+                          /attempts/001/requeues.jsonl  a line each time that its job was put back into the queue
                           /attempts/001/rank0.log    what it printed
                           /checkpoints/              the trainer's own
                           /model/                    the final model
                           /metrics.jsonl             one line per logged step, by rank 0
                           /result.json, evaluation.json
     <output>/sweeps/<sweep>/launches/001.json        argv, axes and the runs that it added, in order
-                           /jobs/<job>/              pickles and logs of the executor, the list of attempts
+                           /jobs/<batch>/batch.json  what is handed to the executor in one piece, before it is
+                           /jobs/<batch>/            pickles, script and logs of the executor
+                           /jobs/<batch>/0/job.json  one job's list of attempts
+                           /code/<hash>/             the code that the jobs run
                            /results.jsonl, report/   derived
     <output>/cache/<kind>/<key>/                     models, datasets, reference tables, base evaluations
 """
@@ -26,6 +30,7 @@ files (`write_derived`) that may be deleted at any time.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import tempfile
@@ -144,6 +149,10 @@ class AttemptDir:
     def run(self) -> RunDir:
         return RunDir(self.path.parent.parent)
 
+    @property
+    def requeue_log(self) -> Path:
+        return self.path / "requeues.jsonl"
+
     def log_file(self, rank: int = 0) -> Path:
         return self.path / f"rank{rank}.log"
 
@@ -214,17 +223,21 @@ class RunDir:
         names = sorted(os.listdir(folder)) if folder.is_dir() else []
         return [AttemptDir(folder / name) for name in names if name.isdigit()]
 
-    def new_attempt(self) -> AttemptDir:
-        """Make the next attempt's folder; of two that ask at once each gets its own number."""
+    def new_attempt(self, fact: Fact) -> AttemptDir:
+        """Make the next attempt, its folder with the fact in it; of two that ask at once each gets its own number."""
+        folder = self.path / "attempts"
+        folder.mkdir(parents=True, exist_ok=True)
+        aside = AttemptDir(Path(tempfile.mkdtemp(prefix=".new.", dir=folder)))
+        write_once(aside.attempt_file, fact)
+        aside.path.chmod(0o755)
         number = max((attempt.number for attempt in self.attempts()), default=0) + 1
         while True:
-            path = self.path / "attempts" / f"{number:03d}"
             try:
-                path.mkdir(parents=True)
-            except FileExistsError:
+                return AttemptDir(aside.path.rename(folder / f"{number:03d}"))
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
                 number += 1
-            else:
-                return AttemptDir(path)
 
 
 @dataclass(frozen=True)
@@ -248,6 +261,10 @@ class SweepDir:
     @property
     def jobs(self) -> Path:
         return self.path / "jobs"
+
+    @property
+    def code(self) -> Path:
+        return self.path / "code"
 
     def launches(self) -> list[Fact]:
         """What was launched under this name, oldest first."""

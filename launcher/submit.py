@@ -6,23 +6,30 @@ Must not know: how an executor works, how anything is printed.
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import time
+import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import TypeVar
 
-from launcher.config import StoreError
+from launcher import scheduler as executors
+from launcher import snapshot
+from launcher.config import Refused, StoreError
 from launcher.facts import read_facts, read_job
+from launcher.jobs import Batch
 from launcher.plan import Run, Sweep, cost_key, plan_run
 from launcher.provenance import provenance
 from launcher.resources import trl_losses
-from launcher.scheduler import JobSpec, Scheduler, this_process
-from launcher.status import IN_FLIGHT, JobState, Phase, RunFacts, Status, status_of
+from launcher.scheduler import Scheduler, this_process
+from launcher.status import IN_FLIGHT, LAG_SECONDS, JobState, Phase, RunFacts, Status, status_of
 from launcher.store import AttemptDir, Fact, RunDir, Store, SweepDir, read_fact, write_once
 
 UNKNOWN = JobState(Phase.UNKNOWN)
+T = TypeVar("T")
 
 
 class Action(StrEnum):
@@ -65,17 +72,17 @@ class RunState:
 def states_of(runs: Sequence[RunDir], scheduler: Scheduler) -> list[RunState]:
     """The state of each run, with one question to the scheduler for all of them."""
     facts = [read_facts(run) for run in runs]
-    open_jobs: dict[str, Fact] = {}
-    for run, fact in zip(runs, facts, strict=True):
-        if fact.job_id and fact.failure is None and not (fact.trained and fact.evaluated):
-            open_jobs[fact.job_id] = read_job(run) or {}
-    answers = scheduler.states(list(open_jobs.values())) if open_jobs else {}
-    return [_state(run, fact, answers) for run, fact in zip(runs, facts, strict=True)]
+    jobs = [read_job(run) if _has_open_job(fact) else None for run, fact in zip(runs, facts, strict=True)]
+    wanted = {executors.key_of(job): job for job in jobs if job}
+    answers = executors.states(list(wanted.values()), scheduler)
+    answered = [answers.get(executors.key_of(job), UNKNOWN) if job else UNKNOWN for job in jobs]
+    return [
+        RunState(run, fact, *status_of(fact, job), job) for run, fact, job in zip(runs, facts, answered, strict=True)
+    ]
 
 
-def _state(run: RunDir, facts: RunFacts, answers: Mapping[str, JobState]) -> RunState:
-    job = answers.get(facts.job_id or "", UNKNOWN)
-    return RunState(run, facts, *status_of(facts, job), job)
+def _has_open_job(facts: RunFacts) -> bool:
+    return facts.job_id is not None and facts.failure is None and not (facts.trained and facts.evaluated)
 
 
 # ------------------------------------------------------------------------------------------------ decide
@@ -127,15 +134,18 @@ def _estimate(run: Run, costs: Mapping[str, tuple[float, float]], done: int) -> 
 
 
 def act(sweep: Sweep, decisions: Sequence[Decision], store: Store, scheduler: Scheduler, launch: Fact) -> list[Fact]:
-    """Submit what was decided, and record the sweep.
+    """Submit what was decided, and record the sweep; called, like `decide`, under the submission lock.
 
-    Each run's folder and attempt are on disk before its job exists, and the job's id right after: a launcher that
-    dies in between leaves an attempt without a job, which `status_of` calls LOST and the next launch submits again.
+    Each run's folder and attempt and the batch's name are on disk before its jobs exist, and the jobs' ids right
+    after: what a launcher that dies in between has handed over is found by that name (`adopt`).
 
     `launch` is what to record of this launch beside its runs.
 
     Returns:
         The jobs that were submitted, as their executor recorded them.
+
+    Raises:
+        SchedulerError: a batch was not taken; those before it are submitted and recorded.
     """
     directory = store.sweep(sweep.name)
     known = {record["run_id"] for record in directory.run_records()}
@@ -146,7 +156,13 @@ def act(sweep: Sweep, decisions: Sequence[Decision], store: Store, scheduler: Sc
         records = [record_of(run) for run in added]
         directory.add_launch({**launch, "axes": list(sweep.axes), "runs": records, "provenance": provenance()})
     chosen = [decision.run for decision in decisions if decision.action is not Action.SKIP]
-    return [_submit_job(runs, directory.jobs, store, scheduler) for runs in _jobs(chosen)]
+    if not chosen:
+        return []
+    code = snapshot.take(directory.code) if scheduler.detached else None
+    submitted = []
+    for jobs in _batches(_jobs(chosen, scheduler), scheduler.batch_size):
+        submitted += _hand_over(new_batch(jobs, directory, store, code), jobs, store, scheduler)
+    return submitted
 
 
 def record_of(run: Run) -> Fact:
@@ -173,41 +189,101 @@ def recorded_sweep(directory: SweepDir, store: Store, losses: Collection[str]) -
     return Sweep(directory.name, tuple(runs), tuple(directory.axes()))
 
 
-def _jobs(runs: Iterable[Run]) -> list[list[Run]]:
+def _jobs(runs: Iterable[Run], scheduler: Scheduler) -> list[list[Run]]:
     """Runs that need the same resources, in the grid's order, at most `runs_per_job` together."""
     jobs: list[list[Run]] = []
     by_resources: dict[str, list[Run]] = {}
     for run in runs:
         by_resources.setdefault(repr(asdict(run.config.cluster)), []).append(run)
     for group in by_resources.values():
-        size = group[0].config.cluster.runs_per_job
-        jobs += [group[start : start + size] for start in range(0, len(group), size)]
+        jobs += _chunks(group, group[0].config.cluster.runs_per_job or scheduler.runs_per_job)
     return jobs
 
 
-def _submit_job(runs: Sequence[Run], jobs: Path, store: Store, scheduler: Scheduler) -> Fact:
-    resources = runs[0].config.cluster
-    attempts = [_new_attempt(run, store) for run in runs]
-    folder = jobs / f"{attempts[0].run.run_id}-{attempts[0].path.name}"
-    slots = None if scheduler.detached else resources.max_parallel
-    write_once(folder / "job.json", {"attempts": [str(attempt.path) for attempt in attempts], "slots": slots})
-    job = scheduler.submit(JobSpec(folder.name, folder, resources))
-    for attempt in attempts:
-        write_once(attempt.job_file, {**job, "folder": str(folder), "time": time.time()})
-    return job
+def _batches(jobs: Iterable[list[Run]], size: int) -> list[list[list[Run]]]:
+    """Jobs that need the same resources, at most `size` together."""
+    groups = itertools.groupby(jobs, key=lambda runs: asdict(runs[0].config.cluster))
+    return [batch for _, group in groups for batch in _chunks(list(group), size)]
 
 
-def _new_attempt(run: Run, store: Store) -> AttemptDir:
-    attempt = store.run(run.run_id).new_attempt()
+def _chunks(items: Sequence[T], size: int) -> list[list[T]]:
+    return [list(items[start : start + size]) for start in range(0, len(items), size)]
+
+
+def new_batch(jobs: Sequence[Sequence[Run]], directory: SweepDir, store: Store, code: Path | None = None) -> Batch:
+    """A batch of a name that no other has; nothing is written."""
+    name = f"{directory.name}.{uuid.uuid4().hex[:10]}"
+    return Batch(name, directory.jobs / name, len(jobs), jobs[0][0].config.cluster, store.root, code)
+
+
+def _hand_over(batch: Batch, jobs: Sequence[Sequence[Run]], store: Store, scheduler: Scheduler) -> list[Fact]:
+    resources = batch.resources
+    slots = None if scheduler.detached else resources.max_parallel or 1
+    for folder, runs in zip(batch.job_folders, jobs, strict=True):
+        attempts = [_new_attempt(run, store, batch) for run in runs]
+        write_once(folder / "job.json", {"attempts": [str(attempt.path) for attempt in attempts], "slots": slots})
+    batch.write({"executor": scheduler.name, "time": time.time()})
+    try:
+        submitted = scheduler.submit(batch)
+    except Refused as refusal:
+        for attempt in (attempt for folder in batch.job_folders for attempt in _attempts_of(folder)):
+            write_once(attempt.failure_file, {"reason": str(refusal), "stopped": False, "time": time.time()})
+        raise
+    return _record(batch, submitted)
+
+
+def _record(batch: Batch, submitted: list[Fact]) -> list[Fact]:
+    for folder, job in zip(batch.job_folders, submitted, strict=True):
+        for attempt in _attempts_of(folder):
+            write_once(attempt.job_file, {**job, "folder": str(folder), "time": time.time()})
+    return submitted
+
+
+def _attempts_of(job_folder: Path) -> list[AttemptDir]:
+    return [AttemptDir(Path(path)) for path in (read_fact(job_folder / "job.json") or {}).get("attempts", [])]
+
+
+def _new_attempt(run: Run, store: Store, batch: Batch | None = None) -> AttemptDir:
     fact = {
         "settings": run.settings,
         "overrides": list(run.overrides),
         "cost_key": cost_key(run),
         "provenance": provenance(),
+        "batch": None if batch is None else str(batch.folder),
         "time": time.time(),
     }
-    write_once(attempt.attempt_file, fact)
-    return attempt
+    return store.run(run.run_id).new_attempt(fact)
+
+
+def adopt(runs: Iterable[RunDir], scheduler: Scheduler) -> None:
+    """Record the jobs that a launcher handed over and then died, so that nobody submits their runs again.
+
+    Under the submission lock nobody else is submitting, but a scheduler may be slow to show a job: what was handed
+    over just now and is not found yet is asked for once more when that time is over.
+    """
+    missing = [batch for batch in _unrecorded(runs) if not _adopted(batch, scheduler)]
+    if missing:
+        handed_over = max(float(Batch.read(folder)[1]["time"]) for folder in missing)
+        time.sleep(max(0.0, min(LAG_SECONDS, handed_over + LAG_SECONDS - time.time())))
+        for folder in missing:
+            _adopted(folder, scheduler)
+
+
+def _unrecorded(runs: Iterable[RunDir]) -> list[Path]:
+    """The folders of the batches that were to be handed over for the last attempts of these runs, without a job."""
+    attempts = [attempts[-1] for run in runs if (attempts := run.attempts())]
+    lost = [attempt for attempt in attempts if not (attempt.job_file.exists() or attempt.failure_file.exists())]
+    folders = dict.fromkeys((read_fact(attempt.attempt_file) or {}).get("batch") for attempt in lost)
+    return [Path(folder) for folder in folders if folder and (Path(folder) / "batch.json").exists()]
+
+
+def _adopted(folder: Path, scheduler: Scheduler) -> bool:
+    batch, fact = Batch.read(folder)
+    executor = scheduler if fact["executor"] == scheduler.name else executors.scheduler_for(fact["executor"])
+    found = executor.find(batch)
+    if found is not None:
+        _record(batch, found)
+    return found is not None
 
 
 def new_attempt_here(run: RunDir) -> AttemptDir:
@@ -234,15 +310,14 @@ def cancel(states: Iterable[RunState], scheduler: Scheduler) -> list[RunState]:
     wanted = [state for state in states if state.in_flight]
     for state in wanted:
         write_once(state.run.attempts()[-1].cancel_file, {"time": time.time()})
-    jobs = {str(job["job_id"]): job for state in wanted if (job := read_job(state.run))}
-    scheduler.cancel([job for job in jobs.values() if not _has_other_work(job)])
+    jobs = {executors.key_of(job): job for state in wanted if (job := read_job(state.run))}
+    executors.cancel([job for job in jobs.values() if not _has_other_work(job)], scheduler)
     return wanted
 
 
 def _has_other_work(job: Fact) -> bool:
     """Whether a job has runs that were not cancelled and are not done."""
-    listed = (read_fact(Path(job["folder"]) / "job.json") or {}) if job["folder"] else {}
-    attempts = (AttemptDir(Path(path)) for path in listed.get("attempts", []))
+    attempts = _attempts_of(Path(job["folder"])) if job["folder"] else []
     return any(
         not (attempt.cancel_file.exists() or attempt.failure_file.exists() or attempt.run.evaluation_file.exists())
         for attempt in attempts

@@ -22,13 +22,14 @@ from rich.text import Text
 
 from launcher.config import StoreError
 from launcher.plan import Sweep
-from launcher.scheduler import JobSpec, Scheduler
+from launcher.scheduler import Scheduler
 from launcher.status import UNSUCCESSFUL, Status
 from launcher.store import Fact, Store, SweepDir
-from launcher.submit import Action, Decision, RunState
+from launcher.submit import Action, Decision, RunState, new_batch
 
 Ended = Callable[[], bool]
 LOG_POLL_SECONDS = 0.5
+TRACEBACKS, TRACEBACK_LINES = 3, 3  # shown by status: several runs of a sweep mostly fail alike
 GUESS_AFTER_RUNS = 0.25  # before so much is done, a guess of the time left would mislead
 COLOURS = {Status.TRAINED: "green", Status.RUNNING: "cyan", **dict.fromkeys(UNSUCCESSFUL, "red")}
 
@@ -68,10 +69,9 @@ def show_plan(
     console.print(_totals(sweep, decisions))
     if scheduler is not None:
         console.print("dry run: nothing was written or submitted. A job would run:")
-        folder = store.sweep(sweep.name).jobs / f"{sweep.runs[0].run_id}-001"
-        console.print(
-            escape(scheduler.script(JobSpec(folder.name, folder, sweep.runs[0].config.cluster))), soft_wrap=True
-        )
+        directory = store.sweep(sweep.name)
+        batch = new_batch([sweep.runs[:1]], directory, store, directory.code / "HASH" if scheduler.detached else None)
+        console.print(escape(scheduler.script(batch)), soft_wrap=True)
 
 
 def _plan_json(sweep: Sweep, decisions: Iterable[Decision]) -> Fact:
@@ -137,6 +137,9 @@ def show_status(directory: SweepDir, states: Sequence[RunState], *, as_json: boo
         console.clear()
     console.print(_state_table(directory, states))
     console.print(_summary(states))
+    for state in [state for state in states if state.status is Status.FAILED and state.facts.traceback][:TRACEBACKS]:
+        console.print(f"\n{escape(state.run.run_id)} ended so (all of it: logs {escape(state.run.run_id)}):")
+        console.print(escape("\n".join(state.facts.traceback.splitlines()[-TRACEBACK_LINES:])), soft_wrap=True)
 
 
 def _state_json(record: Fact, state: RunState) -> Fact:
@@ -148,6 +151,7 @@ def _state_json(record: Fact, state: RunState) -> Fact:
         "attempts": facts.attempts,
         "step": facts.step,
         "max_steps": facts.max_steps,
+        "node": state.job.node,
         "reason": state.reason,
     }
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
-from launcher.scheduler import JobSpec
+from launcher.jobs import Batch
 from launcher.status import JobState, Phase
 from launcher.store import Fact
 
@@ -13,30 +12,42 @@ from launcher.store import Fact
 class FakeScheduler:
     """Jobs are numbered from 1 and stay in the phase that they were put in.
 
-    With `die_at`, the process that submits the job of that number dies before (`"submit"`) or after (`"submitted"`)
-    the scheduler takes it.
+    With `dies_before`, or `dies_after`, the launcher dies as it hands over the batch of that number, before or after
+    the scheduler has taken it.
     """
 
     name = "fake"
     detached = True
+    poll_seconds = 0.0
+    runs_per_job = 1
 
-    def __init__(self) -> None:
-        self.submitted: list[JobSpec] = []
+    def __init__(self, batch_size: int = 1) -> None:
+        self.batch_size = batch_size
+        self.submitted: list[Batch] = []
+        self.jobs: dict[str, list[Fact]] = {}
         self.phases: dict[str, JobState] = {}
         self.cancelled: list[str] = []
         self.questions = 0
         self.dies_before: int | None = None
+        self.dies_after: int | None = None
 
-    def script(self, job: JobSpec) -> str:
-        return f"run {job.name}"
+    def script(self, batch: Batch) -> str:
+        return f"run {batch.name}"
 
-    def submit(self, job: JobSpec) -> Fact:
-        if self.dies_before == len(self.submitted) + 1:
+    def submit(self, batch: Batch) -> list[Fact]:
+        number = len(self.submitted) + 1
+        if self.dies_before == number:
             raise KeyboardInterrupt
-        self.submitted.append(job)
-        job_id = str(len(self.submitted))
-        self.phases[job_id] = JobState(Phase.RUNNING)
-        return {"executor": self.name, "job_id": job_id, "host": "here", "process_start": os.getpid()}
+        self.submitted.append(batch)
+        ids = [str(len(self.phases) + 1 + index) for index in range(batch.size)]
+        self.phases |= dict.fromkeys(ids, JobState(Phase.RUNNING))
+        self.jobs[batch.name] = [{"executor": self.name, "job_id": job_id} for job_id in ids]
+        if self.dies_after == number:
+            raise KeyboardInterrupt
+        return self.jobs[batch.name]
+
+    def find(self, batch: Batch) -> list[Fact] | None:
+        return self.jobs.get(batch.name)
 
     def states(self, jobs: Sequence[Fact]) -> dict[str, JobState]:
         self.questions += 1

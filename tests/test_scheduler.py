@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from launcher.config import Cluster, ConfigError
-from launcher.scheduler import JobSpec, LocalScheduler, Work, process_start, scheduler_for, this_process, visible_gpus
+from launcher.jobs import Batch, Work
+from launcher.scheduler import LocalScheduler, process_start, scheduler_for, this_process, visible_gpus
 from launcher.status import Phase
 from launcher.store import Fact
 
@@ -29,13 +30,14 @@ def eventually(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
 
 
 @pytest.fixture
-def sleeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> JobSpec:
+def sleeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Batch:
     """A job whose work is to write its pid and sleep: `launcher.worker.job` replaced by a stand-in on the path."""
     package = tmp_path / "stand_in"
     package.mkdir()
     (package / "sitecustomize.py").write_text(
         "import sys, types, os, time\n"
         "def work(folder):\n"
+        "    folder.mkdir()\n"
         "    (folder / 'pid').write_text(str(os.getpid()))\n"
         "    time.sleep(60)\n"
         "stand_in = types.ModuleType('launcher.worker.job')\n"
@@ -45,34 +47,34 @@ def sleeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> JobSpec:
     monkeypatch.setenv("PYTHONPATH", f"{package}:{Path(__file__).parent.parent}")
     folder = tmp_path / "job with a space"
     folder.mkdir()
-    return JobSpec("name", folder, Cluster())
+    return Batch("name", folder, 1, Cluster(), tmp_path)
 
 
 def phase(scheduler: LocalScheduler, job: Fact) -> Phase:
     return scheduler.states([job])[job["job_id"]].phase
 
 
-def test_a_job_runs_until_it_is_killed(sleeper: JobSpec) -> None:
+def test_a_job_runs_until_it_is_killed(sleeper: Batch) -> None:
     """A job is a process of its own; killed with -9, it is no longer running."""
     scheduler = LocalScheduler()
-    job = scheduler.submit(sleeper)
-    assert eventually((sleeper.folder / "pid").exists)
+    (job,) = scheduler.submit(sleeper)
+    assert eventually((sleeper.folder / "0" / "pid").exists)
     assert phase(scheduler, job) is Phase.RUNNING
-    os.kill(int((sleeper.folder / "pid").read_text()), signal.SIGKILL)
+    os.kill(int((sleeper.folder / "0" / "pid").read_text()), signal.SIGKILL)
     assert eventually(lambda: phase(scheduler, job) is Phase.FAILED)
 
 
-def test_jobs_outlive_ctrl_c_and_the_terminal(sleeper: JobSpec) -> None:
+def test_jobs_outlive_ctrl_c_and_the_terminal(sleeper: Batch) -> None:
     """What is meant for the launcher does not reach its jobs: they ignore SIGINT and SIGHUP."""
     scheduler = LocalScheduler()
-    job = scheduler.submit(sleeper)
-    assert eventually((sleeper.folder / "pid").exists)
+    (job,) = scheduler.submit(sleeper)
+    assert eventually((sleeper.folder / "0" / "pid").exists)
     for number in (signal.SIGINT, signal.SIGHUP):
         os.kill(int(job["job_id"]), number)
     time.sleep(1.5)
     assert phase(scheduler, job) is Phase.RUNNING
-    assert process_start(int((sleeper.folder / "pid").read_text())) is not None
-    os.kill(int((sleeper.folder / "pid").read_text()), signal.SIGKILL)
+    assert process_start(int((sleeper.folder / "0" / "pid").read_text())) is not None
+    os.kill(int((sleeper.folder / "0" / "pid").read_text()), signal.SIGKILL)
 
 
 def test_a_later_process_with_the_same_pid_is_not_the_job() -> None:
@@ -104,8 +106,10 @@ def test_visible_gpus_are_those_that_the_user_left(monkeypatch: pytest.MonkeyPat
     assert visible_gpus() == []
 
 
-def test_no_executor_is_promised_that_is_not_there() -> None:
-    """`slurm` is refused with what to use instead, not taken for `local`."""
+def test_no_executor_is_promised_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without sbatch, `slurm` is refused with what to use instead, not taken for `local`; `auto` is local."""
+    monkeypatch.setenv("PATH", "/nonexistent")
+    assert scheduler_for("auto").name == "local"
     with pytest.raises(ConfigError, match="cluster=local"):
         scheduler_for("slurm")
 

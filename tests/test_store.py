@@ -41,7 +41,7 @@ def test_exactly_one_of_many_writers_wins(tmp_path: Path) -> None:
 def test_attempts_asked_for_at_once_get_their_own_numbers(store: Store) -> None:
     """Two launchers never share an attempt."""
     run, numbers = store.run("r"), []
-    threads = [threading.Thread(target=lambda: numbers.append(run.new_attempt().number)) for _ in range(8)]
+    threads = [threading.Thread(target=lambda: numbers.append(run.new_attempt({}).number)) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -12,7 +12,7 @@ from launcher.facts import read_facts
 from launcher.plan import Sweep
 from launcher.status import Phase, Status
 from launcher.store import RunDir, Store, write_once
-from launcher.submit import Action, Decision, act, cancel, decide, recorded_sweep, states_of
+from launcher.submit import Action, Decision, act, adopt, cancel, decide, recorded_sweep, states_of
 
 LOSSES = ["sigmoid", "ipo", "kto_pair"]
 GRID = ["model=tiny", "cluster.runs_per_job=2", "loss_type=sigmoid,ipo,kto_pair", "beta=0.1,0.5"]
@@ -106,19 +106,20 @@ def test_a_failed_run_with_a_checkpoint_is_resumed(store: Store) -> None:
     assert "OUT_OF_MEMORY" in decision.why
 
 
-@pytest.mark.parametrize("job", [1, 2, 3])
-def test_a_launcher_that_dies_loses_and_doubles_nothing(store: Store, job: int) -> None:
-    """Killed before any of its submissions, the launcher submits what is missing when called again."""
+@pytest.mark.parametrize("moment", ["dies_before", "dies_after"])
+@pytest.mark.parametrize("batch", [1, 2, 3])
+def test_a_launcher_that_dies_loses_and_doubles_nothing(
+    store: Store, moment: str, batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed around any of its submissions, the launcher submits what is missing when called again, and no more."""
+    monkeypatch.setattr("launcher.submit.LAG_SECONDS", 0.1)
+    monkeypatch.setattr("launcher.status.LAG_SECONDS", 0.1)
     scheduler, sweep = FakeScheduler(), sweep_of(*GRID)
-    scheduler.dies_before = job
+    setattr(scheduler, moment, batch)
     with pytest.raises(KeyboardInterrupt):
         launch(sweep, store, scheduler)
-    scheduler.dies_before = None
-    for run in sweep.runs:  # so long ago that the scheduler's lag explains nothing
-        for attempt in store.run(run.run_id).attempts():
-            import os
-
-            os.utime(attempt.attempt_file, (1.0, 1.0))
+    setattr(scheduler, moment, None)
+    adopt([store.run(run.run_id) for run in sweep.runs], scheduler)
     launch(sweep, store, scheduler)
     assert len(scheduler.submitted) == 3
     assert all(state.in_flight for state in states_of([store.run(r.run_id) for r in sweep.runs], scheduler))
@@ -171,5 +172,5 @@ def test_resources_part_jobs(store: Store) -> None:
     scheduler = FakeScheduler()
     sweep = sweep_of("model=tiny", "beta=0.1,0.2", "cluster.runs_per_job=5,6")
     launch(sweep, store, scheduler)
-    assert [job.resources.runs_per_job for job in scheduler.submitted] == [5]  # runs_per_job is not what is trained
+    assert [batch.resources.runs_per_job for batch in scheduler.submitted] == [5]  # runs_per_job is not what is trained
     assert states_of([store.run(sweep.runs[0].run_id)], scheduler)[0].status is Status.PENDING

@@ -1,52 +1,28 @@
 """What a job does: takes up the runs in its list, one after another, and records how each ended.
 
-Owns: the process: signals, logs, the slot on the machine; `started.json` and `failure.json`.
-Must not know: how a model is trained or evaluated, how it was submitted.
+Owns: the process: logs, the slot on the machine; `started.json` and `failure.json`.
+Must not know: how a model is trained or evaluated, how it was submitted, what signals mean.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import platform
-import signal
 import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 from filelock import FileLock, Timeout
 
 from launcher.config import PrefsweepError, RunConfig, from_plain
 from launcher.store import AttemptDir, Fact, Store, read_fact, write_once
+from launcher.worker.interruption import SlurmJob, StopRequest, leave
 
 SLOT_POLL_SECONDS = 0.5
-
-
-class StopRequest:
-    """Whether the process was asked to end.
-
-    The runs ask at each step boundary, since no signal handler may save: a ZeRO-3 save is collective.
-    """
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-
-    def listen(self) -> None:
-        """Take SIGTERM (cancel, preemption), also from a library that has set handlers of its own."""
-        signal.signal(signal.SIGTERM, self._note)
-        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-            signal.signal(signal.SIGINT, self._note)
-
-    def _note(self, number: int, _frame: FrameType | None) -> None:
-        self.signal = number
-
-    def __call__(self) -> bool:
-        return self.signal is not None
 
 
 @dataclass(frozen=True)
@@ -64,25 +40,46 @@ class JobList:
 
 
 def work(folder: Path) -> None:
-    """Take up every run of the job in `folder`; called in the job's process."""
+    """Take up every run of the job in `folder` that is not done; called in the job's process, again after a requeue."""
     jobs = JobList.read(folder)
     stop = StopRequest()
     stop.listen()
     store = Store(jobs.attempts[0].run.path.parent.parent)
     with _slot(store, jobs.slots, stop):
         for number, attempt in enumerate(jobs.attempts, 1):
+            if _is_over(attempt):
+                continue
+            if stop():
+                break
             print(f"run {number} of {len(jobs.attempts)}: {attempt.run.run_id}", flush=True)
-            if stop() or attempt.cancel_file.exists():
+            if attempt.cancel_file.exists():
                 _record_failure(attempt, "cancelled before it was started", stopped=True)
                 continue
             with _output_to(attempt.log_file()):
                 make_attempt(attempt, store, stop)
+    _leave_if_asked([attempt for attempt in jobs.attempts if not _is_over(attempt)], stop)
+
+
+def _is_over(attempt: AttemptDir) -> bool:
+    """Whether nothing is left to do: it failed, or the run is done."""
+    run = attempt.run
+    return attempt.failure_file.exists() or (run.result_file.exists() and run.evaluation_file.exists())
+
+
+def _leave_if_asked(attempts: Sequence[AttemptDir], stop: StopRequest) -> None:
+    if attempts and stop() and stop.signal is not None:
+        leave(attempts, stop.signal, read_config(attempts[0]).cluster.max_requeues)
 
 
 def make_attempt(attempt: AttemptDir, store: Store, stop_process: Callable[[], bool]) -> bool:
-    """Train and evaluate one run as far as it is not done yet; a failure is recorded, never raised."""
-    write_once(attempt.started_file, {"host": socket.gethostname(), "pid": os.getpid(), "time": time.time()})
-    print(f"{attempt.run.run_id}, attempt {attempt.number}, on {platform.node()}", flush=True)
+    """Train and evaluate one run as far as it is not done yet; a failure is recorded, never raised.
+
+    What the end of the process has cut short is no failure: `interruption.leave` says what becomes of it.
+    """
+    job = SlurmJob.here()
+    process = {"host": _host(), "pid": os.getpid(), "job": job and job.job_id, "time": time.time()}
+    write_once(attempt.started_file, process)
+    print(f"{attempt.run.run_id}, attempt {attempt.number}, on {_host()}", flush=True)
 
     def stop() -> bool:
         return stop_process() or attempt.cancel_file.exists()
@@ -91,16 +88,23 @@ def make_attempt(attempt: AttemptDir, store: Store, stop_process: Callable[[], b
         _train_and_evaluate(read_config(attempt), attempt, store, stop)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is recorded, and the next run goes on
         traceback.print_exc()
-        _record_failure(attempt, _reason(error), stopped=stop(), trace=traceback.format_exc())
+        if not stop_process() or attempt.cancel_file.exists():
+            _record_failure(attempt, _reason(error), stopped=stop(), trace=traceback.format_exc())
         return False
     return True
+
+
+def _host() -> str:
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
 def attempt_here(attempt: AttemptDir, store: Store) -> bool:
     """Make an attempt in this process, printing to the terminal; returns whether it succeeded."""
     stop = StopRequest()
     stop.listen()
-    return make_attempt(attempt, store, stop)
+    succeeded = make_attempt(attempt, store, stop)
+    _leave_if_asked([] if _is_over(attempt) else [attempt], stop)
+    return succeeded
 
 
 def read_config(attempt: AttemptDir) -> RunConfig:

@@ -1,0 +1,176 @@
+"""The SLURM executor: arrays through submitit, answers from squeue, sacct and scontrol.
+
+Owns: the calls. What they say and mean is in `slurm_words`.
+Must not know: what a run is, what a fact means.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+from launcher import slurm_words as words
+from launcher.config import Refused, SchedulerError
+from launcher.jobs import Batch
+from launcher.status import JobState
+from launcher.store import Fact
+
+ANSWER_SECONDS = 60
+
+
+class SlurmScheduler:
+    """Batches become job arrays, which go on whatever happens to the launcher."""
+
+    name = "slurm"
+    detached = True
+    poll_seconds = 30.0  # a scheduler has better things to do
+    runs_per_job = 1
+
+    @cached_property
+    def batch_size(self) -> int:
+        """The most jobs that one array may have here."""
+        done = _ask(["scontrol", "show", "config"])
+        if done.returncode:
+            raise SchedulerError(f"scontrol: {words.first_complaint(done.stderr)}")
+        return words.batch_size(words.read_settings(done.stdout))
+
+    def script(self, batch: Batch) -> str:
+        """The batch's script, as submitit writes it."""
+        from submitit.slurm.slurm import _make_sbatch_string
+
+        command = f"{words.python_command(batch)} -u -m submitit.core._submit {batch.folder}"
+        array = {} if batch.size == 1 else {"map_count": batch.size}
+        return str(_make_sbatch_string(command, batch.folder, **words.parameters(batch), **array))
+
+    def submit(self, batch: Batch) -> list[Fact]:
+        """Submit the batch as one array.
+
+        Raises:
+            Refused: sbatch said no.
+            SchedulerError: sbatch did not say whether the jobs were accepted.
+        """
+        import submitit
+        from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+        complaints = io.StringIO()
+        try:
+            with _environment(words.clean_environment(os.environ)), contextlib.redirect_stderr(complaints):
+                executor = submitit.SlurmExecutor(batch.folder, python=words.python_command(batch))
+                executor.update_parameters(**words.parameters(batch))
+                jobs = executor.submit_array(batch.work)
+        except (FailedJobError, FailedSubmissionError, OSError) as error:
+            return self._after_failure(batch, f"{complaints.getvalue()}\n{error}")
+        return _records(batch, str(jobs[0].job_id).partition("_")[0])
+
+    def _after_failure(self, batch: Batch, complaint: str) -> list[Fact]:
+        """The jobs, where sbatch reported failure though it accepted them."""
+        words_of_sbatch = f"sbatch: {words.first_complaint(complaint)}"
+        if not words.may_have_come_through(complaint):
+            raise Refused(words_of_sbatch)
+        found = self.find(batch)
+        if found is None:
+            raise SchedulerError(f"{words_of_sbatch}; launch again: what was accepted all the same is then found")
+        return found
+
+    def find(self, batch: Batch) -> list[Fact] | None:
+        """The jobs of a batch whose submission was not recorded, made whole; None where SLURM has none."""
+        queue = _queue(words.named_queue_command(batch.name))
+        text = queue or _accounting(words.named_accounting_command(batch.name))
+        if not text.strip():
+            return None
+        parent = text.split()[0].partition("_")[0]
+        _complete(batch, parent)
+        return _records(batch, parent)
+
+    def states(self, jobs: Sequence[Fact]) -> dict[str, JobState]:
+        """Ask squeue, and sacct, where there is one, for those that squeue has forgotten or that have ended."""
+        ids = [str(job["job_id"]) for job in jobs]
+        queue = words.read_queue(_queue(words.queue_command(ids)))
+        rest = words.open_ids(ids, queue)
+        accounting = words.read_accounting(_accounting(words.accounting_command(rest))) if rest else {}
+        known = words.combined(queue, accounting)
+        return {job_id: known[job_id] for job_id in ids if job_id in known}
+
+    def cancel(self, jobs: Sequence[Fact]) -> None:
+        """Cancel these jobs in one call."""
+        if not jobs:
+            return
+        done = _ask(["scancel", *(str(job["job_id"]) for job in jobs)])
+        if done.returncode and "Invalid job id" not in done.stderr:
+            raise SchedulerError(f"scancel: {words.first_complaint(done.stderr)}")
+
+
+def _records(batch: Batch, parent: str) -> list[Fact]:
+    ids = [words.job_id(parent, index, batch.size) for index in range(batch.size)]
+    return [
+        {"executor": SlurmScheduler.name, "job_id": job_id, "log": str(words.log_file(batch.folder, job_id))}
+        for job_id in ids
+    ]
+
+
+def _complete(batch: Batch, parent: str) -> None:
+    """Give each job its pickle, which submitit renames only after sbatch has answered."""
+    from submitit.core.utils import DelayedSubmission, JobPaths
+
+    for index, work in enumerate(batch.work):
+        path: Path = JobPaths(batch.folder, words.job_id(parent, index, batch.size)).submitted_pickle
+        if not path.exists():
+            aside = path.with_suffix(".aside")
+            DelayedSubmission(work).dump(aside)
+            aside.rename(path)
+
+
+def _ask(command: list[str]) -> subprocess.CompletedProcess[str]:
+    environment = {**words.clean_environment(os.environ), "SLURM_BITSTR_LEN": "0"}  # no "..." in lists of tasks
+    try:
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=ANSWER_SECONDS, check=False, env=environment
+        )
+    except FileNotFoundError as error:
+        raise SchedulerError(f"{command[0]}: not found; is this a machine of the cluster?") from error
+    except subprocess.TimeoutExpired as error:
+        raise SchedulerError(f"{command[0]}: no answer within {ANSWER_SECONDS} s") from error
+
+
+def _queue(command: list[str]) -> str:
+    """What squeue answers; that it knows none of the jobs is one."""
+    done = _ask(command)
+    if done.returncode and "Invalid job id" not in done.stderr:
+        raise SchedulerError(f"squeue: {words.first_complaint(done.stderr)}")
+    return done.stdout
+
+
+def _accounting(command: list[str]) -> str:
+    """What sacct answers; nothing where the cluster keeps no accounts."""
+    try:
+        done = _ask(command)
+    except SchedulerError:
+        return ""
+    return "" if done.returncode else done.stdout
+
+
+@contextlib.contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Exactly these variables for processes started within: submitit passes on its own."""
+    before = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def is_here() -> bool:
+    """Whether this machine knows of a cluster, be it up or down: an installed client alone is none."""
+    try:
+        done = _ask(["scontrol", "ping"])
+    except SchedulerError:
+        return False
+    return "configuration source" not in done.stderr

@@ -1,0 +1,122 @@
+"""What asks a job to end before its work is done, and what then becomes of the work.
+
+Owns: the signals of this process; the job's way back into SLURM's queue.
+Must not know: how a run is trained or saved; it is asked at each step boundary whether to stop.
+
+    SIGUSR2   the time limit is near (sbatch --signal): the run saves, and we put the job back into the queue
+    SIGTERM   preemption, after which SLURM puts the job back by itself; or a cancellation
+    SIGINT    somebody at the keyboard
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import FrameType
+
+from launcher.store import AttemptDir, append_line, read_lines, write_once
+
+PATIENCE_SECONDS = 900  # longer than the grace that sites give
+ANSWER_SECONDS = 60
+
+
+class StopRequest:
+    """Whether the process was asked to end.
+
+    The runs ask at each step boundary, since no signal handler may save: a ZeRO-3 save is collective.
+    """
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def listen(self) -> None:
+        """Take the signals, also from a library that has set handlers of its own.
+
+        SIGUSR2 reaches every process of a job step and kills those that do not expect it. So it is blocked, which
+        our children inherit, whatever they execute; the handler is for threads that were there before us.
+        """
+        for number in (signal.SIGTERM, signal.SIGUSR2):
+            signal.signal(number, self._note)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, self._note)
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        self.signal = self.signal or number
+
+    def __call__(self) -> bool:
+        """Whether a signal has come."""
+        if self.signal is None and signal.SIGUSR2 in signal.sigpending():
+            self.signal = signal.SIGUSR2
+        return self.signal is not None
+
+
+@dataclass(frozen=True)
+class SlurmJob:
+    """The SLURM job that this process is a task of."""
+
+    job_id: str
+    rank: int
+
+    @classmethod
+    def here(cls) -> SlurmJob | None:
+        """The job of this process; None where it is of another executor, or of none."""
+        names = ("SLURM_JOB_ID", "SLURM_PROCID")
+        if os.environ.get("SUBMITIT_EXECUTOR") == "local" or not all(os.environ.get(name) for name in names):
+            return None
+        array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+        job_id = f"{array}_{task}" if array and task else os.environ["SLURM_JOB_ID"]
+        return cls(job_id, int(os.environ["SLURM_PROCID"]))
+
+
+def leave(attempts: Sequence[AttemptDir], number: int, max_requeues: int) -> None:
+    """Decide what becomes of the attempts that the signal `number` cut short; the first may have begun."""
+    job = SlurmJob.here()
+    if job is not None and job.rank != 0:
+        return
+    if job is None or number == signal.SIGINT:
+        _stopped(attempts, number)
+    elif number == signal.SIGUSR2:
+        _requeue(job, attempts[0], max_requeues)
+    else:
+        # Who leaves within the grace of a preemption has, for SLURM, completed, and is not put back into the queue.
+        print("waiting for SLURM to end this job: it was preempted or cancelled", flush=True)
+        time.sleep(PATIENCE_SECONDS)
+        _stopped(attempts, number)
+
+
+def _stopped(attempts: Sequence[AttemptDir], number: int) -> None:
+    for attempt in attempts:
+        begun = attempt.started_file.exists()
+        when = f" at step {attempt.run.last_checkpoint_step() or 0}" if begun else " before it was started"
+        reason = f"stopped by {signal.Signals(number).name}{when}"
+        write_once(attempt.failure_file, {"reason": reason, "stopped": True, "time": time.time()})
+
+
+def _requeue(job: SlurmJob, attempt: AttemptDir, at_most: int) -> None:
+    """Put the job back into the queue for the time limit's sake, unless this run has had that often enough."""
+    times = len(read_lines(attempt.requeue_log))
+    if times >= at_most:
+        _timed_out(attempt, f"the time limit, after {times} requeues (cluster.max_requeues)")
+        return
+    append_line(attempt.requeue_log, {"step": attempt.run.last_checkpoint_step(), "time": time.time()})
+    print(f"the time limit is near: {job.job_id} goes back into the queue", flush=True)
+    complaint = _complaint_of(["scontrol", "requeue", job.job_id])
+    if complaint is not None:
+        _timed_out(attempt, f"the time limit; it could not be requeued: {complaint}")
+
+
+def _complaint_of(command: list[str]) -> str | None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    return done.stderr.strip() or f"exit code {done.returncode}" if done.returncode else None
+
+
+def _timed_out(attempt: AttemptDir, reason: str) -> None:
+    write_once(attempt.failure_file, {"reason": reason, "stopped": False, "timed_out": True, "time": time.time()})

@@ -1,0 +1,336 @@
+"""SLURM's words to plain values and back; the recorded answers are those of a SLURM 22.05 (slurm/dev-cluster)."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from launcher import slurm_words as words
+from launcher.config import Cluster, Refused, SchedulerError
+from launcher.jobs import Batch
+from launcher.slurm import SlurmScheduler
+from launcher.status import JobState, Phase
+
+QUEUE = """\
+10|CANCELLED|DependencyNeverSatisfied|
+8|COMPLETED|None|n1
+7|COMPLETING|None|n1
+2|FAILED|NonZeroExitCode|n1
+1_2|PENDING|JobArrayTaskLimit|
+4|PENDING|DependencyNeverSatisfied|
+6|PENDING|BeginTime|
+1_0|RUNNING|None|n1
+13|FAILED|BadConstraints|
+5|NODE_FAIL|NodeDown|n3
+9|TIMEOUT|TimeLimit|n1
+"""
+ACCOUNTING = """\
+2|FAILED|3:0|n1
+3|FAILED|0:9|n1
+5|NODE_FAIL|0:0|n3
+7|CANCELLED by 0|0:0|n1
+8|COMPLETED|0:0|n1
+9|TIMEOUT|0:0|n1
+14|OUT_OF_MEMORY|0:125|n2
+202_[0-2,7%8]|PENDING|0:0|None assigned
+28|PREEMPTED|0:0|n4
+"""
+CONFIG = """\
+Configuration data as of 2026-11-21T04:30:02
+AccountingStorageType   = accounting_storage/slurmdbd
+MaxArraySize            = 1001
+MaxJobCount             = 10000
+MinJobAge               = 300 sec
+"""
+
+
+def a_batch(tmp_path: Path, size: int = 3, **cluster: object) -> Batch:
+    resources = Cluster(executor="slurm", **cluster)  # type: ignore[arg-type]
+    return Batch("sweep.0123", tmp_path / "a folder" / "sweep.0123", size, resources, tmp_path, tmp_path / "co de")
+
+
+def options_of(script: str) -> dict[str, str]:
+    """What sbatch reads of a script: it splits such a line as a shell does."""
+    lines = [line for line in script.splitlines() if line.startswith("#SBATCH ")]
+    words_of = [shlex.split(line.removeprefix("#SBATCH "))[0].removeprefix("--").partition("=") for line in lines]
+    return {name: value for name, _, value in words_of}
+
+
+# ------------------------------------------------------------------------------------------------ answers
+
+
+def test_what_squeue_says() -> None:
+    """Each job has a phase, a reason where there is one, and its node; COMPLETING is no end."""
+    states = words.read_queue(QUEUE)
+    assert states["1_0"] == JobState(Phase.RUNNING, None, "n1")
+    assert states["1_2"] == JobState(Phase.PENDING, "JobArrayTaskLimit")
+    assert states["4"] == JobState(Phase.PENDING, "DependencyNeverSatisfied")
+    assert states["7"] == JobState(Phase.RUNNING, None, "n1")
+    assert states["8"].phase is Phase.COMPLETED
+    assert states["9"] == JobState(Phase.TIMEOUT, "TIMEOUT", "n1")
+    assert states["5"] == JobState(Phase.FAILED, "NODE_FAIL n3", "n3")
+    assert states["13"] == JobState(Phase.FAILED, "FAILED BadConstraints")
+    assert states["10"] == JobState(Phase.CANCELLED, "CANCELLED DependencyNeverSatisfied")
+
+
+def test_what_sacct_says() -> None:
+    """How a job ended: exit code, signal, node; a pending array is one line with its indices in brackets."""
+    states = words.read_accounting(ACCOUNTING)
+    assert states["2"].reason == "FAILED exit code 3"
+    assert states["3"].reason == "FAILED signal 9"
+    assert states["5"].reason == "NODE_FAIL n3"
+    assert states["7"].phase is Phase.CANCELLED
+    assert states["14"] == JobState(Phase.FAILED, "OUT_OF_MEMORY", "n2")
+    assert [job for job in states if job.startswith("202")] == ["202_0", "202_1", "202_2", "202_7"]
+
+
+@pytest.mark.parametrize(
+    ("text", "tasks"),
+    [
+        ("7", ["7"]),
+        ("7_1", ["7_1"]),
+        ("7_[3]", ["7_3"]),
+        ("7_[0-2%1]", ["7_0", "7_1", "7_2"]),
+        ("7_[1,4-5,9]", ["7_1", "7_4", "7_5", "7_9"]),
+        ("7_[0-6:3]", ["7_0", "7_3", "7_6"]),
+        ("7_[1,3,...]", ["7_1", "7_3"]),
+    ],
+)
+def test_brackets(text: str, tasks: list[str]) -> None:
+    """One column may mean several tasks of an array, with a throttle or cut short."""
+    assert words.task_ids(text) == tasks
+
+
+@pytest.mark.parametrize("word", ["PREEMPTED", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT"])
+def test_words_that_are_no_end(word: str) -> None:
+    """A job that SLURM puts back into its queue is pending."""
+    assert words.read_queue(f"1|{word}|None|")["1"].phase is Phase.PENDING
+
+
+def test_both_answers_together() -> None:
+    """The queue knows what is in flight, sacct better how it ended, and what the queue lacks is over."""
+    queue = {
+        "1": JobState(Phase.RUNNING),
+        "2": JobState(Phase.FAILED, "FAILED"),
+        "3": JobState(Phase.PENDING, "BeginTime"),
+    }
+    accounting = {
+        "1": JobState(Phase.FAILED, "FAILED exit code 1"),  # its life before a requeue
+        "2": JobState(Phase.FAILED, "FAILED signal 9"),
+        "3": JobState(Phase.PENDING, "REQUEUED"),
+        "4": JobState(Phase.COMPLETED),
+        "5": JobState(Phase.RUNNING),  # sacct lags behind
+        "6": JobState(Phase.PENDING, "PREEMPTED"),  # PreemptMode=CANCEL
+    }
+    both = words.combined(queue, accounting)
+    assert both == {
+        **queue,
+        "2": JobState(Phase.FAILED, "FAILED signal 9"),
+        "4": JobState(Phase.COMPLETED),
+        "6": JobState(Phase.FAILED, "PREEMPTED"),
+    }
+    assert words.open_ids(["1", "2", "3", "4"], queue) == ["2", "4"]
+
+
+def test_array_size_is_bounded_by_the_cluster() -> None:
+    """MaxArraySize is the first index that is too high, so that many tasks fit, unless MaxJobCount is smaller."""
+    assert words.batch_size(words.read_settings(CONFIG)) == 1001
+    assert words.batch_size({"MaxArraySize": "1001", "MaxJobCount": "20"}) == 20
+    assert words.batch_size({"MaxArraySize": "0"}) == 1
+
+
+# ------------------------------------------------------------------------------------------------ questions
+
+
+def test_an_array_is_asked_for_as_one() -> None:
+    """Sixty tasks of an array make one word of the command."""
+    command = words.queue_command([f"202_{index}" for index in range(60)] + ["7"])
+    assert command[-1] == "202,7"
+
+
+# ------------------------------------------------------------------------------------------------ scripts
+
+
+def test_every_option_reaches_sbatch(tmp_path: Path) -> None:
+    """Each key of the config is an option, whatever characters its value has; `extra` wins over our own."""
+    batch = a_batch(
+        tmp_path,
+        partition="gpu,long",
+        account="it's \"ours\" & theirs",
+        qos="high",
+        constraint="a100|h100",
+        exclude="n[1-3]",
+        time="1-02:30:00",
+        mem="64G",
+        gpus_per_node=1,
+        cpus_per_gpu=6,
+        mail="me@example.org",
+        max_parallel=2,
+        warning_seconds=90,
+        extra={"reservation": "fri day", "exclusive": True, "mail_type": "ALL", "hint": None},
+    )
+    options = options_of(SlurmScheduler().script(batch))
+    assert options == {
+        "job-name": "sweep.0123",
+        "partition": "gpu,long",
+        "account": "it's \"ours\" & theirs",
+        "qos": "high",
+        "constraint": "a100|h100",
+        "exclude": "n[1-3]",
+        "time": "1590",
+        "mem": "64G",
+        "nodes": "1",
+        "ntasks-per-node": "1",
+        "gpus-per-node": "1",
+        "cpus-per-task": "6",
+        "mail-user": "me@example.org",
+        "mail-type": "ALL",
+        "array": "0-2%2",
+        "signal": "USR2@90",
+        "reservation": "fri day",
+        "exclusive": "",
+        "requeue": "",
+        "kill-on-invalid-dep": "yes",
+        "open-mode": "append",
+        "output": str(batch.folder / "%A_%a_0_log.out"),
+    }
+
+
+def test_what_is_not_given_is_left_to_the_cluster(tmp_path: Path) -> None:
+    """No time limit, memory or partition of ours where the config says nothing."""
+    options = options_of(SlurmScheduler().script(a_batch(tmp_path)))
+    assert not {"time", "mem", "partition", "account", "gpus-per-node", "wckey", "mail-user"} & set(options)
+
+
+def test_one_task_for_each_gpu(tmp_path: Path) -> None:
+    """Nodes x GPUs tasks, each with its cores, which srun must be told again."""
+    script = SlurmScheduler().script(a_batch(tmp_path, nodes=2, gpus_per_node=8, cpus_per_gpu=4))
+    options = options_of(script)
+    assert (options["nodes"], options["ntasks-per-node"], options["gpus-per-node"]) == ("2", "8", "8")
+    assert "--cpus-per-task=4" in script.splitlines()[-1]
+
+
+def test_the_snapshot_comes_first(tmp_path: Path) -> None:
+    """The script puts the snapshot before the user's PYTHONPATH and Python's working folder, then the site's lines."""
+    batch = a_batch(tmp_path, setup=["module load cuda/12"])
+    script = SlurmScheduler().script(batch)
+    setup = script.partition("# setup\n")[2].partition("\n\n")[0]
+    (tmp_path / "co de" / "slurm").mkdir(parents=True)
+    (tmp_path / "co de" / "slurm" / "setup.sh").write_text("module() { echo module $*; }\n")
+    done = subprocess.run(
+        ["bash", "-euc", setup + "\necho $PYTHONPATH"],
+        env={"PYTHONPATH": "/mine"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == ["module load cuda/12", f"{tmp_path}/co de:/mine"]
+    assert " -P -u -m submitit.core._submit " in script
+
+
+def test_containers(tmp_path: Path) -> None:
+    """pyxis is an option of srun, apptainer a word before Python; both see the output folder at its own path."""
+    mounts = [f"{tmp_path}:{tmp_path}", "/data:/data"]
+    pyxis = a_batch(tmp_path, container="nvcr.io#nvidia/pytorch", container_mounts=["/data:/data"])
+    assert words.srun_arguments(pyxis) == [
+        "--container-image=nvcr.io#nvidia/pytorch",
+        "--container-mounts=" + ",".join(mounts),
+    ]
+    assert words.python_command(pyxis) == "python3 -P"
+    apptainer = a_batch(
+        tmp_path, container="/my image.sif", container_runtime="apptainer", container_mounts=["/data:/data"]
+    )
+    assert words.srun_arguments(apptainer) == []
+    expected = ["apptainer", "exec", "--bind", ",".join(mounts), "/my image.sif", "python3", "-P"]
+    assert shlex.split(words.python_command(apptainer)) == expected
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [("90", 90), ("1:30", 2), ("2:00:00", 120), ("0:10:30", 11), ("1-0", 1440), ("1-2:30", 1590), ("2-00:00:01", 2881)],
+)
+def test_time_limits(limit: str, expected: int) -> None:
+    """sbatch's notations, in whole minutes, never less than asked for."""
+    assert words.minutes(limit) == expected
+
+
+def test_an_enclosing_job_does_not_leak() -> None:
+    """What a job sets for itself stays behind; where the cluster is, and what is nobody's, goes on."""
+    outer = {
+        "SLURM_JOB_ID": "1", "SLURM_CPU_BIND": "quiet,mask_cpu:0x1", "SLURMD_NODENAME": "n1", "SRUN_DEBUG": "3",
+        "SBATCH_PARTITION": "theirs", "SUBMITIT_EXECUTOR": "slurm", "WORLD_SIZE": "8", "RANK": "3",
+        "CUDA_VISIBLE_DEVICES": "0",
+    }  # fmt: skip
+    kept = {"SLURM_CONF": "/etc/slurm.conf", "PATH": "/bin", "HF_HOME": "/hf", "SBATCH_IGNORE_PBS": "1"}
+    assert words.clean_environment(outer | kept) == kept
+
+
+# ------------------------------------------------------------------------------------------------ refusals
+
+
+@pytest.mark.parametrize(
+    ("message", "open_question"),
+    [
+        ("sbatch: error: Batch job submission failed: Invalid partition name specified", False),
+        ("sbatch: error: Batch job submission failed: Socket timed out on send/recv operation", True),
+        ("sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)", True),
+        ("sbatch: error: QOSMaxSubmitJobPerUserLimit", False),
+    ],
+)
+def test_whether_a_refusal_is_one(message: str, open_question: bool) -> None:
+    """After a time-out nobody knows whether the job was accepted."""
+    assert words.may_have_come_through(message) is open_question
+
+
+@pytest.fixture
+def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Stand-ins for SLURM's commands: shell scripts on the PATH."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+
+    def make(**scripts: str) -> None:
+        for name, script in scripts.items():
+            (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+            (folder / name).chmod(0o755)
+
+    return make
+
+
+def test_a_refusal_says_why_and_no_more(
+    commands: Callable[..., None], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What sbatch says is the message; nothing is printed besides."""
+    commands(srun="", sbatch="echo 'sbatch: error: Batch job submission failed: Invalid qos specification' >&2; exit 1")
+    with pytest.raises(Refused, match=r"^sbatch: Batch job submission failed: Invalid qos specification$"):
+        SlurmScheduler().submit(a_batch(tmp_path))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_unclear_answer_is_looked_into(commands: Callable[..., None], tmp_path: Path) -> None:
+    """After a time-out the array is looked for by its name: found, it is taken, pickles and all."""
+    commands(
+        srun="",
+        sbatch="echo 'sbatch: error: Batch job submission failed: Socket timed out on send/recv operation' >&2; exit 1",
+        squeue='echo "$*" | grep -q -- "-n sweep.0123" && printf "44\\n44\\n44\\n"',
+    )
+    batch = a_batch(tmp_path)
+    jobs = SlurmScheduler().submit(batch)
+    assert [job["job_id"] for job in jobs] == ["44_0", "44_1", "44_2"]
+    assert sorted(path.name for path in batch.folder.glob("44_*")) == [f"44_{i}_submitted.pkl" for i in range(3)]
+    commands(squeue="", sacct="exit 1")
+    with pytest.raises(SchedulerError, match="launch again"):
+        SlurmScheduler().submit(a_batch(tmp_path))
+
+
+def test_a_controller_that_does_not_answer_is_no_answer(commands: Callable[..., None]) -> None:
+    """Where squeue fails, no job is called lost; where it knows none of them, that is an answer."""
+    commands(squeue="echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1", sacct="exit 1")
+    with pytest.raises(SchedulerError, match="Unable to contact"):
+        SlurmScheduler().states([{"job_id": "1"}])
+    commands(squeue="echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
+    assert SlurmScheduler().states([{"job_id": "1"}]) == {}
