@@ -77,7 +77,7 @@ def to_markdown(table: pd.DataFrame) -> str:
         disable_numparse=True,
         colalign=align,
     )
-    return text + "\n"
+    return str(text + "\n")
 
 
 def best_rows(best: list[Best]) -> list[dict[str, str]]:

@@ -17,8 +17,9 @@ from typing import NoReturn
 
 from launcher import views
 from launcher.config import ConfigError, PrefsweepError, SchedulerError, StoreError
-from launcher.facts import read_facts, require_run
-from launcher.scheduler import Scheduler, scheduler_for
+from launcher.facts import read_facts, read_job, require_run
+from launcher.handover import adopt
+from launcher.scheduler import Scheduler, key_of, scheduler_for, this_process
 from launcher.status import UNSUCCESSFUL, Status
 from launcher.store import RunDir, Store, SweepDir, read_fact
 from launcher.submit import (
@@ -26,7 +27,6 @@ from launcher.submit import (
     Decision,
     RunState,
     act,
-    adopt,
     cancel,
     decide,
     new_attempt_here,
@@ -56,6 +56,7 @@ VERBS = {
     "resume": "submit again what failed, was cancelled, timed out or got lost",
     "run": "one run in this process",
     "collect": "write results.jsonl from what is there now",
+    "doctor": "what this machine and its cluster offer, and a file for conf/cluster",
 }
 
 
@@ -244,10 +245,13 @@ def _run(options: argparse.Namespace) -> int:
     scheduler = scheduler_for("auto")
     with store.submission_lock:
         adopt([run], scheduler)
-        state = states_of([run], scheduler)[0]
-        if state.in_flight:
+        state, before = states_of([run], scheduler)[0], read_job(run)
+        if state.in_flight and before is not None and key_of(before) == key_of(this_process()):
+            attempt = run.attempts()[-1]  # SLURM has requeued us
+        elif state.in_flight:
             raise ConfigError(f"{run.run_id}: is {state.status} as job {state.facts.job_id}; cancel it first")
-        attempt = new_attempt_here(run)
+        else:
+            attempt = new_attempt_here(run)
     job = importlib.import_module("launcher.worker.job")  # named by its path only: it imports torch
     return DONE if job.attempt_here(attempt, store) else FAILED
 
@@ -261,7 +265,24 @@ def _collect(options: argparse.Namespace) -> int:
     return DONE
 
 
-_VERBS = {"status": _status, "logs": _logs, "cancel": _cancel, "resume": _resume, "run": _run, "collect": _collect}
+def _doctor(options: argparse.Namespace) -> int:
+    from launcher import doctor, slurm
+
+    survey = slurm.survey() if scheduler_for("auto").name == "slurm" else None
+    found = doctor.findings(survey, options.output_dir.absolute(), os.environ)
+    views.show_findings(found, None if survey is None else doctor.proposal(survey))
+    return DONE
+
+
+_VERBS = {
+    "status": _status,
+    "logs": _logs,
+    "cancel": _cancel,
+    "resume": _resume,
+    "run": _run,
+    "collect": _collect,
+    "doctor": _doctor,
+}
 
 
 def _opened(options: argparse.Namespace) -> tuple[SweepDir, Store, Scheduler]:
@@ -319,6 +340,7 @@ def _verb_parser(verb: str) -> _Parser:
         "resume": "resume smoke\n  resume smoke tiny-ipo-beta0.1-0a1b2c3d",
         "run": "run outputs/runs/tiny-ipo-beta0.1-0a1b2c3d",
         "collect": "collect smoke",
+        "doctor": "doctor",
     }
     text = "examples:\n" + "\n".join(f"  python -m launcher {line.strip()}" for line in examples[verb].splitlines())
     parser = _Parser(
@@ -367,6 +389,10 @@ def _run_arguments(parser: _Parser) -> None:
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="a folder of outputs/runs")
 
 
+def _doctor_arguments(parser: _Parser) -> None:
+    """Only what every verb has."""
+
+
 _ARGUMENTS = {
     "status": _status_arguments,
     "logs": _logs_arguments,
@@ -374,4 +400,5 @@ _ARGUMENTS = {
     "resume": _chosen_arguments,
     "run": _run_arguments,
     "collect": _sweep_arguments,
+    "doctor": _doctor_arguments,
 }

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from launcher.config import StoreError
-from launcher.status import RunFacts
+from launcher.status import RunFacts, Status
 from launcher.store import AttemptDir, Fact, RunDir, read_fact
 
 TAIL_BYTES = 4096
@@ -51,15 +51,15 @@ def read_facts(run: RunDir) -> RunFacts:
     if not attempts:
         return RunFacts(**progress)
     last = attempts[-1]
-    failure = read_fact(last.failure_file) or {}
+    failure, started = read_fact(last.failure_file) or {}, read_fact(last.started_file)
     return RunFacts(
         attempts=len(attempts),
         submitted_seconds=max(0.0, time.time() - _made_at(last)),
         job_id=(read_fact(last.job_file) or {}).get("job_id"),
-        started=last.started_file.exists(),
+        started=started is not None,
+        host=(started or {}).get("host"),
         failure=failure.get("reason"),
-        stopped=bool(failure.get("stopped")),
-        timed_out=bool(failure.get("timed_out")),
+        ended=Status(failure.get("status", Status.FAILED)),
         cancelled=last.cancel_file.exists(),
         traceback=failure.get("traceback", ""),
         **progress,

@@ -36,6 +36,7 @@ class Batch:
         resources: what each job needs.
         root: the output folder.
         code: the snapshot of the code that the jobs run; None: the installed one.
+        at_once: how many of the jobs may be at work at the same time; None: all.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Batch:
     resources: Cluster
     root: Path
     code: Path | None = None
+    at_once: int | None = None
 
     @property
     def job_folders(self) -> list[Path]:

@@ -7,13 +7,17 @@ Must not know: what a run is, what a fact means.
 from __future__ import annotations
 
 import contextlib
+import getpass
 import io
 import os
+import shlex
+import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
+from launcher import slurm_survey
 from launcher import slurm_words as words
 from launcher.config import Refused, SchedulerError
 from launcher.jobs import Batch
@@ -34,16 +38,15 @@ class SlurmScheduler:
     @cached_property
     def batch_size(self) -> int:
         """The most jobs that one array may have here."""
-        done = _ask(["scontrol", "show", "config"])
-        if done.returncode:
-            raise SchedulerError(f"scontrol: {words.first_complaint(done.stderr)}")
-        return words.batch_size(words.read_settings(done.stdout))
+        settings = _settings()
+        limits = _ask(words.limits_command(getpass.getuser())).stdout if words.enforces_limits(settings) else ""
+        return words.batch_size(settings, limits)
 
     def script(self, batch: Batch) -> str:
         """The batch's script, as submitit writes it."""
         from submitit.slurm.slurm import _make_sbatch_string
 
-        command = f"{words.python_command(batch)} -u -m submitit.core._submit {batch.folder}"
+        command = f"{words.python_command(batch)} -u -m submitit.core._submit {shlex.quote(str(batch.folder))}"
         array = {} if batch.size == 1 else {"map_count": batch.size}
         return str(_make_sbatch_string(command, batch.folder, **words.parameters(batch), **array))
 
@@ -69,7 +72,7 @@ class SlurmScheduler:
 
     def _after_failure(self, batch: Batch, complaint: str) -> list[Fact]:
         """The jobs, where sbatch reported failure though it accepted them."""
-        words_of_sbatch = f"sbatch: {words.first_complaint(complaint)}"
+        words_of_sbatch = f"sbatch: {words.complaint(complaint)}"
         if not words.may_have_come_through(complaint):
             raise Refused(words_of_sbatch)
         found = self.find(batch)
@@ -102,7 +105,26 @@ class SlurmScheduler:
             return
         done = _ask(["scancel", *(str(job["job_id"]) for job in jobs)])
         if done.returncode and "Invalid job id" not in done.stderr:
-            raise SchedulerError(f"scancel: {words.first_complaint(done.stderr)}")
+            raise SchedulerError(f"scancel: {words.complaint(done.stderr)}")
+
+
+def _settings() -> dict[str, str]:
+    return words.read_settings(_answer(["scontrol", "show", "config"]))
+
+
+def survey() -> slurm_survey.Survey:
+    """What this cluster offers."""
+    partitions = _answer(slurm_survey.PARTITIONS_COMMAND)
+    accounting = _ask(["sacct", "-n", "-X"]).returncode == 0 if shutil.which("sacct") else False
+    accounts = _ask(slurm_survey.accounts_command(getpass.getuser())).stdout if accounting else None
+    return slurm_survey.survey(_settings(), partitions, accounts, SlurmScheduler().batch_size)
+
+
+def _answer(command: list[str]) -> str:
+    done = _ask(command)
+    if done.returncode:
+        raise SchedulerError(f"{command[0]}: {words.complaint(done.stderr)}")
+    return done.stdout
 
 
 def _records(batch: Batch, parent: str) -> list[Fact]:
@@ -141,7 +163,7 @@ def _queue(command: list[str]) -> str:
     """What squeue answers; that it knows none of the jobs is one."""
     done = _ask(command)
     if done.returncode and "Invalid job id" not in done.stderr:
-        raise SchedulerError(f"squeue: {words.first_complaint(done.stderr)}")
+        raise SchedulerError(f"squeue: {words.complaint(done.stderr)}")
     return done.stdout
 
 

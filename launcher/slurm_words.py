@@ -39,7 +39,9 @@ OVERRIDING = {
     "MEM_PER_CPU", "MEM_PER_GPU", "MEM_PER_NODE", "NO_REQUEUE", "OPEN_MODE", "OUTPUT", "PARTITION", "QOS", "REQUEUE",
     "SIGNAL", "TIMELIMIT", "WAIT",
 }  # fmt: skip
-MAY_HAVE_COME_THROUGH = re.compile(r"timed out|timeout|unable to contact|communication|connect|zero bytes", re.IGNORECASE)
+MAY_HAVE_COME_THROUGH = re.compile(
+    r"timed out|timeout|unable to contact|communication|connect|zero bytes", re.IGNORECASE
+)
 
 
 # ------------------------------------------------------------------------------------------------ what sbatch is told
@@ -63,7 +65,7 @@ def parameters(batch: Batch) -> dict[str, Any]:
         "gpus_per_node": cluster.gpus_per_node or None,
         "cpus_per_task": cluster.cpus_per_gpu,
         "signal_delay_s": cluster.warning_seconds,
-        "array_parallelism": cluster.max_parallel or batch.size,
+        "array_parallelism": batch.at_once or batch.size,
         "stderr_to_stdout": True,
         "wckey": None,  # submitit's default is refused where wckeys are tracked
         "setup": setup_lines(batch),
@@ -144,10 +146,10 @@ def may_have_come_through(message: str) -> bool:
     return MAY_HAVE_COME_THROUGH.search(message) is not None
 
 
-def first_complaint(message: str) -> str:
-    """What a command complained of, in one line without its prefix."""
+def complaint(message: str) -> str:
+    """What a command complained of, in one line, each thing once and without its prefix."""
     lines = [re.sub(r"^\w+: (error|fatal): ", "", line.strip()) for line in message.splitlines()]
-    return next((line for line in reversed(lines) if line), "no word of explanation")
+    return "; ".join(dict.fromkeys(line for line in lines if line)) or "no word of explanation"
 
 
 # ------------------------------------------------------------------------------------------------ what SLURM is asked
@@ -270,10 +272,24 @@ def read_settings(text: str) -> dict[str, str]:
     return {key.strip(): value.strip() for key, _, value in pairs}
 
 
-def batch_size(settings: Mapping[str, str]) -> int:
+def limits_command(user: str) -> list[str]:
+    """Ask how many jobs a user may have submitted at a time."""
+    return ["sacctmgr", "-nP", "show", "associations", f"user={user}", "format=maxsubmitjobs"]
+
+
+def enforces_limits(settings: Mapping[str, str]) -> bool:
+    """Whether what `limits_command` says holds."""
+    return "limits" in settings.get("AccountingStorageEnforce", "")
+
+
+def batch_size(settings: Mapping[str, str], limits: str = "") -> int:
     """How many jobs one array may have: MaxArraySize is the first index that is too high; 0 forbids arrays."""
     sizes = [int(settings[key]) for key in ("MaxArraySize", "MaxJobCount") if settings.get(key, "").isdigit()]
+    sizes += [int(limit) for limit in limits.split() if limit.isdigit()]
     return max(1, min(sizes, default=1))
+
+
+# ------------------------------------------------------------------------------------------------ names
 
 
 def job_id(parent: str, index: int, size: int) -> str:

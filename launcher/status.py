@@ -59,9 +59,9 @@ class RunFacts:
         submitted_seconds: how long ago the last attempt was made.
         job_id: the scheduler's id of the last attempt's job; None where submission did not get so far.
         started: whether the job has taken up this run.
+        host: the node on which it did.
         failure: why the last attempt ended without a result.
-        stopped: whether it ended because it was asked to.
-        timed_out: whether it ended for its job's time limit.
+        ended: as what that counts: FAILED, or CANCELLED, TIMEOUT, LOST.
         cancelled: whether somebody has asked it to stop.
         traceback: where it failed.
         trained, evaluated: whether result.json and evaluation.json are there.
@@ -74,9 +74,9 @@ class RunFacts:
     submitted_seconds: float = 0.0
     job_id: str | None = None
     started: bool = False
+    host: str | None = None
     failure: str | None = None
-    stopped: bool = False
-    timed_out: bool = False
+    ended: Status = Status.FAILED
     cancelled: bool = False
     traceback: str = ""
     trained: bool = False
@@ -99,8 +99,7 @@ def status_of(facts: RunFacts, job: JobState) -> tuple[Status, str | None]:
     if facts.attempts == 0:
         return Status.NEW, None
     if facts.failure is not None:
-        status = Status.CANCELLED if facts.stopped else Status.TIMEOUT if facts.timed_out else Status.FAILED
-        return status, facts.failure
+        return facts.ended, facts.failure
     if facts.job_id is None:
         return _unless_recent(facts, "the launcher ended while it was submitting")
     return _status_of_job(facts, job)

@@ -1,35 +1,32 @@
 """Decide, then act: what happens to each run of a sweep, then exactly that. Idempotent.
 
-Owns: the decision for each run, the grouping of runs into jobs, the order in which facts are written.
+Owns: the decision for each run, what a launch records of its sweep, what is cancelled.
 Must not know: how an executor works, how anything is printed.
 """
 
 from __future__ import annotations
 
-import itertools
 import statistics
 import time
-import uuid
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TypeVar
 
 from launcher import scheduler as executors
 from launcher import snapshot
-from launcher.config import Refused, StoreError
+from launcher.config import SchedulerError, StoreError
 from launcher.facts import read_facts, read_job
+from launcher.handover import attempts_of, batches, hand_over, new_attempt
 from launcher.jobs import Batch
 from launcher.plan import Run, Sweep, cost_key, plan_run
 from launcher.provenance import provenance
 from launcher.resources import trl_losses
 from launcher.scheduler import Scheduler, this_process
-from launcher.status import IN_FLIGHT, LAG_SECONDS, JobState, Phase, RunFacts, Status, status_of
+from launcher.status import IN_FLIGHT, JobState, Phase, RunFacts, Status, status_of
 from launcher.store import AttemptDir, Fact, RunDir, Store, SweepDir, read_fact, write_once
 
 UNKNOWN = JobState(Phase.UNKNOWN)
-T = TypeVar("T")
 
 
 class Action(StrEnum):
@@ -155,14 +152,28 @@ def act(sweep: Sweep, decisions: Sequence[Decision], store: Store, scheduler: Sc
     if added:
         records = [record_of(run) for run in added]
         directory.add_launch({**launch, "axes": list(sweep.axes), "runs": records, "provenance": provenance()})
+    submitted = []
+    for batch, jobs in planned_batches(decisions, directory, store, scheduler, snapshot.take):
+        try:
+            submitted += hand_over(batch, jobs, store, scheduler)
+        except SchedulerError as error:
+            raise type(error)(f"{error} ({len(submitted)} jobs were submitted before)") from error
+    return submitted
+
+
+def planned_batches(
+    decisions: Sequence[Decision],
+    directory: SweepDir,
+    store: Store,
+    scheduler: Scheduler,
+    take: Callable[[Path], Path],
+) -> list[tuple[Batch, list[list[Run]]]]:
+    """What is to be handed over, each batch with the runs of its jobs; `take` makes the snapshot of the code."""
     chosen = [decision.run for decision in decisions if decision.action is not Action.SKIP]
     if not chosen:
         return []
-    code = snapshot.take(directory.code) if scheduler.detached else None
-    submitted = []
-    for jobs in _batches(_jobs(chosen, scheduler), scheduler.batch_size):
-        submitted += _hand_over(new_batch(jobs, directory, store, code), jobs, store, scheduler)
-    return submitted
+    code = take(directory.code) if scheduler.detached else None
+    return batches(chosen, directory, store, scheduler, code)
 
 
 def record_of(run: Run) -> Fact:
@@ -189,103 +200,6 @@ def recorded_sweep(directory: SweepDir, store: Store, losses: Collection[str]) -
     return Sweep(directory.name, tuple(runs), tuple(directory.axes()))
 
 
-def _jobs(runs: Iterable[Run], scheduler: Scheduler) -> list[list[Run]]:
-    """Runs that need the same resources, in the grid's order, at most `runs_per_job` together."""
-    jobs: list[list[Run]] = []
-    by_resources: dict[str, list[Run]] = {}
-    for run in runs:
-        by_resources.setdefault(repr(asdict(run.config.cluster)), []).append(run)
-    for group in by_resources.values():
-        jobs += _chunks(group, group[0].config.cluster.runs_per_job or scheduler.runs_per_job)
-    return jobs
-
-
-def _batches(jobs: Iterable[list[Run]], size: int) -> list[list[list[Run]]]:
-    """Jobs that need the same resources, at most `size` together."""
-    groups = itertools.groupby(jobs, key=lambda runs: asdict(runs[0].config.cluster))
-    return [batch for _, group in groups for batch in _chunks(list(group), size)]
-
-
-def _chunks(items: Sequence[T], size: int) -> list[list[T]]:
-    return [list(items[start : start + size]) for start in range(0, len(items), size)]
-
-
-def new_batch(jobs: Sequence[Sequence[Run]], directory: SweepDir, store: Store, code: Path | None = None) -> Batch:
-    """A batch of a name that no other has; nothing is written."""
-    name = f"{directory.name}.{uuid.uuid4().hex[:10]}"
-    return Batch(name, directory.jobs / name, len(jobs), jobs[0][0].config.cluster, store.root, code)
-
-
-def _hand_over(batch: Batch, jobs: Sequence[Sequence[Run]], store: Store, scheduler: Scheduler) -> list[Fact]:
-    resources = batch.resources
-    slots = None if scheduler.detached else resources.max_parallel or 1
-    for folder, runs in zip(batch.job_folders, jobs, strict=True):
-        attempts = [_new_attempt(run, store, batch) for run in runs]
-        write_once(folder / "job.json", {"attempts": [str(attempt.path) for attempt in attempts], "slots": slots})
-    batch.write({"executor": scheduler.name, "time": time.time()})
-    try:
-        submitted = scheduler.submit(batch)
-    except Refused as refusal:
-        for attempt in (attempt for folder in batch.job_folders for attempt in _attempts_of(folder)):
-            write_once(attempt.failure_file, {"reason": str(refusal), "stopped": False, "time": time.time()})
-        raise
-    return _record(batch, submitted)
-
-
-def _record(batch: Batch, submitted: list[Fact]) -> list[Fact]:
-    for folder, job in zip(batch.job_folders, submitted, strict=True):
-        for attempt in _attempts_of(folder):
-            write_once(attempt.job_file, {**job, "folder": str(folder), "time": time.time()})
-    return submitted
-
-
-def _attempts_of(job_folder: Path) -> list[AttemptDir]:
-    return [AttemptDir(Path(path)) for path in (read_fact(job_folder / "job.json") or {}).get("attempts", [])]
-
-
-def _new_attempt(run: Run, store: Store, batch: Batch | None = None) -> AttemptDir:
-    fact = {
-        "settings": run.settings,
-        "overrides": list(run.overrides),
-        "cost_key": cost_key(run),
-        "provenance": provenance(),
-        "batch": None if batch is None else str(batch.folder),
-        "time": time.time(),
-    }
-    return store.run(run.run_id).new_attempt(fact)
-
-
-def adopt(runs: Iterable[RunDir], scheduler: Scheduler) -> None:
-    """Record the jobs that a launcher handed over and then died, so that nobody submits their runs again.
-
-    Under the submission lock nobody else is submitting, but a scheduler may be slow to show a job: what was handed
-    over just now and is not found yet is asked for once more when that time is over.
-    """
-    missing = [batch for batch in _unrecorded(runs) if not _adopted(batch, scheduler)]
-    if missing:
-        handed_over = max(float(Batch.read(folder)[1]["time"]) for folder in missing)
-        time.sleep(max(0.0, min(LAG_SECONDS, handed_over + LAG_SECONDS - time.time())))
-        for folder in missing:
-            _adopted(folder, scheduler)
-
-
-def _unrecorded(runs: Iterable[RunDir]) -> list[Path]:
-    """The folders of the batches that were to be handed over for the last attempts of these runs, without a job."""
-    attempts = [attempts[-1] for run in runs if (attempts := run.attempts())]
-    lost = [attempt for attempt in attempts if not (attempt.job_file.exists() or attempt.failure_file.exists())]
-    folders = dict.fromkeys((read_fact(attempt.attempt_file) or {}).get("batch") for attempt in lost)
-    return [Path(folder) for folder in folders if folder and (Path(folder) / "batch.json").exists()]
-
-
-def _adopted(folder: Path, scheduler: Scheduler) -> bool:
-    batch, fact = Batch.read(folder)
-    executor = scheduler if fact["executor"] == scheduler.name else executors.scheduler_for(fact["executor"])
-    found = executor.find(batch)
-    if found is not None:
-        _record(batch, found)
-    return found is not None
-
-
 def new_attempt_here(run: RunDir) -> AttemptDir:
     """A new attempt that is made in this process, with the settings that the run was last launched with.
 
@@ -297,7 +211,7 @@ def new_attempt_here(run: RunDir) -> AttemptDir:
     if not records:
         raise StoreError(f"{run.run_id}: no sweep in {store.root} holds it; launch it with -m")
     config = {**run.read_config(), **records[-1]["settings"]}
-    attempt = _new_attempt(plan_run(config, records[-1]["axes"], records[-1]["overrides"], trl_losses()), store)
+    attempt = new_attempt(plan_run(config, records[-1]["axes"], records[-1]["overrides"], trl_losses()), store)
     write_once(attempt.job_file, {**this_process(), "folder": None, "time": time.time()})
     return attempt
 
@@ -317,7 +231,7 @@ def cancel(states: Iterable[RunState], scheduler: Scheduler) -> list[RunState]:
 
 def _has_other_work(job: Fact) -> bool:
     """Whether a job has runs that were not cancelled and are not done."""
-    attempts = _attempts_of(Path(job["folder"])) if job["folder"] else []
+    attempts = attempts_of(Path(job["folder"])) if job["folder"] else []
     return any(
         not (attempt.cancel_file.exists() or attempt.failure_file.exists() or attempt.run.evaluation_file.exists())
         for attempt in attempts

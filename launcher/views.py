@@ -25,7 +25,7 @@ from launcher.plan import Sweep
 from launcher.scheduler import Scheduler
 from launcher.status import UNSUCCESSFUL, Status
 from launcher.store import Fact, Store, SweepDir
-from launcher.submit import Action, Decision, RunState, new_batch
+from launcher.submit import Action, Decision, RunState, planned_batches
 
 Ended = Callable[[], bool]
 LOG_POLL_SECONDS = 0.5
@@ -68,10 +68,14 @@ def show_plan(
     console.print(_plan_table(sweep, decisions))
     console.print(_totals(sweep, decisions))
     if scheduler is not None:
-        console.print("dry run: nothing was written or submitted. A job would run:")
-        directory = store.sweep(sweep.name)
-        batch = new_batch([sweep.runs[:1]], directory, store, directory.code / "HASH" if scheduler.detached else None)
-        console.print(escape(scheduler.script(batch)), soft_wrap=True)
+        batches = planned_batches(decisions, store.sweep(sweep.name), store, scheduler, lambda folder: folder / "HASH")
+        jobs = sum(batch.size for batch, _ in batches)
+        what = f"{jobs} jobs, in {len(batches)} pieces" if len(batches) > 1 else f"{jobs} jobs"
+        console.print(
+            f"dry run: nothing was written or submitted. There would be {what}" + (", such as:" if jobs else "")
+        )
+        for batch, _ in batches[:1]:
+            console.print(escape(scheduler.script(batch)), soft_wrap=True)
 
 
 def _plan_json(sweep: Sweep, decisions: Iterable[Decision]) -> Fact:
@@ -151,7 +155,7 @@ def _state_json(record: Fact, state: RunState) -> Fact:
         "attempts": facts.attempts,
         "step": facts.step,
         "max_steps": facts.max_steps,
-        "node": state.job.node,
+        "node": state.job.node or facts.host,
         "reason": state.reason,
     }
 
@@ -164,7 +168,7 @@ def _state_table(directory: SweepDir, states: Iterable[RunState]) -> Table:
         facts = state.facts
         shown = [state.run.run_id, _steps(state), _left(state), facts.job_id or "", str(facts.attempts)]
         run, step, left, job, attempts = map(escape, shown)
-        words = [escape(state.job.node or ""), escape(state.reason or _stage(state))]
+        words = [escape(state.job.node or facts.host or ""), escape(state.reason or _stage(state))]
         table.add_row(run, Text(state.status, COLOURS.get(state.status, "")), step, left, job, attempts, *words)
     return table
 
@@ -292,6 +296,18 @@ def _result_cells(row: Fact) -> list[str]:
     step = "" if row.get("step") is None else str(row["step"])
     shown = ["" if number is None else f"{number:.3f}" for number in numbers]
     return [row["run_id"], row["status"], step, _duration(row.get("seconds")), *shown, golden, row.get("reason") or ""]
+
+
+def show_findings(findings: Sequence[tuple[str, str]], proposal: str | None) -> None:
+    """What the doctor found, and the file that it proposes."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for what, how in findings:
+        table.add_row(escape(what), escape(how))
+    console = _console()
+    console.print(table)
+    if proposal is not None:
+        console.print("\nA file for this cluster; save it as conf/cluster/NAME.yaml and give cluster=NAME:\n")
+        console.print(escape(proposal), soft_wrap=True)
 
 
 def show_log(path: Path, *, follow: bool, ended: Ended) -> None:

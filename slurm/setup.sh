@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by every job before it starts: what all jobs of this site need, such as
 #
 #   module load cuda/12.8

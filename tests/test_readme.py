@@ -36,7 +36,7 @@ def run_block(block: str, folder: Path) -> str:
 
 
 def _shown(text: str, folder: Path) -> str:
-    """An answer without what differs from run to run for no reason: trailing blanks, the folder, all but 4 progress lines."""
+    """An answer without what differs from run to run for no reason: trailing blanks, folders."""
     text = text.replace(f"{folder}/", "").replace(str(Path(sys.executable)), "python")
     return "".join(line.rstrip() + "\n" for line in text.splitlines())
 

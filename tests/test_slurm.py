@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
+from launcher import doctor, slurm_survey
 from launcher import slurm_words as words
 from launcher.config import Cluster, Refused, SchedulerError
 from launcher.jobs import Batch
@@ -50,7 +52,7 @@ MinJobAge               = 300 sec
 
 def a_batch(tmp_path: Path, size: int = 3, **cluster: object) -> Batch:
     resources = Cluster(executor="slurm", **cluster)  # type: ignore[arg-type]
-    return Batch("sweep.0123", tmp_path / "a folder" / "sweep.0123", size, resources, tmp_path, tmp_path / "co de")
+    return Batch("sweep.0123", tmp_path / "a folder" / "sweep.0123", size, resources, tmp_path, tmp_path / "co de", 2)
 
 
 def options_of(script: str) -> dict[str, str]:
@@ -141,6 +143,9 @@ def test_array_size_is_bounded_by_the_cluster() -> None:
     assert words.batch_size(words.read_settings(CONFIG)) == 1001
     assert words.batch_size({"MaxArraySize": "1001", "MaxJobCount": "20"}) == 20
     assert words.batch_size({"MaxArraySize": "0"}) == 1
+    assert words.batch_size({"MaxArraySize": "1001"}, "\n40\n5\n") == 5
+    assert words.enforces_limits({"AccountingStorageEnforce": "associations,limits"})
+    assert not words.enforces_limits({"AccountingStorageEnforce": "none"})
 
 
 # ------------------------------------------------------------------------------------------------ questions
@@ -160,7 +165,7 @@ def test_every_option_reaches_sbatch(tmp_path: Path) -> None:
     batch = a_batch(
         tmp_path,
         partition="gpu,long",
-        account="it's \"ours\" & theirs",
+        account='it\'s "ours" & theirs',
         qos="high",
         constraint="a100|h100",
         exclude="n[1-3]",
@@ -169,7 +174,6 @@ def test_every_option_reaches_sbatch(tmp_path: Path) -> None:
         gpus_per_node=1,
         cpus_per_gpu=6,
         mail="me@example.org",
-        max_parallel=2,
         warning_seconds=90,
         extra={"reservation": "fri day", "exclusive": True, "mail_type": "ALL", "hint": None},
     )
@@ -177,7 +181,7 @@ def test_every_option_reaches_sbatch(tmp_path: Path) -> None:
     assert options == {
         "job-name": "sweep.0123",
         "partition": "gpu,long",
-        "account": "it's \"ours\" & theirs",
+        "account": 'it\'s "ours" & theirs',
         "qos": "high",
         "constraint": "a100|h100",
         "exclude": "n[1-3]",
@@ -222,7 +226,7 @@ def test_the_snapshot_comes_first(tmp_path: Path) -> None:
     (tmp_path / "co de" / "slurm").mkdir(parents=True)
     (tmp_path / "co de" / "slurm" / "setup.sh").write_text("module() { echo module $*; }\n")
     done = subprocess.run(
-        ["bash", "-euc", setup + "\necho $PYTHONPATH"],
+        ["/bin/bash", "-euc", setup + "\necho $PYTHONPATH"],
         env={"PYTHONPATH": "/mine"},
         capture_output=True,
         text=True,
@@ -267,6 +271,41 @@ def test_an_enclosing_job_does_not_leak() -> None:
     }  # fmt: skip
     kept = {"SLURM_CONF": "/etc/slurm.conf", "PATH": "/bin", "HF_HOME": "/hf", "SBATCH_IGNORE_PBS": "1"}
     assert words.clean_environment(outer | kept) == kept
+
+
+# ------------------------------------------------------------------------------------------------ what there is
+
+
+def test_what_a_cluster_offers() -> None:
+    """Partitions with their GPUs, from sinfo; of several kinds of node the one with most GPUs speaks for the rest."""
+    kinds = "main*|up|infinite|4|gpu:8|64|512000\nlong|up|7-00:00:00|9|(null)|32+|128000+\nlong|up|7-00:00:00|2|"
+    kinds += "gpu:a100:4(S:0-1),lustre:1|64|1024000\nold|down|1:00:00|1|gpu:2080:2|8|32000\n"
+    main, long, old = slurm_survey.read_partitions(kinds)
+    assert (main.name, main.default, main.gpus, main.gpu_type, main.cpus, main.memory_gb) == (
+        "main", True, 8, "", 64, 512,
+    )  # fmt: skip
+    assert (long.default, long.gpus, long.gpu_type, long.nodes, long.time_limit) == (False, 4, "a100", 2, "7-00:00:00")
+    assert (old.up, old.gpus) == (False, 2)
+
+
+def test_the_proposed_file_can_be_composed() -> None:
+    """doctor's file names the best partition that is up, and every key in it is one of the schema."""
+    offered = slurm_survey.survey(words.read_settings(CONFIG), "cpu*|up|infinite|9|(null)|64|512000\n"
+                           "gpu|up|2-00:00:00|4|gpu:h100:8|96|1000000\n", "lab\nlab\nother\n", 1001)  # fmt: skip
+    plain = yaml.safe_load(doctor.proposal(offered))
+    assert plain.pop("defaults") == ["slurm", "_self_"]
+    cluster = Cluster(**plain)
+    assert (cluster.partition, cluster.account, cluster.time) == ("gpu", "lab", "2-00:00:00")
+    assert (cluster.gpus_per_node, cluster.cpus_per_gpu) == (1, 12)
+
+
+def test_doctor_never_shows_a_token(tmp_path: Path) -> None:
+    """Whether there is one, not what it is."""
+    (tmp_path / ".netrc").write_text("machine api.wandb.ai login user password verysecret")
+    found = doctor.findings(None, tmp_path / "outputs", {"HOME": str(tmp_path), "HF_TOKEN": "hf_verysecret"})
+    assert dict(found)["Hugging Face token"] == dict(found)["W&B key"] == "present"
+    assert "verysecret" not in str(found)
+    assert dict(doctor.findings(None, tmp_path, {}))["W&B key"] == "none"
 
 
 # ------------------------------------------------------------------------------------------------ refusals

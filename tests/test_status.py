@@ -28,7 +28,7 @@ STARTED = RunFacts(attempts=1, submitted_seconds=OLD, job_id="7", started=True)
         (RunFacts(attempts=1, submitted_seconds=1.0), Phase.UNKNOWN, Status.PENDING),
         (RunFacts(attempts=1, submitted_seconds=1.0, job_id="7"), Phase.UNKNOWN, Status.PENDING),
         (RunFacts(attempts=1, job_id="7", failure="x"), Phase.RUNNING, Status.FAILED),
-        (RunFacts(attempts=1, job_id="7", failure="x", stopped=True), Phase.RUNNING, Status.CANCELLED),
+        (RunFacts(attempts=1, job_id="7", failure="x", ended=Status.CANCELLED), Phase.RUNNING, Status.CANCELLED),
         (RunFacts(attempts=1, job_id="7", trained=True), Phase.UNKNOWN, Status.TRAINED),
     ],
 )

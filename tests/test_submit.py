@@ -9,10 +9,11 @@ from conftest import sweep_of
 from fakes import FakeScheduler
 
 from launcher.facts import read_facts
+from launcher.handover import adopt
 from launcher.plan import Sweep
 from launcher.status import Phase, Status
 from launcher.store import RunDir, Store, write_once
-from launcher.submit import Action, Decision, act, adopt, cancel, decide, recorded_sweep, states_of
+from launcher.submit import Action, Decision, act, cancel, decide, recorded_sweep, states_of
 
 LOSSES = ["sigmoid", "ipo", "kto_pair"]
 GRID = ["model=tiny", "cluster.runs_per_job=2", "loss_type=sigmoid,ipo,kto_pair", "beta=0.1,0.5"]
@@ -112,7 +113,7 @@ def test_a_launcher_that_dies_loses_and_doubles_nothing(
     store: Store, moment: str, batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed around any of its submissions, the launcher submits what is missing when called again, and no more."""
-    monkeypatch.setattr("launcher.submit.LAG_SECONDS", 0.1)
+    monkeypatch.setattr("launcher.handover.LAG_SECONDS", 0.1)
     monkeypatch.setattr("launcher.status.LAG_SECONDS", 0.1)
     scheduler, sweep = FakeScheduler(), sweep_of(*GRID)
     setattr(scheduler, moment, batch)

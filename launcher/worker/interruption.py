@@ -94,7 +94,7 @@ def _stopped(attempts: Sequence[AttemptDir], number: int) -> None:
         begun = attempt.started_file.exists()
         when = f" at step {attempt.run.last_checkpoint_step() or 0}" if begun else " before it was started"
         reason = f"stopped by {signal.Signals(number).name}{when}"
-        write_once(attempt.failure_file, {"reason": reason, "stopped": True, "time": time.time()})
+        write_once(attempt.failure_file, {"reason": reason, "status": "CANCELLED", "time": time.time()})
 
 
 def _requeue(job: SlurmJob, attempt: AttemptDir, at_most: int) -> None:
@@ -119,4 +119,4 @@ def _complaint_of(command: list[str]) -> str | None:
 
 
 def _timed_out(attempt: AttemptDir, reason: str) -> None:
-    write_once(attempt.failure_file, {"reason": reason, "stopped": False, "timed_out": True, "time": time.time()})
+    write_once(attempt.failure_file, {"reason": reason, "status": "TIMEOUT", "time": time.time()})

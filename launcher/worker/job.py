@@ -53,7 +53,7 @@ def work(folder: Path) -> None:
                 break
             print(f"run {number} of {len(jobs.attempts)}: {attempt.run.run_id}", flush=True)
             if attempt.cancel_file.exists():
-                _record_failure(attempt, "cancelled before it was started", stopped=True)
+                _record_failure(attempt, "cancelled before it was started", status="CANCELLED")
                 continue
             with _output_to(attempt.log_file()):
                 make_attempt(attempt, store, stop)
@@ -89,7 +89,9 @@ def make_attempt(attempt: AttemptDir, store: Store, stop_process: Callable[[], b
     except Exception as error:  # noqa: BLE001 - whatever it is, it is recorded, and the next run goes on
         traceback.print_exc()
         if not stop_process() or attempt.cancel_file.exists():
-            _record_failure(attempt, _reason(error), stopped=stop(), trace=traceback.format_exc())
+            _record_failure(
+                attempt, _reason(error), status="CANCELLED" if stop() else "FAILED", trace=traceback.format_exc()
+            )
         return False
     return True
 
@@ -132,8 +134,8 @@ def _reason(error: Exception) -> str:
     return text if isinstance(error, PrefsweepError) else f"{type(error).__name__}: {text}"
 
 
-def _record_failure(attempt: AttemptDir, reason: str, *, stopped: bool, trace: str = "") -> None:
-    fact: Fact = {"reason": reason[:2000], "stopped": stopped, "traceback": trace[-8000:], "time": time.time()}
+def _record_failure(attempt: AttemptDir, reason: str, *, status: str, trace: str = "") -> None:
+    fact: Fact = {"reason": reason[:2000], "status": status, "traceback": trace[-8000:], "time": time.time()}
     write_once(attempt.failure_file, fact)
 
 

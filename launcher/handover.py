@@ -1,0 +1,155 @@
+"""From runs to jobs: batches, handed over to an executor, recorded, and found again after a crash.
+
+Owns: the grouping of runs into jobs and batches, the order in which the facts of a submission are written.
+Must not know: why a run is submitted, how an executor works.
+
+Before a batch is handed over, its attempts, its name and its lists of work are on disk; its job ids come right after.
+An attempt without a job id is therefore one whose launcher died in between: `adopt` asks for the batch by its name.
+What it does not find it marks LOST, which is also what a job looks at first: should SLURM bring one to life after
+all, it finds nothing to do.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TypeVar
+
+from launcher.config import Refused
+from launcher.jobs import Batch
+from launcher.plan import Run, cost_key
+from launcher.provenance import provenance
+from launcher.scheduler import Scheduler, scheduler_for
+from launcher.status import LAG_SECONDS, Status
+from launcher.store import AttemptDir, Fact, RunDir, Store, SweepDir, read_fact, write_once
+
+T = TypeVar("T")
+Jobs = list[list[Run]]  # the runs of each job
+
+# ------------------------------------------------------------------------------------------------ grouping
+
+
+def batches(
+    runs: Sequence[Run], directory: SweepDir, store: Store, scheduler: Scheduler, code: Path | None
+) -> list[tuple[Batch, Jobs]]:
+    """The runs in jobs of those that need the same, and these in batches as large as the scheduler takes them."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(repr(asdict(run.config.cluster)), []).append(run)
+    return list(itertools.chain.from_iterable(_of_class(g, directory, store, scheduler, code) for g in groups.values()))
+
+
+def _of_class(
+    runs: Sequence[Run], directory: SweepDir, store: Store, scheduler: Scheduler, code: Path | None
+) -> list[tuple[Batch, Jobs]]:
+    resources = runs[0].config.cluster
+    jobs = _chunks(runs, resources.runs_per_job or scheduler.runs_per_job)
+    parts = _chunks(jobs, scheduler.batch_size)
+    at_once = resources.max_parallel and max(1, resources.max_parallel // len(parts))
+    return [(_new_batch(part, directory, store, code, at_once), part) for part in parts]
+
+
+def _chunks(items: Sequence[T], size: int) -> list[list[T]]:
+    return [list(items[start : start + size]) for start in range(0, len(items), size)]
+
+
+def _new_batch(jobs: Jobs, directory: SweepDir, store: Store, code: Path | None, at_once: int | None) -> Batch:
+    """A batch of a name that no other has; nothing is written."""
+    name = f"{directory.name}.{uuid.uuid4().hex[:10]}"
+    return Batch(name, directory.jobs / name, len(jobs), jobs[0][0].config.cluster, store.root, code, at_once)
+
+
+# ------------------------------------------------------------------------------------------------ handing over
+
+
+def hand_over(batch: Batch, jobs: Jobs, store: Store, scheduler: Scheduler) -> list[Fact]:
+    """Submit a batch and record it; called under the submission lock.
+
+    Raises:
+        SchedulerError: it was not taken, or nobody knows.
+    """
+    slots = None if scheduler.detached else batch.resources.max_parallel or 1
+    for folder, runs in zip(batch.job_folders, jobs, strict=True):
+        attempts = [new_attempt(run, store, batch) for run in runs]
+        write_once(folder / "job.json", {"attempts": [str(attempt.path) for attempt in attempts], "slots": slots})
+    batch.write({"executor": scheduler.name, "time": time.time()})
+    try:
+        submitted = scheduler.submit(batch)
+    except Refused as refusal:
+        for attempt in itertools.chain.from_iterable(map(attempts_of, batch.job_folders)):
+            _never_was(attempt, str(refusal), Status.FAILED)
+        raise
+    return _record(batch, submitted)
+
+
+def new_attempt(run: Run, store: Store, batch: Batch | None = None) -> AttemptDir:
+    """The run's next attempt, on disk."""
+    fact = {
+        "settings": run.settings,
+        "overrides": list(run.overrides),
+        "cost_key": cost_key(run),
+        "provenance": provenance(),
+        "batch": None if batch is None else str(batch.folder),
+        "time": time.time(),
+    }
+    return store.run(run.run_id).new_attempt(fact)
+
+
+def attempts_of(job_folder: Path) -> list[AttemptDir]:
+    """What a job is to make."""
+    return [AttemptDir(Path(path)) for path in (read_fact(job_folder / "job.json") or {}).get("attempts", [])]
+
+
+def _record(batch: Batch, submitted: list[Fact]) -> list[Fact]:
+    for folder, job in zip(batch.job_folders, submitted, strict=True):
+        for attempt in attempts_of(folder):
+            write_once(attempt.job_file, {**job, "folder": str(folder), "time": time.time()})
+    return submitted
+
+
+def _never_was(attempt: AttemptDir, reason: str, status: Status) -> None:
+    write_once(attempt.failure_file, {"reason": reason, "status": status, "time": time.time()})
+
+
+# ------------------------------------------------------------------------------------------------ after a crash
+
+
+def adopt(runs: Iterable[RunDir], scheduler: Scheduler) -> None:
+    """Record the jobs that a launcher handed over and then died, so that nobody submits their runs again.
+
+    Under the submission lock nobody else is submitting, but a scheduler may be slow to show a job: what was handed
+    over just now and is not found yet is asked for once more when that time is over.
+    """
+    runs = list(runs)
+    missing = [folder for folder in _handed_over(_without_job(runs)) if not _adopted(folder, scheduler)]
+    if missing:
+        last = max(float(Batch.read(folder)[1]["time"]) for folder in missing)
+        time.sleep(max(0.0, min(LAG_SECONDS, last + LAG_SECONDS - time.time())))
+        for folder in missing:
+            _adopted(folder, scheduler)
+    for attempt in _without_job(runs):
+        _never_was(attempt, "its launcher ended before it was submitted", Status.LOST)
+
+
+def _without_job(runs: Iterable[RunDir]) -> list[AttemptDir]:
+    attempts = [attempts[-1] for run in runs if (attempts := run.attempts())]
+    return [attempt for attempt in attempts if not (attempt.job_file.exists() or attempt.failure_file.exists())]
+
+
+def _handed_over(attempts: Iterable[AttemptDir]) -> list[Path]:
+    """The folders of the batches of these attempts, as far as it came to a batch."""
+    folders = dict.fromkeys((read_fact(attempt.attempt_file) or {}).get("batch") for attempt in attempts)
+    return [Path(folder) for folder in folders if folder and (Path(folder) / "batch.json").exists()]
+
+
+def _adopted(folder: Path, scheduler: Scheduler) -> bool:
+    batch, fact = Batch.read(folder)
+    executor = scheduler if fact["executor"] == scheduler.name else scheduler_for(fact["executor"])
+    found = executor.find(batch)
+    if found is not None:
+        _record(batch, found)
+    return found is not None

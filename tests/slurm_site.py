@@ -1,0 +1,111 @@
+"""A place to launch from: a cluster of `slurm_cluster`, a folder that its nodes share, and the code installed there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from conftest import REPOSITORY, clean_environment
+from slurm_cluster import DevCluster, eventually
+from worker_fixtures import write_pairs
+
+STAND_IN = """
+import json, os, sys, time
+from pathlib import Path
+
+VERSION = 1
+
+def work(folder):
+    for path in map(Path, json.loads((folder / "job.json").read_text())["attempts"]):
+        started = {"version": VERSION, "pid": os.getpid(), "host": os.environ["SLURMD_NODENAME"]}
+        (path / "started.json").write_text(json.dumps({**started, "environment": dict(os.environ)}))
+        time.sleep(float(os.environ.get("STAND_IN_SECONDS", "0")))
+        run = path.parent.parent
+        (run / "evaluation.json").write_text("{}")
+        (run / "result.json").write_text('{"steps": 1, "max_steps": 1, "seconds": 1.0}')
+"""
+TINY = ["-m", "model=tiny", "dataset=./pairs", "trainer=full", "cluster=slurm", "cluster.gpus_per_node=0"]
+
+
+@dataclass(frozen=True)
+class Site:
+    """A cluster, a folder that its nodes share, and the code that is installed there."""
+
+    cluster: DevCluster
+    folder: Path
+    code: Path
+    variables: tuple[tuple[str, str], ...] = ()
+
+    def at(self, name: str, **variables: str) -> Site:
+        """The same in a fresh folder, with more environment variables."""
+        folder = self.folder.parent / name
+        folder.mkdir()
+        write_pairs(folder / "pairs")
+        return replace(self, folder=folder, variables=tuple(variables.items()))
+
+    @property
+    def max_array_size(self) -> int:
+        lines = self.cluster.slurm("scontrol", "show", "config").splitlines()
+        return int(next(line.split("=")[1] for line in lines if line.startswith("MaxArraySize")))
+
+    @property
+    def environment(self) -> dict[str, str]:
+        python = {"PYTHONPATH": str(self.code), "PYTHONDONTWRITEBYTECODE": "1"}
+        return clean_environment(**{**self.cluster.environment, **python, **dict(self.variables)})
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "launcher", *arguments],
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def launch(self, *arguments: str, code: int = 0) -> str:
+        process = self.start(*arguments)
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == code, output
+        return output
+
+    def status(self, sweep: str, *options: str) -> list[dict[str, object]]:
+        runs: list[dict[str, object]] = json.loads(self.launch("status", sweep, "--json", *options))["runs"]
+        return runs
+
+    def counts(self, sweep: str, *options: str) -> Counter[object]:
+        return Counter(run["status"] for run in self.status(sweep, *options))
+
+    def jobs(self, sweep: str) -> list[str]:
+        """The ids of all jobs that SLURM knows of a sweep, in its queue or a short time ago."""
+        lines = self.cluster.slurm("squeue", "-h", "-r", "-t", "all", "-o", "%i %j").splitlines()
+        return [line.split()[0] for line in lines if line.split()[1].startswith(f"{sweep}.")]
+
+    def recorded(self) -> list[str]:
+        """The job ids that the launcher has recorded."""
+        return [
+            json.loads(path.read_text())["job_id"] for path in self.folder.glob("outputs/runs/*/attempts/*/job.json")
+        ]
+
+    def run(self, beta: object = "*") -> Path:
+        (run,) = self.folder.glob(f"outputs/runs/tiny-*-beta{beta}-*")
+        return run
+
+    def wait(self, sweep: str, status: str, count: int, seconds: float = 120) -> None:
+        """Until so many runs of the sweep are in that state."""
+        if not eventually(lambda: self.counts(sweep)[status] == count, seconds):
+            logs = [path.read_text()[-2000:] for path in self.folder.glob("outputs/sweeps/*/jobs/*/*.out")]
+            raise AssertionError(self.launch("status", sweep) + "\n".join(logs))
+
+
+def checkout(folder: Path) -> Path:
+    """A copy of this checkout with the stand-in for a worker."""
+    for name in ("launcher", "conf", "sweeps", "slurm"):
+        shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "launcher" / "worker" / "job.py").write_text(STAND_IN)
+    return folder

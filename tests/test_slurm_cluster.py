@@ -1,0 +1,296 @@
+"""Sweeps on a real SLURM (slurm/dev-cluster): arrays, crashes, preemption, time limits, with and without accounting.
+
+Where it does not matter what a run does, its worker is a stand-in that takes a moment and leaves the facts of a run
+that is done: importing torch for each of a hundred jobs would take minutes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+from slurm_cluster import QUICK, eventually, needs_slurm, running_cluster
+from slurm_site import TINY, Site, checkout
+
+pytestmark = needs_slurm
+
+
+@pytest.fixture(scope="module", params=["accounting", "no-accounting"])
+def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Two clusters, one after the other; the one without accounting has MaxArraySize 11."""
+    folder = tmp_path_factory.mktemp(request.param)
+    options = () if request.param == "accounting" else ("--no-accounting", "--max-array-size", "11")
+    with running_cluster(*QUICK, "--nodes", "2", *options) as cluster:
+        yield Site(cluster, folder / "none", checkout(folder / "code"))
+
+
+# ------------------------------------------------------------------------------------------------ submission
+
+
+def test_a_long_sweep_becomes_arrays_without_gaps(site: Site, record_testsuite_property: Callable[..., None]) -> None:
+    """Thirty runs are one array, or three where MaxArraySize is 11; each runs once, and the terminal is free."""
+    here = site.at("long")
+    began = time.monotonic()
+    output = here.launch(*TINY, "seed=range(0,30)", "sweep=long")
+    record_testsuite_property("launcher returned after seconds", time.monotonic() - began)
+    assert "30 runs submitted" in output
+    assert {run["status"] for run in here.status("long")} <= {"PENDING", "RUNNING", "TRAINED"}
+    here.wait("long", "TRAINED", 30)
+    jobs = here.recorded()
+    arrays = {job.partition("_")[0] for job in jobs}
+    assert len(arrays) == (1 if site.max_array_size == 1001 else 3)
+    assert sorted(jobs) == sorted(here.jobs("long"))
+    assert len(set(jobs)) == 30
+    assert "30 skip" in here.launch(*TINY, "seed=range(0,30)", "sweep=long")
+
+
+def test_jobs_run_the_code_of_their_submission(site: Site) -> None:
+    """Files edited after submission, and the variables of a job around the launcher, do not reach the runs."""
+    code = checkout(site.folder.parent / "edited")
+    leaked = {"SLURM_JOB_ID": "1", "SLURM_CPU_BIND": "quiet,mask_cpu:0x1", "SLURM_NTASKS": "7", "WORLD_SIZE": "7"}
+    here = replace(site, code=code).at("snapshot", **leaked)
+    here.launch(*TINY, "sweep=snapshot", "+cluster.extra.hold=true", "cluster.setup=['export SITE=\"a b\"']")
+    (job,) = here.recorded()
+    for path in (code / "launcher").rglob("*.py"):
+        path.write_text("raise SystemExit('edited')\n")
+    site.cluster.slurm("scontrol", "release", job)
+    replace(here, code=site.code).wait("snapshot", "TRAINED", 1)
+    started = json.loads((here.run() / "attempts/001/started.json").read_text())
+    environment = started["environment"]
+    assert started["version"] == 1
+    assert environment["SITE"] == "a b"
+    assert environment["SLURM_JOB_ID"] == job
+    assert environment["SLURM_NTASKS"] == "1"
+    assert environment.get("SLURM_CPU_BIND") != leaked["SLURM_CPU_BIND"]
+    assert "WORLD_SIZE" not in environment
+
+
+def test_values_with_spaces_and_quotes(site: Site) -> None:
+    """What the config says is what SLURM has, whatever characters it holds."""
+    here = site.at("quotes")
+    comment = 'it\'s "beta" & $HOME; `x`'
+    here.launch(*TINY, "sweep=quotes", "+cluster.extra.hold=true", f"+cluster.extra.comment={json.dumps(comment)}")
+    (job,) = here.recorded()
+    assert f"Comment={comment}" in site.cluster.slurm("scontrol", "show", "job", job)
+    here.launch("cancel", "quotes")
+
+
+def test_runs_are_grouped_by_what_they_need(site: Site) -> None:
+    """A value that depends on the run makes arrays of their own; packed runs share a job."""
+    here = site.at("classes")
+    here.launch(*TINY, "sweep=classes", "+cluster.extra.hold=true", "cluster.runs_per_job=2", "seed=1,2,3,4",
+                "loss_type=sigmoid,ipo", "+cluster.extra.comment=${loss_type}")  # fmt: skip
+    jobs = here.jobs("classes")
+    assert len(jobs) == 4
+    assert len({job.partition("_")[0] for job in jobs}) == 2
+    here.launch("cancel", "classes")
+    assert here.counts("classes") == {"CANCELLED": 8}
+
+
+def test_what_sbatch_refuses_is_told_and_can_be_launched_again(site: Site) -> None:
+    """One line with SLURM's words, nothing submitted, and the same command with a right value submits at once."""
+    here = site.at("refused")
+    output = here.launch(*TINY, "sweep=refused", "cluster.partition=none-such", code=1)
+    assert output.splitlines()[-1].startswith("prefsweep: sbatch: ")
+    assert "partition" in output.splitlines()[-1]
+    assert here.counts("refused") == {"FAILED": 1}
+    here.launch(*TINY, "sweep=refused")
+    here.wait("refused", "TRAINED", 1)
+
+
+# ------------------------------------------------------------------------------------------------ exactly once
+
+
+def wrapped(site: Site, name: str, script: str) -> str:
+    """A PATH on which the command `name` is a shell script; in it, REAL is the command itself."""
+    folder = site.folder / "bin"
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!/bin/bash\nREAL={shutil.which(name)}\n{script}\n")
+    (folder / name).chmod(0o755)
+    return f"{folder}:{os.environ['PATH']}"
+
+
+def test_an_accepted_job_is_found_though_sbatch_failed(site: Site) -> None:
+    """sbatch times out after SLURM has taken the array: it is found by its name, recorded, and runs once."""
+    here = site.at("timeout")
+    complaint = "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation"
+    path = wrapped(here, "sbatch", f'$REAL "$@" >/dev/null; echo "{complaint}" >&2; exit 1')
+    here = replace(here, variables=(("PATH", path),))
+    assert "3 runs submitted" in here.launch(*TINY, "sweep=timeout", "seed=1,2,3")
+    here.wait("timeout", "TRAINED", 3)
+    assert sorted(here.recorded()) == sorted(here.jobs("timeout"))
+    assert len(here.recorded()) == 3
+
+
+def test_a_launcher_killed_while_sbatch_is_under_way(site: Site) -> None:
+    """sbatch goes on without the launcher; launching again waits until it is known what has become of it."""
+    if site.max_array_size == 11:
+        pytest.skip("its 15 s of waiting are the same with and without accounting")
+    here = site.at("orphan")
+    path = wrapped(here, "sbatch", f'touch {here.folder}/begun; sleep 2; exec $REAL "$@"')
+    slow = replace(here, variables=(("PATH", path),))
+    launcher = slow.start(*TINY, "sweep=orphan", "seed=1,2,3", "+cluster.extra.hold=true")
+    assert eventually((here.folder / "begun").exists)
+    launcher.kill()
+    launcher.communicate()
+    assert "3 skip" in here.launch(*TINY, "sweep=orphan", "seed=1,2,3", "+cluster.extra.hold=true")
+    assert sorted(here.recorded()) == sorted(here.jobs("orphan"))
+    assert len(here.recorded()) == 3
+    here.launch("cancel", "orphan")
+
+
+CRASHES = """
+import io, json, os, signal, sys
+import launcher.cli, launcher.compose, launcher.plan, launcher.sources, launcher.handover, launcher.status, submitit
+import submitit.slurm.slurm
+
+STEPS = {"os.link", "os.rename", "os.mkdir", "os.symlink", "subprocess.Popen"}
+launcher.handover.LAG_SECONDS = launcher.status.LAG_SECONDS = 0.3
+
+def launch(folder, die_at):
+    os.chdir(folder)
+    os.dup2(os.open("launcher.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
+    os.dup2(1, 2)
+    seen = 0
+    def step(event, arguments):
+        nonlocal seen
+        if event in STEPS and "/code/" not in str(arguments):
+            seen += 1
+            if seen == die_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+    if die_at:
+        sys.addaudithook(step)
+    return launcher.cli.main(sys.argv[2:] + ["sweep=" + os.path.basename(folder)])
+
+def forked(folder, die_at=0):
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            code = launch(folder, die_at)
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+root, number = sys.argv[1], 0
+while True:
+    number += 1
+    folder = os.path.join(root, f"crash{number}")
+    os.mkdir(folder)
+    first = forked(folder, number)
+    if first not in (0, -signal.SIGKILL) or forked(folder) != 0:
+        raise SystemExit(open(os.path.join(folder, "launcher.log")).read())
+    if first == 0:
+        break
+print(number)
+"""
+
+
+def test_a_launcher_killed_at_any_step_loses_and_doubles_nothing(site: Site) -> None:
+    """Killed with -9 before each of its visible steps in turn, it is launched again: every run is submitted once."""
+    if site.max_array_size == 11:
+        pytest.skip("the steps are the same with and without accounting")
+    here = site.at("crashes")
+    (here.folder / "driver.py").write_text(CRASHES)
+    pairs = [word.replace("./pairs", str(here.folder / "pairs")) for word in TINY]
+    command = [*pairs, "loss_type=sigmoid,ipo", "cluster.extra.comment=${loss_type}", "cluster.extra.hold=true"]
+    done = subprocess.run(
+        [sys.executable, here.folder / "driver.py", here.folder, *command],
+        env=here.environment, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    steps = int(done.stdout)
+    assert steps > 30
+    for number in range(1, steps + 1):
+        sweep = f"crash{number}"
+        one = replace(here, folder=here.folder / sweep)
+        assert len(one.jobs(sweep)) == 2, f"killed before step {number}: {one.jobs(sweep)}"
+        assert set(one.recorded()) == set(one.jobs(sweep)), f"killed before step {number}"
+    site.cluster.slurm("scancel", "--state=pending", "--me")
+
+
+def test_two_launchers_at_the_same_moment(site: Site) -> None:
+    """Two people launch one sweep together: each run is submitted by one of them."""
+    here = site.at("together")
+    arguments = (*TINY, "sweep=together", "seed=range(0,8)", "+cluster.extra.hold=true")
+    outputs = [launcher.communicate(timeout=120)[0] for launcher in [here.start(*arguments) for _ in range(3)]]
+    assert sum("8 runs submitted" in output for output in outputs) == 1, outputs
+    assert sorted(here.recorded()) == sorted(here.jobs("together"))
+    assert len(here.recorded()) == 8
+    here.launch("cancel", "together")
+
+
+# ------------------------------------------------------------------------------------------------ while it runs
+
+
+def test_cancel_and_resume_on_arrays(site: Site) -> None:
+    """One run, those in one state, all of them: the others go on, and resume submits what was cancelled."""
+    here = site.at("cancel", STAND_IN_SECONDS="600")
+    here.launch(*TINY, "sweep=cancel", "seed=range(0,6)", "cluster.max_parallel=2")
+    here.wait("cancel", "RUNNING", 2)
+    first, *_ = [run["run_id"] for run in here.status("cancel")]
+    assert "1 runs of cancel cancelled" in here.launch("cancel", "cancel", str(first))
+    here.wait("cancel", "CANCELLED", 1)
+    here.launch("cancel", "cancel", "--state", "pending")
+    here.wait("cancel", "RUNNING", 2)
+    assert here.counts("cancel") == {"RUNNING": 2, "CANCELLED": 4}
+    here.launch("cancel", "cancel")
+    here.wait("cancel", "CANCELLED", 6)
+    quick = replace(here, variables=())
+    assert "6 runs submitted" in quick.launch("resume", "cancel")
+    quick.wait("cancel", "TRAINED", 6)
+
+
+def test_a_killed_process_is_a_failure(site: Site) -> None:
+    """kill -9 of a job's process: FAILED, with what SLURM says of it, with and without accounting; resume mends it."""
+    here = site.at("killed", STAND_IN_SECONDS="600")
+    here.launch(*TINY, "sweep=killed")
+    here.wait("killed", "RUNNING", 1)
+    os.kill(json.loads((here.run() / "attempts/001/started.json").read_text())["pid"], signal.SIGKILL)
+    here.wait("killed", "FAILED", 1)
+    (state,) = here.status("killed")
+    assert str(state["reason"]).startswith("FAILED")
+    assert state["node"] in {"n1", "n2"}
+    quick = replace(here, variables=())
+    quick.launch("resume", "killed")
+    quick.wait("killed", "TRAINED", 1)
+
+
+def test_a_node_that_dies(site: Site) -> None:
+    """Its runs go back into the queue by themselves; where that is forbidden they fail, and the node is named."""
+    here = site.at("node", STAND_IN_SECONDS="600")
+    there = "cluster.extra={nodelist: n2}"
+    here.launch(*TINY, "sweep=again", there)
+    here.launch(*TINY, "sweep=never", "seed=7", "cluster.extra={nodelist: n2, requeue: false}")
+    here.wait("again", "RUNNING", 1)
+    here.wait("never", "RUNNING", 1)
+    site.cluster.script("kill-node", "n2")
+    here.wait("never", "FAILED", 1)
+    assert here.status("never")[0]["reason"] == "NODE_FAIL n2"
+    here.wait("again", "PENDING", 1)
+    assert str(here.status("again")[0]["reason"]).startswith("requeued")
+    site.cluster.script("start-node", "n2")
+    here.wait("again", "RUNNING", 1)
+    here.launch("cancel", "again")
+
+
+def test_status_asks_once(site: Site) -> None:
+    """One squeue for the whole sweep, and one sacct where a job has left the queue."""
+    here = site.at("once")
+    here.launch(*TINY, "sweep=once", "seed=range(0,12)", "+cluster.extra.hold=true")
+    for name in ("squeue", "sacct", "scontrol"):
+        path = wrapped(here, name, f'echo {name} "$@" >>{here.folder}/asked; exec $REAL "$@"')
+    here = replace(here, variables=(("PATH", path),))
+    assert here.counts("once") == {"PENDING": 12}
+    asked = [line.split()[0] for line in (here.folder / "asked").read_text().splitlines()]
+    assert Counter(asked) == {"scontrol": 1, "squeue": 1}
+    here.launch("cancel", "once")
