@@ -208,7 +208,8 @@ class Progress:
         self._directory = directory
         self._console = _console()
         self._live = Live(console=self._console, auto_refresh=False) if self._console.is_terminal else None
-        self._started, self._line = time.time(), ""
+        self._started, self._said = time.time(), ""
+        self._first_step: tuple[float, float] | None = None  # when it was seen, and how many runs' worth was done
 
     def __enter__(self) -> Self:
         if self._live:
@@ -223,12 +224,13 @@ class Progress:
 
     def show(self, states: Sequence[RunState]) -> None:
         """Show these states."""
-        line = self._sentence(states)
+        sentence, left = self._sentence(states), self._remaining(states)
+        line = f"{sentence}, about {_duration(left)} left" if left else sentence
         if self._live:
             self._live.update(Group(_state_table(self._directory, states), Text(line)), refresh=True)
-        elif line != self._line:
+        elif sentence != self._said:
             print(f"[{_duration(time.time() - self._started)}] {line}", flush=True)
-        self._line = line
+        self._said = sentence
 
     def _sentence(self, states: Sequence[RunState]) -> str:
         done = sum(not state.in_flight for state in states)
@@ -237,22 +239,27 @@ class Progress:
             return f"{done} of {len(states)} runs done" + (
                 "" if done == len(states) else "; waiting for a job to start"
             )
-        doing = f"step {_steps(current)}" if current.facts.step else "preparing"
+        doing = f"step {_steps(current)}" if current.facts.step else _last_words(current) or "preparing"
         if current.facts.trained:
             doing = "evaluating"
-        left = self._remaining(states)
-        return f"run {done + 1} of {len(states)}: {current.run.run_id}: {doing}" + (f", {left} left" if left else "")
+        return f"run {done + 1} of {len(states)}: {current.run.run_id}: {doing}"
 
-    def _remaining(self, states: Sequence[RunState]) -> str:
-        """A guess from the runs that ended since we began to watch, else from the current run's steps."""
-        open_runs = [state for state in states if state.in_flight]
-        ended = len(
-            [s for s in states if not s.in_flight and s.facts.submitted_seconds < time.time() - self._started + 60]
-        )
-        share = sum((s.facts.step or 0) / (s.facts.max_steps or 1) for s in open_runs)
-        if ended + share <= GUESS_AFTER_RUNS or not open_runs:
-            return ""
-        return "about " + _duration((time.time() - self._started) * (len(open_runs) - share) / (ended + share))
+    def _remaining(self, states: Sequence[RunState]) -> float | None:
+        """Seconds, at the pace since the first step was seen: what comes before it is paid once for all runs."""
+        done = sum(1.0 if not s.in_flight else (s.facts.step or 0) / (s.facts.max_steps or 1) for s in states)
+        if not any(state.in_flight and state.facts.step for state in states) and self._first_step is None:
+            return None
+        self._first_step = self._first_step or (time.time(), done)
+        since, progress = time.time() - self._first_step[0], done - self._first_step[1]
+        return since * (len(states) - done) / progress if progress > GUESS_AFTER_RUNS else None
+
+
+def _last_words(state: RunState) -> str:
+    """What a run that has not come to its first step printed last: how far the shared work is."""
+    attempts = state.run.attempts()
+    log = attempts[-1].log_file() if attempts else None
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log and log.exists() else []
+    return next((line for line in reversed(lines) if line.startswith("reference pass")), "")
 
 
 # ------------------------------------------------------------------------------------------------ sentences
