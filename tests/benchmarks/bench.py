@@ -17,10 +17,12 @@ from pathlib import Path
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from rich.console import Console
 from rich.table import Table
 
 from launcher.compose import compose
+from launcher.config import RunConfig
 from launcher.plan import plan, plan_run
 from launcher.resources import data_dir, trl_losses
 
@@ -48,6 +50,7 @@ def plan_by_us() -> None:
 
 def compose_by_hydra() -> None:
     """Hydra composing HYDRA_RUNS points of that grid, which is what its own sweeper does."""
+    ConfigStore.instance().store(name="schema", node=RunConfig)
     with initialize_config_dir(config_dir=str(data_dir("conf").absolute()), version_base="1.3"):
         for seed in range(HYDRA_RUNS):
             hydra_compose("config", overrides=["trainer.learning_rate=1e-5", f"seed={seed}"])
