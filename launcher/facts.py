@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from launcher.config import StoreError
+from launcher.preparation import failure_of
 from launcher.status import RunFacts, Status
 from launcher.store import AttemptDir, Fact, RunDir, read_fact
 
@@ -52,6 +53,7 @@ def read_facts(run: RunDir) -> RunFacts:
         return RunFacts(**progress)
     last = attempts[-1]
     failure, started = read_fact(last.failure_file) or {}, read_fact(last.started_file)
+    after = (read_fact(last.attempt_file) or {}).get("after")
     return RunFacts(
         attempts=len(attempts),
         submitted_seconds=max(0.0, time.time() - _made_at(last)),
@@ -61,6 +63,8 @@ def read_facts(run: RunDir) -> RunFacts:
         failure=failure.get("reason"),
         ended=Status(failure.get("status", Status.FAILED)),
         cancelled=last.cancel_file.exists(),
+        waits_for=after and after["job_id"],
+        table_failure=after and failure_of(after),
         traceback=failure.get("traceback", ""),
         **progress,
     )

@@ -22,6 +22,7 @@ from typing import TypeVar
 from launcher.config import Refused
 from launcher.jobs import Batch
 from launcher.plan import Run, cost_key
+from launcher.preparation import preparation_of
 from launcher.provenance import provenance
 from launcher.scheduler import Scheduler, scheduler_for
 from launcher.status import LAG_SECONDS, Status
@@ -36,10 +37,14 @@ Jobs = list[list[Run]]  # the runs of each job
 def batches(
     runs: Sequence[Run], directory: SweepDir, store: Store, scheduler: Scheduler, code: Path | None
 ) -> list[tuple[Batch, Jobs]]:
-    """The runs in jobs of those that need the same, and these in batches as large as the scheduler takes them."""
+    """The runs in jobs of those that need the same, and these in batches as large as the scheduler takes them.
+
+    Where jobs can wait for others, those of a batch wait for the same reference table.
+    """
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        groups.setdefault(repr(asdict(run.config.cluster)), []).append(run)
+        shared = preparation_of(run, store).key if scheduler.detached else ""
+        groups.setdefault(repr(asdict(run.config.cluster)) + shared, []).append(run)
     return list(itertools.chain.from_iterable(_of_class(g, directory, store, scheduler, code) for g in groups.values()))
 
 
@@ -94,6 +99,7 @@ def new_attempt(run: Run, store: Store, batch: Batch | None = None) -> AttemptDi
         "cost_key": cost_key(run),
         "provenance": provenance(),
         "batch": None if batch is None else str(batch.folder),
+        "after": None if batch is None else batch.after,
         "time": time.time(),
     }
     return store.run(run.run_id).new_attempt(fact)

@@ -37,6 +37,7 @@ class Batch:
         root: the output folder.
         code: the snapshot of the code that the jobs run; None: the installed one.
         at_once: how many of the jobs may be at work at the same time; None: all.
+        after: the job, as its executor recorded it, that must have ended well before these start; None: none.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Batch:
     root: Path
     code: Path | None = None
     at_once: int | None = None
+    after: Fact | None = None
 
     @property
     def job_folders(self) -> list[Path]:

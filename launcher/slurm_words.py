@@ -13,7 +13,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from launcher.config import Cluster
 from launcher.jobs import Batch
 from launcher.status import JobState, Phase
 
@@ -70,12 +69,15 @@ def parameters(batch: Batch) -> dict[str, Any]:
         "wckey": None,  # submitit's default is refused where wckeys are tracked
         "setup": setup_lines(batch),
         "srun_args": srun_arguments(batch),
-        "additional_parameters": _options(cluster),
+        "additional_parameters": _options(batch),
     }
 
 
-def _options(cluster: Cluster) -> dict[str, Any]:
+def _options(batch: Batch) -> dict[str, Any]:
+    cluster = batch.resources
     options: dict[str, Any] = {"requeue": True, "kill-on-invalid-dep": "yes"}
+    if batch.after:
+        options["dependency"] = f"afterok:{batch.after['job_id']}"
     if cluster.mail:
         options |= {"mail-user": cluster.mail, "mail-type": "END,FAIL"}
     extra = {key.replace("_", "-"): value for key, value in cluster.extra.items()}

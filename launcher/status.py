@@ -63,6 +63,8 @@ class RunFacts:
         failure: why the last attempt ended without a result.
         ended: as what that counts: FAILED, or CANCELLED, TIMEOUT, LOST.
         cancelled: whether somebody has asked it to stop.
+        waits_for: the job that makes its reference table; None where it is not one of its own.
+        table_failure: why that job ended without a table.
         traceback: where it failed.
         trained, evaluated: whether result.json and evaluation.json are there.
         step, max_steps: the last logged optimizer step, and how many there will be.
@@ -78,6 +80,8 @@ class RunFacts:
     failure: str | None = None
     ended: Status = Status.FAILED
     cancelled: bool = False
+    waits_for: str | None = None
+    table_failure: str | None = None
     traceback: str = ""
     trained: bool = False
     evaluated: bool = False
@@ -110,17 +114,29 @@ ENDS = {Phase.CANCELLED: (Status.CANCELLED, "cancelled"), Phase.TIMEOUT: (Status
 
 def _status_of_job(facts: RunFacts, job: JobState) -> tuple[Status, str | None]:
     if job.phase is Phase.PENDING:
-        return Status.PENDING, " ".join(filter(None, ["requeued" if facts.started else "", job.reason])) or None
+        return Status.PENDING, _why_pending(facts, job)
     if job.phase is Phase.RUNNING:
         return (Status.RUNNING, None) if facts.started else (Status.PENDING, "its job has not come to it yet")
     if job.phase is Phase.UNKNOWN and not facts.cancelled:
         return _unless_recent(facts, "the scheduler does not know its job, and it left no result")
+    if facts.waits_for and not facts.started and (facts.table_failure or "Dependency" in (job.reason or "")):
+        return Status.FAILED, f"no reference table: job {facts.waits_for}: {facts.table_failure or job.reason}"
+    return _status_at_end(facts, job)
+
+
+def _status_at_end(facts: RunFacts, job: JobState) -> tuple[Status, str | None]:
     if job.phase in ENDS or job.phase is Phase.UNKNOWN:
         status, reason = ENDS.get(job.phase, ENDS[Phase.CANCELLED])
         return status, job.reason or reason
     if not facts.started:
         return Status.LOST, job.reason or "its job ended before it came to this run"
     return Status.FAILED, job.reason or "its process ended without a result"
+
+
+def _why_pending(facts: RunFacts, job: JobState) -> str | None:
+    if facts.waits_for and job.reason == "Dependency":
+        return f"waits for its reference table, job {facts.waits_for}"
+    return " ".join(filter(None, ["requeued" if facts.started else "", job.reason])) or None
 
 
 def _unless_recent(facts: RunFacts, reason: str) -> tuple[Status, str | None]:

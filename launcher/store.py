@@ -25,6 +25,11 @@ files (`write_derived`) that may be deleted at any time.
                            /code/<hash>/             the code that the jobs run
                            /results.jsonl, report/   derived
     <output>/cache/<kind>/<key>/                     models, datasets, reference tables, base evaluations
+    <output>/cache/prepare/<key>/done.json           that a job made the table; a hint, the runs check the table itself
+                                /001/batch.json      such a job, as for a sweep's
+                                    /job.json        what the scheduler made of it
+                                    /failure.json    why it ended without a table
+                                    /0/job.json      its work: the configuration of one of the runs
 """
 
 from __future__ import annotations
@@ -238,6 +243,26 @@ class RunDir:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
                 number += 1
+
+
+@dataclass(frozen=True)
+class PreparingDir:
+    """`cache/prepare/<key>/NNN`: one job that was to make a reference table."""
+
+    path: Path
+
+    @property
+    def job_file(self) -> Path:
+        return self.path / "job.json"
+
+    @property
+    def failure_file(self) -> Path:
+        return self.path / "failure.json"
+
+    @property
+    def done_file(self) -> Path:
+        """Shared by all jobs of the key."""
+        return self.path.parent / "done.json"
 
 
 @dataclass(frozen=True)

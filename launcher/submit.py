@@ -9,17 +9,18 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
+from launcher import preparation, snapshot
 from launcher import scheduler as executors
-from launcher import snapshot
 from launcher.config import SchedulerError, StoreError
 from launcher.facts import read_facts, read_job
-from launcher.handover import attempts_of, batches, hand_over, new_attempt
+from launcher.handover import Jobs, attempts_of, batches, hand_over, new_attempt
 from launcher.jobs import Batch
 from launcher.plan import Run, Sweep, cost_key, plan_run
+from launcher.preparation import Preparation, preparation_of
 from launcher.provenance import provenance
 from launcher.resources import trl_losses
 from launcher.scheduler import Scheduler, this_process
@@ -46,6 +47,14 @@ class Decision:
     action: Action
     why: str
     seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class RunGroup:
+    """Batches, each with the runs of its jobs, and the job that makes their reference table, where one is planned."""
+
+    batches: list[tuple[Batch, Jobs]]
+    table: Batch | None
 
 
 @dataclass(frozen=True)
@@ -152,13 +161,23 @@ def act(sweep: Sweep, decisions: Sequence[Decision], store: Store, scheduler: Sc
     if added:
         records = [record_of(run) for run in added]
         directory.add_launch({**launch, "axes": list(sweep.axes), "runs": records, "provenance": provenance()})
-    submitted = []
-    for batch, jobs in planned_batches(decisions, directory, store, scheduler, snapshot.take):
-        try:
-            submitted += hand_over(batch, jobs, store, scheduler)
-        except SchedulerError as error:
-            raise type(error)(f"{error} ({len(submitted)} jobs were submitted before)") from error
+    submitted: list[Fact] = []
+    try:
+        for group in planned_batches(decisions, directory, store, scheduler, snapshot.take):
+            for batch, jobs in _behind_its_table(group, store, scheduler):
+                submitted += hand_over(batch, jobs, store, scheduler)
+    except SchedulerError as error:
+        raise type(error)(f"{error} ({len(submitted)} jobs were submitted before)") from error
     return submitted
+
+
+def _behind_its_table(group: RunGroup, store: Store, scheduler: Scheduler) -> list[tuple[Batch, Jobs]]:
+    """The batches of a group, behind the job that makes their reference table, which is submitted here."""
+    if group.table is None:
+        return group.batches
+    run = group.batches[0][1][0][0]
+    after = preparation.ensure(preparation_of(run, store), group.table, run, scheduler)
+    return [(replace(batch, after=after), jobs) for batch, jobs in group.batches]
 
 
 def planned_batches(
@@ -167,13 +186,19 @@ def planned_batches(
     store: Store,
     scheduler: Scheduler,
     take: Callable[[Path], Path],
-) -> list[tuple[Batch, list[list[Run]]]]:
-    """What is to be handed over, each batch with the runs of its jobs; `take` makes the snapshot of the code."""
+) -> list[RunGroup]:
+    """What is to be handed over; `take` makes the snapshot of the code."""
     chosen = [decision.run for decision in decisions if decision.action is not Action.SKIP]
     if not chosen:
         return []
     code = take(directory.code) if scheduler.detached else None
-    return batches(chosen, directory, store, scheduler, code)
+    groups: dict[Preparation, list[tuple[Batch, Jobs]]] = {}
+    for batch, jobs in batches(chosen, directory, store, scheduler, code):
+        groups.setdefault(preparation_of(jobs[0][0], store), []).append((batch, jobs))
+    return [
+        RunGroup(members, preparation.planned(shared, [batch for batch, _ in members]) if scheduler.detached else None)
+        for shared, members in groups.items()
+    ]
 
 
 def record_of(run: Run) -> Fact:
@@ -225,8 +250,24 @@ def cancel(states: Iterable[RunState], scheduler: Scheduler) -> list[RunState]:
     for state in wanted:
         write_once(state.run.attempts()[-1].cancel_file, {"time": time.time()})
     jobs = {executors.key_of(job): job for state in wanted if (job := read_job(state.run))}
-    executors.cancel([job for job in jobs.values() if not _has_other_work(job)], scheduler)
+    unneeded = [job for job in jobs.values() if not _has_other_work(job)]
+    executors.cancel([*unneeded, *_tables_without_use(wanted)], scheduler)
     return wanted
+
+
+def _tables_without_use(cancelled: Sequence[RunState]) -> list[Fact]:
+    """The jobs that make a reference table for which only these runs wait."""
+    tables = {job["job_id"]: job for state in cancelled if (job := _table_of(state.run.attempts()[-1]))}
+    runs = Store(cancelled[0].run.path.parent.parent).runs() if tables else []
+    last = [attempts[-1] for run in runs if (attempts := run.attempts())]
+    needed = {(_table_of(attempt) or {}).get("job_id") for attempt in last if not attempt.cancel_file.exists()}
+    return [job for job_id, job in tables.items() if job_id not in needed]
+
+
+def _table_of(attempt: AttemptDir) -> Fact | None:
+    """The job that makes the reference table of an attempt that still waits for it."""
+    ended = attempt.started_file.exists() or attempt.failure_file.exists()
+    return None if ended else (read_fact(attempt.attempt_file) or {}).get("after")
 
 
 def _has_other_work(job: Fact) -> bool:

@@ -14,7 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from rich.console import Console, Group
+from rich.console import Console
+from rich.console import Group as Stacked
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
@@ -25,7 +26,7 @@ from launcher.plan import Sweep
 from launcher.scheduler import Scheduler
 from launcher.status import UNSUCCESSFUL, Status
 from launcher.store import Fact, Store, SweepDir
-from launcher.submit import Action, Decision, RunState, planned_batches
+from launcher.submit import Action, Decision, RunGroup, RunState, planned_batches
 
 Ended = Callable[[], bool]
 LOG_POLL_SECONDS = 0.5
@@ -68,14 +69,20 @@ def show_plan(
     console.print(_plan_table(sweep, decisions))
     console.print(_totals(sweep, decisions))
     if scheduler is not None:
-        batches = planned_batches(decisions, store.sweep(sweep.name), store, scheduler, lambda folder: folder / "HASH")
-        jobs = sum(batch.size for batch, _ in batches)
-        what = f"{jobs} jobs, in {len(batches)} pieces" if len(batches) > 1 else f"{jobs} jobs"
-        console.print(
-            f"dry run: nothing was written or submitted. There would be {what}" + (", such as:" if jobs else "")
-        )
-        for batch, _ in batches[:1]:
+        groups = planned_batches(decisions, store.sweep(sweep.name), store, scheduler, lambda folder: folder / "HASH")
+        batches = [batch for group in groups for batch, _ in group.batches]
+        console.print(f"dry run: nothing was written or submitted. There would be {_jobs_in_words(groups)}")
+        for batch in batches[:1]:
             console.print(escape(scheduler.script(batch)), soft_wrap=True)
+
+
+def _jobs_in_words(groups: Sequence[RunGroup]) -> str:
+    batches = [batch for group in groups for batch, _ in group.batches]
+    jobs, tables = sum(batch.size for batch in batches), sum(group.table is not None for group in groups)
+    what = f"{jobs} jobs, in {len(batches)} pieces" if len(batches) > 1 else f"{jobs} jobs"
+    if tables:
+        what += f", after {tables} for the reference table" + ("s" if tables > 1 else "")
+    return what + (", such as:" if jobs else "")
 
 
 def _plan_json(sweep: Sweep, decisions: Iterable[Decision]) -> Fact:
@@ -227,7 +234,7 @@ class Progress:
         sentence, left = self._sentence(states), self._remaining(states)
         line = f"{sentence}, about {_duration(left)} left" if left else sentence
         if self._live:
-            self._live.update(Group(_state_table(self._directory, states), Text(line)), refresh=True)
+            self._live.update(Stacked(_state_table(self._directory, states), Text(line)), refresh=True)
         elif sentence != self._said:
             print(f"[{_duration(time.time() - self._started)}] {line}", flush=True)
         self._said = sentence

@@ -12,8 +12,8 @@ from launcher.store import Fact
 class FakeScheduler:
     """Jobs are numbered from 1 and stay in the phase that they were put in.
 
-    With `dies_before`, or `dies_after`, the launcher dies as it hands over the batch of that number, before or after
-    the scheduler has taken it.
+    `submitted` are the batches of runs, `tables` those that make a reference table. With `dies_before` or
+    `dies_after`, the launcher dies as it hands over the batch of that number, before or after it was taken.
     """
 
     name = "fake"
@@ -24,6 +24,7 @@ class FakeScheduler:
     def __init__(self, batch_size: int = 1) -> None:
         self.batch_size = batch_size
         self.submitted: list[Batch] = []
+        self.tables: list[Batch] = []
         self.jobs: dict[str, list[Fact]] = {}
         self.phases: dict[str, JobState] = {}
         self.cancelled: list[str] = []
@@ -35,10 +36,10 @@ class FakeScheduler:
         return f"run {batch.name}"
 
     def submit(self, batch: Batch) -> list[Fact]:
-        number = len(self.submitted) + 1
+        number = len(self.submitted) + len(self.tables) + 1
         if self.dies_before == number:
             raise KeyboardInterrupt
-        self.submitted.append(batch)
+        (self.tables if ".prepare." in batch.name else self.submitted).append(batch)
         ids = [str(len(self.phases) + 1 + index) for index in range(batch.size)]
         self.phases |= dict.fromkeys(ids, JobState(Phase.RUNNING))
         self.jobs[batch.name] = [{"executor": self.name, "job_id": job_id} for job_id in ids]

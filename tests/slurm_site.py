@@ -21,7 +21,14 @@ from pathlib import Path
 VERSION = 1
 
 def work(folder):
-    for path in map(Path, json.loads((folder / "job.json").read_text())["attempts"]):
+    job = json.loads((folder / "job.json").read_text())
+    if "prepare" in job:
+        if "PREPARE_FAILS" in os.environ:
+            (folder.parent / "failure.json").write_text('{"reason": "the weights are torn"}')
+            sys.exit(1)
+        (folder.parent.parent / "done.json").write_text("{}")
+        return
+    for path in map(Path, job["attempts"]):
         started = {"version": VERSION, "pid": os.getpid(), "host": os.environ["SLURMD_NODENAME"]}
         (path / "started.json").write_text(json.dumps({**started, "environment": dict(os.environ)}))
         time.sleep(float(os.environ.get("STAND_IN_SECONDS", "0")))
@@ -82,9 +89,16 @@ class Site:
         return Counter(run["status"] for run in self.status(sweep, *options))
 
     def jobs(self, sweep: str) -> list[str]:
-        """The ids of all jobs that SLURM knows of a sweep, in its queue or a short time ago."""
+        """The ids of the jobs that SLURM knows for a sweep's runs, in its queue or a short time ago."""
+        return [job for job, name in self._named(sweep) if ".prepare." not in name]
+
+    def tables(self, sweep: str) -> list[str]:
+        """The ids of those that make a reference table for it."""
+        return [job for job, name in self._named(sweep) if ".prepare." in name]
+
+    def _named(self, sweep: str) -> list[list[str]]:
         lines = self.cluster.slurm("squeue", "-h", "-r", "-t", "all", "-o", "%i %j").splitlines()
-        return [line.split()[0] for line in lines if line.split()[1].startswith(f"{sweep}.")]
+        return [line.split() for line in lines if line.split()[1].startswith(f"{sweep}.")]
 
     def recorded(self) -> list[str]:
         """The job ids that the launcher has recorded."""

@@ -154,7 +154,7 @@ import launcher.cli, launcher.compose, launcher.plan, launcher.sources, launcher
 import submitit.slurm.slurm
 
 STEPS = {"os.link", "os.rename", "os.mkdir", "os.symlink", "subprocess.Popen"}
-launcher.handover.LAG_SECONDS = launcher.status.LAG_SECONDS = 0.3
+launcher.handover.LAG_SECONDS = launcher.preparation.LAG_SECONDS = launcher.status.LAG_SECONDS = 0.3
 
 def launch(folder, die_at):
     os.chdir(folder)
@@ -215,6 +215,7 @@ def test_a_launcher_killed_at_any_step_loses_and_doubles_nothing(site: Site) -> 
         one = replace(here, folder=here.folder / sweep)
         assert len(one.jobs(sweep)) == 2, f"killed before step {number}: {one.jobs(sweep)}"
         assert set(one.recorded()) == set(one.jobs(sweep)), f"killed before step {number}"
+        assert len(one.tables(sweep)) == 1, f"killed before step {number}: {one.tables(sweep)}"
     site.cluster.slurm("scancel", "--state=pending", "--me")
 
 

@@ -12,7 +12,7 @@ from launcher.facts import read_facts
 from launcher.handover import adopt
 from launcher.plan import Sweep
 from launcher.status import Phase, Status
-from launcher.store import RunDir, Store, write_once
+from launcher.store import RunDir, Store, read_fact, write_once
 from launcher.submit import Action, Decision, act, cancel, decide, recorded_sweep, states_of
 
 LOSSES = ["sigmoid", "ipo", "kto_pair"]
@@ -155,7 +155,7 @@ def test_cancelling_one_run_leaves_its_job_to_the_others(store: Store) -> None:
     assert scheduler.cancelled == []
     assert store.run(sweep.runs[0].run_id).attempts()[-1].cancel_file.exists()
     cancel(states[1:2], scheduler)
-    assert scheduler.cancelled == ["1"]
+    assert scheduler.cancelled == ["2"]
 
 
 def test_a_sweep_can_be_read_back(store: Store) -> None:
@@ -175,3 +175,63 @@ def test_resources_part_jobs(store: Store) -> None:
     launch(sweep, store, scheduler)
     assert [batch.resources.runs_per_job for batch in scheduler.submitted] == [5]  # runs_per_job is not what is trained
     assert states_of([store.run(sweep.runs[0].run_id)], scheduler)[0].status is Status.PENDING
+
+
+# ------------------------------------------------------------------------------------------------ the reference table
+
+
+def test_jobs_that_share_a_table_wait_for_the_one_that_makes_it(store: Store) -> None:
+    """One job per model and data set comes first; the arrays of each wait for theirs only."""
+    scheduler, sweep = FakeScheduler(batch_size=10), sweep_of(*GRID[1:], "model=tiny,smollm2", "cluster.runs_per_job=1")
+    launch(sweep, store, scheduler)
+    assert len(scheduler.tables) == 2
+    tables = [scheduler.jobs[batch.name][0]["job_id"] for batch in scheduler.tables]
+    assert [batch.after and batch.after["job_id"] for batch in scheduler.submitted] == tables
+    assert [batch.size for batch in scheduler.submitted] == [6, 6]
+    work = read_fact(scheduler.tables[1].job_folders[0] / "job.json")
+    assert work
+    assert work["prepare"]["model"]["name"] == "smollm2-135m"
+
+
+def test_a_single_job_makes_its_table_itself(store: Store) -> None:
+    """A job of its own would only be one more wait in the queue."""
+    scheduler = FakeScheduler()
+    launch(sweep_of("model=tiny"), store, scheduler)
+    assert (len(scheduler.tables), scheduler.submitted[0].after) == (0, None)
+
+
+def test_a_table_that_is_there_or_on_its_way_is_not_made_again(store: Store) -> None:
+    """A grown grid waits for the job that is at it; once that has said it is done, for none."""
+    scheduler = FakeScheduler()
+    launch(sweep_of(*GRID), store, scheduler)
+    launch(sweep_of(*GRID[:-1], "beta=0.7"), store, scheduler)
+    assert len(scheduler.tables) == 1
+    assert scheduler.submitted[-1].after == scheduler.submitted[0].after
+    write_once(scheduler.tables[0].folder.parent / "done.json", {})
+    launch(sweep_of(*GRID[:-1], "beta=0.9"), store, scheduler)
+    assert (len(scheduler.tables), scheduler.submitted[-1].after) == (1, None)
+
+
+def test_a_table_that_was_not_made_is_the_reason_of_its_runs(store: Store) -> None:
+    """Its runs have FAILED with the reason that the job gave, and the next launch makes the table anew."""
+    scheduler, sweep = FakeScheduler(), sweep_of(*GRID)
+    launch(sweep, store, scheduler)
+    write_once(scheduler.tables[0].folder / "failure.json", {"reason": "the weights are torn"})
+    for job_id in scheduler.phases:
+        scheduler.end(job_id, Phase.CANCELLED)
+    states = states_of([store.run(run.run_id) for run in sweep.runs], scheduler)
+    assert {state.status for state in states} == {Status.FAILED}
+    assert states[0].reason == "no reference table: job 1: the weights are torn"
+    assert actions(launch(sweep, store, scheduler)) == [Action.SUBMIT] * 6
+    assert len(scheduler.tables) == 2
+
+
+def test_cancelling_all_that_wait_for_a_table_cancels_its_job(store: Store) -> None:
+    """As long as one run waits for it, the table is made."""
+    scheduler, sweep = FakeScheduler(), sweep_of(*GRID)
+    launch(sweep, store, scheduler)
+    states = states_of([store.run(run.run_id) for run in sweep.runs], scheduler)
+    cancel(states[:5], scheduler)
+    assert "1" not in scheduler.cancelled
+    cancel(states[5:], scheduler)
+    assert "1" in scheduler.cancelled

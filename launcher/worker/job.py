@@ -19,7 +19,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from launcher.config import PrefsweepError, RunConfig, from_plain
-from launcher.store import AttemptDir, Fact, Store, read_fact, write_once
+from launcher.store import AttemptDir, Fact, PreparingDir, Store, read_fact, write_once
 from launcher.worker.interruption import SlurmJob, StopRequest, leave
 
 SLOT_POLL_SECONDS = 0.5
@@ -40,7 +40,30 @@ class JobList:
 
 
 def work(folder: Path) -> None:
-    """Take up every run of the job in `folder` that is not done; called in the job's process, again after a requeue."""
+    """Do the work of the job in `folder`; called in the job's process, again after a requeue."""
+    fact = read_fact(folder / "job.json") or {}
+    if "prepare" in fact:
+        make_table(fact, PreparingDir(folder.parent))
+    else:
+        take_up_runs(folder)
+
+
+def make_table(fact: Fact, folder: PreparingDir) -> None:
+    """Make the reference table that several jobs are waiting for; its absence is recorded, and fails the job."""
+    from launcher.worker.prepare import prepared
+
+    StopRequest().listen()  # a warning is not for a pass that cannot be resumed: it has until the limit itself
+    try:
+        prepared(from_plain(fact["prepare"]), Store(Path(fact["root"])))
+    except Exception as error:
+        failure = {"reason": _reason(error), "traceback": traceback.format_exc()[-8000:], "time": time.time()}
+        write_once(folder.failure_file, failure)
+        raise
+    write_once(folder.done_file, {"time": time.time()})
+
+
+def take_up_runs(folder: Path) -> None:
+    """Take up every run of the job in `folder` that is not done."""
     jobs = JobList.read(folder)
     stop = StopRequest()
     stop.listen()
