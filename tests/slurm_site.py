@@ -15,7 +15,7 @@ from slurm_cluster import DevCluster, eventually
 from worker_fixtures import write_pairs
 
 STAND_IN = """
-import json, os, sys, time
+import json, os, signal, sys, time
 from pathlib import Path
 
 VERSION = 1
@@ -23,7 +23,9 @@ VERSION = 1
 def work(folder):
     job = json.loads((folder / "job.json").read_text())
     if "prepare" in job:
-        if "PREPARE_FAILS" in os.environ:
+        if os.environ.get("PREPARE_FAILS") == "is killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if os.environ.get("PREPARE_FAILS") == "raises":
             (folder.parent / "failure.json").write_text('{"reason": "the weights are torn"}')
             sys.exit(1)
         (folder.parent.parent / "done.json").write_text("{}")

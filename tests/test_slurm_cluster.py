@@ -131,21 +131,24 @@ def test_an_accepted_job_is_found_though_sbatch_failed(site: Site) -> None:
     assert len(here.recorded()) == 3
 
 
-def test_a_launcher_killed_while_sbatch_is_under_way(site: Site) -> None:
+@pytest.mark.parametrize(("kind", "again"), [("job-name=.*prepare", "3 submit"), ("array=", "3 skip")])
+def test_a_launcher_killed_while_sbatch_is_under_way(site: Site, kind: str, again: str) -> None:
     """sbatch goes on without the launcher; launching again waits until it is known what has become of it."""
     if site.max_array_size == 11:
         pytest.skip("its 15 s of waiting are the same with and without accounting")
-    here = site.at("orphan")
-    path = wrapped(here, "sbatch", f'touch {here.folder}/begun; sleep 2; exec $REAL "$@"')
+    sweep = "orphan-array" if "array" in kind else "orphan-table"
+    here = site.at(sweep)
+    begins = f'for script; do :; done; grep -q "SBATCH --{kind}" $script && {{ touch {here.folder}/begun; sleep 2; }}'
+    path = wrapped(here, "sbatch", f'{begins}; exec $REAL "$@"')
     slow = replace(here, variables=(("PATH", path),))
-    launcher = slow.start(*TINY, "sweep=orphan", "seed=1,2,3", "+cluster.extra.hold=true")
+    launcher = slow.start(*TINY, f"sweep={sweep}", "seed=1,2,3", "+cluster.extra.hold=true")
     assert eventually((here.folder / "begun").exists)
     launcher.kill()
     launcher.communicate()
-    assert "3 skip" in here.launch(*TINY, "sweep=orphan", "seed=1,2,3", "+cluster.extra.hold=true")
-    assert sorted(here.recorded()) == sorted(here.jobs("orphan"))
-    assert len(here.recorded()) == 3
-    here.launch("cancel", "orphan")
+    assert again in here.launch(*TINY, f"sweep={sweep}", "seed=1,2,3", "+cluster.extra.hold=true")
+    assert sorted(here.recorded()) == sorted(here.jobs(sweep))
+    assert (len(here.recorded()), len(here.tables(sweep))) == (3, 1)
+    here.launch("cancel", sweep)
 
 
 CRASHES = """
@@ -282,6 +285,22 @@ def test_a_node_that_dies(site: Site) -> None:
     site.cluster.script("start-node", "n2")
     here.wait("again", "RUNNING", 1)
     here.launch("cancel", "again")
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"), [("raises", "the weights are torn"), ("is killed", "DependencyNeverSatisfied")]
+)
+def test_a_reference_table_that_is_not_made(site: Site, how: str, reason: str) -> None:
+    """The runs that waited for it do not wait for ever: they have FAILED, with the reason, and resume makes it anew."""
+    sweep = f"table-{how.replace(' ', '-')}"
+    here = site.at(sweep, PREPARE_FAILS=how)
+    here.launch(*TINY, f"sweep={sweep}", "seed=1,2,3")
+    here.wait(sweep, "FAILED", 3)
+    (table,) = here.tables(sweep)
+    assert {run["reason"] for run in here.status(sweep)} == {f"no reference table: job {table}: {reason}"}
+    quick = replace(here, variables=())
+    assert "3 runs submitted" in quick.launch("resume", sweep)
+    quick.wait(sweep, "TRAINED", 3)
 
 
 def test_status_asks_once(site: Site) -> None:
