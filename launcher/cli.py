@@ -7,6 +7,7 @@ Must not know: how anything is decided, submitted or read; it calls those who do
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib
 import os
 import sys
@@ -225,15 +226,20 @@ def _cancel(options: argparse.Namespace) -> int:
 
 
 def _resume(options: argparse.Namespace) -> int:
+    from launcher.compose import change_settings
     from launcher.resources import trl_losses
 
+    overrides = [word for word in options.runs if "=" in word]
+    options.runs = [word for word in options.runs if "=" not in word]
+    given = {word.partition("=")[0].removeprefix("cluster.") for word in overrides}
     directory, store, scheduler = _opened(options)
     with store.submission_lock:
-        sweep = recorded_sweep(directory, store, trl_losses())
+        changed = functools.partial(change_settings, overrides=overrides) if overrides else dict
+        sweep = recorded_sweep(directory, store, trl_losses(), changed)
         scheduler = scheduler_for(sweep.runs[0].config.cluster.executor)
         adopt(_runs_of(directory, store), scheduler)
         names = {state.run.run_id for state in _chosen(options, directory, store, scheduler)}
-        decisions = [decision for decision in decide(sweep, store, scheduler) if decision.run.run_id in names]
+        decisions = [d for d in decide(sweep, store, scheduler, given) if d.run.run_id in names]
         views.show_plan(sweep, decisions, None, store, as_json=options.json)
         act(sweep, decisions, store, scheduler, {})
     return _after_submission(directory.name, decisions, store, scheduler, quiet=options.json)
@@ -337,7 +343,7 @@ def _verb_parser(verb: str) -> _Parser:
         "status": "status\n  status smoke --watch\n  status smoke --json | jq '.runs[] | select(.status==\"FAILED\")'",
         "logs": "logs tiny-ipo-beta0.1-0a1b2c3d --follow\n  logs tiny-ipo-beta0.1-0a1b2c3d --attempt 1",
         "cancel": "cancel smoke\n  cancel smoke tiny-ipo\n  cancel smoke --state pending",
-        "resume": "resume smoke\n  resume smoke tiny-ipo-beta0.1-0a1b2c3d",
+        "resume": "resume smoke\n  resume smoke tiny-ipo\n  resume smoke cluster.time=8:00:00 cluster.exclude=n3",
         "run": "run outputs/runs/tiny-ipo-beta0.1-0a1b2c3d",
         "collect": "collect smoke",
         "doctor": "doctor",
@@ -368,12 +374,16 @@ def _status_arguments(parser: _Parser) -> None:
     parser.add_argument("--every", type=float, default=30.0, metavar="S", help="seconds between two (default: 30)")
 
 
-def _chosen_arguments(parser: _Parser) -> None:
+def _chosen_arguments(parser: _Parser, which: str = "run ids or their beginnings (default: all)") -> None:
     parser.add_argument("sweep", metavar="SWEEP")
-    parser.add_argument("runs", nargs="*", metavar="RUN", help="run ids or their beginnings (default: all)")
+    parser.add_argument("runs", nargs="*", metavar="RUN", help=which)
     states = [status.lower() for status in Status]
     parser.add_argument("--state", action="append", default=[], choices=states, help="only runs in this state")
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+
+
+def _resume_arguments(parser: _Parser) -> None:
+    _chosen_arguments(parser, "run ids or their beginnings (default: all), and key=value for new settings")
 
 
 def _logs_arguments(parser: _Parser) -> None:
@@ -397,7 +407,7 @@ _ARGUMENTS = {
     "status": _status_arguments,
     "logs": _logs_arguments,
     "cancel": _chosen_arguments,
-    "resume": _chosen_arguments,
+    "resume": _resume_arguments,
     "run": _run_arguments,
     "collect": _sweep_arguments,
     "doctor": _doctor_arguments,

@@ -26,11 +26,11 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
-from omegaconf import Node, OmegaConf
+from omegaconf import DictConfig, Node, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from launcher.config import ConfigError, RunConfig, canonical, suggestion
+from launcher.config import OBJECTIVE, ConfigError, RunConfig, canonical, suggestion
 from launcher.resources import data_dir
 
 Plain = dict[str, Any]
@@ -163,6 +163,30 @@ def _axis_value(config: Plain, key: str) -> Any:
     for part in key.lstrip("+~").split("@")[0].replace("/", ".").split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
     return value["name"] if isinstance(value, Mapping) and "name" in value else value
+
+
+def change_settings(settings: Plain, overrides: Sequence[str]) -> Plain:
+    """A run's recorded settings with these overrides, `cluster.time=4:00:00` for one.
+
+    Raises:
+        ConfigError: an override is wrong, or would change what is trained.
+    """
+    parsed = [_parse(override) for override in overrides]
+    for override in parsed:
+        section = override.key_or_group.split(".")[0]
+        if section in OBJECTIVE:
+            raise ConfigError(f"{override.input_line}: {section} says what is trained; another value is another run")
+        if override.is_sweep_override() or _chooses_group(override):
+            raise ConfigError(f"{override.input_line}: give one value of one key, such as cluster.time=4:00:00")
+        if override.key_or_group not in (known := sorted(_keys(settings))) and not override.is_add():
+            raise ConfigError(f"{override.key_or_group}: no such key{suggestion(override.key_or_group, known)}")
+    config = cast(DictConfig, OmegaConf.merge(OmegaConf.structured(RunConfig), settings))
+    OmegaConf.set_struct(config.cluster.extra, value=False)
+    try:
+        ConfigLoaderImpl._apply_overrides_to_config(parsed, config)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(f"{' '.join(overrides)}: {_first_line(error.__cause__ or error)}") from error
+    return {key: OmegaConf.to_container(v) if OmegaConf.is_config(v := config[key]) else v for key in settings}
 
 
 # ------------------------------------------------------------------------------------------------ the grid

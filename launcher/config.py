@@ -21,6 +21,7 @@ OUR_LOSSES = ("kto_pair",)  # carried by us beside what the installed TRL has
 EXECUTORS = ("auto", "local", "slurm")
 CONTAINER_RUNTIMES = ("pyxis", "apptainer")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+AUTO_TIME = "auto"  # a time limit from what earlier runs took
 _TIME = re.compile(r"(\d+-\d+(:\d+){0,2}|\d+(:\d+){0,2})")  # as sbatch takes it
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 
@@ -118,7 +119,10 @@ class Cluster:
     constraint: str | None = None
     exclude: str | None = None
     time: str | None = None
+    time_margin: float = 0.5
     mem: str | None = None
+    memory_growth: float = 1.5
+    avoid_failed_nodes: bool = True
     nodes: int = 1
     gpus_per_node: int = 0
     cpus_per_gpu: int | None = None
@@ -287,8 +291,14 @@ def _trainer_problems(trainer: Trainer) -> Iterator[str]:
 
 
 def _cluster_problems(cluster: Cluster) -> Iterator[str]:
-    if cluster.time is not None and not _TIME.fullmatch(cluster.time):
-        yield f"cluster.time={cluster.time}: give minutes, or hours:minutes:seconds, or days-hours:minutes:seconds"
+    if cluster.time not in (None, AUTO_TIME) and not _TIME.fullmatch(cluster.time or ""):
+        yield (
+            f"cluster.time={cluster.time}: give {AUTO_TIME}, minutes, hours:minutes:seconds, or "
+            "days-hours:minutes:seconds"
+        )
+    for key, least in (("time_margin", 0.0), ("memory_growth", 1.0)):
+        if not (getattr(cluster, key) >= least and math.isfinite(getattr(cluster, key))):
+            yield f"cluster.{key}={getattr(cluster, key)}: must be a number of at least {least:g}"
     for key, value in (*vars(cluster).items(), *cluster.extra.items()):
         if isinstance(value, str) and ("\n" in value or "\r" in value):
             yield f"cluster.{key}={value!r}: must be one line"

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from launcher.config import AUTO_TIME
 from launcher.jobs import Batch
 from launcher.status import JobState, Phase
 
@@ -57,7 +58,7 @@ def parameters(batch: Batch) -> dict[str, Any]:
         "qos": cluster.qos,
         "constraint": cluster.constraint,
         "exclude": cluster.exclude,
-        "time": None if cluster.time is None else minutes(cluster.time),
+        "time": None if cluster.time in (None, AUTO_TIME) else minutes(cluster.time),
         "mem": cluster.mem,
         "nodes": cluster.nodes,
         "ntasks_per_node": tasks,  # one for each GPU

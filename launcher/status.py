@@ -120,7 +120,8 @@ def _status_of_job(facts: RunFacts, job: JobState) -> tuple[Status, str | None]:
     if job.phase is Phase.UNKNOWN and not facts.cancelled:
         return _unless_recent(facts, "the scheduler does not know its job, and it left no result")
     if facts.waits_for and not facts.started and (facts.table_failure or "Dependency" in (job.reason or "")):
-        return Status.FAILED, f"no reference table: job {facts.waits_for}: {facts.table_failure or job.reason}"
+        why = f": {facts.table_failure}" if facts.table_failure else f" failed ({job.reason})"
+        return Status.FAILED, f"no reference table: job {facts.waits_for}{why}"
     return _status_at_end(facts, job)
 
 

@@ -6,7 +6,6 @@ Must not know: how an executor works, how anything is printed.
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,11 +14,13 @@ from pathlib import Path
 
 from launcher import preparation, snapshot
 from launcher import scheduler as executors
+from launcher.adapt import Past, adapted
 from launcher.config import SchedulerError, StoreError
 from launcher.facts import read_facts, read_job
 from launcher.handover import Jobs, attempts_of, batches, hand_over, new_attempt
 from launcher.jobs import Batch
-from launcher.plan import Run, Sweep, cost_key, plan_run
+from launcher.measured import Cost, cost_of, costs
+from launcher.plan import Run, Sweep, plan_run
 from launcher.preparation import Preparation, preparation_of
 from launcher.provenance import provenance
 from launcher.resources import trl_losses
@@ -94,14 +95,31 @@ def _has_open_job(facts: RunFacts) -> bool:
 # ------------------------------------------------------------------------------------------------ decide
 
 
-def decide(sweep: Sweep, store: Store, scheduler: Scheduler) -> list[Decision]:
-    """What launching this sweep does to each of its runs; writes nothing."""
-    costs = _seconds_per_step(store)
+def decide(sweep: Sweep, store: Store, scheduler: Scheduler, given: Collection[str] = ()) -> list[Decision]:
+    """What launching this sweep does to each of its runs; writes nothing. `given`: see `adapt.adapted`."""
+    known = costs(store)
     states = states_of([store.run(run.run_id) for run in sweep.runs], scheduler)
-    return [_decide(run, state, costs) for run, state in zip(sweep.runs, states, strict=True)]
+    decisions = [_decide(run, state, known) for run, state in zip(sweep.runs, states, strict=True)]
+    return [_adapt(decision, state, known, given) for decision, state in zip(decisions, states, strict=True)]
 
 
-def _decide(run: Run, state: RunState, costs: Mapping[str, tuple[float, float]]) -> Decision:
+def _adapt(decision: Decision, state: RunState, known: Mapping[str, Cost], given: Collection[str]) -> Decision:
+    """The decision, with resources that suit what earlier attempts and runs have shown."""
+    if decision.action is Action.SKIP:
+        return decision
+    cost = cost_of(decision.run, known)
+    seconds = None if cost is None or decision.seconds is None else decision.seconds + cost.around
+    run, words = adapted(decision.run, _past(state), seconds, given)
+    return replace(decision, run=run, why="; ".join([decision.why, *words]))
+
+
+def _past(state: RunState) -> Past:
+    attempts = state.run.attempts()
+    settings = (read_fact(attempts[-1].attempt_file) or {}).get("settings", {}) if attempts else {}
+    return Past(state.reason or "", state.job.node or state.facts.host, settings.get("cluster"))
+
+
+def _decide(run: Run, state: RunState, known: Mapping[str, Cost]) -> Decision:
     facts = state.facts
     if facts.trained and facts.evaluated:
         return Decision(run, Action.SKIP, "finished")
@@ -111,29 +129,14 @@ def _decide(run: Run, state: RunState, costs: Mapping[str, tuple[float, float]])
         return Decision(run, Action.EVALUATE, "trained, not evaluated")
     why = "new" if state.status is Status.NEW else f"was {state.status}: {state.reason}"
     if facts.checkpoint_step:
-        seconds = _estimate(run, costs, facts.checkpoint_step)
+        seconds = _estimate(run, known, facts.checkpoint_step)
         return Decision(run, Action.RESUME, f"from step {facts.checkpoint_step}; {why}", seconds)
-    return Decision(run, Action.SUBMIT, why, _estimate(run, costs, 0))
+    return Decision(run, Action.SUBMIT, why, _estimate(run, known, 0))
 
 
-def _seconds_per_step(store: Store) -> dict[str, tuple[float, float]]:
-    """For each cost key: the median seconds per step and steps of the runs that are done."""
-    seen: dict[str, list[tuple[float, float]]] = {}
-    for run in store.runs():
-        result = read_fact(run.result_file)
-        attempts = run.attempts() if result else []
-        key = (read_fact(attempts[-1].attempt_file) or {}).get("cost_key") if attempts else None
-        if key and result and result["steps"]:
-            seen.setdefault(key, []).append((result["seconds"] / result["steps"], result["steps"]))
-    medians = {key: [statistics.median(values) for values in zip(*rows, strict=True)] for key, rows in seen.items()}
-    return {key: (seconds, steps) for key, (seconds, steps) in medians.items()}
-
-
-def _estimate(run: Run, costs: Mapping[str, tuple[float, float]], done: int) -> float | None:
-    seconds, steps = costs.get(cost_key(run), (None, None))
-    if seconds is None or steps is None:
-        return None
-    return seconds * max(0.0, (run.config.trainer.max_steps or steps) - done)
+def _estimate(run: Run, known: Mapping[str, Cost], done: int) -> float | None:
+    cost = cost_of(run, known)
+    return None if cost is None else cost.training(run, done)
 
 
 # ------------------------------------------------------------------------------------------------ act
@@ -216,11 +219,13 @@ def record_of(run: Run) -> Fact:
     }
 
 
-def recorded_sweep(directory: SweepDir, store: Store, losses: Collection[str]) -> Sweep:
-    """The sweep as it was launched, from what the launches and the runs recorded."""
+def recorded_sweep(
+    directory: SweepDir, store: Store, losses: Collection[str], changed: Callable[[Fact], Fact] = dict
+) -> Sweep:
+    """The sweep as it was launched, from what the launches and the runs recorded; `changed` gives new settings."""
     runs = []
     for record in directory.run_records():
-        config = {**store.run(record["run_id"]).read_config(), **record["settings"]}
+        config = {**store.run(record["run_id"]).read_config(), **changed(record["settings"])}
         runs.append(plan_run(config, record["axes"], record["overrides"], losses))
     return Sweep(directory.name, tuple(runs), tuple(directory.axes()))
 

@@ -1,0 +1,171 @@
+"""What a run's next job asks for: time from throughput, memory after an out-of-memory, nodes to stay away from."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+from conftest import sweep_of
+from fakes import FakeScheduler
+
+from launcher.adapt import Past, adapted, megabytes
+from launcher.compose import change_settings
+from launcher.config import Cluster, ConfigError
+from launcher.plan import Run
+from launcher.status import Phase
+from launcher.store import RunDir, Store, read_fact, write_once
+from launcher.submit import Decision, act, decide, recorded_sweep
+
+
+def run_of(*overrides: str) -> Run:
+    (run,) = sweep_of("model=tiny", "cluster=slurm", *overrides).runs
+    return run
+
+
+def after(run: Run, past: Past, seconds: float | None = None, given: tuple[str, ...] = ()) -> Cluster:
+    return adapted(run, past, seconds, given)[0].config.cluster
+
+
+def test_what_is_as_configured_stays_the_same_object() -> None:
+    """Where nothing was learnt, nothing changes: neither the run nor the words about it."""
+    run = run_of("cluster.time=60", "cluster.mem=64G")
+    assert adapted(run, Past("FAILED exit code 1", "n1"), 100.0) == (run, [])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "margin", "runs_per_job", "limit"),
+    [
+        (3600.0, 0.5, "null", "95"),  # 3600 s x 1.5 + 300 s = 95 minutes
+        (3600.0, 0.0, "null", "65"),
+        (60.0, 0.5, "null", "10"),  # 6.5 minutes, in steps of five
+        (600.0, 1.0, "3", "75"),  # (600 x 2 + 300) x 3 = 75 minutes
+    ],
+)
+def test_a_time_limit_comes_from_what_was_measured(
+    seconds: float, margin: float, runs_per_job: str, limit: str
+) -> None:
+    """Measured time, the margin on it, five minutes to start, for each run of the job, rounded up to five minutes."""
+    run = run_of("cluster.time=auto", f"cluster.time_margin={margin}", f"cluster.runs_per_job={runs_per_job}")
+    assert after(run, Past(), seconds).time == limit
+
+
+def test_without_a_measurement_the_cluster_decides() -> None:
+    """time=auto is no limit of ours until a run of this kind has ended."""
+    assert after(run_of("cluster.time=auto"), Past(), None).time is None
+
+
+def test_memory_grows_after_an_out_of_memory_only() -> None:
+    """By the factor, from what the last attempt had; any other end keeps what the run was given last."""
+    run = run_of("cluster.mem=64G")
+    killed = Past("OUT_OF_MEMORY", "n1", {"mem": "64G"})
+    assert after(run, killed).mem == "98304M"  # 64 GiB x 1.5
+    assert after(run, Past("OUT_OF_MEMORY", "n1", {"mem": "98304M"})).mem == "147456M"
+    assert after(run, Past("TIMEOUT", "n1", {"mem": "98304M"})).mem == "98304M"
+    assert after(run, Past("TIMEOUT", "n1", {"mem": "64G"})).mem == "64G"
+    assert after(run_of("cluster.mem=64G", "cluster.memory_growth=1"), killed).mem == "64G"
+    assert after(run_of(), Past("OUT_OF_MEMORY", "n1", {"mem": None})).mem is None
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("64G", 65536), ("512", 512), ("1T", 1048576), ("2048K", 2), ("64GB", 65536), (None, None)]
+)
+def test_sizes_are_read_as_sbatch_reads_them(text: str | None, size: int | None) -> None:
+    """Without a unit they are MiB."""
+    assert megabytes(text) == size
+
+
+def test_a_failed_node_is_avoided() -> None:
+    """Beside those that the config and earlier attempts avoid; bracketed lists stay whole."""
+    run = run_of("cluster.exclude='n[7-9,11]'")
+    assert after(run, Past("NODE_FAIL n3", "n3", {"exclude": "n[7-9,11],n2"})).exclude == "n[7-9,11],n2,n3"
+    assert after(run, Past("FAILED exit code 1", "n3", {"exclude": None})).exclude == "n[7-9,11]"
+    never = run_of("cluster.avoid_failed_nodes=false")
+    assert after(never, Past("NODE_FAIL n3", "n3")).exclude is None
+
+
+def test_what_the_user_gives_now_wins() -> None:
+    """resume SWEEP cluster.mem=32G means 32G, whatever was learnt."""
+    run = run_of("cluster.mem=32G", "cluster.exclude=null")
+    past = Past("OUT_OF_MEMORY", "n3", {"mem": "64G", "exclude": "n2"})
+    assert after(run, past, given=("mem",)).mem == "32G"
+    assert after(run, past, given=("exclude",)).exclude is None
+
+
+# ------------------------------------------------------------------------------------------------ through the launcher
+
+GRID = ["model=tiny", "cluster=slurm", "cluster.mem=8G", "loss_type=sigmoid,ipo", "cluster.time=auto"]
+
+
+def launch(store: Store, scheduler: FakeScheduler, *overrides: str, given: tuple[str, ...] = ()) -> list[Decision]:
+    sweep = sweep_of(*GRID, *overrides)
+    decisions = decide(sweep, store, scheduler, given)
+    act(sweep, decisions, store, scheduler, {"argv": [], "time": time.time()})
+    return decisions
+
+
+def finish(run: RunDir, seconds: float, around: float) -> None:
+    began = time.time() - seconds - around
+    write_once(run.attempts()[-1].started_file, {"time": began})
+    write_once(run.result_file, {"steps": 10, "max_steps": 10, "seconds": seconds})
+    write_once(run.evaluation_file, {})
+    os.utime(run.evaluation_file, (began + seconds + around,) * 2)
+
+
+def test_the_runs_that_are_done_set_the_limit_of_the_next(store: Store) -> None:
+    """The first have the cluster's limit; a later one has theirs: training, what is around it, and the margin."""
+    scheduler = FakeScheduler()
+    first = launch(store, scheduler)
+    assert {batch.resources.time for batch in scheduler.submitted} == {None}
+    for decision in first:
+        finish(store.run(decision.run.run_id), seconds=1000.0, around=790.0)
+    launch(store, scheduler, "beta=0.7")
+    assert scheduler.submitted[-1].resources.time == "50"  # 1790 s x 1.5 + 300 s, rounded up
+
+
+def test_an_out_of_memory_is_retried_with_more(store: Store) -> None:
+    """The plan says so, sbatch is told so, and the next attempt after it grows from there."""
+    scheduler = FakeScheduler(batch_size=10)
+    launch(store, scheduler)
+    for expected in ("12288M", "18432M"):
+        for job_id in scheduler.phases:
+            scheduler.end(job_id, Phase.FAILED, "OUT_OF_MEMORY")
+        decisions = launch(store, scheduler)
+        assert all(decision.why.endswith(f"; mem {expected}") for decision in decisions)
+        assert scheduler.submitted[-1].resources.mem == expected
+        attempt = store.run(decisions[0].run.run_id).attempts()[-1]
+        assert (read_fact(attempt.attempt_file) or {})["settings"]["cluster"]["mem"] == expected
+
+
+def test_resume_takes_new_settings(store: Store) -> None:
+    """key=value after the sweep's name changes how its runs are submitted, not what they are."""
+    scheduler = FakeScheduler()
+    sweep = sweep_of(*GRID)
+    launch(store, scheduler)
+    directory = store.sweep(sweep.name)
+    changes = ["cluster.time=4:00:00", "+cluster.extra.reservation=friday", "checkpoint.every=5"]
+    changed = recorded_sweep(directory, store, ["sigmoid", "ipo"], lambda old: change_settings(old, changes))
+    assert [run.run_id for run in changed.runs] == [run.run_id for run in sweep.runs]
+    config = changed.runs[0].config
+    assert (config.cluster.time, config.cluster.extra, config.checkpoint.every) == (
+        "4:00:00", {"reservation": "friday"}, 5
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("beta=0.3", "beta=0.3: beta says what is trained; another value is another run"),
+        ("trainer.learning_rate=1", "trainer says what is trained"),
+        ("cluster.tme=5", "cluster.tme: no such key; did you mean 'cluster.time'?"),
+        ("cluster.nodes=many", "Value 'many' of type 'str' could not be converted to Integer"),
+        ("cluster.time=1,2", "give one value of one key"),
+        ("cluster=local", "give one value of one key"),
+    ],
+)
+def test_resume_refuses_what_would_be_another_run(override: str, message: str) -> None:
+    """In one line, before anything is submitted."""
+    settings = run_of().settings
+    with pytest.raises(ConfigError) as refused:
+        change_settings(settings, [override])
+    assert message in str(refused.value)
