@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from launcher import views
-from launcher.config import ConfigError, PrefsweepError, SchedulerError, StoreError
+from launcher.config import Cluster, ConfigError, PrefsweepError, SchedulerError, StoreError, from_plain
 from launcher.facts import read_facts, read_job, require_run
 from launcher.handover import adopt
 from launcher.scheduler import Scheduler, key_of, scheduler_for, this_process
@@ -276,8 +276,24 @@ def _doctor(options: argparse.Namespace) -> int:
 
     survey = slurm.survey() if scheduler_for("auto").name == "slurm" else None
     found = doctor.findings(survey, options.output_dir.absolute(), os.environ)
+    if options.probe:
+        found += _probed(options, survey is not None)
     views.show_findings(found, None if survey is None else doctor.proposal(survey))
     return DONE
+
+
+def _probed(options: argparse.Namespace, on_slurm: bool) -> list[tuple[str, str]]:
+    """What a job sees of the node that it gets."""
+    from launcher import doctor, slurm
+    from launcher.compose import compose
+
+    if not on_slurm:
+        raise ConfigError("--probe: there is no SLURM here on which a job could look at a node")
+    _, (point,) = compose(["cluster=slurm", *options.overrides], multirun=False)
+    batch = doctor.question(from_plain(point.config["cluster"], Cluster, "cluster."), options.output_dir.absolute())
+    views.complain(f"the probe job {batch.name} is in the queue; waiting up to {options.wait:g} s")
+    job = slurm.run_and_wait(batch, "launcher.worker.probe", options.wait)
+    return list(doctor.answer(batch, ended_well=job is not None))
 
 
 _VERBS = {
@@ -346,7 +362,7 @@ def _verb_parser(verb: str) -> _Parser:
         "resume": "resume smoke\n  resume smoke tiny-ipo\n  resume smoke cluster.time=8:00:00 cluster.exclude=n3",
         "run": "run outputs/runs/tiny-ipo-beta0.1-0a1b2c3d",
         "collect": "collect smoke",
-        "doctor": "doctor",
+        "doctor": "doctor\n  doctor --probe cluster.partition=gpu cluster.gpus_per_node=1",
     }
     text = "examples:\n" + "\n".join(f"  python -m launcher {line.strip()}" for line in examples[verb].splitlines())
     parser = _Parser(
@@ -400,7 +416,9 @@ def _run_arguments(parser: _Parser) -> None:
 
 
 def _doctor_arguments(parser: _Parser) -> None:
-    """Only what every verb has."""
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for --probe: cluster.partition=gpu, ...")
+    parser.add_argument("--probe", action="store_true", help="also look at a node, with a job of one task")
+    parser.add_argument("--wait", type=float, default=600.0, metavar="S", help="seconds for that job (default: 600)")
 
 
 _ARGUMENTS = {

@@ -7,12 +7,18 @@ from __future__ import annotations
 
 import os
 import shutil
+import uuid
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
+from launcher import snapshot
+from launcher.config import Cluster
+from launcher.jobs import Batch
 from launcher.resources import package_dir
 from launcher.scheduler import visible_gpus
 from launcher.slurm_survey import Partition, Survey
+from launcher.store import Fact, read_fact
 
 WORKER_PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate")
 GIGABYTE = 1e9
@@ -73,6 +79,45 @@ def _of_tokens(environment: Mapping[str, str]) -> Iterator[Finding]:
     netrc = home / ".netrc"
     wandb = netrc.is_file() and "api.wandb.ai" in netrc.read_text(encoding="utf-8", errors="replace")
     yield "W&B key", _present(bool(environment.get("WANDB_API_KEY")) or wandb)
+
+
+# ------------------------------------------------------------------------------------------------ a node
+
+
+def question(cluster: Cluster, output_dir: Path) -> Batch:
+    """The job that looks at a node, and the folder in which it finds a word from here."""
+    name = f"prefsweep-doctor.{uuid.uuid4().hex[:10]}"
+    folder = output_dir / "doctor" / name
+    folder.mkdir(parents=True)
+    (folder / "question").write_text(name, encoding="utf-8")
+    resources = replace(cluster, nodes=1, gpus_per_node=min(1, cluster.gpus_per_node), time="5")
+    return Batch(name, folder, 1, resources, output_dir, snapshot.take(folder / "code"))
+
+
+def answer(batch: Batch, *, ended_well: bool) -> Iterator[Finding]:
+    """What the job found on its node; the folder goes where that was all well."""
+    fact = read_fact(batch.folder / "answer.json")
+    if fact is None:
+        logs = ", ".join(str(path) for path in sorted(batch.folder.glob("*.out"))) or "no log"
+        what = "ended, but what it wrote is not here: the folder is NOT shared" if ended_well else "failed"
+        yield "probe job", f"{what} ({logs})"
+        return
+    yield "probe job", f"ran on {fact['node']}"
+    seen = "shared and writable" if fact["word"] == batch.name else "writable, but NOT the same folder as here"
+    yield f"{batch.root} on {fact['node']}", f"{seen}, {fact['free_gb']:.0f} GB free"
+    found = [f"{name} {number}" for name, number in fact["packages"].items() if number]
+    yield f"Python on {fact['node']}", ", ".join([fact["python"], *found])
+    lacking = [name for name, number in fact["packages"].items() if not number]
+    if lacking:
+        yield f"not on {fact['node']}", ", ".join(lacking)
+    yield f"GPU on {fact['node']}", fact.get("torch_error") or _gpus(fact)
+    shutil.rmtree(batch.folder)
+
+
+def _gpus(fact: Fact) -> str:
+    if not fact["gpus"]:
+        return f"none; torch is built for {'CUDA ' + fact['cuda'] if fact['cuda'] else 'the CPU alone'}"
+    return f"{', '.join(fact['gpus'])}; CUDA {fact['cuda']}, NCCL {fact['nccl']}"
 
 
 def _present(present: bool) -> str:

@@ -120,6 +120,28 @@ def survey() -> slurm_survey.Survey:
     return slurm_survey.survey(_settings(), partitions, accounts, SlurmScheduler().batch_size)
 
 
+def run_and_wait(batch: Batch, module: str, seconds: float) -> str | None:
+    """Run `python -m MODULE FOLDER` as a job of the batch's resources; its job id, or None where it did not end well.
+
+    Raises:
+        SchedulerError: sbatch refused it, or it had not ended after so many seconds; it is cancelled then.
+    """
+    from submitit.slurm.slurm import _make_sbatch_string
+
+    command = f"{words.python_command(batch)} -m {module} {shlex.quote(str(batch.folder))}"
+    path = batch.folder / "script.sh"
+    path.write_text(_make_sbatch_string(command, batch.folder, **words.parameters(batch)), encoding="utf-8")
+    try:
+        done = _ask(["sbatch", "--parsable", "--wait", str(path)], seconds)
+    except SchedulerError:
+        _ask(["scancel", f"--name={batch.name}"])
+        raise
+    job = done.stdout.strip().partition(";")[0]
+    if done.returncode and not job:
+        raise Refused(f"sbatch: {words.complaint(done.stderr)}")
+    return None if done.returncode else job
+
+
 def _answer(command: list[str]) -> str:
     done = _ask(command)
     if done.returncode:
@@ -147,16 +169,14 @@ def _complete(batch: Batch, parent: str) -> None:
             aside.rename(path)
 
 
-def _ask(command: list[str]) -> subprocess.CompletedProcess[str]:
+def _ask(command: list[str], seconds: float = ANSWER_SECONDS) -> subprocess.CompletedProcess[str]:
     environment = {**words.clean_environment(os.environ), "SLURM_BITSTR_LEN": "0"}  # no "..." in lists of tasks
     try:
-        return subprocess.run(
-            command, capture_output=True, text=True, timeout=ANSWER_SECONDS, check=False, env=environment
-        )
+        return subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False, env=environment)
     except FileNotFoundError as error:
         raise SchedulerError(f"{command[0]}: not found; is this a machine of the cluster?") from error
     except subprocess.TimeoutExpired as error:
-        raise SchedulerError(f"{command[0]}: no answer within {ANSWER_SECONDS} s") from error
+        raise SchedulerError(f"{command[0]}: no answer within {seconds:g} s") from error
 
 
 def _queue(command: list[str]) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import re
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -161,3 +163,24 @@ def test_a_failing_run_shows_its_traceback(launched: Launched) -> None:
     assert "lower the learning rate" in text
     assert re.search(r"RuntimeError: .*\n", text)
     assert "Traceback" in here.launch("logs", str(here.status("failing")[0]["run_id"]))
+
+
+def test_doctor_looks_at_a_node(launched: Launched) -> None:
+    """A job says what a run would find there: a folder that both see, the versions, the GPUs that torch sees."""
+    text = launched.grid.launch("doctor", "--probe", "cluster.gpus_per_node=0", "--wait", "120")
+    assert re.search(r"probe job +ran on n\d", text)
+    assert re.search(r"outputs on n\d +shared and writable, \d+ GB free", text)
+    assert re.search(rf"Python on n\d +{platform.python_version()}, torch {version('torch')}", text)
+    assert re.search(r"GPU on n\d +none; torch is built for the CPU alone", text)
+    assert not list((launched.grid.folder / "outputs" / "doctor").iterdir())
+
+
+def test_doctor_names_what_keeps_a_job_from_a_node(launched: Launched) -> None:
+    """SLURM's refusal, in one line; a job that gets no node in time is taken back."""
+    here = launched.grid
+    refused = here.launch("doctor", "--probe", "cluster.partition=none-such", code=1)
+    assert "invalid partition" in refused.splitlines()[-1]
+    late = here.launch("doctor", "--probe", "+cluster.extra.hold=true", "--wait", "1", code=1)
+    assert late.splitlines()[-1] == "prefsweep: sbatch: no answer within 1 s"
+    queue = here.cluster.slurm("squeue", "-h", "-o", "%j %T")
+    assert not re.search(r"prefsweep-doctor\S+ PENDING", queue)

@@ -1,0 +1,55 @@
+"""What a node offers to a run: `python -m launcher.worker.probe FOLDER` writes it to FOLDER/answer.json.
+
+Owns: looking at the node that it runs on. Must not know: runs, sweeps.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import shutil
+import socket
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from launcher.store import Fact, write_once
+
+PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "deepspeed", "wandb")
+
+
+def main(folder: Path) -> None:
+    """Answer what was asked: the word that the login node left in the folder, and what is here."""
+    question = folder / "question"
+    answer = {
+        "word": question.read_text(encoding="utf-8") if question.exists() else None,
+        "node": os.environ.get("SLURMD_NODENAME") or socket.gethostname(),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "free_gb": shutil.disk_usage(folder).free / 1e9,
+        **_of_torch(),
+    }
+    write_once(folder / "answer.json", answer)
+
+
+def _version(name: str) -> str | None:
+    with contextlib.suppress(PackageNotFoundError):
+        return version(name)
+    return None
+
+
+def _of_torch() -> Fact:
+    try:
+        import torch
+    except (ImportError, OSError) as error:  # OSError: a library of the driver is missing
+        return {"torch_error": f"{type(error).__name__}: {error}"}
+    if not torch.cuda.is_available():
+        return {"cuda": torch.version.cuda, "nccl": None, "gpus": []}
+    nccl = ".".join(map(str, torch.cuda.nccl.version()))
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {"cuda": torch.version.cuda, "nccl": nccl, "gpus": names}
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
