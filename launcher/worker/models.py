@@ -131,7 +131,7 @@ def tokenizer(model: Model, store: Store) -> PreTrainedTokenizerBase:
             found.pad_token = found.eos_token
         return found
 
-    return _tokenizer.get((folder, model.revision), read)
+    return _tokenizer.get((folder, model.revision, _stamp(folder)), read)
 
 
 @functools.cache
@@ -165,7 +165,15 @@ def load(model: Model, store: Store) -> torch.nn.Module:
             keep_freed_memory()
         return from_folder(folder, model, dtype).eval().requires_grad_(requires_grad=False)
 
-    return _base.get((folder, model.revision, dtype, model.attn_implementation), read)
+    return _base.get((folder, model.revision, _stamp(folder), dtype, model.attn_implementation), read)
+
+
+def _stamp(folder: str) -> tuple[tuple[str, int, int], ...]:
+    """What changes when somebody replaces files of the folder while this process has its model in memory."""
+    if not Path(folder).is_dir():
+        return ()  # a Hub model at a fixed commit
+    stats = ((path.name, path.stat()) for path in sorted(Path(folder).iterdir()) if path.is_file())
+    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
 
 
 def from_folder(folder: str, model: Model, dtype: torch.dtype) -> torch.nn.Module:
