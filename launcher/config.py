@@ -22,6 +22,18 @@ EXECUTORS = ("auto", "local", "slurm")
 CONTAINER_RUNTIMES = ("pyxis", "apptainer")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 AUTO_TIME = "auto"  # a time limit from what earlier runs took
+ZERO_STAGES = (1, 2, 3)
+WEIGHTS_DIVIDED = 3  # the ZeRO stage from which no rank holds all weights
+# Keys of DeepSpeed's JSON whose value is the run's, and the keys that hold it.
+DEEPSPEED_HOMES = {
+    "optimizer": "trainer.optimizer, learning_rate and weight_decay",
+    "scheduler": "trainer.lr_scheduler and warmup_ratio",
+    "gradient_clipping": "trainer.max_grad_norm",
+    "train_batch_size": "trainer.batch_size",
+    "train_micro_batch_size_per_gpu": "trainer.micro_batch_size",
+    "gradient_accumulation_steps": "trainer.batch_size and micro_batch_size",
+    "fp16": "model.dtype",
+}
 _TIME = re.compile(r"(\d+-\d+(:\d+){0,2}|\d+(:\d+){0,2})")  # as sbatch takes it
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 
@@ -107,6 +119,12 @@ class Trainer:
 
 
 @dataclass
+class DeepSpeed:
+    name: str = "none"
+    config: dict[str, Any] | None = None
+
+
+@dataclass
 class Cluster:
     executor: str = "auto"
     runs_per_job: int | None = None
@@ -177,6 +195,7 @@ class RunConfig:
     hub: Hub = MISSING
     tracking: Tracking = MISSING
     evaluation: Evaluation = MISSING
+    deepspeed: DeepSpeed = field(default_factory=DeepSpeed)
     sweep: str | None = None
     output_dir: str = MISSING
     dry_run: bool = False
@@ -241,6 +260,8 @@ def _problems(config: RunConfig, losses: Collection[str]) -> Iterator[str]:
     yield from _trainer_problems(config.trainer)
     yield from _cluster_problems(config.cluster)
     yield from _count_problems(config)
+    yield from _rank_problems(config)
+    yield from _deepspeed_problems(config.deepspeed)
 
 
 def _loss_problems(config: RunConfig, losses: Collection[str]) -> Iterator[str]:
@@ -302,8 +323,6 @@ def _cluster_problems(cluster: Cluster) -> Iterator[str]:
     for key, value in (*vars(cluster).items(), *cluster.extra.items()):
         if isinstance(value, str) and ("\n" in value or "\r" in value):
             yield f"cluster.{key}={value!r}: must be one line"
-    if cluster.nodes * max(1, cluster.gpus_per_node) > 1:
-        yield f"cluster.nodes={cluster.nodes}, cluster.gpus_per_node={cluster.gpus_per_node}: one GPU a run for now"
 
 
 def _count_problems(config: RunConfig) -> Iterator[str]:
@@ -320,3 +339,33 @@ def _count_problems(config: RunConfig) -> Iterator[str]:
             value = getattr(getattr(config, section), key)
             if value is not None and value < 1:
                 yield f"{section}.{key}={value}: must be at least 1"
+
+
+def _rank_problems(config: RunConfig) -> Iterator[str]:
+    """One task a GPU, or one a node without GPUs: each takes whole micro-batches of every optimizer step."""
+    cluster, trainer = config.cluster, config.trainer
+    ranks = cluster.nodes * max(1, cluster.gpus_per_node)
+    at_once = trainer.micro_batch_size * ranks
+    if ranks > 1 and at_once > 0 and trainer.batch_size % at_once:
+        yield (
+            f"trainer.batch_size={trainer.batch_size}: must be a multiple of trainer.micro_batch_size="
+            f"{trainer.micro_batch_size} x cluster.nodes={cluster.nodes} x cluster.gpus_per_node="
+            f"{cluster.gpus_per_node}, that is of {at_once}"
+        )
+
+
+def _deepspeed_problems(deepspeed: DeepSpeed) -> Iterator[str]:
+    if deepspeed.config is None:
+        return
+    zero = deepspeed.config.get("zero_optimization")
+    stage = zero.get("stage") if isinstance(zero, dict) else None
+    if stage not in ZERO_STAGES:
+        yield f"deepspeed.config.zero_optimization.stage={stage}: must be 1, 2 or 3"
+    elif stage == WEIGHTS_DIVIDED and zero.get("stage3_gather_16bit_weights_on_model_save") is not True:  # type: ignore[union-attr]
+        yield (
+            "deepspeed.config.zero_optimization.stage3_gather_16bit_weights_on_model_save: must be true, "
+            "or the final model would be saved without its weights"
+        )
+    for key, ours in DEEPSPEED_HOMES.items():
+        if deepspeed.config.get(key, "auto") != "auto":
+            yield f"deepspeed.config.{key}={deepspeed.config[key]}: set {ours} instead and leave this to auto"

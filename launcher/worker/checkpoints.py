@@ -13,13 +13,17 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
-from launcher.config import StoreError
+from launcher.config import ConfigError, StoreError
 from launcher.store import read_fact, write_once
 
 MARKER = "complete.json"
 _FOLDER = re.compile(r"checkpoint-(\d+)")
+_STEP = re.compile(r"global_step\d+/")
+_OPTIMIZER_SHARD = re.compile(r"global_step\d+/(?:bf16_)?zero_pp_rank_(\d+)_mp_rank_00_optim_states\.pt")
+_WEIGHTS_SHARD = re.compile(r"global_step\d+/zero_pp_rank_(\d+)_mp_rank_00_model_states\.pt")
 _NEEDED = {
     "trainer state": re.compile(r"trainer_state\.json"),
     "weights": re.compile(r"(adapter_|pytorch_)?model.*\.(safetensors|bin)|global_step\d+/.*model_states\.pt"),
@@ -61,11 +65,47 @@ def missing_in(checkpoint: Path) -> str | None:
             return f"{name} is missing or has another size"
     lacking = [what for what, pattern in _NEEDED.items() if not any(pattern.fullmatch(name) for name in files)]
     lacking += [name for name in _rng_files(ranks) if name not in files]
+    lacking += _missing_shards(files, ranks)
     return f"no {', '.join(lacking)}" if lacking else None
 
 
 def _rng_files(ranks: int) -> list[str]:
     return ["rng_state.pth"] if ranks == 1 else [f"rng_state_{rank}.pth" for rank in range(ranks)]
+
+
+def _missing_shards(files: Collection[str], ranks: int) -> list[str]:
+    """What DeepSpeed would miss: the name of the newest step, each rank's optimizer state, and weights.
+
+    Up to ZeRO-2 one file holds the weights, from ZeRO-3 on each rank has its part.
+    """
+    if not any(_STEP.match(name) for name in files):
+        return []
+    optimizers = {int(match[1]) for name in files if (match := _OPTIMIZER_SHARD.fullmatch(name))}
+    weights = {int(match[1]) for name in files if (match := _WEIGHTS_SHARD.fullmatch(name))}
+    missing = [] if "latest" in files else ["latest"]
+    missing += [f"optimizer state of rank {rank}" for rank in range(ranks) if rank not in optimizers]
+    return missing + [f"weights of rank {rank}" for rank in range(ranks) if weights and rank not in weights]
+
+
+def check_fits(checkpoint: Path, ranks: int, *, sharded: bool) -> None:
+    """Refuse to resume with another number of ranks than shards were written by, or with other means.
+
+    Raises:
+        ConfigError: says what to change.
+    """
+    marker = read_fact(checkpoint / MARKER) or {}
+    was_sharded = any(_STEP.match(name) for name in marker["files"])
+    if was_sharded != sharded:
+        was, now = ("with", "without") if was_sharded else ("without", "with")
+        raise ConfigError(
+            f"deepspeed: {checkpoint} was written {was} DeepSpeed and cannot be resumed {now} it; "
+            "choose as before, or remove the checkpoint to begin again"
+        )
+    if sharded and marker["ranks"] != ranks:
+        raise ConfigError(
+            f"cluster.nodes x cluster.gpus_per_node: {checkpoint} is divided among {marker['ranks']} ranks, this job "
+            f"has {ranks}; give as many as before, or remove the checkpoint to begin again"
+        )
 
 
 def seal(checkpoint: Path, ranks: int) -> None:

@@ -13,14 +13,18 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from launcher.config import PrefsweepError, RunConfig, from_plain
-from launcher.store import AttemptDir, Fact, PreparingDir, Store, read_fact, write_once
+from launcher.store import AttemptDir, Fact, PreparingDir, RunDir, Store, read_fact, write_once
+from launcher.worker import distributed
 from launcher.worker.interruption import SlurmJob, StopRequest, leave
+from launcher.worker.rendezvous import MEETING_SECONDS, PATIENCE, Rank
 
 SLOT_POLL_SECONDS = 0.5
 
@@ -50,16 +54,26 @@ def work(folder: Path) -> None:
 
 def make_table(fact: Fact, folder: PreparingDir) -> None:
     """Make the reference table that several jobs are waiting for; its absence is recorded, and fails the job."""
+    StopRequest().listen()  # a warning is not for a pass that cannot be resumed: it has until the limit itself
+    config: RunConfig = from_plain(fact["prepare"])
+    with distributed.joined(folder.path, always=config.deepspeed.config is not None) as rank:
+        distributed.begin("table", lambda reason: print(reason, flush=True))
+        try:
+            _prepared(config, Store(Path(fact["root"])))
+        except Exception as error:
+            cause = distributed.end(_reason(error)).cause
+            failure = {"reason": cause, "traceback": traceback.format_exc()[-8000:], "time": time.time()}
+            if rank.index == 0:
+                write_once(folder.failure_file, failure)
+            raise
+    if rank.index == 0:
+        write_once(folder.done_file, {"time": time.time()})
+
+
+def _prepared(config: RunConfig, store: Store) -> None:
     from launcher.worker.prepare import prepared
 
-    StopRequest().listen()  # a warning is not for a pass that cannot be resumed: it has until the limit itself
-    try:
-        prepared(from_plain(fact["prepare"]), Store(Path(fact["root"])))
-    except Exception as error:
-        failure = {"reason": _reason(error), "traceback": traceback.format_exc()[-8000:], "time": time.time()}
-        write_once(folder.failure_file, failure)
-        raise
-    write_once(folder.done_file, {"time": time.time()})
+    prepared(config, store)
 
 
 def take_up_runs(folder: Path) -> None:
@@ -68,19 +82,37 @@ def take_up_runs(folder: Path) -> None:
     stop = StopRequest()
     stop.listen()
     store = Store(jobs.attempts[0].run.path.parent.parent)
-    with _slot(store, jobs.slots, stop):
+    slots = jobs.slots if Rank.here().index == 0 else None  # the others wait for rank 0 anyway
+    with _slot(store, slots, stop), _joined(folder, jobs) as rank:
         for number, attempt in enumerate(jobs.attempts, 1):
-            if _is_over(attempt):
-                continue
-            if stop():
+            step = distributed.first(partial(_next_step, attempt, stop))
+            if step == "leave":
                 break
-            print(f"run {number} of {len(jobs.attempts)}: {attempt.run.run_id}", flush=True)
-            if attempt.cancel_file.exists():
-                _record_failure(attempt, "cancelled before it was started", status="CANCELLED")
-                continue
-            with _output_to(attempt.log_file()):
-                make_attempt(attempt, store, stop)
-    _leave_if_asked([attempt for attempt in jobs.attempts if not _is_over(attempt)], stop)
+            if step == "make":
+                print(f"run {number} of {len(jobs.attempts)}: {attempt.run.run_id}", flush=True)
+                with _output_to(attempt.log_file(rank.index)):
+                    make_attempt(attempt, store, stop)
+    if rank.index == 0:
+        _leave_if_asked([attempt for attempt in jobs.attempts if not _is_over(attempt)], stop)
+
+
+def _joined(folder: Path, jobs: JobList) -> AbstractContextManager[Rank]:
+    """The job's ranks as one. Where rank 0 may have to wait for a slot, the others wait for it as long as it takes."""
+    deepspeed = any(read_config(attempt).deepspeed.config for attempt in jobs.attempts)
+    within = MEETING_SECONDS if jobs.slots is None else PATIENCE.total_seconds()
+    return distributed.joined(folder, always=deepspeed, within=within)
+
+
+def _next_step(attempt: AttemptDir, stop: StopRequest) -> str:
+    """What to do with the next attempt: skip it, leave, or make it."""
+    if _is_over(attempt):
+        return "skip"
+    if stop():
+        return "leave"
+    if attempt.cancel_file.exists():
+        _record_failure(attempt, "cancelled before it was started", status="CANCELLED")
+        return "skip"
+    return "make"
 
 
 def _is_over(attempt: AttemptDir) -> bool:
@@ -94,15 +126,18 @@ def _leave_if_asked(attempts: Sequence[AttemptDir], stop: StopRequest) -> None:
         leave(attempts, stop.signal, read_config(attempts[0]).cluster.max_requeues)
 
 
-def make_attempt(attempt: AttemptDir, store: Store, stop_process: Callable[[], bool]) -> bool:
+def make_attempt(attempt: AttemptDir, store: Store, stop_process: StopRequest) -> bool:
     """Train and evaluate one run as far as it is not done yet; a failure is recorded, never raised.
 
     What the end of the process has cut short is no failure: `interruption.leave` says what becomes of it.
     """
+    distributed.begin(f"{attempt.run.run_id}/{attempt.number}", partial(_record_loss, attempt))
     job = SlurmJob.here()
     process = {"host": _host(), "pid": os.getpid(), "job": job and job.job_id, "time": time.time()}
-    write_once(attempt.started_file, process)
-    print(f"{attempt.run.run_id}, attempt {attempt.number}, on {_host()}", flush=True)
+    if distributed.is_first():
+        write_once(attempt.started_file, process)
+    place = f", rank {distributed.index()} of {distributed.size()}" if distributed.size() > 1 else ""
+    print(f"{attempt.run.run_id}, attempt {attempt.number}, on {_host()}{place}", flush=True)
 
     def stop() -> bool:
         return stop_process() or attempt.cancel_file.exists()
@@ -111,12 +146,30 @@ def make_attempt(attempt: AttemptDir, store: Store, stop_process: Callable[[], b
         _train_and_evaluate(read_config(attempt), attempt, store, stop)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is recorded, and the next run goes on
         traceback.print_exc()
-        if not stop_process() or attempt.cancel_file.exists():
-            _record_failure(
-                attempt, _reason(error), status="CANCELLED" if stop() else "FAILED", trace=traceback.format_exc()
-            )
+        _failed(attempt, error, stop_process)
         return False
-    return True
+    return distributed.end(None).together
+
+
+def _failed(attempt: AttemptDir, error: Exception, stop_process: StopRequest) -> None:
+    """Record the failure, or another rank's that has led to it. Ranks that are apart are of no more use."""
+    trace = traceback.format_exc()
+    end = distributed.end(_reason(error), stop_process.signal if stop_process() else None)
+    cancelled = attempt.cancel_file.exists()
+    if end.signal is not None and not cancelled:
+        stop_process.signal = end.signal  # the only one may have come to another rank
+        return
+    if distributed.is_first():
+        _record_failure(attempt, end.cause or "", status="CANCELLED" if cancelled else "FAILED", trace=trace)
+    if not end.together:
+        print(f"leaving the other ranks: {end.cause}", flush=True)
+        os._exit(1)
+
+
+def _record_loss(attempt: AttemptDir, reason: str) -> None:
+    print(f"leaving the other ranks: {reason}", flush=True)
+    if distributed.is_first():
+        _record_failure(attempt, reason, status="FAILED")
 
 
 def _host() -> str:
@@ -127,7 +180,8 @@ def attempt_here(attempt: AttemptDir, store: Store) -> bool:
     """Make an attempt in this process, printing to the terminal; returns whether it succeeded."""
     stop = StopRequest()
     stop.listen()
-    succeeded = make_attempt(attempt, store, stop)
+    with _joined(attempt.path, JobList((attempt,), None)):
+        succeeded = make_attempt(attempt, store, stop)
     _leave_if_asked([] if _is_over(attempt) else [attempt], stop)
     return succeeded
 
@@ -140,14 +194,27 @@ def read_config(attempt: AttemptDir) -> RunConfig:
 
 
 def _train_and_evaluate(config: RunConfig, attempt: AttemptDir, store: Store, stop: Callable[[], bool]) -> None:
-    from launcher.worker.evaluate import evaluate, evaluate_base
     from launcher.worker.training import train
 
     run = attempt.run
-    if not run.result_file.exists():
-        run.evaluation_file.unlink(missing_ok=True)  # of a result that was deleted
+    if distributed.first(lambda: not run.result_file.exists()):
+        if distributed.is_first():
+            run.evaluation_file.unlink(missing_ok=True)  # of a result that was deleted
         train(config, run, store, stop)
-    if not run.evaluation_file.exists():
+    distributed.first(partial(_evaluate, config, run, store))
+
+
+def _evaluate(config: RunConfig, run: RunDir, store: Store) -> None:
+    """On rank 0 alone, as if it had been alone from the start: so a run's scores do not depend on how it was trained.
+
+    The others wait without using their GPU. It is a small part of a run, and sampling in step would need all ranks to
+    agree on each token's end.
+    """
+    from launcher.worker.evaluate import evaluate, evaluate_base
+
+    if run.evaluation_file.exists():
+        return
+    with distributed.alone():
         evaluate_base(config, store)
         evaluate(config, run, store)
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedTokenizerBase
+from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.utils import logging as transformers_logging
 from trl.trainer.utils import add_fused_lm_head
 
@@ -190,7 +191,9 @@ def from_folder(folder: str, model: Model, dtype: torch.dtype) -> torch.nn.Modul
 
 
 def policy(model: Model, store: Store) -> torch.nn.Module:
-    """A fresh module to train, equal to one that was just loaded."""
+    """A fresh module to train, equal to one that was just loaded; under ZeRO-3 it is, since no rank has all of it."""
+    if is_deepspeed_zero3_enabled():
+        return from_folder(base_folder(model, store), model, dtype_of(model))
     return copy.deepcopy(load(model, store)).requires_grad_()
 
 

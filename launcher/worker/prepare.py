@@ -17,13 +17,14 @@ another blocking of the same matrix products, which in bfloat16 moves a sum of l
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,10 +37,11 @@ import transformers
 import trl
 from datasets import Dataset
 from filelock import FileLock
+from trl.trainer.utils import add_fused_lm_head
 
 from launcher.config import RunConfig, StoreError
 from launcher.store import Fact, Store, building, read_fact, write_once
-from launcher.worker import models
+from launcher.worker import distributed, models, zero
 from launcher.worker.data import IDS, Pairs, collator, tokenised
 from launcher.worker.memory import Latest
 
@@ -66,7 +68,8 @@ def prepared(config: RunConfig, store: Store) -> Pairs:
     """The tokenised pairs with their reference values; kept for the next run of this process."""
 
     def prepare() -> Pairs:
-        pairs = tokenised(config, store)
+        with distributed.first_ahead():
+            pairs = tokenised(config, store)
         table = reference_table(config, store, pairs)
         return Pairs(attach(pairs.train, table), attach(pairs.test, table), pairs.dropped)
 
@@ -91,25 +94,50 @@ def attach(pairs: Dataset, table: Table) -> Dataset:
 
 
 def reference_table(config: RunConfig, store: Store, pairs: Pairs | None = None) -> Table:
-    """The table for this model and data set, from the cache, or computed while others wait for it."""
+    """The table for this model and data set, from the cache, or computed while others wait for it.
+
+    Of several ranks, rank 0 takes the lock, looks and writes; all measure, each its share, or none does.
+    """
     pairs = pairs or tokenised(config, store)
     rows = {row_of(pair): pair for split in (pairs.train, pairs.test) for pair in split}
-    made_from = _made_from(config, store, rows)
+    made_from = distributed.first(lambda: _made_from(config, store, rows))
     key = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
     folder = store.cache("reference", key)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # A second lock around `building`'s: only its holder may throw a bad table away.
-    with FileLock(folder.with_name(f".{key}.check.lock")):
-        if folder.exists():
-            try:
-                return Table(key, _read(folder, made_from, rows))
-            except Refused as reason:
-                LOG.warning("reference table %s refused: %s; computing it again", folder, reason)
-                shutil.rmtree(folder)
-        with building(folder) as empty:
-            if empty is not None:
-                _write(empty, made_from, measure(config, store, rows.values()))
+    with _checking(folder):
+        if not distributed.first(lambda: _is_good(folder, made_from, rows)):
+            facts = measure(config, store, rows.values())
+            distributed.first(lambda: _build(folder, made_from, facts))
         return Table(key, _read(folder, made_from, rows))
+
+
+@contextlib.contextmanager
+def _checking(folder: Path) -> Iterator[None]:
+    """A second lock around `building`'s: only its holder may throw a bad table away."""
+    if not distributed.is_first():
+        yield
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f".{folder.name}.check.lock")):
+        yield
+
+
+def _is_good(folder: Path, made_from: Fact, rows: Iterable[str]) -> bool:
+    """Whether there is a table that can be used; one that cannot goes."""
+    if not folder.exists():
+        return False
+    try:
+        _read(folder, made_from, rows)
+    except Refused as reason:
+        LOG.warning("reference table %s refused: %s; computing it again", folder, reason)
+        shutil.rmtree(folder)
+        return False
+    return True
+
+
+def _build(folder: Path, made_from: Fact, facts: list[Fact]) -> None:
+    with building(folder) as empty:
+        if empty is not None:
+            _write(empty, made_from, facts)
 
 
 def _made_from(config: RunConfig, store: Store, rows: Iterable[str]) -> Fact:
@@ -125,17 +153,41 @@ def _made_from(config: RunConfig, store: Store, rows: Iterable[str]) -> Fact:
 
 
 def measure(config: RunConfig, store: Store, rows: Iterable[dict[str, list[int]]]) -> list[Fact]:
-    """The one pass of the reference model over all rows, the longest first, so that a lack of memory shows at once."""
+    """The one pass of the reference model over all rows, the longest first, so that a lack of memory shows at once.
+
+    The batches are dealt to the ranks in turn, and their facts come together on rank 0; the others get none.
+    """
     ordered = sorted(rows, key=lambda row: -_length(row))
     collate, size = collator(config, store), config.trainer.micro_batch_size
-    say = _progress(len(ordered))
+    batches = [ordered[start : start + size] for start in range(0, len(ordered), size)]
+    ours = batches[distributed.index() :: distributed.size()]
+    say = _progress(sum(map(len, ours)))
     facts: list[Fact] = []
-    with models.in_use(models.load(config.model, store)) as base, models.scoring(base):
-        for start in range(0, len(ordered), size):
-            part = ordered[start : start + size]
-            facts += _measure_batch(base, part, collate(part))
+    with _reference(config, store) as base:
+        for batch in ours:
+            facts += _measure_batch(base, batch, collate(batch))
             say(len(facts))
-    return facts
+        if zero.divides_weights(config.deepspeed) and len(ours) < math.ceil(len(batches) / distributed.size()):
+            _measure_batch(base, batches[0], collate(batches[0]))  # the others need our part of the weights once more
+    return distributed.gathered(facts)
+
+
+@contextlib.contextmanager
+def _reference(config: RunConfig, store: Store) -> Iterator[torch.nn.Module]:
+    """The base module, ready to score; under ZeRO-3 divided among the ranks, since one may not hold it."""
+    if not zero.divides_weights(config.deepspeed):
+        with models.in_use(models.load(config.model, store)) as base, models.scoring(base):
+            yield base
+        return
+    folder, dtype = models.base_folder(config.model, store), models.dtype_of(config.model)
+
+    def load() -> torch.nn.Module:
+        base = models.from_folder(folder, config.model, dtype).requires_grad_(requires_grad=False)
+        add_fused_lm_head(base)
+        return base
+
+    with zero.sharded(config.deepspeed, dtype, load) as base:
+        yield base
 
 
 def _length(row: dict[str, list[int]]) -> int:
@@ -167,7 +219,7 @@ def _measure_batch(base: torch.nn.Module, rows: list[dict[str, list[int]]], batc
 @torch.no_grad()
 def score(module: torch.nn.Module, batch: dict[str, Any]) -> torch.Tensor:
     """Log-probs of the completions' tokens, 0 elsewhere, by a module under `models.scoring`; as DPOTrainer does it."""
-    where = next(module.parameters()).device
+    where = models.device()
     ids, attention, completion = (batch[name].to(where) for name in ("input_ids", "attention_mask", "completion_mask"))
     labels = ids.masked_fill(completion == 0, -100)
     outputs = module(input_ids=ids, attention_mask=attention, use_cache=False, labels=labels, fused_lm_head=True)

@@ -7,7 +7,6 @@ Must not know: when a run is done, what is written then.
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +20,7 @@ from trl import DPOConfig
 
 from launcher.config import ConfigError, Lora, RunConfig
 from launcher.store import RunDir, Store, append_line
-from launcher.worker import checkpoints, models
+from launcher.worker import checkpoints, distributed, models, zero
 from launcher.worker.data import Pairs, collator
 from launcher.worker.losses import PreferenceTrainer, loss_arguments
 from launcher.worker.precision import keep_master_weights
@@ -125,13 +124,13 @@ def build_trainer(
     run: RunDir,
     store: Store,
     pairs: Pairs,
-    policy: torch.nn.Module,
     callbacks: list[TrainerCallback],
 ) -> RunTrainer:
-    """The trainer of one run, around `policy`."""
+    """The trainer of one run, around a fresh policy."""
+    told = arguments(config, run)  # first: under ZeRO-3 the policy is divided among the ranks while it is loaded
     trainer = RunTrainer(
-        model=policy,
-        args=arguments(config, run),
+        model=models.policy(config.model, store),
+        args=told,
         data_collator=collator(config, store),
         train_dataset=pairs.train,
         eval_dataset=pairs.test,
@@ -187,13 +186,14 @@ def arguments(config: RunConfig, run: RunDir) -> DPOConfig:
         max_steps=trainer.max_steps or -1,
         per_device_train_batch_size=trainer.micro_batch_size,
         per_device_eval_batch_size=config.evaluation.batch_size,
-        gradient_accumulation_steps=accumulation(config, int(os.environ.get("WORLD_SIZE", "1"))),
+        gradient_accumulation_steps=accumulation(config, distributed.size()),
         activation_checkpointing=trainer.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False},
         max_length=trainer.max_length,
         disable_dropout=trainer.lora is None or trainer.lora.dropout == 0.0,
         precompute_ref_log_probs=trainer.lora is None,  # no reference model is loaded: the columns are there
-        bf16=False,  # no autocast: the forward runs in the dtype of the weights, as the reference pass does
+        # No autocast: the forward runs in the dtype of the weights, as the reference pass does.
+        **zero.arguments(config.deepspeed, models.dtype_of(config.model)),
         seed=config.seed,
         data_seed=config.seed,
         save_strategy="no",  # Recorder says when

@@ -9,10 +9,12 @@ two of them costs at most the steps since the last checkpoint.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,9 +22,9 @@ import torch
 from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
 
-from launcher.config import RunConfig
+from launcher.config import DeepSpeed, RunConfig
 from launcher.store import Fact, RunDir, Store, read_lines, write_once
-from launcher.worker import checkpoints, models
+from launcher.worker import checkpoints, distributed, models, zero
 from launcher.worker.data import Pairs
 from launcher.worker.memory import Latest
 from launcher.worker.prepare import prepared
@@ -50,35 +52,67 @@ def train(config: RunConfig, run: RunDir, store: Store, stop_requested: Callable
         ConfigError: the config cannot be trained.
         RuntimeError: the loss or the gradient is not finite, or training ended early.
     """
-    if run.result_file.exists():
+    if distributed.first(run.result_file.exists):
         return
     began = time.time()
     _trained.forget()
     pairs = prepared(config, store)
     recorder = Recorder(run.metrics_file, config.checkpoint.every, stop_requested)
-    trainer = build_trainer(config, run, store, pairs, models.policy(config.model, store), [recorder])
-    checkpoint = checkpoints.last_complete(run.checkpoints)
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    trainer = build_trainer(config, run, store, pairs, [recorder])
+    try:
+        _go(trainer, recorder, _checkpoint_of(config, run))
+        _finish(config, run, trainer, pairs, began)
+    finally:
+        if _is_joint(config):
+            zero.release(trainer)
+    if not _is_joint(config):
+        _let_go_of_training_state(trainer)
+        _trained.put(run.path, trainer)
+
+
+def _is_joint(config: RunConfig) -> bool:
+    """Whether the trainer is one of several, or divided: then rank 0 alone cannot evaluate with it."""
+    return distributed.size() > 1 or config.deepspeed.config is not None
+
+
+def _checkpoint_of(config: RunConfig, run: RunDir) -> str | None:
+    """The checkpoint to go on from; rank 0 chooses."""
+
+    def choose() -> str | None:
+        checkpoint = checkpoints.last_complete(run.checkpoints)
+        if checkpoint is None:
+            return None
+        checkpoints.check_fits(checkpoint, distributed.size(), sharded=config.deepspeed.config is not None)
+        return str(checkpoint)
+
+    return distributed.first(choose)
+
+
+def _go(trainer: RunTrainer, recorder: Recorder, checkpoint: str | None) -> None:
+    trainer.train(resume_from_checkpoint=checkpoint)
     step, max_steps = trainer.state.global_step, trainer.state.max_steps
     if recorder.stopped:
         raise Stopped(step, max_steps)
     if step < max_steps:
         raise RuntimeError(f"training ended at step {step} of {max_steps} without saying why")
-    if trainer.is_world_process_zero():
-        _finish(config, run, trainer, pairs, began)
-    _let_go_of_training_state(trainer)
-    _trained.put(run.path, trainer)
 
 
 def _finish(config: RunConfig, run: RunDir, trainer: RunTrainer, pairs: Pairs, began: float) -> None:
     save_model(trainer, run.model)
-    write_once(run.result_file, _result(config, run, trainer, pairs, began))
-    shutil.rmtree(run.checkpoints, ignore_errors=True)
+    if distributed.is_first():
+        write_once(run.result_file, _result(config, run, trainer, pairs, began))
+        shutil.rmtree(run.checkpoints, ignore_errors=True)
 
 
 def save_model(trainer: RunTrainer, folder: Path) -> None:
-    """Make `folder` the final model, or adapter, with its tokenizer; whole or not at all."""
+    """Make `folder` the final model, or adapter, with its tokenizer; whole or not at all.
+
+    All ranks take part: under ZeRO-3 the weights are gathered. Rank 0 writes.
+    """
     aside = folder.with_name(f".{folder.name}.partial")
+    if not distributed.is_first():
+        trainer.save_model(str(aside))
+        return
     shutil.rmtree(aside, ignore_errors=True)
     trainer.save_model(str(aside))
     (aside / "training_args.bin").unlink(missing_ok=True)  # a pickle of this machine's paths; config.yaml says it all
@@ -113,7 +147,8 @@ def _device_name() -> str:
 
 
 def _parameters(model: torch.nn.Module) -> Fact:
-    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    # Under ZeRO-3 a rank holds none of a parameter's elements; DeepSpeed remembers how many there are.
+    sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in model.parameters()]
     return {"total": sum(n for n, _ in sizes), "trainable": sum(n for n, trained in sizes if trained)}
 
 
@@ -126,11 +161,17 @@ def _let_go_of_training_state(trainer: RunTrainer) -> None:
 
 
 def finished(config: RunConfig, run: RunDir, store: Store) -> RunTrainer:
-    """The trainer of a finished run: the one that has just trained it here, or one made from its folder."""
+    """The trainer of a finished run: the one that has just trained it here, or one made from its folder.
+
+    After joint training it comes from the folder, without DeepSpeed: rank 0 evaluates alone.
+    """
+    config = replace(config, deepspeed=DeepSpeed())
 
     def from_disk() -> RunTrainer:
         pairs = prepared(config, store)
-        trainer = build_trainer(config, run, store, pairs, models.policy(config.model, store), [])
+        trainer = build_trainer(config, run, store, pairs, [])
+        with contextlib.suppress(OSError):
+            run.checkpoints.rmdir()  # the trainer makes its folder, though it will not train
         _load_final(trainer, config, run)
         trainer.model.to(models.device())
         return trainer

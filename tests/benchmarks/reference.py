@@ -86,7 +86,8 @@ def theirs(job: Job) -> Seen:
     config, trainer = job.config, job.config.trainer
     told = DPOConfig(
         output_dir=str(job.folder / config.output_dir), loss_type=[config.loss_type], beta=config.beta,
-        seed=config.seed, learning_rate=trainer.learning_rate, max_length=trainer.max_length, max_steps=trainer.max_steps,
+        seed=config.seed, learning_rate=trainer.learning_rate, max_length=trainer.max_length,
+        max_steps=trainer.max_steps,
         per_device_train_batch_size=trainer.micro_batch_size, ld_alpha=trainer.ld_alpha,
         precompute_ref_log_probs=True, bf16=False, report_to="none", disable_tqdm=True,
     )  # fmt: skip
@@ -361,8 +362,17 @@ def both_ways(folder: Path, lora: Any) -> tuple[float, float]:
     """Ours and TRL's, run by run in turn."""
     pairs, store = long_pairs(folder / "pairs"), Store(folder / "outputs")
     datasets.config.HF_DATASETS_CACHE = str(folder / "datasets")
-    config = make_config(pairs, model__architecture=SIZE, trainer__lora=lora, tracking__every=PAIRS, trainer__max_steps=PAIRS // BATCH,
-                         trainer__batch_size=BATCH, trainer__micro_batch_size=MICRO_BATCH, trainer__max_length=256, checkpoint__every=10**6)  # fmt: skip
+    config = make_config(
+        pairs,
+        model__architecture=SIZE,
+        trainer__lora=lora,
+        trainer__max_steps=PAIRS // BATCH,
+        trainer__batch_size=BATCH,
+        trainer__micro_batch_size=MICRO_BATCH,
+        trainer__max_length=256,
+        tracking__every=PAIRS,
+        checkpoint__every=10**6,
+    )
     models.policy(config.model, store)  # built and loaded, for both
     seconds = [0.0, 0.0]
     for number, (loss_type, beta) in enumerate(RUNS):
@@ -376,7 +386,7 @@ def both_ways(folder: Path, lora: Any) -> tuple[float, float]:
 
 def long_pairs(folder: Path) -> Path:
     """Pairs of such length that a step is mostly forwards and backwards, as in a real run."""
-    draw = random.Random(0)
+    draw = random.Random(0)  # noqa: S311 - made-up text
     folder.mkdir(parents=True)
     for split, count in (("train", PAIRS), ("test", BATCH)):
         texts = [" ".join(draw.choices(VOCABULARY, k=WORDS)) for _ in range(2 * count)]
