@@ -57,6 +57,8 @@ VERBS = {
     "resume": "submit again what failed, was cancelled, timed out or got lost",
     "run": "one run in this process",
     "collect": "write results.jsonl from what is there now",
+    "dashboard": "the sweep's W&B workspace and report, or its local trackio or TensorBoard page",
+    "sync": "upload what nodes without internet kept for W&B",
     "doctor": "what this machine and its cluster offer, and a file for conf/cluster",
 }
 
@@ -271,6 +273,31 @@ def _collect(options: argparse.Namespace) -> int:
     return DONE
 
 
+def _dashboard(options: argparse.Namespace) -> int:
+    from launcher.dashboard import open_dashboard
+
+    directory, _, _ = _opened(options)
+    lines, serving = open_dashboard(directory, options.port, browser=not options.no_browser)
+    views.say_dashboard(lines, serving=serving)
+    try:
+        while serving:
+            time.sleep(POLL_SECONDS)
+    except KeyboardInterrupt:
+        pass
+    return DONE
+
+
+def _sync(options: argparse.Namespace) -> int:
+    from launcher.sync import pending, upload
+
+    directory, store, scheduler = _opened(options)
+    states = states_of(_runs_of(directory, store), scheduler)
+    waiting = sum(state.in_flight for state in states)
+    uploaded = upload(pending(state.run for state in states if not state.in_flight))
+    views.say_uploaded(directory, len(uploaded.done), len(uploaded.left), waiting, uploaded.words)
+    return FAILED if uploaded.left else DONE
+
+
 def _doctor(options: argparse.Namespace) -> int:
     from launcher import doctor, slurm
 
@@ -303,6 +330,8 @@ _VERBS = {
     "resume": _resume,
     "run": _run,
     "collect": _collect,
+    "dashboard": _dashboard,
+    "sync": _sync,
     "doctor": _doctor,
 }
 
@@ -340,7 +369,7 @@ def _chosen(options: argparse.Namespace, directory: SweepDir, store: Store, sche
 
 
 def _launch_parser() -> _Parser:
-    verbs = "\n".join(f"  {verb:9}{meaning}" for verb, meaning in VERBS.items())
+    verbs = "\n".join(f"  {verb:10}{meaning}" for verb, meaning in VERBS.items())
     parser = _Parser(
         prog="python -m launcher",
         description=DESCRIPTION,
@@ -362,6 +391,8 @@ def _verb_parser(verb: str) -> _Parser:
         "resume": "resume smoke\n  resume smoke tiny-ipo\n  resume smoke cluster.time=8:00:00 cluster.exclude=n3",
         "run": "run outputs/runs/tiny-ipo-beta0.1-0a1b2c3d",
         "collect": "collect smoke",
+        "dashboard": "dashboard smoke\n  dashboard smoke --port 7860 --no-browser",
+        "sync": "sync smoke",
         "doctor": "doctor\n  doctor --probe cluster.partition=gpu cluster.gpus_per_node=1",
     }
     text = "examples:\n" + "\n".join(f"  python -m launcher {line.strip()}" for line in examples[verb].splitlines())
@@ -415,6 +446,16 @@ def _run_arguments(parser: _Parser) -> None:
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="a folder of outputs/runs")
 
 
+def _dashboard_arguments(parser: _Parser) -> None:
+    parser.add_argument("sweep", nargs="?", metavar="SWEEP", help="default: the sweep launched last")
+    parser.add_argument("--port", type=int, metavar="P", help="of the local page, on loopback (default: a free one)")
+    parser.add_argument("--no-browser", action="store_true", help="print the local page's address only")
+
+
+def _sync_arguments(parser: _Parser) -> None:
+    parser.add_argument("sweep", nargs="?", metavar="SWEEP", help="default: the sweep launched last")
+
+
 def _doctor_arguments(parser: _Parser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for --probe: cluster.partition=gpu, ...")
     parser.add_argument("--probe", action="store_true", help="also look at a node, with a job of one task")
@@ -428,5 +469,7 @@ _ARGUMENTS = {
     "resume": _resume_arguments,
     "run": _run_arguments,
     "collect": _sweep_arguments,
+    "dashboard": _dashboard_arguments,
+    "sync": _sync_arguments,
     "doctor": _doctor_arguments,
 }

@@ -19,6 +19,8 @@ MISSING: Any = "???"  # OmegaConf's mark for a value that the user must give
 OBJECTIVE = ("model", "dataset", "trainer", "loss_type", "beta", "seed")  # what is trained, hence a run's identity
 OUR_LOSSES = ("kto_pair",)  # carried by us beside what the installed TRL has
 EXECUTORS = ("auto", "local", "slurm")
+TRACKERS = ("auto", "wandb", "trackio", "tensorboard", "off")
+TRACKING_MODES = (None, "online", "offline")
 CONTAINER_RUNTIMES = ("pyxis", "apptainer")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 AUTO_TIME = "auto"  # a time limit from what earlier runs took
@@ -168,6 +170,10 @@ class Hub:
 @dataclass
 class Tracking:
     every: int = 1
+    backend: str = "off"
+    project: str | None = None
+    entity: str | None = None
+    mode: str | None = None
 
 
 @dataclass
@@ -259,6 +265,7 @@ def _problems(config: RunConfig, losses: Collection[str]) -> Iterator[str]:
     yield from _source_problems(config)
     yield from _trainer_problems(config.trainer)
     yield from _cluster_problems(config.cluster)
+    yield from _tracking_problems(config.tracking)
     yield from _count_problems(config)
     yield from _rank_problems(config)
     yield from _deepspeed_problems(config.deepspeed)
@@ -323,6 +330,18 @@ def _cluster_problems(cluster: Cluster) -> Iterator[str]:
     for key, value in (*vars(cluster).items(), *cluster.extra.items()):
         if isinstance(value, str) and ("\n" in value or "\r" in value):
             yield f"cluster.{key}={value!r}: must be one line"
+
+
+def _tracking_problems(tracking: Tracking) -> Iterator[str]:
+    if tracking.backend not in TRACKERS:
+        near = suggestion(tracking.backend, TRACKERS)
+        yield f"tracking.backend={tracking.backend}: must be one of {', '.join(TRACKERS)}{near}"
+    if tracking.mode not in TRACKING_MODES:
+        yield f"tracking.mode={tracking.mode}: must be online, offline or null (online where the server answers)"
+    for key in ("project", "entity"):
+        name = getattr(tracking, key)
+        if name is not None and not _NAME.fullmatch(name):
+            yield f"tracking.{key}={name}: needs letters, digits, '.', '_', '+' or '-', at most 100, the first no sign"
 
 
 def _count_problems(config: RunConfig) -> Iterator[str]:

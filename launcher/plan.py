@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from launcher.config import OBJECTIVE, ConfigError, RunConfig, canonical, check, from_plain
@@ -105,7 +105,13 @@ def plan(runs: Iterable[Run], axes: Sequence[str], name: str | None) -> Sweep:
         if _without_none(first.objective) != _without_none(run.objective):
             raise ConfigError(f"{run.run_id}: two different runs have this id; change the seed of one of them")
     _refuse_shared_revisions(unique.values())
-    return Sweep(_sweep_name(runs, name), tuple(unique.values()), tuple(axes), len(runs) - len(unique))
+    named = _sweep_name(runs, name)
+    return Sweep(named, tuple(_in_sweep(run, named) for run in unique.values()), tuple(axes), len(runs) - len(unique))
+
+
+def _in_sweep(run: Run, sweep: str) -> Run:
+    """The run with its sweep's name among its settings, where the job finds it; the run id does not know it."""
+    return replace(run, config=replace(run.config, sweep=sweep), settings={**run.settings, "sweep": sweep})
 
 
 def _sweep_name(runs: Sequence[Run], name: str | None) -> str:

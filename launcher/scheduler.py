@@ -1,7 +1,7 @@
 """Where jobs go: the Scheduler protocol, this machine as an executor, and which executor to use.
 
 Owns: turning a batch into running processes, and the executor's words into `status.Phase`. With `slurm`, the only
-importer of submitit and subprocess.
+importer of submitit.
 Must not know: what a run is, what a fact means; a job is a folder with a list of work in it.
 """
 

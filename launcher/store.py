@@ -17,6 +17,7 @@ files (`write_derived`) that may be deleted at any time.
                           /checkpoints/              the trainer's own
                           /model/                    the final model
                           /metrics.jsonl             one line per logged step, by rank 0
+                          /tracking/                 derived: what an offline tracker keeps until `sync`
                           /result.json, evaluation.json
     <output>/sweeps/<sweep>/launches/001.json        argv, axes and the runs that it added, in order
                            /jobs/<batch>/batch.json  what is handed to the executor in one piece, before it is
@@ -24,6 +25,7 @@ files (`write_derived`) that may be deleted at any time.
                            /jobs/<batch>/0/job.json  one job's list of attempts
                            /code/<hash>/             the code that the jobs run
                            /results.jsonl, report/   derived
+                           /tracking/                derived: a local tracker's data, a dashboard's definition
     <output>/cache/<kind>/<key>/                     models, datasets, reference tables, base evaluations
     <output>/cache/prepare/<key>/done.json           that a job made the table; a hint, the runs check the table itself
                                 /001/batch.json      such a job, as for a sweep's
@@ -189,6 +191,10 @@ class RunDir:
         return self.path / "metrics.jsonl"
 
     @property
+    def tracking(self) -> Path:
+        return self.path / "tracking"
+
+    @property
     def result_file(self) -> Path:
         return self.path / "result.json"
 
@@ -282,6 +288,10 @@ class SweepDir:
     @property
     def report(self) -> Path:
         return self.path / "report"
+
+    @property
+    def tracking(self) -> Path:
+        return self.path / "tracking"
 
     @property
     def jobs(self) -> Path:

@@ -225,7 +225,8 @@ def recorded_sweep(
     """The sweep as it was launched, from what the launches and the runs recorded; `changed` gives new settings."""
     runs = []
     for record in directory.run_records():
-        config = {**store.run(record["run_id"]).read_config(), **changed(record["settings"])}
+        settings = {**changed(record["settings"]), "sweep": directory.name}
+        config = {**store.run(record["run_id"]).read_config(), **settings}
         runs.append(plan_run(config, record["axes"], record["overrides"], losses))
     return Sweep(directory.name, tuple(runs), tuple(directory.axes()))
 

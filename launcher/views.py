@@ -290,6 +290,22 @@ def say_cancelled(directory: SweepDir, stopped: Sequence[RunState]) -> None:
     print(f"{len(stopped)} runs of {directory.name} cancelled; the others were not in flight")
 
 
+def say_dashboard(lines: Sequence[str], *, serving: bool) -> None:
+    """Where the sweep's dashboard is."""
+    for line in lines:
+        print(line, flush=True)
+    if serving:
+        print("Ctrl-C ends it", flush=True)
+
+
+def say_uploaded(directory: SweepDir, done: int, left: int, waiting: int, words: str) -> None:
+    """What `sync` has uploaded, and what it has not."""
+    later = f", {waiting} in flight and left for later" if waiting else ""
+    print(f"{done} runs of {directory.name} uploaded to W&B{later}")
+    if left:
+        complain(f"{left} runs could not be uploaded: {words}; `sync {directory.name}` tries again")
+
+
 def show_results(directory: SweepDir, rows: Sequence[Fact]) -> None:
     """The scores of a sweep, and how to get the report."""
     table = Table(title=f"results of {escape(directory.name)}", title_justify="left", box=None, pad_edge=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -25,6 +25,17 @@ def sweep_of(*argv: str) -> Sweep:
     grid, points = compose(argv, multirun=True)
     runs = [plan_run(point.config, point.axes, point.overrides, trl_losses()) for point in points]
     return plan(runs, grid.varied, grid.name)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_account() -> Iterator[None]:
+    """Whoever runs the tests may be logged in to Weights & Biases; no test may track to that account."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("WANDB_")]:
+            patch.delenv(name)
+        patch.setenv("NETRC", os.devnull)
+        patch.setenv("WANDB_ERROR_REPORTING", "false")
+        yield
 
 
 @pytest.fixture

@@ -135,4 +135,7 @@ def test_verbs_import_nothing_heavy() -> None:
             "numpy",
             "hydra",
             "submitit",
+            "wandb",
+            "trackio",
+            "tensorboard",
         }

@@ -25,6 +25,7 @@ from launcher.store import AttemptDir, Fact, PreparingDir, RunDir, Store, read_f
 from launcher.worker import distributed
 from launcher.worker.interruption import SlurmJob, StopRequest, leave
 from launcher.worker.rendezvous import MEETING_SECONDS, PATIENCE, Rank
+from launcher.worker.tracking import tracked
 
 SLOT_POLL_SECONDS = 0.5
 
@@ -143,7 +144,9 @@ def make_attempt(attempt: AttemptDir, store: Store, stop_process: StopRequest) -
         return stop_process() or attempt.cancel_file.exists()
 
     try:
-        _train_and_evaluate(read_config(attempt), attempt, store, stop)
+        config = read_config(attempt)
+        with tracked(config, attempt):
+            _train_and_evaluate(config, attempt, store, stop)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is recorded, and the next run goes on
         traceback.print_exc()
         _failed(attempt, error, stop_process)

@@ -1,0 +1,544 @@
+"""Trackers, each with its real library: W&B offline and against a loopback server, trackio, TensorBoard."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import REPOSITORY, Launch, sweep_of
+from wandb_server import WandbServer, serving
+from worker_fixtures import Configure, make_config, write_pairs
+
+from launcher import wandb_account
+from launcher.config import OBJECTIVE, ConfigError, RunConfig, check
+from launcher.plan import run_id
+from launcher.store import AttemptDir, Fact, RunDir, Store, append_line, read_fact, read_lines, write_once
+from launcher.sync import pending, upload
+from launcher.worker import tracking
+from launcher.worker.job import make_attempt
+
+KEY = "0123456789abcdef" * 2 + "01234567"  # as long as W&B wants one
+HUB_TOKEN = "hf_plantedplantedplantedplanted"  # noqa: S105 - planted, to be looked for
+SWEEP = "a-sweep"
+
+
+def begun(store: Store, config: RunConfig) -> AttemptDir:
+    """The next attempt of a run, on disk as a launcher leaves it."""
+    plain = asdict(config)
+    objective = {key: plain[key] for key in OBJECTIVE}
+    run = store.run(run_id(objective))
+    run.write_config(objective)
+    return run.new_attempt({"settings": {key: value for key, value in plain.items() if key not in OBJECTIVE}})
+
+
+def loss(step: int) -> float:
+    return 0.7 - step / 100
+
+
+def train(run: RunDir, steps: Iterable[int]) -> None:
+    """Log these steps, as the trainer does."""
+    for step in steps:
+        line = {"step": step, "max_steps": 9, "loss": loss(step), "reward_accuracy": 0.5, "time": 1.7e9 + step}
+        append_line(run.metrics_file, line)
+
+
+def finish(run: RunDir) -> None:
+    write_once(run.result_file, {"loss": 0.61, "steps": 9, "seconds": 4.5})
+    write_once(run.evaluation_file, {"kl": 0.25, "reward_accuracy": 0.75, "samples": [{"text": "x"}]})
+
+
+class Preempted(Exception):
+    """What ends an attempt before its run is done."""
+
+
+def preempt(run: RunDir) -> None:
+    raise Preempted(run.run_id)
+
+
+def attempt_of(store: Store, config: RunConfig, *steps: int, done: bool = False) -> RunDir:
+    """One attempt that logs these steps, and is preempted where it is not `done`."""
+    attempt = begun(store, config)
+    with contextlib.suppress(Preempted), tracking.tracked(config, attempt):
+        train(attempt.run, steps)
+        (finish if done else preempt)(attempt.run)
+    return attempt.run
+
+
+def three_attempts(store: Store, config: RunConfig) -> RunDir:
+    """A run that is preempted twice, after a checkpoint at step 2 and at step 5."""
+    attempt_of(store, config, 1, 2, 3, 4)
+    attempt_of(store, config, 3, 4, 5, 6)
+    return attempt_of(store, config, 6, 7, 8, 9, done=True)
+
+
+@pytest.fixture
+def key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv("HF_TOKEN", HUB_TOKEN)
+
+
+@pytest.fixture
+def server(key: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:  # noqa: ARG001 - goes with a key
+    with serving() as running:
+        monkeypatch.setenv("WANDB_BASE_URL", running.url)
+        yield running
+
+
+def offline_folders(run: RunDir) -> list[Path]:
+    return sorted(run.tracking.glob("wandb/offline-run-*"))
+
+
+def records(folder: Path) -> list[Fact]:
+    """What wandb wrote into a folder, as wandb's own reader shows it."""
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def history(folder: Path) -> list[tuple[int, float]]:
+    items = [record["history"]["item"] for record in records(folder) if record["type"] == "history"]
+    assert all(item["_step"] == item["train/step"] for item in items)
+    return [(item["_step"], item["train/loss"]) for item in items]
+
+
+# ------------------------------------------------------------------------------------------------ W&B offline
+
+
+@pytest.mark.usefixtures("key")
+def test_a_preempted_run_is_whole_in_each_offline_folder(store: Store, configure: Configure) -> None:
+    """Each attempt's folder holds the curve from step 1, each step once, whatever was logged again after a resume."""
+    run = three_attempts(store, configure(tracking__backend="wandb", tracking__mode="offline", sweep=SWEEP))
+    curves = [history(folder) for folder in offline_folders(run)]
+    assert [[step for step, _ in curve] for curve in curves] == [[*range(1, n + 1)] for n in (4, 6, 9)]
+    assert curves[-1] == [(step, pytest.approx(loss(step))) for step in range(1, 10)]
+
+
+@pytest.mark.usefixtures("key")
+def test_what_wandb_is_told_of_a_run(store: Store, configure: Configure) -> None:
+    """Its id is ours, its group the sweep, its config what is trained; its summary has the evaluation."""
+    config = configure(tracking__backend="wandb", tracking__mode="offline", sweep=SWEEP, loss_type="ipo")
+    run = attempt_of(store, config, 1, 2, done=True)
+    found = records(offline_folders(run)[0])
+    told = next(record["run"] for record in found if record["type"] == "run")
+    assert (told["run_id"], told["run_group"], told["job_type"]) == (run.run_id, SWEEP, "train")
+    assert (told["project"], told["tags"]) == ("prefsweep", ["tiny", "ipo", "beta=0.1"])
+    values = told["config"]["update"]
+    assert values["trainer"]["learning_rate"] == 1e-3
+    assert not {"cluster", "output_dir", "hub"} & set(values)
+    summary: Fact = {}
+    for record in found:
+        summary |= record.get("summary", {}).get("update", {})
+    assert (summary["eval/kl"], summary["eval/reward_accuracy"], summary["result/loss"]) == (0.25, 0.75, 0.61)
+    assert next(record["exit"] for record in found if record["type"] == "exit") == {"exit_code": 0}
+
+
+def test_no_key_means_offline_where_wandb_was_asked_for(store: Store, configure: Configure) -> None:
+    """tracking=wandb on a node without a login loses nothing: it is written for `sync`."""
+    run = attempt_of(store, configure(tracking__backend="wandb", sweep=SWEEP), 1, 2)
+    assert [step for step, _ in history(offline_folders(run)[0])] == [1, 2]
+
+
+# ------------------------------------------------------------------------------------------------ W&B online
+
+
+def test_a_preempted_run_is_one_continuous_curve_online(
+    store: Store, configure: Configure, server: WandbServer
+) -> None:
+    """A run preempted twice is one W&B run whose steps are 1, 2, 3 ... 9; `auto` finds the key."""
+    run = three_attempts(store, configure(tracking__backend="auto", sweep=SWEEP))
+    assert list(server.runs) == [run.run_id]
+    told = server.runs[run.run_id]
+    assert told.steps == list(range(1, 10))
+    assert [line["train/loss"] for line in told.history] == pytest.approx([loss(step) for step in range(1, 10)])
+    assert (told.asked["groupName"], told.asked["tags"]) == (SWEEP, ["tiny", "sigmoid", "beta=0.1"])
+    assert told.summary["eval/kl"] == 0.25
+    assert told.exit_codes == [1, 1, 0]
+    assert pending([run]) == []
+
+
+@pytest.mark.parametrize(
+    "modes", [("offline", "offline", None), ("online", "offline", None), ("offline", "online", "offline")]
+)
+def test_sync_merges_attempts_into_one_run(
+    store: Store, configure: Configure, server: WandbServer, modes: tuple[str | None, ...]
+) -> None:
+    """However attempts were tracked, and if there was a sync in between, W&B ends with each step once."""
+    steps = ((1, 2, 3, 4), (3, 4, 5, 6), (6, 7, 8, 9))
+    for number, mode in enumerate(modes):
+        if mode is None:
+            assert upload(pending(store.runs())).left == ()
+        config = configure(tracking__backend="wandb", tracking__mode=mode or "offline", sweep=SWEEP)
+        run = attempt_of(store, config, *steps[number], done=number == 2)
+    uploaded = upload(pending([run]))
+    assert (uploaded.done, uploaded.left) == ((run,), ())
+    assert list(server.runs) == [run.run_id]
+    assert server.runs[run.run_id].steps == list(range(1, 10))
+    assert server.runs[run.run_id].summary["eval/kl"] == 0.25
+    assert pending([run]) == []
+
+
+def test_sync_without_an_account_is_refused(
+    store: Store, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is no key, or no server, `sync` says so before it does anything."""
+    run = attempt_of(store, configure(tracking__backend="wandb", sweep=SWEEP), 1)
+    with pytest.raises(ConfigError, match="wandb login"):
+        upload(pending([run]))
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    with pytest.raises(ConfigError, match="does not answer"):
+        upload(pending([run]))
+
+
+# ------------------------------------------------------------------------------------------------ outages
+
+
+@contextmanager
+def silent_server() -> Iterator[str]:
+    """A server that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def trained(store: Store, config: RunConfig) -> tuple[RunDir, float]:
+    """A real run, to its end, and how many seconds it took."""
+    attempt, began = begun(store, config), time.monotonic()
+    assert make_attempt(attempt, store, lambda: False), attempt.failure_file.read_text()
+    return attempt.run, time.monotonic() - began
+
+
+def without_times(run: RunDir) -> list[Fact]:
+    return [
+        {k: v for k, v in line.items() if "time" not in k and "second" not in k}
+        for line in read_lines(run.metrics_file)
+    ]
+
+
+@pytest.mark.usefixtures("key")
+def test_a_server_that_never_answers_costs_a_run_nothing_but_a_short_wait_at_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The same steps and losses, a run that is TRAINED, and tracked offline.
+
+    What the wait may be: the tracker gives the server ANSWER_SECONDS from the run's beginning, then needs some 3 s to
+    write the run offline; the rest is for a busy machine. The run itself is shorter than that.
+    """
+    pairs = write_pairs(tmp_path / "pairs")
+    plain, _ = trained(Store(tmp_path / "first"), make_config(pairs))  # pays what a process pays once
+    _, alone = trained(Store(tmp_path / "off"), make_config(pairs))
+    with silent_server() as url:
+        monkeypatch.setenv("WANDB_BASE_URL", url)
+        config = make_config(pairs, tracking__backend="wandb", sweep=SWEEP)
+        run, beside = trained(Store(tmp_path / "silent"), config)
+    assert without_times(run) == without_times(plain)
+    assert read_fact(run.result_file) is not None
+    assert run.evaluation_file.exists()
+    assert beside < alone + wandb_account.ANSWER_SECONDS + 10
+    assert [step for step, _ in history(offline_folders(run)[0])] == list(range(1, 7))
+    assert len([line for line in capfd.readouterr().out.splitlines() if "does not answer" in line]) == 1
+
+
+def test_a_server_that_fails_in_the_middle_delays_the_end_by_so_much_and_sync_completes_it(
+    store: Store,
+    configure: Configure,
+    server: WandbServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """The tracker is left when its time is over; when the server is back, W&B gets every step, each once."""
+    monkeypatch.setattr(tracking, "FINISH_SECONDS", 3.0)
+    config = configure(tracking__backend="wandb", sweep=SWEEP)
+    attempt = begun(store, config)
+    began = time.monotonic()
+    with tracking.tracked(config, attempt):
+        train(attempt.run, range(1, 5))
+        while not server.runs.get(attempt.run.run_id):
+            assert time.monotonic() < began + 60
+            time.sleep(0.1)
+        server.status = 503
+        train(attempt.run, range(5, 10))
+        finish(attempt.run)
+        ended = time.monotonic()
+    assert time.monotonic() < ended + 3.0 + 2.0
+    assert "was left" in capfd.readouterr().out
+    assert pending([attempt.run]) == [attempt.run]
+    server.status = 200
+    assert upload([attempt.run]).left == ()
+    assert server.runs[attempt.run.run_id].steps == list(range(1, 10))
+
+
+def test_a_server_that_refuses_the_key_leaves_the_run_offline(
+    store: Store, configure: Configure, server: WandbServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A wrong key is one line in the log, without the key; the run is tracked offline."""
+    server.status = 401
+    run = attempt_of(store, configure(tracking__backend="wandb", sweep=SWEEP), 1, 2, done=True)
+    said = capfd.readouterr().out
+    assert "W&B did not take the run" in said
+    assert KEY not in said
+    assert [step for step, _ in history(offline_folders(run)[-1])] == [1, 2]
+
+
+@pytest.mark.parametrize("missing", ["wandb", "trackio", "tensorboard"])
+def test_a_library_that_is_missing_is_one_line(
+    store: Store, configure: Configure, missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """A node without the package trains all the same, and its log says what to install."""
+    (tmp_path / "shadow").mkdir()
+    (tmp_path / "shadow" / f"{missing}.py").write_text(f"raise ImportError('No module named {missing}')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "shadow"))
+    run = attempt_of(store, configure(tracking__backend=missing, sweep=SWEEP), 1, 2, done=True)
+    lines = capfd.readouterr().out.splitlines()
+    assert len(lines) == 1
+    assert f"prefsweep[{missing}]" in lines[0]
+    assert run.result_file.exists()
+
+
+def test_a_tracker_outlives_neither_kill_9_nor_its_run(store: Store, configure: Configure, tmp_path: Path) -> None:
+    """When the run's process is killed, the tracker writes what was logged, and ends."""
+    config = configure(tracking__backend="wandb", tracking__mode="offline", sweep=SWEEP)
+    attempt = begun(store, config)
+    code = (
+        "import sys, time, pathlib\n"
+        "from launcher.store import AttemptDir\n"
+        "from launcher.worker.job import read_config\n"
+        "from launcher.worker import tracking\n"
+        "attempt = AttemptDir(pathlib.Path(sys.argv[1]))\n"
+        "with tracking.tracked(read_config(attempt), attempt):\n"
+        "    print('begun', flush=True); time.sleep(60)\n"
+    )
+    command = [sys.executable, "-c", code, str(attempt.path)]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, cwd=tmp_path) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "begun\n"
+        train(attempt.run, range(1, 4))
+        process.send_signal(signal.SIGKILL)
+        process.stdout.read()  # returns when the last process that holds the pipe has ended: the tracker, W&B's service
+    assert [step for step, _ in history(offline_folders(attempt.run)[0])] == [1, 2, 3]
+
+
+# ------------------------------------------------------------------------------------------------ secrets
+
+
+def files_with(folder: Path, *secrets: str) -> list[str]:
+    """The files with one of these in their name or their bytes."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert files
+    return [
+        str(path)
+        for path in files
+        if any(secret in str(path) or secret.encode() in path.read_bytes() for secret in secrets)
+    ]
+
+
+def test_no_secret_is_in_any_file_that_a_sweep_leaves(launch: Launch, tmp_path: Path, server: WandbServer) -> None:
+    """A W&B key and a Hub token in the environment are in no config, pickle, log or tracker's file, online or off."""
+    run = ["model=tiny", "trainer=full", "dataset.train_pairs=32", "dataset.test_pairs=8", "trainer.max_steps=2"]
+    short = ["evaluation.generations=2", "evaluation.max_new_tokens=2", "loss_type=sigmoid", "sweep=secretive"]
+    done = launch(*run, *short, "beta=0.1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [told.steps for told in server.runs.values()] == [[1, 2]]
+    assert {told.asked["groupName"] for told in server.runs.values()} == {"secretive"}
+    (trained_run,) = (tmp_path / "outputs/runs").iterdir()
+    tracked_again = AttemptDir(trained_run / "attempts/001")
+    for backend in ("wandb", "trackio", "tensorboard"):
+        config = make_config(tmp_path, tracking__backend=backend, tracking__mode="offline", sweep="secretive")
+        with tracking.tracked(config, tracked_again):
+            pass
+    assert list(trained_run.glob("tracking/wandb/*run-*/*.wandb"))
+    assert files_with(tmp_path, KEY, HUB_TOKEN) == []
+
+
+@pytest.mark.usefixtures("key")
+def test_the_tracker_is_given_no_secret_but_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokens of other services do not reach a tracker's process."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-planted")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "planted")
+    given = tracking._environment("wandb")
+    assert given["WANDB_API_KEY"] == KEY
+    assert not {"HF_TOKEN", "OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY"} & set(given)
+    assert "WANDB_API_KEY" not in tracking._environment("trackio")
+
+
+# ------------------------------------------------------------------------------------------------ trackio, TensorBoard
+
+
+def test_trackio_has_each_step_once(store: Store, configure: Configure) -> None:
+    """The sweep's project in the sweep's folder holds a preempted run as one curve, and then its evaluation."""
+    pytest.importorskip("trackio", minversion="0.43")
+    run = three_attempts(store, configure(tracking__backend="trackio", sweep=SWEEP))
+    with sqlite3.connect(store.sweep(SWEEP).tracking / "trackio" / f"{SWEEP}.db") as database:
+        rows = database.execute("SELECT run_name, step, metrics FROM metrics ORDER BY id").fetchall()
+    assert {name for name, _, _ in rows} == {run.run_id}
+    told = [(step, json.loads(metrics)) for _, step, metrics in rows]
+    curve = [(step, values["train/loss"]) for step, values in told if "train/loss" in values]
+    assert curve == [(step, pytest.approx(loss(step))) for step in range(1, 10)]
+    assert told[-1][0] == 9
+    assert told[-1][1]["eval/kl"] == 0.25
+
+
+def test_tensorboard_has_each_step_once(store: Store, configure: Configure) -> None:
+    """One event file per run, read back by TensorBoard: every step once, the evaluation, what HParams shows."""
+    accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    run = three_attempts(store, configure(tracking__backend="tensorboard", sweep=SWEEP))
+    folder = store.sweep(SWEEP).tracking / "tensorboard" / run.run_id
+    assert len(list(folder.iterdir())) == 1
+    events = accumulators.EventAccumulator(str(folder))
+    events.Reload()
+    read = [(event.step, event.value) for event in _scalars(events, "train/loss")]
+    assert read == [(step, pytest.approx(loss(step))) for step in range(1, 10)]
+    assert [event.value for event in _scalars(events, "eval/kl")] == [0.25]
+    assert "_hparams_/session_start_info" in events.summary_metadata
+
+
+def _scalars(events: Any, tag: str) -> list[Any]:
+    """TensorBoard turns scalars into tensors when it reads them, or leaves them."""
+    if tag in events.Tags()["scalars"]:
+        return list(events.Scalars(tag))
+    return [event._replace(value=event.tensor_proto.float_val[0]) for event in events.Tensors(tag)]
+
+
+# ------------------------------------------------------------------------------------------------ what is followed
+
+
+class Listener:
+    """A tracker that keeps what it is told."""
+
+    def __init__(self, known: int = 0) -> None:
+        self.known, self.told, self.summary = known, [], {}  # type: ignore[var-annotated]
+
+    def start(self) -> int:
+        return self.known
+
+    def log(self, step: int, at: float, values: Any) -> None:  # noqa: ARG002 - the protocol's
+        self.told.append((step, values["train/loss"]))
+
+    def finish(self, step: int, summary: Any, *, succeeded: bool) -> None:
+        self.summary = {**summary, "step": step, "succeeded": succeeded}
+
+
+def answers_of(*answers: Callable[[], bytes | None]) -> Callable[[float], bytes | None]:
+    waiting = iter(answers)
+    return lambda _: next(waiting)()
+
+
+def test_torn_and_repeated_lines(store: Store) -> None:
+    """A torn line is left out until it is whole; a step logged again counts once; what came last is still told."""
+    run, tracker = store.run("r"), Listener()
+    train(run, (1, 2, 3))
+
+    def tear() -> None:
+        with run.metrics_file.open("a") as file:
+            file.write('{"step": 4, "lo')
+
+    def mend() -> None:
+        with run.metrics_file.open("a") as file:
+            file.write('ss": 0.66, "time": 1.0}\nnonsense\n')
+
+    def last() -> bytes:
+        train(run, (3, 4, 5))
+        finish(run)
+        return b"done"
+
+    tracking.follow(run, tracker, answers_of(tear, mend, last))
+    assert tracker.told == [(step, pytest.approx(loss(step))) for step in range(1, 6)]
+    assert tracker.summary == {
+        "step": 5, "succeeded": True, "result/loss": 0.61, "result/steps": 9, "result/seconds": 4.5, "eval/kl": 0.25,
+        "eval/reward_accuracy": 0.75,
+    }  # fmt: skip
+
+
+def test_a_tracker_that_knows_the_beginning_is_told_the_rest(store: Store) -> None:
+    """What W&B has already is not told again."""
+    run, tracker = store.run("r"), Listener(known=3)
+    train(run, range(1, 6))
+    tracking.follow(run, tracker, answers_of(lambda: b"ended"))
+    assert [step for step, _ in tracker.told] == [4, 5]
+    assert tracker.summary["succeeded"] is False
+
+
+# ------------------------------------------------------------------------------------------------ which tracker
+
+
+def test_which_tracker_is_used(configure: Configure, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`auto` is W&B where there is a key or a login for its server, else nothing; only rank 0 tracks."""
+    auto = configure(tracking__backend="auto")
+    assert tracking.backend(auto, {}) == "off"
+    assert tracking.backend(auto, {"WANDB_API_KEY": KEY}) == "wandb"
+    assert tracking.backend(auto, {"WANDB_API_KEY": KEY, "RANK": "1"}) == "off"
+    assert tracking.backend(auto, {"WANDB_API_KEY": KEY, "WANDB_MODE": "disabled"}) == "off"
+    assert tracking.backend(configure(tracking__backend="trackio"), {}) == "trackio"
+    login = tmp_path / "netrc"
+    login.write_text(f"machine api.wandb.ai login user password {KEY}\n")
+    assert tracking.backend(auto, {"NETRC": str(login)}) == "wandb"
+    assert tracking.backend(auto, {"NETRC": str(login), "WANDB_BASE_URL": "https://wandb.example.org"}) == "off"
+    monkeypatch.setattr(tracking, "installed", lambda _: False)
+    assert tracking.backend(auto, {"WANDB_API_KEY": KEY}) == "off"
+
+
+@pytest.mark.parametrize("backend", ["off", "auto"])
+def test_without_a_tracker_nothing_is_started_or_imported(store: Store, configure: Configure, backend: str) -> None:
+    """tracking=off, and auto without a key, start no process, import no tracker's library and write nothing."""
+    attempt = begun(store, configure(tracking__backend=backend))
+    code = (
+        "import pathlib, subprocess, sys\n"
+        "from launcher.store import AttemptDir\n"
+        "from launcher.worker import job, tracking\n"
+        "subprocess.Popen = None\n"
+        "attempt = AttemptDir(pathlib.Path(sys.argv[1]))\n"
+        "with tracking.tracked(job.read_config(attempt), attempt):\n"
+        "    print(sorted({'wandb', 'trackio', 'tensorboard', 'torch'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(attempt.path)], capture_output=True, text=True, check=True, cwd=REPOSITORY
+    )
+    assert done.stdout == "[]\n"
+    assert not attempt.run.tracking.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"tracking__backend": "wand"}, "did you mean 'wandb'"),
+        ({"tracking__mode": "on"}, "online, offline or null"),
+        ({"tracking__project": "a/b"}, "tracking.project=a/b"),
+        ({"tracking__every": 0}, "at least 1"),
+    ],
+)
+def test_wrong_tracking_is_refused(configure: Configure, changes: dict[str, Any], words: str) -> None:
+    """A tracker or a mode that is not there is one line, before anything is submitted."""
+    with pytest.raises(ConfigError, match=words):
+        check(configure(**changes), ("sigmoid",))
+
+
+def test_where_wandb_is(tmp_path: Path) -> None:
+    """The server is that of the environment, else of the user's settings, else the public one."""
+    (tmp_path / "settings").write_text("[default]\nbase_url = https://wandb.example.org/\n")
+    assert wandb_account.server({"WANDB_CONFIG_DIR": str(tmp_path)}) == "https://wandb.example.org"
+    assert wandb_account.server({"WANDB_CONFIG_DIR": str(tmp_path), "WANDB_BASE_URL": "http://x"}) == "http://x"
+    assert wandb_account.server({"WANDB_CONFIG_DIR": str(tmp_path / "none")}) == "https://api.wandb.ai"
+
+
+def test_every_run_knows_its_sweep() -> None:
+    """A run's settings name its sweep, given or not; its id does not depend on it."""
+    unnamed = sweep_of("model=tiny", "beta=0.1,0.2")
+    named = sweep_of("model=tiny", "beta=0.1,0.2", "sweep=mine")
+    assert {run.settings["sweep"] for run in unnamed.runs} == {unnamed.name} == {"tiny-movie-reviews"}
+    assert {run.config.sweep for run in named.runs} == {"mine"}
+    assert [run.run_id for run in unnamed.runs] == [run.run_id for run in named.runs]
+    assert replace(unnamed.runs[0].config, sweep=None) == replace(named.runs[0].config, sweep=None)
