@@ -40,8 +40,9 @@ EVALUATION = {
     "generations": "generations",
     "evaluation_seconds": "seconds",
 }
+PLACE = "address"  # where the model is published
 NESTED = ("axes", "objective", "provenance", "golden_rewards", "samples", "curve")
-COLUMNS = (*TEXT, *NUMBERS, "training_loss", *EVALUATION, *NESTED, "setting", "panel")
+COLUMNS = (*TEXT, PLACE, *NUMBERS, "training_loss", *EVALUATION, *NESTED, "setting", "panel")
 
 # Named by columns of their own; every other axis makes up a run's "setting".
 _NAMED_AXES = ("model", "dataset", "loss_type", "beta", "seed")
@@ -131,6 +132,7 @@ def _row(raw: dict[str, Any], file: Path, number: int) -> dict[str, Any]:
         raise ResultsError(f"{file}: line {number}: kind is {row['kind']!r}, not 'run' or 'base'; {_remedy(file)}")
     if row["kind"] == "run" and not row["run_id"]:
         raise ResultsError(f"{file}: line {number}: a run without run_id; {_remedy(file)}")
+    row[PLACE] = _string(_mapping(raw.get("revision")).get(PLACE))
     row |= {key: _number(raw.get(key)) for key in NUMBERS}
     row["training_loss"] = _number(_mapping(raw.get("training")).get("loss"))
     evaluation = _mapping(raw.get("evaluation"))

@@ -99,7 +99,7 @@ def _page(
         differing=config.differing(runs),
         common=config.common(runs),
         provenance=config.provenance(runs),
-        commands=[(row["run_id"], row["command"]) for _, row in runs.iterrows() if row["command"]],
+        commands=[(row["run_id"], row["command"], row["address"]) for _, row in runs.iterrows() if row["command"]],
         style=_resource("report.css"),
         scripts=scripts,
         policy=_policy(list(scripts.values())),

@@ -59,6 +59,7 @@ VERBS = {
     "collect": "write results.jsonl from what is there now",
     "dashboard": "the sweep's W&B workspace and report, or its local trackio or TensorBoard page",
     "sync": "upload what nodes without internet kept for W&B",
+    "publish": "push the models that are trained and not published, each as one revision",
     "doctor": "what this machine and its cluster offer, and a file for conf/cluster",
 }
 
@@ -84,6 +85,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except PrefsweepError as error:
         views.complain(str(error))
         return FAILED
+    except KeyboardInterrupt:
+        views.complain("interrupted; the same command goes on where it was")
+        return FAILED
     except BrokenPipeError:  # the reader of a pipe, `head` for one, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return DONE
@@ -101,6 +105,7 @@ def _launch(argv: Sequence[str]) -> int:
     from launcher.compose import compose
     from launcher.plan import plan, plan_run
     from launcher.resources import trl_losses
+    from launcher.revisions import has_token, missing_token, with_revisions
     from launcher.sources import check_sources, fetch_sources
 
     grid, points = compose(options.overrides, multirun=options.multirun)
@@ -108,14 +113,15 @@ def _launch(argv: Sequence[str]) -> int:
     sweep = plan(runs, grid.varied, grid.name)
     config = sweep.runs[0].config
     store = Store(Path(config.output_dir).absolute())
-    notes = check_sources(sweep, store, dry_run=config.dry_run)
+    sweep = with_revisions(sweep, store.sweep(sweep.name).run_records(), token=has_token(os.environ))
+    notes = [*check_sources(sweep, store, dry_run=config.dry_run), *missing_token(sweep, os.environ)]
     scheduler = scheduler_for(config.cluster.executor)
     if config.dry_run:
         decisions = decide(sweep, store, scheduler)
         views.show_plan(sweep, decisions, scheduler, store, as_json=options.json)
-        for note in notes:
-            views.complain(note)
+        views.show_notes(notes)
         return DONE
+    views.show_notes(notes)
     fetch_sources(sweep, store)
     with store.submission_lock:
         adopt([store.run(run.run_id) for run in sweep.runs], scheduler)
@@ -208,7 +214,7 @@ def _ended(run: RunDir) -> views.Ended:
     def ended() -> bool:
         nonlocal asked, in_flight
         facts = read_facts(run)
-        if facts.failure is not None or (facts.trained and facts.evaluated):
+        if facts.failure is not None or facts.finished:
             return True
         if time.monotonic() - asked >= scheduler.poll_seconds:
             asked, in_flight = time.monotonic(), states_of([run], scheduler)[0].in_flight
@@ -298,6 +304,26 @@ def _sync(options: argparse.Namespace) -> int:
     return FAILED if uploaded.left else DONE
 
 
+def _publish(options: argparse.Namespace) -> int:
+    from launcher.publication import act, decide, gather
+
+    directory, store, scheduler = _opened(options)
+    states = _chosen(options, directory, store, scheduler)
+    publications = [decide(state, store=options.hub, repo=options.repo) for state in states]
+    if options.dry_run:
+        views.show_publications(directory, publications, as_json=options.json)
+        return DONE
+    outcomes = []
+    for number, publication in enumerate(publications, 1):
+        views.say_pushing(publication, number, len(publications), quiet=options.json)
+        outcomes.append(act(publication, store))
+        views.say_outcome(outcomes[-1], number, len(publications), quiet=options.json)
+    count, hub = options.collection, publications[0].hub if publications else None
+    address = gather(outcomes, directory, hub, store, count) if count and hub else None
+    views.show_published(directory, outcomes, address, as_json=options.json)
+    return FAILED if any(outcome.error for outcome in outcomes) else DONE
+
+
 def _doctor(options: argparse.Namespace) -> int:
     from launcher import doctor, slurm
 
@@ -332,6 +358,7 @@ _VERBS = {
     "collect": _collect,
     "dashboard": _dashboard,
     "sync": _sync,
+    "publish": _publish,
     "doctor": _doctor,
 }
 
@@ -391,6 +418,7 @@ def _verb_parser(verb: str) -> _Parser:
         "resume": "resume smoke\n  resume smoke tiny-ipo\n  resume smoke cluster.time=8:00:00 cluster.exclude=n3",
         "run": "run outputs/runs/tiny-ipo-beta0.1-0a1b2c3d",
         "collect": "collect smoke",
+        "publish": "publish smoke\n  publish smoke --hub huggingface --repo me/scan\n  publish smoke --collection 3",
         "dashboard": "dashboard smoke\n  dashboard smoke --port 7860 --no-browser",
         "sync": "sync smoke",
         "doctor": "doctor\n  doctor --probe cluster.partition=gpu cluster.gpus_per_node=1",
@@ -433,6 +461,16 @@ def _resume_arguments(parser: _Parser) -> None:
     _chosen_arguments(parser, "run ids or their beginnings (default: all), and key=value for new settings")
 
 
+def _publish_arguments(parser: _Parser) -> None:
+    _chosen_arguments(parser)
+    parser.add_argument(
+        "--hub", choices=["huggingface", "folder"], help="another store than the sweep was launched with"
+    )
+    parser.add_argument("--repo", metavar="REPO", help="another repository: NAME or OWNER/NAME")
+    parser.add_argument("--collection", type=int, metavar="N", help="gather the N best models in a Hub collection")
+    parser.add_argument("--dry-run", action="store_true", help="show what would be pushed, and push nothing")
+
+
 def _logs_arguments(parser: _Parser) -> None:
     parser.add_argument("run", metavar="RUN", help="a run id")
     parser.add_argument("--follow", action="store_true", help="go on as the run prints, until it ends")
@@ -471,5 +509,6 @@ _ARGUMENTS = {
     "collect": _sweep_arguments,
     "dashboard": _dashboard_arguments,
     "sync": _sync_arguments,
+    "publish": _publish_arguments,
     "doctor": _doctor_arguments,
 }

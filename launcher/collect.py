@@ -49,6 +49,7 @@ def _row(record: Fact, state: RunState, directory: SweepDir) -> Fact:
         "seconds": result.get("seconds"),
         "objective": run.read_config(),
         "training": result or None,
+        "revision": read_fact(run.revision_file),
         **_scores(evaluation),
         "curve": _curve(run),
         "provenance": {**attempt.get("provenance", {}), "created": attempt.get("time")},

@@ -21,6 +21,8 @@ OUR_LOSSES = ("kto_pair",)  # carried by us beside what the installed TRL has
 EXECUTORS = ("auto", "local", "slurm")
 TRACKERS = ("auto", "wandb", "trackio", "tensorboard", "off")
 TRACKING_MODES = (None, "online", "offline")
+HUB_STORES = ("auto", "huggingface", "folder", "off")
+HUB_WHEN = ("job", "login")
 CONTAINER_RUNTIMES = ("pyxis", "apptainer")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 AUTO_TIME = "auto"  # a time limit from what earlier runs took
@@ -46,6 +48,7 @@ class PrefsweepError(Exception):
     PrefsweepError
     |- ConfigError    the command or the config is wrong; nothing was done (exit code 2)
     |- StoreError     a file of the run directory is missing, torn or foreign (exit code 1)
+    |- PublishError   a revision was not taken, or is another run's (exit code 1)
     `- SchedulerError the scheduler did not answer (exit code 1)
        `- Refused     it answered, and took nothing
     """
@@ -57,6 +60,10 @@ class ConfigError(PrefsweepError):
 
 class StoreError(PrefsweepError):
     """Names the run and the file."""
+
+
+class PublishError(PrefsweepError):
+    """Names the revision and why it is not there; the run stays TRAINED."""
 
 
 class SchedulerError(PrefsweepError):
@@ -163,8 +170,15 @@ class Checkpoint:
 
 @dataclass
 class Hub:
+    store: str = "off"
+    org: str | None = None
     repo: str | None = None
     revision: str = MISSING
+    private: bool = True
+    license: str | None = None
+    when: str = "job"
+    timeout: int = 300
+    patience: int = 1800
 
 
 @dataclass
@@ -299,6 +313,8 @@ def _source_problems(config: RunConfig) -> Iterator[str]:
         "model.dtype": (model.dtype, DTYPES),
         "cluster.executor": (config.cluster.executor, EXECUTORS),
         "cluster.container_runtime": (config.cluster.container_runtime, CONTAINER_RUNTIMES),
+        "hub.store": (config.hub.store, HUB_STORES),
+        "hub.when": (config.hub.when, HUB_WHEN),
     }
     for key, (value, known) in chosen.items():
         if value not in known:
@@ -352,6 +368,7 @@ def _count_problems(config: RunConfig) -> Iterator[str]:
         "dataset": ("train_pairs", "test_pairs"),
         "evaluation": ("batch_size", "generations", "max_new_tokens"),
         "tracking": ("every",),
+        "hub": ("timeout", "patience"),
     }
     for section, keys in counts.items():
         for key in keys:

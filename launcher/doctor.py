@@ -16,6 +16,7 @@ from launcher import snapshot
 from launcher.config import Cluster
 from launcher.jobs import Batch
 from launcher.resources import package_dir
+from launcher.revisions import has_token
 from launcher.scheduler import visible_gpus
 from launcher.slurm_survey import Partition, Survey
 from launcher.store import Fact, read_fact
@@ -74,8 +75,7 @@ def _of_machine(output_dir: Path) -> Iterator[Finding]:
 
 def _of_tokens(environment: Mapping[str, str]) -> Iterator[Finding]:
     home = Path(environment.get("HOME", "/nonexistent"))
-    hub = Path(environment.get("HF_HOME", home / ".cache" / "huggingface")) / "token"
-    yield "Hugging Face token", _present(bool(environment.get("HF_TOKEN")) or hub.is_file())
+    yield "Hugging Face token", _present(has_token(environment))
     netrc = home / ".netrc"
     wandb = netrc.is_file() and "api.wandb.ai" in netrc.read_text(encoding="utf-8", errors="replace")
     yield "W&B key", _present(bool(environment.get("WANDB_API_KEY")) or wandb)

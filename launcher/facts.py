@@ -13,6 +13,7 @@ from pathlib import Path
 
 from launcher.config import StoreError
 from launcher.preparation import failure_of
+from launcher.publish import due_in_job, unpublished
 from launcher.status import RunFacts, Status
 from launcher.store import AttemptDir, Fact, RunDir, read_fact
 
@@ -48,12 +49,14 @@ def read_facts(run: RunDir) -> RunFacts:
         "max_steps": result["max_steps"] if result else metrics.get("max_steps"),
         "seconds_per_step": metrics.get("seconds_per_step"),
         "checkpoint_step": run.last_checkpoint_step(),
+        "address": (read_fact(run.revision_file) or {}).get("address"),
     }
     if not attempts:
         return RunFacts(**progress)
     last = attempts[-1]
     failure, started = read_fact(last.failure_file) or {}, read_fact(last.started_file)
     after = (read_fact(last.attempt_file) or {}).get("after")
+    done = bool(progress["trained"] and progress["evaluated"])
     return RunFacts(
         attempts=len(attempts),
         submitted_seconds=max(0.0, time.time() - _made_at(last)),
@@ -66,6 +69,8 @@ def read_facts(run: RunDir) -> RunFacts:
         waits_for=after and after["job_id"],
         table_failure=after and failure_of(after),
         traceback=failure.get("traceback", ""),
+        publishing=done and due_in_job(last),
+        unpublished=unpublished(last) if done else None,
         **progress,
     )
 

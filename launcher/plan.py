@@ -1,7 +1,7 @@
 """Composed grid points -> a Sweep of frozen Runs: ids, duplicates, collisions. Pure.
 
 Owns: what makes two runs the same run, and which runs may not stand in one sweep.
-Must not know: files, schedulers, Hydra.
+Must not know: files, schedulers, Hydra, where models are published (`revisions`).
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def plan(runs: Iterable[Run], axes: Sequence[str], name: str | None) -> Sweep:
         name: the sweep file's name, used where `sweep=` is not given.
 
     Raises:
-        ConfigError: two runs would write the same Hub revision, or have one id though they differ.
+        ConfigError: two runs have one id though they differ.
     """
     runs = list(runs)
     unique: dict[str, Run] = {}
@@ -104,7 +104,6 @@ def plan(runs: Iterable[Run], axes: Sequence[str], name: str | None) -> Sweep:
         first = unique.setdefault(run.run_id, run)
         if _without_none(first.objective) != _without_none(run.objective):
             raise ConfigError(f"{run.run_id}: two different runs have this id; change the seed of one of them")
-    _refuse_shared_revisions(unique.values())
     named = _sweep_name(runs, name)
     return Sweep(named, tuple(_in_sweep(run, named) for run in unique.values()), tuple(axes), len(runs) - len(unique))
 
@@ -120,18 +119,3 @@ def _sweep_name(runs: Sequence[Run], name: str | None) -> str:
     models = "+".join(dict.fromkeys(run.config.model.name for run in runs))
     datasets = "+".join(dict.fromkeys(run.config.dataset.name for run in runs))
     return f"{models}-{datasets}"[:100]
-
-
-def _refuse_shared_revisions(runs: Iterable[Run]) -> None:
-    owners: dict[tuple[str, str], Run] = {}
-    for run in runs:
-        hub = run.config.hub
-        if hub.repo is None:
-            continue
-        owner = owners.setdefault((hub.repo, hub.revision), run)
-        if owner is not run:
-            differing = [key for key in run.axes if run.axes[key] != owner.axes.get(key)]
-            raise ConfigError(
-                f"hub.revision={hub.revision}: {owner.run_id} and {run.run_id} would both write it to {hub.repo}; "
-                f"put what tells them apart into hub.revision, such as ${{{differing[0] if differing else 'seed'}}}"
-            )

@@ -70,6 +70,9 @@ class RunFacts:
         step, max_steps: the last logged optimizer step, and how many there will be.
         seconds_per_step: as logged last.
         checkpoint_step: the step of the last complete checkpoint.
+        publishing: whether the last attempt's job still has to publish the model.
+        unpublished: why it could not.
+        address: where the published model is.
     """
 
     attempts: int = 0
@@ -89,6 +92,14 @@ class RunFacts:
     max_steps: int | None = None
     seconds_per_step: float | None = None
     checkpoint_step: int | None = None
+    publishing: bool = False
+    unpublished: str | None = None
+    address: str | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether a job has nothing left to do for this run."""
+        return self.trained and self.evaluated and not self.publishing
 
 
 def status_of(facts: RunFacts, job: JobState) -> tuple[Status, str | None]:
@@ -99,7 +110,7 @@ def status_of(facts: RunFacts, job: JobState) -> tuple[Status, str | None]:
         job: the scheduler's answer for `facts.job_id`; UNKNOWN where there is none.
     """
     if facts.trained:
-        return Status.TRAINED, facts.failure
+        return Status.TRAINED, facts.failure or (facts.unpublished and f"not published: {facts.unpublished}")
     if facts.attempts == 0:
         return Status.NEW, None
     if facts.failure is not None:

@@ -12,6 +12,7 @@ files (`write_derived`) that may be deleted at any time.
                           /attempts/001/started.json the process that took it up: host, pid
                           /attempts/001/cancel.json  the wish that it end
                           /attempts/001/failure.json why it ended without a result
+                          /attempts/001/unpublished.json  why its model could not be published
                           /attempts/001/requeues.jsonl  a line each time that its job was put back into the queue
                           /attempts/001/rank0.log    what it printed
                           /checkpoints/              the trainer's own
@@ -19,6 +20,8 @@ files (`write_derived`) that may be deleted at any time.
                           /metrics.jsonl             one line per logged step, by rank 0
                           /tracking/                 derived: what an offline tracker keeps until `sync`
                           /result.json, evaluation.json
+                          /sources.json              what it was trained on: commits, or the hashes of files
+                          /revision.json             where the model was published
     <output>/sweeps/<sweep>/launches/001.json        argv, axes and the runs that it added, in order
                            /jobs/<batch>/batch.json  what is handed to the executor in one piece, before it is
                            /jobs/<batch>/            pickles, script and logs of the executor
@@ -32,6 +35,7 @@ files (`write_derived`) that may be deleted at any time.
                                     /job.json        what the scheduler made of it
                                     /failure.json    why it ended without a table
                                     /0/job.json      its work: the configuration of one of the runs
+    <output>/hub/<repo>/<revision>/                  published models, where hub=folder
 """
 
 from __future__ import annotations
@@ -149,6 +153,10 @@ class AttemptDir:
         return self.path / "failure.json"
 
     @property
+    def unpublished_file(self) -> Path:
+        return self.path / "unpublished.json"
+
+    @property
     def cancel_file(self) -> Path:
         return self.path / "cancel.json"
 
@@ -206,6 +214,14 @@ class RunDir:
     @property
     def evaluation_file(self) -> Path:
         return self.path / "evaluation.json"
+
+    @property
+    def sources_file(self) -> Path:
+        return self.path / "sources.json"
+
+    @property
+    def revision_file(self) -> Path:
+        return self.path / "revision.json"
 
     def write_config(self, objective: Fact) -> None:
         """Write the objective once; the run id is its hash, so that a second writer has the same."""
@@ -346,6 +362,10 @@ class Store:
         folder = self.root / "sweeps"
         names = os.listdir(folder) if folder.is_dir() else []
         return [SweepDir(folder / name) for name in sorted(names, key=lambda n: (folder / n).stat().st_mtime)]
+
+    def published(self, repo: str, revision: str) -> Path:
+        # `--` may not stand in a repository's name, so `a/b` and a revision `b` of `a` never meet.
+        return self.root / "hub" / repo.replace("/", "--") / revision
 
     def cache(self, kind: str, key: str) -> Path:
         return self.root / "cache" / kind / key

@@ -70,8 +70,8 @@ class RunState:
 
     @property
     def in_flight(self) -> bool:
-        """Whether a job has this run in its hands: also one that is trained and about to be evaluated."""
-        if self.facts.failure is not None or (self.facts.trained and self.facts.evaluated):
+        """Whether a job has this run in its hands: also one that is trained, and about to be evaluated or published."""
+        if self.facts.failure is not None or self.facts.finished:
             return False
         return self.status in IN_FLIGHT or (self.facts.trained and self.job.phase in (Phase.PENDING, Phase.RUNNING))
 
@@ -89,7 +89,7 @@ def states_of(runs: Sequence[RunDir], scheduler: Scheduler) -> list[RunState]:
 
 
 def _has_open_job(facts: RunFacts) -> bool:
-    return facts.job_id is not None and facts.failure is None and not (facts.trained and facts.evaluated)
+    return facts.job_id is not None and facts.failure is None and not facts.finished
 
 
 # ------------------------------------------------------------------------------------------------ decide
@@ -121,10 +121,12 @@ def _past(state: RunState) -> Past:
 
 def _decide(run: Run, state: RunState, known: Mapping[str, Cost]) -> Decision:
     facts = state.facts
-    if facts.trained and facts.evaluated:
+    if facts.finished:
         return Decision(run, Action.SKIP, "finished")
     if state.in_flight:
         return Decision(run, Action.SKIP, f"in flight: {state.status} as job {facts.job_id}")
+    if facts.trained and facts.evaluated:
+        return Decision(run, Action.SKIP, "finished, not published: use `publish`")
     if facts.trained:
         return Decision(run, Action.EVALUATE, "trained, not evaluated")
     why = "new" if state.status is Status.NEW else f"was {state.status}: {state.reason}"

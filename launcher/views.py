@@ -23,6 +23,7 @@ from rich.text import Text
 
 from launcher.config import StoreError
 from launcher.plan import Sweep
+from launcher.publication import Outcome, Publication
 from launcher.scheduler import Scheduler
 from launcher.status import UNSUCCESSFUL, Status
 from launcher.store import Fact, Store, SweepDir
@@ -47,6 +48,12 @@ def complain(message: str) -> None:
     print("prefsweep: " + " ".join(message.split()), file=sys.stderr)
 
 
+def show_notes(notes: Sequence[str]) -> None:
+    """What the user should know and need not mend at once."""
+    for note in notes:
+        complain(note)
+
+
 def _duration(seconds: float | None) -> str:
     if seconds is None:
         return ""
@@ -68,6 +75,8 @@ def show_plan(
     console = _console()
     console.print(_plan_table(sweep, decisions))
     console.print(_totals(sweep, decisions))
+    for line in _places(sweep):
+        console.print(escape(line), soft_wrap=True)
     if scheduler is not None:
         groups = planned_batches(decisions, store.sweep(sweep.name), store, scheduler, lambda folder: folder / "HASH")
         batches = [batch for group in groups for batch, _ in group.batches]
@@ -97,6 +106,8 @@ def _plan_json(sweep: Sweep, decisions: Iterable[Decision]) -> Fact:
             "action": decision.action,
             "why": decision.why,
             "seconds": decision.seconds,
+            "hub_store": decision.run.config.hub.store,
+            "hub_repo": decision.run.config.hub.repo,
             "hub_revision": decision.run.config.hub.revision,
         }
         for decision in decisions
@@ -127,6 +138,19 @@ def _totals(sweep: Sweep, decisions: Sequence[Decision]) -> str:
     if known:
         parts.append(f"about {_duration(sum(known))} of training for {len(known)} of them")
     return ", ".join(parts)
+
+
+def _places(sweep: Sweep) -> list[str]:
+    """Where the models will be published, a line for each repository."""
+    places: dict[tuple[str, str | None], list[str]] = {}
+    for run in sweep.runs:
+        hub = run.config.hub
+        if hub.store != "off":
+            places.setdefault((hub.store, hub.repo), []).append(hub.revision)
+    return [
+        f"published as revisions of {repo} (hub={store}): {names[0]}{', ...' if len(names) > 1 else ''}"
+        for (store, repo), names in places.items()
+    ]
 
 
 def _number(value: Any) -> str:
@@ -164,6 +188,7 @@ def _state_json(record: Fact, state: RunState) -> Fact:
         "max_steps": facts.max_steps,
         "node": state.job.node or facts.host,
         "reason": state.reason,
+        "revision": facts.address,
     }
 
 
@@ -183,7 +208,11 @@ def _state_table(directory: SweepDir, states: Iterable[RunState]) -> Table:
 def _stage(state: RunState) -> str:
     if not state.facts.trained:
         return ""
-    return "" if state.facts.evaluated else "evaluating" if state.in_flight else "not evaluated"
+    if not state.facts.evaluated:
+        return "evaluating" if state.in_flight else "not evaluated"
+    if state.facts.publishing:
+        return "publishing" if state.in_flight else "not published"
+    return state.facts.address or ""
 
 
 def _steps(state: RunState) -> str:
@@ -248,7 +277,7 @@ class Progress:
             )
         doing = f"step {_steps(current)}" if current.facts.step else _last_words(current) or "preparing"
         if current.facts.trained:
-            doing = "evaluating"
+            doing = "publishing" if current.facts.publishing else "evaluating"
         return f"run {done + 1} of {len(states)}: {current.run.run_id}: {doing}"
 
     def _remaining(self, states: Sequence[RunState]) -> float | None:
@@ -326,6 +355,45 @@ def _result_cells(row: Fact) -> list[str]:
     step = "" if row.get("step") is None else str(row["step"])
     shown = ["" if number is None else f"{number:.3f}" for number in numbers]
     return [row["run_id"], row["status"], step, _duration(row.get("seconds")), *shown, golden, row.get("reason") or ""]
+
+
+def show_publications(directory: SweepDir, publications: Sequence[Publication], *, as_json: bool) -> None:
+    """What publishing would do."""
+    if as_json:
+        runs = [{"run_id": p.run.run_id, "due": p.due, "why": p.why} for p in publications]
+        print(json.dumps({"sweep": directory.name, "runs": runs}, indent=1))
+        return
+    for publication in publications:
+        hub = publication.hub
+        where = f" ({hub.revision} of {hub.repo}, hub={hub.store})" if publication.due else ""
+        print(f"{publication.run.run_id}: {publication.why}{where}")
+    print(f"dry run: {sum(p.due for p in publications)} of {len(publications)} would be pushed; nothing was")
+
+
+def say_pushing(publication: Publication, number: int, total: int, *, quiet: bool) -> None:
+    """What is about to be pushed: large models take their time."""
+    if publication.due and not quiet:
+        size = sum(path.stat().st_size for path in publication.run.model.rglob("*") if path.is_file())
+        place = f"{publication.hub.revision} of {publication.hub.repo}"
+        print(f"[{number}/{total}] {publication.run.run_id}: {size / 1e6:.1f} MB to {place}", flush=True)
+
+
+def say_outcome(outcome: Outcome, number: int, total: int, *, quiet: bool) -> None:
+    """What became of one run."""
+    if not quiet:
+        print(f"[{number}/{total}] {outcome.run.run_id}: {outcome.said}", flush=True)
+
+
+def show_published(directory: SweepDir, outcomes: Sequence[Outcome], collection: str | None, *, as_json: bool) -> None:
+    """What is published of a sweep."""
+    if as_json:
+        runs = [{"run_id": o.run.run_id, "revision": o.revision, "error": o.error} for o in outcomes]
+        print(json.dumps({"sweep": directory.name, "runs": runs, "collection": collection}, indent=1))
+        return
+    there = sum(outcome.revision is not None for outcome in outcomes)
+    print(f"{there} of {len(outcomes)} runs of {directory.name} are published")
+    if collection:
+        print(f"collection: {collection}")
 
 
 def show_findings(findings: Sequence[tuple[str, str]], proposal: str | None) -> None:

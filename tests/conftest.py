@@ -14,6 +14,7 @@ from worker_fixtures import *  # noqa: F403 - the worker's fixtures
 from launcher.compose import compose
 from launcher.plan import Sweep, plan, plan_run
 from launcher.resources import trl_losses
+from launcher.revisions import with_revisions
 from launcher.store import Store
 
 Launch = Callable[..., subprocess.CompletedProcess[str]]
@@ -24,7 +25,7 @@ def sweep_of(*argv: str) -> Sweep:
     """The sweep of a command line, planned as the launcher plans it."""
     grid, points = compose(argv, multirun=True)
     runs = [plan_run(point.config, point.axes, point.overrides, trl_losses()) for point in points]
-    return plan(runs, grid.varied, grid.name)
+    return with_revisions(plan(runs, grid.varied, grid.name), [], token=False)
 
 
 @pytest.fixture(autouse=True, scope="session")

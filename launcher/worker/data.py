@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,6 +122,19 @@ def _read_hub(dataset: DatasetConfig, split: str) -> Dataset:
     except Exception as error:  # the Hub client, fsspec and datasets each have their own family of errors
         why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ConfigError(f"dataset.path={dataset.path} (split {split}): cannot be loaded: {why}") from error
+
+
+def hub_commit(dataset: DatasetConfig) -> str | None:
+    """The commit of a Hub data set, as it was loaded: asked of the cache, since the Hub may have moved on.
+
+    None where it is no Hub data set, or the cache does not say.
+    """
+    path = Path(dataset.path or "").expanduser()
+    if not dataset.path or path.exists() or path.suffix in SUFFIXES:
+        return None
+    files = _read_hub(dataset, dataset.train_split).info.download_checksums or {}
+    commits = {found[1] for url in files if (found := re.search(r"@([0-9a-f]{40})/", url))}
+    return commits.pop() if len(commits) == 1 else None
 
 
 def _normal(rows: Dataset, dataset: DatasetConfig) -> Dataset:

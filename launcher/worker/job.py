@@ -21,6 +21,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from launcher.config import PrefsweepError, RunConfig, from_plain
+from launcher.publish import due_in_job
 from launcher.store import AttemptDir, Fact, PreparingDir, RunDir, Store, read_fact, write_once
 from launcher.worker import distributed
 from launcher.worker.interruption import SlurmJob, StopRequest, leave
@@ -119,7 +120,8 @@ def _next_step(attempt: AttemptDir, stop: StopRequest) -> str:
 def _is_over(attempt: AttemptDir) -> bool:
     """Whether nothing is left to do: it failed, or the run is done."""
     run = attempt.run
-    return attempt.failure_file.exists() or (run.result_file.exists() and run.evaluation_file.exists())
+    trained = run.result_file.exists() and run.evaluation_file.exists()
+    return attempt.failure_file.exists() or (trained and not due_in_job(attempt))
 
 
 def _leave_if_asked(attempts: Sequence[AttemptDir], stop: StopRequest) -> None:
@@ -128,7 +130,7 @@ def _leave_if_asked(attempts: Sequence[AttemptDir], stop: StopRequest) -> None:
 
 
 def make_attempt(attempt: AttemptDir, store: Store, stop_process: StopRequest) -> bool:
-    """Train and evaluate one run as far as it is not done yet; a failure is recorded, never raised.
+    """Train, evaluate and publish one run as far as it is not done yet; a failure is recorded, never raised.
 
     What the end of the process has cut short is no failure: `interruption.leave` says what becomes of it.
     """
@@ -197,14 +199,18 @@ def read_config(attempt: AttemptDir) -> RunConfig:
 
 
 def _train_and_evaluate(config: RunConfig, attempt: AttemptDir, store: Store, stop: Callable[[], bool]) -> None:
+    from launcher.worker.publish import publish_in_job, record_sources
     from launcher.worker.training import train
 
     run = attempt.run
     if distributed.first(lambda: not run.result_file.exists()):
         if distributed.is_first():
-            run.evaluation_file.unlink(missing_ok=True)  # of a result that was deleted
+            for fact in (run.evaluation_file, run.sources_file, run.revision_file):
+                fact.unlink(missing_ok=True)  # of a result that was deleted
+        distributed.first(partial(record_sources, config, run, store))
         train(config, run, store, stop)
     distributed.first(partial(_evaluate, config, run, store))
+    distributed.first(partial(publish_in_job, attempt, store, stop))
 
 
 def _evaluate(config: RunConfig, run: RunDir, store: Store) -> None:

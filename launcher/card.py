@@ -1,0 +1,204 @@
+"""The model card of a revision: metadata that the Hub reads, then what a person wants to know.
+
+Owns: the words and their order. Must not know: files, stores; it is handed plain values.
+
+The metadata's keys are those of the Hub's specification (hub-docs, modelcard.md).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from launcher.store import Fact
+
+LOCAL = (".", "/", "~", "package:")  # how a path begins that is no Hub id
+SAMPLES = 3
+UNCOUNTED = frozenset({"pairs", "generations", "seconds"})  # numbers of an evaluation that are no result
+ERROR = "_stderr"
+DIGITS = 4
+LIMITS = (
+    "A standard error covers the sampling of pairs or generations, not a training with another seed, which changes "
+    "results by as much or more. Reward accuracy and margin can look fine while the text is destroyed: read the "
+    "samples."
+)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a card is about.
+
+    Attributes:
+        run_id: the run.
+        objective: config.yaml.
+        sources: commits or hashes of what it was trained on.
+        result, evaluation: the facts, empty where there are none.
+        address: what from_pretrained takes first.
+        revision: what it takes as `revision`; None where it takes none.
+        license: the Hub's identifier of the licence, or None.
+    """
+
+    run_id: str
+    objective: Fact
+    sources: Fact
+    result: Fact
+    evaluation: Fact
+    address: str
+    revision: str | None
+    license: str | None = None
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether the base model is needed to load it."""
+        return self.objective["trainer"].get("lora") is not None
+
+
+def card(subject: Subject) -> str:
+    """The card as Markdown with its metadata in front."""
+    front = yaml.safe_dump(metadata(subject), sort_keys=False, allow_unicode=True)
+    parts = [_what_it_is(subject), _results(subject), _loading(subject), _training(subject), _samples(subject)]
+    return f"---\n{front}---\n\n" + "\n".join(part for part in parts if part)
+
+
+def hub_id(path: Any) -> str | None:
+    """The Hub id that a configured path is; None where it is none."""
+    text = str(path or "")
+    return text if text.count("/") == 1 and not text.startswith(LOCAL) else None
+
+
+def metadata(subject: Subject) -> Fact:
+    """The metadata; what is not known, or is not on the Hub, is left out."""
+    base, data = (hub_id(subject.objective[key].get("path")) for key in ("model", "dataset"))
+    found: Fact = {
+        "library_name": "peft" if subject.is_adapter else "transformers",
+        "pipeline_tag": "text-generation",
+        "license": subject.license,
+        "base_model": base,
+        "base_model_relation": base and ("adapter" if subject.is_adapter else "finetune"),
+        "datasets": data and [data],
+        "tags": ["prefsweep", "trl", "preference-tuning", str(subject.objective["loss_type"])],
+        "model-index": _model_index(subject) or None,
+    }
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def measures(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, float, float | None]]:
+    """Each result with its standard error, or None where that is not known."""
+    for name, value in evaluation.items():
+        counted = isinstance(value, (int, float)) and not isinstance(value, bool) and name not in UNCOUNTED
+        if counted and not name.endswith(ERROR):
+            error = evaluation.get(name + ERROR)
+            yield name, value, _of_share(name, value, evaluation) if error is None else error
+
+
+def _of_share(name: str, share: float, evaluation: Mapping[str, Any]) -> float | None:
+    """The standard error of the share of pairs that are ranked rightly: sqrt(p (1 - p) / n), of the binomial law."""
+    pairs = evaluation.get("pairs")
+    return math.sqrt(share * (1 - share) / pairs) if name == "reward_accuracy" and pairs else None
+
+
+def _model_index(subject: Subject) -> list[Fact]:
+    dataset = subject.objective["dataset"]
+    name = dataset["name"]
+    described = {"type": hub_id(dataset.get("path")) or name, "name": name, "split": dataset.get("test_split")}
+    metrics = [{"type": kind, "name": _words(kind), "value": value} for kind, value, _ in measures(subject.evaluation)]
+    result = {"task": {"type": "text-generation"}, "dataset": described, "metrics": metrics}
+    return [{"name": subject.run_id, "results": [result]}] if metrics else []
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _what_it_is(subject: Subject) -> str:
+    objective = subject.objective
+    kind = "A LoRA adapter of" if subject.is_adapter else "A fine-tune of"
+    return (
+        f"# {subject.run_id}\n\n"
+        f"{kind} {_source(subject, 'model')}, preference-tuned on {_source(subject, 'dataset')} with the loss "
+        f"`{objective['loss_type']}` at beta {objective['beta']}. One run of a sweep by prefsweep; `config.yaml` is "
+        "its whole objective, `metrics.jsonl` its training curve, `evaluation.json` all that was measured.\n"
+    )
+
+
+def _source(subject: Subject, key: str) -> str:
+    """The model or the data set, linked where it is on the Hub, with what identifies its content."""
+    config, known = subject.objective[key], subject.sources.get(key) or {}
+    on_hub = hub_id(config.get("path"))
+    if not on_hub:
+        return f"{config['name']} ({_origin(config)})"
+    url = f"https://huggingface.co/{'datasets/' if key == 'dataset' else ''}{on_hub}"
+    commit = known.get("commit") or config.get("revision")
+    return f"[{on_hub}]({url}) (commit `{commit}`)" if commit else f"[{on_hub}]({url}) (commit not recorded)"
+
+
+def _origin(config: Mapping[str, Any]) -> str:
+    """Where something came from that is not on the Hub: a folder of this machine would tell nobody anything."""
+    path = str(config.get("path") or "")
+    if path.startswith("package:"):
+        return f"`{path}`"
+    if config.get("builder"):
+        return f"built by prefsweep's `{config['builder']}`"
+    return "random weights" if config.get("architecture") else "a local folder"
+
+
+def _results(subject: Subject) -> str:
+    rows = [(_words(name), _number(value), "" if error is None else f"± {_number(error)}")
+            for name, value, error in measures(subject.evaluation)]  # fmt: skip
+    if not rows:
+        return ""
+    counts = [f"{subject.evaluation[key]} {words}" for key, words in (("pairs", "held-out pairs"),
+              ("generations", "texts written by the model")) if subject.evaluation.get(key)]  # fmt: skip
+    told = f"Measured on {' and '.join(counts)}. " if counts else ""
+    return f"## Results\n\n{told}{LIMITS}\n\n" + _table(("measure", "value", "standard error"), rows)
+
+
+def _number(value: float) -> str:
+    return f"{value:.{DIGITS}g}"
+
+
+def _loading(subject: Subject) -> str:
+    where = f'"{subject.address}"' + (f', revision="{subject.revision}"' if subject.revision else "")
+    library, auto = (
+        ("peft", "AutoPeftModelForCausalLM") if subject.is_adapter else ("transformers", "AutoModelForCausalLM")
+    )
+    return (
+        "## How to load it\n\n```python\n"
+        f"from {library} import {auto}\nfrom transformers import AutoTokenizer\n\n"
+        f"model = {auto}.from_pretrained({where})\n"
+        f"tokenizer = AutoTokenizer.from_pretrained({where})\n```\n"
+    )
+
+
+def _training(subject: Subject) -> str:
+    objective = subject.objective
+    rows = [(key, objective[key]) for key in ("loss_type", "beta", "seed")]
+    rows += [(f"trainer.{key}", value) for key, value in objective["trainer"].items() if value is not None]
+    shown = ("steps", "train_pairs", "loss", "dtype", "device", "seconds", "versions")
+    rows += [(f"result.{key}", subject.result[key]) for key in shown if subject.result.get(key) is not None]
+    return "## How it was trained\n\n" + _table(("key", "value"), [(key, str(value)) for key, value in rows])
+
+
+def _samples(subject: Subject) -> str:
+    samples = (subject.evaluation.get("samples") or [])[:SAMPLES]
+    if not samples:
+        return ""
+    rows = [(str(sample.get("prompt")), str(sample.get("text"))) for sample in samples]
+    return "## What it writes\n\n" + _table(("prompt", "continuation"), rows)
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "".join("| " + " | ".join(map(_cell, line)) + " |\n" for line in lines)
+
+
+def _cell(text: str) -> str:
+    """A text as one cell: what it holds is shown, not interpreted."""
+    plain = " ".join(text.split())
+    for letter in "\\`*_[]<>|":
+        plain = plain.replace(letter, f"\\{letter}")
+    return plain

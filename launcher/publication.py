@@ -1,0 +1,147 @@
+"""The verb `publish`: which runs of a sweep are pushed, what became of each, and the collection of the best.
+
+Owns: the decision for each run, made before anything is pushed; the choice of the best models.
+Must not know: stores, how anything is printed.
+
+What changed since it was published (an evaluation was added, the run was trained again) is published anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from launcher.card import measures
+from launcher.config import ConfigError, Hub, PublishError
+from launcher.payload import content_of
+from launcher.publish import hub_of, publish, shelf_of
+from launcher.revisions import check_names
+from launcher.store import Fact, RunDir, Store, SweepDir, read_fact
+from launcher.submit import RunState
+
+MAX_NOTE = 500  # characters that the Hub takes
+RANKED_BY = ("golden_reward", "reward_accuracy")  # the first that every model has; more is better
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What `publish` does about a run, and why."""
+
+    run: RunDir
+    hub: Hub
+    due: bool
+    why: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of it: the revision that is there now, and the error that kept it from being made."""
+
+    run: RunDir
+    said: str
+    revision: Fact | None
+    error: str | None = None
+
+
+def decide(state: RunState, *, store: str | None, repo: str | None) -> Publication:
+    """What publishing does to a run; asks no store.
+
+    Args:
+        state: the run's state.
+        store: the store that the user wants instead of the recorded one.
+        repo: the repository, likewise.
+
+    Raises:
+        ConfigError: the repository cannot be called so.
+    """
+    attempts = state.run.attempts()
+    recorded = hub_of(attempts[-1]) if attempts else Hub(revision="")
+    hub = replace(recorded, store=store or recorded.store, repo=repo or recorded.repo)
+    due, why = _decision(state, hub)
+    if due and hub.repo is None:
+        raise ConfigError(f"--repo: {state.run.run_id} was launched with hub=off; say which repository is to hold it")
+    if due:
+        check_names(hub)
+    return Publication(state.run, hub, due, why)
+
+
+def _decision(state: RunState, hub: Hub) -> tuple[bool, str]:
+    if hub.store == "off":
+        return False, "hub=off; --hub folder or --hub huggingface publishes it"
+    if state.in_flight:
+        return False, "in flight"
+    if not state.facts.trained:
+        return False, "not trained"
+    recorded = read_fact(state.run.revision_file)
+    if recorded is None or not _is_same_place(recorded, hub):
+        return True, "to be published"
+    if recorded["content"] != content_of(state.run):
+        return True, "changed since it was published"
+    return False, f"is published as {recorded['address']}"
+
+
+def _is_same_place(recorded: Fact, hub: Hub) -> bool:
+    """Whether a revision was published where `hub` says; the owner of the repository may have been left to the Hub."""
+    repo = recorded["repo"] if "/" in (hub.repo or "") else recorded["repo"].rpartition("/")[2]
+    return (recorded["store"], repo, recorded["revision"]) == (hub.store, hub.repo, hub.revision)
+
+
+def act(publication: Publication, store: Store) -> Outcome:
+    """Push a run that is due; its failure is told, never raised, so that the next is pushed all the same."""
+    run = publication.run
+    if not publication.due:
+        return Outcome(run, publication.why, read_fact(run.revision_file))
+    try:
+        fact = publish(run, publication.hub, store)
+    except PublishError as error:
+        return Outcome(run, f"not published: {error}", None, str(error))
+    return Outcome(run, f"published as {fact['address']}", fact)
+
+
+# ------------------------------------------------------------------------------------------------ the best
+
+
+def gather(outcomes: Iterable[Outcome], sweep: SweepDir, hub: Hub, store: Store, count: int) -> str:
+    """Make the sweep's collection hold the repositories of its `count` best models; returns its address.
+
+    A collection holds repositories, not revisions: each one's note names its best revisions with their scores.
+
+    Raises:
+        ConfigError: there is no model to choose from.
+        PublishError: the Hub did not take it.
+    """
+    published = [outcome for outcome in outcomes if (outcome.revision or {}).get("store") == "huggingface"]
+    best = _best(published)[:count]
+    if not best:
+        raise ConfigError(
+            "--collection: no evaluated model of this sweep is on the Hugging Face Hub; publish them first"
+        )
+    notes: dict[str, list[str]] = {}
+    for told, revision in best:
+        notes.setdefault(revision["repo"], []).append(told)
+    from launcher.hub import HuggingFaceShelf
+
+    shelf = shelf_of(replace(hub, store="huggingface", repo=best[0][1]["repo"]), store)
+    assert isinstance(shelf, HuggingFaceShelf)  # noqa: S101 - for the type checker: we have just asked for it
+    return shelf.collect(
+        f"prefsweep {sweep.name}", {repo: "; ".join(lines)[:MAX_NOTE] for repo, lines in notes.items()}
+    )
+
+
+def _best(outcomes: Sequence[Outcome]) -> list[tuple[str, Fact]]:
+    """The models by score, best first: what to tell of each, and its revision."""
+    results = [(outcome, _scores(outcome.run)) for outcome in outcomes]
+    measure = next((name for name in RANKED_BY if results and all(name in scores for _, scores in results)), None)
+    if measure is None:
+        return []
+    ranked = sorted(results, key=lambda result: -result[1][measure][0])
+    found = []
+    for outcome, scores in ranked:
+        value, error = scores[measure]
+        told = f"{(outcome.revision or {})['revision']}: {measure} {value:.3f}"
+        found.append((told + ("" if error is None else f" ± {error:.3f}"), outcome.revision or {}))
+    return found
+
+
+def _scores(run: RunDir) -> dict[str, tuple[float, float | None]]:
+    return {name: (value, error) for name, value, error in measures(read_fact(run.evaluation_file) or {})}

@@ -1,0 +1,122 @@
+"""Which revision of which repository each run of a sweep will be. Pure, but for the look for a token.
+
+Owns: the store that `auto` stands for, the repositories' default names, the rules for names, collisions.
+Must not know: what a revision holds, how it is pushed.
+
+Repository names follow the Hub's rules (huggingface_hub.utils.validate_repo_id), revision names git's
+(git-check-ref-format) less the slash, so that either is also the name of a folder and cannot lead out of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from launcher.config import ConfigError, Hub
+from launcher.plan import Run, Sweep
+
+Key = tuple[str | None, str]
+Owner = tuple[str, Mapping[str, Any]]  # run id, axes
+MAX_NAME = 96
+_PART = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
+_REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
+_COMMIT = re.compile(r"[0-9a-f]{7,40}")
+
+
+def has_token(environment: Mapping[str, str]) -> bool:
+    """Whether huggingface_hub would find a token here; looked up without importing it (a third of a second)."""
+    home = Path(environment.get("HOME", "/nonexistent"))
+    cache = Path(environment.get("XDG_CACHE_HOME", home / ".cache"))
+    folder = Path(environment.get("HF_HOME", cache / "huggingface"))
+    file = Path(environment.get("HF_TOKEN_PATH", folder / "token"))
+    return bool(environment.get("HF_TOKEN") or environment.get("HUGGING_FACE_HUB_TOKEN")) or file.is_file()
+
+
+def missing_token(sweep: Sweep, environment: Mapping[str, str]) -> list[str]:
+    """What to tell of a sweep for the Hub that is launched where no token is found."""
+    hubs = [run.config.hub for run in sweep.runs if run.config.hub.store == "huggingface"]
+    if not hubs or has_token(environment):
+        return []
+    where = "here, before `publish`" if hubs[0].when == "login" else "where the jobs run"
+    return [f"hub.store=huggingface: no token was found on this machine; `hf auth login` or HF_TOKEN is needed {where}"]
+
+
+def with_revisions(sweep: Sweep, recorded: Iterable[Mapping[str, Any]], *, token: bool) -> Sweep:
+    """The sweep with each run's store, repository and revision settled, as its attempts will record them.
+
+    Args:
+        sweep: as planned.
+        recorded: what earlier launches recorded of the sweep's runs; their revisions are taken.
+        token: whether a token was found, which decides what `hub=auto` means.
+
+    Raises:
+        ConfigError: a name that the Hub or a folder cannot have, or two runs would write one revision.
+    """
+    owners: dict[Key, Owner] = {
+        (hub["repo"], hub["revision"]): (record["run_id"], record["axes"])
+        for record in recorded
+        if (hub := record["settings"].get("hub", {})).get("store", "off") != "off"
+    }
+    return replace(sweep, runs=tuple(_settled(run, sweep.name, owners, token=token) for run in sweep.runs))
+
+
+def _settled(run: Run, sweep: str, owners: dict[Key, Owner], *, token: bool) -> Run:
+    asked = run.config.hub
+    store = asked.store if asked.store != "auto" else "huggingface" if token else "folder"
+    hub = replace(asked, store=store)
+    if store != "off":
+        hub = replace(hub, repo=_repo(asked, run.config.model.name, sweep))
+        owner = owners.setdefault((hub.repo, hub.revision), (run.run_id, run.axes))
+        if owner[0] != run.run_id:
+            if asked.store != "auto" or asked.repo is not None:
+                raise ConfigError(_shared(hub, owner, run))
+            hub = replace(hub, revision=run.run_id)  # nobody asked for names, so any that tells runs apart will do
+        check_names(hub)
+    return replace(run, config=replace(run.config, hub=hub), settings={**run.settings, "hub": asdict(hub)})
+
+
+def _repo(hub: Hub, model: str, sweep: str) -> str:
+    """The repository as far as it is known without asking the Hub: its owner may be the token's user."""
+    name = default_name(model, sweep) if hub.repo is None else hub.repo
+    return f"{hub.org}/{name}" if hub.org and "/" not in name else name
+
+
+def default_name(model: str, sweep: str) -> str:
+    """`<model>-<sweep>`, without what a repository's name may not have; not the model twice."""
+    whole = sweep if sweep.startswith(f"{model}-") else f"{model}-{sweep}"
+    name = re.sub(r"[^A-Za-z0-9_.]+|\.\.+", "-", whole)
+    name = re.sub(r"-{2,}", "-", name)[:MAX_NAME].removesuffix(".git")
+    return name.strip("-.")
+
+
+def check_names(hub: Hub) -> None:
+    """Check the names that a revision would be published under.
+
+    Raises:
+        ConfigError: the key, the value and what it may be.
+    """
+    parts = (hub.repo or "").split("/")
+    plain = all(_PART.fullmatch(part) and len(part) <= MAX_NAME for part in parts) and len(parts) <= 2  # noqa: PLR2004 - owner/name
+    if not plain or re.search(r"--|\.\.|\.git$", hub.repo or ""):
+        raise ConfigError(
+            f"hub.repo={hub.repo}: needs NAME or OWNER/NAME of letters, digits, '-', '_' and '.', at most {MAX_NAME} "
+            "each, no '--' or '..', the first and last no '-' or '.'"
+        )
+    name = hub.revision
+    wrong = not _REVISION.fullmatch(name) or len(name) > MAX_NAME or re.search(r"\.\.|\.$|\.lock$", name)
+    if wrong or _COMMIT.fullmatch(name):
+        raise ConfigError(
+            f"hub.revision={name}: needs letters, digits, '-', '_', '+', '.', at most {MAX_NAME}, the first no sign, "
+            "and may not have '..' or '.lock', or look like a commit"
+        )
+
+
+def _shared(hub: Hub, owner: Owner, run: Run) -> str:
+    differing = [key for key in run.axes if run.axes[key] != owner[1].get(key)]
+    return (
+        f"hub.revision={hub.revision}: {owner[0]} and {run.run_id} would both write it to {hub.repo}; "
+        f"put what tells them apart into hub.revision, such as ${{{differing[0] if differing else 'seed'}}}"
+    )

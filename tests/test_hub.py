@@ -1,0 +1,270 @@
+"""hub=huggingface, driven by the real huggingface_hub against a Hub on loopback."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import clean_environment
+from finished_runs import NEVER_PUBLISHED, evaluation, files_holding, publish, publish_process, trained_runs
+from hub_server import TOKEN, Commit, HubServer, serving
+
+from launcher.store import RunDir, Store, read_fact, write_derived
+
+HUB = ("hub=huggingface", "hub.patience=60", "hub.timeout=2", "sweep=scan")
+REPO = "me/tiny-scan"
+
+
+@pytest.fixture
+def hub() -> Iterator[HubServer]:
+    with serving() as server:
+        yield server
+
+
+def head(hub: HubServer, branch: str, repo: str = REPO) -> Commit:
+    return hub.repos[repo].commits[hub.repos[repo].branches[branch]]
+
+
+def first(hub: HubServer, repo: str = REPO) -> Commit:
+    return list(hub.repos[repo].history("main"))[-1]
+
+
+def assert_whole(hub: HubServer, run: RunDir, branch: str) -> None:
+    """The branch is one commit on the first one, and holds the run's files, bit for bit, and nothing else."""
+    commit, revision = head(hub, branch), read_fact(run.revision_file) or {}
+    assert commit.parent == first(hub).id
+    assert json.loads(commit.files["prefsweep.json"])["run_id"] == run.run_id
+    assert (revision["repo"], revision["revision"], revision["commit"]) == (REPO, branch, commit.id)
+    for path in run.model.glob("*.safetensors"):
+        assert commit.files[path.name] == path.read_bytes()
+    for name in ("config.yaml", "metrics.jsonl", "result.json", "evaluation.json"):
+        assert commit.files[name] == (run.path / name).read_bytes()
+    assert not set(commit.files) & set(NEVER_PUBLISHED)
+
+
+def test_each_run_becomes_one_revision_of_a_private_repository(hub: HubServer, store: Store) -> None:
+    """One commit per run on a branch from the first commit; optimizer states, pickles, hidden files stay here."""
+    runs = trained_runs(store, *HUB, "loss_type=ipo", "beta=0.1,0.5")
+    done = publish(hub, store, "scan")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert hub.repos[REPO].private
+    for run, branch in zip(runs, ("ipo-0.1", "ipo-0.5"), strict=True):
+        assert_whole(hub, run, branch)
+    card = head(hub, "ipo-0.1").files["README.md"].decode()
+    assert f'from_pretrained("{REPO}", revision="ipo-0.1")' in card
+    assert list(first(hub).files) == [".gitattributes"]
+
+
+def test_publishing_again_does_nothing(hub: HubServer, store: Store) -> None:
+    """Where all is there, the Hub is not even asked; where only our record got lost, it is found there again."""
+    (run,) = trained_runs(store, *HUB, "loss_type=ipo")
+    publish(hub, store, "scan")
+    asked, commit = dict(hub.requests), head(hub, "ipo-0.1").id
+    again = json.loads(publish(hub, store, "scan", "--json").stdout)
+    assert again["runs"][0]["revision"]["address"] == f"{REPO}@ipo-0.1"
+    assert hub.requests == asked
+    run.revision_file.unlink()
+    assert publish(hub, store, "scan").returncode == 0
+    assert hub.requests["commit"] == asked["commit"]
+    assert (read_fact(run.revision_file) or {})["commit"] == commit == head(hub, "ipo-0.1").id
+
+
+def test_what_changed_since_is_published_anew(hub: HubServer, store: Store) -> None:
+    """A new evaluation makes a second commit of the same run on its branch; a file that is gone goes there too."""
+    (run,) = trained_runs(store, *HUB, "loss_type=ipo")
+    publish(hub, store, "scan")
+    before = head(hub, "ipo-0.1").id
+    write_derived(run.evaluation_file, json.dumps(evaluation(0.125)))
+    (run.model / "tokenizer.json").unlink()
+    assert "published as" in publish(hub, store, "scan").stdout
+    now = head(hub, "ipo-0.1")
+    assert now.parent == before
+    assert "| golden reward | 0.125 | ± 0.0625 |" in now.files["README.md"].decode()
+    assert "tokenizer.json" not in now.files
+    assert (read_fact(run.revision_file) or {})["commit"] == now.id
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        {"repos": "429", "branch": "cut", "commit": "412"},
+        {"commits": "500", "validate-yaml": "500", "commit": "lost"},
+        {"whoami": "429", "lfs": "500", "revision": "cut", "commit": "slow"},
+    ],
+    ids=lambda faults: " ".join(f"{where}:{kind}" for where, kind in faults.items()),
+)
+def test_faults_that_pass_are_waited_out(hub: HubServer, store: Store, faults: dict[str, str]) -> None:
+    """Quota, stale parent, a failing server, a cut connection, an answer that is late or lost: one whole revision."""
+    (run,) = trained_runs(store, *HUB, "loss_type=ipo")
+    hub.fail_once(**faults)
+    done = publish(hub, store, "scan")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert all(hub.faults[kind] for kind in faults.values())
+    assert_whole(hub, run, "ipo-0.1")
+
+
+def test_many_processes_push_to_one_repository_through_faults(hub: HubServer, store: Store) -> None:
+    """12 runs by four processes, some of them by two at once, a fifth of all requests failing: none lost or doubled."""
+    runs = trained_runs(store, *HUB, "loss_type=sigmoid,ipo,kto_pair", "beta=0.1,0.2,0.5,1")
+    hub.inject(0.2)
+    names = [run.run_id for run in runs]
+    shares = [names[start : start + 4] for start in (0, 3, 6, 8)]
+    processes = [publish_process(hub, store, "scan", *share) for share in shares]
+    for process in processes:
+        out, err = process.communicate(timeout=150)
+        assert process.returncode == 0, out + err
+    assert sum(hub.faults[kind] for kind in ("429", "500", "412", "cut", "lost", "slow")) > 12
+    assert len(hub.repos[REPO].branches) == 13
+    for run in runs:
+        assert_whole(hub, run, str((read_fact(run.revision_file) or {})["revision"]))
+
+
+def test_a_killed_upload_is_completed(hub: HubServer, store: Store) -> None:
+    """Killed while its second file goes up, a push leaves no revision; publishing again sends only that file."""
+    (run,) = trained_runs(store, *HUB, "loss_type=ipo", "hub.timeout=30")
+    held, go_on = threading.Event(), threading.Event()
+    one, two = (hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(run.model.glob("*.safetensors")))
+
+    def hold(oid: str) -> None:
+        if oid == two:
+            while not hub.uploads[one]:
+                go_on.wait(0.01)
+            held.set()
+            go_on.wait(30)
+
+    hub.hold = hold
+    process = publish_process(hub, store, "scan")
+    assert held.wait(30)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=30)
+    assert head(hub, "ipo-0.1").id == first(hub).id
+    assert not run.revision_file.exists()
+    hub.hold = lambda _: None
+    hub.uploads[two] = 0
+    assert publish(hub, store, "scan").returncode == 0
+    assert hub.uploads == {one: 1, two: 1}
+    go_on.set()
+    assert_whole(hub, run, "ipo-0.1")
+
+
+DOWNLOAD = """
+import sys
+from huggingface_hub import hf_hub_download
+print(hf_hub_download(sys.argv[1], sys.argv[2], revision=sys.argv[3]))
+"""
+
+
+def test_large_files_go_through_xet_where_it_is_there(hub: HubServer, store: Store, tmp_path: Path) -> None:
+    """With hf_xet on, and a local folder as its storage, weights go up and come back by it alone, in one commit."""
+    (run,) = trained_runs(store, *HUB, "loss_type=ipo")
+    hub.xet, hub.xet_storage = {}, f"local://{tmp_path / 'xet'}"
+    for path, told in zip(weights := sorted(run.model.glob("*.safetensors")), _xet_hashes(weights), strict=True):
+        oid = hashlib.sha256(path.read_bytes()).hexdigest()
+        hub.xet[oid], hub.objects[oid] = told, path.read_bytes()  # the Hub knows what lies in xet's storage
+    xet = {"HF_HUB_DISABLE_XET": "0", "HF_XET_LOG_DEST": str(tmp_path / "log")}
+    done = publish(hub, store, "scan", **xet)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (hub.requests["xet_token"], hub.requests["upload"], hub.requests["batch"]) == (1, 0, 0)
+    assert_whole(hub, run, "ipo-0.1")
+    environment = clean_environment(**hub.environment(str(tmp_path / "home")), **xet)
+    command = [sys.executable, "-c", DOWNLOAD, REPO, weights[0].name, "ipo-0.1"]
+    found = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    assert Path(found.stdout.strip()).read_bytes() == weights[0].read_bytes()
+
+
+def _xet_hashes(paths: list[Path]) -> list[str]:
+    import hf_xet
+
+    return [told.hash for told in hf_xet.hash_files([str(path) for path in paths])]
+
+
+def test_another_runs_revision_is_never_overwritten(hub: HubServer, store: Store) -> None:
+    """A revision that holds another run, or what is none of ours, is refused by name and stays as it is."""
+    mine = ("hub=huggingface", "hub.repo=me/shared", "hub.revision=best", "loss_type=ipo")
+    (owner,) = trained_runs(store, *mine, "sweep=one")
+    (other,) = trained_runs(store, *mine, "sweep=two", "seed=7")
+    assert publish(hub, store, "one").returncode == 0
+    before = head(hub, "best", "me/shared").id
+    done = publish(hub, store, "two")
+    assert done.returncode == 1
+    assert f"is the revision of {owner.run_id}" in done.stdout
+    assert "hub.revision" in done.stdout
+    assert head(hub, "best", "me/shared").id == before
+    assert not other.revision_file.exists()
+    hub.repos["me/shared"].add("mine", "by hand", {"model.safetensors": b"by hand"})
+    hub.repos["me/shared"].branches["best"] = hub.repos["me/shared"].branches.pop("mine")
+    assert "none of ours" in publish(hub, store, "two").stdout
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"HF_TOKEN": ""}, "hf auth login"),
+        ({"HF_TOKEN": "hf_WrongTokenOfTheTests"}, "Invalid user token"),
+        ({"HF_HUB_OFFLINE": "1"}, "offline mode"),
+    ],
+    ids=["no token", "wrong token", "offline"],
+)
+def test_what_does_not_pass_is_one_line_at_once(
+    hub: HubServer, store: Store, environment: dict[str, str], words: str
+) -> None:
+    """A fault that waiting does not mend ends the push: the run stays, the line says why and never shows a token."""
+    (run,) = trained_runs(store, *HUB, "loss_type=ipo", "hub.patience=600")
+    done = publish(hub, store, "scan", **environment)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert words in done.stdout
+    assert not run.revision_file.exists()
+    for token in (TOKEN, "hf_WrongTokenOfTheTests"):
+        assert token not in done.stdout + done.stderr
+
+
+def test_no_signed_address_and_no_token_reaches_a_file_or_the_screen(hub: HubServer, store: Store) -> None:
+    """Addresses that the Hub signs for an upload are told without their signature, tokens not at all."""
+    trained_runs(store, *HUB, "loss_type=ipo")
+    hub.fault = lambda method, _: "403" if method == "PUT" else None
+    done = publish(hub, store, "scan")
+    assert done.returncode == 1
+    assert "/lfs/" in done.stdout
+    assert "403" in done.stdout
+    hub.fail_once(lfs="500")
+    again = publish(hub, store, "scan")
+    assert again.returncode == 0
+    told = done.stdout + done.stderr + again.stdout + again.stderr
+    assert not [word for word in (TOKEN, "PlantedSignature") if word in told]
+    assert files_holding(store.root, TOKEN, "PlantedSignature") == []
+    content = b"".join(b"".join(commit.files.values()) for commit in hub.repos[REPO].commits.values())
+    assert TOKEN.encode() not in content
+
+
+def test_the_best_models_are_gathered_in_a_collection(hub: HubServer, store: Store) -> None:
+    """Its one item is the repository, whose note names the best revisions, best first; gathering again renews it."""
+    runs = trained_runs(store, *HUB, "loss_type=ipo", "beta=0.1,0.2,0.5")
+    for run, reward in zip(runs, (0.25, 0.75, 0.5), strict=True):
+        write_derived(run.evaluation_file, json.dumps(evaluation(reward)))
+    done = json.loads(publish(hub, store, "scan", "--collection", "2", "--json").stdout)
+    (collection,) = hub.collections.values()
+    assert done["collection"].endswith(collection["slug"])
+    (item,) = collection["items"]
+    assert item["id"] == REPO
+    assert item["note"]["text"] == "ipo-0.2: golden_reward 0.750 ± 0.062; ipo-0.5: golden_reward 0.500 ± 0.062"
+    publish(hub, store, "scan", "--collection", "1")
+    assert [each["note"]["text"] for each in collection["items"]] == ["ipo-0.2: golden_reward 0.750 ± 0.062"]
+    assert collection["private"]
+
+
+def test_a_dry_run_asks_nobody(hub: HubServer, store: Store) -> None:
+    """--dry-run names what would be pushed where, and pushes nothing."""
+    (run,) = trained_runs(store, *HUB, "loss_type=ipo")
+    done = publish(hub, store, "scan", "--dry-run")
+    assert f"{run.run_id}: to be published (ipo-0.1 of tiny-scan, hub=huggingface)" in done.stdout
+    assert not hub.requests
+    assert not run.revision_file.exists()

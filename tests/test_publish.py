@@ -1,0 +1,393 @@
+"""What is published, under which name, and what is recorded of it; hub=folder."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import sweep_of
+from fakes import FakeScheduler
+from finished_runs import NEVER_PUBLISHED, evaluation, finish, trained_runs
+from huggingface_hub import ModelCard
+
+from launcher.card import Subject, card, measures
+from launcher.config import ConfigError, Hub, PublishError
+from launcher.facts import read_facts
+from launcher.hub import passes, told
+from launcher.plan import Sweep
+from launcher.publication import act as push
+from launcher.publication import decide as decide_publication
+from launcher.publish import due_in_job, hub_of, publish
+from launcher.revisions import default_name, has_token, missing_token, with_revisions
+from launcher.status import Phase, Status
+from launcher.store import RunDir, Store, read_fact, write_derived, write_once
+from launcher.submit import act, decide, record_of, states_of
+
+FOLDER = ("hub=folder", "sweep=scan", "loss_type=ipo")
+
+
+def published(run: RunDir, store: Store) -> Path:
+    """The folder of the run's revision, after publishing it."""
+    return Path(publish(run, hub_of(run.attempts()[-1]), store)["address"])
+
+
+# ------------------------------------------------------------------------------------------------ the folder store
+
+
+def test_a_revision_is_a_folder_with_what_loading_needs(store: Store) -> None:
+    """Weights are the same bytes on disk, not a second copy; optimizer states, pickles and hidden files stay behind."""
+    (run,) = trained_runs(store, *FOLDER)
+    folder = published(run, store)
+    assert folder == store.root / "hub" / "tiny-scan" / "ipo-0.1"
+    assert sorted(path.name for path in folder.rglob("*")) == [
+        "README.md", "config.json", "config.yaml", "evaluation.json", "metrics.jsonl",
+        "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "prefsweep.json", "result.json",
+        "tokenizer.json",
+    ]  # fmt: skip
+    assert not {path.relative_to(folder).as_posix() for path in folder.rglob("*")} & set(NEVER_PUBLISHED)
+    assert (folder / "model-00001-of-00002.safetensors").stat().st_nlink == 2
+    assert (folder / "metrics.jsonl").stat().st_nlink == 1  # a log that may be appended to must not be shared
+    revision = read_fact(run.revision_file) or {}
+    assert (revision["store"], revision["repo"], revision["revision"]) == ("folder", "tiny-scan", "ipo-0.1")
+
+
+def test_publishing_again_leaves_a_revision_alone_until_it_changed(store: Store) -> None:
+    """The same content is not written twice; a new evaluation makes the folder anew, whole."""
+    (run,) = trained_runs(store, *FOLDER)
+    folder = published(run, store)
+    before, recorded = (folder / "README.md").stat().st_mtime_ns, read_fact(run.revision_file)
+    assert (published(run, store) / "README.md").stat().st_mtime_ns == before
+    assert read_fact(run.revision_file) == recorded
+    write_derived(run.evaluation_file, json.dumps(evaluation(0.875)))
+    assert (published(run, store) / "README.md").stat().st_mtime_ns != before
+    assert json.loads((folder / "evaluation.json").read_text())["golden_reward"] == 0.875
+    assert [path.name for path in folder.parent.iterdir() if path.suffix != ".lock"] == ["ipo-0.1"]
+
+
+def test_another_runs_folder_is_refused(store: Store) -> None:
+    """A folder that holds another run, or that somebody made by hand, stays as it is."""
+    (owner,) = trained_runs(store, *FOLDER, "hub.repo=shared")
+    (other,) = trained_runs(store, "hub=folder", "sweep=two", "loss_type=ipo", "hub.repo=shared", "seed=7")
+    folder = published(owner, store)
+    before = sorted((path.name, path.stat().st_mtime_ns) for path in folder.iterdir())
+    with pytest.raises(PublishError, match=f"the revision of {owner.run_id}"):
+        published(other, store)
+    assert sorted((path.name, path.stat().st_mtime_ns) for path in folder.iterdir()) == before
+    (folder / "prefsweep.json").unlink()
+    with pytest.raises(PublishError, match="no revision of ours"):
+        published(owner, store)
+
+
+def _publish_in_a_process(path: Path, root: Path) -> None:
+    published(RunDir(path), Store(root))
+
+
+def test_processes_that_publish_one_run_at_once_make_one_revision(store: Store) -> None:
+    """Of several at the same moment one builds the folder and the others find it; all record the same."""
+    (run,) = trained_runs(store, *FOLDER)
+    spawn = multiprocessing.get_context("spawn")
+    processes = [spawn.Process(target=_publish_in_a_process, args=(run.path, store.root)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    folder = store.published("tiny-scan", "ipo-0.1")
+    assert (read_fact(run.revision_file) or {})["content"] == (read_fact(folder / "prefsweep.json") or {})["content"]
+    assert [path.name for path in folder.parent.iterdir() if path.suffix != ".lock"] == ["ipo-0.1"]
+
+
+def test_a_run_without_weights_is_refused(store: Store) -> None:
+    """A model folder that was emptied is named, and nothing is published."""
+    (run,) = trained_runs(store, *FOLDER)
+    for path in run.model.glob("*.safetensors"):
+        path.unlink()
+    with pytest.raises(PublishError, match="holds no weights"):
+        published(run, store)
+    assert not store.published("tiny-scan", "ipo-0.1").exists()
+
+
+def test_an_adapter_names_the_commit_of_its_base_model(store: Store) -> None:
+    """adapter_config.json gets the commit that the worker noted, so that peft loads the base that was trained on."""
+    (run,) = trained_runs(store, *FOLDER)
+    (run.model / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "a/b", "revision": None}))
+    write_once(run.sources_file, {"model": {"hub": "a/b", "commit": "c" * 40}, "dataset": {}})
+    assert json.loads((published(run, store) / "adapter_config.json").read_text())["revision"] == "c" * 40
+    assert json.loads((run.model / "adapter_config.json").read_text())["revision"] is None
+
+
+# ------------------------------------------------------------------------------------------------ names
+
+
+def settled(*argv: str, recorded: Sweep | None = None, token: bool = False) -> list[tuple[str | None, str]]:
+    """Repository and revision of each run of a command line, after a launch of `recorded`."""
+    records = [record_of(run) for run in recorded.runs] if recorded else []
+    sweep = with_revisions(replace(sweep_of(*argv)), records, token=token)
+    return [(run.config.hub.repo, run.config.hub.revision) for run in sweep.runs]
+
+
+def test_the_default_repository_is_named_by_model_and_sweep() -> None:
+    """Each model of a sweep has its own repository, in the organisation that was given."""
+    assert settled("model=tiny", "sweep=scan") == [("tiny-scan", "sigmoid-0.1")]
+    assert settled("model=tiny,smollm2", "sweep=scan", "hub.org=us") == [
+        ("us/tiny-scan", "sigmoid-0.1"),
+        ("us/smollm2-135m-scan", "sigmoid-0.1"),
+    ]
+    assert settled("model=tiny") == [("tiny-movie-reviews", "sigmoid-0.1")]
+
+
+@pytest.mark.parametrize(
+    ("model", "sweep", "name"),
+    [
+        ("a", "b+c", "a-b-c"),
+        ("a--b", "c..d", "a-b-c-d"),
+        ("a", "x.git", "a-x"),
+        ("a", "b" * 200, "a-" + "b" * 94),
+    ],
+)
+def test_default_names_are_names_that_the_hub_takes(model: str, sweep: str, name: str) -> None:
+    """What a model or a sweep may be called and a repository may not is replaced."""
+    from huggingface_hub.utils import validate_repo_id
+
+    assert default_name(model, sweep) == name
+    validate_repo_id(f"me/{name}")
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "hub.repo=../x", "hub.repo=a/b/c", "hub.repo=a--b", "hub.repo=.a", "hub.repo=a/b.git", "hub.repo=/etc/x",
+        "hub.repo=''", "hub.org=../x", "hub.revision=../x", "hub.revision=a/b", "hub.revision=.a", "hub.revision=-a",
+        "hub.revision=a.lock", "hub.revision=a..b", "hub.revision=''", "hub.revision=0123456789abcdef",
+    ],
+)  # fmt: skip
+def test_names_that_lead_elsewhere_are_refused(override: str) -> None:
+    """Neither the Hub nor a folder could have such a name; the line tells the key and the rule."""
+    with pytest.raises(ConfigError, match=r"^hub\.(repo|revision)=.*: needs"):
+        sweep_of(override)
+
+
+def test_a_revision_of_an_earlier_launch_is_taken() -> None:
+    """A launch that adds runs to a sweep may not take a revision that another of its runs has, but keeps its own."""
+    earlier = sweep_of("model=tiny", "sweep=scan", "seed=1", "hub=folder")
+    assert settled("model=tiny", "sweep=scan", "seed=1", "hub=folder", recorded=earlier) == [
+        ("tiny-scan", "sigmoid-0.1")
+    ]
+    with pytest.raises(ConfigError, match=r"hub\.revision=sigmoid-0\.1: .*\$\{seed\}"):
+        settled("model=tiny", "sweep=scan", "seed=1,2", "hub=folder", recorded=earlier)
+    with pytest.raises(ConfigError, match=r"hub\.revision=sigmoid-0\.1"):
+        settled("model=tiny", "sweep=scan", "seed=2", "hub=folder", recorded=earlier)
+
+
+def test_where_nobody_asked_for_names_the_run_id_tells_runs_apart() -> None:
+    """hub=auto never refuses a grid for its revisions' names."""
+    names = [revision for _, revision in settled("model=tiny", "sweep=scan", "seed=1,2")]
+    ids = [run.run_id for run in sweep_of("model=tiny", "sweep=scan", "seed=1,2").runs]
+    assert names == ["sigmoid-0.1", ids[1]]
+
+
+def test_auto_is_the_hub_only_where_there_is_a_token(tmp_path: Path) -> None:
+    """The choice is made when planning, by looking for a token, and is what the attempts record."""
+    assert not has_token({"HOME": str(tmp_path)})
+    assert has_token({"HOME": str(tmp_path), "HF_TOKEN": "x"})
+    (tmp_path / ".cache/huggingface").mkdir(parents=True)
+    (tmp_path / ".cache/huggingface/token").write_text("x")
+    assert has_token({"HOME": str(tmp_path)})
+    assert not has_token({"HOME": str(tmp_path), "HF_HOME": str(tmp_path / "other")})
+    for override, token, store in (
+        ("hub=auto", True, "huggingface"),
+        ("hub=auto", False, "folder"),
+        ("hub=off", True, "off"),
+    ):
+        planned = replace(sweep_of("hub=off"), runs=_unsettled(override))
+        (run,) = with_revisions(planned, [], token=token).runs
+        assert run.settings["hub"]["store"] == run.config.hub.store == store
+
+
+def _unsettled(override: str) -> tuple:  # type: ignore[type-arg]
+    from launcher.compose import compose
+    from launcher.plan import plan_run
+
+    _, (point,) = compose([override], multirun=False)
+    return (plan_run(point.config, point.axes, point.overrides, {"sigmoid"}),)
+
+
+# ------------------------------------------------------------------------------------------------ the verb
+
+
+def test_what_publish_does_to_each_run(store: Store) -> None:
+    """Only what is trained, not in flight, and not there already is pushed."""
+    sweep, scheduler = sweep_of("model=tiny", *FOLDER, "beta=0.1,0.2,0.3"), FakeScheduler()
+    act(sweep, decide(sweep, store, scheduler), store, scheduler, {})
+    done, evaluating, waiting = (store.run(run.run_id) for run in sweep.runs)
+    finish(done)
+    finish(evaluating)
+    evaluating.evaluation_file.unlink()
+    scheduler.phases = dict.fromkeys(scheduler.phases, scheduler.phases["1"])
+    scheduler.end("1", Phase.COMPLETED)
+
+    def whys() -> list[str]:
+        states = states_of([done, evaluating, waiting], scheduler)
+        return [decide_publication(state, store=None, repo=None).why for state in states]
+
+    assert whys() == ["to be published", "in flight", "in flight"]
+    (state,) = states_of([done], scheduler)
+    outcome = push(decide_publication(state, store=None, repo=None), store)
+    assert outcome.error is None
+    assert whys()[0].startswith("is published as ")
+    elsewhere = decide_publication(state, store="folder", repo="else/where")
+    assert (elsewhere.due, elsewhere.hub.repo) == (True, "else/where")
+
+
+def test_runs_launched_with_hub_off_can_be_published_later(store: Store) -> None:
+    """--hub and --repo stand in for what was not asked for at launch; without a repository there is no name."""
+    (run,) = trained_runs(store, "hub=off", "sweep=scan")
+    (state,) = states_of([run], FakeScheduler())
+    assert "hub=off" in decide_publication(state, store=None, repo=None).why
+    with pytest.raises(ConfigError, match="--repo"):
+        decide_publication(state, store="folder", repo=None)
+    assert push(decide_publication(state, store="folder", repo="scan"), store).error is None
+    assert (store.published("scan", "sigmoid-0.1") / "config.json").exists()
+
+
+# ------------------------------------------------------------------------------------------------ facts and status
+
+
+def test_a_run_that_its_job_is_to_publish_is_in_flight_until_it_has(store: Store) -> None:
+    """TRAINED all the while; a noted failure ends the wait and is the reason that status shows; so does the push."""
+    sweep, scheduler = sweep_of("model=tiny", *FOLDER), FakeScheduler()
+    act(sweep, decide(sweep, store, scheduler), store, scheduler, {})
+    run = store.run(sweep.runs[0].run_id)
+    finish(run)
+    attempt = run.attempts()[-1]
+    (state,) = states_of([run], scheduler)
+    assert (state.status, state.in_flight, due_in_job(attempt)) == (Status.TRAINED, True, True)
+    scheduler.end("1", Phase.COMPLETED)
+    (state,) = states_of([run], scheduler)
+    assert (state.status, state.in_flight) == (Status.TRAINED, False)
+    assert decide(sweep, store, scheduler)[0].why == "finished, not published: use `publish`"
+    write_once(attempt.unpublished_file, {"reason": "the Hub was away"})
+    (state,) = states_of([run], scheduler)
+    assert (state.status, state.reason) == (Status.TRAINED, "not published: the Hub was away")
+    assert state.facts.finished
+    published(run, store)
+    (state,) = states_of([run], scheduler)
+    assert (state.status, state.reason, state.facts.finished) == (Status.TRAINED, None, True)
+    assert state.facts.address == str(store.published("tiny-scan", "ipo-0.1"))
+
+
+def test_a_run_that_waits_for_the_login_node_says_so(store: Store) -> None:
+    """With hub.when=login the job leaves it; the run is finished, and status names the verb that is still to come."""
+    (run,) = trained_runs(store, *FOLDER)
+    (state,) = states_of([run], FakeScheduler())
+    assert (state.status, state.facts.finished, state.in_flight) == (Status.TRAINED, True, False)
+    assert state.reason == "not published: waits for the verb `publish` (hub.when=login)"
+
+
+def test_a_launch_for_the_hub_without_a_token_is_told(tmp_path: Path) -> None:
+    """One line at launch, long before a job would find out; none where there is a token, or nothing for the Hub."""
+    nothing = {"HOME": str(tmp_path)}
+    sweep = sweep_of("hub=huggingface")
+    assert "hf auth login" in missing_token(sweep, nothing)[0]
+    assert missing_token(sweep, {**nothing, "HF_TOKEN": "x"}) == []
+    assert missing_token(sweep_of("hub=folder"), nothing) == []
+
+
+def test_an_attempt_of_an_earlier_release_publishes_nothing(store: Store) -> None:
+    """Settings that were recorded without a store mean none: an old sweep's runs stay finished."""
+    run = store.run("old")
+    attempt = run.new_attempt({"settings": {"hub": {"repo": None, "revision": "sigmoid-0.1"}}})
+    run.write_config({"beta": 0.1})
+    finish(run)
+    assert not due_in_job(attempt)
+    assert read_facts(run).finished
+
+
+# ------------------------------------------------------------------------------------------------ the card
+
+
+def subject(**changes: object) -> Subject:
+    objective = {
+        "model": {"name": "zephyr", "path": "alignment-handbook/zephyr-7b-sft-full", "revision": "main"},
+        "dataset": {"name": "uf", "path": "HuggingFaceH4/ultrafeedback_binarized", "revision": None, "test_split": "t"},
+        "trainer": {"name": "lora", "lora": {"r": 16}, "max_steps": None},
+        "loss_type": "ipo", "beta": 0.01, "seed": 1,
+    }  # fmt: skip
+    sources = {"model": {"commit": "a" * 40}, "dataset": {"commit": "b" * 40}}
+    whole = Subject(
+        "zephyr-ipo", objective, sources, {"steps": 3}, evaluation(0.5), "me/scan", "ipo-0.01", "apache-2.0"
+    )
+    return replace(whole, **changes)  # type: ignore[arg-type]
+
+
+def test_the_hub_reads_the_cards_metadata() -> None:
+    """huggingface_hub finds base model, data set, licence and results where the Hub looks for them."""
+    data = ModelCard(card(subject())).data
+    assert data.base_model == "alignment-handbook/zephyr-7b-sft-full"
+    assert data.datasets == ["HuggingFaceH4/ultrafeedback_binarized"]
+    assert (data.license, data.library_name, data.to_dict()["base_model_relation"]) == ("apache-2.0", "peft", "adapter")
+    results = {result.metric_type: result.metric_value for result in data.eval_results or []}
+    assert results == {"reward_accuracy": 0.75, "golden_reward": 0.5}
+
+
+def test_the_card_tells_commits_error_bars_and_how_to_load_it() -> None:
+    """Base model and data set with their commits, each result with its standard error, the lines that load it."""
+    text = card(subject())
+    assert f"zephyr-7b-sft-full) (commit `{'a' * 40}`)" in text
+    assert f"ultrafeedback_binarized) (commit `{'b' * 40}`)" in text
+    assert "| golden reward | 0.5 | ± 0.0625 |" in text
+    assert "| reward accuracy | 0.75 | ± 0.05413 |" in text  # sqrt(0.75 * 0.25 / 64) = 0.054127
+    assert 'AutoPeftModelForCausalLM.from_pretrained("me/scan", revision="ipo-0.01")' in text
+    assert "| Once \\| upon | a \\`time\\` there |" in text
+    full = card(subject(objective={**subject().objective, "trainer": {"name": "full"}}, revision=None, address="/x"))
+    assert 'AutoModelForCausalLM.from_pretrained("/x")' in full
+
+
+def test_what_is_not_on_the_hub_is_not_linked_and_its_folder_is_not_told() -> None:
+    """A local base model gives no base_model metadata, and the path of this machine stays here."""
+    objective = {**subject().objective, "model": {"name": "mine", "path": "/home/me/secret/model"}}
+    text = card(subject(objective=objective, evaluation={}, license=None))
+    front = yaml.safe_load(text.split("---")[1])
+    assert not {"base_model", "license", "model-index"} & front.keys()
+    assert "secret" not in text
+    assert "mine (a local folder)" in text
+
+
+def test_measures_take_any_number_with_its_error() -> None:
+    """An evaluation that is added later appears on the card without further ado; counts and texts do not."""
+    found = list(measures({"new": 1.5, "new_stderr": 0.25, "pairs": 3, "text": "x", "flag": True, "none": None}))
+    assert found == [("new", 1.5, 0.25)]
+
+
+# ------------------------------------------------------------------------------------------------ errors
+
+
+def test_an_error_is_told_without_token_or_signature(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever library wrote it, and also where it hides in the cause."""
+    monkeypatch.setenv("HF_TOKEN", "hf_PlantedToken")
+    error = RuntimeError("upload\n failed")
+    error.__cause__ = ValueError("b'Bearer hf_PlantedToken' at https://x.example/a?X-Amz-Signature=abc&y=1 (403)")
+    assert told(error) == "upload failed b'Bearer ***' at https://x.example/a (403)"
+
+
+def test_a_wrapped_fault_passes_as_what_it_is() -> None:
+    """An upload that gave up on a failing server is tried again; a wrong argument is not."""
+    wrapped = RuntimeError("Error while uploading")
+    wrapped.__cause__ = ConnectionResetError()
+    assert passes(wrapped)
+    assert not passes(ValueError("no"))
+    assert not passes(PermissionError("no"))
+
+
+def test_hub_off_publishes_nothing(store: Store) -> None:
+    """Asking for it all the same is an error, not silence."""
+    (run,) = trained_runs(store, "hub=off", "sweep=scan")
+    assert not due_in_job(run.attempts()[-1])
+    with pytest.raises(PublishError, match="choose huggingface or folder"):
+        publish(run, Hub(revision="x"), store)
+    assert not os.path.lexists(store.root / "hub")
