@@ -123,6 +123,7 @@ class Trainer:
     batch_size: int = MISSING
     micro_batch_size: int = MISSING
     max_length: int = MISSING
+    ld_alpha: float | None = None
     gradient_checkpointing: bool = False
     lora: Lora | None = None
 
@@ -292,6 +293,8 @@ def _loss_problems(config: RunConfig, losses: Collection[str]) -> Iterator[str]:
     elif config.loss_type not in known:
         near = suggestion(config.loss_type, known)
         yield f"loss_type={config.loss_type}: not a loss of the installed TRL{near}; there are: {', '.join(known)}"
+    if config.loss_type == "kto_pair" and config.trainer.ld_alpha is not None:
+        yield f"trainer.ld_alpha={config.trainer.ld_alpha}: not defined for loss_type=kto_pair; leave it null"
     if not (config.beta > 0 and math.isfinite(config.beta)):
         yield f"beta={config.beta}: must be a number greater than 0 (the reference papers use 0.01 to 1)"
 
@@ -327,6 +330,8 @@ def _trainer_problems(trainer: Trainer) -> Iterator[str]:
             f"trainer.batch_size={trainer.batch_size}: must be a multiple of "
             f"trainer.micro_batch_size={trainer.micro_batch_size}"
         )
+    if trainer.ld_alpha is not None and not 0 <= trainer.ld_alpha <= 1:
+        yield f"trainer.ld_alpha={trainer.ld_alpha}: must be from 0 to 1; null: every token counts in full"
     if not 0 <= trainer.warmup_ratio < 1:
         yield f"trainer.warmup_ratio={trainer.warmup_ratio}: must be at least 0 and less than 1"
     for key in ("learning_rate", "epochs", "max_grad_norm"):

@@ -22,9 +22,8 @@ from launcher.worker.generations import _until_end, kl_to_reference, next_log_pr
 from launcher.worker.training import train
 
 KEYS = {
-    "loss", "reward_accuracy", "reward_margin", "kl", "kl_stderr", "golden_reward", "golden_reward_stderr", "pairs",
-    "generations", "seconds", "golden_rewards", "samples", "settings",
-    "base",
+    "loss", "losses", "reward_accuracy", "reward_margin", "kl", "kl_stderr", "golden_reward", "golden_reward_stderr",
+    "pairs", "generations", "seconds", "golden_rewards", "samples", "settings", "base",
 }  # fmt: skip
 
 
@@ -78,6 +77,27 @@ def test_pair_metrics_are_trls(configure: Configure, store: Store, loss_type: st
     assert ours["loss"] == pytest.approx(theirs["eval_loss"], rel=1e-5)
     assert ours["reward_accuracy"] == pytest.approx(theirs["eval_rewards/accuracies"])
     assert ours["reward_margin"] == pytest.approx(theirs["eval_rewards/margins"], rel=1e-4, abs=1e-6)
+
+
+def test_one_forward_gives_the_losses_of_the_whole_grid(
+    configure: Configure, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each equals what TRL's evaluate says with that loss and beta, and no further forward is made for them."""
+    config = configure(sweep="grid", trainer__max_steps=1, evaluation__batch_size=3)
+    grid = [(loss_type, beta) for loss_type in ("sigmoid", "ipo", "kto_pair") for beta in (0.1, 0.5)]
+    runs = [{"run_id": str(number), "loss_type": a, "beta": b} for number, (a, b) in enumerate(grid)]
+    store.sweep("grid").add_launch({"runs": runs})
+    trainer = training.finished(config, trained(config, store), store)
+    trainer.model.eval()
+    forwards: list[None] = []
+    forward = evaluation._forward
+    monkeypatch.setattr(evaluation, "_forward", lambda *given: forwards.append(None) or forward(*given))
+    losses = {(row["loss_type"], row["beta"]): row["loss"] for row in pair_metrics(trainer, config, store)["losses"]}
+    assert len(forwards) == 2  # 6 pairs, 3 at a time
+    assert losses.keys() == set(grid)
+    for objective in grid:
+        trainer.set_objective(*objective)
+        assert losses[objective] == pytest.approx(trainer.evaluate()["eval_loss"], rel=1e-5)
 
 
 def test_pair_metrics_weigh_every_pair_alike(configure: Configure, store: Store) -> None:

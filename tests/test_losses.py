@@ -43,8 +43,7 @@ logratio_lists = st.lists(st.floats(-20, 20), min_size=4, max_size=4)
 def trained_parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunTrainer, RunConfig, Store]:
     folder = tmp_path_factory.mktemp("losses")
     config, store = make_config(write_pairs(folder / "pairs")), Store(folder / "outputs")
-    policy = models.policy(config.model, store)
-    trainer = build_trainer(config, store.run("r"), store, prepared(config, store), policy, [])
+    trainer = build_trainer(config, store.run("r"), store, prepared(config, store), [])
     return trainer, config, store
 
 
@@ -127,8 +126,7 @@ def test_exo_pair_gets_the_label_smoothing_that_it_needs(trained_parts: tuple[Ru
     """TRL refuses exo_pair without label smoothing; a run of it has the paper's 1e-3."""
     _, config, store = trained_parts
     config = make_config(Path(str(config.dataset.path)), loss_type="exo_pair")
-    policy = models.policy(config.model, store)
-    trainer = build_trainer(config, store.run("exo"), store, prepared(config, store), policy, [])
+    trainer = build_trainer(config, store.run("exo"), store, prepared(config, store), [])
     assert trainer.label_smoothing == 1e-3
 
 

@@ -22,6 +22,7 @@ from launcher.config import Model, RunConfig
 from launcher.store import Store
 from launcher.worker import models, prepare
 from launcher.worker.data import collator, load_pairs, tokenised
+from launcher.worker.losses import PreferenceTrainer
 from launcher.worker.trainer import arguments
 from launcher.worker.training import train
 
@@ -76,7 +77,7 @@ def test_the_values_are_the_models_log_probs(configure: Configure, store: Store)
     model = AutoModelForCausalLM.from_pretrained(models.base_folder(config.model, store), dtype=torch.float32)
     for split in (pairs.train, pairs.test):
         for pair in list(split)[:5]:
-            chosen, rejected = table.values[prepare.row_of(pair)]
+            chosen, rejected, *_ = table.values[prepare.row_of(pair)]
             assert chosen == pytest.approx(plain_sum(model, pair["prompt_ids"], pair["chosen_ids"]), abs=1e-3)
             assert rejected == pytest.approx(plain_sum(model, pair["prompt_ids"], pair["rejected_ids"]), abs=1e-3)
 
@@ -127,6 +128,7 @@ def key_of(config: RunConfig, store: Store) -> str:
         {"evaluation__seed": 5},
         {"dataset__prompts": ["other"]},
         {"model__name": "renamed"},
+        {"trainer__ld_alpha": 0.5},
     ],
 )
 def test_what_changes_no_value_does_not_change_the_key(
@@ -211,6 +213,12 @@ HARMS: dict[str, tuple[Callable[[Path], None], str]] = {
         lambda folder: rewrite(folder, lambda rows: [*rows, rows[0] | {"row": "0" * 32}]),
         "0 of 38 rows are missing, 1 are foreign",
     ),
+    "an earlier version": (
+        lambda folder: rewrite(
+            folder, lambda rows: [{k: v for k, v in row.items() if "tail" not in k} for row in rows]
+        ),
+        "it lacks chosen_tail, rejected_tail: an earlier version made it",
+    ),
     "not a number": (
         lambda folder: rewrite(folder, lambda rows: [rows[0] | {"chosen": float("nan")}, *rows[1:]]),
         "not finite",
@@ -269,12 +277,12 @@ def test_a_killed_pass_leaves_no_table(configure: Configure, store: Store, monke
     assert len(prepare.reference_table(configure(), store).values) == 38
 
 
-@pytest.mark.parametrize("loss_type", ["sigmoid", "ipo"])
+@pytest.mark.parametrize(("loss_type", "ld_alpha"), [("sigmoid", None), ("ipo", None), ("sigmoid", 0.3)])
 def test_training_on_the_table_equals_training_on_a_live_reference(
-    configure: Configure, store: Store, loss_type: str
+    configure: Configure, store: Store, loss_type: str, ld_alpha: float | None
 ) -> None:
     """Final weights agree to 1e-5 with TRL's own DPOTrainer, its own tokenising and its own reference model."""
-    config = configure(loss_type=loss_type)
+    config = configure(loss_type=loss_type, trainer__ld_alpha=ld_alpha)
     run = store.run("table")
     train(config, run, store, lambda: False)
     ours = load_file(run.model / "model.safetensors")
@@ -301,3 +309,60 @@ def test_the_first_loss_is_log_2(configure: Configure, store: Store) -> None:
     run = store.run("first")
     train(configure(trainer__max_steps=1), run, store, lambda: False)
     assert json.loads(run.metrics_file.read_text())["loss"] == pytest.approx(0.69314718, abs=1e-6)
+
+
+@pytest.mark.parametrize("alpha", [None, 0.0, 0.3, 1.0])
+def test_one_table_serves_every_ld_alpha(
+    configure: Configure, store: Store, forwards: list[int], alpha: float | None
+) -> None:
+    """LD-DPO's weighted sums come from the same pass; they equal those of the token log-probs of a plain forward."""
+    prepare.reference_table(configure(), store)
+    counted = sum(forwards)
+    pairs = prepare.prepared(configure(trainer__ld_alpha=alpha), store)
+    assert sum(forwards) == counted
+    model = AutoModelForCausalLM.from_pretrained(models.base_folder(configure().model, store), dtype=torch.float32)
+    for pair in list(pairs.train)[:4]:
+        shared = min(len(pair["chosen_ids"]), len(pair["rejected_ids"]))
+        for name in ("chosen", "rejected"):
+            whole = plain_sum(model, pair["prompt_ids"], pair[f"{name}_ids"])
+            head = plain_sum(model, pair["prompt_ids"], pair[f"{name}_ids"][:shared])
+            expected = head + (1.0 if alpha is None else alpha) * (whole - head)
+            assert pair[f"ref_{name}_logps"] == pytest.approx(expected, abs=1e-3)
+
+
+def kto_pair_weights(config: RunConfig, store: Store, name: str) -> dict[str, torch.Tensor]:
+    run = store.run(name)
+    train(config, run, store, lambda: False)
+    return load_file(run.model / "model.safetensors")
+
+
+def furthest(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> float:
+    return max(float((ours[name] - theirs[name]).abs().max()) for name in ours)
+
+
+def test_kto_pair_on_the_table_equals_a_live_reference_away_from_its_kink(
+    configure: Configure, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a policy that is not the reference, the weights agree to 1e-5; see kto_pair_loss for the kink itself."""
+    config = configure(loss_type="kto_pair")
+    base, fresh, compute = models.load(config.model, store), models.policy, PreferenceTrainer._compute_loss
+
+    def moved(model: Model, where: Store) -> torch.nn.Module:
+        policy = fresh(model, where)
+        with torch.no_grad():
+            for parameter in policy.parameters():
+                parameter.mul_(1.05)
+        return policy
+
+    def live(trainer: Any, model: Any, inputs: dict[str, Any], *more: Any, **options: Any) -> Any:
+        with models.scoring(base):
+            values = prepare.score(base, inputs).sum(dim=1).chunk(2)
+        reference = dict(zip(("ref_chosen_logps", "ref_rejected_logps"), values, strict=True))
+        return compute(trainer, model, inputs | reference, *more, **options)
+
+    monkeypatch.setattr(models, "policy", moved)
+    on_the_table = kto_pair_weights(config, store, "table")
+    monkeypatch.setattr(PreferenceTrainer, "_compute_loss", live)
+    on_a_live_reference = kto_pair_weights(config, store, "live")
+    assert furthest(on_the_table, on_a_live_reference) < 1e-5
+    assert furthest(on_the_table, moved(config.model, store).state_dict()) > 1e-3

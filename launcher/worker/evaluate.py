@@ -101,26 +101,42 @@ def prompts(config: RunConfig, store: Store) -> list[Prompt]:
 
 @torch.no_grad()
 def pair_metrics(trainer: RunTrainer, config: RunConfig, store: Store) -> Fact:
-    """The run's own loss, reward accuracy and margin on the held-out pairs.
+    """The run's own loss, reward accuracy and margin on the held-out pairs; and the losses of its sweep's other runs.
 
     The loss is the mean over batches of `evaluation.batch_size`, weighted by their size. For losses that look at the
     whole batch (`kto_pair`, aot) it therefore depends on that size; accuracy and margin are per pair and do not.
     """
     test, size, collate = trainer.eval_dataset, config.evaluation.batch_size, collator(config, store)
-    loss, margins = 0.0, []
+    objectives = _objectives(config, store)
+    losses, margins = dict.fromkeys(objectives, 0.0), []
     for start in range(0, len(test), size):
         rows = [test[index] for index in range(start, min(start + size, len(test)))]
         inputs = trainer.place(collate(rows))
         outputs = _forward(trainer.model, inputs)
-        loss += len(rows) * trainer.loss_of(outputs, inputs)
-        chosen, rejected = logratios(outputs, inputs)
+        for objective in objectives:
+            trainer.set_objective(*objective)
+            losses[objective] += len(rows) * trainer.loss_of(outputs, inputs) / len(test)
+        chosen, rejected = logratios(outputs, inputs, config.trainer.ld_alpha)
         margins += (config.beta * (chosen - rejected)).tolist()
+    trainer.set_objective(*objectives[0])
+    others = [{"loss_type": name, "beta": beta, "loss": loss} for (name, beta), loss in losses.items()]
     return {
-        "loss": loss / len(test),
+        "loss": losses[objectives[0]],
+        "losses": others,
         "reward_accuracy": sum(margin > 0 for margin in margins) / len(margins),
         "reward_margin": statistics.fmean(margins),
         "pairs": len(margins),
     }
+
+
+def _objectives(config: RunConfig, store: Store) -> list[tuple[str, float]]:
+    """The run's own loss and beta, then the others of its sweep: from the same forward, they cost nothing."""
+    records = store.sweep(config.sweep).run_records() if config.sweep else []
+    theirs = {(str(record["loss_type"]), float(record["beta"])) for record in records}
+    if config.trainer.ld_alpha is not None:
+        theirs = {objective for objective in theirs if objective[0] != "kto_pair"}
+    own = (config.loss_type, config.beta)
+    return [own, *sorted(theirs - {own})]
 
 
 def _forward(model: torch.nn.Module, inputs: dict[str, Any]) -> Any:

@@ -51,8 +51,8 @@ class PreferenceTrainer(DPOTrainer):
     def set_objective(self, loss_type: str, beta: float) -> None:
         """Compute this loss from now on. TRL does not know kto_pair: it gets sigmoid, whose metrics are the same."""
         self.kto_pair = loss_type == "kto_pair"
-        self.loss_types = ["sigmoid" if self.kto_pair else loss_type]
-        self.beta = beta
+        told = loss_arguments("sigmoid" if self.kto_pair else loss_type, beta)
+        self.loss_types, self.beta, self.label_smoothing = told["loss_type"], beta, told["label_smoothing"]
 
     def _prepare_dataset(self, dataset: Dataset, *_args: Any) -> Dataset:
         """Leave the data alone: it was tokenised, filtered and measured once for the whole sweep."""
@@ -93,10 +93,27 @@ class PreferenceTrainer(DPOTrainer):
         return loss
 
 
-def logratios(outputs: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+def logratios(outputs: Any, inputs: dict[str, Any], ld_alpha: float | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """The log pi - log pi_ref of the chosen and of the rejected completions of a batch."""
-    chosen, rejected = outputs.log_probs.sum(dim=1).chunk(2)
+    sums, tails = sums_and_tails(outputs.log_probs, inputs["completion_mask"])
+    chosen, rejected = (sums if ld_alpha is None else sums - (1 - ld_alpha) * tails).chunk(2)
     return chosen - inputs["ref_chosen_logps"], rejected - inputs["ref_rejected_logps"]
+
+
+def sums_and_tails(log_probs: torch.Tensor, completion_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Summed log-probs of each completion, and of its part beyond the length of its pair's shorter completion.
+
+    LD-DPO (arXiv:2409.06411) weighs that part with alpha; its sum is then `sums - (1 - alpha) * tails`.
+
+    Args:
+        log_probs: of the tokens from the second on, (2 pairs, length - 1); the chosen completions first.
+        completion_mask: 1 where a token belongs to a completion, (2 pairs, length).
+    """
+    place = completion_mask[:, 1:].to(log_probs.device).cumsum(dim=1)
+    log_probs = log_probs[:, -place.shape[1] :]
+    chosen, rejected = place[:, -1].chunk(2)
+    shared = torch.minimum(chosen, rejected).repeat(2)
+    return log_probs.sum(dim=1), (log_probs * (place > shared[:, None])).sum(dim=1)
 
 
 def loss_arguments(loss_type: str, beta: float) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 Owns: the table's key, file and checks; the reference pass; putting its values beside the tokenised pairs.
 Must not know: losses, beta, learning rates, runs: none of them changes a value.
 
-    <cache>/reference/<key>/table.parquet   row, chosen, rejected (log-prob sums), chosen_tokens, rejected_tokens
+    <cache>/reference/<key>/table.parquet   row; chosen, rejected (log-prob sums); chosen_tail, rejected_tail (of these,
+                                            what lies beyond the pair's shorter completion); chosen_tokens, ...
                            /manifest.json   what it was computed from, and the table file's hash
 
 A row is found by the hash of its token ids, never by its place. A table that is torn, incomplete or another's is
@@ -43,10 +44,12 @@ from launcher.config import RunConfig, StoreError
 from launcher.store import Fact, Store, building, read_fact, write_once
 from launcher.worker import distributed, models, zero
 from launcher.worker.data import IDS, Pairs, collator, tokenised
+from launcher.worker.losses import sums_and_tails
 from launcher.worker.memory import Latest
 
 LOG = logging.getLogger(__name__)
-COLUMNS = ("row", "chosen", "rejected", "chosen_tokens", "rejected_tokens")
+SUMS = ("chosen", "rejected", "chosen_tail", "rejected_tail")
+COLUMNS = ("row", *SUMS, "chosen_tokens", "rejected_tokens")
 SAY_EVERY_SECONDS = 5.0
 
 _prepared: Latest[Pairs] = Latest()
@@ -56,12 +59,21 @@ class Refused(Exception):
     """Why a table on disk must not be used."""
 
 
+Sums = tuple[float, float, float, float]
+
+
 @dataclass(frozen=True)
 class Table:
-    """Log-prob sums of (chosen, rejected) by row."""
+    """The four SUMS by row. With them, one table serves every `ld_alpha`, as it does every loss and beta."""
 
     key: str
-    values: dict[str, tuple[float, float]]
+    values: dict[str, Sums]
+
+    def reference(self, row: str, ld_alpha: float | None) -> tuple[float, float]:
+        """The reference values of a pair's chosen and rejected completion."""
+        chosen, rejected, chosen_tail, rejected_tail = self.values[row]
+        less = 0.0 if ld_alpha is None else 1 - ld_alpha
+        return chosen - less * chosen_tail, rejected - less * rejected_tail
 
 
 def prepared(config: RunConfig, store: Store) -> Pairs:
@@ -71,9 +83,10 @@ def prepared(config: RunConfig, store: Store) -> Pairs:
         with distributed.first_ahead():
             pairs = tokenised(config, store)
         table = reference_table(config, store, pairs)
-        return Pairs(attach(pairs.train, table), attach(pairs.test, table), pairs.dropped)
+        alpha = config.trainer.ld_alpha
+        return Pairs(attach(pairs.train, table, alpha), attach(pairs.test, table, alpha), pairs.dropped)
 
-    identity = repr((config.model, config.dataset, config.trainer.max_length, store.root))
+    identity = repr((config.model, config.dataset, config.trainer.max_length, config.trainer.ld_alpha, store.root))
     return _prepared.get(identity, prepare)
 
 
@@ -86,9 +99,9 @@ def row_of(pair: dict[str, list[int]]) -> str:
     return digest.hexdigest()[:32]
 
 
-def attach(pairs: Dataset, table: Table) -> Dataset:
+def attach(pairs: Dataset, table: Table, ld_alpha: float | None = None) -> Dataset:
     """The pairs with the two columns that DPOTrainer reads instead of asking a reference model."""
-    values = [table.values[row_of(pair)] for pair in pairs]
+    values = [table.reference(row_of(pair), ld_alpha) for pair in pairs]
     with_chosen = pairs.add_column("ref_chosen_logps", [chosen for chosen, _ in values])
     return with_chosen.add_column("ref_rejected_logps", [rejected for _, rejected in values])
 
@@ -208,9 +221,9 @@ def _progress(total: int) -> Callable[[int], None]:
 
 
 def _measure_batch(base: torch.nn.Module, rows: list[dict[str, list[int]]], batch: dict[str, Any]) -> list[Fact]:
-    chosen, rejected = score(base, batch).sum(dim=1).double().cpu().chunk(2)  # summed in the precision of training
-    chosen_tokens, rejected_tokens = batch["completion_mask"].sum(dim=1).chunk(2)
-    columns = zip(map(row_of, rows), chosen, rejected, chosen_tokens, rejected_tokens, strict=True)
+    sums = sums_and_tails(score(base, batch), batch["completion_mask"])  # in the precision of training
+    halves = [half for values in sums for half in values.double().cpu().chunk(2)]
+    columns = zip(map(row_of, rows), *halves, *batch["completion_mask"].sum(dim=1).chunk(2), strict=True)
     return [
         {name: v if isinstance(v, str) else v.item() for name, v in zip(COLUMNS, fact, strict=True)} for fact in columns
     ]
@@ -246,7 +259,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _read(folder: Path, made_from: Fact, rows: Iterable[str]) -> dict[str, tuple[float, float]]:
+def _read(folder: Path, made_from: Fact, rows: Iterable[str]) -> dict[str, Sums]:
     """The values of a table that is whole and ours.
 
     Raises:
@@ -254,7 +267,9 @@ def _read(folder: Path, made_from: Fact, rows: Iterable[str]) -> dict[str, tuple
     """
     _check_manifest(folder, made_from)
     facts = pyarrow.parquet.read_table(folder / "table.parquet").to_pylist()
-    values = {fact["row"]: (fact["chosen"], fact["rejected"]) for fact in facts}
+    if facts and (lacking := set(COLUMNS) - facts[0].keys()):
+        raise Refused(f"it lacks {', '.join(sorted(lacking))}: an earlier version made it")
+    values = {fact["row"]: tuple(fact[name] for name in SUMS) for fact in facts}
     wanted = set(rows)
     if values.keys() != wanted:
         missing, foreign = len(wanted - values.keys()), len(values.keys() - wanted)

@@ -190,6 +190,7 @@ def arguments(config: RunConfig, run: RunDir) -> DPOConfig:
         activation_checkpointing=trainer.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False},
         max_length=trainer.max_length,
+        ld_alpha=trainer.ld_alpha,
         disable_dropout=trainer.lora is None or trainer.lora.dropout == 0.0,
         precompute_ref_log_probs=trainer.lora is None,  # no reference model is loaded: the columns are there
         # No autocast: the forward runs in the dtype of the weights, as the reference pass does.
