@@ -109,8 +109,7 @@ class _Composer:
         ConfigStore.instance().store(name="schema", node=RunConfig)
         self.base = hydra_compose("config", overrides=list(groups))
         OmegaConf.set_struct(self.base.cluster.extra, value=False)  # sbatch knows what keys it has
-        if self.base.deepspeed.config is not None:
-            OmegaConf.set_struct(self.base.deepspeed.config, value=False)  # DeepSpeed knows its own
+        OmegaConf.set_struct(self.base.deepspeed.config, value=False)  # DeepSpeed its own
         self.work = copy.deepcopy(self.base)
         self.touched: set[str] = set()
         unresolved = cast(Plain, OmegaConf.to_container(self.base, resolve=False))

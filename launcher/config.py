@@ -131,7 +131,7 @@ class Trainer:
 @dataclass
 class DeepSpeed:
     name: str = "none"
-    config: dict[str, Any] | None = None
+    config: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -396,7 +396,7 @@ def _rank_problems(config: RunConfig) -> Iterator[str]:
 
 
 def _deepspeed_problems(deepspeed: DeepSpeed) -> Iterator[str]:
-    if deepspeed.config is None:
+    if not deepspeed.config:
         return
     zero = deepspeed.config.get("zero_optimization")
     stage = zero.get("stage") if isinstance(zero, dict) else None

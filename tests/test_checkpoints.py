@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from launcher.config import ConfigError
 from launcher.worker import checkpoints
 
 FILES = ("trainer_state.json", "model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "config.json")
@@ -69,11 +70,30 @@ def test_a_checkpoint_needs_all_its_parts(tmp_path: Path, name: str) -> None:
 def test_every_rank_must_have_written(tmp_path: Path) -> None:
     """With two ranks both random states are needed; adapters and DeepSpeed's shards count as weights and optimizer."""
     shards = ("global_step4/zero_pp_rank_0_mp_rank_00_optim_states.pt", "adapter_model.safetensors")
-    others = ("trainer_state.json", "scheduler.pt", "rng_state_0.pth")
-    make(tmp_path, 4, files=(*shards, *others), ranks=2)
-    assert checkpoints.last_complete(tmp_path) is None
-    whole = make(tmp_path, 6, files=(*shards, *others, "rng_state_1.pth"), ranks=2)
+    others = ("trainer_state.json", "scheduler.pt", "rng_state_0.pth", "latest")
+    of_rank_1 = ("global_step4/zero_pp_rank_1_mp_rank_00_optim_states.pt", "rng_state_1.pth")
+    for step, files in enumerate(((), of_rank_1[:1], of_rank_1[1:]), 3):
+        make(tmp_path, step, files=(*shards, *others, *files), ranks=2)
+        assert checkpoints.last_complete(tmp_path) is None
+    whole = make(tmp_path, 6, files=(*shards, *others, *of_rank_1), ranks=2)
     assert checkpoints.last_complete(tmp_path) == whole
+
+
+def test_shards_are_resumed_by_as_many_ranks(tmp_path: Path) -> None:
+    """A checkpoint that is divided among two ranks is of no use to four, nor to a run without DeepSpeed."""
+    shards = tuple(f"global_step4/bf16_zero_pp_rank_{rank}_mp_rank_00_optim_states.pt" for rank in range(2))
+    rest = ("trainer_state.json", "scheduler.pt", "latest", "global_step4/mp_rank_00_model_states.pt")
+    divided = make(tmp_path, 4, files=(*shards, *rest, "rng_state_0.pth", "rng_state_1.pth"), ranks=2)
+    whole = make(tmp_path, 5)
+    assert checkpoints.missing_in(divided) is None
+    checkpoints.check_fits(divided, 2, sharded=True)
+    checkpoints.check_fits(whole, 2, sharded=False)
+    with pytest.raises(ConfigError, match="is divided among 2 ranks, this job has 4"):
+        checkpoints.check_fits(divided, 4, sharded=True)
+    with pytest.raises(ConfigError, match="was written with DeepSpeed and cannot be resumed without it"):
+        checkpoints.check_fits(divided, 2, sharded=False)
+    with pytest.raises(ConfigError, match="was written without DeepSpeed and cannot be resumed with it"):
+        checkpoints.check_fits(whole, 1, sharded=True)
 
 
 def test_a_torn_marker_is_no_marker(tmp_path: Path) -> None:

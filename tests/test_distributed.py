@@ -397,7 +397,7 @@ def test_a_lone_process_initialises_nothing(tmp_path: Path) -> None:
     """No port, no group, no variable, no torch; rank 0 does what it is told."""
     code = "import os, sys, pathlib; from launcher.worker import distributed\n"
     code += "with distributed.joined(pathlib.Path(sys.argv[1])) as rank:\n"
-    code += "    assert (rank.size, distributed.first(lambda: 5), distributed.end(None).together) == (1, 5, True)\n"
+    code += "    assert (rank.size, distributed.first(lambda: 5), distributed.failed('x').together) == (1, 5, True)\n"
     code += "    assert not {'torch'} & set(sys.modules) and 'RANK' not in os.environ\n"
     environment = {name: v for name, v in os.environ.items() if not name.startswith(("SLURM_", "SUBMITIT_", "RANK"))}
     environment["PYTHONPATH"] = str(TESTS.parent)
@@ -449,9 +449,9 @@ def test_configs_are_deepspeeds_own() -> None:
     names = {"zero2": 2, "zero3": 3, "zero3_offload": 3}
     batch = {"train_batch_size": 1, "train_micro_batch_size_per_gpu": 1, "gradient_accumulation_steps": 1}
     filled = batch | {"bf16": {"enabled": True}, "gradient_clipping": 1.0}
-    configs = [(deepspeed(name).config or {}) | filled for name in names]
+    configs = [deepspeed(name).config | filled for name in names]
     environment = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", script, json.dumps(configs)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert [int(line) for line in done.stdout.split()[-3:]] == list(names.values())
-    assert replace(deepspeed("none"), name="") == DeepSpeed(name="", config=None)
+    assert replace(deepspeed("none"), name="") == DeepSpeed(name="")

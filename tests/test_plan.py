@@ -97,7 +97,9 @@ def test_sweep_names() -> None:
         ("cluster.executor=slum", "did you mean 'slurm'"),
         ("cluster.time=soon", "days-hours"),
         ("cluster.nodes=0", "cluster.nodes=0"),
-        ("cluster.gpus_per_node=8", "one GPU"),
+        ("cluster.gpus_per_node=8", "x cluster.nodes=1 x cluster.gpus_per_node=8, that is of 64"),
+        ("++deepspeed.config.zero_optimization.stage=4", "zero_optimization.stage=4: must be 1, 2 or 3"),
+        ("++deepspeed.config.zero_optimization.stage=3", "stage3_gather_16bit_weights_on_model_save: must be true"),
         ("cluster.container_runtime=docker", "pyxis"),
         ('cluster.account="a\nb"', "one line"),
         ("evaluation.generations=0", "evaluation.generations=0"),
@@ -111,3 +113,37 @@ def test_wrong_values_are_one_clear_line(override: str, words: str) -> None:
         sweep_of(override)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_deepspeed_is_how_a_run_is_made_not_what_it_is() -> None:
+    """The same run in another way has the same id, and stands in the sweep once."""
+    ways = [sweep_of(f"deepspeed={way}").runs[0] for way in ("none", "zero2", "zero3", "zero3_offload")]
+    assert len({run.run_id for run in ways}) == 1
+    assert [run.config.deepspeed.name for run in ways] == ["none", "zero2", "zero3", "zero3_offload"]
+    assert ways[2].settings["deepspeed"]["config"]["zero_optimization"]["stage"] == 3
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("deepspeed.config.train_batch_size=16", "set trainer.batch_size instead"),
+        ("+deepspeed.config.optimizer.type=AdamW", "set trainer.optimizer, learning_rate and weight_decay instead"),
+        ("deepspeed.config.gradient_clipping=0.5", "set trainer.max_grad_norm instead"),
+        ("deepspeed.config.zero_optimization.stage3_gather_16bit_weights_on_model_save=false", "must be true"),
+    ],
+)
+def test_what_a_run_decides_has_one_home(override: str, words: str) -> None:
+    """DeepSpeed's JSON may not contradict the run, nor lose its weights; all else in it may be changed or added."""
+    with pytest.raises(ConfigError) as caught:
+        sweep_of("deepspeed=zero3", override)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+    run = sweep_of("deepspeed=zero3", "deepspeed.config.zero_optimization.sub_group_size=1000").runs[0]
+    assert run.config.deepspeed.config["zero_optimization"]["sub_group_size"] == 1000
+
+
+def test_every_rank_takes_whole_micro_batches() -> None:
+    """8 pairs a step: two nodes of two GPUs take 2 each, and cannot take 4."""
+    sweep_of("cluster.nodes=2", "cluster.gpus_per_node=2", "trainer.micro_batch_size=2")
+    with pytest.raises(ConfigError, match=r"trainer\.batch_size=8: must be a multiple of .* of 16"):
+        sweep_of("cluster.nodes=2", "cluster.gpus_per_node=2", "trainer.micro_batch_size=4")

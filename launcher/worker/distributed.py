@@ -23,16 +23,16 @@ from launcher.worker.rendezvous import MEETING_SECONDS, PATIENCE, POLL_SECONDS, 
 
 Value = TypeVar("Value")
 
-END_SECONDS = 20.0  # between two ranks' ends of an attempt; SLURM kills the others 30 s after one has died
+END_SECONDS = 20.0  # between two ranks' failures of one attempt; SLURM kills the others 30 s after one has died
 
 
 @dataclass(frozen=True)
 class End:
-    """How an attempt ended on all ranks.
+    """How a failed attempt ended on all ranks.
 
     Attributes:
         together: whether they can go on together; if not, this process must end.
-        cause: what failed first, with the rank if that was another.
+        cause: what failed first, with the rank if that was another and they are apart.
         signal: the signal that asked the ranks to stop, where that is what ended the attempt.
     """
 
@@ -151,45 +151,35 @@ def begin(attempt: str, lost: Callable[[str], None]) -> None:
         _group.attempt, _group.calls, _group.lost = attempt, 0, lost
 
 
-def end(failure: str | None, signal: int | None = None) -> End:
-    """Tell how the attempt ended on this rank, and hear how it ended on the others.
+def failed(reason: str, signal: int | None = None) -> End:
+    """Tell the other ranks why the attempt failed on this one, and hear from them.
 
-    Ranks that have all succeeded, or all failed, are still together and can go on to the next attempt. Otherwise some
-    may wait for this one in a collective that will never be: this process must end, so that they notice.
+    Ranks that have all failed are still together and can go on to the next attempt. Otherwise some may wait for this
+    one in a collective that will never be: this process must end, so that they notice.
 
     Args:
-        failure: why it failed here; None: it did not.
+        reason: why it failed here.
         signal: the signal that has asked this rank to stop, if one has.
     """
     if _group is None:
-        return End(together=True, cause=failure, signal=signal)
+        return End(together=True, cause=reason, signal=signal)
     key, rank = f"{_group.attempt}/end", _group.rank
     try:
         order = _group.store.add(f"{key}/order", 1)
-        _group.store.set(f"{key}/{rank.index}", json.dumps([order, failure, signal]))
+        _group.store.set(f"{key}/{rank.index}", json.dumps([order, rank.index, reason, signal]))
         there = _all_there(_group, key, END_SECONDS)
-        ends = {number: json.loads(_group.store.get(f"{key}/{number}")) for number in there}
-        failures = sorted((order, number) for number, (order, why, _) in ends.items() if why is not None)
-        together = len(ends) == rank.size and len(failures) in (0, rank.size)
-        _group.apart = _verdict(_group, "together" if together else "apart") == "apart"
+        ends = sorted(json.loads(_group.store.get(f"{key}/{number}")) for number in there)
+        _group.apart = _verdict(_group, "together" if len(ends) == rank.size else "apart") == "apart"
+        _group.attempt, _group.calls = f"{_group.attempt}/after", 0  # they may have come to different points
+        if not _group.apart:
+            return End(together=True, cause=reason, signal=next((end[3] for end in ends if end[3] is not None), None))
+        _, first_one, cause, asked = ends[0]  # the others' failures are its consequences
+        cause = cause if first_one == rank.index else f"rank {first_one}: {cause}"
+        _group.store.set("apart", cause)
     except RuntimeError:
         _group.apart = True
-        return End(together=False, cause=failure or "rank 0 has ended", signal=signal)
-    if not _group.apart:
-        asked = next((sent for _, _, sent in ends.values() if sent is not None), None)
-        return End(together=True, cause=failure, signal=asked)
-    found = _found_apart(_group, ends, [number for _, number in failures])
-    _group.store.set("apart", found.cause or "")
-    return found
-
-
-def _found_apart(group: _Group, ends: dict[int, list[Any]], failed: list[int]) -> End:
-    """The first failure is the cause, the others are its consequences."""
-    if not failed:
-        return End(together=False, cause=f"rank {min(set(range(group.rank.size)) - set(ends))} does not answer")
-    _, why, signal = ends[failed[0]]
-    cause = why if failed[0] == group.rank.index else f"rank {failed[0]}: {why}"
-    return End(together=False, cause=cause, signal=signal)
+        return End(together=False, cause=reason, signal=signal)
+    return End(together=False, cause=cause, signal=asked)
 
 
 def _verdict(group: _Group, proposed: str) -> str:

@@ -58,15 +58,18 @@ def make_table(fact: Fact, folder: PreparingDir) -> None:
     """Make the reference table that several jobs are waiting for; its absence is recorded, and fails the job."""
     StopRequest().listen()  # a warning is not for a pass that cannot be resumed: it has until the limit itself
     config: RunConfig = from_plain(fact["prepare"])
-    with distributed.joined(folder.path, always=config.deepspeed.config is not None) as rank:
-        distributed.begin("table", lambda reason: print(reason, flush=True))
+
+    def record(reason: str) -> None:
+        if distributed.is_first():
+            failure = {"reason": reason, "traceback": traceback.format_exc()[-8000:], "time": time.time()}
+            write_once(folder.failure_file, failure)
+
+    with distributed.joined(folder.path, always=bool(config.deepspeed.config)) as rank:
+        distributed.begin("table", record)
         try:
             _prepared(config, Store(Path(fact["root"])))
         except Exception as error:
-            cause = distributed.end(_reason(error)).cause
-            failure = {"reason": cause, "traceback": traceback.format_exc()[-8000:], "time": time.time()}
-            if rank.index == 0:
-                write_once(folder.failure_file, failure)
+            record(distributed.failed(_reason(error)).cause or "")
             raise
     if rank.index == 0:
         write_once(folder.done_file, {"time": time.time()})
@@ -153,13 +156,13 @@ def make_attempt(attempt: AttemptDir, store: Store, stop_process: StopRequest) -
         traceback.print_exc()
         _failed(attempt, error, stop_process)
         return False
-    return distributed.end(None).together
+    return True
 
 
 def _failed(attempt: AttemptDir, error: Exception, stop_process: StopRequest) -> None:
     """Record the failure, or another rank's that has led to it. Ranks that are apart are of no more use."""
     trace = traceback.format_exc()
-    end = distributed.end(_reason(error), stop_process.signal if stop_process() else None)
+    end = distributed.failed(_reason(error), stop_process.signal if stop_process() else None)
     cancelled = attempt.cancel_file.exists()
     if end.signal is not None and not cancelled:
         stop_process.signal = end.signal  # the only one may have come to another rank

@@ -147,6 +147,11 @@ def build_trainer(
 def accumulation(config: RunConfig, world_size: int) -> int:
     """Micro-batches per optimizer step on each device.
 
+    Each step sees the pairs that it would see on one device: the seed alone gives the order of an epoch, the order is
+    cut into micro-batches, and accelerate deals these to the ranks in turn; a step takes batch_size / micro_batch_size
+    of them, on however many ranks. Only where an epoch ends amid a step, ranks that would be left without a
+    micro-batch get the epoch's first pairs once more, where one device makes a smaller step.
+
     Raises:
         ConfigError: the batch cannot be made of whole micro-batches.
     """

@@ -72,7 +72,7 @@ def train(config: RunConfig, run: RunDir, store: Store, stop_requested: Callable
 
 def _is_joint(config: RunConfig) -> bool:
     """Whether the trainer is one of several, or divided: then rank 0 alone cannot evaluate with it."""
-    return distributed.size() > 1 or config.deepspeed.config is not None
+    return distributed.size() > 1 or bool(config.deepspeed.config)
 
 
 def _checkpoint_of(config: RunConfig, run: RunDir) -> str | None:
@@ -82,7 +82,7 @@ def _checkpoint_of(config: RunConfig, run: RunDir) -> str | None:
         checkpoint = checkpoints.last_complete(run.checkpoints)
         if checkpoint is None:
             return None
-        checkpoints.check_fits(checkpoint, distributed.size(), sharded=config.deepspeed.config is not None)
+        checkpoints.check_fits(checkpoint, distributed.size(), sharded=bool(config.deepspeed.config))
         return str(checkpoint)
 
     return distributed.first(choose)

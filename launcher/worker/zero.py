@@ -37,7 +37,7 @@ def settings(deepspeed: DeepSpeed) -> Json | None:
     Raises:
         ConfigError: it is asked for and not installed.
     """
-    if deepspeed.config is None:
+    if not deepspeed.config:
         return None
     if package_dir("deepspeed") is None:
         raise ConfigError(
@@ -48,7 +48,7 @@ def settings(deepspeed: DeepSpeed) -> Json | None:
 
 def divides_weights(deepspeed: DeepSpeed) -> bool:
     """Whether no rank holds all weights (ZeRO-3)."""
-    stage = (deepspeed.config or {}).get("zero_optimization", {}).get("stage", 0)
+    stage = deepspeed.config.get("zero_optimization", {}).get("stage", 0)
     return bool(stage >= WEIGHTS_DIVIDED)
 
 
