@@ -72,9 +72,9 @@ def upload(runs: list[RunDir]) -> Uploaded:
         return Uploaded((), ())
     _require_account()
     known = [run for run in runs if _may_be_known(run)]
-    words = [_continue_online(run) for run in known]
+    words, logs = [_continue_online(run) for run in known], runs[0].tracking
     if new := [run for run in runs if run not in known]:
-        words.append(_run([sys.executable, "-m", "wandb", "sync", *(str(_folders(run)[-1]) for run in new)]))
+        words.append(_run([sys.executable, "-m", "wandb", "sync", *(str(_folders(run)[-1]) for run in new)], logs))
     left = tuple(pending(runs))
     return Uploaded(tuple(run for run in runs if run not in left), left, next(filter(None, reversed(words)), ""))
 
@@ -92,14 +92,14 @@ def _continue_online(run: RunDir) -> str:
     """Let the tracker tell W&B the rest of a run that is not in flight."""
     word = "done" if run.result_file.exists() else "ended"
     command = [sys.executable, "-P", "-m", "launcher.worker.tracking", str(run.attempts()[-1].path), "wandb", "online"]
-    return _run(command, word)
+    return _run(command, run.tracking, word)
 
 
-def _run(command: list[str], told: str = "") -> str:
-    """Run a command and return its last line."""
+def _run(command: list[str], logs: Path, told: str = "") -> str:
+    """Run a command and return its last line; wandb keeps its own logs below `logs`, not below the user's folder."""
     path = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
     environment = {name: value for name, value in os.environ.items() if name != "WANDB_MODE"}
-    environment |= {"NO_COLOR": "1", "PYTHONPATH": path}
+    environment |= {"NO_COLOR": "1", "PYTHONPATH": path, "WANDB_DIR": str(logs)}
     environment["WANDB__DISABLE_STATS"] = "true"  # this machine's load is none of the run's
     ended = subprocess.run(command, input=told, capture_output=True, text=True, check=False, env=environment)
     lines = [line for line in (ended.stderr + ended.stdout).splitlines() if line.strip()]

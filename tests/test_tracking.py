@@ -104,7 +104,7 @@ def offline_folders(run: RunDir) -> list[Path]:
 def records(folder: Path) -> list[Fact]:
     """What wandb wrote into a folder, as wandb's own reader shows it."""
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder)
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
@@ -173,16 +173,23 @@ def test_a_preempted_run_is_one_continuous_curve_online(
     "modes", [("offline", "offline", None), ("online", "offline", None), ("offline", "online", "offline")]
 )
 def test_sync_merges_attempts_into_one_run(
-    store: Store, configure: Configure, server: WandbServer, modes: tuple[str | None, ...]
+    store: Store,
+    configure: Configure,
+    server: WandbServer,
+    modes: tuple[str | None, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """However attempts were tracked, and if there was a sync in between, W&B ends with each step once."""
     steps = ((1, 2, 3, 4), (3, 4, 5, 6), (6, 7, 8, 9))
+    monkeypatch.chdir(tmp_path)
     for number, mode in enumerate(modes):
         if mode is None:
             assert upload(pending(store.runs())).left == ()
         config = configure(tracking__backend="wandb", tracking__mode=mode or "offline", sweep=SWEEP)
         run = attempt_of(store, config, *steps[number], done=number == 2)
     uploaded = upload(pending([run]))
+    assert not (tmp_path / "wandb").exists()
     assert (uploaded.done, uploaded.left) == ((run,), ())
     assert list(server.runs) == [run.run_id]
     assert server.runs[run.run_id].steps == list(range(1, 10))
