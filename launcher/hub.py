@@ -31,6 +31,7 @@ PASSING = frozenset({
     HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.PRECONDITION_FAILED, HTTPStatus.TOO_EARLY,
     HTTPStatus.TOO_MANY_REQUESTS,
 })  # fmt: skip
+_ADVICE = re.compile(r"For more information check: \S+")
 _SIGNED = re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\"]*")
 
 
@@ -210,8 +211,10 @@ def told(error: BaseException) -> str:
     """An error as one line that holds neither a token nor the signature of an address."""
     from huggingface_hub import get_token
 
-    causes = [str(cause) for cause in (error, error.__cause__) if cause is not None]
-    text = _SIGNED.sub(r"\1", " ".join(" ".join(causes).split())) or type(error).__name__
+    text = "the answer was no JSON" if isinstance(error, json.JSONDecodeError) else str(error)
+    if type(error) is RuntimeError and error.__cause__ is not None:  # an upload's fault comes wrapped
+        text += f" {error.__cause__}"
+    text = _SIGNED.sub(r"\1", " ".join(_ADVICE.sub("", text).split())) or type(error).__name__
     token = get_token()
     return text.replace(token, "***") if token else text
 

@@ -188,7 +188,7 @@ def _state_json(record: Fact, state: RunState) -> Fact:
         "max_steps": facts.max_steps,
         "node": state.job.node or facts.host,
         "reason": state.reason,
-        "revision": facts.address,
+        "address": facts.address,
     }
 
 

@@ -81,7 +81,7 @@ class HubServer:
         self.uploads: Counter[str] = Counter()
         self.hold: Callable[[str], None] = lambda _: None
         self.fault: Callable[[str, str], str | None] = lambda *_: None
-        self.slow_seconds = 3.0
+        self.slow_seconds = 1.6
         self.xet: dict[str, str] | None = None  # where large files go through xet: sha256 -> xet's own hash
         self.xet_storage = ""
         self.url = ""

@@ -47,6 +47,7 @@ def run_row(loss: str = "ipo", beta: float = 0.1, model: str = "tiny", *, lift: 
         "curve": [{"step": s, "loss": 1 / s, "reward_accuracy": 0.6, "reward_margin": s / 9} for s in (5, 10, 20)],
         "provenance": {"git_commit": "abc", "git_dirty": False, "versions": {"trl": "1.16.0"}, "host": "n1"},
         "command": f"python -m launcher loss_type={loss} beta={beta}",
+        "revision": {"store": "huggingface", "address": f"me/{model}-demo@{loss}-{beta}"},
     }
     return row | changes
 

@@ -107,6 +107,12 @@ def test_the_command_writes_every_file_and_says_so(folder: Path) -> None:
     assert written == {"report.html", "tables/runs.md", "tables/runs.csv", *figures}
 
 
+def test_the_page_tells_where_each_model_is(page: Page) -> None:
+    """Beside each run's command stands the address of its published model; a run without one has none."""
+    assert "Its model: me/tiny-demo@ipo-0.1" in page.text
+    assert page.text.count("Its model: ") == 17  # of 18 runs one is pending, which has no command
+
+
 def test_the_page_loads_nothing(page: Page) -> None:
     """No element refers to anything outside the page, and the page's policy forbids it as well."""
     for tag, attrs in page.elements:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -13,7 +14,7 @@ from worker_fixtures import Configure, write_pairs
 
 from launcher.config import ConfigError, Dataset
 from launcher.store import Store
-from launcher.worker import models
+from launcher.worker import data, models
 from launcher.worker.data import collator, load_pairs, tokenised
 
 PAIR = {"prompt": "Q", "chosen": " yes", "rejected": " no"}
@@ -162,3 +163,21 @@ def test_the_pairs_folder_of_the_fixtures_is_deterministic(tmp_path: Path) -> No
     """The other tests compare runs, so their data must be the same each time."""
     one, two = write_pairs(tmp_path / "1"), write_pairs(tmp_path / "2")
     assert (one / "train.jsonl").read_text() == (two / "train.jsonl").read_text()
+
+
+def test_the_commit_of_a_hub_data_set_is_the_one_that_was_loaded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It is read from the addresses that `datasets` kept with the rows; local files and unclear cases have none."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    rows = datasets.Dataset.from_list([{"prompt": "a", "chosen": "b", "rejected": "c"}])
+    rows.info.download_checksums = {
+        f"hf://datasets/org/pairs@{commit}/data/{split}.parquet": {"num_bytes": 1, "checksum": None} for split in "ab"
+    }
+    monkeypatch.setattr(data, "_read_hub", lambda *_: rows)
+    pairs = Dataset(name="pairs", path="org/pairs")
+    assert data.hub_commit(pairs) == commit
+    rows.info.download_checksums = None
+    assert data.hub_commit(pairs) is None
+    assert data.hub_commit(Dataset(name="mine", path=str(tmp_path))) is None
+    assert data.hub_commit(Dataset(name="built", builder="movie_reviews")) is None

@@ -18,7 +18,7 @@ from hub_server import TOKEN, Commit, HubServer, serving
 
 from launcher.store import RunDir, Store, read_fact, write_derived
 
-HUB = ("hub=huggingface", "hub.patience=60", "hub.timeout=2", "sweep=scan")
+HUB = ("hub=huggingface", "hub.patience=60", "hub.timeout=1", "sweep=scan")
 REPO = "me/tiny-scan"
 
 
@@ -173,7 +173,7 @@ def test_large_files_go_through_xet_where_it_is_there(hub: HubServer, store: Sto
     assert done.returncode == 0, done.stdout + done.stderr
     assert (hub.requests["xet_token"], hub.requests["upload"], hub.requests["batch"]) == (1, 0, 0)
     assert_whole(hub, run, "ipo-0.1")
-    environment = clean_environment(**hub.environment(str(tmp_path / "home")), **xet)
+    environment = clean_environment(**(hub.environment(str(tmp_path / "home")) | xet))
     command = [sys.executable, "-c", DOWNLOAD, REPO, weights[0].name, "ipo-0.1"]
     found = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr
@@ -202,6 +202,29 @@ def test_another_runs_revision_is_never_overwritten(hub: HubServer, store: Store
     hub.repos["me/shared"].add("mine", "by hand", {"model.safetensors": b"by hand"})
     hub.repos["me/shared"].branches["best"] = hub.repos["me/shared"].branches.pop("mine")
     assert "none of ours" in publish(hub, store, "two").stdout
+
+
+def test_of_two_runs_that_want_one_revision_at_once_one_gets_it(hub: HubServer, store: Store) -> None:
+    """Both have seen the branch empty before either commits: the Hub takes one, the other is refused, none is mixed."""
+    mine = ("hub=huggingface", "hub.repo=me/shared", "hub.revision=best", "hub.timeout=30", "loss_type=ipo")
+    runs = [*trained_runs(store, *mine, "sweep=one"), *trained_runs(store, *mine, "sweep=two", "seed=7")]
+    both = threading.Barrier(2)  # the second weight file of each waits for the other's
+    second = {hashlib.sha256(next(run.model.glob("*-00002-*")).read_bytes()).hexdigest() for run in runs}
+
+    def hold(oid: str) -> None:
+        if oid in second:
+            both.wait(60)
+
+    hub.hold = hold
+    processes = [publish_process(hub, store, sweep) for sweep in ("one", "two")]
+    told = [process.communicate(timeout=120)[0] for process in processes]
+    assert sorted(process.returncode for process in processes) == [0, 1]
+    winner, loser = sorted(runs, key=lambda run: not run.revision_file.exists())
+    assert not loser.revision_file.exists()
+    assert any(f"is the revision of {winner.run_id}" in text for text in told)
+    commit = head(hub, "best", "me/shared")
+    assert commit.parent == first(hub, "me/shared").id
+    assert all(commit.files[path.name] == path.read_bytes() for path in winner.model.glob("*.safetensors"))
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ HUB = (
     "hub=huggingface",
     "hub.org=us",
     "hub.revision='${loss_type}-${trainer.name}'",
-    "hub.timeout=2",
+    "hub.timeout=1",
     "hub.patience=90",
 )
 REPO, REFUSED = "us/tiny-scan", "ipo-lora"
@@ -95,7 +95,7 @@ def test_a_push_that_fails_leaves_the_run_trained_and_publish_completes_it(sweep
     assert f"published as revisions of {REPO} (hub=huggingface)" in sweep.launched.stdout
     before = states(sweep)
     assert {state["status"] for state in before.values()} == {"TRAINED"}
-    (refused,) = [name for name, state in before.items() if state["revision"] is None]
+    (refused,) = [name for name, state in before.items() if state["address"] is None]
     assert before[refused]["reason"].startswith("not published: ")
     assert "403" in before[refused]["reason"]
     sweep.hub.fault = lambda *_: None
@@ -104,7 +104,7 @@ def test_a_push_that_fails_leaves_the_run_trained_and_publish_completes_it(sweep
     assert done.returncode == 0, done.stdout + done.stderr
     assert sweep.hub.requests["commit"] == pushed + 1
     after = states(sweep)
-    assert {state["revision"] for state in after.values()} == {
+    assert {state["address"] for state in after.values()} == {
         f"{REPO}@{loss}-{trainer}" for loss in ("sigmoid", "ipo") for trainer in ("full", "lora")
     }
     assert {state["reason"] for state in after.values()} == {None}
@@ -135,6 +135,8 @@ def test_results_name_each_revision(sweep: Published) -> None:
     rows = [row for row in map(json.loads, lines) if row["kind"] == "run"]
     assert len(rows) == 4
     for row in rows:
+        sources = json.loads((sweep.folder / "outputs/runs" / row["run_id"] / "sources.json").read_text())
+        assert sources["model"]["weights"].keys() >= {"model.safetensors", "config.json"}  # hashes: it has no commit
         assert row["revision"]["address"]
         assert len(row["revision"]["commit"]) >= 40
 
