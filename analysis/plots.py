@@ -16,7 +16,7 @@ from typing import TypeAlias
 import altair as alt
 import pandas as pd
 
-from analysis import panels, render
+from analysis import actions, panels, render
 from analysis.labels import Axis, spread_evenly_in_log
 from analysis.render import Record
 from analysis.statistics import CHANCE, Estimate
@@ -43,9 +43,18 @@ class Figure:
 
 
 def figures(frame: pd.DataFrame) -> list[Figure]:
-    """Draw the report's four figures from a frame of ``statistics.with_estimates``."""
+    """Draw the report's four figures from a frame of ``statistics.with_estimates``; a fifth for tabular policies."""
     runs, bases = frame[frame["kind"] == "run"], frame[frame["kind"] == "base"]
-    return [_reward(runs, bases), _frontier(runs, bases), _heldout(runs), _curves(runs)]
+    return [_reward(runs, bases), _frontier(runs, bases), _heldout(runs), _curves(runs), *_actions(runs)]
+
+
+def _actions(runs: pd.DataFrame) -> list[Figure]:
+    drawn = actions.chart(runs)
+    if drawn is None:
+        return []
+    title = "Probability of each action against beta"
+    caption = "Of a policy that is a table: these are its exact probabilities, not counts of samples."
+    return [Figure("actions", title, caption, f"{title}: a panel for each loss.", drawn)]
 
 
 def _reward(runs: pd.DataFrame, bases: pd.DataFrame) -> Figure:

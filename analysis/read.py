@@ -41,7 +41,7 @@ EVALUATION = {
     "evaluation_seconds": "seconds",
 }
 PLACE = "address"  # where the model is published
-NESTED = ("axes", "objective", "provenance", "golden_rewards", "samples", "curve")
+NESTED = ("axes", "objective", "provenance", "golden_rewards", "samples", "curve", "actions")
 COLUMNS = (*TEXT, PLACE, *NUMBERS, "training_loss", *EVALUATION, *NESTED, "setting", "panel")
 
 # Named by columns of their own; every other axis makes up a run's "setting".
@@ -65,7 +65,8 @@ def load(path: str | Path) -> pd.DataFrame:
     file's order, and the columns ``COLUMNS``: text is ``str`` or None; numbers are float, NaN where missing
     (``beta`` without unit, ``seconds`` in s, ``kl`` in nats per generation, ``reward_accuracy`` 0..1,
     ``golden_reward`` in the scorer's unit); ``axes``, ``objective`` and ``provenance`` are dicts;
-    ``golden_rewards`` is a list of floats, ``samples`` and ``curve`` are lists of dicts. ``setting`` names
+    ``golden_rewards`` is a list of floats, ``samples`` and ``curve`` are lists of dicts, ``actions`` holds the
+    probability of each action of a tabular policy. ``setting`` names
     the values of every axis besides model, loss_type and beta that tells runs apart ("" if there is none) and
     ``panel`` is model and setting together: within a panel only loss_type and beta differ.
 
@@ -138,6 +139,7 @@ def _row(raw: dict[str, Any], file: Path, number: int) -> dict[str, Any]:
     evaluation = _mapping(raw.get("evaluation"))
     row |= {column: _number(evaluation.get(key)) for column, key in EVALUATION.items()}
     row |= {key: _mapping(raw.get(key)) for key in ("axes", "objective", "provenance")}
+    row["actions"] = {key: _number(value) for key, value in _mapping(evaluation.get("actions")).items()}
     row["golden_rewards"] = [_number(value) for value in _list(raw.get("golden_rewards"))]
     if math.isnan(row["golden_reward"]):
         row["golden_reward"] = _mean(row["golden_rewards"])

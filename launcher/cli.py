@@ -106,7 +106,7 @@ def _launch(argv: Sequence[str]) -> int:
     from launcher.plan import plan, plan_run
     from launcher.resources import trl_losses
     from launcher.revisions import has_token, missing_token, with_revisions
-    from launcher.sources import check_sources, fetch_sources
+    from launcher.sources import check_sources, fetch_sources, unpinned
 
     grid, points = compose(options.overrides, multirun=options.multirun)
     runs = [plan_run(point.config, point.axes, point.overrides, trl_losses()) for point in points]
@@ -114,7 +114,11 @@ def _launch(argv: Sequence[str]) -> int:
     config = sweep.runs[0].config
     store = Store(Path(config.output_dir).absolute())
     sweep = with_revisions(sweep, store.sweep(sweep.name).run_records(), token=has_token(os.environ))
-    notes = [*check_sources(sweep, store, dry_run=config.dry_run), *missing_token(sweep, os.environ)]
+    notes = [
+        *check_sources(sweep, store, dry_run=config.dry_run),
+        *unpinned(sweep),
+        *missing_token(sweep, os.environ),
+    ]
     scheduler = scheduler_for(config.cluster.executor)
     if config.dry_run:
         decisions = decide(sweep, store, scheduler)

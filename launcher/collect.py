@@ -18,14 +18,16 @@ from launcher.submit import RunState
 CURVE_KEYS = ("step", "loss", "reward_accuracy", "reward_margin", "learning_rate", "grad_norm")
 SCORE_KEYS = (
     "loss", "reward_accuracy", "reward_margin", "kl", "kl_stderr", "golden_reward", "golden_reward_stderr", "pairs",
-    "generations", "seconds",
+    "generations", "seconds", "actions",
 )  # fmt: skip
 
 
 def collect(directory: SweepDir, store: Store, states: Iterable[RunState]) -> list[Fact]:
     """Write results.jsonl from what is known now, and return its rows; may be repeated at any time."""
     records = {record["run_id"]: record for record in directory.run_records()}
-    rows = [_row(records[state.run.run_id], state, directory) for state in states]
+    rows = [
+        point for state in states for point in _points(_row(records[state.run.run_id], state, directory), state.run)
+    ]
     rows = [*_base_rows(rows, store), *rows]
     write_derived(directory.results_file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     return rows
@@ -57,6 +59,20 @@ def _row(record: Fact, state: RunState, directory: SweepDir) -> Fact:
     }
 
 
+def _points(row: Fact, run: RunDir) -> list[Fact]:
+    """The run's row, and before it one for each milestone that is evaluated: the same training, cut at that step."""
+    found = [(step, read_fact(milestone.evaluation_file)) for step, milestone in run.milestones()]
+    points = [
+        row
+        | {"run_id": f"{row['run_id']}@{step}", "axes": {**row["axes"], "step": step}, "step": step, "max_steps": step}
+        | {"status": "TRAINED", "reason": None, "seconds": None, "training": None, **_scores(evaluation)}
+        | {"curve": [line for line in row["curve"] if line["step"] <= step]}
+        for step, evaluation in found
+        if evaluation is not None
+    ]
+    return [*points, row | {"axes": {**row["axes"], "step": row["step"]}} if points else row]
+
+
 def _scores(evaluation: Mapping[str, Any] | None) -> Fact:
     if evaluation is None:
         return {"evaluation": None, "golden_rewards": [], "samples": []}
@@ -82,7 +98,7 @@ def _base_rows(rows: Iterable[Fact], store: Store) -> list[Fact]:
     """The evaluations of the untrained models that these runs were evaluated beside."""
     bases: dict[str, Fact] = {}
     for row in rows:
-        run = store.run(row["run_id"])
+        run = store.run(row["run_id"].partition("@")[0])
         key = (read_fact(run.evaluation_file) or {}).get("base")
         evaluation = read_fact(store.cache("base", key) / "evaluation.json") if key else None
         if key and evaluation and key not in bases:

@@ -36,6 +36,8 @@ from launcher.resources import data_dir
 Plain = dict[str, Any]
 Overrides = tuple[str, ...]
 SHORTHANDS = ("model", "dataset")  # groups whose value may be a Hub id or a folder
+BLANK = {"custom", "mixture"}  # files of conf/ that say nothing until the user does
+TEMPLATE = "model.chat_template"
 
 
 @dataclass(frozen=True)
@@ -236,13 +238,18 @@ def _values(override: Override) -> list[str]:
     """The values of a sweep override, as text that Hydra can parse again."""
     value = override.value()
     if isinstance(value, Glob):
-        return value.filter(sorted(_options(override.key_or_group) - {"custom"}))
+        return value.filter(sorted(_options(override.key_or_group) - BLANK))
     return list(override.sweep_string_iterator())
 
 
 def _expand(override: str) -> Overrides:
-    """`model=ORG/NAME@REVISION` or `model=./FOLDER` -> the overrides of conf/model/custom.yaml that say so."""
+    """`model=ORG/NAME@REVISION` or `model=./FOLDER` -> the overrides of conf/model/custom.yaml that say so.
+
+    `model.chat_template=FILE.jinja` -> its text, so that a run is known by what the template says.
+    """
     key = override.partition("=")[0]
+    if key == TEMPLATE:
+        return (_with_template(override),)
     value = _parse(override).value() if key in SHORTHANDS else None
     if not isinstance(value, str) or not re.search(r"[/@]", value) or value in _options(key):
         return (override,)
@@ -254,6 +261,18 @@ def _expand(override: str) -> Overrides:
         raise ConfigError(f"{override}: is neither a file of conf/{key}, nor ORG/NAME@REVISION, nor a folder")
     values = {"name": name, "path": path, "revision": revision or None}
     return (f"{key}=custom", *(f"{key}.{part}={_text(value)}" for part, value in values.items()))
+
+
+def _with_template(override: str) -> str:
+    value = str(_parse(override).value())
+    if not value.endswith((".jinja", ".jinja2")):
+        return override
+    try:
+        return f"{TEMPLATE}={_text(Path(value).expanduser().read_text(encoding='utf-8'))}"
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{override}: cannot be read ({error}); give a file with a chat template, or Jinja"
+        ) from error
 
 
 # ------------------------------------------------------------------------------------------------ sweep files
@@ -316,7 +335,12 @@ def _text(value: Any) -> str:
         return "[" + ",".join(map(_text, value)) + "]"
     text = str(value)
     plain = re.fullmatch(r"[\w./@+-]+", text) or not isinstance(value, str)
-    return text if plain else "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return text if plain else "'" + re.sub(r"(\\*)('|\Z)", _escaped, text) + "'"
+
+
+def _escaped(end: re.Match[str]) -> str:
+    """In quotes Hydra takes backslashes as they are, but for those before a quote."""
+    return end[1] * 2 + ("\\'" if end[2] else "")
 
 
 # ------------------------------------------------------------------------------------------------ Hydra's words

@@ -18,6 +18,7 @@ MISSING: Any = "???"  # OmegaConf's mark for a value that the user must give
 
 OBJECTIVE = ("model", "dataset", "trainer", "loss_type", "beta", "seed")  # what is trained, hence a run's identity
 OUR_LOSSES = ("kto_pair",)  # carried by us beside what the installed TRL has
+UNPAIRED_LOSS = "kto"  # the one that trains on completions with a label, with a trainer of its own
 EXECUTORS = ("auto", "local", "slurm")
 TRACKERS = ("auto", "wandb", "trackio", "tensorboard", "off")
 TRACKING_MODES = (None, "online", "offline")
@@ -25,6 +26,7 @@ HUB_STORES = ("auto", "huggingface", "folder", "off")
 HUB_WHEN = ("job", "login")
 CONTAINER_RUNTIMES = ("pyxis", "apptainer")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+QUANTIZATIONS = ("4bit",)
 AUTO_TIME = "auto"  # a time limit from what earlier runs took
 ZERO_STAGES = (1, 2, 3)
 WEIGHTS_DIVIDED = 3  # the ZeRO stage from which no rank holds all weights
@@ -75,6 +77,19 @@ class Refused(SchedulerError):
 
 
 @dataclass
+class ModelFacts:
+    parameters: float | None = None
+    hidden_size: int | None = None
+
+
+@dataclass
+class DatasetFacts:
+    train_pairs: int | None = None
+    tokens_per_pair: float | None = None
+    labelled: bool | None = None
+
+
+@dataclass
 class Model:
     name: str = MISSING
     path: str | None = None
@@ -84,6 +99,19 @@ class Model:
     dtype: str = "auto"
     attn_implementation: str = "sdpa"
     trust_remote_code: bool = False
+    chat_template: str | None = None
+    quantization: str | None = None
+    about: ModelFacts | None = None
+
+
+@dataclass
+class Part:
+    path: str = MISSING
+    revision: str | None = None
+    fraction: float = 1.0
+    train_split: str | None = None
+    test_split: str | None = None
+    columns: dict[str, str] | None = None
 
 
 @dataclass
@@ -99,6 +127,8 @@ class Dataset:
     test_pairs: int | None = None
     prompts: list[str] = field(default_factory=list)
     golden_reward: str | None = None
+    mixture: list[Part] | None = None
+    about: DatasetFacts | None = None
 
 
 @dataclass
@@ -126,6 +156,8 @@ class Trainer:
     ld_alpha: float | None = None
     gradient_checkpointing: bool = False
     lora: Lora | None = None
+    desirable_weight: float | None = None
+    undesirable_weight: float | None = None
 
 
 @dataclass
@@ -153,6 +185,7 @@ class Cluster:
     avoid_failed_nodes: bool = True
     nodes: int = 1
     gpus_per_node: int = 0
+    gpu_tflops: float | None = None
     cpus_per_gpu: int | None = None
     mail: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
@@ -167,6 +200,7 @@ class Cluster:
 class Checkpoint:
     every: int = MISSING
     keep: int = 1
+    milestones: list[int] | None = None
 
 
 @dataclass
@@ -241,7 +275,10 @@ def _types(kind: type) -> dict[str, Any]:
 
 
 def _typed(value: Any, kind: Any, prefix: str) -> Any:
-    sections = [option for option in (kind, *get_args(kind)) if isinstance(option, type) and is_dataclass(option)]
+    inner = [option for argument in get_args(kind) for option in (argument, *get_args(argument))]
+    sections = [option for option in (kind, *inner) if isinstance(option, type) and is_dataclass(option)]
+    if sections and isinstance(value, list):
+        return [_typed(item, sections[0], f"{prefix[:-1]}[{number}].") for number, item in enumerate(value)]
     return from_plain(value, sections[0], prefix) if sections and isinstance(value, dict) else value
 
 
@@ -282,19 +319,26 @@ def _problems(config: RunConfig, losses: Collection[str]) -> Iterator[str]:
     yield from _cluster_problems(config.cluster)
     yield from _tracking_problems(config.tracking)
     yield from _count_problems(config)
+    yield from _milestone_problems(config)
     yield from _rank_problems(config)
     yield from _deepspeed_problems(config.deepspeed)
 
 
 def _loss_problems(config: RunConfig, losses: Collection[str]) -> Iterator[str]:
-    known = sorted({*losses, *OUR_LOSSES})
-    if config.loss_type == "kto":
-        yield "loss_type=kto: the unpaired KTO loss is not supported yet; for pairs use loss_type=kto_pair"
-    elif config.loss_type not in known:
+    known = sorted({*losses, *OUR_LOSSES, UNPAIRED_LOSS})
+    if config.loss_type == UNPAIRED_LOSS and config.trainer.micro_batch_size == 1:
+        yield "trainer.micro_batch_size=1: loss_type=kto measures its KL within a micro-batch; give at least 2"
+    for key in ("desirable_weight", "undesirable_weight"):
+        weight = getattr(config.trainer, key)
+        if weight is not None and not (weight > 0 and math.isfinite(weight)):
+            yield f"trainer.{key}={weight}: must be a number greater than 0"
+        if weight is not None and config.loss_type != UNPAIRED_LOSS:
+            yield f"trainer.{key}={weight}: only loss_type=kto weighs its examples; set it to null"
+    if config.loss_type not in known:
         near = suggestion(config.loss_type, known)
         yield f"loss_type={config.loss_type}: not a loss of the installed TRL{near}; there are: {', '.join(known)}"
-    if config.loss_type == "kto_pair" and config.trainer.ld_alpha is not None:
-        yield f"trainer.ld_alpha={config.trainer.ld_alpha}: not defined for loss_type=kto_pair; leave it null"
+    if config.loss_type in ("kto_pair", UNPAIRED_LOSS) and config.trainer.ld_alpha is not None:
+        yield f"trainer.ld_alpha={config.trainer.ld_alpha}: not defined for loss_type={config.loss_type}; leave it null"
     if not (config.beta > 0 and math.isfinite(config.beta)):
         yield f"beta={config.beta}: must be a number greater than 0 (the reference papers use 0.01 to 1)"
 
@@ -310,10 +354,17 @@ def _source_problems(config: RunConfig) -> Iterator[str]:
     model, dataset = config.model, config.dataset
     if (model.path is None) == (model.architecture is None):
         yield f"model.path={model.path}: give either model.path (a Hub id or a folder) or model.architecture"
-    if (dataset.path is None) == (dataset.builder is None):
-        yield f"dataset.path={dataset.path}: give either dataset.path (a Hub id, folder or file) or dataset.builder"
+    yield from _mixture_problems(dataset)
+    if sum(source is not None for source in (dataset.path, dataset.builder, dataset.mixture)) != 1:
+        yield (
+            f"dataset.path={dataset.path}: give one of dataset.path (a Hub id, folder or file), dataset.builder "
+            "and dataset.mixture"
+        )
+    if model.quantization is not None and config.trainer.lora is None:
+        yield f"model.quantization={model.quantization}: packed weights cannot be trained; give trainer=lora too"
     chosen = {
         "model.dtype": (model.dtype, DTYPES),
+        "model.quantization": (model.quantization or QUANTIZATIONS[0], QUANTIZATIONS),
         "cluster.executor": (config.cluster.executor, EXECUTORS),
         "cluster.container_runtime": (config.cluster.container_runtime, CONTAINER_RUNTIMES),
         "hub.store": (config.hub.store, HUB_STORES),
@@ -322,6 +373,16 @@ def _source_problems(config: RunConfig) -> Iterator[str]:
     for key, (value, known) in chosen.items():
         if value not in known:
             yield f"{key}={value}: must be one of {', '.join(known)}{suggestion(value, known)}"
+
+
+def _mixture_problems(dataset: Dataset) -> Iterator[str]:
+    if dataset.mixture == []:
+        yield "dataset.mixture=[]: holds no part; give at least one {path, fraction}"
+    for number, part in enumerate(dataset.mixture or []):
+        if not 0 < part.fraction <= 1:
+            yield f"dataset.mixture[{number}].fraction={part.fraction}: must be greater than 0 and at most 1"
+        if part.path.startswith((".", "~")):
+            yield f"dataset.mixture[{number}].path={part.path}: a part on disk needs its absolute path"
 
 
 def _trainer_problems(trainer: Trainer) -> Iterator[str]:
@@ -351,6 +412,20 @@ def _cluster_problems(cluster: Cluster) -> Iterator[str]:
     for key, value in (*vars(cluster).items(), *cluster.extra.items()):
         if isinstance(value, str) and ("\n" in value or "\r" in value):
             yield f"cluster.{key}={value!r}: must be one line"
+    if cluster.gpu_tflops is not None and not cluster.gpu_tflops > 0:
+        yield f"cluster.gpu_tflops={cluster.gpu_tflops}: must be greater than 0 (312 for an A100, 989 for an H100)"
+
+
+def _milestone_problems(config: RunConfig) -> Iterator[str]:
+    milestones, trainer = config.checkpoint.milestones, config.trainer
+    if milestones and not trainer.lr_scheduler.startswith("constant"):
+        yield (
+            f"trainer.lr_scheduler={trainer.lr_scheduler}: with checkpoint.milestones the learning rate may not depend "
+            "on the end; give constant or constant_with_warmup"
+        )
+    for step in milestones or []:
+        if step < 1 or (trainer.max_steps is not None and step >= trainer.max_steps):
+            yield f"checkpoint.milestones: {step} is no step before the last, which is kept anyway; leave it out"
 
 
 def _tracking_problems(tracking: Tracking) -> Iterator[str]:

@@ -70,7 +70,12 @@ def cost_key(run: Run) -> str:
 def _without_none(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_none(item) for key, item in value.items() if item is not None}
-    return value
+    return [_without_none(item) for item in value] if isinstance(value, list) else value
+
+
+def _without_about(section: Any) -> Any:
+    """A section less what is only told of it, for estimates: that is no part of what is trained."""
+    return {key: item for key, item in section.items() if key != "about"} if isinstance(section, dict) else section
 
 
 def plan_run(config: Plain, axes: Plain, overrides: Sequence[str], losses: Collection[str]) -> Run:
@@ -82,7 +87,7 @@ def plan_run(config: Plain, axes: Plain, overrides: Sequence[str], losses: Colle
     config = canonical(config)
     typed: RunConfig = from_plain(config)
     check(typed, losses)
-    objective = {key: config[key] for key in OBJECTIVE}
+    objective = {key: _without_about(config[key]) for key in OBJECTIVE}
     settings = {key: value for key, value in config.items() if key not in OBJECTIVE}
     return Run(run_id(objective), typed, objective, settings, canonical(axes), tuple(overrides))
 

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from launcher.config import UNPAIRED_LOSS
 from launcher.jobs import Batch
 from launcher.plan import Run
 from launcher.scheduler import Scheduler, key_of, scheduler_for, states
@@ -49,7 +50,10 @@ class Preparation:
 def preparation_of(run: Run, store: Store) -> Preparation:
     """What this run shares with others of its model and data."""
     shared = {key: run.objective[key] for key in ("model", "dataset")}
-    text = json.dumps([shared, run.objective["trainer"]["max_length"]], sort_keys=True)
+    parts = [shared, run.objective["trainer"]["max_length"]]
+    if run.config.loss_type == UNPAIRED_LOSS:  # its rows have neighbours, by seed and micro-batch
+        parts += [run.objective["seed"], run.objective["trainer"]["micro_batch_size"]]
+    text = json.dumps(parts, sort_keys=True)
     key = hashlib.sha256(text.encode()).hexdigest()[:16]
     return Preparation(key, store.cache("prepare", key))
 

@@ -16,6 +16,7 @@ KNOWN_TRL_LOSSES = frozenset({
     "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired",
     "apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm",
 })  # fmt: skip
+INSTALL_BITSANDBYTES = "bitsandbytes is not installed here; pip install bitsandbytes"
 
 
 def data_dir(name: str) -> Path:

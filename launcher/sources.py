@@ -13,19 +13,20 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from launcher.config import ConfigError, Dataset, Model, RunConfig, suggestion
+from launcher.config import UNPAIRED_LOSS, ConfigError, Dataset, Model, Part, RunConfig, suggestion
 from launcher.plan import Sweep
-from launcher.resources import package_dir
+from launcher.resources import INSTALL_BITSANDBYTES, package_dir
 from launcher.store import Store
 
-BUILDERS = {"movie_reviews": "launcher.movie_reviews"}
+BUILDERS = {"movie_reviews": "launcher.movie_reviews", "three_actions": "launcher.three_actions"}
 PACKAGE = "package:"
-COLUMNS = ("prompt", "chosen", "rejected")
+COLUMNS = {True: ("chosen", "rejected"), False: ("prompt", "completion", "label")}  # whether paired
 SUFFIXES = (".jsonl", ".json", ".parquet")
+COMMIT = re.compile(r"[0-9a-f]{40}")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 CHECKED_ROWS = 2000  # of a data file, when looking for a prompt that fits
 TOKEN_COUNT_SECONDS = 120
@@ -40,7 +41,7 @@ def check_sources(sweep: Sweep, store: Store, *, dry_run: bool) -> list[str]:
     Raises:
         ConfigError: what is missing, and how to get it.
     """
-    missing = missing_packages(run.config.model for run in sweep.runs)
+    missing = missing_packages(run.config.model for run in sweep.runs) + _missing_quantizer(sweep)
     if missing:
         if dry_run:
             return missing
@@ -49,11 +50,12 @@ def check_sources(sweep: Sweep, store: Store, *, dry_run: bool) -> list[str]:
     seen: set[str] = set()
     for run in sweep.runs:
         config = run.config
-        parts = repr((config.model, config.dataset, config.trainer.max_length))
+        paired = config.loss_type != UNPAIRED_LOSS
+        parts = repr((config.model, config.dataset, config.trainer.max_length, paired))
         if parts not in seen:
             seen.add(parts)
             _check_model(config.model)
-            _check_dataset(config.dataset)
+            _check_dataset(config.dataset, paired=paired)
             _check_length(config)
     return []
 
@@ -67,6 +69,34 @@ def missing_packages(models: Iterable[Model]) -> list[str]:
         for path, module in modules.items()
         if package_dir(module) is None
     ]
+
+
+def _missing_quantizer(sweep: Sweep) -> list[str]:
+    """How to install what packs weights, where jobs use this Python and it is not there."""
+    packed = [run.config for run in sweep.runs if run.config.model.quantization is not None]
+    here = [config for config in packed if config.cluster.python is None and config.cluster.container is None]
+    if not here or package_dir("bitsandbytes") is not None:
+        return []
+    return [f"model.quantization={here[0].model.quantization}: {INSTALL_BITSANDBYTES}"]
+
+
+def unpinned(sweep: Sweep) -> list[str]:
+    """For each model and data set of a model hub that is not named by a commit: that it may change between runs."""
+    found: dict[str, None] = {}
+    for run in sweep.runs:
+        dataset = run.config.dataset
+        named: list[tuple[str, Model | Dataset | Part]] = [("model", run.config.model), ("dataset", dataset)]
+        for key, source in [*named, *_parts(dataset)]:
+            path, revision = source.path, source.revision
+            if path and HUB_ID.fullmatch(path) and not Path(path).exists() and not COMMIT.fullmatch(revision or ""):
+                found[f"{key}.revision={revision}: {path} is not pinned to a commit, so it may change between runs"] = (
+                    None
+                )
+    return list(found)
+
+
+def _parts(dataset: Dataset) -> list[tuple[str, Part]]:
+    return [(f"dataset.mixture[{number}]", part) for number, part in enumerate(dataset.mixture or [])]
 
 
 def fetch_sources(sweep: Sweep, store: Store) -> None:
@@ -105,14 +135,29 @@ def _check_model(model: Model) -> None:
         raise ConfigError(f"model.path={model.path}: {folder} has no {needed}, so it holds no model")
 
 
-def _check_dataset(dataset: Dataset) -> None:
+def _check_dataset(dataset: Dataset, *, paired: bool) -> None:
     if dataset.builder is not None and dataset.builder not in BUILDERS:
         near = suggestion(dataset.builder, BUILDERS)
         raise ConfigError(f"dataset.builder={dataset.builder}: no such builder{near}; there are: {', '.join(BUILDERS)}")
-    for split in (dataset.train_split, dataset.test_split):
-        file = local_file(dataset, split)
-        if file is not None:
-            _check_columns(dataset, file)
+    for part in _sources(dataset):
+        for split in (part.train_split, part.test_split):
+            file = local_file(part, split)
+            if file is not None:
+                _check_columns(part, file, paired=paired)
+
+
+def _sources(dataset: Dataset) -> list[Dataset]:
+    """The data set, or each part of a mixture as one."""
+    return [
+        replace(
+            dataset,
+            path=part.path,
+            train_split=part.train_split or dataset.train_split,
+            test_split=part.test_split or dataset.test_split,
+            columns=dataset.columns if part.columns is None else part.columns,
+        )
+        for part in dataset.mixture or []
+    ] or [dataset]
 
 
 def local_file(dataset: Dataset, split: str) -> Path | None:
@@ -136,9 +181,11 @@ def local_file(dataset: Dataset, split: str) -> Path | None:
     return files[0]
 
 
-def _check_columns(dataset: Dataset, file: Path) -> None:
+def _check_columns(dataset: Dataset, file: Path, *, paired: bool) -> None:
     found = next((set(row) for row in _rows(file)), set())
-    needed = [dataset.columns.get(column, column) for column in COLUMNS]
+    paired = paired or dataset.columns.get("completion", "completion") not in found  # pairs are split for kto
+    named = dataset.columns.keys() & {"prompt"}  # else it may be the beginning of both completions
+    needed = [dataset.columns.get(column, column) for column in (*(named if paired else ()), *COLUMNS[paired])]
     missing = [column for column in needed if column not in found]
     if missing:
         raise ConfigError(
@@ -186,7 +233,7 @@ def _prompts(dataset: Dataset) -> Iterable[Any]:
     if file is None:
         return dataset.prompts
     column = dataset.columns.get("prompt", "prompt")
-    return [row[column] for row, _ in zip(_rows(file), range(CHECKED_ROWS), strict=False)]
+    return [row.get(column) for row, _ in zip(_rows(file), range(CHECKED_ROWS), strict=False)]
 
 
 def _count_tokens(model: Model, text: str) -> int:

@@ -17,6 +17,7 @@ files (`write_derived`) that may be deleted at any time.
                           /attempts/001/rank0.log    what it printed
                           /checkpoints/              the trainer's own
                           /model/                    the final model
+                          /milestones/<step>/        model/ and evaluation.json of the model after so many steps
                           /metrics.jsonl             one line per logged step, by rank 0
                           /tracking/                 derived: what an offline tracker keeps until `sync`
                           /result.json, evaluation.json
@@ -222,6 +223,15 @@ class RunDir:
     @property
     def revision_file(self) -> Path:
         return self.path / "revision.json"
+
+    def milestone(self, step: int) -> RunDir:
+        """The model after so many steps, in a folder laid out as a run's: model/ and evaluation.json."""
+        return RunDir(self.path / "milestones" / f"{step:06d}")
+
+    def milestones(self) -> list[tuple[int, RunDir]]:
+        """Those whose model is there, by step."""
+        found = sorted(self.path.glob("milestones/*/model"))
+        return [(int(model.parent.name), RunDir(model.parent)) for model in found]
 
     def write_config(self, objective: Fact) -> None:
         """Write the objective once; the run id is its hash, so that a second writer has the same."""

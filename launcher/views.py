@@ -21,7 +21,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from launcher.config import StoreError
+from launcher import cost
+from launcher.config import RunConfig, StoreError
 from launcher.plan import Sweep
 from launcher.publication import Outcome, Publication
 from launcher.scheduler import Scheduler
@@ -78,6 +79,7 @@ def show_plan(
     for line in _places(sweep):
         console.print(escape(line), soft_wrap=True)
     if scheduler is not None:
+        _show_sources_and_cost(console, sweep, decisions)
         groups = planned_batches(decisions, store.sweep(sweep.name), store, scheduler, lambda folder: folder / "HASH")
         batches = [batch for group in groups for batch, _ in group.batches]
         console.print(f"dry run: nothing was written or submitted. There would be {_jobs_in_words(groups)}")
@@ -94,6 +96,24 @@ def _jobs_in_words(groups: Sequence[RunGroup]) -> str:
     return what + (", such as:" if jobs else "")
 
 
+def _show_sources_and_cost(console: Console, sweep: Sweep, decisions: Iterable[Decision]) -> None:
+    """What is loaded from a model hub, at which revision, and what the runs to be trained will cost."""
+    for source in dict.fromkeys(found for run in sweep.runs for found in _hub_sources(run.config)):
+        console.print(escape(source), soft_wrap=True)
+    configs = [d.run.config for d in decisions if d.action in (Action.SUBMIT, Action.RESUME)]
+    if configs:
+        cluster = configs[0].cluster
+        for line in cost.sentences(cost.total(configs, cluster.max_parallel), cluster.gpu_tflops):
+            console.print(escape(line), soft_wrap=True)
+
+
+def _hub_sources(config: RunConfig) -> list[str]:
+    model, dataset = config.model, config.dataset
+    named = [("model", model.path, model.revision), ("dataset", dataset.path, dataset.revision)]
+    named += [("dataset", part.path, part.revision) for part in dataset.mixture or []]
+    return [f"{what}: {path}@{revision}" for what, path, revision in named if path and revision]
+
+
 def _plan_json(sweep: Sweep, decisions: Iterable[Decision]) -> Fact:
     runs = [
         {
@@ -106,6 +126,9 @@ def _plan_json(sweep: Sweep, decisions: Iterable[Decision]) -> Fact:
             "action": decision.action,
             "why": decision.why,
             "seconds": decision.seconds,
+            "gpu_hours": cost.cost(decision.run.config).gpu_hours,
+            "model_revision": decision.run.config.model.revision,
+            "dataset_revision": decision.run.config.dataset.revision,
             "hub_store": decision.run.config.hub.store,
             "hub_repo": decision.run.config.hub.repo,
             "hub_revision": decision.run.config.hub.revision,
@@ -118,15 +141,27 @@ def _plan_json(sweep: Sweep, decisions: Iterable[Decision]) -> Fact:
 def _plan_table(sweep: Sweep, decisions: Iterable[Decision]) -> Table:
     table = Table(title=f"sweep {escape(sweep.name)}", title_justify="left", box=None, pad_edge=False)
     extra = [axis for axis in sweep.axes if axis not in ("model", "loss_type", "beta")]
-    for column in ("run", "model", "loss_type", "beta", *extra, "action", "why", "est. time"):
+    costly = any(
+        (cost.cost(run.config).gpu_hours or 0) >= 1 for run in sweep.runs
+    )  # a laptop's sweep needs no such column
+    priced = ("resources", "GPU-hours") if costly else ()
+    for column in ("run", "model", "loss_type", "beta", *extra, *priced, "action", "why", "est. time"):
         table.add_column(escape(column), overflow="fold")
     for decision in decisions:
         run, style = decision.run, "dim" if decision.action is Action.SKIP else ""
         shown = [run.run_id, run.config.model.name, run.config.loss_type, _number(run.config.beta)]
         shown += [_number(run.axes.get(axis, "")) for axis in extra]
+        shown += _price(run.config) if costly else []
         shown += [decision.action, decision.why, _duration(decision.seconds)]
         table.add_row(*map(escape, shown), style=style)
     return table
+
+
+def _price(config: RunConfig) -> list[str]:
+    cluster, own = config.cluster, cost.cost(config)
+    sharded = "" if config.deepspeed.name == "none" else f" {config.deepspeed.name}"
+    hours = "" if own.gpu_hours is None else f"{'<= ' if own.at_most else ''}{own.gpu_hours:.1f}"
+    return [f"{cluster.nodes} x {cluster.gpus_per_node} GPUs{sharded}", hours]
 
 
 def _totals(sweep: Sweep, decisions: Sequence[Decision]) -> str:

@@ -37,7 +37,7 @@ def refused(launch: Launch, tmp_path: Path, *arguments: str) -> str:
         (["beta=-1"], "greater than 0"),
         (["beta=0"], "greater than 0"),
         (["beta=abc"], "beta=abc"),
-        (["loss_type=kto"], "kto_pair"),
+        (["loss_type=kto", "trainer.micro_batch_size=1"], "at least 2"),
         (["model=./missing"], "no such folder"),
         (["model.path=package:not_there"], "pip install"),
         (["dataset=./missing"], "no such file or folder"),

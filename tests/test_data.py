@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pyarrow.parquet
 import pytest
 from worker_fixtures import Configure, write_pairs
 
-from launcher.config import ConfigError, Dataset
+from launcher.config import ConfigError, Dataset, Part
 from launcher.store import Store
 from launcher.worker import data, models
 from launcher.worker.data import collator, load_pairs, tokenised
@@ -72,7 +73,7 @@ def test_columns_are_renamed(tmp_path: Path, store: Store) -> None:
 
 def test_missing_columns_name_those_that_were_found(tmp_path: Path, store: Store) -> None:
     """The error says which column is missing and which there are."""
-    with pytest.raises(ConfigError, match="dataset d: no column prompt, rejected; found chosen, worse"):
+    with pytest.raises(ConfigError, match="dataset d: no column rejected; found chosen, worse"):
         load_pairs(folder_of(tmp_path, [{"chosen": "a", "worse": "b"}]), store)
 
 
@@ -130,7 +131,7 @@ def test_token_ids_are_the_texts_with_an_end_token(configure: Configure, store: 
     text = load_pairs(config.dataset, store)[0][0]
     assert tokens.decode(pairs.train[0]["prompt_ids"]) == text["prompt"]
     assert tokens.decode(pairs.train[0]["rejected_ids"]) == text["rejected"] + tokens.eos_token
-    assert pairs.dropped == 0
+    assert pairs.dropped == {}
 
 
 def test_pairs_whose_prompt_fills_max_length_are_dropped_and_counted(
@@ -140,7 +141,74 @@ def test_pairs_whose_prompt_fills_max_length_are_dropped_and_counted(
     rows = [PAIR | {"prompt": "p" * length} for length in (9, 10, 11)]
     config = configure(dataset=folder_of(tmp_path, rows), trainer__max_length=10)
     pairs = tokenised(config, store)
-    assert (len(pairs.train), len(pairs.test), pairs.dropped) == (1, 1, 2)
+    assert (len(pairs.train), len(pairs.test), pairs.dropped) == (1, 1, {"prompt too long": 2})
+
+
+def test_pairs_from_which_nothing_can_be_learnt_are_dropped_with_the_reason(
+    configure: Configure, store: Store, tmp_path: Path
+) -> None:
+    """An empty completion, twice the same completion and a prompt that fills max_length are counted apart."""
+    useless = [PAIR | {"chosen": "  "}, PAIR | {"rejected": ""}, PAIR | {"chosen": " no "}, PAIR | {"prompt": "p" * 64}]
+    pairs = tokenised(configure(dataset=folder_of(tmp_path, [PAIR, *useless])), store)
+    assert pairs.dropped == {"empty completion": 2, "chosen == rejected": 1, "prompt too long": 1}
+    assert (len(pairs.train), len(pairs.test)) == (1, 1)
+
+
+def test_repeated_and_leaked_pairs_are_counted_and_stay(configure: Configure, store: Store, tmp_path: Path) -> None:
+    """Case, spacing and punctuation do not make a pair another one; the same completions the other way round do."""
+    turned = {"prompt": "Q", "chosen": " no", "rejected": " yes"}
+    write(tmp_path / "train.jsonl", [PAIR, {"prompt": "q?", "chosen": " YES!", "rejected": "no"}, turned])
+    write(tmp_path / "test.jsonl", [PAIR | {"chosen": "Yes."}, PAIR | {"prompt": "R"}])
+    pairs = tokenised(configure(dataset=Dataset(name="d", path=str(tmp_path))), store)
+    assert (pairs.repeated, pairs.leaked, len(pairs.train), len(pairs.test)) == (1, 1, 3, 2)
+
+
+def test_no_usable_pair_is_an_error_with_the_reasons(configure: Configure, store: Store, tmp_path: Path) -> None:
+    """It names the data set and counts why."""
+    config = configure(dataset=folder_of(tmp_path, [PAIR | {"rejected": " yes"}] * 2))
+    with pytest.raises(ConfigError, match="dataset d: none of its pairs can be used: 2 chosen == rejected"):
+        tokenised(config, store)
+
+
+def part_of(folder: Path, prefix: str, count: int, **keys: Any) -> Part:
+    folder.mkdir()
+    for split in ("train", "test"):
+        write(folder / f"{split}.jsonl", [PAIR | {"prompt": f"{prefix}{split}{n}"} for n in range(count)])
+    return Part(path=str(folder), **keys)
+
+
+def test_a_mixture_takes_shares_of_training_pairs_and_every_held_out_pair(tmp_path: Path, store: Store) -> None:
+    """fraction takes the first pairs of a part; the training pairs are shuffled alike each time; train_pairs cuts."""
+    parts = [part_of(tmp_path / "a", "a", 4, fraction=0.5), part_of(tmp_path / "b", "b", 3)]
+    dataset = Dataset(name="two", mixture=parts)
+    train, test = load_pairs(dataset, store)
+    assert sorted(train["prompt"]) == ["atrain0", "atrain1", "btrain0", "btrain1", "btrain2"]
+    assert test["prompt"][:] == ["atest0", "atest1", "atest2", "atest3", "btest0", "btest1", "btest2"]
+    shorter, _ = load_pairs(replace(dataset, train_pairs=3), store)
+    assert shorter["prompt"][:] == train["prompt"][:3]
+
+
+def test_the_parts_of_a_mixture_may_differ_in_columns_but_not_in_kind(tmp_path: Path, store: Store) -> None:
+    """Each part has its own columns and splits; text and messages do not mix."""
+    write(tmp_path / "x.jsonl", [{"question": "Q", "good": " yes", "bad": " no"}] * 2)
+    write(tmp_path / "y.jsonl", [{"chosen": [USER, YES], "rejected": [USER, NO]}] * 2)
+    columns = {"prompt": "question", "chosen": "good", "rejected": "bad"}
+    text = part_of(tmp_path / "a", "a", 2)
+    mapped = Part(path=str(tmp_path), columns=columns, train_split="x", test_split="x")
+    train, _ = load_pairs(Dataset(name="d", mixture=[text, mapped]), store)
+    assert sorted(train["prompt"]) == ["Q", "Q", "atrain0", "atrain1"]
+    messages = Part(path=str(tmp_path), train_split="y", test_split="y")
+    with pytest.raises(ConfigError, match=r"dataset\.mixture: the parts of d are plain text in one and messages"):
+        load_pairs(Dataset(name="d", mixture=[text, messages]), store)
+
+
+def test_plain_text_may_hold_the_prompt_in_both_completions(tmp_path: Path, store: Store) -> None:
+    """The common beginning is the prompt; without one, the error says how to name a prompt column."""
+    row = {"chosen": "Q: why? A: because", "rejected": "Q: why? A: dunno"}
+    found = load_pairs(folder_of(tmp_path, [row]), store)[0][0]
+    assert found == {"prompt": "Q: why? A:", "chosen": " because", "rejected": " dunno"}
+    with pytest.raises(ConfigError, match=r"has no column prompt, and a pair's completions do not begin alike"):
+        load_pairs(folder_of(tmp_path, [row, {"chosen": "yes", "rejected": "no"}]), store)
 
 
 def test_no_pair_left_is_an_error_with_the_lengths(configure: Configure, store: Store, tmp_path: Path) -> None:

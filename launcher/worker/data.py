@@ -1,179 +1,121 @@
 """Preference pairs: from wherever the config says, to token ids.
 
-Owns: reading and checking a data set, its three columns, tokenising (TRL's own code) and the length filter.
-Must not know: reference values, losses.
+Owns: tokenising (TRL's own code), which pairs are left out and why, what is told of the data.
+Must not know: reference values, losses, files (`reading`), columns (`shapes`).
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import re
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
 import datasets
-import pyarrow.parquet
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
-from trl import DPOTrainer, extract_prompt
+from trl import DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
-from launcher import movie_reviews
 from launcher.config import ConfigError, RunConfig
 from launcher.config import Dataset as DatasetConfig
 from launcher.store import Store
+from launcher.worker import reading, shapes
 from launcher.worker.models import tokenizer
+from launcher.worker.templates import check_template
 
 LOG = logging.getLogger(__name__)
-PAIR = ("prompt", "chosen", "rejected")
 IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
-SUFFIXES = (".jsonl", ".json", ".parquet")
-BUILDERS = {"movie_reviews": movie_reviews.pairs_folder}
-HELD_OUT = 0.1  # of a data set that is one file
+TOO_LONG = "prompt too long"
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Tokenised pairs, and how many training pairs were too long to be used."""
+    """Tokenised pairs, and what is to be known of them.
+
+    Attributes:
+        train: the pairs to train on, as token ids.
+        test: the held-out pairs.
+        dropped: how many training pairs were left out, for each reason.
+        repeated: training pairs that stand there before, but for case, spacing and punctuation; they stay.
+        leaked: held-out pairs that also stand in the training pairs, compared in the same way; they stay.
+    """
 
     train: Dataset
     test: Dataset
-    dropped: int
+    dropped: dict[str, int] = field(default_factory=dict)
+    repeated: int = 0
+    leaked: int = 0
 
 
 def load_pairs(dataset: DatasetConfig, store: Store) -> tuple[Dataset, Dataset]:
     """The training and the held-out pairs, with columns prompt, chosen and rejected: text, or lists of messages.
 
-    Limits take the first pairs of a split, in its own order: the trainer shuffles, and a longer limit then holds
-    what a shorter one held.
-
     Raises:
         ConfigError: the data set is not there, or lacks a column.
     """
-    train, test = _read_splits(dataset, store)
-    for key, rows in (("train_split", train), ("test_split", test)):
-        if not len(rows):
-            raise ConfigError(f"dataset.{key}: {dataset.path or dataset.builder} holds no pairs there")
-    first_train, first_test = _first(train, dataset.train_pairs), _first(test, dataset.test_pairs)
-    return _normal(first_train, dataset), _normal(first_test, dataset)
+    return reading.read(dataset, store, shapes.pairs)
 
 
-def _first(rows: Dataset, limit: int | None) -> Dataset:
-    return rows if limit is None else rows.select(range(min(limit, len(rows))))
-
-
-def _read_splits(dataset: DatasetConfig, store: Store) -> tuple[Dataset, Dataset]:
-    if dataset.builder is not None:
-        if dataset.builder not in BUILDERS:
-            raise ConfigError(f"dataset.builder={dataset.builder}: unknown; there is {', '.join(BUILDERS)}")
-        folder = BUILDERS[dataset.builder](store)
-        return _read_folder(folder, dataset)
-    if not dataset.path:
-        raise ConfigError("dataset.path: neither a path nor a builder is given; give a Hub id, a folder or a file")
-    path = Path(dataset.path).expanduser()
-    if path.is_dir():
-        return _read_folder(path, dataset)
-    if path.is_file():
-        return _divided(_read_file(path), dataset.test_pairs)
-    if dataset.path.startswith((".", "/", "~")) or path.suffix in SUFFIXES:
-        raise ConfigError(f"dataset.path={dataset.path}: there is no such folder or file on this machine")
-    return _read_hub(dataset, dataset.train_split), _read_hub(dataset, dataset.test_split)
-
-
-def _read_folder(folder: Path, dataset: DatasetConfig) -> tuple[Dataset, Dataset]:
-    def read(key: str, split: str) -> Dataset:
-        found = [folder / f"{split}{suffix}" for suffix in SUFFIXES if (folder / f"{split}{suffix}").is_file()]
-        if not found:
-            there = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
-            raise ConfigError(f"dataset.{key}={split}: no {split}.jsonl, .json or .parquet in {folder}; found {there}")
-        return _read_file(found[0])
-
-    return read("train_split", dataset.train_split), read("test_split", dataset.test_split)
-
-
-def _read_file(path: Path) -> Dataset:
-    try:
-        if path.suffix == ".parquet":
-            return Dataset(pyarrow.parquet.read_table(path))
-        text = path.read_text(encoding="utf-8")
-        documents = [line for line in text.splitlines() if line.strip()] if path.suffix == ".jsonl" else [text]
-        parsed = [json.loads(document) for document in documents]
-        return Dataset.from_list(parsed if path.suffix == ".jsonl" else parsed[0])
-    except (ValueError, TypeError, AttributeError, OSError) as error:
-        raise ConfigError(f"dataset.path: {path} is not readable as {path.suffix[1:]}: {error}") from error
-
-
-def _divided(rows: Dataset, test_pairs: int | None) -> tuple[Dataset, Dataset]:
-    """One file holds no split: its last rows are held out."""
-    held_out = test_pairs or max(1, int(len(rows) * HELD_OUT))
-    first = len(rows) - held_out
-    if first < 1:
-        raise ConfigError(f"dataset.test_pairs={held_out}: the file has only {len(rows)} pairs, none is left to train")
-    return rows.select(range(first)), rows.select(range(first, len(rows)))
-
-
-def _read_hub(dataset: DatasetConfig, split: str) -> Dataset:
-    try:
-        return datasets.load_dataset(dataset.path, revision=dataset.revision, split=split)
-    except Exception as error:  # the Hub client, fsspec and datasets each have their own family of errors
-        why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ConfigError(f"dataset.path={dataset.path} (split {split}): cannot be loaded: {why}") from error
-
-
-def hub_commit(dataset: DatasetConfig) -> str | None:
-    """The commit of a Hub data set, as it was loaded: asked of the cache, since the Hub may have moved on.
-
-    None where it is no Hub data set, or the cache does not say.
-    """
-    path = Path(dataset.path or "").expanduser()
-    if not dataset.path or path.exists() or path.suffix in SUFFIXES:
-        return None
-    files = _read_hub(dataset, dataset.train_split).info.download_checksums or {}
-    commits = {found[1] for url in files if (found := re.search(r"@([0-9a-f]{40})/", url))}
-    return commits.pop() if len(commits) == 1 else None
-
-
-def _normal(rows: Dataset, dataset: DatasetConfig) -> Dataset:
-    """Our three columns only, under our names, with the prompt apart from the completions."""
-    theirs = {ours: dataset.columns.get(ours, ours) for ours in PAIR}
-    conversational = theirs["chosen"] in rows.column_names and isinstance(rows[0][theirs["chosen"]], list)
-    needed = PAIR[1:] if conversational else PAIR
-    missing = [theirs[ours] for ours in needed if theirs[ours] not in rows.column_names]
-    if missing:
-        found = ", ".join(rows.column_names)
-        raise ConfigError(f"dataset {dataset.name}: no column {', '.join(missing)}; found {found}; see dataset.columns")
-    present = {ours: name for ours, name in theirs.items() if name in rows.column_names}
-    rows = rows.select_columns(list(present.values())).rename_columns({b: a for a, b in present.items() if a != b})
-    return Dataset.from_list([_conversation(row) for row in rows]) if conversational else rows
-
-
-def _conversation(row: dict[str, Any]) -> dict[str, Any]:
-    """Messages with the prompt apart. Data sets such as UltraFeedback repeat it in both completions."""
-    if isinstance(row.get("prompt"), list):
-        return row
-    apart = extract_prompt({"chosen": row["chosen"], "rejected": row["rejected"]})
-    if not apart["prompt"] and row.get("prompt"):
-        apart["prompt"] = [{"role": "user", "content": row["prompt"]}]
-    return {name: apart[name] for name in PAIR}
+def load_prompts(dataset: DatasetConfig, store: Store) -> list[Any]:
+    """The prompts of the held-out rows, whether they are pairs or labelled completions."""
+    prompts: list[Any] = reading.read(dataset, store, shapes.unpaired)[1]["prompt"][:]
+    return prompts
 
 
 def tokenised(config: RunConfig, store: Store) -> Pairs:
-    """The pairs as token ids, without those whose prompt alone fills `max_length`.
+    """The pairs as token ids, without those from which nothing can be learnt.
+
+    Left out are pairs whose prompt alone fills `max_length`, with an empty completion, or with twice the same.
 
     Raises:
-        ConfigError: no pair is left.
+        ConfigError: no pair is left, or the chat template cannot be trained with.
     """
-    tokens = tokenizer(config.model, store)
-    train, test = (token_ids(pairs, tokens) for pairs in load_pairs(config.dataset, store))
-    fitting_train, fitting_test = (_fitting(pairs, config.trainer.max_length) for pairs in (train, test))
-    dropped = len(train) - len(fitting_train)
+    train, test = load_pairs(config.dataset, store)
+    seen = shapes.identities(train)
+    known = set(seen)
+    leaked = sum(identity in known for identity in shapes.identities(test))
+    fitting_train, dropped = _usable(train, config, store)
+    fitting_test, _ = _usable(test, config, store)
+    pairs = Pairs(fitting_train, fitting_test, dropped, len(seen) - len(known), leaked)
+    _tell(pairs, len(train), len(test))
+    return pairs
+
+
+def _usable(pairs: Dataset, config: RunConfig, store: Store) -> tuple[Dataset, dict[str, int]]:
+    """The token ids of the pairs that can be used, and how many cannot, for each reason."""
+    faults = list(shapes.faults(pairs))
+    sound = [index for index, fault in enumerate(faults) if fault is None]
+    dropped = Counter(fault for fault in faults if fault is not None)
+    if not sound:
+        raise ConfigError(f"dataset {config.dataset.name}: none of its pairs can be used: {_sentence(dropped)}")
     if dropped:
-        LOG.warning("%d of %d training pairs dropped: their prompt alone fills max_length", dropped, len(train))
-    return Pairs(fitting_train, fitting_test, dropped)
+        pairs = pairs.select(sound)
+    tokens = tokenizer(config.model, store)
+    check_template(pairs, tokens, config.model)
+    ids = token_ids(pairs, tokens)
+    fitting = _fitting(ids, config.trainer.max_length)
+    if len(fitting) < len(ids):
+        dropped[TOO_LONG] = len(ids) - len(fitting)
+    return fitting, dict(dropped)
+
+
+def _sentence(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in counts.items())
+
+
+def _tell(pairs: Pairs, train: int, test: int) -> None:
+    if pairs.dropped:
+        LOG.warning("%d of %d training pairs dropped: %s", sum(pairs.dropped.values()), train, _sentence(pairs.dropped))
+    if len(pairs.test) < test:
+        LOG.warning("%d of %d held-out pairs dropped for the same reasons", test - len(pairs.test), test)
+    if pairs.repeated:
+        LOG.warning("%d of %d training pairs repeat another's text; they stay", pairs.repeated, train)
+    if pairs.leaked:
+        LOG.warning("%d of %d held-out pairs also stand in the training pairs", pairs.leaked, test)
 
 
 def token_ids(pairs: Dataset, tokens: PreTrainedTokenizerBase) -> Dataset:

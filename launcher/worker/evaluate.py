@@ -22,13 +22,15 @@ from typing import Any
 import torch
 from peft import PeftModel
 
-from launcher.config import RunConfig
+from launcher.config import UNPAIRED_LOSS, RunConfig
 from launcher.store import Fact, RunDir, Store, building, read_fact, write_once
 from launcher.worker import golden, models
-from launcher.worker.data import collator, first_distinct, load_pairs
+from launcher.worker.data import collator, first_distinct, load_prompts
 from launcher.worker.generations import Prompt, kl_to_reference, sample
+from launcher.worker.kto import held_out_metrics
 from launcher.worker.losses import logratios
 from launcher.worker.memory import Latest
+from launcher.worker.tabular import action_probabilities
 from launcher.worker.trainer import RunTrainer
 from launcher.worker.training import finished
 
@@ -39,15 +41,19 @@ _prompts: Latest[list[Prompt]] = Latest()
 
 
 def evaluate(config: RunConfig, run: RunDir, store: Store) -> None:
-    """Write the run's evaluation.json, once."""
+    """Write the run's evaluation.json, once; those of its milestones first, so that it closes the run."""
     if run.evaluation_file.exists():
         return
+    for _, milestone in run.milestones():
+        evaluate(config, milestone, store)
     began = time.perf_counter()
     print("evaluating", flush=True)
     trainer = finished(config, run, store)
     trainer.model.eval()
-    pairs = pair_metrics(trainer, config, store)
+    kto = config.loss_type == UNPAIRED_LOSS
+    pairs = held_out_metrics(trainer, config.beta) if kto else pair_metrics(trainer, config, store)
     written = generation_metrics(trainer.model, _reference(trainer.model, config, store), config, store)
+    written |= action_probabilities(trainer.model, models.tokenizer(config.model, store))
     spent = {"seconds": time.perf_counter() - began}
     write_once(
         run.evaluation_file,
@@ -94,7 +100,7 @@ def prompts(config: RunConfig, store: Store) -> list[Prompt]:
     def read() -> list[Prompt]:
         if config.dataset.prompts:
             return list(config.dataset.prompts)
-        return first_distinct(load_pairs(config.dataset, store)[1]["prompt"], PROMPTS)
+        return first_distinct(load_prompts(config.dataset, store), PROMPTS)
 
     return _prompts.get(repr((config.dataset, store.root)), read)
 
@@ -132,9 +138,8 @@ def pair_metrics(trainer: RunTrainer, config: RunConfig, store: Store) -> Fact:
 def _objectives(config: RunConfig, store: Store) -> list[tuple[str, float]]:
     """The run's own loss and beta, then the others of its sweep: from the same forward, they cost nothing."""
     records = store.sweep(config.sweep).run_records() if config.sweep else []
-    theirs = {(str(record["loss_type"]), float(record["beta"])) for record in records}
-    if config.trainer.ld_alpha is not None:
-        theirs = {objective for objective in theirs if objective[0] != "kto_pair"}
+    excluded = {UNPAIRED_LOSS} | ({"kto_pair"} if config.trainer.ld_alpha is not None else set())
+    theirs = {(str(r["loss_type"]), float(r["beta"])) for r in records if r["loss_type"] not in excluded}
     own = (config.loss_type, config.beta)
     return [own, *sorted(theirs - {own})]
 

@@ -117,6 +117,6 @@ def sums_and_tails(log_probs: torch.Tensor, completion_mask: torch.Tensor) -> tu
 
 
 def loss_arguments(loss_type: str, beta: float) -> dict[str, Any]:
-    """What DPOConfig must be told for this loss."""
+    """What DPOConfig must be told for this loss; for `kto` see `kto.kto_arguments`."""
     smoothing = EXO_LABEL_SMOOTHING if loss_type == "exo_pair" else 0.0
     return {"loss_type": [loss_type], "beta": beta, "label_smoothing": smoothing}

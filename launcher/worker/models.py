@@ -18,13 +18,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    GgufConfig,
+    PreTrainedTokenizerBase,
+)
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.utils import logging as transformers_logging
 from trl.trainer.utils import add_fused_lm_head
 
 from launcher.config import ConfigError, Model
-from launcher.resources import package_dir
+from launcher.resources import INSTALL_BITSANDBYTES, package_dir
 from launcher.store import Store, building, read_fact, write_once
 from launcher.worker.memory import Latest, keep_freed_memory
 from launcher.worker.tiny import build_tiny
@@ -120,7 +127,7 @@ def _not_loadable(model: Model, error: Exception) -> ConfigError:
 
 
 def tokenizer(model: Model, store: Store) -> PreTrainedTokenizerBase:
-    """The model's own tokenizer; where it has no padding token, its end token pads."""
+    """The model's own tokenizer, with the config's chat template if any; its end token pads where nothing else does."""
     folder = base_folder(model, store)
 
     def read() -> PreTrainedTokenizerBase:
@@ -130,9 +137,11 @@ def tokenizer(model: Model, store: Store) -> PreTrainedTokenizerBase:
             raise _not_loadable(model, error) from error
         if found.pad_token is None:
             found.pad_token = found.eos_token
+        if model.chat_template is not None:
+            found.chat_template = model.chat_template
         return found
 
-    return _tokenizer.get((folder, model.revision, _stamp(folder)), read)
+    return _tokenizer.get((folder, model.revision, model.chat_template, _stamp(folder)), read)
 
 
 @functools.cache
@@ -166,7 +175,8 @@ def load(model: Model, store: Store) -> torch.nn.Module:
             keep_freed_memory()
         return from_folder(folder, model, dtype).eval().requires_grad_(requires_grad=False)
 
-    return _base.get((folder, model.revision, _stamp(folder), dtype, model.attn_implementation), read)
+    kind = (dtype, model.attn_implementation, model.quantization)
+    return _base.get((folder, model.revision, _stamp(folder), *kind), read)
 
 
 def _stamp(folder: str) -> tuple[tuple[str, int, int], ...]:
@@ -180,7 +190,7 @@ def _stamp(folder: str) -> tuple[tuple[str, int, int], ...]:
 def from_folder(folder: str, model: Model, dtype: torch.dtype) -> torch.nn.Module:
     """The weights in `folder` as a module of `model`'s kind."""
     transformers_logging.disable_progress_bar()
-    options = _options(model)
+    options = _options(model) | _packing(model, dtype)
     try:
         module: torch.nn.Module = AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, attn_implementation=model.attn_implementation, **options
@@ -190,11 +200,36 @@ def from_folder(folder: str, model: Model, dtype: torch.dtype) -> torch.nn.Modul
     return module
 
 
+def _packing(model: Model, dtype: torch.dtype) -> dict[str, Any]:
+    """QLoRA's 4-bit NormalFloat with double quantisation (Dettmers et al. 2023, section 3), computing in `dtype`.
+
+    Raises:
+        ConfigError: bitsandbytes is not installed, or there is no GPU to pack the weights on.
+    """
+    if model.quantization is None:
+        return {}
+    if package_dir("bitsandbytes") is None:
+        raise ConfigError(f"model.quantization={model.quantization}: {INSTALL_BITSANDBYTES}")
+    if not torch.cuda.is_available():
+        raise ConfigError(f"model.quantization={model.quantization}: needs a GPU; set it to null on this machine")
+    packed = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+    return {"quantization_config": packed, "device_map": {"": torch.cuda.current_device()}}
+
+
 def policy(model: Model, store: Store) -> torch.nn.Module:
-    """A fresh module to train, equal to one that was just loaded; under ZeRO-3 it is, since no rank has all of it."""
+    """A fresh module to train, equal to one that was just loaded; under ZeRO-3 it is, since no rank has all of it.
+
+    Packed weights stay frozen beneath adapters.
+    """
     if is_deepspeed_zero3_enabled():
         return from_folder(base_folder(model, store), model, dtype_of(model))
-    return copy.deepcopy(load(model, store)).requires_grad_()
+    fresh = copy.deepcopy(load(model, store))
+    return fresh if model.quantization is not None else fresh.requires_grad_()
 
 
 def device() -> torch.device:
@@ -205,6 +240,9 @@ def device() -> torch.device:
 @contextmanager
 def in_use(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
     """The base module where this process computes; afterwards it leaves the accelerator to the policy again."""
+    if getattr(module, "is_loaded_in_4bit", False):  # packed for the GPU where it is
+        yield module
+        return
     try:
         yield module.to(device())
     finally:
@@ -225,7 +263,12 @@ def scoring(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
 
 
 def fingerprint(model: Model, store: Store) -> dict[str, Any]:
-    """What the base model is, by content: file hashes, or the commit of a Hub model."""
+    """What the base model is, by content: file hashes, or the commit of a Hub model; and what the config changes."""
+    changed = {"chat_template": model.chat_template, "quantization": model.quantization}
+    return _content(model, store) | {key: value for key, value in changed.items() if value is not None}
+
+
+def _content(model: Model, store: Store) -> dict[str, Any]:
     folder = base_folder(model, store)
     if not Path(folder).is_dir():
         try:

@@ -26,7 +26,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +40,9 @@ from datasets import Dataset
 from filelock import FileLock
 from trl.trainer.utils import add_fused_lm_head
 
-from launcher.config import RunConfig, StoreError
+from launcher.config import UNPAIRED_LOSS, RunConfig, StoreError
 from launcher.store import Fact, Store, building, read_fact, write_once
-from launcher.worker import distributed, models, zero
+from launcher.worker import distributed, models, unpaired, zero
 from launcher.worker.data import IDS, Pairs, collator, tokenised
 from launcher.worker.losses import sums_and_tails
 from launcher.worker.memory import Latest
@@ -81,13 +81,21 @@ def prepared(config: RunConfig, store: Store) -> Pairs:
 
     def prepare() -> Pairs:
         with distributed.first_ahead():
-            pairs = tokenised(config, store)
+            pairs = _rows(config, store)
         table = reference_table(config, store, pairs)
         alpha = config.trainer.ld_alpha
-        return Pairs(attach(pairs.train, table, alpha), attach(pairs.test, table, alpha), pairs.dropped)
+        train, test = attach(pairs.train, table, alpha), attach(pairs.test, table, alpha)
+        return replace(pairs, train=train, test=test)
 
-    identity = repr((config.model, config.dataset, config.trainer.max_length, config.trainer.ld_alpha, store.root))
+    # KTO's rows have an order and neighbours, which belong to the objective
+    order = (config.seed, config.trainer.micro_batch_size) if config.loss_type == UNPAIRED_LOSS else None
+    trainer = (config.trainer.max_length, config.trainer.ld_alpha)
+    identity = repr((config.model, config.dataset, trainer, order, store.root))
     return _prepared.get(identity, prepare)
+
+
+def _rows(config: RunConfig, store: Store) -> Pairs:
+    return unpaired.tokenised(config, store) if config.loss_type == UNPAIRED_LOSS else tokenised(config, store)
 
 
 def row_of(pair: dict[str, list[int]]) -> str:
@@ -111,7 +119,7 @@ def reference_table(config: RunConfig, store: Store, pairs: Pairs | None = None)
 
     Of several ranks, rank 0 takes the lock, looks and writes; all measure, each its share, or none does.
     """
-    pairs = pairs or tokenised(config, store)
+    pairs = pairs or _rows(config, store)
     rows = {row_of(pair): pair for split in (pairs.train, pairs.test) for pair in split}
     made_from = distributed.first(lambda: _made_from(config, store, rows))
     key = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]

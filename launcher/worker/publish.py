@@ -12,7 +12,7 @@ from launcher.config import PrefsweepError, RunConfig
 from launcher.publish import due_in_job, hub_of, publish
 from launcher.store import AttemptDir, RunDir, Store, write_once
 from launcher.worker import models
-from launcher.worker.data import hub_commit
+from launcher.worker.reading import hub_commit
 
 LONGEST_REASON = 2000  # characters
 

@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 import torch.distributed
 from peft import LoraConfig
-from transformers import PrinterCallback, ProgressCallback, TrainerCallback
-from trl import DPOConfig
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
+from trl import DPOConfig, KTOConfig
 
-from launcher.config import ConfigError, Lora, RunConfig
+from launcher.config import UNPAIRED_LOSS, ConfigError, Lora, RunConfig
 from launcher.store import RunDir, Store, append_line
-from launcher.worker import checkpoints, distributed, models, zero
+from launcher.worker import checkpoints, distributed, milestones, models, zero
 from launcher.worker.data import Pairs, collator
+from launcher.worker.kto import UnpairedTrainer, kto_arguments
+from launcher.worker.kto import collator as kto_collator
 from launcher.worker.losses import PreferenceTrainer, loss_arguments
 from launcher.worker.precision import keep_master_weights
 
@@ -37,10 +40,11 @@ LOGGED = {
 }
 
 
-class RunTrainer(PreferenceTrainer):
-    """PreferenceTrainer with float32 master weights, sealed checkpoints, and an end at the first loss that is NaN."""
+class _Kept(Trainer):
+    """A trainer with float32 master weights, sealed checkpoints, and an end at the first loss that is NaN."""
 
     keep_checkpoints = 1
+    milestones: Mapping[int, Path] = MappingProxyType({})  # where to keep the model of which step
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         optimizer: torch.optim.Optimizer = super().create_optimizer(*args, **kwargs)
@@ -60,15 +64,33 @@ class RunTrainer(PreferenceTrainer):
             torch.distributed.barrier()
         if self.args.should_save:
             folder = Path(self.args.output_dir)
-            checkpoints.seal(folder / f"checkpoint-{self.state.global_step}", self.args.world_size)
+            checkpoint = folder / f"checkpoint-{self.state.global_step}"
+            checkpoints.seal(checkpoint, self.args.world_size)
+            if self.state.global_step in self.milestones:
+                milestones.keep(checkpoint, self.milestones[self.state.global_step])
             checkpoints.rotate(folder, self.keep_checkpoints)
+
+
+class RunTrainer(_Kept, PreferenceTrainer):
+    """The trainer of pairs."""
+
+
+class KtoRunTrainer(_Kept, UnpairedTrainer):
+    """The trainer of completions with a label."""
 
 
 class Recorder(TrainerCallback):
     """Says when to save and when to stop, and appends the metrics."""
 
-    def __init__(self, metrics_file: Path, save_every: int, stop_requested: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        metrics_file: Path,
+        save_every: int,
+        stop_requested: Callable[[], bool],
+        milestones: Collection[int] = (),
+    ) -> None:
         self.metrics_file, self.save_every, self.stop_requested = metrics_file, save_every, stop_requested
+        self.milestones = milestones
         self.stopped = False
         self._began = 0.0
         self._seconds = 0.0
@@ -83,7 +105,8 @@ class Recorder(TrainerCallback):
         if state.global_step >= state.max_steps:
             return  # the final model is written next, and needs no checkpoint
         self.stopped = _agreed(self.stop_requested())
-        control.should_save = self.stopped or state.global_step % self.save_every == 0
+        due = state.global_step % self.save_every == 0 or state.global_step in self.milestones
+        control.should_save = self.stopped or due
         control.should_training_stop = control.should_training_stop or self.stopped
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
@@ -125,13 +148,14 @@ def build_trainer(
     store: Store,
     pairs: Pairs,
     callbacks: list[TrainerCallback],
-) -> RunTrainer:
+) -> RunTrainer | KtoRunTrainer:
     """The trainer of one run, around a fresh policy."""
+    kto, pad = config.loss_type == UNPAIRED_LOSS, models.tokenizer(config.model, store).pad_token_id
     told = arguments(config, run)  # first: under ZeRO-3 the policy is divided among the ranks while it is loaded
-    trainer = RunTrainer(
+    trainer = (KtoRunTrainer if kto else RunTrainer)(
         model=models.policy(config.model, store),
         args=told,
-        data_collator=collator(config, store),
+        data_collator=kto_collator(pad, config.trainer.max_length) if kto else collator(config, store),
         train_dataset=pairs.train,
         eval_dataset=pairs.test,
         processing_class=models.tokenizer(config.model, store),
@@ -139,6 +163,7 @@ def build_trainer(
         callbacks=callbacks,
     )
     trainer.keep_checkpoints = config.checkpoint.keep
+    trainer.milestones = {step: run.milestone(step).model for step in config.checkpoint.milestones or ()}
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     return trainer
@@ -175,12 +200,14 @@ def lora_config(lora: Lora) -> LoraConfig:
     )
 
 
-def arguments(config: RunConfig, run: RunDir) -> DPOConfig:
+def arguments(config: RunConfig, run: RunDir) -> DPOConfig | KTOConfig:
     """The run in TRL's words."""
     trainer = config.trainer
-    return DPOConfig(
+    kto = config.loss_type == UNPAIRED_LOSS
+    loss = kto_arguments(trainer, config.beta) if kto else loss_arguments(config.loss_type, config.beta)
+    return (KTOConfig if kto else DPOConfig)(
         output_dir=str(run.checkpoints),
-        **loss_arguments(config.loss_type, config.beta),
+        **loss,
         learning_rate=trainer.learning_rate,
         lr_scheduler_type=trainer.lr_scheduler,
         warmup_steps=trainer.warmup_ratio,  # below 1 it is a share of all steps

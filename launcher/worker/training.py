@@ -57,7 +57,7 @@ def train(config: RunConfig, run: RunDir, store: Store, stop_requested: Callable
     began = time.time()
     _trained.forget()
     pairs = prepared(config, store)
-    recorder = Recorder(run.metrics_file, config.checkpoint.every, stop_requested)
+    recorder = Recorder(run.metrics_file, config.checkpoint.every, stop_requested, config.checkpoint.milestones or ())
     trainer = build_trainer(config, run, store, pairs, [recorder])
     try:
         _go(trainer, recorder, _checkpoint_of(config, run))
@@ -131,7 +131,10 @@ def _result(config: RunConfig, run: RunDir, trainer: RunTrainer, pairs: Pairs, b
         "seconds": sum(line["seconds"] for line in lines),
         "loss": sum(losses) / len(losses) if losses else math.nan,
         "train_pairs": len(pairs.train),
-        "dropped_pairs": pairs.dropped,
+        "dropped_pairs": sum(pairs.dropped.values()),
+        "dropped": pairs.dropped,
+        "repeated_pairs": pairs.repeated,
+        "leaked_pairs": pairs.leaked,
         "dtype": str(models.dtype_of(config.model)).removeprefix("torch."),
         "device": _device_name(),
         "threads": torch.get_num_threads(),

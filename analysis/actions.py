@@ -1,0 +1,58 @@
+"""A policy over a handful of actions: how likely each is, for every loss and beta.
+
+Owns: that chart; it is drawn where runs of a tabular policy have recorded ``actions``.
+Must not know: what the actions stand for, which of them is preferred.
+"""
+
+from __future__ import annotations
+
+import altair as alt
+import pandas as pd
+
+from analysis import panels, render
+from analysis.labels import Axis, spread_evenly_in_log
+from analysis.render import Record
+
+_HEIGHT = 280
+
+
+def chart(runs: pd.DataFrame) -> alt.ConcatChart | None:
+    """Draw the probability of each action against beta, a panel for each model, setting and loss; None without any."""
+    points = [point for _, row in runs.iterrows() for point in _points(row)]
+    if not points:
+        return None
+    betas, actions = [each["beta"] for each in points], sorted({each["action"] for each in points})
+    axis = Axis.of(betas, log=None if spread_evenly_in_log(betas) else False)
+    keys = list(dict.fromkeys((each["panel"], each["loss"]) for each in points))
+    drawn = [_panel([each for each in points if (each["panel"], each["loss"]) == key], axis, actions) for key in keys]
+    return render.grid(drawn, columns=2)
+
+
+def _points(row: pd.Series) -> list[Record]:
+    if not panels.drawable(row["beta"]):
+        return []
+    same = {key: row[key] for key in ("run_id", "panel", "beta")} | {"loss": row["loss_type"] or "?"}
+    return [same | {"action": action, "value": probability} for action, probability in row["actions"].items()]
+
+
+def _panel(points: list[Record], beta: Axis, actions: list[str]) -> alt.LayerChart:
+    base = alt.Chart(render.data(points)).encode(
+        x=render.x_axis("beta", beta, "beta", at_ticks=True),
+        y=alt.Y("value:Q", title="Probability", scale=alt.Scale(domain=[0, 1])),
+        **_channels(actions),
+        tooltip=["run_id:N", "action:N", "beta:Q", alt.Tooltip("value:Q", format=".4~g")],
+    )
+    title = render.panel_title(f"{points[0]['loss']} · {points[0]['panel']}", panels.HALF)
+    layers = [base.mark_line(strokeWidth=1.8, opacity=0.8), base.mark_point(filled=True, size=75, opacity=1)]
+    return alt.LayerChart(layer=layers, width=panels.HALF, height=_HEIGHT, title=title)
+
+
+def _channels(actions: list[str]) -> dict[str, alt.Color | alt.Shape]:
+    """Tell actions apart by colour and shape, with one legend for both."""
+    legend = alt.Legend(title="action", symbolOpacity=1, symbolStrokeWidth=0)
+    colours = [render.PALETTE[index % len(render.PALETTE)] for index in range(len(actions))]
+    shapes = [render.SHAPES[index % len(render.SHAPES)] for index in range(len(actions))]
+    return {
+        "color": alt.Color("action:N", scale=alt.Scale(domain=actions, range=colours), legend=legend),
+        "shape": alt.Shape("action:N", scale=alt.Scale(domain=actions, range=shapes), legend=legend),
+    }

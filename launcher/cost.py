@@ -1,0 +1,199 @@
+"""What a sweep will cost before anything of it has run: GPU-hours and disk, from sizes alone. Pure.
+
+Owns: the formulas, their sources and their assumptions.
+Must not know: measured times (`submit` has those, and they are better), files, schedulers.
+
+GPU-hours. One forward over the two completions of a pair, each behind its prompt, costs F = 2 N T floating-point
+operations, for N weights and T tokens in both sequences (Kaplan et al., "Scaling Laws for Neural Language Models",
+2020, section 2.1; attention's own share, a few per cent at 1024 tokens, is left out). A backward costs two forwards.
+So a pair costs 3 F with all weights trained and 2 F with adapters only, whose backward needs no gradient of the
+frozen weights; recomputed activations add F. KTO trains one of a row's two sequences and only scores the other. The
+reference table costs F once for each model and data set. Divided by the GPUs' peak and by the share of it that such
+training reaches: 0.4, as in PaLM's table of model FLOPs utilisation (Chowdhery et al. 2022, table 3: 0.21 to 0.46).
+
+Disk. A final model is its weights, or its adapters; a checkpoint has beside them, in float32, master weights and
+Adam's two moments: 12 bytes a trained weight (Rajbhandari et al., "ZeRO", 2020, section 3.1). A LoRA of rank r adds
+r (a + b) to a matrix of a x b, which over all matrices of a model of width h is about 2 r N / h; for adapters on some
+of the layers only, that is too much.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from launcher.config import UNPAIRED_LOSS, DatasetFacts, Model, RunConfig
+
+PEAK_TFLOPS = 312.0  # dense bfloat16 of an A100
+UTILISATION = 0.4
+OPTIMIZER_BYTES = 12
+WEIGHT_BYTES = {"float32": 4}
+ADAPTER_BYTES = 4
+UNITS = {"b": 1e9, "m": 1e6}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One run's cost; None is what cannot be known beforehand.
+
+    Attributes:
+        gpu_hours: of training, without the reference table.
+        reference_gpu_hours: of the reference table that it needs, which it may share.
+        at_most: whether every pair was counted as filling max_length twice.
+        model_bytes: its final model.
+        checkpoint_bytes: one checkpoint.
+    """
+
+    gpu_hours: float | None
+    reference_gpu_hours: float | None
+    at_most: bool
+    model_bytes: float | None
+    checkpoint_bytes: float | None
+
+
+@dataclass(frozen=True)
+class Total:
+    """A sweep's cost: hours with each reference table once, final models, and the checkpoints of runs at work."""
+
+    gpu_hours: float | None
+    at_most: bool
+    model_bytes: float | None
+    checkpoint_bytes: float | None
+
+
+def parameters(model: Model) -> float | None:
+    """The number of weights: as the config says, else as the model's name does (7B, 0.6B, 135M)."""
+    if model.about is not None and model.about.parameters is not None:
+        return float(model.about.parameters)
+    sizes = re.findall(r"(?<![\w.])(\d+(?:\.\d+)?)([bm])(?![a-z0-9])", f"{model.path or ''} {model.name}".lower())
+    return float(sizes[0][0]) * UNITS[sizes[0][1]] if sizes else None
+
+
+def cost(config: RunConfig) -> Cost:
+    """What one run will cost."""
+    tokens, at_most = _tokens_per_pair(config)
+    size, pairs, table = parameters(config.model), _pairs_trained(config), _pairs(config)
+    model_bytes, checkpoint_bytes = _bytes(config, size)
+    return Cost(
+        gpu_hours=_gpu_hours(config, _forwards(config), size, tokens, pairs),
+        reference_gpu_hours=_gpu_hours(config, 1, size, tokens, table),
+        at_most=at_most,
+        model_bytes=model_bytes,
+        checkpoint_bytes=checkpoint_bytes,
+    )
+
+
+def total(configs: Iterable[RunConfig], at_once: int | None) -> Total:
+    """What a sweep will cost, with at most `at_once` of its runs at work at the same time (None: all)."""
+    configs = list(configs)
+    costs = [cost(config) for config in configs]
+    tables = {
+        repr((c.model, c.dataset, c.trainer.max_length)): own.reference_gpu_hours
+        for c, own in zip(configs, costs, strict=True)
+    }
+    working = min(at_once or len(configs), len(configs))
+    live = [
+        own.checkpoint_bytes
+        and own.checkpoint_bytes * (c.checkpoint.keep + 1)  # the old ones go after the new is whole
+        for c, own in zip(configs, costs, strict=True)
+    ]
+    return Total(
+        gpu_hours=_sum([own.gpu_hours for own in costs] + list(tables.values())),
+        at_most=any(own.at_most for own in costs),
+        model_bytes=_sum(
+            [
+                own.model_bytes and own.model_bytes * (1 + len(c.checkpoint.milestones or ()))
+                for c, own in zip(configs, costs, strict=True)
+            ]
+        ),
+        checkpoint_bytes=_sum(sorted(live, key=lambda size: -(size or 0))[:working]),
+    )
+
+
+def _sum(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None
+
+
+def _forwards(config: RunConfig) -> float:
+    """Of both sequences of a pair; of KTO's two, the row's own is trained and the foreign one only scored."""
+    trained = (3 if config.trainer.lora is None else 2) + config.trainer.gradient_checkpointing
+    return (trained + 1) / 2 if config.loss_type == UNPAIRED_LOSS else trained
+
+
+def _tokens_per_pair(config: RunConfig) -> tuple[float, bool]:
+    """Tokens of both sequences of a pair, and whether that is only known not to be exceeded."""
+    about = config.dataset.about
+    if about is not None and about.tokens_per_pair is not None:
+        return about.tokens_per_pair, False
+    return 2 * config.trainer.max_length, True
+
+
+def _pairs(config: RunConfig) -> float | None:
+    """Training pairs; for KTO, rows: a pair is split into two."""
+    dataset, about = config.dataset, config.dataset.about or DatasetFacts()
+    known = [pairs for pairs in (dataset.train_pairs, about.train_pairs) if pairs is not None]
+    split = config.loss_type == UNPAIRED_LOSS and not about.labelled
+    return min(known) * (2 if split else 1) if known else None
+
+
+def _pairs_trained(config: RunConfig) -> float | None:
+    if config.trainer.max_steps is not None:
+        return config.trainer.max_steps * config.trainer.batch_size
+    pairs = _pairs(config)
+    return None if pairs is None else pairs * config.trainer.epochs
+
+
+def _gpu_hours(
+    config: RunConfig, forwards: float, size: float | None, tokens: float, pairs: float | None
+) -> float | None:
+    if size is None or pairs is None:
+        return None
+    operations = forwards * 2 * size * tokens * pairs
+    return operations / ((config.cluster.gpu_tflops or PEAK_TFLOPS) * 1e12 * UTILISATION) / 3600
+
+
+def _bytes(config: RunConfig, size: float | None) -> tuple[float | None, float | None]:
+    """Bytes of the final model and of one checkpoint."""
+    weight, lora, about = WEIGHT_BYTES.get(config.model.dtype, 2), config.trainer.lora, config.model.about
+    if lora is None:
+        return (None, None) if size is None else (size * weight, size * (weight + OPTIMIZER_BYTES))
+    if size is None or about is None or about.hidden_size is None:
+        return None, None
+    adapters = 2 * lora.r * size / about.hidden_size
+    return adapters * ADAPTER_BYTES, adapters * (ADAPTER_BYTES + OPTIMIZER_BYTES)
+
+
+# ------------------------------------------------------------------------------------------------ in words
+
+
+def sentences(sum_of: Total, gpu_tflops: float | None) -> list[str]:
+    """The estimate in words, with its formula; what is not known is left out."""
+    said = []
+    if sum_of.gpu_hours is not None:
+        full = ", each taken as full: 2 x max_length" if sum_of.at_most else ""
+        said.append(
+            f"estimate: {_hours(sum_of.gpu_hours, at_most=sum_of.at_most)} "
+            f"(3 or 2 forwards a pair, 1 more with gradient checkpointing, of 2 x weights x tokens{full}; "
+            f"{UTILISATION:.0%} of {gpu_tflops or PEAK_TFLOPS:g} TFLOP/s)"
+        )
+    if sum_of.model_bytes is not None and sum_of.checkpoint_bytes is not None:
+        said.append(
+            f"disk: about {_size(sum_of.model_bytes)} of final models, and {_size(sum_of.checkpoint_bytes)} of "
+            "checkpoints while runs are at work; cluster.max_parallel limits those"
+        )
+    return said
+
+
+def _hours(hours: float, *, at_most: bool) -> str:
+    if hours < 1:
+        return "less than 1 GPU-hour"
+    return f"{'at most ' if at_most else ''}{hours:,.0f} GPU-hours"
+
+
+def _size(size: float) -> str:
+    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if size >= scale:
+            return f"{size / scale:.3g} {unit}"
+    return "less than 1 MB"

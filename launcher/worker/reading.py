@@ -1,0 +1,166 @@
+"""The rows of a data set: a builder's, a file's, a folder's, the Hub's, or a mixture of several.
+
+Owns: finding and reading the training and the held-out split, limits, and how the parts of a mixture are put together.
+Must not know: tokens, models, losses.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import datasets
+import pyarrow.parquet
+from datasets import Dataset
+
+from launcher import movie_reviews, three_actions
+from launcher.config import ConfigError, Part
+from launcher.config import Dataset as DatasetConfig
+from launcher.store import Store
+
+SUFFIXES = (".jsonl", ".json", ".parquet")
+BUILDERS = {"movie_reviews": movie_reviews.pairs_folder, "three_actions": three_actions.pairs_folder}
+HELD_OUT = 0.1  # of a data set that is one file
+MIXING_SEED = 0  # the same order in every run, so that a smaller train_pairs is the beginning of a larger one
+
+Shape = Callable[[Dataset, DatasetConfig], Dataset]
+
+
+def read(dataset: DatasetConfig, store: Store, shape: Shape) -> tuple[Dataset, Dataset]:
+    """The training and the held-out rows, each part brought into one shape.
+
+    Limits take the first rows of a split, in its own order: the trainer shuffles, and a longer limit then holds
+    what a shorter one held. Of a mixture's part, `fraction` takes the first rows of its training split in the same
+    way; its held-out rows are all there, whatever the fraction. The training rows of a mixture are shuffled once.
+
+    Args:
+        dataset: what to read.
+        store: where builders keep what they built.
+        shape: gives the rows of one source our columns (see `shapes`).
+
+    Raises:
+        ConfigError: the data set is not there, or `shape` cannot use its columns.
+    """
+    if dataset.mixture is None:
+        train, test = _read_source(dataset, store)
+        first_train, first_test = _first(train, dataset.train_pairs), _first(test, dataset.test_pairs)
+        return shape(first_train, dataset), shape(first_test, dataset)
+    parts = [_read_part(part, _of_part(part, dataset), store, shape) for part in dataset.mixture]
+    train = _concatenated([train for train, _ in parts], dataset).shuffle(seed=MIXING_SEED)
+    test = _concatenated([test for _, test in parts], dataset)
+    return _first(train, dataset.train_pairs), _first(test, dataset.test_pairs)
+
+
+def _of_part(part: Part, dataset: DatasetConfig) -> DatasetConfig:
+    """A part as a data set of its own; what it does not say, it has from the mixture."""
+    return replace(
+        dataset,
+        path=part.path,
+        revision=part.revision,
+        train_split=part.train_split or dataset.train_split,
+        test_split=part.test_split or dataset.test_split,
+        columns=dataset.columns if part.columns is None else part.columns,
+        train_pairs=None,
+        test_pairs=None,
+        mixture=None,
+    )
+
+
+def _read_part(part: Part, dataset: DatasetConfig, store: Store, shape: Shape) -> tuple[Dataset, Dataset]:
+    train, test = _read_source(dataset, store)
+    return shape(_first(train, max(1, int(part.fraction * len(train)))), dataset), shape(test, dataset)
+
+
+def _concatenated(parts: list[Dataset], dataset: DatasetConfig) -> Dataset:
+    kinds = {part.features.arrow_schema.field("prompt").type for part in parts}
+    if len(kinds) > 1:
+        raise ConfigError(
+            f"dataset.mixture: the parts of {dataset.name} are plain text in one and messages in another; "
+            "mix data sets of one kind"
+        )
+    return datasets.concatenate_datasets(parts)
+
+
+def _first(rows: Dataset, limit: int | None) -> Dataset:
+    return rows if limit is None else rows.select(range(min(limit, len(rows))))
+
+
+def _read_source(dataset: DatasetConfig, store: Store) -> tuple[Dataset, Dataset]:
+    train, test = _read_splits(dataset, store)
+    for key, rows in (("train_split", train), ("test_split", test)):
+        if not len(rows):
+            raise ConfigError(f"dataset.{key}: {dataset.path or dataset.builder} holds no pairs there")
+    return train, test
+
+
+def _read_splits(dataset: DatasetConfig, store: Store) -> tuple[Dataset, Dataset]:
+    if dataset.builder is not None:
+        if dataset.builder not in BUILDERS:
+            raise ConfigError(f"dataset.builder={dataset.builder}: unknown; there is {', '.join(BUILDERS)}")
+        return _read_folder(BUILDERS[dataset.builder](store), dataset)
+    if not dataset.path:
+        raise ConfigError("dataset.path: neither a path nor a builder is given; give a Hub id, a folder or a file")
+    path = Path(dataset.path).expanduser()
+    if path.is_dir():
+        return _read_folder(path, dataset)
+    if path.is_file():
+        return _divided(_read_file(path), dataset.test_pairs)
+    if dataset.path.startswith((".", "/", "~")) or path.suffix in SUFFIXES:
+        raise ConfigError(f"dataset.path={dataset.path}: there is no such folder or file on this machine")
+    return _read_hub(dataset, dataset.train_split), _read_hub(dataset, dataset.test_split)
+
+
+def _read_folder(folder: Path, dataset: DatasetConfig) -> tuple[Dataset, Dataset]:
+    def read_split(key: str, split: str) -> Dataset:
+        found = [folder / f"{split}{suffix}" for suffix in SUFFIXES if (folder / f"{split}{suffix}").is_file()]
+        if not found:
+            there = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
+            raise ConfigError(f"dataset.{key}={split}: no {split}.jsonl, .json or .parquet in {folder}; found {there}")
+        return _read_file(found[0])
+
+    return read_split("train_split", dataset.train_split), read_split("test_split", dataset.test_split)
+
+
+def _read_file(path: Path) -> Dataset:
+    try:
+        if path.suffix == ".parquet":
+            return Dataset(pyarrow.parquet.read_table(path))
+        text = path.read_text(encoding="utf-8")
+        documents = [line for line in text.splitlines() if line.strip()] if path.suffix == ".jsonl" else [text]
+        parsed = [json.loads(document) for document in documents]
+        return Dataset.from_list(parsed if path.suffix == ".jsonl" else parsed[0])
+    except (ValueError, TypeError, AttributeError, OSError) as error:
+        raise ConfigError(f"dataset.path: {path} is not readable as {path.suffix[1:]}: {error}") from error
+
+
+def _divided(rows: Dataset, test_pairs: int | None) -> tuple[Dataset, Dataset]:
+    """One file holds no split: its last rows are held out."""
+    held_out = test_pairs or max(1, int(len(rows) * HELD_OUT))
+    first = len(rows) - held_out
+    if first < 1:
+        raise ConfigError(f"dataset.test_pairs={held_out}: the file has only {len(rows)} pairs, none is left to train")
+    return rows.select(range(first)), rows.select(range(first, len(rows)))
+
+
+def _read_hub(dataset: DatasetConfig, split: str) -> Dataset:
+    try:
+        return datasets.load_dataset(dataset.path, revision=dataset.revision, split=split)
+    except Exception as error:  # the Hub client, fsspec and datasets each have their own family of errors
+        why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ConfigError(f"dataset.path={dataset.path} (split {split}): cannot be loaded: {why}") from error
+
+
+def hub_commit(dataset: DatasetConfig) -> str | None:
+    """The commit of a Hub data set, as it was loaded: asked of the cache, since the Hub may have moved on.
+
+    None where it is no Hub data set, or the cache does not say.
+    """
+    path = Path(dataset.path or "").expanduser()
+    if not dataset.path or path.exists() or path.suffix in SUFFIXES:
+        return None
+    files = _read_hub(dataset, dataset.train_split).info.download_checksums or {}
+    commits = {found[1] for url in files if (found := re.search(r"@([0-9a-f]{40})/", url))}
+    return commits.pop() if len(commits) == 1 else None

@@ -1,0 +1,133 @@
+"""Rows as data sets write them -> pairs, or labelled completions, with our three columns.
+
+Owns: column names, plain text or messages, a prompt apart or repeated in both completions; which pairs are of no use.
+Must not know: where rows come from, tokens, models.
+
+Understood are (prompt, chosen, rejected) in text or messages; messages or text that hold the prompt in both
+completions; a prompt as text beside completions as messages; and (prompt, completion, label) for `loss_type=kto`.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from typing import Any
+
+from datasets import Dataset
+from trl import extract_prompt
+
+from launcher.config import ConfigError
+from launcher.config import Dataset as DatasetConfig
+
+PAIR = ("prompt", "chosen", "rejected")
+UNPAIRED = ("prompt", "completion", "label")
+EMPTY, SAME = "empty completion", "chosen == rejected"
+
+Completion = str | list[dict[str, str]]
+
+
+def pairs(rows: Dataset, dataset: DatasetConfig) -> Dataset:
+    """Our three columns only, under our names, with the prompt apart from the completions.
+
+    Raises:
+        ConfigError: a column is missing, or a row's prompt cannot be told from its completions.
+    """
+    theirs = {ours: dataset.columns.get(ours, ours) for ours in PAIR}
+    needed = [ours for ours in PAIR if ours != "prompt" or "prompt" in dataset.columns]
+    missing = [theirs[ours] for ours in needed if theirs[ours] not in rows.column_names]
+    if missing:
+        found = ", ".join(rows.column_names)
+        unpaired = "; completions with a label train with loss_type=kto" if "completion" in rows.column_names else ""
+        raise ConfigError(
+            f"dataset {dataset.name}: no column {', '.join(missing)}; found {found}; see dataset.columns{unpaired}"
+        )
+    present = {ours: name for ours, name in theirs.items() if name in rows.column_names}
+    rows = rows.select_columns(list(present.values())).rename_columns({b: a for a, b in present.items() if a != b})
+    if isinstance(rows[0]["chosen"], list):
+        return Dataset.from_list([_conversation(row) for row in rows])
+    return rows if "prompt" in present else Dataset.from_list([_apart(row, dataset) for row in rows])
+
+
+def unpaired(rows: Dataset, dataset: DatasetConfig) -> Dataset:
+    """Columns prompt, completion and label (True: desirable); a pair becomes two rows.
+
+    Raises:
+        ConfigError: a column is missing, or a label is neither true nor false.
+    """
+    theirs = {ours: dataset.columns.get(ours, ours) for ours in UNPAIRED}
+    if theirs["completion"] not in rows.column_names:
+        return Dataset.from_list([half for pair in pairs(rows, dataset) for half in _halves(pair)])
+    missing = [name for name in theirs.values() if name not in rows.column_names]
+    if missing:
+        found = ", ".join(rows.column_names)
+        raise ConfigError(f"dataset {dataset.name}: no column {', '.join(missing)}; found {found}; see dataset.columns")
+    return Dataset.from_list([_labelled({ours: row[name] for ours, name in theirs.items()}, dataset) for row in rows])
+
+
+def _halves(pair: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{"prompt": pair["prompt"], "completion": pair[name], "label": name == "chosen"} for name in PAIR[1:]]
+
+
+def _labelled(row: dict[str, Any], dataset: DatasetConfig) -> dict[str, Any]:
+    if row["label"] not in (0, 1):  # True and False are
+        raise ConfigError(f"dataset {dataset.name}: a label is {row['label']!r}; it must be true or false")
+    if isinstance(row["completion"], str) and isinstance(row["prompt"], str):
+        return row | {"label": bool(row["label"])}
+    prompt, completion = (
+        [{"role": role, "content": said}] if isinstance(said, str) else said
+        for role, said in (("user", row["prompt"]), ("assistant", row["completion"]))
+    )
+    return {"prompt": _messages(prompt), "completion": _messages(completion), "label": bool(row["label"])}
+
+
+def _conversation(row: dict[str, Any]) -> dict[str, Any]:
+    """Messages with the prompt apart. Data sets such as UltraFeedback repeat it in both completions."""
+    if not isinstance(row.get("prompt"), list):
+        apart = extract_prompt({"chosen": row["chosen"], "rejected": row["rejected"]})
+        if not apart["prompt"] and row.get("prompt"):
+            apart["prompt"] = [{"role": "user", "content": row["prompt"]}]
+        row = apart
+    return {name: _messages(row[name]) for name in PAIR}
+
+
+def _messages(messages: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Role and content alone, in this order, so that the parts of a mixture are of one type."""
+    return [{"role": message["role"], "content": message["content"]} for message in messages]
+
+
+def _apart(row: dict[str, str], dataset: DatasetConfig) -> dict[str, str]:
+    """Plain text whose completions both begin with the prompt."""
+    found = extract_prompt(row)
+    if not found["prompt"]:
+        raise ConfigError(
+            f"dataset {dataset.name}: has no column prompt, and a pair's completions do not begin alike "
+            f"({row['chosen'][:30]!r}, {row['rejected'][:30]!r}); name it with +dataset.columns.prompt=NAME"
+        )
+    return {name: found[name] for name in PAIR}
+
+
+# ------------------------------------------------------------------------------------------------ what is of no use
+
+
+def faults(rows: Dataset) -> Iterator[str | None]:
+    """For each pair: why nothing can be learnt from it, or None."""
+    for row in rows:
+        chosen, rejected = text_of(row["chosen"]).strip(), text_of(row["rejected"]).strip()
+        yield EMPTY if not chosen or not rejected else SAME if chosen == rejected else None
+
+
+def text_of(completion: Completion) -> str:
+    """All that is said in a text, or in a list of messages."""
+    if isinstance(completion, str):
+        return completion
+    return "\n".join(message["content"] for message in completion)
+
+
+def identities(rows: Dataset) -> list[int]:
+    """For each pair a number that pairs share whose text differs in case, spacing and punctuation only."""
+    return [hash(tuple(_plain(text_of(row[name])) for name in PAIR)) for row in rows]
+
+
+def _plain(text: str) -> str:
+    return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold()))

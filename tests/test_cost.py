@@ -1,0 +1,114 @@
+"""launcher.cost: GPU-hours and disk against values computed by hand or known from elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from worker_fixtures import make_config
+
+from launcher import cost
+from launcher.config import DatasetFacts, Lora, Model, ModelFacts, RunConfig
+
+
+def zephyr() -> RunConfig:
+    """A 7B model on 61,135 pairs of at most 2 x 1024 tokens, all weights, recomputed activations, an A100."""
+    config = make_config(
+        Path("unused"),
+        model=Model(name="m", path="a/b", dtype="bfloat16", about=ModelFacts(7.24e9, 4096)),
+        trainer__max_length=1024,
+        trainer__max_steps=None,
+        trainer__gradient_checkpointing=True,
+    )
+    return replace(config, dataset=replace(config.dataset, about=DatasetFacts(61135)))
+
+
+def test_hours_of_a_7b_run() -> None:
+    """4 x 2 x 7.24e9 x 2048 x 61135 / (0.4 x 312e12 x 3600) = 16.14 h, by hand; the table a quarter of it."""
+    found = cost.cost(zephyr())
+    assert found.gpu_hours == pytest.approx(16.14, abs=0.01)
+    assert found.reference_gpu_hours == pytest.approx(16.14 / 4, abs=0.01)
+    assert found.at_most
+
+
+def test_what_is_recomputed_and_what_is_frozen() -> None:
+    """3 forwards a pair without recomputing, 2 with adapters, 3 with both; known tokens replace the bound."""
+    whole = zephyr()
+    plain = replace(whole, trainer=replace(whole.trainer, gradient_checkpointing=False))
+    adapters = replace(plain, trainer=replace(plain.trainer, lora=Lora()))
+    both = replace(whole, trainer=replace(whole.trainer, lora=Lora()))
+    base = cost.cost(whole).gpu_hours or 0
+    assert [cost.cost(each).gpu_hours for each in (plain, adapters, both)] == pytest.approx(
+        [base * 3 / 4, base * 2 / 4, base * 3 / 4]
+    )
+    known = replace(whole, dataset=replace(whole.dataset, about=DatasetFacts(61135, 1024)))
+    assert (cost.cost(known).gpu_hours, cost.cost(known).at_most) == (pytest.approx(base / 2), False)
+
+
+def test_limits_and_hardware() -> None:
+    """max_steps counts batches, train_pairs cuts an epoch, a quicker GPU is asked less."""
+    whole = zephyr()
+    base = cost.cost(whole).gpu_hours or 0
+    steps = replace(whole, trainer=replace(whole.trainer, max_steps=100, batch_size=128))
+    assert cost.cost(steps).gpu_hours == pytest.approx(base * 12800 / 61135)
+    cut = replace(whole, dataset=replace(whole.dataset, train_pairs=6113))
+    assert cost.cost(cut).gpu_hours == pytest.approx(base * 6113 / 61135)
+    quick = replace(whole, cluster=replace(whole.cluster, gpu_tflops=989))
+    assert cost.cost(quick).gpu_hours == pytest.approx(base * 312 / 989)
+
+
+def test_kto_trains_one_sequence_of_two() -> None:
+    """Of a row's two sequences one costs 4 forwards, the other 1: 5/8 of a pair; a pair is split into two rows."""
+    kto, base = replace(zephyr(), loss_type="kto"), cost.cost(zephyr()).gpu_hours or 0
+    assert cost.cost(kto).gpu_hours == pytest.approx(2 * base * 5 / 8)
+    rows = replace(kto, dataset=replace(kto.dataset, about=DatasetFacts(61135, labelled=True)))
+    assert cost.cost(rows).gpu_hours == pytest.approx(base * 5 / 8)
+
+
+def test_disk_of_a_7b_checkpoint() -> None:
+    """Weights of 14.5 GB, a ZeRO-3 checkpoint of about 100 GB, as users of 7B models see on their disks."""
+    found = cost.cost(zephyr())
+    assert found.model_bytes == pytest.approx(14.5e9, rel=0.01)
+    assert found.checkpoint_bytes == pytest.approx(101e9, rel=0.01)
+
+
+def test_adapters_of_mistral_7b() -> None:
+    """peft counts 41,943,040 weights for rank 16 on all linear layers of Mistral-7B; we say up to half more."""
+    whole = zephyr()
+    found = cost.cost(replace(whole, trainer=replace(whole.trainer, lora=Lora(r=16)))).model_bytes or 0
+    assert 41_943_040 <= found / 4 <= 1.5 * 41_943_040
+
+
+@pytest.mark.parametrize(
+    ("path", "size"),
+    [
+        ("teknium/OpenHermes-2.5-Mistral-7B", 7e9),
+        ("mistralai/Mistral-7B-v0.1", 7e9),
+        ("Qwen/Qwen3-0.6B", 0.6e9),
+        ("HuggingFaceTB/SmolLM2-135M-Instruct", 135e6),
+        ("org/model-2.5", None),
+        ("org/b2b-3mx", None),
+    ],
+)
+def test_the_size_in_a_models_name(path: str, size: float | None) -> None:
+    """A number with B or M is the number of weights; version numbers are not."""
+    assert cost.parameters(Model(name="m", path=path)) == size
+
+
+def test_a_sweep_shares_reference_tables_and_limits_checkpoints() -> None:
+    """Two runs on one model and data set pay one table; only runs at work hold checkpoints, keep + 1 each."""
+    one, two = zephyr(), replace(zephyr(), beta=0.5)
+    own = cost.cost(one)
+    total = cost.total([one, two], at_once=1)
+    assert total.gpu_hours == pytest.approx(2 * (own.gpu_hours or 0) + (own.reference_gpu_hours or 0))
+    assert total.checkpoint_bytes == pytest.approx(2 * (own.checkpoint_bytes or 0))
+    assert cost.total([one, two], at_once=None).checkpoint_bytes == pytest.approx(4 * (own.checkpoint_bytes or 0))
+
+
+def test_what_cannot_be_known_is_not_said() -> None:
+    """Without the model's size there is no estimate, in numbers or in words."""
+    config = make_config(Path("unused"))
+    total = cost.total([config], at_once=None)
+    assert total == cost.Total(None, at_most=True, model_bytes=None, checkpoint_bytes=None)
+    assert cost.sentences(total, None) == []

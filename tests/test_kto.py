@@ -1,0 +1,147 @@
+"""loss_type=kto: its rows, its loss against an independent computation, and a run from rows to evaluation."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from worker_fixtures import LORA, Configure, make_config
+
+from launcher.config import ConfigError, Dataset, RunConfig, check
+from launcher.resources import trl_losses
+from launcher.store import Store, read_fact, read_lines
+from launcher.worker import models, unpaired
+from launcher.worker.evaluate import evaluate
+from launcher.worker.kto import _ranked
+from launcher.worker.prepare import prepared
+from launcher.worker.trainer import build_trainer
+from launcher.worker.training import train
+
+KTO = {"loss_type": "kto", "trainer__micro_batch_size": 4, "trainer__batch_size": 8}
+
+
+def labelled(folder: Path, count: int = 12) -> Dataset:
+    """Completions of which every third one is undesirable, with a foreign name for the label."""
+    rows = [{"prompt": f"Q{n}:", "completion": f" answer {n}", "thumb": int(n % 3 > 0)} for n in range(count)]
+    for split in ("train", "test"):
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return Dataset(name="thumbs", path=str(folder), columns={"label": "thumb"}, prompts=["Q1:"])
+
+
+def kto_by_hand(policy: Any, reference: Any, rows: list[dict[str, Any]], weights: tuple[float, float]) -> float:
+    """The KTO paper's equations 7 and 8 from plain logits, one row after another, without padding."""
+
+    def log_prob(module: Any, prompt: list[int], completion: list[int]) -> float:
+        ids = torch.tensor([prompt + completion])
+        scores = module(input_ids=ids).logits[0].double().log_softmax(dim=-1)
+        first = len(prompt) - 1
+        return sum(float(scores[first + place, token]) for place, token in enumerate(completion))
+
+    def ratio(row: dict[str, Any], name: str) -> float:
+        return log_prob(policy, row["prompt_ids"], row[name]) - log_prob(reference, row["prompt_ids"], row[name])
+
+    z = max(0.0, sum(ratio(row, "rejected_ids") for row in rows) / len(rows))
+    losses = []
+    for row in rows:
+        distance = ratio(row, "chosen_ids") - z if row["label"] else z - ratio(row, "chosen_ids")
+        value = 1 / (1 + torch.exp(torch.tensor(-0.3 * distance)).item())
+        losses.append(weights[0 if row["label"] else 1] * (1 - value))
+    return sum(losses) / len(losses)
+
+
+@pytest.mark.parametrize("weights", [(1.0, 1.0), (1.5, 0.5)])
+def test_the_loss_equals_the_papers_equations(store: Store, tmp_path: Path, weights: tuple[float, float]) -> None:
+    """A policy away from its reference has the loss that plain logits give, weights included."""
+    (tmp_path / "d").mkdir()
+    config = make_config(tmp_path, **KTO, beta=0.3, dataset=labelled(tmp_path / "d"))
+    up, down = weights
+    config = replace(config, trainer=replace(config.trainer, desirable_weight=up, undesirable_weight=down))
+    pairs = prepared(config, store)
+    trainer = build_trainer(config, store.run("r"), store, pairs, [])
+    policy = trainer.model
+    with torch.no_grad():
+        for number, parameter in enumerate(policy.parameters()):
+            noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number))
+            parameter.add_(noise, alpha=0.05)
+    batch = trainer.data_collator([trainer.train_dataset[index] for index in range(4)])
+    with torch.no_grad():
+        found = float(trainer._compute_loss(policy, trainer.place(batch), return_outputs=False))
+    reference = models.load(config.model, store)
+    rows = [pairs.train[index] for index in range(4)]
+    assert found == pytest.approx(kto_by_hand(policy, reference, rows, weights), abs=1e-5)
+    assert abs(found - 0.5 * sum(weights) / 2) > 1e-3  # not what it is before any training
+
+
+def test_rows_stand_in_whole_micro_batches_beside_a_foreign_completion(store: Store, tmp_path: Path) -> None:
+    """Within each micro-batch completions move on by one; what does not fill the last one is left out."""
+    config = make_config(tmp_path, **KTO, dataset=labelled(tmp_path, 11))
+    rows = unpaired.tokenised(config, store).train
+    assert len(rows) == 8
+    own, foreign = rows["chosen_ids"][:], rows["rejected_ids"][:]
+    assert foreign == [own[3], *own[:3], own[7], *own[4:7]]
+    assert sorted(map(tuple, own)) != list(map(tuple, own))  # shuffled: data sets often come sorted by label
+    other = unpaired.tokenised(replace(config, seed=2), store).train
+    assert other["chosen_ids"][:] != own
+
+
+def test_pairs_are_split_into_labelled_completions(configure: Configure, store: Store) -> None:
+    """Each pair of a paired data set gives one desirable and one undesirable row with the same prompt."""
+    rows = unpaired.tokenised(configure(**KTO), store).train
+    assert len(rows) == 64
+    assert sum(rows["label"]) == 32
+
+
+@pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
+def test_a_run_from_rows_to_evaluation(store: Store, tmp_path: Path, lora: Any) -> None:
+    """It learns to tell its own rows apart, resumes nothing, and records loss, accuracy, margin and KL."""
+    config = make_config(tmp_path, **KTO, dataset=labelled(tmp_path), trainer__lora=lora, trainer__max_steps=12)
+    config = replace(config, trainer=replace(config.trainer, learning_rate=5e-3))
+    run = store.run("r")
+    train(config, run, store, lambda: False)
+    evaluate(config, run, store)
+    result, scores = read_fact(run.result_file) or {}, read_fact(run.evaluation_file) or {}
+    assert result["steps"] == 12
+    losses = [line["loss"] for line in read_lines(run.metrics_file)]
+    assert losses[0] == pytest.approx(0.5, abs=1e-4)
+    assert scores["loss"] < 0.5
+    assert scores["reward_margin"] > 0
+    assert scores["reward_accuracy"] > 0.5
+    assert scores["pairs"] == 12
+    assert scores["kl"] >= 0
+
+
+def test_the_accuracy_is_the_share_of_ordered_pairs() -> None:
+    """Of 2 x 2 comparisons three are right and one is a draw; without a kind there is no accuracy."""
+    assert _ranked([3.0, 1.0, 1.0, 0.0], [True, True, False, False]) == {"reward_accuracy": 0.875, "reward_margin": 1.5}
+    assert _ranked([1.0], [True])["reward_accuracy"] is None
+
+
+def test_wrong_labels_and_missing_columns_are_named(store: Store, tmp_path: Path) -> None:
+    """A label that is no thumb, and a data set without one, are errors that name data set and value."""
+    (tmp_path / "d").mkdir()
+    dataset = labelled(tmp_path / "d")
+    config = make_config(tmp_path, **KTO, dataset=replace(dataset, columns={"label": "prompt"}))
+    with pytest.raises(ConfigError, match="dataset thumbs: a label is 'Q0:'; it must be true or false"):
+        unpaired.tokenised(config, store)
+    config = make_config(tmp_path, **KTO, dataset=replace(dataset, columns={}))
+    with pytest.raises(ConfigError, match="dataset thumbs: no column label; found prompt, completion, thumb"):
+        unpaired.tokenised(config, store)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"loss_type": "kto", "trainer__micro_batch_size": 1}, r"micro_batch_size=1: loss_type=kto .* at least 2"),
+        ({"loss_type": "ipo", "trainer__desirable_weight": 2.0}, r"desirable_weight=2\.0: only loss_type=kto"),
+        ({"loss_type": "kto", "trainer__undesirable_weight": 0.0}, r"undesirable_weight=0\.0: must be .* greater"),
+    ],
+)
+def test_its_rules_are_checked_when_the_sweep_is_planned(changes: dict[str, Any], message: str) -> None:
+    """Before anything is submitted, the message names the key, the value and what would be right."""
+    config: RunConfig = make_config(Path("unused"), **changes)
+    with pytest.raises(ConfigError, match=message):
+        check(config, trl_losses())

@@ -1,0 +1,100 @@
+"""The named sweeps: each plans as its header says, without a model hub, in seconds."""
+
+from __future__ import annotations
+
+import re
+import resource
+from pathlib import Path
+
+import pytest
+from conftest import Launch, sweep_of
+
+from launcher import sources
+from launcher.config import ConfigError
+from launcher.resources import data_dir
+from launcher.sources import unpinned
+from launcher.store import Store
+
+NAMES = sorted(path.stem for path in data_dir("sweeps").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_sweep_has_as_many_runs_as_its_header_says(name: str) -> None:
+    """The header names source, runs, hardware, GPU-hours and disk, and its number of runs is the plan's."""
+    lines = (data_dir("sweeps") / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    header = " ".join(line.lstrip("# ") for line in lines if line.startswith("#"))
+    assert all(f"{word}:" in header for word in ("Source", "Runs", "Hardware", "GPU-hours", "Disk"))
+    runs = re.search(r"Runs: (\d+)", header)
+    assert runs is not None
+    assert len(sweep_of(f"+sweeps={name}").runs) == int(runs[1])
+
+
+def test_pref_align_scan_is_the_published_grid() -> None:
+    """60 runs, each model with its own data set only, values as in the recipe that docs/recipes.md lists."""
+    runs = sweep_of("+sweeps=pref_align_scan").runs
+    pairs = {(run.config.model.path, run.config.dataset.path) for run in runs}
+    assert pairs == {
+        ("alignment-handbook/zephyr-7b-sft-full", "HuggingFaceH4/ultrafeedback_binarized"),
+        ("teknium/OpenHermes-2.5-Mistral-7B", "HuggingFaceH4/orca_dpo_pairs"),
+    }
+    betas = {run.config.beta for run in runs}
+    assert betas == {0.01, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9}
+    trainer, dataset = runs[0].config.trainer, runs[0].config.dataset
+    assert (trainer.learning_rate, trainer.lr_scheduler, trainer.warmup_ratio) == (5e-7, "cosine", 0.1)
+    assert (trainer.batch_size, trainer.micro_batch_size, trainer.epochs) == (128, 8, 1.0)
+    assert (trainer.max_length, trainer.gradient_checkpointing, runs[0].config.seed) == (1024, True, 42)
+    assert (dataset.train_split, dataset.test_split) == ("train_prefs", "test_prefs")
+
+
+def test_the_fine_scan_shares_its_runs_with_the_coarse_one() -> None:
+    """At the betas that both hold, a run of one is a run of the other."""
+    coarse, fine = ({run.run_id for run in sweep_of(f"+sweeps=pref_align_{name}").runs} for name in ("scan", "fine"))
+    assert len(coarse & fine) == 18
+
+
+def test_estimates_are_no_part_of_a_run() -> None:
+    """What is told of a model or a data set renames no run."""
+    one, two = (
+        sweep_of("model=qwen_0_6b", "dataset=orca_dpo_pairs", *more).runs[0]
+        for more in ([], ["model.about.parameters=1", "dataset.about.train_pairs=2"])
+    )
+    assert one.run_id == two.run_id
+    assert "about" not in one.objective["model"]
+
+
+def test_packed_weights_need_adapters() -> None:
+    """model.quantization with a trainer of all weights is refused when the sweep is planned, and not with adapters."""
+    with pytest.raises(ConfigError, match=r"model\.quantization=4bit: packed weights cannot be trained; give trainer"):
+        sweep_of("model=qwen_0_6b", "model.quantization=4bit", "trainer=full")
+    assert sweep_of("model=qwen_0_6b", "model.quantization=4bit", "trainer=zephyr_lora").runs
+
+
+def test_what_packs_weights_must_be_installed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where jobs use this Python and bitsandbytes is not there, a launch says how to get it; a dry run notes it."""
+    monkeypatch.setattr(sources, "package_dir", lambda _: None)
+    sweep = sweep_of("model=qwen_0_6b", "model.quantization=4bit", "trainer=zephyr_lora", "dataset=kto_mix")
+    with pytest.raises(ConfigError, match=r"model\.quantization=4bit: bitsandbytes is not installed here; pip install"):
+        sources.check_sources(sweep, store, dry_run=False)
+    assert len(sources.check_sources(sweep, store, dry_run=True)) == 1
+
+
+def test_what_is_not_pinned_is_named() -> None:
+    """A model and a data set at a branch are named once each; those at a commit are not."""
+    found = unpinned(sweep_of("+sweeps=pref_align_scan"))
+    assert [line.split(":")[0] for line in found] == ["model.revision=main", "dataset.revision=main"]
+
+
+def test_a_plan_of_60_runs_asks_no_hub_and_takes_seconds(launch: Launch, tmp_path: Path) -> None:
+    """dry_run=true shows ids, revisions, resources, GPU-hours and disk in under 3 s of CPU, and writes nothing."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = launch("-m", "+sweeps=pref_align_scan", "dry_run=true")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0, done.stderr
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 3
+    rows = re.findall(r"^(?:zephyr-7b-sft|openhermes-2.5-7b)-\w+-beta[\d.]+-[0-9a-f]{8} ", done.stdout, re.MULTILINE)
+    assert len(rows) == 60
+    assert "HuggingFaceH4/ultrafeedback_binarized@3949bf5f8c17c394422ccfab0c31ea9c20bdeb85" in done.stdout
+    assert "1 x 8 GPUs zero3" in done.stdout
+    assert "estimate: at most 587 GPU-hours" in done.stdout
+    assert "disk: about 869 GB of final models" in done.stdout
+    assert list(tmp_path.iterdir()) == []
