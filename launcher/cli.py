@@ -16,10 +16,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from launcher import views
-from launcher.config import Cluster, ConfigError, PrefsweepError, SchedulerError, StoreError, from_plain
+from launcher import evaluating, views
+from launcher.benchmarks import awaits_judge, lacking
+from launcher.config import Cluster, ConfigError, Judge, PrefsweepError, SchedulerError, StoreError, from_plain
 from launcher.facts import read_facts, read_job, require_run
 from launcher.handover import adopt
+from launcher.judging import estimate, require_judge
+from launcher.plan import Sweep
 from launcher.scheduler import Scheduler, key_of, scheduler_for, this_process
 from launcher.status import UNSUCCESSFUL, Status
 from launcher.store import RunDir, Store, SweepDir, read_fact
@@ -56,6 +59,7 @@ VERBS = {
     "cancel": "stop runs that are in flight; they keep their checkpoints",
     "resume": "submit again what failed, was cancelled, timed out or got lost",
     "run": "one run in this process",
+    "evaluate": "measure what is missing: answers in jobs, judging here",
     "collect": "write results.jsonl from what is there now",
     "dashboard": "the sweep's W&B workspace and report, or its local trackio or TensorBoard page",
     "sync": "upload what nodes without internet kept for W&B",
@@ -78,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         verb = argv[0] if argv and argv[0] in VERBS else None
         if verb is None:
             return _launch(argv)
-        return _VERBS[verb](_verb_parser(verb).parse_args(argv[1:]))
+        return _VERBS[verb](_verb_parser(verb).parse_intermixed_args(argv[1:]))
     except ConfigError as error:
         views.complain(str(error))
         return WRONG
@@ -148,8 +152,15 @@ def _after_submission(
 
 
 def _follow(runs: Sequence[RunDir], directory: SweepDir, store: Store, scheduler: Scheduler) -> int:
-    from launcher.collect import collect
+    states = _watch(runs, directory, scheduler)
+    if states is None:
+        return FAILED
+    _show_results(directory, store, scheduler)
+    return FAILED if any(state.status in UNSUCCESSFUL for state in states) else DONE
 
+
+def _watch(runs: Sequence[RunDir], directory: SweepDir, scheduler: Scheduler) -> list[RunState] | None:
+    """Show how the runs do until none is in flight; None where the user has ended it."""
     try:
         with views.Progress(directory) as progress:
             while True:
@@ -161,10 +172,16 @@ def _follow(runs: Sequence[RunDir], directory: SweepDir, store: Store, scheduler
     except KeyboardInterrupt:
         stopped = cancel(states_of(runs, scheduler), scheduler)
         views.say_interrupted(directory, len(stopped))
-        return FAILED
-    rows = collect(directory, store, states_of(_runs_of(directory, store), scheduler))
-    views.show_results(directory, rows)
-    return FAILED if any(state.status in UNSUCCESSFUL for state in states) else DONE
+        return None
+    return states
+
+
+def _show_results(directory: SweepDir, store: Store, scheduler: Scheduler) -> None:
+    from launcher.collect import collect
+
+    runs = _runs_of(directory, store)
+    views.show_results(directory, collect(directory, store, states_of(runs, scheduler)))
+    views.say_unjudged(directory, [run.run_id for run in runs if awaits_judge(run)])
 
 
 # ------------------------------------------------------------------------------------------------ verbs
@@ -275,11 +292,68 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _collect(options: argparse.Namespace) -> int:
-    from launcher.collect import collect
-
     directory, store, scheduler = _opened(options)
-    rows = collect(directory, store, states_of(_runs_of(directory, store), scheduler))
-    views.show_results(directory, rows)
+    _show_results(directory, store, scheduler)
+    return DONE
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from launcher.resources import trl_losses
+    from launcher.sources import check_benchmarks
+
+    directory, store, _ = _opened(options)
+    sweep = evaluating.asked(recorded_sweep(directory, store, trl_losses()), options.benchmark, options.overrides)
+    check_benchmarks(sweep)
+    judge = evaluating.judge_of(sweep)
+    if evaluating.needs_judge(sweep, store, again=options.again):
+        require_judge(judge)
+    scheduler = scheduler_for(sweep.runs[0].config.cluster.executor)
+    with store.submission_lock:
+        adopt(_runs_of(directory, store), scheduler)
+        if options.again:
+            evaluating.set_aside(sweep, store)
+        decisions = [d for d in decide(sweep, store, scheduler) if d.action is Action.EVALUATE]
+        if decisions:
+            views.show_plan(sweep, decisions, None, store, as_json=False)
+        if not options.dry_run:
+            act(sweep, decisions, store, scheduler, {})
+    if decisions and not options.dry_run and not _measured(decisions, directory, store, scheduler):
+        return FAILED
+    return _judge(sweep, store, judge, options)
+
+
+def _measured(decisions: Sequence[Decision], directory: SweepDir, store: Store, scheduler: Scheduler) -> bool:
+    """Follow local jobs to their end, leave detached ones alone; whether, as far as is known, they succeed."""
+    if scheduler.detached:
+        views.say_submitted_to_evaluate(directory, len(decisions))
+        return True
+    runs = [store.run(decision.run.run_id) for decision in decisions]
+    watched = _watch(runs, directory, scheduler)
+    wanted = [decision.run.config.evaluation.benchmarks for decision in decisions]
+    if watched is not None and any(map(lacking, runs, wanted)):
+        _show_results(directory, store, scheduler)
+    return watched is not None and not any(map(lacking, runs, wanted))
+
+
+def _judge(sweep: Sweep, store: Store, judge: Judge, options: argparse.Namespace) -> int:
+    """Have the judge rate what awaits it, with its cost before and after."""
+    with evaluating.only_judge(store):
+        waiting = evaluating.answers_to_judge(sweep, store)
+        opened = evaluating.open_judgements(waiting, judge, again=options.again)
+        if waiting:
+            views.say_to_judge(waiting, estimate(opened, judge), judge)
+        if options.dry_run:
+            return DONE
+        if waiting:
+            try:
+                spent = evaluating.judge_all(waiting, opened, judge, views.judging_progress())
+            except KeyboardInterrupt:
+                views.complain("stopped; what was judged is kept, and the same command goes on")
+                return FAILED
+            views.say_judged(spent, waiting)
+    views.say_judged_otherwise(evaluating.judged_otherwise(sweep, store), judge)
+    directory = store.sweep(sweep.name)
+    _show_results(directory, store, scheduler_for("auto"))
     return DONE
 
 
@@ -359,6 +433,7 @@ _VERBS = {
     "cancel": _cancel,
     "resume": _resume,
     "run": _run,
+    "evaluate": _evaluate,
     "collect": _collect,
     "dashboard": _dashboard,
     "sync": _sync,
@@ -421,6 +496,8 @@ def _verb_parser(verb: str) -> _Parser:
         "cancel": "cancel smoke\n  cancel smoke tiny-ipo\n  cancel smoke --state pending",
         "resume": "resume smoke\n  resume smoke tiny-ipo\n  resume smoke cluster.time=8:00:00 cluster.exclude=n3",
         "run": "run outputs/runs/tiny-ipo-beta0.1-0a1b2c3d",
+        "evaluate": "evaluate smoke\n  evaluate smoke --benchmark mt_bench evaluation.judge.base_url=URL "
+        "evaluation.judge.model=NAME\n  evaluate smoke --again evaluation.generations=256",
         "collect": "collect smoke",
         "publish": "publish smoke\n  publish smoke --hub huggingface --repo me/scan\n  publish smoke --collection 3",
         "dashboard": "dashboard smoke\n  dashboard smoke --port 7860 --no-browser",
@@ -484,6 +561,18 @@ def _logs_arguments(parser: _Parser) -> None:
     )
 
 
+def _evaluate_arguments(parser: _Parser) -> None:
+    parser.add_argument("sweep", metavar="SWEEP")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="evaluation...=value", help="in place of what it was launched with"
+    )
+    named = "only this one (may be given again); default: those of evaluation.benchmarks"
+    parser.add_argument("--benchmark", action="append", default=[], metavar="NAME", help=named)
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--again", action="store_true", help="also what is there already, which is kept under a number")
+    mode.add_argument("--dry-run", action="store_true", help="only show what would be measured and what judging costs")
+
+
 def _run_arguments(parser: _Parser) -> None:
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="a folder of outputs/runs")
 
@@ -510,6 +599,7 @@ _ARGUMENTS = {
     "cancel": _chosen_arguments,
     "resume": _resume_arguments,
     "run": _run_arguments,
+    "evaluate": _evaluate_arguments,
     "collect": _sweep_arguments,
     "dashboard": _dashboard_arguments,
     "sync": _sync_arguments,

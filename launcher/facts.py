@@ -11,6 +11,7 @@ import os
 import time
 from pathlib import Path
 
+from launcher.benchmarks import BEFORE_BENCHMARKS, lacking, wanted_by
 from launcher.config import StoreError
 from launcher.preparation import failure_of
 from launcher.publish import due_in_job, unpublished
@@ -44,7 +45,7 @@ def read_facts(run: RunDir) -> RunFacts:
     metrics, result = last_metrics(run.metrics_file), read_fact(run.result_file)
     progress: Fact = {
         "trained": result is not None,
-        "evaluated": run.evaluation_file.exists(),
+        "evaluated": not lacking(run, wanted_by(attempts[-1]) if attempts else BEFORE_BENCHMARKS),
         "step": result["steps"] if result else metrics.get("step"),
         "max_steps": result["max_steps"] if result else metrics.get("max_steps"),
         "seconds_per_step": metrics.get("seconds_per_step"),

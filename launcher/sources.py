@@ -17,6 +17,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from launcher import mt_bench
 from launcher.config import UNPAIRED_LOSS, ConfigError, Dataset, Model, Part, RunConfig, suggestion
 from launcher.plan import Sweep
 from launcher.resources import INSTALL_BITSANDBYTES, package_dir
@@ -47,6 +48,7 @@ def check_sources(sweep: Sweep, store: Store, *, dry_run: bool) -> list[str]:
             return missing
         raise ConfigError(missing[0])
     _check_writable(store.root)
+    check_benchmarks(sweep)
     seen: set[str] = set()
     for run in sweep.runs:
         config = run.config
@@ -58,6 +60,22 @@ def check_sources(sweep: Sweep, store: Store, *, dry_run: bool) -> list[str]:
             _check_dataset(config.dataset, paired=paired)
             _check_length(config)
     return []
+
+
+def check_benchmarks(sweep: Sweep) -> None:
+    """Check that what the benchmarks need is here, where it can be known here.
+
+    Raises:
+        ConfigError: what is missing, and how to get it.
+    """
+    for config in {repr((run.config.evaluation, run.config.cluster)): run.config for run in sweep.runs}.values():
+        evaluation, cluster = config.evaluation, config.cluster
+        if "mt_bench" in evaluation.benchmarks:
+            mt_bench.load(evaluation.mt_bench)
+        # A job with a Python of its own has packages of its own.
+        elsewhere = cluster.python is not None or cluster.container is not None
+        if "lm_eval" in evaluation.benchmarks and not elsewhere and package_dir("lm_eval") is None:
+            raise ConfigError("evaluation.benchmarks=lm_eval: not installed here; pip install lm_eval[hf]")
 
 
 def missing_packages(models: Iterable[Model]) -> list[str]:

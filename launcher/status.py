@@ -66,7 +66,7 @@ class RunFacts:
         waits_for: the job that makes its reference table; None where it is not one of its own.
         table_failure: why that job ended without a table.
         traceback: where it failed.
-        trained, evaluated: whether result.json and evaluation.json are there.
+        trained, evaluated: whether result.json, and all that the last attempt was to measure, is there.
         step, max_steps: the last logged optimizer step, and how many there will be.
         seconds_per_step: as logged last.
         checkpoint_step: the step of the last complete checkpoint.

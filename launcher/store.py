@@ -23,6 +23,7 @@ files (`write_derived`) that may be deleted at any time.
                           /result.json, evaluation.json
                           /sources.json              what it was trained on: commits, or the hashes of files
                           /revision.json             where the model was published
+                          /evaluations/              the other benchmarks: <benchmark>.json, and a folder for each
     <output>/sweeps/<sweep>/launches/001.json        argv, axes and the runs that it added, in order
                            /jobs/<batch>/batch.json  what is handed to the executor in one piece, before it is
                            /jobs/<batch>/            pickles, script and logs of the executor
@@ -97,6 +98,13 @@ def append_line(path: Path, record: Fact) -> None:
         file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
+def mend_log(path: Path) -> None:
+    """End a line that a crash has torn, so that the next one does not continue it."""
+    with contextlib.suppress(FileNotFoundError), path.open("rb+") as file:
+        if file.seek(0, os.SEEK_END) and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
+            file.write(b"\n")
+
+
 def read_fact(path: Path) -> Fact | None:
     """The fact at `path`, or None where there is none.
 
@@ -121,7 +129,7 @@ def read_lines(path: Path) -> list[Fact]:
     except FileNotFoundError:
         return []
     lines = []
-    for line in text.splitlines():
+    for line in text.split("\n"):  # splitlines() would also split at U+2028, which a text may hold
         with contextlib.suppress(ValueError):
             lines.append(json.loads(line))
     return lines
@@ -171,6 +179,36 @@ class AttemptDir:
 
     def log_file(self, rank: int = 0) -> Path:
         return self.path / f"rank{rank}.log"
+
+
+@dataclass(frozen=True)
+class EvaluationDir:
+    """`evaluations/` of a run; of an untrained model, one folder of the cache for each benchmark and its settings."""
+
+    path: Path
+
+    def result_file(self, benchmark: str) -> Path:
+        return self.path / f"{benchmark}.json"
+
+    def folder(self, benchmark: str) -> Path:
+        """What a benchmark leaves beside its result."""
+        return self.path / benchmark
+
+    @property
+    def answers_log(self) -> Path:
+        return self.folder("mt_bench") / "answers.jsonl"
+
+    @property
+    def answered_file(self) -> Path:
+        return self.folder("mt_bench") / "answered.json"
+
+    @property
+    def judgements_log(self) -> Path:
+        return self.folder("mt_bench") / "judgements.jsonl"
+
+    def job_file(self, benchmark: str) -> Path:
+        """What is there when a job has done its part: of mt_bench the answers, which are judged elsewhere."""
+        return self.answered_file if benchmark == "mt_bench" else self.result_file(benchmark)
 
 
 @dataclass(frozen=True)
@@ -232,6 +270,10 @@ class RunDir:
         """Those whose model is there, by step."""
         found = sorted(self.path.glob("milestones/*/model"))
         return [(int(model.parent.name), RunDir(model.parent)) for model in found]
+
+    @property
+    def evaluations(self) -> EvaluationDir:
+        return EvaluationDir(self.path / "evaluations")
 
     def write_config(self, objective: Fact) -> None:
         """Write the objective once; the run id is its hash, so that a second writer has the same."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from launcher import preparation, snapshot
 from launcher import scheduler as executors
 from launcher.adapt import Past, adapted
+from launcher.benchmarks import lacking, wanted_by
 from launcher.config import SchedulerError, StoreError
 from launcher.facts import read_facts, read_job
 from launcher.handover import Jobs, attempts_of, batches, hand_over, new_attempt
@@ -121,14 +122,15 @@ def _past(state: RunState) -> Past:
 
 def _decide(run: Run, state: RunState, known: Mapping[str, Cost]) -> Decision:
     facts = state.facts
-    if facts.finished:
+    lacks = lacking(state.run, run.config.evaluation.benchmarks)
+    if facts.trained and not lacks and (facts.finished or not facts.evaluated):
         return Decision(run, Action.SKIP, "finished")
     if state.in_flight:
         return Decision(run, Action.SKIP, f"in flight: {state.status} as job {facts.job_id}")
-    if facts.trained and facts.evaluated:
+    if facts.trained and not lacks:
         return Decision(run, Action.SKIP, "finished, not published: use `publish`")
     if facts.trained:
-        return Decision(run, Action.EVALUATE, "trained, not evaluated")
+        return Decision(run, Action.EVALUATE, f"trained, not evaluated: {', '.join(lacks)}")
     why = "new" if state.status is Status.NEW else f"was {state.status}: {state.reason}"
     if facts.checkpoint_step:
         seconds = _estimate(run, known, facts.checkpoint_step)
@@ -282,6 +284,9 @@ def _has_other_work(job: Fact) -> bool:
     """Whether a job has runs that were not cancelled and are not done."""
     attempts = attempts_of(Path(job["folder"])) if job["folder"] else []
     return any(
-        not (attempt.cancel_file.exists() or attempt.failure_file.exists() or attempt.run.evaluation_file.exists())
-        for attempt in attempts
+        not (attempt.cancel_file.exists() or attempt.failure_file.exists() or _is_done(attempt)) for attempt in attempts
     )
+
+
+def _is_done(attempt: AttemptDir) -> bool:
+    return attempt.run.result_file.exists() and not lacking(attempt.run, wanted_by(attempt))

@@ -22,7 +22,9 @@ from rich.table import Table
 from rich.text import Text
 
 from launcher import cost
-from launcher.config import RunConfig, StoreError
+from launcher.config import Judge, RunConfig, StoreError
+from launcher.evaluating import Waiting
+from launcher.judging import Spent
 from launcher.plan import Sweep
 from launcher.publication import Outcome, Publication
 from launcher.scheduler import Scheduler
@@ -32,6 +34,7 @@ from launcher.submit import Action, Decision, RunGroup, RunState, planned_batche
 
 Ended = Callable[[], bool]
 LOG_POLL_SECONDS = 0.5
+JUDGING_SECONDS = 5.0  # between two lines of progress
 TRACEBACKS, TRACEBACK_LINES = 3, 3  # shown by status: several runs of a sweep mostly fail alike
 GUESS_AFTER_RUNS = 0.25  # before so much is done, a guess of the time left would mislead
 COLOURS = {Status.TRAINED: "green", Status.RUNNING: "cyan", **dict.fromkeys(UNSUCCESSFUL, "red")}
@@ -342,6 +345,64 @@ def say_submitted(directory: SweepDir, count: int, *, quiet: bool) -> None:
         print(f"{count} runs submitted; `python -m launcher status {directory.name} --watch` shows how they do")
 
 
+def say_submitted_to_evaluate(directory: SweepDir, count: int) -> None:
+    """What to do when the jobs are done."""
+    print(
+        f"{count} jobs submitted; when they are done, the same command judges what they wrote (sweep {directory.name})"
+    )
+
+
+def say_unjudged(directory: SweepDir, run_ids: Sequence[str]) -> None:
+    """How answers get scores."""
+    if run_ids:
+        print(f"{len(run_ids)} runs have MT-Bench answers and no scores: python -m launcher evaluate {directory.name}")
+
+
+def say_judged_otherwise(run_ids: Sequence[str], judge: Judge) -> None:
+    """That scores are there, but not from who is asked for now."""
+    if run_ids:
+        print(
+            f"{len(run_ids)} runs were judged by another judge than {judge.model}, or otherwise; --again judges anew:"
+        )
+        print("  " + " ".join(run_ids))
+
+
+def say_to_judge(asked: Sequence[Waiting], estimate: tuple[int, int, int], judge: Judge) -> None:
+    """What judging will cost, before it does."""
+    calls, prompt, verdicts = estimate
+    print(
+        f"{len(asked)} models have answers without scores: {calls} calls of {judge.model} at {judge.base_url}, "
+        f"about {prompt:,} tokens to read and {verdicts:,} to write",
+        flush=True,
+    )
+
+
+def judging_progress() -> Callable[[Spent, int], None]:
+    """Tells how far judging is: every few seconds, and at its end."""
+    began, told = time.monotonic(), [0.0]
+
+    def tell(spent: Spent, total: int) -> None:
+        now = time.monotonic()
+        if spent.judged < total and now - told[0] < JUDGING_SECONDS:
+            return
+        told[0], pace = now, (now - began) / max(1, spent.judged)
+        left = f", about {_duration(pace * (total - spent.judged))} left" if 0 < spent.judged < total else ""
+        print(f"judged {spent.judged} of {total}, {spent.unparsable} unparsable{left}", flush=True)
+
+    return tell
+
+
+def say_judged(spent: Spent, asked: Sequence[Waiting]) -> None:
+    """What judging has cost, and what could not be read."""
+    used = f"{spent.prompt_tokens:,} tokens read and {spent.completion_tokens:,} written"
+    print(f"{len(asked)} models scored: {spent.calls} calls, {used}")
+    if spent.unparsable:
+        print(
+            f"{spent.unparsable} verdicts have no readable rating, so their questions no score: judgements.jsonl has "
+            "the judge's words; --again asks once more"
+        )
+
+
 def say_interrupted(directory: SweepDir, count: int) -> None:
     """What Ctrl-C did."""
     print(f"\n{count} runs asked to stop at their next step; `python -m launcher resume {directory.name}` goes on")
@@ -372,24 +433,41 @@ def say_uploaded(directory: SweepDir, done: int, left: int, waiting: int, words:
 
 def show_results(directory: SweepDir, rows: Sequence[Fact]) -> None:
     """The scores of a sweep, and how to get the report."""
+    bench = ["MT-Bench"] if any("mt_bench" in (row.get("evaluation") or {}) for row in rows) else []
     table = Table(title=f"results of {escape(directory.name)}", title_justify="left", box=None, pad_edge=False)
-    for column in ("run", "status", "steps", "time", "loss", "accuracy", "margin", "KL", "golden reward", "reason"):
+    for column in (
+        "run",
+        "status",
+        "steps",
+        "time",
+        "loss",
+        "accuracy",
+        "margin",
+        "KL",
+        "golden reward",
+        *bench,
+        "reason",
+    ):
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*map(escape, _result_cells(row)))
+        table.add_row(*map(escape, _result_cells(row, with_bench=bool(bench))))
     console = _console()
     console.print(table)
     console.print(f"{directory.results_file}; report: python -m analysis {directory.path}", soft_wrap=True)
 
 
-def _result_cells(row: Fact) -> list[str]:
+def _result_cells(row: Fact, *, with_bench: bool) -> list[str]:
     scores = row.get("evaluation") or {}
     numbers = [scores.get(key) for key in ("loss", "reward_accuracy", "reward_margin", "kl")]
-    reward, error = scores.get("golden_reward"), scores.get("golden_reward_stderr")
-    golden = "" if reward is None else f"{reward:.3f}" + (f" ± {error:.3f}" if error is not None else "")
+    golden = _with_error(scores.get("golden_reward"), scores.get("golden_reward_stderr"))
+    bench = [_with_error(scores.get("mt_bench"), scores.get("mt_bench_se"))] if with_bench else []
     step = "" if row.get("step") is None else str(row["step"])
-    shown = ["" if number is None else f"{number:.3f}" for number in numbers]
-    return [row["run_id"], row["status"], step, _duration(row.get("seconds")), *shown, golden, row.get("reason") or ""]
+    shown = ["" if number is None else f"{number:.3f}" for number in numbers] + [golden, *bench]
+    return [row["run_id"], row["status"], step, _duration(row.get("seconds")), *shown, row.get("reason") or ""]
+
+
+def _with_error(value: float | None, error: float | None) -> str:
+    return "" if value is None else f"{value:.3f}" + ("" if error is None else f" ± {error:.3f}")
 
 
 def show_publications(directory: SweepDir, publications: Sequence[Publication], *, as_json: bool) -> None:

@@ -14,7 +14,7 @@ from conftest import clean_environment
 
 from launcher.store import AttemptDir, Store, append_line, read_fact, read_lines
 from launcher.worker import interruption
-from launcher.worker.interruption import SlurmJob, leave
+from launcher.worker.interruption import Interrupted, SlurmJob, leave, locked
 
 # Says when it has begun; its child is one that executes another program, its thread one that was there before.
 PROCESS = """
@@ -118,3 +118,20 @@ def test_on_one_machine_a_signal_is_a_stop(attempt: AttemptDir, monkeypatch: pyt
     leave([attempt], signal.SIGTERM, max_requeues=1)
     fact = read_fact(attempt.failure_file) or {}
     assert (fact["status"], fact["reason"]) == ("CANCELLED", "stopped by SIGTERM before it was started")
+
+
+def test_waiting_for_another_job_ends_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One at a time makes a folder; who waits for it can still be stopped, and gets it when it is free."""
+    monkeypatch.setattr(interruption, "LOCK_POLL_SECONDS", 0.01)
+    asked: list[bool] = []
+
+    def stop() -> bool:
+        asked.append(True)
+        return len(asked) > 3
+
+    with locked(tmp_path / "a", lambda: False), pytest.raises(Interrupted, match="while another job was making"):  # noqa: SIM117
+        with locked(tmp_path / "a", stop):
+            pass
+    assert len(asked) == 4
+    with locked(tmp_path / "a", lambda: False):
+        assert not (tmp_path / "a").exists()

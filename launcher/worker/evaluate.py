@@ -1,4 +1,4 @@
-"""What a finished run is worth: held-out pairs, KL to the reference, golden reward of what it writes.
+"""The benchmark `preference`: held-out pairs, KL to the reference, golden reward of what a finished run writes.
 
 Owns: evaluation.json of a run, and that of the untrained model.
 Must not know: how the model was trained, how results are shown.
@@ -16,7 +16,6 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -34,6 +33,7 @@ from launcher.worker.tabular import action_probabilities
 from launcher.worker.trainer import RunTrainer
 from launcher.worker.training import finished
 
+SETTINGS = ("batch_size", "generations", "max_new_tokens", "temperature", "seed", "samples")  # of `evaluation`, ours
 PROMPTS = 16  # taken from the test split where the data set names none
 KL_ESTIMATOR = "sum over tokens of the KL of the next-token distributions, on the policy's own samples"
 
@@ -85,7 +85,7 @@ def base_key(config: RunConfig, store: Store) -> str:
 
 def _settings(config: RunConfig, store: Store) -> Fact:
     """What the generations depend on, besides the model."""
-    return asdict(config.evaluation) | {
+    return {key: getattr(config.evaluation, key) for key in SETTINGS} | {
         "prompts": prompts(config, store),
         "golden_reward": config.dataset.golden_reward,
         "dtype": str(models.dtype_of(config.model)).removeprefix("torch."),

@@ -14,14 +14,43 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
+
+from filelock import FileLock, Timeout
 
 from launcher.store import AttemptDir, append_line, read_lines, write_once
 
 PATIENCE_SECONDS = 900  # longer than the grace that sites give
 ANSWER_SECONDS = 60
+LOCK_POLL_SECONDS = 1.0
+
+
+class Interrupted(Exception):
+    """Work outside training was asked to stop, and what it has made so far is kept."""
+
+
+@contextmanager
+def locked(folder: Path, stop: Callable[[], bool]) -> Iterator[None]:
+    """Nobody else works on `folder` meanwhile; whoever holds it may need hours, and waiting ends on request.
+
+    Raises:
+        Interrupted: `stop` became true before it was our turn.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    while not lock.is_locked:
+        if stop():
+            raise Interrupted(f"stopped on request while another job was making {folder}")
+        with suppress(Timeout):
+            lock.acquire(timeout=LOCK_POLL_SECONDS)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class StopRequest:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from launcher.benchmarks import discard_all, lacking, wanted_by
 from launcher.config import PrefsweepError, RunConfig, from_plain
 from launcher.publish import due_in_job
 from launcher.store import AttemptDir, Fact, PreparingDir, RunDir, Store, read_fact, write_once
@@ -123,8 +124,8 @@ def _next_step(attempt: AttemptDir, stop: StopRequest) -> str:
 def _is_over(attempt: AttemptDir) -> bool:
     """Whether nothing is left to do: it failed, or the run is done."""
     run = attempt.run
-    trained = run.result_file.exists() and run.evaluation_file.exists()
-    return attempt.failure_file.exists() or (trained and not due_in_job(attempt))
+    done = run.result_file.exists() and not lacking(run, wanted_by(attempt))
+    return attempt.failure_file.exists() or (done and not due_in_job(attempt))
 
 
 def _leave_if_asked(attempts: Sequence[AttemptDir], stop: StopRequest) -> None:
@@ -207,28 +208,24 @@ def _train_and_evaluate(config: RunConfig, attempt: AttemptDir, store: Store, st
 
     run = attempt.run
     if distributed.first(lambda: not run.result_file.exists()):
-        if distributed.is_first():
-            for fact in (run.evaluation_file, run.sources_file, run.revision_file):
-                fact.unlink(missing_ok=True)  # of a result that was deleted
+        distributed.first(partial(discard_all, run))  # of a result that was deleted
         distributed.first(partial(record_sources, config, run, store))
         train(config, run, store, stop)
-    distributed.first(partial(_evaluate, config, run, store))
+    for benchmark in distributed.first(lambda: lacking(run, config.evaluation.benchmarks)):
+        distributed.first(partial(_measure, benchmark, config, run, store, stop))
     distributed.first(partial(publish_in_job, attempt, store, stop))
 
 
-def _evaluate(config: RunConfig, run: RunDir, store: Store) -> None:
+def _measure(benchmark: str, config: RunConfig, run: RunDir, store: Store, stop: Callable[[], bool]) -> None:
     """On rank 0 alone, as if it had been alone from the start: so a run's scores do not depend on how it was trained.
 
     The others wait without using their GPU. It is a small part of a run, and sampling in step would need all ranks to
     agree on each token's end.
     """
-    from launcher.worker.evaluate import evaluate, evaluate_base
+    from launcher.worker.measure import measure
 
-    if run.evaluation_file.exists():
-        return
     with distributed.alone():
-        evaluate_base(config, store)
-        evaluate(config, run, store)
+        measure(benchmark, config, run, store, stop)
 
 
 def _reason(error: Exception) -> str:

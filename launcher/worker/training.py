@@ -182,6 +182,13 @@ def finished(config: RunConfig, run: RunDir, store: Store) -> RunTrainer:
     return _trained.get(run.path, from_disk)
 
 
+def forget_trained() -> None:
+    """Let go of the model that was trained here last, for what needs its memory."""
+    _trained.forget()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 def _load_final(trainer: RunTrainer, config: RunConfig, run: RunDir) -> None:
     if config.trainer.lora is not None:
         set_peft_model_state_dict(trainer.model, load_file(run.model / "adapter_model.safetensors"))

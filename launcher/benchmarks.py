@@ -1,0 +1,51 @@
+"""Which benchmarks a run lacks, and what happens to their results when they are to be had anew.
+
+Owns: what counts as done, for a job and for the launcher alike.
+Must not know: how a benchmark is computed or judged, schedulers.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from launcher.store import AttemptDir, RunDir, read_fact
+
+BEFORE_BENCHMARKS = ("preference",)  # what attempts wanted that were made before there was a choice
+
+
+def wanted_by(attempt: AttemptDir) -> list[str]:
+    """The benchmarks that an attempt was made for."""
+    settings = (read_fact(attempt.attempt_file) or {}).get("settings") or {}
+    return list((settings.get("evaluation") or {}).get("benchmarks", BEFORE_BENCHMARKS))
+
+
+def job_file(run: RunDir, benchmark: str) -> Path:
+    """The fact that a job leaves of a benchmark."""
+    return run.evaluation_file if benchmark == "preference" else run.evaluations.job_file(benchmark)
+
+
+def lacking(run: RunDir, wanted: Iterable[str]) -> list[str]:
+    """Of these benchmarks, those that a job still has to do."""
+    return [benchmark for benchmark in wanted if not job_file(run, benchmark).exists()]
+
+
+def awaits_judge(run: RunDir) -> bool:
+    """Whether the run has answers that nobody has rated."""
+    return run.evaluations.answered_file.exists() and not run.evaluations.result_file("mt_bench").exists()
+
+
+def discard_all(run: RunDir) -> None:
+    """Remove what was said of a model that is no more: its scores, where it is published, what it was made from."""
+    for fact in (run.evaluation_file, run.sources_file, run.revision_file):
+        fact.unlink(missing_ok=True)
+    shutil.rmtree(run.evaluations.path, ignore_errors=True)
+
+
+def set_aside(file: Path) -> None:
+    """Keep a result under a number, so that its benchmark counts as lacking."""
+    if file.exists():
+        numbers = (file.with_name(f"{file.stem}.{number:03d}{file.suffix}") for number in itertools.count(1))
+        file.rename(next(name for name in numbers if not name.exists()))
