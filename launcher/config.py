@@ -186,6 +186,7 @@ class Cluster:
     mem: str | None = None
     memory_growth: float = 1.5
     avoid_failed_nodes: bool = True
+    halve_micro_batch: bool = True
     nodes: int = 1
     gpus_per_node: int = 0
     gpu_tflops: float | None = None

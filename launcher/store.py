@@ -19,6 +19,7 @@ files (`write_derived`) that may be deleted at any time.
                           /model/                    the final model
                           /milestones/<step>/        model/ and evaluation.json of the model after so many steps
                           /metrics.jsonl             one line per logged step, by rank 0
+                          /memory.jsonl              a line for each halving of the micro-batch
                           /tracking/                 derived: what an offline tracker keeps until `sync`
                           /result.json, evaluation.json
                           /sources.json              what it was trained on: commits, or the hashes of files
@@ -270,6 +271,11 @@ class RunDir:
         """Those whose model is there, by step."""
         found = sorted(self.path.glob("milestones/*/model"))
         return [(int(model.parent.name), RunDir(model.parent)) for model in found]
+
+    @property
+    def memory_log(self) -> Path:
+        """A line each time that the run went on with a smaller micro-batch."""
+        return self.path / "memory.jsonl"
 
     @property
     def evaluations(self) -> EvaluationDir:

@@ -134,9 +134,14 @@ def _requeue(job: SlurmJob, attempt: AttemptDir, at_most: int) -> None:
         return
     append_line(attempt.requeue_log, {"step": attempt.run.last_checkpoint_step(), "time": time.time()})
     print(f"the time limit is near: {job.job_id} goes back into the queue", flush=True)
-    complaint = _complaint_of(["scontrol", "requeue", job.job_id])
+    complaint = requeue(job)
     if complaint is not None:
         _timed_out(attempt, f"the time limit; it could not be requeued: {complaint}")
+
+
+def requeue(job: SlurmJob) -> str | None:
+    """Put the job back into the queue, which ends this process; what SLURM complained of, where it refused."""
+    return _complaint_of(["scontrol", "requeue", job.job_id])
 
 
 def _complaint_of(command: list[str]) -> str | None:

@@ -24,8 +24,8 @@ from launcher.benchmarks import discard_all, lacking, wanted_by
 from launcher.config import PrefsweepError, RunConfig, from_plain
 from launcher.publish import due_in_job
 from launcher.store import AttemptDir, Fact, PreparingDir, RunDir, Store, read_fact, write_once
-from launcher.worker import distributed
-from launcher.worker.interruption import SlurmJob, StopRequest, leave
+from launcher.worker import distributed, smaller
+from launcher.worker.interruption import SlurmJob, StopRequest, leave, requeue
 from launcher.worker.rendezvous import MEETING_SECONDS, PATIENCE, Rank
 from launcher.worker.tracking import tracked
 
@@ -152,7 +152,10 @@ def make_attempt(attempt: AttemptDir, store: Store, stop_process: StopRequest) -
     try:
         config = read_config(attempt)
         with tracked(config, attempt):
-            _train_and_evaluate(config, attempt, store, stop)
+            if distributed.size() > 1:
+                _train_and_evaluate(config, attempt, store, stop)
+            else:
+                smaller.within_memory(config, attempt.run, lambda c: _train_and_evaluate(c, attempt, store, stop))
     except Exception as error:  # noqa: BLE001 - whatever it is, it is recorded, and the next run goes on
         traceback.print_exc()
         _failed(attempt, error, stop_process)
@@ -168,7 +171,7 @@ def _failed(attempt: AttemptDir, error: Exception, stop_process: StopRequest) ->
     if end.signal is not None and not cancelled:
         stop_process.signal = end.signal  # the only one may have come to another rank
         return
-    if distributed.is_first():
+    if distributed.is_first() and not _back_with_less(attempt, end.cause or ""):
         _record_failure(attempt, end.cause or "", status="CANCELLED" if cancelled else "FAILED", trace=trace)
     if not end.together:
         print(f"leaving the other ranks: {end.cause}", flush=True)
@@ -177,8 +180,17 @@ def _failed(attempt: AttemptDir, error: Exception, stop_process: StopRequest) ->
 
 def _record_loss(attempt: AttemptDir, reason: str) -> None:
     print(f"leaving the other ranks: {reason}", flush=True)
-    if distributed.is_first():
+    if distributed.is_first() and not _back_with_less(attempt, reason):
         _record_failure(attempt, reason, status="FAILED")
+
+
+def _back_with_less(attempt: AttemptDir, reason: str) -> bool:
+    """Where several ranks ran out of GPU memory, put their job back into the queue with half the micro-batch."""
+    config, job = read_config(attempt), SlurmJob.here()
+    if distributed.size() == 1 or job is None or not smaller.can_halve(reason, config):
+        return False
+    smaller.halve(config, attempt.run)
+    return requeue(job) is None
 
 
 def _host() -> str:
@@ -198,8 +210,7 @@ def attempt_here(attempt: AttemptDir, store: Store) -> bool:
 def read_config(attempt: AttemptDir) -> RunConfig:
     """The run's configuration: the objective of the run, the settings of the attempt."""
     settings = (read_fact(attempt.attempt_file) or {}).get("settings", {})
-    config: RunConfig = from_plain({**attempt.run.read_config(), **settings})
-    return config
+    return smaller.fitted(from_plain({**attempt.run.read_config(), **settings}), attempt.run)
 
 
 def _train_and_evaluate(config: RunConfig, attempt: AttemptDir, store: Store, stop: Callable[[], bool]) -> None:

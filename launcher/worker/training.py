@@ -135,6 +135,7 @@ def _result(config: RunConfig, run: RunDir, trainer: RunTrainer, pairs: Pairs, b
         "dropped": pairs.dropped,
         "repeated_pairs": pairs.repeated,
         "leaked_pairs": pairs.leaked,
+        "micro_batch_size": config.trainer.micro_batch_size,
         "dtype": str(models.dtype_of(config.model)).removeprefix("torch."),
         "device": _device_name(),
         "threads": torch.get_num_threads(),
