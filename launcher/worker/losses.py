@@ -116,7 +116,7 @@ def sums_and_tails(log_probs: torch.Tensor, completion_mask: torch.Tensor) -> tu
     return log_probs.sum(dim=1), (log_probs * (place > shared[:, None])).sum(dim=1)
 
 
-def loss_arguments(loss_type: str, beta: float) -> dict[str, Any]:
+def loss_arguments(loss_type: str, beta: float, ld_alpha: float | None = None) -> dict[str, Any]:
     """What DPOConfig must be told for this loss; for `kto` see `kto.kto_arguments`."""
     smoothing = EXO_LABEL_SMOOTHING if loss_type == "exo_pair" else 0.0
-    return {"loss_type": [loss_type], "beta": beta, "label_smoothing": smoothing}
+    return {"loss_type": [loss_type], "beta": beta, "label_smoothing": smoothing, "ld_alpha": ld_alpha}

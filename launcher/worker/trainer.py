@@ -204,7 +204,8 @@ def arguments(config: RunConfig, run: RunDir) -> DPOConfig | KTOConfig:
     """The run in TRL's words."""
     trainer = config.trainer
     kto = config.loss_type == UNPAIRED_LOSS
-    loss = kto_arguments(trainer, config.beta) if kto else loss_arguments(config.loss_type, config.beta)
+    paired = loss_arguments(config.loss_type, config.beta, trainer.ld_alpha)
+    loss = kto_arguments(trainer, config.beta) if kto else paired
     return (KTOConfig if kto else DPOConfig)(
         output_dir=str(run.checkpoints),
         **loss,
@@ -222,7 +223,6 @@ def arguments(config: RunConfig, run: RunDir) -> DPOConfig | KTOConfig:
         activation_checkpointing=trainer.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False},
         max_length=trainer.max_length,
-        ld_alpha=trainer.ld_alpha,
         disable_dropout=trainer.lora is None or trainer.lora.dropout == 0.0,
         precompute_ref_log_probs=trainer.lora is None,  # no reference model is loaded: the columns are there
         # No autocast: the forward runs in the dtype of the weights, as the reference pass does.
