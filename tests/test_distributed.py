@@ -346,7 +346,8 @@ def test_a_rank_that_hangs_is_noticed(world: World) -> None:
 MEET = """
 import json, os, sys
 from pathlib import Path
-from launcher.worker import distributed
+from launcher.worker import distributed, rendezvous
+rendezvous.TRY_SECONDS = 5
 with distributed.joined(Path(sys.argv[1])) as rank:
     import torch
     total = torch.tensor([rank.index + 1.0])

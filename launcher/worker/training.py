@@ -58,13 +58,14 @@ def train(config: RunConfig, run: RunDir, store: Store, stop_requested: Callable
     _trained.forget()
     pairs = prepared(config, store)
     recorder = Recorder(run.metrics_file, config.checkpoint.every, stop_requested, config.checkpoint.milestones or ())
-    trainer = build_trainer(config, run, store, pairs, [recorder])
+    trainer = None
     try:
+        trainer = build_trainer(config, run, store, pairs, [recorder])
         _go(trainer, recorder, _checkpoint_of(config, run))
         _finish(config, run, trainer, pairs, began)
     finally:
         if _is_joint(config):
-            zero.release(trainer)
+            zero.release(trainer)  # also where none was made: what the libraries were told would reach the next run
     if not _is_joint(config):
         _let_go_of_training_state(trainer)
         _trained.put(run.path, trainer)

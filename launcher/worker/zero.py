@@ -60,6 +60,8 @@ def arguments(deepspeed: DeepSpeed, dtype: torch.dtype) -> Json:
     if given is None:
         several = torch.distributed.is_initialized() and "LOCAL_RANK" in os.environ
         return told | {"use_cpu": several and not torch.cuda.is_available(), "bf16": False}
+    if dtype == torch.bfloat16 and not torch.cuda.is_available():
+        raise ConfigError(f"deepspeed={deepspeed.name}: bfloat16 needs a GPU here; give model.dtype=float32")
     library()
     if not torch.cuda.is_available():
         _tell_accelerate_of_gloo()
@@ -124,11 +126,12 @@ def release(trainer: Any) -> None:
     engine = getattr(trainer, "deepspeed", None)
     if engine is not None:
         engine.destroy()
-    trainer.accelerator.free_memory()
-    for name in ("deepspeed", "model_wrapped", "model", "optimizer", "lr_scheduler"):
-        setattr(trainer, name, None)
-    for name in ("model", "optimizer", "lr_scheduler"):
-        setattr(trainer.callback_handler, name, None)
+    if trainer is not None:
+        trainer.accelerator.free_memory()
+        for name in ("deepspeed", "model_wrapped", "model", "optimizer", "lr_scheduler"):
+            setattr(trainer, name, None)
+        for name in ("model", "optimizer", "lr_scheduler"):
+            setattr(trainer.callback_handler, name, None)
     _clean_up()
 
 
