@@ -15,7 +15,7 @@ from worker_fixtures import Configure, write_pairs
 
 from launcher.config import ConfigError, Dataset, Part
 from launcher.store import Store
-from launcher.worker import data, models
+from launcher.worker import models
 from launcher.worker.data import collator, load_pairs, tokenised
 
 PAIR = {"prompt": "Q", "chosen": " yes", "rejected": " no"}
@@ -242,10 +242,10 @@ def test_the_commit_of_a_hub_data_set_is_the_one_that_was_loaded(
     rows.info.download_checksums = {
         f"hf://datasets/org/pairs@{commit}/data/{split}.parquet": {"num_bytes": 1, "checksum": None} for split in "ab"
     }
-    monkeypatch.setattr(data, "_read_hub", lambda *_: rows)
+    monkeypatch.setattr(reading, "_read_hub", lambda *_: rows)
     pairs = Dataset(name="pairs", path="org/pairs")
-    assert data.hub_commit(pairs) == commit
+    assert reading.hub_commit(pairs) == commit
     rows.info.download_checksums = None
-    assert data.hub_commit(pairs) is None
-    assert data.hub_commit(Dataset(name="mine", path=str(tmp_path))) is None
-    assert data.hub_commit(Dataset(name="built", builder="movie_reviews")) is None
+    assert reading.hub_commit(pairs) is None
+    assert reading.hub_commit(Dataset(name="mine", path=str(tmp_path))) is None
+    assert reading.hub_commit(Dataset(name="built", builder="movie_reviews")) is None

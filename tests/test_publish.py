@@ -229,7 +229,7 @@ def test_what_publish_does_to_each_run(store: Store) -> None:
     finish(evaluating)
     evaluating.evaluation_file.unlink()
     scheduler.phases = dict.fromkeys(scheduler.phases, scheduler.phases["1"])
-    scheduler.end("1", Phase.COMPLETED)
+    scheduler.end("2", Phase.COMPLETED)
 
     def whys() -> list[str]:
         states = states_of([done, evaluating, waiting], scheduler)
