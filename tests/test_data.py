@@ -15,7 +15,7 @@ from worker_fixtures import Configure, write_pairs
 
 from launcher.config import ConfigError, Dataset, Part
 from launcher.store import Store
-from launcher.worker import models
+from launcher.worker import models, reading
 from launcher.worker.data import collator, load_pairs, tokenised
 
 PAIR = {"prompt": "Q", "chosen": " yes", "rejected": " no"}

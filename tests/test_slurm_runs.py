@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
+from ranks import EXTENSIONS
 from safetensors.numpy import load_file
 from slurm_cluster import QUICK, eventually, needs_slurm, running_cluster
 from slurm_site import TINY, Site
@@ -29,6 +30,8 @@ pytestmark = needs_slurm
 STEPS = 800
 LONG = [*TINY, "trainer.learning_rate=1e-3", f"trainer.max_steps={STEPS}", "trainer.batch_size=8",
         "evaluation.generations=2", "evaluation.max_new_tokens=4"]  # fmt: skip
+GRID = [*TINY, "trainer.max_steps=4", "trainer.batch_size=8", "trainer.micro_batch_size=4", "model.dtype=float32",
+        "evaluation.generations=2"]  # fmt: skip
 # Makes each optimizer step last: StopRequest is asked once a step.
 SLOW = """
 import os, time
@@ -43,7 +46,9 @@ if os.environ.get("STEP_SECONDS") and "SLURM_PROCID" in os.environ:
 class Launched:
     """What the module's tests look at: a site for each sweep."""
 
+    accounting: bool
     grid: Site
+    single: Site
     limit: Site
     preempted: Site
     killed: Site
@@ -51,12 +56,13 @@ class Launched:
     seconds: float
 
 
-@pytest.fixture(scope="module")
-def launched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
-    folder = tmp_path_factory.mktemp("runs")
+@pytest.fixture(scope="module", params=["accounting", "no-accounting"])
+def launched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
+    folder = tmp_path_factory.mktemp(request.param)
     (folder / "slow").mkdir()
     (folder / "slow" / "sitecustomize.py").write_text(SLOW)
-    with running_cluster(*QUICK) as cluster:
+    accounting = request.param == "accounting"
+    with running_cluster(*QUICK, *([] if accounting else ["--no-accounting"])) as cluster:
         base = Site(cluster, folder / "none", REPOSITORY)
         slow = {"PYTHONPATH": f"{folder / 'slow'}:{REPOSITORY}", "STEP_SECONDS": "0.04"}
         limit, preempted, killed = (base.at(name, **slow) for name in ("limit", "preempted", "killed"))
@@ -67,10 +73,15 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
         killed.launch(*LONG, data, often, "sweep=killed")
         undisturbed = base.at("undisturbed")
         undisturbed.launch(*LONG, data, never, "sweep=undisturbed", "cluster.executor=slurm")
-        grid, began = base.at("grid"), time.monotonic()
-        grid.launch(*TINY, "sweep=grid", "loss_type=sigmoid,ipo,kto_pair", "beta=0.01,0.1,0.2,0.5",
-                    "trainer.max_steps=4", "cluster.runs_per_job=6", "evaluation.generations=2")  # fmt: skip
-        yield Launched(grid, limit, preempted, killed, undisturbed, time.monotonic() - began)
+        grid = base.at("grid", TORCH_EXTENSIONS_DIR=str(EXTENSIONS))
+        single, pairs = base.at("single"), f"dataset.path={grid.folder / 'pairs'}"
+        grid.launch(*GRID, "sweep=grid", "loss_type=ipo", "beta=0.1", "cluster.nodes=2", "deepspeed=zero3")
+        began = time.monotonic()
+        grid.launch(*GRID, "sweep=grid", "loss_type=sigmoid,ipo,kto_pair", "beta=0.01,0.1,0.2,0.5",
+                    "cluster.runs_per_job=6")  # fmt: skip
+        seconds = time.monotonic() - began
+        single.launch(*GRID, pairs, "sweep=single", "loss_type=ipo", "beta=0.1")
+        yield Launched(accounting, grid, single, limit, preempted, killed, undisturbed, seconds)
 
 
 def weights_are_those_of(run: Path, other: Path) -> bool:
@@ -108,9 +119,11 @@ def test_a_preempted_run_goes_on_where_it_was(launched: Launched) -> None:
     assert eventually(lambda: list(here.folder.glob("outputs/runs/*/metrics.jsonl")), 90)
     (job,) = here.recorded()
     urgent = here.cluster.sbatch("sleep 1", "-w", "n4", "--exclusive", "-p", "urgent")
-    assert eventually(lambda: here.cluster.recorded(urgent) == ["COMPLETED"])
+    assert eventually(lambda: here.cluster.field(urgent, "JobState") == "COMPLETED")
     here.wait("preempted", "TRAINED", 1)
-    assert here.cluster.recorded(job)[0] == "PREEMPTED"
+    assert int(here.cluster.field(job, "Restarts")) == 1
+    if launched.accounting:
+        assert here.cluster.recorded(job)[0] == "PREEMPTED"
     run = here.run()
     assert steps_of(run) == list(range(1, STEPS + 1))  # none redone
     assert weights_are_those_of(run, launched.undisturbed.run())
@@ -122,23 +135,50 @@ def test_a_run_longer_than_its_limit_is_requeued(launched: Launched) -> None:
     here = launched.limit
     here.wait("limit", "TRAINED", 1, seconds=240)
     (job,) = here.recorded()
-    lives = here.cluster.recorded(job)
-    run = here.run()
-    assert lives[:-1] == ["REQUEUED"] * (len(lives) - 1)
-    assert len((run / "attempts/001/requeues.jsonl").read_text().splitlines()) == len(lives) - 1 >= 1
+    restarts, run = int(here.cluster.field(job, "Restarts")), here.run()
+    if launched.accounting:
+        assert here.cluster.recorded(job)[:-1] == ["REQUEUED"] * restarts
+    assert len((run / "attempts/001/requeues.jsonl").read_text().splitlines()) == restarts >= 1
     assert steps_of(run) == list(range(1, STEPS + 1))  # none redone
     assert weights_are_those_of(run, launched.undisturbed.run())
 
 
 def test_a_grid_on_the_cluster(launched: Launched, record_testsuite_property: Callable[..., None]) -> None:
     """Twelve runs of the three losses, packed six to a job, end TRAINED; the launcher had returned long before."""
-    record_testsuite_property("launcher returned after seconds", launched.seconds)
-    launched.grid.wait("grid", "TRAINED", 12)
-    assert len({job.partition("_")[0] for job in launched.grid.recorded()}) == 1
-    assert len(launched.grid.jobs("grid")) == 2
+    record_testsuite_property(f"launcher returned after seconds, {launched.accounting}", launched.seconds)
+    launched.grid.wait("grid", "TRAINED", 12, seconds=300)
+    assert len({job.partition("_")[0] for job in launched.grid.recorded()}) == 2
+    assert len(launched.grid.jobs("grid")) == 3
     assert "12 skip" in launched.grid.launch("resume", "grid")
     log = launched.grid.launch("logs", str(launched.grid.status("grid")[0]["run_id"]))
     assert "step 4/4" in log
+
+
+def test_a_run_on_two_nodes_under_zero_3_equals_one_process(launched: Launched) -> None:
+    """One of the twelve had a task on each of two nodes, and its weights are those of a run in one process."""
+    here, single = launched.grid, launched.single
+    here.wait("grid", "TRAINED", 12, seconds=300)
+    single.wait("single", "TRAINED", 1)
+    (run,) = (path for path in here.folder.glob("outputs/runs/tiny-ipo-beta0.1-*"))
+    logs = [(run / "attempts" / "001" / f"rank{rank}.log").read_text() for rank in (0, 1)]
+    assert [re.findall(r"rank \d of 2", log)[0] for log in logs] == ["rank 0 of 2", "rank 1 of 2"]
+    assert len({re.findall(r"on (n\d)", log)[0] for log in logs}) == 2
+    ours, theirs = (load_file(path / "model" / "model.safetensors") for path in (run, single.run()))
+    assert ours.keys() == theirs.keys()
+    assert max(float(abs(ours[name] - theirs[name]).max()) for name in theirs) < 1e-5
+
+
+def test_the_reference_pass_is_made_once_for_the_whole_sweep(launched: Launched) -> None:
+    """However many jobs, nodes and ranks: every pair went through the reference model exactly once."""
+    here = launched.grid
+    here.wait("grid", "TRAINED", 12, seconds=300)
+    logs = [path.read_text() for path in here.folder.glob("outputs/**/*") if path.suffix in (".log", ".out")]
+    measured = [
+        int(done) for log in logs for done, all_ in re.findall(r"reference pass: (\d+) of (\d+)", log) if done == all_
+    ]
+    pairs = sum(len(path.read_text().splitlines()) for path in (here.folder / "pairs").glob("*.jsonl"))
+    assert sum(measured) == pairs == 38
+    assert len([path for path in here.folder.glob("outputs/cache/reference/*") if path.is_dir()]) == 1
 
 
 def test_a_run_is_relaunched_by_hand(launched: Launched) -> None:
