@@ -51,6 +51,7 @@ class Launched:
     single: Site
     limit: Site
     preempted: Site
+    urgent: str
     killed: Site
     undisturbed: Site
     seconds: float
@@ -64,6 +65,14 @@ def launched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     accounting = request.param == "accounting"
     with running_cluster(*QUICK, *([] if accounting else ["--no-accounting"])) as cluster:
         base = Site(cluster, folder / "none", REPOSITORY)
+        grid = base.at("grid", TORCH_EXTENSIONS_DIR=str(EXTENSIONS))
+        single, pairs = base.at("single"), f"dataset.path={grid.folder / 'pairs'}"
+        grid.launch(*GRID, "sweep=grid", "loss_type=ipo", "beta=0.1", "cluster.nodes=2", "deepspeed=zero3")
+        began = time.monotonic()
+        grid.launch(*GRID, "sweep=grid", "loss_type=sigmoid,ipo,kto_pair", "beta=0.01,0.1,0.2,0.5",
+                    "cluster.runs_per_job=6")  # fmt: skip
+        seconds = time.monotonic() - began
+        single.launch(*GRID, pairs, "sweep=single", "loss_type=ipo", "beta=0.1")
         slow = {"PYTHONPATH": f"{folder / 'slow'}:{REPOSITORY}", "STEP_SECONDS": "0.04"}
         limit, preempted, killed = (base.at(name, **slow) for name in ("limit", "preempted", "killed"))
         data = f"dataset.path={folder / 'limit' / 'pairs'}"  # one objective: the same run id everywhere
@@ -73,15 +82,21 @@ def launched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         killed.launch(*LONG, data, often, "sweep=killed")
         undisturbed = base.at("undisturbed")
         undisturbed.launch(*LONG, data, never, "sweep=undisturbed", "cluster.executor=slurm")
-        grid = base.at("grid", TORCH_EXTENSIONS_DIR=str(EXTENSIONS))
-        single, pairs = base.at("single"), f"dataset.path={grid.folder / 'pairs'}"
-        grid.launch(*GRID, "sweep=grid", "loss_type=ipo", "beta=0.1", "cluster.nodes=2", "deepspeed=zero3")
-        began = time.monotonic()
-        grid.launch(*GRID, "sweep=grid", "loss_type=sigmoid,ipo,kto_pair", "beta=0.01,0.1,0.2,0.5",
-                    "cluster.runs_per_job=6")  # fmt: skip
-        seconds = time.monotonic() - began
-        single.launch(*GRID, pairs, "sweep=single", "loss_type=ipo", "beta=0.1")
-        yield Launched(accounting, grid, single, limit, preempted, killed, undisturbed, seconds)
+        urgent = preempt(preempted)
+        kill_first_rank(killed)
+        yield Launched(accounting, grid, single, limit, preempted, urgent, killed, undisturbed, seconds)
+
+
+def preempt(site: Site) -> str:
+    """Once the run has begun, hand its node to a job of a higher partition, whose id this is."""
+    assert eventually(lambda: list(site.folder.glob("outputs/runs/*/metrics.jsonl")), 120)
+    return site.cluster.sbatch("sleep 1", "-w", "n4", "--exclusive", "-p", "urgent")
+
+
+def kill_first_rank(site: Site) -> None:
+    """Once the run has a checkpoint, kill its process with -9."""
+    assert eventually(lambda: list(site.folder.glob("outputs/runs/*/checkpoints/*/complete.json")), 120)
+    os.kill(json.loads((site.run() / "attempts/001/started.json").read_text())["pid"], signal.SIGKILL)
 
 
 def weights_are_those_of(run: Path, other: Path) -> bool:
@@ -93,15 +108,28 @@ def steps_of(run: Path) -> list[int]:
     return [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
+def test_a_preempted_run_goes_on_where_it_was(launched: Launched) -> None:
+    """Pushed out by a higher partition, it saves, SLURM puts it back, and it ends as if nothing had been."""
+    here = launched.preempted
+    (job,) = here.recorded()
+    assert eventually(lambda: here.cluster.field(launched.urgent, "JobState") == "COMPLETED")
+    here.wait("preempted", "TRAINED", 1)
+    assert int(here.cluster.field(job, "Restarts")) == 1
+    if launched.accounting:
+        assert here.cluster.recorded(job)[0] == "PREEMPTED"
+    run = here.run()
+    assert steps_of(run) == list(range(1, STEPS + 1))  # none redone
+    assert weights_are_those_of(run, launched.undisturbed.run())
+    assert [path.name for path in (run / "attempts").iterdir()] == ["001"]
+
+
 def test_kill_9_is_a_failure_that_resume_mends(launched: Launched) -> None:
     """SLURM says how it ended; resume goes on from the last checkpoint, and the weights are those of a run in peace."""
-    here = launched.killed
-    assert eventually(lambda: list(here.folder.glob("outputs/runs/*/checkpoints/*/complete.json")), 90)
-    run = here.run()
-    os.kill(json.loads((run / "attempts/001/started.json").read_text())["pid"], signal.SIGKILL)
+    here, run = launched.killed, launched.killed.run()
     here.wait("killed", "FAILED", 1)
     (state,) = here.status("killed")
-    assert re.fullmatch(r"FAILED (exit code (9|137)|signal 9)", str(state["reason"]))
+    assert re.fullmatch(r"FAILED( exit code (9|137)| signal 9)?", str(state["reason"]))
+    assert not launched.accounting or "9" in str(state["reason"]) or "137" in str(state["reason"])
     done = steps_of(run)[-1]
     quick = replace(here, variables=())
     output = quick.launch("resume", "killed")
@@ -111,23 +139,6 @@ def test_kill_9_is_a_failure_that_resume_mends(launched: Launched) -> None:
     assert json.loads((run / "attempts/002/job.json").read_text())["executor"] == "slurm"
     launched.undisturbed.wait("undisturbed", "TRAINED", 1)
     assert weights_are_those_of(run, launched.undisturbed.run())
-
-
-def test_a_preempted_run_goes_on_where_it_was(launched: Launched) -> None:
-    """Pushed out by a higher partition, it saves, SLURM puts it back, and it ends as if nothing had been."""
-    here = launched.preempted
-    assert eventually(lambda: list(here.folder.glob("outputs/runs/*/metrics.jsonl")), 90)
-    (job,) = here.recorded()
-    urgent = here.cluster.sbatch("sleep 1", "-w", "n4", "--exclusive", "-p", "urgent")
-    assert eventually(lambda: here.cluster.field(urgent, "JobState") == "COMPLETED")
-    here.wait("preempted", "TRAINED", 1)
-    assert int(here.cluster.field(job, "Restarts")) == 1
-    if launched.accounting:
-        assert here.cluster.recorded(job)[0] == "PREEMPTED"
-    run = here.run()
-    assert steps_of(run) == list(range(1, STEPS + 1))  # none redone
-    assert weights_are_those_of(run, launched.undisturbed.run())
-    assert [path.name for path in (run / "attempts").iterdir()] == ["001"]
 
 
 def test_a_run_longer_than_its_limit_is_requeued(launched: Launched) -> None:
@@ -210,7 +221,7 @@ def test_doctor_looks_at_a_node(launched: Launched) -> None:
     text = launched.grid.launch("doctor", "--probe", "cluster.gpus_per_node=0", "--wait", "120")
     assert re.search(r"probe job +ran on n\d", text)
     assert re.search(r"outputs on n\d +shared and writable, \d+ GB free", text)
-    assert re.search(rf"Python on n\d +{platform.python_version()}, torch {version('torch')}", text)
+    assert re.search(rf"Python on n\d +{platform.python_version()}, torch {re.escape(version('torch'))}", text)
     assert re.search(r"GPU on n\d +none; torch is built for the CPU alone", text)
     assert not list((launched.grid.folder / "outputs" / "doctor").iterdir())
 
