@@ -15,11 +15,13 @@ from tabulate import tabulate
 from analysis.read import ResultsError, ResultsWarning, load
 from analysis.report import Report, write
 
+_LONGEST = 100  # characters of a folder's name
 _EXAMPLES = """\
 examples:
   python -m launcher collect demo               gather the results of the sweep "demo"
   python -m analysis outputs/sweeps/demo        write its report to outputs/sweeps/demo/report/
   python -m analysis outputs/sweeps/demo --output /tmp/demo-report
+  python -m analysis outputs/sweeps/dpo outputs/sweeps/ipo    one report on two sweeps
 
 exit codes: 0 done, 2 the results are missing or broken, or the report cannot be written
 """
@@ -32,9 +34,9 @@ def main(argv: list[str] | None = None) -> int:
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", ResultsWarning)
         try:
-            frame = load(_results(arguments.sweep_dir))
+            frame = load(*arguments.sweep_dir)
             notes = [str(each.message) for each in caught]
-            report = write(frame, arguments.output or _folder(arguments.sweep_dir) / "report", notes)
+            report = write(frame, arguments.output or _folder(arguments.sweep_dir), notes)
         except ResultsError as error:
             return _refuse(str(error))
         except OSError as error:
@@ -48,24 +50,27 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m analysis",
-        description="Write a sweep's report (one page, figures, tables) from its results.jsonl.",
+        description="Write a report (one page, figures, tables) from the results.jsonl of a sweep, or of several.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("sweep_dir", type=Path, metavar="SWEEP_DIR", help="the folder that holds results.jsonl")
     parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="where to write the report (default: SWEEP_DIR/report)"
+        "sweep_dir", type=Path, nargs="+", metavar="SWEEP_DIR", help="the folder that holds results.jsonl; or several"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="where to write the report (default: SWEEP_DIR/report; of several, FIRST/report-with-OTHERS)",
     )
     return parser
 
 
-def _results(given: Path) -> Path:
-    """Let a user name the file itself as well."""
-    return given if given.is_file() else given / "results.jsonl"
-
-
-def _folder(given: Path) -> Path:
-    return given.parent if given.is_file() else given
+def _folder(given: list[Path]) -> Path:
+    """Give the default folder of a report; a report on several sweeps does not replace that on the first alone."""
+    first, *others = [each.parent if each.is_file() else each for each in given]
+    names = "+".join(each.absolute().name for each in others)
+    return first / (f"report-with-{names}"[:_LONGEST] if others else "report")
 
 
 def _refuse(text: str) -> int:

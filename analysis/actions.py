@@ -1,38 +1,45 @@
 """A policy over a handful of actions: how likely each is, for every loss and beta.
 
-Owns: that chart; it is drawn where runs of a tabular policy have recorded ``actions``.
+Owns: that figure; it is drawn where runs of a tabular policy have recorded ``actions``.
 Must not know: what the actions stand for, which of them is preferred.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import altair as alt
 import pandas as pd
 
 from analysis import panels, render
-from analysis.labels import Axis, spread_evenly_in_log
+from analysis.figure import Figure, Panel, lay_out
+from analysis.labels import Axis
+from analysis.records import beta_axis, in_panel, losses_of
 from analysis.render import Record
 
 _HEIGHT = 280
+_CAPTION = "Of a policy that is a table: these are its exact probabilities, not counts of samples."
 
 
-def chart(runs: pd.DataFrame) -> alt.ConcatChart | None:
+def figure(pooled: pd.DataFrame) -> Figure | None:
     """Draw the probability of each action against beta, a panel for each model, setting and loss; None without any."""
-    points = [point for _, row in runs.iterrows() for point in _points(row)]
+    points = [point for _, row in pooled.iterrows() for point in _points(row)]
     if not points:
         return None
-    betas, actions = [each["beta"] for each in points], sorted({each["action"] for each in points})
-    axis = Axis.of(betas, log=None if spread_evenly_in_log(betas) else False)
-    keys = list(dict.fromkeys((each["panel"], each["loss"]) for each in points))
-    drawn = [_panel([each for each in points if (each["panel"], each["loss"]) == key], axis, actions) for key in keys]
-    return render.grid(drawn, columns=2)
+    axis, actions = beta_axis(points), sorted({each["action"] for each in points})
+
+    def panel(name: str, loss: str) -> Panel | None:
+        own = [each for each in in_panel(points, name) if each["loss"] == loss]
+        return _panel(own, axis, actions) if own else None
+
+    makers = [lambda name, _, loss=loss: panel(name, loss) for loss in losses_of(pooled)]
+    return lay_out("actions", "Probability of each action against beta", _CAPTION, points, pooled, *makers)
 
 
 def _points(row: pd.Series) -> list[Record]:
-    if not panels.drawable(row["beta"]):
-        return []
     same = {key: row[key] for key in ("run_id", "panel", "beta")} | {"loss": row["loss_type"] or "?"}
-    return [same | {"action": action, "value": probability} for action, probability in row["actions"].items()]
+    points = [same | {"action": action, "value": probability} for action, probability in row["actions"].items()]
+    return [each for each in points if all(panels.drawable(each[key]) for key in ("value", "beta"))]
 
 
 def _panel(points: list[Record], beta: Axis, actions: list[str]) -> alt.LayerChart:
@@ -47,7 +54,7 @@ def _panel(points: list[Record], beta: Axis, actions: list[str]) -> alt.LayerCha
     return alt.LayerChart(layer=layers, width=panels.HALF, height=_HEIGHT, title=title)
 
 
-def _channels(actions: list[str]) -> dict[str, alt.Color | alt.Shape]:
+def _channels(actions: list[str]) -> dict[str, Any]:
     """Tell actions apart by colour and shape, with one legend for both."""
     legend = alt.Legend(title="action", symbolOpacity=1, symbolStrokeWidth=0)
     colours = [render.PALETTE[index % len(render.PALETTE)] for index in range(len(actions))]

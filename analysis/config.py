@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any
 
 import pandas as pd
@@ -40,14 +41,42 @@ def common(runs: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def provenance(runs: pd.DataFrame) -> list[tuple[str, str]]:
-    """Give (what, values) of the runs' provenance; where runs differ, each value with its number of runs."""
+    """Give (what, values) of the runs' provenance; where runs differ, each value with its number of runs.
+
+    With it the machines, what they trained on, and the GPU-hours, those of runs without a result apart.
+    """
     rows = [_flat(row) for row in runs["provenance"] if row]
     values = _values(rows)
     created = sorted(values.pop("created", {}))
     found = [(key, _counted(each)) for key, each in values.items()]
     if created:
-        found.append(("created", created[0] if len(created) == 1 else f"{created[0]} to {created[-1]}"))
-    return found
+        found.append(("created", _span(created)))
+    hosts = Counter(host for each in runs["hosts"] for host in each)
+    devices = Counter(each for each in runs["device"] if each)
+    found += [(name, _counted(each)) for name, each in (("ran on", hosts), ("trained on", devices)) if each]
+    return found + _cost(runs)
+
+
+def _span(times: list[str]) -> str:
+    """Give the first and last of some times; seconds since 1970 as a date."""
+    first, last = (_date(each) for each in (times[0], times[-1]))
+    return first if first == last else f"{first} to {last}"
+
+
+def _date(text: str) -> str:
+    try:
+        return datetime.fromtimestamp(float(text), tz=UTC).strftime("%Y-%m-%d %H:%M UTC")
+    except (ValueError, OverflowError, OSError):
+        return text
+
+
+def _cost(runs: pd.DataFrame) -> list[tuple[str, str]]:
+    hours = runs["gpu_hours"]
+    if not hours.gt(0).any():
+        return []
+    lost = float(hours[runs["status"] != "TRAINED"].sum())
+    text = f"{hours.sum():.3g}" + (f", of them {lost:.3g} in runs without a result" if lost > 0 else "")
+    return [("GPU-hours", text)]
 
 
 def _flat_configs(runs: pd.DataFrame) -> list[dict[str, str]]:

@@ -1,8 +1,8 @@
 """One panel of a figure each: marks on a pair of axes.
 
 Owns: which marks show a record, and in which order they lie on each other.
-Must not know: frames, captions; it is given records with the keys ``run_id``, ``panel``, ``model``,
-``dataset``, ``loss``, ``beta`` and ``value``, ``low``, ``high``.
+Must not know: frames, captions; it is given records with the keys ``run_id``, ``panel``, ``loss``,
+``beta``, ``base`` and ``value``, ``low``, ``high``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ THIRD, HALF, WIDE = 262, 400, 640  # widths in pixels
 _HEIGHT = 280
 _HUGE = 1e300  # above this, the length of an axis is no longer a float
 _FEW = 18  # points of a panel that can all be labelled
-_GOLDEN = "Golden reward"
 
 
 def against_beta(
@@ -32,8 +31,9 @@ def against_beta(
     marks: Sequence[alt.Chart],
     width: int,
     title: str,
+    repeats: Sequence[Record] = (),
 ) -> alt.LayerChart:
-    """Draw one panel: above ``marks``, each loss as a line with points and intervals."""
+    """Draw one panel: above ``marks``, each loss as a line with points and intervals; ``repeats`` are single seeds."""
     shift = {loss: 0.011 * (index - (len(losses) - 1) / 2) for index, loss in enumerate(losses)}
     moved = [each | {"x": beta.move(each["beta"], shift[each["loss"]])} for each in points]
     chart = alt.Chart(render.data(moved)).encode(
@@ -41,8 +41,10 @@ def against_beta(
     )
     channels = render.loss_channels(losses)
     colour = {"color": channels["color"]}
+    seeds = [each | {"x": beta.move(each["beta"], shift[each["loss"]] + 0.006)} for each in repeats]
     layers = [
         *marks,
+        *_seeds(seeds, y[1], colour),
         chart.mark_line(strokeWidth=1.8, opacity=0.8).encode(**colour, strokeDash=render.loss_dash(losses)),
         chart.mark_rule(strokeWidth=1.5, opacity=0.7).encode(**colour, y="low:Q", y2="high:Q"),
         chart.mark_point(filled=True, size=75, opacity=1).encode(**channels, tooltip=_tooltips(y[1])),
@@ -50,15 +52,24 @@ def against_beta(
     return alt.LayerChart(layer=layers, width=width, height=_HEIGHT, title=render.panel_title(title, width))
 
 
+def _seeds(records: Sequence[Record], name: str, colour: dict[str, alt.Color]) -> list[alt.Chart]:
+    """Mark single runs by short dashes beside the mean over their seeds."""
+    if not records:
+        return []
+    chart = alt.Chart(render.data(list(records))).mark_tick(orient="horizontal", thickness=1.6, width=7, opacity=0.75)
+    tooltips = [alt.Tooltip("run_id:N", title="run"), alt.Tooltip("value:Q", title=name, format=".4~g")]
+    return [chart.encode(x="x:Q", y="value:Q", tooltip=tooltips, **colour)]
+
+
 def frontier(
-    points: list[Record], marks: Sequence[alt.Chart], axes: tuple[Axis, Axis], losses: list[str], width: int
+    points: list[Record], marks: Sequence[alt.Chart], axes: tuple[Axis, Axis], losses: list[str], width: int, name: str
 ) -> alt.LayerChart:
-    """Draw golden reward against KL above ``marks``: labelled points, and steps along those not beaten."""
+    """Draw a score called ``name`` against KL above ``marks``: labelled points, and steps along those not beaten."""
     kl, reward = axes
     height = _HEIGHT + 60
     chart = alt.Chart(render.data([each | _kl_limits(each, kl) for each in points])).encode(
         x=render.x_axis("kl", kl, "KL to the reference model (nats per generation)"),
-        y=render.y_axis("value", reward, _GOLDEN),
+        y=render.y_axis("value", reward, name),
     )
     channels = render.loss_channels(losses)
     bar = chart.mark_rule(strokeWidth=1.2, opacity=0.35).encode(color=channels["color"])
@@ -71,7 +82,7 @@ def frontier(
         steps.mark_line(interpolate="step-after", color="#b6bec6", strokeWidth=2).encode(x="kl:Q", y="value:Q"),
         bar.encode(y="low:Q", y2="high:Q"),
         bar.encode(x="left:Q", x2="right:Q"),
-        chart.mark_point(filled=True, size=85, opacity=1).encode(**channels, tooltip=_tooltips(_GOLDEN, "kl")),
+        chart.mark_point(filled=True, size=85, opacity=1).encode(**channels, tooltip=_tooltips(name, "kl")),
         labels.mark_text(fontSize=12, stroke="white", strokeWidth=4, opacity=0.85),
         labels.mark_text(fontSize=12, color=render.INK),
     ]
@@ -137,9 +148,9 @@ def _tooltips(name: str, *more: str) -> list[alt.Tooltip]:
 
 
 def base_marks(points: list[Record], bases: list[Record], side: Literal["left", "right"] = "left") -> list[alt.Chart]:
-    """Draw the untrained model of a panel's runs: its interval as a band, its mean as a dashed line."""
-    key = ("model", "dataset")
-    own = [base for base in bases if any(all(base[each] == point[each] for each in key) for point in points)]
+    """Draw the untrained models of a panel's runs: the interval as a band, the mean as a dashed line."""
+    wanted = {point["base"] for point in points}
+    own = [base for base in bases if str(base["index"]) in wanted]
     bands = [render.band(base["low"], base["high"]) for base in own if base["high"] > base["low"]]
     return bands + [mark for base in own for mark in render.rule(base["value"], "untrained", side)]
 

@@ -1,6 +1,6 @@
 """``results.jsonl`` -> one tidy frame.
 
-Owns: the names in ``results.jsonl`` and what becomes of missing, torn or hostile values.
+Owns: what becomes of missing, torn, repeated or hostile values. The names are those of ``analysis.columns``.
 Must not know: statistics, figures, HTML.
 
 Every other module may rely on what is promised here: numbers are floats (NaN where unknown), text is
@@ -20,30 +20,15 @@ import json
 import math
 import re
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-TEXT = ("kind", "run_id", "sweep", "model", "dataset", "loss_type", "status", "reason", "job_id", "command")
-NUMBERS = ("beta", "seed", "step", "max_steps", "seconds", "attempts")
-# column of the frame -> key of the row's "evaluation" (held-out data)
-EVALUATION = {
-    "heldout_loss": "loss",
-    "reward_accuracy": "reward_accuracy",
-    "reward_margin": "reward_margin",
-    "kl": "kl",
-    "kl_stderr": "kl_stderr",
-    "golden_reward": "golden_reward",
-    "golden_reward_stderr": "golden_reward_stderr",
-    "pairs": "pairs",
-    "generations": "generations",
-    "evaluation_seconds": "seconds",
-}
-PLACE = "address"  # where the model is published
-NESTED = ("axes", "objective", "provenance", "golden_rewards", "samples", "curve", "actions")
-COLUMNS = (*TEXT, PLACE, *NUMBERS, "training_loss", *EVALUATION, *NESTED, "setting", "panel")
+from analysis.columns import COLUMNS, NUMBERS, SCORES, TEXT
 
+STEP = "step"  # the axis of runs with milestones
 # Named by columns of their own; every other axis makes up a run's "setting".
 _NAMED_AXES = ("model", "dataset", "loss_type", "beta", "seed")
 # Controls and lone surrogates can be written neither to XML nor to UTF-8.
@@ -58,26 +43,24 @@ class ResultsWarning(UserWarning):
     """A part of ``results.jsonl`` was left out; the message names the file and the line."""
 
 
-def load(path: str | Path) -> pd.DataFrame:
-    """Read a sweep's results.
+def load(*paths: str | Path) -> pd.DataFrame:
+    """Read the results of one sweep or of several.
 
-    ``path`` is ``results.jsonl`` or the sweep's folder that holds it. The frame has one row per line, in the
-    file's order, and the columns ``COLUMNS``: text is ``str`` or None; numbers are float, NaN where missing
-    (``beta`` without unit, ``seconds`` in s, ``kl`` in nats per generation, ``reward_accuracy`` 0..1,
-    ``golden_reward`` in the scorer's unit); ``axes``, ``objective`` and ``provenance`` are dicts;
-    ``golden_rewards`` is a list of floats, ``samples`` and ``curve`` are lists of dicts, ``actions`` holds the
-    probability of each action of a tabular policy. ``setting`` names
-    the values of every axis besides model, loss_type and beta that tells runs apart ("" if there is none) and
-    ``panel`` is model and setting together: within a panel only loss_type and beta differ.
+    Each path is a ``results.jsonl`` or the sweep's folder that holds it. The frame has one row per run and one per
+    untrained model, in the files' order, and the columns ``analysis.columns.COLUMNS`` (described in
+    docs/results.md): text is ``str`` or None, numbers are float, NaN where missing, mappings are dicts, lists are
+    lists. A run that several sweeps hold is one row, which names them all.
 
     Raises ResultsError for a missing, empty or broken file. Warns ResultsWarning when a torn last line or an
     earlier row of a repeated run is left out.
     """
-    file = Path(path)
-    file = file / "results.jsonl" if file.is_dir() else file
-    rows = _latest([_row(raw, file, number) for number, raw in _lines(file)], file)
-    frame = pd.DataFrame(rows, columns=list(COLUMNS), dtype=object)
-    numbers = [*NUMBERS, "training_loss", *EVALUATION]
+    rows: list[dict[str, Any]] = []
+    for path in paths:
+        file = Path(path)
+        file = file if file.is_file() else file / "results.jsonl"
+        rows += _latest([_row(raw, file, number) for number, raw in _lines(file)], file)
+    frame = pd.DataFrame(_merged(rows), columns=[each.name for each in COLUMNS], dtype=object)
+    numbers = [each.name for each in (*NUMBERS, *SCORES)]
     frame[numbers] = frame[numbers].astype(float)
     frame["setting"] = _settings(frame)
     frame["panel"] = [" · ".join(part for part in parts if part) for parts in _panels(frame)]
@@ -128,24 +111,46 @@ def _object(line: str) -> dict[str, Any] | None:
 
 def _row(raw: dict[str, Any], file: Path, number: int) -> dict[str, Any]:
     """One line as a flat row; ``kind`` and, for a run, ``run_id`` are what a row cannot do without."""
-    row: dict[str, Any] = {key: _string(raw.get(key)) for key in TEXT}
+    row: dict[str, Any] = {each.name: _string(_at(raw, each.path)) for each in TEXT}
     if row["kind"] not in {"run", "base"}:
         raise ResultsError(f"{file}: line {number}: kind is {row['kind']!r}, not 'run' or 'base'; {_remedy(file)}")
     if row["kind"] == "run" and not row["run_id"]:
         raise ResultsError(f"{file}: line {number}: a run without run_id; {_remedy(file)}")
-    row[PLACE] = _string(_mapping(raw.get("revision")).get(PLACE))
-    row |= {key: _number(raw.get(key)) for key in NUMBERS}
-    row["training_loss"] = _number(_mapping(raw.get("training")).get("loss"))
-    evaluation = _mapping(raw.get("evaluation"))
-    row |= {column: _number(evaluation.get(key)) for column, key in EVALUATION.items()}
+    row |= {each.name: _number(_at(raw, each.path)) for each in (*NUMBERS, *SCORES)}
     row |= {key: _mapping(raw.get(key)) for key in ("axes", "objective", "provenance")}
-    row["actions"] = {key: _number(value) for key, value in _mapping(evaluation.get("actions")).items()}
+    row["actions"] = _numbers(_at(raw, ("evaluation", "actions")))
+    row |= {"mt_bench_scores": _by_question(raw.get("mt_bench_scores")), "other_scores": _others(raw)}
     row["golden_rewards"] = [_number(value) for value in _list(raw.get("golden_rewards"))]
-    if math.isnan(row["golden_reward"]):
-        row["golden_reward"] = _mean(row["golden_rewards"])
+    row["golden_reward"] = _known(row["golden_reward"], row["golden_rewards"])
+    row["mt_bench"] = _known(row["mt_bench"], list(row["mt_bench_scores"].values()))
     row["samples"] = [_sample(value) for value in _list(raw.get("samples")) if isinstance(value, dict)]
     row["curve"] = [_point(value) for value in _list(raw.get("curve")) if isinstance(value, dict)]
+    row["hosts"] = [str(value) for value in _list(raw.get("hosts"))]
     return row
+
+
+def _at(raw: dict[str, Any], path: tuple[str, ...]) -> object:
+    """Give the value that the keys of ``path`` lead to; None where they lead nowhere."""
+    value: object = raw
+    for key in path:
+        value = _mapping(value).get(key)
+    return value
+
+
+def _others(raw: dict[str, Any]) -> dict[str, float]:
+    """Give the numbers of an evaluation that no column is named for."""
+    named = {each.path[-1] for each in SCORES}
+    numbers = {key: _number(value) for key, value in _mapping(raw.get("evaluation")).items() if key not in named}
+    return {key: value for key, value in numbers.items() if not math.isnan(value)}
+
+
+def _by_question(value: object) -> dict[str, float]:
+    """Give scores by question; a plain list is numbered."""
+    return _numbers(dict(enumerate(value)) if isinstance(value, list) else value)
+
+
+def _numbers(value: object) -> dict[str, float]:
+    return {str(key): _number(each) for key, each in _mapping(value).items()}
 
 
 def _latest(rows: list[dict[str, Any]], file: Path) -> list[dict[str, Any]]:
@@ -158,8 +163,25 @@ def _latest(rows: list[dict[str, Any]], file: Path) -> list[dict[str, Any]]:
     return [rows[position] for position in sorted(last.values())]
 
 
+def _merged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Make one row of what several sweeps hold: the one that knows most, with all their names."""
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in rows:
+        before = found.get(_identity(row))
+        names = dict.fromkeys(name for each in (before, row) if each and (name := each["sweep"]))
+        newest = max(filter(None, (row, before)), key=_progress)
+        found[_identity(row)] = newest | {"sweep": ", ".join(names) or None}
+    return list(found.values())
+
+
+def _progress(row: dict[str, Any]) -> tuple[int, float]:
+    """Order rows of one run by how far it was when they were collected."""
+    known = sum(math.isfinite(row[each.name]) for each in SCORES)
+    return known, row["step"] if math.isfinite(row["step"]) else -1.0
+
+
 def _identity(row: dict[str, Any]) -> tuple[Any, ...]:
-    return ("run", row["run_id"]) if row["kind"] == "run" else ("base", row["model"], row["dataset"])
+    return ("run", row["run_id"]) if row["kind"] == "run" else ("base", row["model"], row["dataset"], row["base"])
 
 
 def _sample(value: dict[str, Any]) -> dict[str, Any]:
@@ -184,9 +206,10 @@ def _number(value: object) -> float:
         return math.nan
 
 
-def _mean(values: list[float]) -> float:
+def _known(mean: float, values: list[float]) -> float:
+    """Give the mean that the file has; where it has none, that of ``values``."""
     known = [value for value in values if math.isfinite(value)]
-    return math.fsum(value / len(known) for value in known) if known else math.nan
+    return math.fsum(value / len(known) for value in known) if math.isnan(mean) and known else mean
 
 
 def _string(value: object) -> str | None:
@@ -216,19 +239,28 @@ def _panels(frame: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def _settings(frame: pd.DataFrame) -> list[str]:
-    """Name, for each row, the axes besides model, loss_type and beta that tell runs apart."""
+    """Name, for each row, the axes besides model, loss_type, beta and seed that tell runs apart."""
     runs = frame[frame["kind"] == "run"]
     keys = sorted({key for axes in runs["axes"] for key in axes} - set(_NAMED_AXES))
-    keys = [key for key in keys if len({show(axes.get(key)) for axes in runs["axes"]}) > 1]
+    keys = [key for key in keys if len({axis_value(row, key) for _, row in runs.iterrows()}) > 1]
     dataset_matters = any(len(group) > 1 for group in runs.groupby("model")["dataset"].unique())
-    seed_matters = len(runs["seed"].dropna().unique()) > 1
     names = []
     for row in frame.to_dict("records"):
         parts = [str(row["dataset"])] if dataset_matters else []
-        parts += [f"{key.split('.')[-1]}={show(row['axes'].get(key))}" for key in keys if row["kind"] == "run"]
-        parts += [f"seed={show(row['seed'])}"] if seed_matters and row["kind"] == "run" else []
+        parts += [f"{key.split('.')[-1]}={axis_value(row, key)}" for key in keys if row["kind"] == "run"]
         names.append(", ".join(parts))
     return names
+
+
+def axis_value(row: pd.Series | Mapping[Any, Any], key: str) -> str:
+    """Give a run's place on an axis; a run of another sweep, for which it was none, has it in its objective.
+
+    A run without milestones is, beside runs with them, a point at its last step.
+    """
+    if key == STEP and key not in row["axes"]:
+        return show(row["max_steps"]) if math.isfinite(row["max_steps"]) else "?"
+    value = row["axes"].get(key, _at(row["objective"], tuple(key.split("."))))
+    return show(value["name"] if isinstance(value, dict) and "name" in value else value)
 
 
 def show(value: object) -> str:

@@ -46,8 +46,8 @@
     });
   }
 
-  // Paper has no clicks: everything is open in print.
+  // Paper has no clicks: everything is open in print, but for generations, which fill a book; those open now stay so.
   addEventListener("beforeprint", () => {
-    for (const part of document.querySelectorAll("main details")) part.open = true;
+    for (const part of document.querySelectorAll("main section:not(#generations) details")) part.open = true;
   });
 })();

@@ -1,234 +1,242 @@
-"""Intervals, and what may be said of them.
+"""The numbers of a report that are not simply read: each row's intervals, seeds pooled into settings, their spread.
 
-Owns: every number in a report that is not simply read: intervals, differences, the choice of the best
-setting. Must not know: files, figures, sentences.
+Owns: which values are compared with which. Must not know: files, figures, sentences, which setting is best.
 
-Two things these intervals do not cover, which a report has to say: they treat generations as independent, and
-they hold the noise of *evaluation* only; training again with another seed would move the scores as well.
+Two things these intervals do not cover, which a report has to say: they treat generations (or questions) as
+independent; and where no setting was trained with several seeds, they hold the noise of *evaluation* only.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-FloatArray = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+from analysis.columns import NUMBERS, SCORES
+from analysis.intervals import (
+    CONFIDENCE,
+    RESAMPLES,
+    Estimate,
+    mean_interval,
+    normal_interval,
+    paired_difference,
+    proportion_interval,
+    unpaired_difference,
+    widened,
+)
+from analysis.measures import ACCURACY, CHANCE, MT_BENCH, TEXT_MEASURES, Measure, present
 
-RESAMPLES = 9999
-CONFIDENCE = 0.95
-CHANCE = 0.5  # reward accuracy of a coin
-_SEED = 20240118  # intervals are the same at every reading
-_BATCH = 2_000_000  # resampled values held in memory at once
-_BCA_LIMIT = 1000  # its jackknife is quadratic, and above this it equals the percentile interval
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A value with its interval; ``low`` and ``high`` are NaN where no interval can be given.
-
-    ``method`` says how the interval was made: "bootstrap", "paired", "unpaired", "normal", "Wilson" or
-    "none".
-    """
-
-    value: float
-    low: float = math.nan
-    high: float = math.nan
-    confidence: float = CONFIDENCE
-    method: str = "none"
-
-    @property
-    def known(self) -> bool:
-        """Whether there is an interval."""
-        return math.isfinite(self.low) and math.isfinite(self.high)
-
-    def excludes(self, point: float) -> bool:
-        """Whether the interval lies wholly on one side of ``point``."""
-        return self.known and not self.low <= point <= self.high
+_MANY = 150  # rows; above, their intervals are made with a fifth of the resamples
+_AVERAGED = [each.name for each in (*NUMBERS, *SCORES) if each.name not in {"beta", "seed"}]
 
 
 @dataclass(frozen=True)
-class Best:
-    """The best setting of one loss on one model and dataset.
+class Spread:
+    """The standard deviation of a score between seeds of one setting, pooled over settings, and its freedom."""
 
-    ``metric`` is "golden_reward" or "reward_accuracy". ``difference`` (95 %) is the score less the base's
-    golden reward, or less 0.5 where the metric is an accuracy; ``corrected`` is the same at Bonferroni's
-    level for the ``looked_at`` settings among which this one was chosen. ``row`` is the run's row of the
-    frame.
+    deviation: float = math.nan
+    freedom: float = 0
+
+    def stderr(self, seeds: float) -> float:
+        """Give the standard error of a mean over so many seeds."""
+        return self.deviation / math.sqrt(seeds)
+
+
+def score(row: pd.Series, measure: Measure, confidence: float = CONFIDENCE, resamples: int | None = None) -> Estimate:
+    """Give a row's score with its interval: over its values, else from its standard error, else Wilson's."""
+    if measure is ACCURACY:
+        return proportion_interval(row["reward_accuracy"], row["pairs"], confidence)
+    values = list(measure.values(row).values())
+    if np.isfinite(values).sum() > 1:
+        return mean_interval(values, confidence, resamples=resamples)
+    return normal_interval(row[measure.column], row[measure.stderr], confidence)
+
+
+def difference(
+    row: pd.Series,
+    other: pd.Series | None,
+    measure: Measure,
+    confidence: float = CONFIDENCE,
+    resamples: int | None = None,
+) -> Estimate:
+    """Give the score of ``row`` less that of ``other`` (None: unknown), paired where both list their values.
+
+    Questions pair by their ids, and those that only one row has are left out; generations pair by their places,
+    which takes lists of one length.
     """
-
-    row: pd.Series
-    metric: str
-    looked_at: int
-    difference: Estimate
-    corrected: Estimate
-
-    @property
-    def beyond_noise(self) -> bool:
-        """Whether the corrected interval excludes no difference."""
-        return self.corrected.excludes(0)
-
-
-def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE, method: str = "bootstrap") -> Estimate:
-    """Give the mean of ``values`` (n,) with its bootstrap interval; NaN values are left out.
-
-    BCa (Efron 1987, by ``scipy.stats.bootstrap``), percentile above 1000 values. With fewer than 2 values
-    there is no interval. Bootstrap intervals of fewer than about 30 values are somewhat too narrow.
-    """
-    data = _finite(values)
-    data = data[~np.isnan(data)]
-    if not len(data):
-        return Estimate(math.nan, confidence=confidence)
-    mean = math.fsum(data / len(data))
-    if len(data) == 1:
-        return Estimate(mean, confidence=confidence)
-    if data.min() == data.max():
-        return Estimate(mean, mean, mean, confidence, method)
-    low, high = _bootstrap(data, confidence, "BCa" if len(data) <= _BCA_LIMIT else "percentile")
-    return Estimate(mean, low, high, confidence, method)
-
-
-def paired_difference(scores: Sequence[float], others: Sequence[float], confidence: float = CONFIDENCE) -> Estimate:
-    """Give mean(scores) - mean(others), both (n,) and paired by position, with its bootstrap interval.
-
-    Resampling pairs is resampling their differences, since the mean is linear; a pair with a NaN is left out.
-    Lists of unequal length cannot be paired: each is then resampled by itself (``method`` "unpaired").
-    """
-    if len(scores) == len(others):
-        return mean_interval((_finite(scores) - _finite(others)).tolist(), confidence, method="paired")
-    first, second = (mean_interval(values, confidence) for values in (scores, others))
-    return _unpaired(first, second, confidence)
-
-
-def normal_interval(value: float, stderr: float, confidence: float = CONFIDENCE) -> Estimate:
-    """Give ``value`` +- z * ``stderr``; no interval where the standard error is unknown."""
-    if not (math.isfinite(value) and math.isfinite(stderr)):
-        return Estimate(value, confidence=confidence)
-    half = float(stats.norm.ppf((1 + confidence) / 2)) * abs(stderr)
-    return Estimate(value, value - half, value + half, confidence, "normal")
-
-
-def proportion_interval(share: float, count: float, confidence: float = CONFIDENCE) -> Estimate:
-    """Give a share (0..1) of ``count`` trials with Wilson's score interval (Wilson 1927)."""
-    if not (0 <= share <= 1 and count >= 1 and math.isfinite(count)):
-        return Estimate(share, confidence=confidence)
-    test = stats.binomtest(round(share * count), round(count))
-    interval = test.proportion_ci(confidence, method="wilson")
-    return Estimate(share, min(interval.low, share), max(interval.high, share), confidence, "Wilson")
-
-
-def score(row: pd.Series, confidence: float = CONFIDENCE) -> Estimate:
-    """Give a row's golden reward with its interval: over its generations, else from its standard error."""
-    if np.isfinite(row["golden_rewards"]).sum() > 1:
-        return mean_interval(row["golden_rewards"], confidence)
-    return normal_interval(row["golden_reward"], row["golden_reward_stderr"], confidence)
-
-
-def difference(row: pd.Series, other: pd.Series | None, confidence: float = CONFIDENCE) -> Estimate:
-    """Give the golden reward of ``row`` less that of ``other`` (None: unknown), paired where both list theirs."""
     if other is None:
         return Estimate(math.nan, confidence=confidence)
-    if min(np.isfinite(each["golden_rewards"]).sum() for each in (row, other)) > 1:
-        return paired_difference(row["golden_rewards"], other["golden_rewards"], confidence)
-    return _unpaired(score(row, confidence), score(other, confidence), confidence)
+    ours, theirs = measure.values(row), measure.values(other)
+    common = [key for key in ours if key in theirs]
+    if min(np.isfinite(list(each.values())).sum() for each in (ours, theirs)) < 2:  # noqa: PLR2004 - no spread
+        first, second = (score(each, measure, confidence, resamples) for each in (row, other))
+        return unpaired_difference(first, second)
+    if len(common) > 1 and (measure is MT_BENCH or len(common) == len(ours) == len(theirs)):
+        pairs = [ours[key] for key in common], [theirs[key] for key in common]
+        return paired_difference(*pairs, confidence, resamples)
+    return paired_difference(list(ours.values()), list(theirs.values()), confidence, resamples)
 
 
-def accuracy(row: pd.Series, confidence: float = CONFIDENCE) -> Estimate:
-    """Give a row's held-out reward accuracy with Wilson's interval over its pairs."""
-    return proportion_interval(row["reward_accuracy"], row["pairs"], confidence)
+def base_of(row: pd.Series, bases: pd.DataFrame, measure: Measure) -> pd.Series | None:
+    """Give the untrained model, of the frame ``bases``, that a run is compared with.
 
-
-def with_estimates(frame: pd.DataFrame) -> pd.DataFrame:
-    """Add ``score``, ``difference`` (to the base of the same model and dataset) and ``accuracy``, as Estimates."""
-    bases = _bases(frame)
-    rows = [row for _, row in frame.iterrows()]
-    differences = [
-        difference(row, bases.get((row["model"], row["dataset"])) if row["kind"] == "run" else None) for row in rows
-    ]
-    columns = {
-        "score": list(map(score, rows)),
-        "difference": differences,
-        "accuracy": list(map(accuracy, rows)),
-    }
-    return frame.assign(**{name: _column(values, frame) for name, values in columns.items()})
-
-
-def best_settings(frame: pd.DataFrame) -> list[Best]:
-    """Choose, for each (model, dataset, loss_type) in the file's order, the best run of a ``with_estimates`` frame.
-
-    By golden reward; by reward accuracy where no run of the group has one. Groups without any score are left
-    out.
+    The one that was evaluated beside it, else one of its model and dataset; MT-Bench asks the same questions whatever
+    the dataset is, so that there any base of the model serves.
     """
-    bases = _bases(frame)
-    runs = frame[frame["kind"] == "run"]
-    groups = runs.groupby(["model", "dataset", "loss_type"], sort=False, dropna=False)
-    chosen = [_best(group, bases.get((group.iloc[0]["model"], group.iloc[0]["dataset"]))) for _, group in groups]
-    return [best for best in chosen if best is not None]
-
-
-def _bases(frame: pd.DataFrame) -> dict[tuple[Any, Any], pd.Series]:
-    return {(row["model"], row["dataset"]): row for _, row in frame[frame["kind"] == "base"].iterrows()}
-
-
-def _column(values: Sequence[object], frame: pd.DataFrame) -> pd.Series:
-    return pd.Series(values, index=frame.index, dtype=object)
-
-
-def _best(group: pd.DataFrame, base: pd.Series | None) -> Best | None:
-    for metric in ("golden_reward", "reward_accuracy"):
-        scored = group[np.isfinite(group[metric])]
-        if len(scored):
-            row = scored.loc[scored[metric].idxmax()]
-            strict = 1 - (1 - CONFIDENCE) / len(scored)
-            levels = (CONFIDENCE, strict)
-            if metric == "golden_reward":
-                plain, corrected = (difference(row, base, level) for level in levels)
-            else:
-                plain, corrected = (_less(accuracy(row, level), CHANCE) for level in levels)
-            return Best(row, metric, len(scored), plain, corrected)
+    bases = bases[np.isfinite(bases[measure.column]) & (bases["model"] == row["model"])]
+    same_dataset = bases["dataset"] == row["dataset"]
+    beside = bases[same_dataset & (bases["base"] == row["base"])] if row["base"] else bases.iloc[:0]
+    for found in (beside, bases[same_dataset], bases if measure is MT_BENCH else bases.iloc[:0]):
+        if len(found):
+            return found.iloc[-1]
     return None
 
 
-def runner_up(best: list[Best]) -> tuple[Best, Best, Estimate] | None:
-    """Give the two best of ``best`` (those with a golden reward, one model and dataset) and their difference."""
-    ranked = sorted(
-        (each for each in best if each.metric == "golden_reward"),
-        key=lambda each: -float(each.row["golden_reward"]),
-    )
-    return (ranked[0], ranked[1], difference(ranked[0].row, ranked[1].row)) if len(ranked) > 1 else None
+def bases_of(rows: pd.DataFrame, bases: pd.DataFrame, measure: Measure) -> list[pd.Series | None]:
+    """Give ``base_of`` each row; asked once for rows that are alike."""
+    keys = list(zip(rows["model"], rows["dataset"], rows["base"], strict=True))
+    found: dict[tuple[object, ...], pd.Series | None] = {}
+    for key, (_, row) in zip(keys, rows.iterrows(), strict=True):
+        if key not in found:
+            found[key] = base_of(row, bases, measure)
+    return [found[key] for key in keys]
+
+
+def with_estimates(frame: pd.DataFrame) -> pd.DataFrame:
+    """Add, for each measure of text and for reward accuracy, ``estimate``; for the former ``difference`` (to the base).
+
+    Where settings were trained with several seeds, the intervals hold the noise between seeds as well.
+    """
+    resamples = None if len(frame) <= _MANY else RESAMPLES // 5
+    rows, bases = [row for _, row in frame.iterrows()], frame[frame["kind"] == "base"]
+    added: dict[str, pd.Series] = {
+        ACCURACY.estimate: column([score(row, ACCURACY) for row in rows], frame),
+    }
+    for measure in TEXT_MEASURES:
+        spreads = [_spread_of(row) for row in rows]
+        scores = [score(row, measure, resamples=resamples) for row in rows]
+        others = bases_of(frame, bases, measure)
+        differences = [_to_base(row, base, measure, resamples) for row, base in zip(rows, others, strict=True)]
+        for name, values in ((measure.estimate, scores), (measure.difference, differences)):
+            wide = [_with_seeds(each, row, spread.get(measure.column)) for each, row, spread in
+                    zip(values, rows, spreads, strict=True)]  # fmt: skip
+            added[name] = column(wide, frame)
+    return frame.assign(**added)
+
+
+def _spread_of(row: pd.Series) -> dict[str, Spread]:
+    return dict(row["spread"]) if "spread" in row.index and row["spread"] else {}
+
+
+def _with_seeds(estimate: Estimate, row: pd.Series, spread: Spread | None) -> Estimate:
+    if spread is None or row["kind"] != "run":
+        return estimate
+    return widened(estimate, spread.stderr(row["seeds"]), spread.freedom)
+
+
+def _to_base(row: pd.Series, base: pd.Series | None, measure: Measure, resamples: int | None) -> Estimate:
+    if row["kind"] != "run" or not math.isfinite(row[measure.column]):
+        return Estimate(math.nan)
+    return difference(row, base, measure, resamples=resamples)
+
+
+def column(values: list[Any], frame: pd.DataFrame) -> pd.Series:
+    """Give a column of objects for a frame."""
+    return pd.Series(values, index=frame.index, dtype=object)
+
+
+def settings(frame: pd.DataFrame) -> pd.DataFrame:
+    """Make one row of the runs of a setting that differ in their seed only, of a ``with_estimates`` frame.
+
+    Scores are means over the seeds, value by value, and their intervals hold the noise between seeds as well.
+    ``seeds`` counts the runs, ``run_ids`` names them, and ``spread`` maps a measure's column to the Spread of its
+    model and dataset, where seeds were repeated.
+    """
+    rows = [_pooled([row for _, row in group.iterrows()]) for group in _groups(frame)]
+    pooled = pd.DataFrame(rows).reset_index(drop=True)
+    groups = frame.groupby(["model", "dataset"], dropna=False)
+    known = {_place(own.iloc[0]): _spreads(own) for _, own in groups}
+    spreads = [known[_place(row)] if row["kind"] == "run" else {} for _, row in pooled.iterrows()]
+    pooled = pooled.assign(spread=column(spreads, pooled))
+    return with_estimates(pooled) if len(pooled) < len(frame) else pooled
+
+
+def _groups(frame: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """Give the rows of each setting. Runs of one seed are never pooled: something else tells them apart."""
+    keys = ["kind", "model", "dataset", "loss_type", "beta", "setting", "base"]
+    again = frame.groupby([*keys, "seed"], dropna=False).cumcount()
+    for _, group in frame.groupby([*(frame[key] for key in keys), again], sort=False, dropna=False):
+        scored = group[np.isfinite(group[[each.column for each in (*TEXT_MEASURES, ACCURACY)]]).any(axis=1)]
+        yield pd.DataFrame(scored if len(scored) else group)
+
+
+def _pooled(rows: list[pd.Series]) -> dict[str, Any]:
+    first = {str(key): value for key, value in rows[0].items()}
+    many: dict[str, Any] = {"seeds": len(rows), "run_ids": [row["run_id"] for row in rows]}
+    if len(rows) == 1:
+        return first | many
+    numbers = pd.DataFrame(rows)[_AVERAGED].astype(float).mean().to_dict()
+    numbers["kl_stderr"] = math.sqrt(sum(row["kl_stderr"] ** 2 for row in rows)) / len(rows)
+    values = {measure.values_column: _mean_values(rows, measure) for measure in TEXT_MEASURES}
+    values["actions"] = _means([row["actions"] for row in rows])
+    return first | {str(key): value for key, value in numbers.items()} | values | many
+
+
+def _mean_values(rows: list[pd.Series], measure: Measure) -> Any:
+    """Give the means over the seeds in the form of the column."""
+    means = _means([measure.values(row) for row in rows])
+    return means if isinstance(rows[0][measure.values_column], dict) else list(means.values())
+
+
+def _means(values: list[dict[str, float]]) -> dict[str, float]:
+    """Give the mean over the seeds of each value that all of those have which have any."""
+    values = [each for each in values if each]
+    keys = [key for key in (values[0] if values else {}) if all(key in each for each in values)]
+    return {key: math.fsum(each[key] for each in values) / len(values) for key in keys}
+
+
+def _place(row: pd.Series) -> tuple[object, object]:
+    return row["model"], row["dataset"]
+
+
+def _spreads(own: pd.DataFrame) -> dict[str, Spread]:
+    spreads = {measure.column: seed_spread(own, measure) for measure in present(own)}
+    return {name: spread for name, spread in spreads.items() if spread.freedom > 0}
+
+
+def seed_spread(frame: pd.DataFrame, measure: Measure) -> Spread:
+    """Give the pooled standard deviation of a score between the seeds of one setting; NaN without repeats.
+
+    Milestones are left out: they share their run's seed and most of its training, so they are no further repeats.
+    """
+    runs = frame[(frame["kind"] == "run") & frame["milestone"].isna() & np.isfinite(frame[measure.column])]
+    keys = ["model", "dataset", "loss_type", "beta", "setting"]
+    once = runs.drop_duplicates([*keys, "seed"])
+    scores = once.groupby(keys, dropna=False)[measure.column]
+    freedom = float((scores.count() - 1).sum())
+    if freedom <= 0:
+        return Spread()
+    squares = float(((scores.count() - 1) * scores.var(ddof=1).fillna(0)).sum())
+    return Spread(math.sqrt(squares / freedom), freedom)
 
 
 def hidden_damage(frame: pd.DataFrame) -> pd.DataFrame:
-    """Give the runs whose reward accuracy beats chance while their golden reward fell below the base's.
+    """Give the runs whose reward accuracy beats chance while the text that they write fell below the base's.
 
     Both beyond their 95 % intervals: such a run looks fine by reward metrics alone and writes worse text.
     """
-    accurate = [estimate.known and estimate.low > CHANCE for estimate in frame["accuracy"]]
-    worse = [estimate.known and estimate.high < 0 for estimate in frame["difference"]]
+    accurate = [estimate.known and estimate.low > CHANCE for estimate in frame[ACCURACY.estimate]]
+    worse = np.zeros(len(frame), dtype=bool)
+    for measure in TEXT_MEASURES:
+        worse |= np.asarray([each.known and each.high < 0 for each in frame[measure.difference]], dtype=bool)
     return frame[np.logical_and(accurate, worse)]
 
 
-def seed_spread(frame: pd.DataFrame) -> float:
-    """Give the pooled standard deviation of golden reward between seeds of one setting; NaN without repeats."""
-    runs = frame[(frame["kind"] == "run") & np.isfinite(frame["golden_reward"])]
-    keys = [
-        (row["model"], row["dataset"], row["loss_type"], row["beta"], _without_seed(str(row["setting"])))
-        for _, row in runs.iterrows()
-    ]
-    scores = runs["golden_reward"].groupby(_column([str(key) for key in keys], runs))
-    freedom = float((scores.count() - 1).sum())
-    with np.errstate(all="ignore"):
-        squares = float(((scores.count() - 1) * scores.var(ddof=1).fillna(0)).sum())
-    return math.sqrt(squares / freedom) if freedom > 0 else math.nan
-
-
-def pareto(cost: Sequence[float], gain: Sequence[float]) -> list[bool]:
+def pareto(cost: list[float], gain: list[float]) -> list[bool]:
     """Tell which points (n,) no other point beats: none costs at most as much and gains more, or less and as much."""
     points = list(zip(cost, gain, strict=True))
     return [not any(_beats(other, point) for other in points) for point in points]
@@ -236,46 +244,3 @@ def pareto(cost: Sequence[float], gain: Sequence[float]) -> list[bool]:
 
 def _beats(other: tuple[float, float], point: tuple[float, float]) -> bool:
     return other[0] <= point[0] and other[1] >= point[1] and other != point
-
-
-def _without_seed(setting: str) -> str:
-    return ", ".join(part for part in setting.split(", ") if not part.startswith("seed="))
-
-
-def _unpaired(first: Estimate, second: Estimate, confidence: float) -> Estimate:
-    """Give the difference of independent estimates; interval by MOVER (Zou & Donner 2008), asymmetry kept."""
-    value = first.value - second.value
-    if not (first.known and second.known):
-        return Estimate(value, confidence=confidence)
-    low = value - math.hypot(first.value - first.low, second.high - second.value)
-    high = value + math.hypot(first.high - first.value, second.value - second.low)
-    return Estimate(value, low, high, confidence, "unpaired")
-
-
-def _less(estimate: Estimate, point: float) -> Estimate:
-    """Shift an estimate down by a constant."""
-    return replace(estimate, value=estimate.value - point, low=estimate.low - point, high=estimate.high - point)
-
-
-def _finite(values: Sequence[float]) -> FloatArray:
-    """Give an array in which NaN stands for everything that is not a finite number."""
-    data = np.asarray(values, dtype=float)
-    return np.where(np.isfinite(data), data, np.nan)
-
-
-def _bootstrap(data: FloatArray, confidence: float, method: Literal["BCa", "percentile"]) -> tuple[float, float]:
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-        interval = stats.bootstrap(
-            (data,),
-            np.mean,
-            n_resamples=RESAMPLES,
-            batch=max(1, _BATCH // len(data)),
-            confidence_level=confidence,
-            method=method,
-            rng=np.random.default_rng(_SEED),
-        ).confidence_interval
-    low, high = float(interval.low), float(interval.high)
-    if method == "BCa" and not (math.isfinite(low) and math.isfinite(high)):
-        return _bootstrap(data, confidence, "percentile")  # BCa is undefined for some samples with many ties
-    return low, high

@@ -1,29 +1,33 @@
-"""Tables of runs for people (Markdown) and for programs (CSV), and how a number is written.
+"""Tables for people (Markdown, LaTeX) and for programs (CSV, Parquet).
 
-Owns: which columns a table has, and the text of a value, an interval, a duration.
+Owns: which columns a table has, and what a file format needs escaped.
 Must not know: HTML, figures, how an interval is computed.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import re
+from pathlib import Path
 
 import pandas as pd
 from tabulate import tabulate
 
-from analysis.read import show
-from analysis.statistics import Best, Estimate
+from analysis.best import Best, Lead
+from analysis.columns import COLUMNS
+from analysis.measures import ACCURACY, TEXT_MEASURES, categories, present
+from analysis.read import STEP, show
+from analysis.words import fixed, limits, number, or_missing, signed
 
-MISSING = "–"  # noqa: RUF001 - an en dash, on purpose: a hyphen reads as a minus
-MINUS = "\N{MINUS SIGN}"
-_NAMED = ("kind", "run_id", "model", "dataset", "loss_type", "beta", "seed")
-_STATE = ("status", "reason", "step", "max_steps", "seconds", "attempts", "job_id")
+_NAMED = ("kind", "run_id", "sweep", "model", "dataset", "loss_type", "beta", "seed")
+_STATE = ("status", "reason", "step", "max_steps", "seconds", "gpus", "gpu_hours", "attempts", "job_id", "address")
 _SCORES = (
     *("training_loss", "heldout_loss", "reward_accuracy", "reward_margin", "kl", "kl_stderr"),
-    *("golden_reward", "golden_reward_stderr", "pairs", "generations"),
+    *("golden_reward", "golden_reward_stderr", "pairs", "generations", "mt_bench", "mt_bench_se"),
 )
-_WHOLE = ("seed", "step", "max_steps", "attempts", "pairs", "generations")
+_MAPPINGS = [each.name for each in COLUMNS if each.kind == "mapping"]
+_WHOLE = ("seed", "step", "max_steps", "attempts", "pairs", "generations", "gpus")
 _FORMULA = re.compile(r"^\s*[=+\-@]")
 _MARKUP = re.compile(r"[\\|`*\[\]]")
 
@@ -31,20 +35,24 @@ _MARKUP = re.compile(r"[\\|`*\[\]]")
 def runs_table(frame: pd.DataFrame) -> pd.DataFrame:
     """Give one flat row per row of a ``with_estimates`` frame, in its order: base models and runs.
 
-    Numbers are as in ``results.jsonl`` (NaN where missing). To them come a column for each further axis
-    (text), and ``golden_reward_low/high`` and ``difference``, ``difference_low/high``: 95 % intervals of the
-    golden reward and of its difference to the base.
+    Numbers are as in ``results.jsonl`` (NaN where missing). To them come a column for each further axis (text), for
+    each MT-Bench category and each of ``other_scores`` that some row has, and for each measure X of text
+    ``X_low/high`` and ``X_difference``, ``X_difference_low/high``: 95 % intervals of the score and of its difference
+    to the base.
     """
-    table = frame[[*_NAMED, *_STATE, *_SCORES]].copy()
-    for position, axis in enumerate(other_axes(frame)):
+    table = frame[[*_NAMED, *_STATE, *_SCORES, *(f"mt_bench_{each}" for each in categories(frame))]].copy()
+    for position, axis in enumerate(name for name in other_axes(frame) if name != STEP):  # it is a column already
         name = axis if axis not in table.columns else f"axis {axis}"
         values = [show(axes[axis]) if axis in axes else None for axes in frame["axes"]]
         table.insert(len(_NAMED) + position, name, pd.Series(values, index=table.index, dtype=object))
-    table["golden_reward_low"] = [estimate.low for estimate in frame["score"]]
-    table["golden_reward_high"] = [estimate.high for estimate in frame["score"]]
-    for part, column in (("value", "difference"), ("low", "difference_low"), ("high", "difference_high")):
-        table[column] = [getattr(estimate, part) for estimate in frame["difference"]]
-    return table
+    added = {name: [each.get(name, math.nan) for each in frame["other_scores"]] for name in other_scores(frame)}
+    for measure in present(frame):
+        for column, parts in ((measure.estimate, ("low", "high")), (measure.difference, ("value", "low", "high"))):
+            stem = measure.column if column == measure.estimate else measure.difference
+            for part in parts:
+                name = stem if part == "value" else f"{stem}_{part}"
+                added[name] = [getattr(estimate, part) for estimate in frame[column]]
+    return pd.concat([table, pd.DataFrame(added, index=table.index, dtype=float)], axis="columns")
 
 
 def other_axes(frame: pd.DataFrame) -> list[str]:
@@ -53,8 +61,14 @@ def other_axes(frame: pd.DataFrame) -> list[str]:
     return [name for name in names if name not in _NAMED]
 
 
+def other_scores(frame: pd.DataFrame) -> list[str]:
+    """Name the scores that have no column of their own, in order of appearance."""
+    names = dict.fromkeys(name for scores in frame["other_scores"] for name in scores)
+    return [name for name in names if name not in frame.columns]
+
+
 def to_csv(table: pd.DataFrame) -> str:
-    """Write ``runs_table`` as CSV; numbers in full, missing ones empty.
+    """Write a table as CSV; numbers in full, missing ones empty.
 
     A text that a spreadsheet would run as a formula gets a leading apostrophe.
     """
@@ -62,22 +76,63 @@ def to_csv(table: pd.DataFrame) -> str:
         name: pd.Series([_whole(each) if name in _WHOLE else _harmless(each) for each in table[name]], dtype=object)
         for name in table
     }
-    return str(pd.DataFrame(cells).to_csv(index=False, lineterminator="\n"))
+    named = pd.DataFrame(cells).rename(columns=lambda name: str(_harmless(name)))
+    return str(named.to_csv(index=False, lineterminator="\n"))
 
 
 def to_markdown(table: pd.DataFrame) -> str:
-    """Write ``runs_table`` as a Markdown table: four significant digits, columns without any value left out."""
+    """Write a table as Markdown: four significant digits, columns without any value left out."""
     filled = table.dropna(axis="columns", how="all")
-    cells = filled.astype(object).map(_markdown_cell)
-    align = ["right" if is_number else "left" for is_number in (filled[name].dtype.kind == "f" for name in filled)]
     text = tabulate(
-        cells.to_numpy().tolist(),
-        headers=[_escape(name) for name in cells.columns],
+        filled.astype(object).map(_markdown_cell).to_numpy().tolist(),
+        headers=[_escape(name) for name in filled.columns],
         tablefmt="pipe",
         disable_numparse=True,
-        colalign=align,
+        colalign=["right" if filled[name].dtype.kind == "f" else "left" for name in filled],
     )
     return str(text + "\n")
+
+
+def to_latex(table: pd.DataFrame, caption: str) -> str:
+    """Write a table for LaTeX with the packages booktabs and longtable; names and texts are escaped.
+
+    Four significant digits, columns without any value left out.
+    """
+    filled = table.dropna(axis="columns", how="all")
+    numeric = [name for name in filled if filled[name].dtype.kind == "f"]
+    style = filled.style.hide(axis="index").format(_one_line, escape="latex", na_rep="")
+    style = style.format(_latex_number, subset=numeric).format_index(_one_line, escape="latex", axis="columns")
+    columns = "".join("r" if name in numeric else "l" for name in filled)
+    text = style.to_latex(environment="longtable", hrules=True, column_format=columns, caption=caption)
+    return f"% \\usepackage{{booktabs,longtable}}; LuaLaTeX or XeLaTeX where names are not ASCII\n{text}"
+
+
+def to_parquet(frame: pd.DataFrame, path: Path) -> None:
+    """Write a frame of ``load`` as Parquet; mappings, and lists of mappings, as JSON text."""
+    plain = frame.copy()
+    for name in (*_MAPPINGS, "samples", "curve"):
+        plain[name] = [json.dumps(each, ensure_ascii=False, default=str) for each in frame[name]]
+    plain.to_parquet(path, engine="pyarrow", index=False)
+
+
+def short_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Give the columns of ``runs_table`` that a paper's table needs."""
+    table = runs_table(frame)
+    scores = [measure.column for measure in present(frame)]
+    errors = [f"{name}_{end}" for name in scores for end in ("low", "high")]
+    names = [
+        "model",
+        "loss_type",
+        "beta",
+        *other_axes(frame),
+        "seed",
+        "status",
+        *scores,
+        *errors,
+        "kl",
+        "reward_accuracy",
+    ]
+    return table[[name for name in names if name in table.columns]]
 
 
 def best_rows(best: list[Best]) -> list[dict[str, str]]:
@@ -87,8 +142,8 @@ def best_rows(best: list[Best]) -> list[dict[str, str]]:
             "model": or_missing(each.row["model"]),
             "loss_type": or_missing(each.row["loss_type"]),
             "best setting": setting(each.row),
-            "score": f"{fixed(each.row[each.metric])} {metric_name(each)}",
-            "difference": f"{signed(each.difference.value)} {against(each)}",
+            "score": f"{fixed(each.value)} {each.measure.name}",
+            "difference": f"{signed(each.difference.value)} to {each.measure.against}",
             "95 % interval": limits(each.difference),
             "corrected": f"{limits(each.corrected)} for {each.looked_at}",
             "verdict": verdict(each),
@@ -97,23 +152,29 @@ def best_rows(best: list[Best]) -> list[dict[str, str]]:
     ]
 
 
-def metric_name(best: Best) -> str:
-    """Name the metric by which a setting is the best."""
-    return best.metric.replace("_", " ")
+def lead_rows(found: list[Lead]) -> list[dict[str, str]]:
+    """Write the comparisons between winners as rows of text."""
+    return [
+        {
+            "model": or_missing(each.first.row["model"]),
+            "best loss": f"{each.first.row['loss_type']} at {setting(each.first.row)}",
+            "against": f"{each.second.row['loss_type']} at {setting(each.second.row)}",
+            "lead": f"{signed(each.difference.value)} {each.first.measure.name}",
+            "95 % interval": limits(each.difference),
+            "corrected": f"{limits(each.corrected)} for {each.looked_at}",
+            "verdict": verdict(each),
+        }
+        for each in found
+    ]
 
 
-def against(best: Best) -> str:
-    """Say what the difference of a best setting is taken against."""
-    return "to untrained" if best.metric == "golden_reward" else "to chance"
-
-
-def verdict(best: Best) -> str:
-    """Say whether the difference of a best setting is more than noise, by its corrected interval."""
-    if not best.corrected.known:
+def verdict(found: Best | Lead) -> str:
+    """Say whether a difference is more than noise, by its corrected interval."""
+    if not found.corrected.known:
         return "no interval"
-    if not best.beyond_noise:
+    if not found.beyond_noise:
         return "within noise"
-    return "better" if best.corrected.value > 0 else "worse"
+    return "better" if found.corrected.value > 0 else "worse"
 
 
 def setting(row: pd.Series) -> str:
@@ -122,45 +183,10 @@ def setting(row: pd.Series) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def number(value: float, digits: int = 4) -> str:
-    """Write a number with up to ``digits`` significant digits, a true minus sign, and a dash where it is missing."""
-    if math.isnan(value):
-        return MISSING
-    return f"{value:.{digits}g}".replace("-", MINUS)
-
-
-def fixed(value: float, digits: int = 2) -> str:
-    """Write a number with ``digits`` decimals, or in powers of ten where those would not do."""
-    if math.isnan(value):
-        return MISSING
-    if math.isinf(value) or abs(value) >= 1e5 or 0 < abs(value) < 0.5 * 10**-digits:  # noqa: PLR2004
-        return number(value, 1 if abs(value) < 1 else 3)
-    return f"{value:.{digits}f}".replace("-", MINUS)
-
-
-def signed(value: float) -> str:
-    """Write a difference: two decimals and always a sign."""
-    return f"+{fixed(value)}" if value >= 0 else fixed(value)
-
-
-def limits(estimate: Estimate) -> str:
-    """Write an interval as "low to high", or a dash."""
-    return f"{fixed(estimate.low)} to {fixed(estimate.high)}" if estimate.known else MISSING
-
-
-def duration(seconds: float) -> str:
-    """Write seconds as hours, minutes or seconds."""
-    if not math.isfinite(seconds):
-        return MISSING
-    if seconds < 100:  # noqa: PLR2004
-        return f"{seconds:.0f} s"
-    minutes = seconds / 60
-    return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"  # noqa: PLR2004
-
-
-def or_missing(text: str | None) -> str:
-    """Give the text, or a dash where there is none."""
-    return text or MISSING
+def judged(frame: pd.DataFrame) -> pd.Series:
+    """Tell which rows have a score of any kind."""
+    names = [measure.column for measure in (*TEXT_MEASURES, ACCURACY)]
+    return frame[names].abs().lt(math.inf).any(axis="columns")
 
 
 def _whole(value: float) -> object:
@@ -181,3 +207,15 @@ def _escape(text: str) -> str:
     """Make a text harmless in a Markdown table: no markup, no HTML, one line."""
     text = _MARKUP.sub(lambda match: "\\" + match[0], text)
     return " ".join(text.replace("&", "&amp;").replace("<", "&lt;").split())
+
+
+def _one_line(value: object) -> str:
+    return "" if value is None else " ".join(str(value).split())
+
+
+def _latex_number(value: object) -> str:
+    """Write a number for LaTeX, with a true minus sign."""
+    if not isinstance(value, float) or math.isnan(value):
+        return ""
+    text = f"{value:.4g}"
+    return f"${text}$" if text.startswith("-") else text

@@ -25,7 +25,7 @@ from launcher.judging import estimate, require_judge
 from launcher.plan import Sweep
 from launcher.scheduler import Scheduler, key_of, scheduler_for, this_process
 from launcher.status import UNSUCCESSFUL, Status
-from launcher.store import RunDir, Store, SweepDir, read_fact
+from launcher.store import AttemptDir, RunDir, Store, SweepDir, read_fact
 from launcher.submit import (
     Action,
     Decision,
@@ -34,6 +34,7 @@ from launcher.submit import (
     cancel,
     decide,
     new_attempt_here,
+    recorded_settings,
     recorded_sweep,
     states_of,
 )
@@ -277,18 +278,24 @@ def _resume(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     run = require_run(RunDir(options.run_dir.absolute()))
     store = Store(run.path.parent.parent)
+    settings = recorded_settings(run)
+    job = importlib.import_module("launcher.worker.job")  # named by its path only: it imports torch
+    deepspeed = bool((settings.get("deepspeed") or {}).get("config"))
+    succeeded = job.attempt_here(run, store, functools.partial(_attempt_by_hand, run, store), deepspeed=deepspeed)
+    return DONE if succeeded else FAILED
+
+
+def _attempt_by_hand(run: RunDir, store: Store) -> AttemptDir:
+    """The attempt that this process is to make: its own, where SLURM has requeued it, else a new one."""
     scheduler = scheduler_for("auto")
     with store.submission_lock:
         adopt([run], scheduler)
         state, before = states_of([run], scheduler)[0], read_job(run)
         if state.in_flight and before is not None and key_of(before) == key_of(this_process()):
-            attempt = run.attempts()[-1]  # SLURM has requeued us
-        elif state.in_flight:
+            return run.attempts()[-1]
+        if state.in_flight:
             raise ConfigError(f"{run.run_id}: is {state.status} as job {state.facts.job_id}; cancel it first")
-        else:
-            attempt = new_attempt_here(run)
-    job = importlib.import_module("launcher.worker.job")  # named by its path only: it imports torch
-    return DONE if job.attempt_here(attempt, store) else FAILED
+        return new_attempt_here(run)
 
 
 def _collect(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""Facts -> results.jsonl: one line per run of a sweep, and one per untrained model.
+"""Facts -> results.jsonl: one line per run of a sweep, per milestone of one, and per untrained model.
 
 Owns: the rows of results.jsonl, which is all that `analysis` knows of us.
 Must not know: how anything is submitted or trained.
@@ -9,9 +9,20 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from launcher.config import BENCHMARKS, OBJECTIVE
-from launcher.store import EvaluationDir, Fact, RunDir, Store, SweepDir, read_fact, read_lines, write_derived
+from launcher.store import (
+    AttemptDir,
+    EvaluationDir,
+    Fact,
+    RunDir,
+    Store,
+    SweepDir,
+    read_fact,
+    read_lines,
+    write_derived,
+)
 from launcher.submit import RunState
 
 Facts = Mapping[str, Fact]
@@ -39,6 +50,7 @@ def _row(record: Fact, state: RunState, directory: SweepDir) -> Fact:
     result = read_fact(run.result_file) or {}
     attempts = run.attempts()
     attempt = (read_fact(attempts[-1].attempt_file) or {}) if attempts else {}
+    gpus = _gpus(attempt, result)
     return {
         "kind": "run",
         "sweep": directory.name,
@@ -49,35 +61,64 @@ def _row(record: Fact, state: RunState, directory: SweepDir) -> Fact:
         "attempts": facts.attempts,
         "step": facts.step,
         "max_steps": facts.max_steps,
+        "milestone": None,
         "seconds": result.get("seconds"),
+        "gpus": gpus,
+        "gpu_hours": None if gpus is None else gpus * _worked_seconds(run, read_fact(run.evaluation_file)) / 3600,
+        "hosts": _hosts(attempts),
         "objective": run.read_config(),
         "training": result or None,
         "revision": read_fact(run.revision_file),
-        **_scores(_facts_of(run)),
+        **_scores(measured := _facts_of(run)),
+        "base": _base_name(_base_keys(measured)),
         "curve": _curve(run),
         "provenance": {**attempt.get("provenance", {}), "created": attempt.get("time")},
         "command": _command(record),
     }
 
 
+def _gpus(attempt: Mapping[str, Any], result: Mapping[str, Any]) -> int | None:
+    """The GPUs that the last attempt asked for; 0 where it turned out to train on a CPU, None before any attempt."""
+    if result.get("device") == "cpu":
+        return 0
+    cluster = attempt.get("settings", {}).get("cluster")
+    return cluster and int(cluster["nodes"] * cluster["gpus_per_node"])
+
+
+def _worked_seconds(run: RunDir, evaluation: Mapping[str, Any] | None) -> float:
+    """Seconds of all steps, also of those that a resumed run made again, and of the evaluations.
+
+    Loading a model is not in it, nor waiting in the queue: a job that goes back into it leaves no other trace of when
+    it ran.
+    """
+    steps = sum(line.get("seconds") or 0.0 for line in read_lines(run.metrics_file))
+    evaluations = [evaluation, *(read_fact(milestone.evaluation_file) for _, milestone in run.milestones())]
+    return float(steps + sum((each or {}).get("seconds") or 0.0 for each in evaluations))
+
+
+def _hosts(attempts: Iterable[AttemptDir]) -> list[str]:
+    """The machines that the attempts ran on, each once."""
+    started = (read_fact(attempt.started_file) or {} for attempt in attempts)
+    return list(dict.fromkeys(fact["host"] for fact in started if fact.get("host")))
+
+
 def _points(row: Fact, run: RunDir) -> list[Fact]:
-    """The run's row, and before it one for each milestone that is evaluated: the same training, cut at that step."""
+    """The run's row, and before it one for each milestone that is evaluated: the same training, cut at that step.
+
+    What the training cost, and where its model is published, is told of the run alone.
+    """
     found = [(step, read_fact(milestone.evaluation_file)) for step, milestone in run.milestones()]
     points = [
         row
-        | {"run_id": f"{row['run_id']}@{step}", "axes": {**row["axes"], "step": step}, "step": step, "max_steps": step}
-        | {
-            "status": "TRAINED",
-            "reason": None,
-            "seconds": None,
-            "training": None,
-            **_scores({"preference": evaluation}),
-        }
+        | {"run_id": f"{row['run_id']}@{step}", "axes": {**row["axes"], "step": step}}
+        | dict.fromkeys(("step", "max_steps", "milestone"), step)
+        | dict.fromkeys(("reason", "seconds", "gpus", "gpu_hours", "training", "revision"))
+        | {"status": "TRAINED", **_scores({"preference": evaluation}), "base": evaluation.get("base")}
         | {"curve": [line for line in row["curve"] if line["step"] <= step]}
         for step, evaluation in found
         if evaluation is not None
     ]
-    return [*points, row | {"axes": {**row["axes"], "step": row["step"]}} if points else row]
+    return [*points, row | {"axes": {**row["axes"], "step": row["max_steps"]}} if points else row]
 
 
 def _facts_of(run: RunDir) -> Facts:
@@ -99,7 +140,9 @@ def _scores(facts: Facts) -> Fact:
         "evaluation": scores | _mt_bench_scores(bench) or None,
         "golden_rewards": (preference or {}).get("golden_rewards") or [],
         "samples": (preference or {}).get("samples") or [],
+        "mt_bench_scores": {str(q["question_id"]): q["score"] for q in bench.get("questions", []) if q["score"]},
         "mt_bench_questions": bench.get("questions", []),
+        "losses": (preference or {}).get("losses") or [],
         "mt_bench_made_by": {key: bench[key] for key in MADE_BY if key in bench},
     }
 
@@ -132,8 +175,7 @@ def _base_rows(rows: Iterable[Fact], store: Store) -> list[Fact]:
     """
     bases: list[tuple[Fact, dict[str, str]]] = []
     for row in rows:
-        facts = _facts_of(store.run(row["run_id"].partition("@")[0]))
-        keys = {name: fact["base"] for name, fact in facts.items() if fact.get("base")}
+        keys = _base_keys(_facts_of_row(row, store))
         named = {name: row[name] for name in ("sweep", "model", "dataset")}
         alike = [known for base, known in bases if named.items() <= base.items() and _agree(known, keys)]
         if alike:
@@ -141,8 +183,27 @@ def _base_rows(rows: Iterable[Fact], store: Store) -> list[Fact]:
         elif keys:
             objective = {name: row["objective"][name] for name in OBJECTIVE[:2]}
             base = {"kind": "base", "run_id": f"{row['model']}-base", **named, "status": "TRAINED"}
-            bases.append(({**base, "axes": {}, "objective": objective}, keys))
+            bases.append(({**base, "base": _base_name(keys), "axes": {}, "objective": objective}, keys))
     return [base | _scores(facts) for base, keys in bases if (facts := _base_facts(keys, store))]
+
+
+def _facts_of_row(row: Fact, store: Store) -> Facts:
+    run_id, _, step = row["run_id"].partition("@")
+    run = store.run(run_id)
+    if not step:
+        return _facts_of(run)
+    fact = read_fact(run.milestone(int(step)).evaluation_file)
+    return {} if fact is None else {"preference": fact}
+
+
+def _base_keys(facts: Facts) -> dict[str, str]:
+    """The cache entries of the untrained model's results, by benchmark."""
+    return {name: fact["base"] for name, fact in facts.items() if fact.get("base")}
+
+
+def _base_name(keys: Mapping[str, str]) -> str | None:
+    """What a run and the row of its untrained model have in common."""
+    return keys.get("preference") or next(iter(keys.values()), None)
 
 
 def _agree(one: Mapping[str, str], other: Mapping[str, str]) -> bool:

@@ -241,14 +241,30 @@ def new_attempt_here(run: RunDir) -> AttemptDir:
     Raises:
         StoreError: no launch has recorded settings for the run.
     """
+    record = _last_record(run)
+    config = {**run.read_config(), **record["settings"]}
+    planned = plan_run(config, record["axes"], record["overrides"], trl_losses())
+    attempt = new_attempt(planned, Store(run.path.parent.parent))
+    write_once(attempt.job_file, {**this_process(), "folder": None, "time": time.time()})
+    return attempt
+
+
+def recorded_settings(run: RunDir) -> Fact:
+    """The settings that the run was last launched with.
+
+    Raises:
+        StoreError: no launch has recorded any.
+    """
+    settings: Fact = _last_record(run)["settings"]
+    return settings
+
+
+def _last_record(run: RunDir) -> Fact:
     store = Store(run.path.parent.parent)
     records = [r for sweep in store.sweeps() for r in sweep.run_records() if r["run_id"] == run.run_id]
     if not records:
         raise StoreError(f"{run.run_id}: no sweep in {store.root} holds it; launch it with -m")
-    config = {**run.read_config(), **records[-1]["settings"]}
-    attempt = new_attempt(plan_run(config, records[-1]["axes"], records[-1]["overrides"], trl_losses()), store)
-    write_once(attempt.job_file, {**this_process(), "folder": None, "time": time.time()})
-    return attempt
+    return records[-1]
 
 
 # ------------------------------------------------------------------------------------------------ cancel

@@ -17,9 +17,10 @@ import pytest
 from test_analysis_read import Row, base_row, command, grid, run_row, write_rows
 
 import analysis
-from analysis import plots, render, statistics, summary
+from analysis import cautions, plots, render, statistics, summary
+from analysis.best import best_settings
 from analysis.report import write
-from analysis.tables import MINUS, MISSING, duration, fixed, signed
+from analysis.words import MINUS, MISSING, duration, fixed, signed
 
 EVIL = (
     '</script><script>alert(1)</script><img src=http://evil.example/x onerror="alert(2)">\x00 | `a` [b](javascript:1)'
@@ -100,11 +101,14 @@ def test_the_command_writes_every_file_and_says_so(folder: Path) -> None:
     assert told[0] == f"report: {folder / 'report' / 'report.html'}"
     assert len(told) == 3 + 6  # one best setting for each model and loss
     assert re.match(r"warning: .*results\.jsonl: skipped line 21", (folder / "stderr.txt").read_text())
+    tables = {f"tables/{name}.{end}" for name in ("runs", "best") for end in ("csv", "md", "tex")}
     written = {str(path.relative_to(folder / "report")) for path in (folder / "report").rglob("*.*")}
     figures = {
-        f"figures/{n}.{end}" for n in ("golden-reward", "frontier", "heldout", "curves") for end in ("svg", "png")
+        f"figures/{name}.{end}"
+        for name in ("golden-reward", "heatmap", "frontier", "heldout", "curves")
+        for end in ("svg", "png", "pdf")
     }
-    assert written == {"report.html", "tables/runs.md", "tables/runs.csv", *figures}
+    assert written == {"report.html", "tables/results.parquet", *tables, *figures}
 
 
 def test_the_page_tells_where_each_model_is(page: Page) -> None:
@@ -141,9 +145,16 @@ def test_every_figure_has_words_for_it(page: Page) -> None:
     """Each chart has a label for those who cannot see it, and a still image with the same words."""
     labels = [attrs["aria-label"] for _, attrs in page.elements if "data-specification" in attrs]
     images = [attrs["alt"] for tag, attrs in page.elements if tag == "img"]
-    assert len(labels) == 4
+    assert len(labels) == 5
     assert labels == images
     assert all(label and "runs" in label for label in labels)
+
+
+def test_every_evaluated_run_is_drawn(folder: Path) -> None:
+    """The scan plot has a point for each run with a golden reward, and drawing it gives no warning."""
+    image = (folder / "report" / "figures" / "golden-reward.svg").read_text(encoding="utf-8")
+    assert len(set(re.findall(r"run: ([^;\"]+)", image))) == 15
+    assert "WARN" not in (folder / "stderr.txt").read_text()
 
 
 def test_the_page_says_what_is_missing_and_why(page: Page) -> None:
@@ -201,7 +212,7 @@ def test_hostile_results_are_harmless(tmp_path: Path) -> None:
         run_row("\u202e\u0627\u0628 漢字 🙂", -5.0, run_id="5", model="m" * 5000, samples=[{"text": "\ud800"}, None]),
     ]
     page = report_on(tmp_path, rows)
-    assert sum(tag == "script" for tag, _ in page.elements) <= 2 + 4
+    assert sum(tag == "script" for tag, _ in page.elements) <= 2 + 6
     assert not [attrs for _, attrs in page.elements if any(name.startswith("on") for name in attrs)]
     assert all((attrs.get("src") or "data:").startswith("data:") for _, attrs in page.elements)
     assert "<script>alert(1)</script><img src=http" in page.text
@@ -238,18 +249,19 @@ def test_other_axes_get_panels_and_are_said(tmp_path: Path) -> None:
         for rate in (1e-4, 2e-4)
     ]
     frame = statistics.with_estimates(analysis.load(write_rows(tmp_path, rows)))
-    chart = plots.figures(frame)[0].chart
+    settings = statistics.settings(frame)
+    chart = plots.figures(frame, settings, [])[0].chart
     assert chart is not None
-    titles = [panel["title"]["text"] for panel in chart.to_dict()["concat"]]
+    titles = [panel["title"]["text"] for panel in chart["concat"]]
     assert titles == ["tiny · learning_rate=0.0001", "tiny · learning_rate=0.0002"]
-    assert any("trainer.learning_rate" in text for text in summary.cautions(frame, []))
+    assert any("trainer.learning_rate" in text for text in cautions.cautions(frame, [], settings))
 
 
 def test_a_difference_within_noise_is_called_so(tmp_path: Path) -> None:
     """The sentence that keeps a reader from seeing an effect where there is none."""
     frame = statistics.with_estimates(analysis.load(write_rows(tmp_path, [base_row(), run_row(lift=0.0)])))
-    best = statistics.best_settings(frame)
-    assert "the difference is within noise" in summary.lead(frame, best)
+    best = best_settings(statistics.settings(frame))
+    assert "the difference is within noise" in summary.findings(frame, best)[0]
     assert not best[0].beyond_noise
 
 

@@ -63,15 +63,18 @@ def test_an_interrupted_training_keeps_its_milestones(configure: Configure, stor
 def test_results_have_a_row_for_each_evaluated_milestone(store: Store) -> None:
     """Rows before the run's own, named RUN@STEP, with their own scores, step and curve; without them none."""
     run = store.run("r")
-    row = {"run_id": "r", "axes": {"beta": 0.1}, "step": 6, "status": "RUNNING", "curve": [{"step": 2}, {"step": 4}]}
+    row = {"run_id": "r", "axes": {"beta": 0.1}, "step": 5, "max_steps": 6, "status": "RUNNING", "gpu_hours": 2.0}
+    row |= {"milestone": None, "curve": [{"step": 2}, {"step": 4}], "revision": {"address": "me/r@r"}}
     assert _points(row, run) == [row]
     for step in (2, 4):
         run.milestone(step).model.mkdir(parents=True)
     run.milestone(2).evaluation_file.write_text('{"loss": 0.5, "golden_rewards": [1.0]}')
     point, own = _points(row, run)
-    assert (point["run_id"], point["step"], point["status"]) == ("r@2", 2, "TRAINED")
+    assert (point["run_id"], point["step"], point["milestone"], point["status"]) == ("r@2", 2, 2, "TRAINED")
     assert (point["axes"], own["axes"]) == ({"beta": 0.1, "step": 2}, {"beta": 0.1, "step": 6})
     assert (point["evaluation"]["loss"], point["golden_rewards"], point["curve"]) == (0.5, [1.0], [{"step": 2}])
+    assert (point["gpu_hours"], point["revision"]) == (None, None)  # the run's, told once
+    assert (own["gpu_hours"], own["revision"]) == (2.0, {"address": "me/r@r"})
 
 
 def test_a_milestone_survives_its_checkpoint(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ from launcher.worker.training import finished
 
 SETTINGS = ("batch_size", "generations", "max_new_tokens", "temperature", "seed", "samples")  # of `evaluation`, ours
 PROMPTS = 16  # taken from the test split where the data set names none
+OTHER_OBJECTIVES = 100  # of the sweep, whose losses stand beside a run's own: their number grows with its square
 KL_ESTIMATOR = "sum over tokens of the KL of the next-token distributions, on the policy's own samples"
 
 _prompts: Latest[list[Prompt]] = Latest()
@@ -141,7 +142,7 @@ def _objectives(config: RunConfig, store: Store) -> list[tuple[str, float]]:
     excluded = {UNPAIRED_LOSS} | ({"kto_pair"} if config.trainer.ld_alpha is not None else set())
     theirs = {(str(r["loss_type"]), float(r["beta"])) for r in records if r["loss_type"] not in excluded}
     own = (config.loss_type, config.beta)
-    return [own, *sorted(theirs - {own})]
+    return [own, *sorted(theirs - {own})[:OTHER_OBJECTIVES]]
 
 
 def _forward(model: torch.nn.Module, inputs: dict[str, Any]) -> Any:

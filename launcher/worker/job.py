@@ -197,13 +197,18 @@ def _host() -> str:
     return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
-def attempt_here(attempt: AttemptDir, store: Store) -> bool:
-    """Make an attempt in this process, printing to the terminal; returns whether it succeeded."""
+def attempt_here(run: RunDir, store: Store, choose: Callable[[], AttemptDir], *, deepspeed: bool) -> bool:
+    """Make an attempt in this process, printing to the terminal; returns whether it succeeded.
+
+    Of several ranks, rank 0 chooses the attempt, and all make it. `deepspeed`: whether it needs a process group anyway.
+    """
     stop = StopRequest()
     stop.listen()
-    with _joined(attempt.path, JobList((attempt,), None)):
+    with distributed.joined(run.path, always=deepspeed) as rank:
+        attempt = AttemptDir(Path(distributed.first(lambda: str(choose().path))))
         succeeded = make_attempt(attempt, store, stop)
-    _leave_if_asked([] if _is_over(attempt) else [attempt], stop)
+    if rank.index == 0:
+        _leave_if_asked([] if _is_over(attempt) else [attempt], stop)
     return succeeded
 
 

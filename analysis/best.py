@@ -1,0 +1,168 @@
+"""The best setting of each loss, and what may be said of it.
+
+Owns: the choice, its correction, the comparisons between winners. Must not know: files, figures, sentences.
+
+The choice is made on the numbers that it is then judged by, so the best of k is optimistic. Every verdict therefore
+uses an interval with Bonferroni's correction
+
+for all K settings of the model that were looked at, of every loss, since the best of all is what people remember.
+
+- Best setting of a loss against the untrained model: one comparison of K.
+- Best loss against another loss's best: also of K. If the winner is not truly better, then some fixed setting, the
+  truly best of the others, is at least as good and scored at most what the other's best scored; so a false lead is a
+  false lead over a fixed setting, of one setting among K.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from analysis.intervals import CONFIDENCE, Estimate, less, widened
+from analysis.measures import ACCURACY, CHANCE, Measure, primary
+from analysis.statistics import base_of, difference, score
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best setting of one loss on one model and dataset, by ``measure``.
+
+    ``difference`` (95 %) is the score less the base's, or less 0.5 where the measure is an accuracy; ``corrected`` is
+    the same at Bonferroni's level for the ``looked_at`` settings of the model, ``of_loss`` of them of this loss.
+    ``row`` is the setting's row of the frame, ``ties`` are the rows of the loss's other settings that cannot be told
+    from it.
+    """
+
+    row: pd.Series
+    measure: Measure
+    looked_at: int
+    of_loss: int
+    difference: Estimate
+    corrected: Estimate
+    ties: tuple[pd.Series, ...] = ()
+
+    @property
+    def beyond_noise(self) -> bool:
+        """Whether the corrected interval excludes no difference."""
+        return self.corrected.excludes(0)
+
+    @property
+    def value(self) -> float:
+        """Its score."""
+        return float(self.row[self.measure.column])
+
+
+@dataclass(frozen=True)
+class Lead:
+    """A model's best loss against another loss's best; ``corrected`` for the ``looked_at`` settings of the model."""
+
+    first: Best
+    second: Best
+    difference: Estimate
+    corrected: Estimate
+    looked_at: int
+
+    @property
+    def beyond_noise(self) -> bool:
+        """Whether the corrected interval excludes no difference."""
+        return self.corrected.excludes(0)
+
+
+def best_settings(frame: pd.DataFrame) -> list[Best]:
+    """Choose the best setting of each model, dataset and loss from a ``with_estimates`` frame of settings.
+
+    By MT-Bench score, else golden reward. A model with neither is judged by reward accuracy, which alone can hide a
+    destroyed model: of the settings whose accuracy cannot be told from the highest, the one that stayed closest to the
+    reference (lowest KL) is chosen. Losses without any score are left out.
+    """
+    runs, bases = frame[frame["kind"] == "run"], frame[frame["kind"] == "base"]
+    chosen = []
+    for _, own in runs.groupby(["model", "dataset"], sort=False, dropna=False):
+        measure = primary(own)
+        scored = own[np.isfinite(own[measure.column])]
+        groups = scored.groupby("loss_type", sort=False, dropna=False)
+        chosen += [_best(group, measure, bases, len(scored)) for _, group in groups]
+    return chosen
+
+
+def _best(scored: pd.DataFrame, measure: Measure, bases: pd.DataFrame, looked_at: int) -> Best:
+    level, counts = corrected_level(looked_at), (looked_at, len(scored))
+    if measure is ACCURACY:
+        row = _closest(scored)
+        plain, corrected = (less(score(row, ACCURACY, each), CHANCE) for each in (CONFIDENCE, level))
+        return Best(row, measure, *counts, plain, corrected)
+    row = scored.iloc[int(scored[measure.column].argmax())]
+    strict = difference(row, base_of(row, bases, measure), measure, level)
+    corrected = _with_seeds(strict, row, measure, 1 / row["seeds"])
+    if looked_at == 1:
+        corrected = row[measure.difference]
+    ties = tuple(other for _, other in scored.drop(index=row.name).iterrows() if _tied(row, other, measure, level))
+    return Best(row, measure, *counts, row[measure.difference], corrected, ties)
+
+
+def corrected_level(looked_at: int) -> float:
+    """Give Bonferroni's level of confidence for so many looks."""
+    return 1 - (1 - CONFIDENCE) / looked_at
+
+
+def _closest(scored: pd.DataFrame) -> pd.Series:
+    """Of the settings whose accuracy is within noise of the highest, give that of the lowest KL, where it is known."""
+    highest = scored.iloc[int(scored["reward_accuracy"].argmax())]
+    floor = highest[ACCURACY.estimate].low
+    near = scored[np.isfinite(scored["kl"]) & (scored["reward_accuracy"] >= floor)]
+    return near.iloc[int(near["kl"].argmin())] if len(near) and math.isfinite(floor) else highest
+
+
+def _with_seeds(estimate: Estimate, row: pd.Series, measure: Measure, share: float) -> Estimate:
+    """Widen an interval by the noise between seeds; ``share`` is the sum of 1 / seeds of the means compared."""
+    spread = row["spread"].get(measure.column)
+    return widened(estimate, spread.deviation * math.sqrt(share), spread.freedom) if spread else estimate
+
+
+def _tied(row: pd.Series, other: pd.Series, measure: Measure, level: float) -> bool:
+    """Tell whether two settings' scores are within noise of each other: Student's paired t, at Bonferroni's level."""
+    ours, theirs = measure.values(row), measure.values(other)
+    pairs = np.asarray([ours[key] - theirs[key] for key in ours if key in theirs], dtype=float)
+    pairs = pairs[np.isfinite(pairs)]
+    if len(pairs) < 2:  # noqa: PLR2004 - no spread, no test
+        return False
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore", RuntimeWarning)
+        interval = stats.ttest_1samp(pairs, 0).confidence_interval(level)
+    mean = float(pairs.mean())
+    estimate = Estimate(mean, float(interval.low), float(interval.high), level)
+    wide = _with_seeds(estimate, row, measure, 1 / row["seeds"] + 1 / other["seeds"])
+    return not wide.excludes(0) if wide.known else mean == 0
+
+
+def leads(best: Sequence[Best]) -> list[Lead]:
+    """Compare each model's best loss with each other loss's best, highest first; none by reward accuracy."""
+    found = []
+    for group in by_model(best):
+        first, *others = sorted(group, key=lambda each: -each.value)
+        if first.measure is not ACCURACY:
+            found += [_lead(first, other, first.looked_at) for other in others]
+    return found
+
+
+def _lead(first: Best, second: Best, looked_at: int) -> Lead:
+    share = 1 / first.row["seeds"] + 1 / second.row["seeds"]
+    plain, corrected = (
+        _with_seeds(difference(first.row, second.row, first.measure, level), first.row, first.measure, share)
+        for level in (CONFIDENCE, corrected_level(looked_at))
+    )
+    return Lead(first, second, plain, corrected, looked_at)
+
+
+def by_model(best: Sequence[Best]) -> list[list[Best]]:
+    """Group the best settings by model and dataset."""
+    groups: dict[tuple[object, object], list[Best]] = {}
+    for each in best:
+        groups.setdefault((each.row["model"], each.row["dataset"]), []).append(each)
+    return list(groups.values())

@@ -1,0 +1,131 @@
+"""results.jsonl: that it has what its documentation says, and what a run has cost."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+from conftest import sweep_of
+from fakes import FakeScheduler
+
+import analysis
+from analysis.columns import COLUMNS, SCORES, document
+from launcher.collect import collect
+from launcher.plan import Sweep
+from launcher.store import Fact, RunDir, Store, append_line, write_once
+from launcher.submit import act, decide, states_of
+
+GRID = ["model=tiny", "cluster.gpus_per_node=1", "loss_type=sigmoid,ipo", "beta=0.1,0.5"]
+EVALUATION = {"loss": 0.6, "reward_accuracy": 0.7, "kl": 2.0, "golden_reward": 0.5, "golden_rewards": [0.25, 0.75]}
+ACTIONS = {"actions": {"1": 0.9, "2": 0.1}}
+
+
+@pytest.fixture
+def sweep(store: Store) -> Sweep:
+    """A launched sweep: its first run is done, its second has begun, its third failed, its last one has not started."""
+    sweep, scheduler = sweep_of(*GRID), FakeScheduler()
+    act(sweep, decide(sweep, store, scheduler), store, scheduler, {"argv": [], "time": time.time()})
+    done, begun, failed, _ = (store.run(run.run_id) for run in sweep.runs)
+    for run in (done, begun, failed):
+        write_once(run.attempts()[-1].started_file, {"host": "n1", "pid": 1, "job": None, "time": 1.0})
+        for step in (1, 2, 2):  # step 2 was made again after a crash
+            append_line(run.metrics_file, {"step": step, "loss": 1 / step, "seconds": 30.0, "time": 0.0})
+    result = {"steps": 2, "max_steps": 2, "seconds": 60.0, "loss": 0.5, "device": "NVIDIA H200"}
+    write_once(done.result_file, result)
+    write_once(done.evaluation_file, EVALUATION | ACTIONS | {"seconds": 90.0, "base": "key1"})
+    write_once(done.revision_file, {"store": "folder", "address": "/there/tiny@a", "content": "0a", "time": 3.0})
+    write_once(failed.attempts()[-1].failure_file, {"reason": "out of memory", "status": "FAILED", "time": 2.0})
+    write_once(store.cache("base", "key1") / "evaluation.json", EVALUATION | {"golden_reward": 0.1})
+    return sweep
+
+
+def rows_of(sweep: Sweep, store: Store) -> list[Fact]:
+    runs = [store.run(run.run_id) for run in sweep.runs]
+    return collect(store.sweep(sweep.name), store, states_of(runs, FakeScheduler()))
+
+
+def paths(row: Fact) -> set[str]:
+    """The keys of a row, those of `evaluation` with its name before them; of the revision, its address is read."""
+    nested = {f"evaluation.{key}" for key in row["evaluation"] or {}}
+    nested |= {f"revision.{key}" for key in row.get("revision") or {} if key == "address"}
+    return (set(row) - {"evaluation", "training", "revision"}) | nested
+
+
+def test_every_key_of_a_row_is_documented(sweep: Sweep, store: Store) -> None:
+    """What collect writes and docs/results.md explain are the same keys."""
+    documented = {".".join(column.path) for column in COLUMNS}
+    for row in rows_of(sweep, store):
+        assert paths(row) <= documented, row["run_id"]
+
+
+def test_a_run_has_every_documented_key(sweep: Sweep, store: Store) -> None:
+    """A finished run has a key for each column that is read; MT-Bench only where it was evaluated."""
+    optional = {".".join(column.path) for column in SCORES if column.name.startswith("mt_bench")} | {"mt_bench_scores"}
+    of_training = {"training.loss", "training.device"}
+    wanted = {".".join(column.path) for column in COLUMNS if column.path} - optional - of_training
+    row = next(row for row in rows_of(sweep, store) if row["status"] == "TRAINED" and row["kind"] == "run")
+    assert wanted <= paths(row)
+
+
+def test_the_documentation_is_that_of_the_columns() -> None:
+    """docs/results.md is made from analysis/columns.py: python -c 'from analysis import columns; ...document()'."""
+    written = Path(__file__).parent.parent / "docs" / "results.md"
+    assert written.read_text(encoding="utf-8") == document()
+
+
+def test_gpu_hours_are_those_of_all_steps_and_the_evaluation(sweep: Sweep, store: Store) -> None:
+    """One GPU for 3 steps of 30 s and an evaluation of 90 s: 0.05 hours. A failed run has cost something too."""
+    by_status = {row["status"]: row for row in rows_of(sweep, store) if row["kind"] == "run"}
+    assert by_status["TRAINED"]["gpus"] == 1
+    assert by_status["TRAINED"]["gpu_hours"] == pytest.approx(0.05)
+    assert by_status["FAILED"]["gpu_hours"] == pytest.approx(0.025)
+    assert by_status["FAILED"]["hosts"] == ["n1"]
+
+
+def test_a_cpu_costs_no_gpu_hours(sweep: Sweep, store: Store) -> None:
+    """What was asked for does not count where there was no GPU."""
+    run: RunDir = store.run(sweep.runs[1].run_id)
+    write_once(run.result_file, {"steps": 2, "max_steps": 2, "seconds": 60.0, "device": "cpu"})
+    row = next(row for row in rows_of(sweep, store) if row["run_id"] == run.run_id)
+    assert (row["gpus"], row["gpu_hours"]) == (0, 0.0)
+
+
+def test_what_collect_writes_is_what_load_reads(sweep: Sweep, store: Store) -> None:
+    """Every run and the base come back, with the run's own base, its cost and its scores."""
+    rows = rows_of(sweep, store)
+    frame = analysis.load(store.sweep(sweep.name).path)
+    assert list(frame["run_id"]) == [row["run_id"] for row in rows]
+    done = frame[(frame["status"] == "TRAINED") & (frame["kind"] == "run")].iloc[0]
+    assert (done["base"], done["device"], done["gpu_hours"]) == ("key1", "NVIDIA H200", pytest.approx(0.05))
+    assert done["golden_rewards"] == [0.25, 0.75]
+    assert (done["address"], done["actions"]) == ("/there/tiny@a", {"1": 0.9, "2": 0.1})
+    assert json.loads(store.sweep(sweep.name).results_file.read_text().splitlines()[0])["base"] == "key1"
+
+
+def test_a_milestone_is_a_point_that_costs_its_evaluation(sweep: Sweep, store: Store) -> None:
+    """RUN@STEP comes before its run, beside the same base; GPU-hours are the run's: 0.05, and 18 s more for it."""
+    run = store.run(sweep.runs[0].run_id)
+    run.milestone(1).model.mkdir(parents=True)
+    write_once(run.milestone(1).evaluation_file, EVALUATION | {"golden_reward": 0.4, "seconds": 18.0, "base": "key1"})
+    rows_of(sweep, store)
+    frame = analysis.load(store.sweep(sweep.name).path)
+    own = frame[frame["run_id"].str.startswith(run.run_id)]
+    assert list(own["run_id"]) == [f"{run.run_id}@1", run.run_id]
+    assert list(own["golden_reward"]) == [0.4, 0.5]
+    assert list(own["setting"]) == ["step=1", "step=2"]
+    assert list(own["base"]) == ["key1", "key1"]
+    assert own["milestone"].tolist()[:1] == [1.0]
+    assert own["gpu_hours"].fillna(0).tolist() == [0.0, pytest.approx(0.055)]
+    assert list(own["address"]) == [None, "/there/tiny@a"]
+
+
+def test_a_base_is_found_before_the_run_itself_is_evaluated(sweep: Sweep, store: Store) -> None:
+    """A run that has only a milestone's evaluation so far already has the untrained model beside it."""
+    run = store.run(sweep.runs[1].run_id)
+    run.milestone(1).model.mkdir(parents=True)
+    write_once(store.cache("base", "key2") / "evaluation.json", EVALUATION | {"golden_reward": 0.2})
+    write_once(run.milestone(1).evaluation_file, EVALUATION | {"base": "key2"})
+    bases = [row["base"] for row in rows_of(sweep, store) if row["kind"] == "base"]
+    assert sorted(bases) == ["key1", "key2"]
