@@ -104,8 +104,8 @@ NESTED = (
            "evaluation.actions"),
     Column("mt_bench_scores", "mapping", "MT-Bench score of each question, by the question's id", "1..10"),
     Column("mt_bench_questions", "list", "what is behind it: question_id, category, turns (two ratings), score"),
-    Column("mt_bench_made_by", "mapping", "judge, hashes of prompts and references, answer settings, cost; scores made by "
-           "different ones cannot be compared"),
+    Column("mt_bench_made_by", "mapping", "judge, hashes of prompts and references, answer settings, cost; scores made "
+           "by different ones cannot be compared"),
     Column("losses", "list", "held-out loss under every loss_type and beta of the sweep: loss_type, beta, loss"),
     Column("other_scores", "mapping", "further numbers of evaluation (lm_eval tasks, commands), by their names",
            place=""),
