@@ -42,7 +42,7 @@ def check_sources(sweep: Sweep, store: Store, *, dry_run: bool) -> list[str]:
     Raises:
         ConfigError: what is missing, and how to get it.
     """
-    missing = missing_packages(run.config.model for run in sweep.runs) + _missing_quantizer(sweep)
+    missing = missing_packages(run.config.model for run in sweep.runs) + _missing_extras(sweep)
     if missing:
         if dry_run:
             return missing
@@ -89,13 +89,18 @@ def missing_packages(models: Iterable[Model]) -> list[str]:
     ]
 
 
-def _missing_quantizer(sweep: Sweep) -> list[str]:
-    """How to install what packs weights, where jobs use this Python and it is not there."""
-    packed = [run.config for run in sweep.runs if run.config.model.quantization is not None]
-    here = [config for config in packed if config.cluster.python is None and config.cluster.container is None]
-    if not here or package_dir("bitsandbytes") is not None:
-        return []
-    return [f"model.quantization={here[0].model.quantization}: {INSTALL_BITSANDBYTES}"]
+def _missing_extras(sweep: Sweep) -> list[str]:
+    """How to install what packs or divides weights, where jobs use this Python and it is not there."""
+    configs = [run.config for run in sweep.runs]
+    here = [config for config in configs if config.cluster.python is None and config.cluster.container is None]
+    packed = {config.model.quantization for config in here if config.model.quantization}
+    divided = {config.deepspeed.name for config in here if config.deepspeed.config}
+    lines = []
+    if packed and not package_dir("bitsandbytes"):
+        lines.append(f"model.quantization={min(packed)}: {INSTALL_BITSANDBYTES}")
+    if divided and not package_dir("deepspeed"):
+        lines.append(f"deepspeed={min(divided)}: not installed here; pip install 'prefsweep[deepspeed]'")
+    return lines
 
 
 def unpinned(sweep: Sweep) -> list[str]:

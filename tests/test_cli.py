@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import Launch
 
+from launcher import cli, sources
 from launcher.cli import VERBS
 
 
@@ -106,3 +107,17 @@ def test_unknown_sweeps_and_runs_are_named(launch: Launch, tmp_path: Path) -> No
     done = launch("logs", "nothing")
     assert done.returncode == 1
     assert "no such run" in done.stderr
+
+
+def test_deepspeed_that_is_not_installed_is_told_before_anything_is_submitted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In one line with the remedy; a dry run shows the plan all the same."""
+    monkeypatch.chdir(tmp_path)
+    installed = sources.package_dir
+    monkeypatch.setattr(sources, "package_dir", lambda name: None if name == "deepspeed" else installed(name))
+    words = ["model=tiny", "deepspeed=zero3", "cluster.executor=local"]
+    assert cli.main(words) == 2
+    assert "deepspeed=zero3: not installed here; pip install 'prefsweep[deepspeed]'" in capsys.readouterr().err
+    assert cli.main([*words, "dry_run=true"]) == 0
+    assert not (tmp_path / "outputs").exists()

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +18,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import torch
+from conftest import clean_environment
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 from trl import DPOTrainer
@@ -366,3 +372,72 @@ def test_kto_pair_on_the_table_equals_a_live_reference_away_from_its_kink(
     on_a_live_reference = kto_pair_weights(config, store, "live")
     assert furthest(on_the_table, on_a_live_reference) < 1e-5
     assert furthest(on_the_table, moved(config.model, store).state_dict()) > 1e-3
+
+
+# ------------------------------------------------------------------------------------------------ faults
+
+DIE = """
+import os, sys
+from pathlib import Path
+sys.path[:0] = [{tests!r}]
+from worker_fixtures import make_config
+from launcher.store import Store
+from launcher.worker import prepare
+owner, name = {where}
+original = getattr(owner, name)
+def dying(*args, **kwargs):
+    if {after}:
+        original(*args, **kwargs)
+    os.kill(os.getpid(), 9)
+setattr(owner, name, dying)
+prepare.prepared(make_config(Path({pairs!r})), Store(Path({root!r})))
+"""
+
+
+@pytest.mark.parametrize(
+    ("where", "after"),
+    [
+        ('prepare, "_measure_batch"', True),  # within the pass
+        ('prepare.pyarrow.parquet, "write_table"', True),  # the table is written, the manifest is not
+        ('prepare, "write_once"', True),  # both are written, in the scratch folder
+    ],
+)
+def test_a_pass_that_is_killed_leaves_nothing_that_looks_complete(
+    configure: Configure, store: Store, passes: list[int], where: str, *, after: bool
+) -> None:
+    """kill -9 at three points: the next pass starts again and its values are right."""
+    config = configure()
+    script = DIE.format(
+        tests=str(Path(__file__).parent), where=where, after=after, pairs=config.dataset.path, root=str(store.root)
+    )
+    killed = subprocess.run([sys.executable, "-c", script], env=clean_environment(), check=False, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    assert not [path for path in store.cache("reference", "x").parent.glob("*") if not path.name.startswith(".")]
+    table = prepare.reference_table(config, store)
+    assert len(passes) == 1
+    assert table.values == prepare.reference_table(config, Store(store.root / "elsewhere")).values
+
+
+def test_a_full_disk_is_told_and_costs_no_wrong_number(configure: Configure, tmp_path: Path) -> None:
+    """On a disk with room for half a table: one clear line, no table; with room again, the right one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("only root may mount the small disk that this test fills")
+    try:
+        store, config = Store(disk), configure()
+        models.tokenizer(config.model, store)
+        filler = disk / "filler"
+        with contextlib.suppress(OSError), filler.open("wb") as file:
+            while True:
+                file.write(bytes(4096))
+                file.flush()
+        with pytest.raises(OSError, match="No space left"):
+            prepare.reference_table(config, store)
+        assert not [path for path in store.cache("reference", "x").parent.glob("*") if not path.name.startswith(".")]
+        filler.unlink()
+        right = prepare.reference_table(config, Store(tmp_path / "roomy"))
+        assert prepare.reference_table(config, store).values == right.values
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)  # noqa: S607 - the weights may still be mapped

@@ -39,7 +39,7 @@ from worker_fixtures import WORDS as VOCABULARY
 
 from launcher.config import Model, RunConfig
 from launcher.store import Store
-from launcher.worker import models, prepare
+from launcher.worker import distributed, models, prepare, zero
 from launcher.worker.data import load_pairs
 from launcher.worker.trainer import arguments, lora_config
 from launcher.worker.training import train
@@ -79,7 +79,7 @@ def ours(job: Job) -> Seen:
     )
 
 
-def theirs(job: Job) -> Seen:
+def theirs(job: Job, **options: Any) -> Seen:
     """TRL's DPOTrainer with precompute_ref_log_probs, its cache below the folder that both jobs share."""
     datasets.config.HF_DATASETS_CACHE = str(job.folder.parent / "datasets")
     store = Store(job.folder.parent / "models")
@@ -89,11 +89,13 @@ def theirs(job: Job) -> Seen:
         seed=config.seed, learning_rate=trainer.learning_rate, max_length=trainer.max_length,
         max_steps=trainer.max_steps,
         per_device_train_batch_size=trainer.micro_batch_size, ld_alpha=trainer.ld_alpha,
-        precompute_ref_log_probs=True, bf16=False, report_to="none", disable_tqdm=True,
+        precompute_ref_log_probs=True, bf16=False, report_to="none", disable_tqdm=True, **options,
     )  # fmt: skip
+    # Under ZeRO-3 TRL must load the model itself, which divides it; elsewhere both get the same copy.
+    model = str(job.config.model.path) if options else models.policy(config.model, store)
     with counted(DPOTrainer, "compute_ref_log_probs") as forwards:
         made = DPOTrainer(
-            model=models.policy(config.model, store),
+            model=model,
             args=told,
             train_dataset=rows_of(job),
             processing_class=models.tokenizer(config.model, store),
@@ -101,6 +103,15 @@ def theirs(job: Job) -> Seen:
         )
     columns = made.train_dataset["ref_chosen_logps"], made.train_dataset["ref_rejected_logps"]
     return Seen(len(forwards), list(zip(*columns, strict=True)))
+
+
+def under_deepspeed(job: Job, way: str) -> Seen:
+    """Either, in a process group of one rank, its weights divided by ZeRO-3."""
+    with distributed.joined(job.folder, always=True):
+        if way == "ours":
+            return ours(job)
+        told = zero.arguments(job.config.deepspeed, torch.float32)
+        return theirs(job, **{name: told[name] for name in ("deepspeed", "accelerator_config") if name in told})
 
 
 def rows_of(job: Job) -> datasets.Dataset:
@@ -249,9 +260,10 @@ def matrix() -> None:
     for column in ("", "right would be", "prefsweep", "TRL precompute"):
         table.add_column(column)
     for name, (_, differs) in CELLS.items():
+        right = "a pass, or the values" if "ld_alpha" in name else "pass" if differs else "hit"
         with tempfile.TemporaryDirectory() as folder:
             cells = [judged(way, name, Path(folder) / way.__name__) for way in (ours, theirs)]
-        table.add_row(name, "pass" if differs else "hit", *(_mark(*cell) for cell in cells))
+        table.add_row(name, right, *(_mark(*cell) for cell in cells))
     for name, cells in (("two jobs at once", together()), ("other weights, ZeRO-3", divided())):
         table.add_row(name, "one pass" if "once" in name else "pass", *(_mark(*cell) for cell in cells))
     Console(width=110).print(table)
