@@ -12,9 +12,9 @@ demo: .venv/installed
 	python -m launcher -m loss_type=sigmoid,ipo,kto_pair beta=0.01,0.1
 	python -m analysis outputs/sweeps/smollm2-135m-movie-reviews
 
-# One thread: the tests' models are so small that more only get in each other's way.
+# Two files of tests at a time, each with one thread: their models are so small that more only get in each other's way.
 test: lint
-	OMP_NUM_THREADS=1 pytest $(PYTEST)
+	OMP_NUM_THREADS=1 pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 lint: .venv/tested
 	ruff check .

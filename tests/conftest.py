@@ -21,6 +21,17 @@ Launch = Callable[..., subprocess.CompletedProcess[str]]
 REPOSITORY = Path(__file__).parent.parent
 
 
+# The longest first, so that of several processes none is left alone with one of them at the end.
+SLOW = ("test_slurm_runs", "test_slurm_scan", "test_distributed", "test_slurm_cluster", "test_end_to_end", "test_tracking",
+        "test_publish_end_to_end", "test_evaluating", "test_hub", "test_dev_cluster", "test_wheel")  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order the files of tests by how long they take; within a file nothing changes."""
+    places = {name: place for place, name in enumerate(SLOW)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(SLOW)))
+
+
 def sweep_of(*argv: str) -> Sweep:
     """The sweep of a command line, planned as the launcher plans it."""
     grid, points = compose(argv, multirun=True)
