@@ -27,7 +27,9 @@ def kto_pair_loss(chosen_logratios: torch.Tensor, rejected_logratios: torch.Tens
 
     The KL estimates are neither gathered over devices nor detached, so the micro-batch size belongs to the objective.
     Where a mean is exactly 0, as at the start, the clamp has a kink: a mean of +1e-7 lets its gradient through,
-    0 and -1e-7 do not. Rounding of the reference values therefore decides the first gradient.
+    0 and -1e-7 do not. Rounding of the reference values therefore decides the first gradients, and Adam, which scales
+    them, carries that on: on a model of 30,000 weights six steps at a rate of 1e-3 with the reference table ended 4e-3
+    from the same steps with a live reference, where sigmoid and ipo ended 6e-8 apart. Away from the kink they agree.
     """
     chosen_kl = chosen_logratios.mean().clamp(min=0)
     rejected_kl = rejected_logratios.mean().clamp(min=0)
