@@ -33,6 +33,7 @@ files (`write_derived`) that may be deleted at any time.
                            /results.jsonl, report/   derived
                            /tracking/                derived: a local tracker's data, a dashboard's definition
     <output>/cache/<kind>/<key>/                     models, datasets, reference tables, base evaluations
+    <output>/cache/tokens/<key>/rows.parquet         token ids of one text by one tokenizer
     <output>/cache/prepare/<key>/done.json           that a job made the table; a hint, the runs check the table itself
                                 /001/batch.json      such a job, as for a sweep's
                                     /job.json        what the scheduler made of it

@@ -15,7 +15,7 @@ from worker_fixtures import Configure, write_pairs
 
 from launcher.config import ConfigError, Dataset, Part
 from launcher.store import Store
-from launcher.worker import models, reading
+from launcher.worker import data, models, reading
 from launcher.worker.data import collator, load_pairs, tokenised
 
 PAIR = {"prompt": "Q", "chosen": " yes", "rejected": " no"}
@@ -249,3 +249,23 @@ def test_the_commit_of_a_hub_data_set_is_the_one_that_was_loaded(
     assert reading.hub_commit(pairs) is None
     assert reading.hub_commit(Dataset(name="mine", path=str(tmp_path))) is None
     assert reading.hub_commit(Dataset(name="built", builder="movie_reviews")) is None
+
+
+def test_a_text_is_tokenised_once_for_a_sweep(
+    configure: Configure, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Runs of another loss, beta or length find the ids on disk, other text does not; a torn file does no harm."""
+    calls: list[int] = []
+    tokenise = data.token_ids
+    monkeypatch.setattr(data, "token_ids", lambda pairs, tokens: calls.append(len(pairs)) or tokenise(pairs, tokens))
+    first = tokenised(configure(), store)
+    assert calls == [32, 6]
+    again = tokenised(configure(loss_type="ipo", beta=0.7, trainer__max_length=40), store)
+    assert calls == [32, 6]
+    assert again.train[:] == first.train[:]
+    tokenised(configure(dataset__train_pairs=5), store)
+    assert calls == [32, 6, 5]
+    for file in store.cache("tokens", "x").parent.glob("*/rows.parquet"):
+        file.write_bytes(file.read_bytes()[:100])
+    assert tokenised(configure(), store).train[:] == first.train[:]
+    assert "tokenising again" in caplog.text

@@ -6,6 +6,7 @@ Must not know: reference values, losses, files (`reading`), columns (`shapes`).
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections import Counter
@@ -15,6 +16,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import datasets
+import pyarrow
+import pyarrow.parquet
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 from trl import DPOTrainer
@@ -22,8 +25,8 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from launcher.config import ConfigError, RunConfig
 from launcher.config import Dataset as DatasetConfig
-from launcher.store import Store
-from launcher.worker import reading, shapes
+from launcher.store import Store, building
+from launcher.worker import models, reading, shapes
 from launcher.worker.models import tokenizer
 from launcher.worker.templates import check_template
 
@@ -94,9 +97,8 @@ def _usable(pairs: Dataset, config: RunConfig, store: Store) -> tuple[Dataset, d
         raise ConfigError(f"dataset {config.dataset.name}: none of its pairs can be used: {_sentence(dropped)}")
     if dropped:
         pairs = pairs.select(sound)
-    tokens = tokenizer(config.model, store)
-    check_template(pairs, tokens, config.model)
-    ids = token_ids(pairs, tokens)
+    check_template(pairs, tokenizer(config.model, store), config.model)
+    ids = shared_token_ids(pairs, config, store)
     fitting = _fitting(ids, config.trainer.max_length)
     if len(fitting) < len(ids):
         dropped[TOO_LONG] = len(ids) - len(fitting)
@@ -116,6 +118,32 @@ def _tell(pairs: Pairs, train: int, test: int) -> None:
         LOG.warning("%d of %d training pairs repeat another's text; they stay", pairs.repeated, train)
     if pairs.leaked:
         LOG.warning("%d of %d held-out pairs also stand in the training pairs", pairs.leaked, test)
+
+
+def shared_token_ids(pairs: Dataset, config: RunConfig, store: Store) -> Dataset:
+    """The pairs' token ids: made once, by whoever is first, for all runs of the same text, tokenizer and template."""
+    made_from = [models.fingerprint(config.model, store), config.model.chat_template, _content(pairs)]
+    key = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
+    folder = store.cache("tokens", key)
+    file = folder / "rows.parquet"
+    with building(folder) as empty:
+        if empty is not None:
+            ids = token_ids(pairs, tokenizer(config.model, store))
+            pyarrow.parquet.write_table(ids.data.table.combine_chunks(), empty / file.name)
+    try:
+        rows = Dataset(pyarrow.parquet.read_table(file))
+    except (OSError, pyarrow.ArrowException) as error:
+        LOG.warning("%s cannot be read (%s); tokenising again", file, error)
+        return token_ids(pairs, tokenizer(config.model, store))
+    return rows
+
+
+def _content(pairs: Dataset) -> str:
+    """The hash of the pairs' text, in their order."""
+    digest = hashlib.sha256()
+    for pair in pairs:
+        digest.update(json.dumps(pair, sort_keys=True).encode() + b"\n")
+    return digest.hexdigest()
 
 
 def token_ids(pairs: Dataset, tokens: PreTrainedTokenizerBase) -> Dataset:
