@@ -26,7 +26,7 @@ def run_block(block: str, folder: Path) -> str:
     for command in re.findall(r"^\$ (.*)$", block, re.MULTILINE):
         words = shlex.split(command)
         assert words[:2] == ["python", "-m"], command
-        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "160", "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "300", "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
             [sys.executable, *words[1:]], cwd=folder, env=environment, capture_output=True, text=True, check=False
         )
