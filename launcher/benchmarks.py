@@ -11,7 +11,8 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from launcher.store import AttemptDir, RunDir, read_fact
+from launcher.files import read_fact
+from launcher.store import AttemptDir, RunDir
 
 BEFORE_BENCHMARKS = ("preference",)  # what attempts wanted that were made before there was a choice
 

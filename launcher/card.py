@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from launcher.store import Fact
+from launcher.files import Fact
 
 LOCAL = (".", "/", "~", "package:")  # how a path begins that is no Hub id
 SAMPLES = 3

@@ -12,17 +12,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from launcher.config import BENCHMARKS, OBJECTIVE
-from launcher.store import (
-    AttemptDir,
-    EvaluationDir,
-    Fact,
-    RunDir,
-    Store,
-    SweepDir,
-    read_fact,
-    read_lines,
-    write_derived,
-)
+from launcher.files import Fact, read_fact, read_lines, write_derived
+from launcher.store import AttemptDir, EvaluationDir, RunDir, Store, SweepDir
 from launcher.submit import RunState
 
 Facts = Mapping[str, Fact]

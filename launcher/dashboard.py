@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from launcher.config import ConfigError, Tracking
-from launcher.store import SweepDir, write_derived
+from launcher.files import write_derived
+from launcher.store import SweepDir
 from launcher.wandb_account import has_login
 
 PROJECT = "prefsweep"

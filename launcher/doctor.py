@@ -14,12 +14,12 @@ from pathlib import Path
 
 from launcher import snapshot
 from launcher.config import Cluster
+from launcher.files import Fact, read_fact
 from launcher.jobs import Batch
 from launcher.resources import package_dir
 from launcher.revisions import has_token
 from launcher.scheduler import visible_gpus
 from launcher.slurm_survey import Partition, Survey
-from launcher.store import Fact, read_fact
 
 WORKER_PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate")
 GIGABYTE = 1e9

@@ -18,11 +18,12 @@ from filelock import FileLock, Timeout
 
 from launcher import benchmarks, judging, mt_bench
 from launcher.config import BENCHMARKS, ConfigError, Evaluation, Judge, PrefsweepError, StoreError, suggestion
+from launcher.files import Fact, read_fact, read_lines, write_once
 from launcher.judging import Ask, Progress, Spent
 from launcher.mt_bench import Bench
 from launcher.plan import Run, Sweep, plan_run
 from launcher.resources import trl_losses
-from launcher.store import EvaluationDir, Fact, Store, read_fact, read_lines, write_once
+from launcher.store import EvaluationDir, Store
 
 JUDGE_SETTINGS = ("model", "temperature", "max_tokens", "repeats")  # of the judge, what a score depends on
 ANSWER_SETTINGS = ("max_new_tokens", "batch_size", "seed")

@@ -13,10 +13,11 @@ from pathlib import Path
 
 from launcher.benchmarks import BEFORE_BENCHMARKS, lacking, wanted_by
 from launcher.config import StoreError
+from launcher.files import Fact, read_fact
 from launcher.preparation import failure_of
 from launcher.publish import due_in_job, unpublished
 from launcher.status import RunFacts, Status
-from launcher.store import AttemptDir, Fact, RunDir, read_fact
+from launcher.store import AttemptDir, RunDir
 
 TAIL_BYTES = 4096
 

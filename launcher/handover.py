@@ -20,13 +20,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from launcher.config import Refused
+from launcher.files import Fact, read_fact, write_once
 from launcher.jobs import Batch
 from launcher.plan import Run, cost_key
 from launcher.preparation import preparation_of
 from launcher.provenance import provenance
 from launcher.scheduler import Scheduler, scheduler_for
 from launcher.status import LAG_SECONDS, Status
-from launcher.store import AttemptDir, Fact, RunDir, Store, SweepDir, read_fact, write_once
+from launcher.store import AttemptDir, RunDir, Store, SweepDir
 
 T = TypeVar("T")
 Jobs = list[list[Run]]  # the runs of each job

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.config import Hub, PublishError
+from launcher.files import building, read_fact
 from launcher.payload import MARKER, Payload, already_there
-from launcher.store import Store, building, read_fact
+from launcher.store import Store
 
 
 @dataclass(frozen=True)

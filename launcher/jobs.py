@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from launcher.config import Cluster, StoreError, from_plain
-from launcher.store import Fact, read_fact, write_once
+from launcher.files import Fact, read_fact, write_once
 
 
 @dataclass(frozen=True)

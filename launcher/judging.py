@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from launcher.config import ConfigError, Judge, PrefsweepError
+from launcher.files import Fact, append_line, mend_log, read_lines
 from launcher.mt_bench import Messages, rating_in
 from launcher.resources import package_dir
-from launcher.store import Fact, append_line, mend_log, read_lines
 
 if TYPE_CHECKING:
     from openai import OpenAI

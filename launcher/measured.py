@@ -9,8 +9,9 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from launcher.files import read_fact
 from launcher.plan import Run, cost_key
-from launcher.store import RunDir, Store, read_fact
+from launcher.store import RunDir, Store
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.config import ConfigError
-from launcher.store import Store, building
+from launcher.files import building
+from launcher.store import Store
 
 VERSION = "3.3.2"
 SHA256 = "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9"

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.config import PublishError
-from launcher.store import Fact, RunDir, read_fact
+from launcher.files import Fact, read_fact
+from launcher.store import RunDir
 
 MARKER = "prefsweep.json"
 CARD = "README.md"

@@ -13,7 +13,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from launcher.config import OBJECTIVE, ConfigError, RunConfig, canonical, check, from_plain
+from launcher.config import OBJECTIVE, ConfigError, RunConfig, canonical, from_plain
+from launcher.rules import check
 
 Plain = dict[str, Any]
 

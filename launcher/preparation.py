@@ -20,11 +20,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from launcher.config import UNPAIRED_LOSS
+from launcher.files import Fact, read_fact, write_once
 from launcher.jobs import Batch
 from launcher.plan import Run
 from launcher.scheduler import Scheduler, key_of, scheduler_for, states
 from launcher.status import LAG_SECONDS, JobState, Phase
-from launcher.store import Fact, PreparingDir, Store, read_fact, write_once
+from launcher.store import PreparingDir, Store
 
 UNKNOWN = JobState(Phase.UNKNOWN)
 

@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 
 from launcher.card import measures
 from launcher.config import ConfigError, Hub, PublishError
+from launcher.files import Fact, read_fact
 from launcher.payload import content_of
 from launcher.publish import hub_of, publish, shelf_of
 from launcher.revisions import check_names
-from launcher.store import Fact, RunDir, Store, SweepDir, read_fact
+from launcher.store import RunDir, Store, SweepDir
 from launcher.submit import RunState
 
 MAX_NOTE = 500  # characters that the Hub takes

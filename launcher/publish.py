@@ -14,7 +14,8 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from launcher.config import Hub, PublishError, from_plain
-from launcher.store import AttemptDir, Fact, RunDir, Store, read_fact, write_once
+from launcher.files import Fact, read_fact, write_once
+from launcher.store import AttemptDir, RunDir, Store
 
 
 class Shelf(Protocol):

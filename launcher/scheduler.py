@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Protocol
 
 from launcher.config import ConfigError
+from launcher.files import Fact
 from launcher.jobs import Batch
 from launcher.status import JobState, Phase
-from launcher.store import Fact
 
 NO_LIMIT_MINUTES = 60 * 24 * 365
 JobKey = tuple[str, str]  # executor, job id

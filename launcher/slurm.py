@@ -20,9 +20,9 @@ from pathlib import Path
 from launcher import slurm_survey
 from launcher import slurm_words as words
 from launcher.config import Refused, SchedulerError
+from launcher.files import Fact
 from launcher.jobs import Batch
 from launcher.status import JobState
-from launcher.store import Fact
 
 ANSWER_SECONDS = 60
 

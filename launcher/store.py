@@ -1,10 +1,7 @@
-"""The run directory: every path and file name, atomic writes.
+"""The run directory: every path and file name.
 
-Owns: where things lie below the output folder, and how a file comes into being (whole, or not at all).
-Must not know: what a fact means, what a scheduler is, what is trained.
-
-Three kinds of file, no others: write-once facts (`write_once`), append-only logs (`append_line`), and derived
-files (`write_derived`) that may be deleted at any time.
+Owns: where things lie below the output folder.
+Must not know: how a file is written (`files` does), what a fact means, what a scheduler is, what is trained.
 
     <output>/runs/<run_id>/config.yaml               the objective, written once
                           /attempts/001/attempt.json what was asked for: settings, provenance, time, batch
@@ -44,97 +41,20 @@ files (`write_derived`) that may be deleted at any time.
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import json
 import os
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import yaml
 from filelock import FileLock
 
 from launcher.config import StoreError
+from launcher.files import Fact, read_fact, write_derived, write_once
 
-Fact = dict[str, Any]
 CHECKPOINT_MARKER = "complete.json"  # in a checkpoint's folder, written last
-
-
-def _write_aside(path: Path, text: str) -> Path:
-    """Write `text` beside `path`, flushed to disk, and return where."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(name).chmod(0o644)  # mkstemp's 0600 would hide a run from its group
-    return Path(name)
-
-
-def write_once(path: Path, fact: Fact) -> bool:
-    """Make the fact `path` appear whole; a second writer changes nothing. Returns whether we were the first."""
-    aside = _write_aside(path, json.dumps(fact, indent=1, ensure_ascii=False) + "\n")
-    try:
-        os.link(aside, path)  # unlike rename, link refuses to replace
-    except FileExistsError:
-        return False
-    finally:
-        aside.unlink()
-    return True
-
-
-def write_derived(path: Path, text: str) -> None:
-    """Replace the derived file `path` in one step."""
-    _write_aside(path, text).replace(path)
-
-
-def append_line(path: Path, record: Fact) -> None:
-    """Append one JSON line; a single write, so that a crash tears at most the last line."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record, ensure_ascii=False) + "\n")
-
-
-def mend_log(path: Path) -> None:
-    """End a line that a crash has torn, so that the next one does not continue it."""
-    with contextlib.suppress(FileNotFoundError), path.open("rb+") as file:
-        if file.seek(0, os.SEEK_END) and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
-            file.write(b"\n")
-
-
-def read_fact(path: Path) -> Fact | None:
-    """The fact at `path`, or None where there is none.
-
-    Raises:
-        StoreError: the file is there and is not a JSON object (facts are never half written by us).
-    """
-    try:
-        fact = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise StoreError(f"{path}: not readable as JSON ({error}); move it away to have it made again") from error
-    if not isinstance(fact, dict):
-        raise StoreError(f"{path}: holds no JSON object; move it away to have it made again")
-    return fact
-
-
-def read_lines(path: Path) -> list[Fact]:
-    """All whole lines of a log; a torn last line is left out."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return []
-    lines = []
-    for line in text.split("\n"):  # splitlines() would also split at U+2028, which a text may hold
-        with contextlib.suppress(ValueError):
-            lines.append(json.loads(line))
-    return lines
 
 
 @dataclass(frozen=True)
@@ -434,21 +354,3 @@ class Store:
         """Held from the decision to the last recorded job id, so that two launchers never submit one run twice."""
         self.root.mkdir(parents=True, exist_ok=True)
         return FileLock(self.root / ".submit.lock")
-
-
-@contextlib.contextmanager
-def building(folder: Path) -> Iterator[Path | None]:
-    """Build a cache entry once: yields a scratch folder to fill, or None where `folder` is there already.
-
-    The lock makes others wait and then use it; a killed builder leaves only a scratch folder, never half an entry.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f".{folder.name}.lock")):
-        if folder.is_dir():
-            yield None
-            return
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
-            filled = Path(scratch) / folder.name
-            filled.mkdir()
-            yield filled
-            filled.replace(folder)

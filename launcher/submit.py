@@ -18,6 +18,7 @@ from launcher.adapt import Past, adapted
 from launcher.benchmarks import lacking, wanted_by
 from launcher.config import SchedulerError, StoreError
 from launcher.facts import read_facts, read_job
+from launcher.files import Fact, read_fact, write_once
 from launcher.handover import Jobs, attempts_of, batches, hand_over, new_attempt
 from launcher.jobs import Batch
 from launcher.measured import Cost, cost_of, costs
@@ -27,7 +28,7 @@ from launcher.provenance import provenance
 from launcher.resources import trl_losses
 from launcher.scheduler import Scheduler, this_process
 from launcher.status import IN_FLIGHT, JobState, Phase, RunFacts, Status, status_of
-from launcher.store import AttemptDir, Fact, RunDir, Store, SweepDir, read_fact, write_once
+from launcher.store import AttemptDir, RunDir, Store, SweepDir
 
 UNKNOWN = JobState(Phase.UNKNOWN)
 

@@ -12,7 +12,8 @@ import itertools
 import json
 from pathlib import Path
 
-from launcher.store import Store, building
+from launcher.files import building
+from launcher.store import Store
 
 ACTIONS = ("1", "2", "3")  # the best first
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from launcher.files import Fact
 from launcher.jobs import Batch
 from launcher.status import JobState, Phase
-from launcher.store import Fact
 
 
 class FakeScheduler:

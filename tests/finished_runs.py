@@ -14,7 +14,8 @@ from fakes import FakeScheduler
 from hub_server import HubServer
 from safetensors.numpy import save_file
 
-from launcher.store import RunDir, Store, append_line, write_once
+from launcher.files import append_line, write_once
+from launcher.store import RunDir, Store
 from launcher.submit import act, decide
 
 NEVER_PUBLISHED = (

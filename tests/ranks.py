@@ -10,7 +10,8 @@ from itertools import count
 from pathlib import Path
 
 from launcher.config import OBJECTIVE, RunConfig
-from launcher.store import AttemptDir, RunDir, write_once
+from launcher.files import write_once
+from launcher.store import AttemptDir, RunDir
 
 TESTS = Path(__file__).parent
 # Where DeepSpeed's one compiled operator is kept from one test run to the next.

@@ -12,9 +12,10 @@ from fakes import FakeScheduler
 from launcher.adapt import Past, adapted, megabytes
 from launcher.compose import change_settings
 from launcher.config import Cluster, ConfigError
+from launcher.files import read_fact, write_once
 from launcher.plan import Run
 from launcher.status import Phase
-from launcher.store import RunDir, Store, read_fact, write_once
+from launcher.store import RunDir, Store
 from launcher.submit import Decision, act, decide, recorded_sweep
 
 

@@ -23,7 +23,8 @@ from worker_fixtures import LORA, Configure
 from launcher import mt_bench
 from launcher.benchmarks import lacking
 from launcher.config import ConfigError, Lora, MTBench, RunConfig
-from launcher.store import EvaluationDir, RunDir, Store, read_fact, read_lines
+from launcher.files import read_fact, read_lines
+from launcher.store import EvaluationDir, RunDir, Store
 from launcher.worker import answers, models
 from launcher.worker.answers import TransformersWriter, answer
 from launcher.worker.interruption import Interrupted

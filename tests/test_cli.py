@@ -9,7 +9,7 @@ import pytest
 from conftest import Launch
 
 from launcher import cli, sources
-from launcher.cli import VERBS
+from launcher.arguments import VERBS
 
 
 def dataset(folder: Path, **columns: str) -> Path:

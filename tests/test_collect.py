@@ -13,8 +13,9 @@ from fakes import FakeScheduler
 import analysis
 from analysis.columns import COLUMNS, SCORES, document
 from launcher.collect import collect
+from launcher.files import Fact, append_line, write_once
 from launcher.plan import Sweep
-from launcher.store import Fact, RunDir, Store, append_line, write_once
+from launcher.store import RunDir, Store
 from launcher.submit import act, decide, states_of
 
 GRID = ["model=tiny", "cluster.gpus_per_node=1", "loss_type=sigmoid,ipo", "beta=0.1,0.5"]

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from launcher import compose as module
+from launcher import grid as grid_module
 from launcher.compose import compose
 from launcher.config import ConfigError, RunConfig
 from launcher.resources import data_dir
@@ -124,7 +124,7 @@ def test_model_may_be_a_hub_id_or_a_folder(tmp_path: Path) -> None:
 def sweep_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "sweeps"
     folder.mkdir()
-    monkeypatch.setattr(module, "data_dir", lambda name: folder if name == "sweeps" else data_dir(name))
+    monkeypatch.setattr(grid_module, "data_dir", lambda name: folder if name == "sweeps" else data_dir(name))
     return folder
 
 

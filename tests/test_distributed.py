@@ -22,8 +22,9 @@ from safetensors.torch import load_file
 from worker_fixtures import LORA, make_config, write_pairs
 
 from launcher.config import DeepSpeed, RunConfig
+from launcher.files import read_fact, read_lines
 from launcher.resources import data_dir
-from launcher.store import RunDir, Store, read_fact, read_lines
+from launcher.store import RunDir, Store
 from launcher.worker import checkpoints, prepare
 from launcher.worker.rendezvous import Rank, own_address
 from launcher.worker.training import train

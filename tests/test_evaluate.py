@@ -13,7 +13,8 @@ import torch
 from worker_fixtures import ARCHITECTURE, LORA, Configure
 
 from launcher.config import ConfigError, Dataset, RunConfig
-from launcher.store import RunDir, Store, read_fact
+from launcher.files import read_fact
+from launcher.store import RunDir, Store
 from launcher.worker import evaluate as evaluation
 from launcher.worker import golden, models, training
 from launcher.worker.data import first_distinct, tokenised

@@ -24,8 +24,9 @@ from launcher.benchmarks import discard_all, lacking, set_aside, wanted_by
 from launcher.collect import collect
 from launcher.config import ConfigError, Judge, PrefsweepError, StoreError
 from launcher.facts import read_facts
+from launcher.files import Fact, append_line, read_fact, read_lines, write_once
 from launcher.plan import Sweep
-from launcher.store import EvaluationDir, Fact, Store, append_line, read_fact, read_lines, write_once
+from launcher.store import EvaluationDir, Store
 from launcher.submit import Action, act, decide, states_of
 
 __all__ = ["judge_server"]

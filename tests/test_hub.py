@@ -16,7 +16,8 @@ from conftest import clean_environment
 from finished_runs import NEVER_PUBLISHED, evaluation, files_holding, publish, publish_process, trained_runs
 from hub_server import TOKEN, Commit, HubServer, serving
 
-from launcher.store import RunDir, Store, read_fact, write_derived
+from launcher.files import read_fact, write_derived
+from launcher.store import RunDir, Store
 
 HUB = ("hub=huggingface", "hub.patience=60", "hub.timeout=1", "sweep=scan")
 REPO = "me/tiny-scan"

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from conftest import clean_environment
 
-from launcher.store import AttemptDir, Store, append_line, read_fact, read_lines
+from launcher.files import append_line, read_fact, read_lines
+from launcher.store import AttemptDir, Store
 from launcher.worker import interruption
 from launcher.worker.interruption import Interrupted, SlurmJob, leave, locked
 

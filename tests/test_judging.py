@@ -17,8 +17,8 @@ from judge_server import judge_server, rule
 
 from launcher import judging
 from launcher.config import ConfigError, Judge
+from launcher.files import read_lines
 from launcher.judging import Ask, JudgeError, Spent, ask_all, estimate, open_asks, require_judge
-from launcher.store import read_lines
 
 __all__ = ["judge_server"]
 KEY = "sk-very-secret-0123456789"

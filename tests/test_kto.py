@@ -11,9 +11,11 @@ import pytest
 import torch
 from worker_fixtures import LORA, Configure, make_config
 
-from launcher.config import ConfigError, Dataset, RunConfig, check
+from launcher.config import ConfigError, Dataset, RunConfig
+from launcher.files import read_fact, read_lines
 from launcher.resources import trl_losses
-from launcher.store import Store, read_fact, read_lines
+from launcher.rules import check
+from launcher.store import Store
 from launcher.worker import models, unpaired
 from launcher.worker.evaluate import evaluate
 from launcher.worker.kto import _ranked

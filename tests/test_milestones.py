@@ -11,9 +11,11 @@ from safetensors.torch import load_file
 from worker_fixtures import LORA, Configure
 
 from launcher.collect import _points
-from launcher.config import Checkpoint, ConfigError, check
+from launcher.config import Checkpoint, ConfigError
+from launcher.files import read_fact
 from launcher.resources import trl_losses
-from launcher.store import RunDir, Store, read_fact
+from launcher.rules import check
+from launcher.store import RunDir, Store
 from launcher.worker.evaluate import evaluate
 from launcher.worker.milestones import keep
 from launcher.worker.training import Stopped, train

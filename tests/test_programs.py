@@ -16,7 +16,8 @@ import pytest
 from worker_fixtures import LORA, Configure
 
 from launcher.config import Command, ConfigError, LmEval, RunConfig
-from launcher.store import EvaluationDir, RunDir, Store, read_fact
+from launcher.files import read_fact
+from launcher.store import EvaluationDir, RunDir, Store
 from launcher.worker import programs
 from launcher.worker.interruption import Interrupted
 from launcher.worker.programs import ProgramFailed, Weights, lm_eval_argv, lm_eval_scores, numbers_in, run_program

@@ -18,6 +18,7 @@ from huggingface_hub import ModelCard
 from launcher.card import Subject, card, measures
 from launcher.config import ConfigError, Hub, PublishError
 from launcher.facts import read_facts
+from launcher.files import read_fact, write_derived, write_once
 from launcher.hub import passes, told
 from launcher.plan import Sweep
 from launcher.publication import act as push
@@ -25,7 +26,7 @@ from launcher.publication import decide as decide_publication
 from launcher.publish import due_in_job, hub_of, publish
 from launcher.revisions import default_name, has_token, missing_token, with_revisions
 from launcher.status import Phase, Status
-from launcher.store import RunDir, Store, read_fact, write_derived, write_once
+from launcher.store import RunDir, Store
 from launcher.submit import act, decide, record_of, states_of
 
 FOLDER = ("hub=folder", "sweep=scan", "loss_type=ipo")

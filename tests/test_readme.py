@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from launcher.cli import VERBS, _verb_parser
+from launcher.arguments import VERBS, verb_parser
 
 REPOSITORY = Path(__file__).parent.parent
 README = REPOSITORY / "README.md"
@@ -61,7 +61,7 @@ def test_every_verb_and_option_is_in_the_readme() -> None:
     text = README.read_text(encoding="utf-8")
     for verb in VERBS:
         assert re.search(rf"`{verb}[ `]", text)
-        options = re.findall(r"(--[a-z-]+)", _verb_parser(verb).format_usage())
+        options = re.findall(r"(--[a-z-]+)", verb_parser(verb).format_usage())
         missing = [option for option in options if option not in text and option not in ("--output-dir", "--every")]
         assert not missing, f"{verb}: {missing}"
 

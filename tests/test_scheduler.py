@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from launcher.config import Cluster, ConfigError
+from launcher.files import Fact
 from launcher.jobs import Batch, Work
 from launcher.scheduler import LocalScheduler, process_start, scheduler_for, this_process, visible_gpus
 from launcher.status import Phase
-from launcher.store import Fact
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 30.0) -> bool:

@@ -13,10 +13,10 @@ import yaml
 from launcher import doctor, slurm_survey
 from launcher import slurm_words as words
 from launcher.config import Cluster, Refused, SchedulerError
+from launcher.files import write_once
 from launcher.jobs import Batch
 from launcher.slurm import SlurmScheduler
 from launcher.status import JobState, Phase
-from launcher.store import write_once
 
 QUEUE = """\
 10|CANCELLED|DependencyNeverSatisfied|

@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from worker_fixtures import LORA, Configure
 
 from launcher.config import RunConfig
-from launcher.store import Store, read_fact, read_lines
+from launcher.files import read_fact, read_lines
+from launcher.store import Store
 from launcher.worker import smaller
 from launcher.worker.trainer import RunTrainer
 from launcher.worker.training import train

@@ -10,7 +10,8 @@ import pytest
 
 from launcher.config import StoreError
 from launcher.facts import last_metrics, read_facts
-from launcher.store import Store, append_line, building, read_fact, read_lines, write_once
+from launcher.files import append_line, building, read_fact, read_lines, write_once
+from launcher.store import Store
 
 
 def test_the_first_writer_of_a_fact_wins(tmp_path: Path) -> None:

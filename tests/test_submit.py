@@ -9,10 +9,11 @@ from conftest import sweep_of
 from fakes import FakeScheduler
 
 from launcher.facts import read_facts
+from launcher.files import read_fact, write_once
 from launcher.handover import adopt
 from launcher.plan import Sweep
 from launcher.status import Phase, Status
-from launcher.store import RunDir, Store, read_fact, write_once
+from launcher.store import RunDir, Store
 from launcher.submit import Action, Decision, act, cancel, decide, recorded_sweep, states_of
 
 LOSSES = ["sigmoid", "ipo", "kto_pair"]

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from conftest import sweep_of
 
+from launcher.files import read_fact
 from launcher.plan import Run
-from launcher.store import Store, read_fact
+from launcher.store import Store
 from launcher.worker.evaluate import evaluate
 from launcher.worker.training import train
 

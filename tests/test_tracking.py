@@ -23,9 +23,11 @@ from wandb_server import WandbServer, serving
 from worker_fixtures import Configure, make_config, write_pairs
 
 from launcher import wandb_account
-from launcher.config import OBJECTIVE, ConfigError, RunConfig, check
+from launcher.config import OBJECTIVE, ConfigError, RunConfig
+from launcher.files import Fact, append_line, read_fact, read_lines, write_once
 from launcher.plan import run_id
-from launcher.store import AttemptDir, Fact, RunDir, Store, append_line, read_fact, read_lines, write_once
+from launcher.rules import check
+from launcher.store import AttemptDir, RunDir, Store
 from launcher.sync import pending, upload
 from launcher.worker import tracking
 from launcher.worker.job import make_attempt

@@ -20,7 +20,8 @@ import torch
 from worker_fixtures import LORA, Configure, make_config, write_pairs
 
 from launcher.config import ConfigError, RunConfig
-from launcher.store import RunDir, Store, read_fact, read_lines
+from launcher.files import read_fact, read_lines
+from launcher.store import RunDir, Store
 from launcher.worker import checkpoints
 from launcher.worker import trainer as trainer_module
 from launcher.worker.losses import PreferenceTrainer

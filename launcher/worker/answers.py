@@ -26,8 +26,9 @@ import torch
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from launcher.config import ConfigError, MTBench, RunConfig
+from launcher.files import Fact, append_line, mend_log, read_lines, write_once
 from launcher.mt_bench import Bench, Messages, Question, load
-from launcher.store import EvaluationDir, Fact, RunDir, Store, append_line, mend_log, read_lines, write_once
+from launcher.store import EvaluationDir, RunDir, Store
 from launcher.worker import models
 from launcher.worker.generations import rendered
 from launcher.worker.interruption import Interrupted, locked

@@ -17,7 +17,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from launcher.config import ConfigError, StoreError
-from launcher.store import read_fact, write_once
+from launcher.files import read_fact, write_once
 
 MARKER = "complete.json"
 _FOLDER = re.compile(r"checkpoint-(\d+)")

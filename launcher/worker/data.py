@@ -25,7 +25,8 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from launcher.config import ConfigError, RunConfig
 from launcher.config import Dataset as DatasetConfig
-from launcher.store import Store, building
+from launcher.files import building
+from launcher.store import Store
 from launcher.worker import models, reading, shapes
 from launcher.worker.models import tokenizer
 from launcher.worker.templates import check_template

@@ -22,7 +22,8 @@ import torch
 from peft import PeftModel
 
 from launcher.config import UNPAIRED_LOSS, RunConfig
-from launcher.store import Fact, RunDir, Store, building, read_fact, write_once
+from launcher.files import Fact, building, read_fact, write_once
+from launcher.store import RunDir, Store
 from launcher.worker import golden, models
 from launcher.worker.data import collator, first_distinct, load_prompts
 from launcher.worker.generations import Prompt, kl_to_reference, sample

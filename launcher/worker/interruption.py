@@ -22,7 +22,8 @@ from types import FrameType
 
 from filelock import FileLock, Timeout
 
-from launcher.store import AttemptDir, append_line, read_lines, write_once
+from launcher.files import append_line, read_lines, write_once
+from launcher.store import AttemptDir
 
 PATIENCE_SECONDS = 900  # longer than the grace that sites give
 ANSWER_SECONDS = 60

@@ -22,8 +22,9 @@ from filelock import FileLock, Timeout
 
 from launcher.benchmarks import discard_all, lacking, wanted_by
 from launcher.config import PrefsweepError, RunConfig, from_plain
+from launcher.files import Fact, read_fact, write_once
 from launcher.publish import due_in_job
-from launcher.store import AttemptDir, Fact, PreparingDir, RunDir, Store, read_fact, write_once
+from launcher.store import AttemptDir, PreparingDir, RunDir, Store
 from launcher.worker import distributed, smaller
 from launcher.worker.interruption import SlurmJob, StopRequest, leave, requeue
 from launcher.worker.rendezvous import MEETING_SECONDS, PATIENCE, Rank

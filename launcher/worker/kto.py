@@ -15,7 +15,7 @@ from trl import KTOTrainer
 from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference
 
 from launcher.config import Trainer
-from launcher.store import Fact
+from launcher.files import Fact
 
 COLUMNS = {
     "chosen_ids": "completion_ids",

@@ -31,8 +31,9 @@ from transformers.utils import logging as transformers_logging
 from trl.trainer.utils import add_fused_lm_head
 
 from launcher.config import ConfigError, Model
+from launcher.files import building, read_fact, write_once
 from launcher.resources import INSTALL_BITSANDBYTES, package_dir
-from launcher.store import Store, building, read_fact, write_once
+from launcher.store import Store
 from launcher.worker.memory import Latest, keep_freed_memory
 from launcher.worker.tiny import build_tiny
 

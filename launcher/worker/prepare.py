@@ -41,7 +41,8 @@ from filelock import FileLock
 from trl.trainer.utils import add_fused_lm_head
 
 from launcher.config import UNPAIRED_LOSS, RunConfig, StoreError
-from launcher.store import Fact, Store, building, read_fact, write_once
+from launcher.files import Fact, building, read_fact, write_once
+from launcher.store import Store
 from launcher.worker import distributed, models, unpaired, zero
 from launcher.worker.data import IDS, Pairs, collator, tokenised
 from launcher.worker.losses import sums_and_tails

@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from launcher.config import ConfigError, LmEval, RunConfig
+from launcher.files import Fact, write_once
 from launcher.resources import package_dir
-from launcher.store import EvaluationDir, Fact, RunDir, Store, write_once
+from launcher.store import EvaluationDir, RunDir, Store
 from launcher.worker import models
 from launcher.worker.interruption import Interrupted, locked
 from launcher.worker.training import forget_trained

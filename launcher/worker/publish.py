@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable
 
 from launcher.config import PrefsweepError, RunConfig
+from launcher.files import write_once
 from launcher.publish import due_in_job, hub_of, publish
-from launcher.store import AttemptDir, RunDir, Store, write_once
+from launcher.store import AttemptDir, RunDir, Store
 from launcher.worker import models
 from launcher.worker.reading import hub_commit
 

@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.config import PrefsweepError
-from launcher.store import read_fact, write_once
+from launcher.files import read_fact, write_once
 
 MEETING_SECONDS = 900.0  # from the first rank's arrival to the last's: nodes boot, containers are pulled
 TRY_SECONDS = 60.0  # for one attempt to reach the published port; rank 0 may still be importing torch

@@ -16,7 +16,8 @@ from dataclasses import replace
 from typing import TypeVar
 
 from launcher.config import RunConfig
-from launcher.store import RunDir, append_line, read_lines
+from launcher.files import append_line, read_lines
+from launcher.store import RunDir
 
 Result = TypeVar("Result")
 

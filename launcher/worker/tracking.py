@@ -29,7 +29,8 @@ from pathlib import Path
 from filelock import FileLock
 
 from launcher.config import RunConfig
-from launcher.store import AttemptDir, Fact, RunDir, read_fact
+from launcher.files import Fact, read_fact
+from launcher.store import AttemptDir, RunDir
 from launcher.wandb_account import has_login, installed
 from launcher.worker.interruption import SlurmJob
 from launcher.worker.trackers import FINISH_SECONDS, Subject, TensorBoardTracker, Tracker, TrackioTracker, say

@@ -20,7 +20,8 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCall
 from trl import DPOConfig, KTOConfig
 
 from launcher.config import UNPAIRED_LOSS, ConfigError, Lora, RunConfig
-from launcher.store import RunDir, Store, append_line
+from launcher.files import append_line
+from launcher.store import RunDir, Store
 from launcher.worker import checkpoints, distributed, milestones, models, zero
 from launcher.worker.data import Pairs, collator
 from launcher.worker.kto import UnpairedTrainer, kto_arguments

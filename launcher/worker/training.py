@@ -23,7 +23,8 @@ from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
 
 from launcher.config import DeepSpeed, RunConfig
-from launcher.store import Fact, RunDir, Store, read_lines, write_once
+from launcher.files import Fact, read_lines, write_once
+from launcher.store import RunDir, Store
 from launcher.worker import checkpoints, distributed, models, zero
 from launcher.worker.data import Pairs
 from launcher.worker.memory import Latest
