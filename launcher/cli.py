@@ -19,7 +19,7 @@ from launcher.following import after_submission
 from launcher.handover import adopt
 from launcher.scheduler import scheduler_for
 from launcher.store import Store
-from launcher.submit import act, decide
+from launcher.submit import act, check_ranks, decide
 
 _VERBS = {
     "status": verbs_jobs.status,
@@ -87,6 +87,7 @@ def _launch(argv: Sequence[str]) -> int:
         views_plan.show_plan(sweep, decisions, scheduler, store, as_json=options.json)
         views.show_notes(notes)
         return DONE
+    check_ranks(sweep, scheduler)
     views.show_notes(notes)
     fetch_sources(sweep, store)
     with store.submission_lock:

@@ -180,6 +180,7 @@ class Cluster:
 class Checkpoint:
     every: int = MISSING
     keep: int = 1
+    keep_finished: int = 0
     milestones: list[int] | None = None
 
 

@@ -180,6 +180,8 @@ def _milestone_problems(config: RunConfig) -> Iterator[str]:
             f"trainer.lr_scheduler={trainer.lr_scheduler}: with checkpoint.milestones the learning rate may not depend "
             "on the end; give constant or constant_with_warmup"
         )
+    if config.checkpoint.keep_finished < 0:
+        yield f"checkpoint.keep_finished={config.checkpoint.keep_finished}: must be at least 0"
     for step in milestones or []:
         if step < 1 or (trainer.max_steps is not None and step >= trainer.max_steps):
             yield f"checkpoint.milestones: {step} is no step before the last, which is kept anyway; leave it out"

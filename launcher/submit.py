@@ -16,7 +16,7 @@ from launcher import preparation, snapshot
 from launcher import scheduler as executors
 from launcher.adapt import Past, adapted
 from launcher.benchmarks import lacking, wanted_by
-from launcher.config import SchedulerError, StoreError
+from launcher.config import ConfigError, SchedulerError, StoreError
 from launcher.facts import read_facts, read_job
 from launcher.files import Fact, read_fact, write_once
 from launcher.handover import Jobs, attempts_of, batches, hand_over, new_attempt
@@ -142,6 +142,20 @@ def _decide(run: Run, state: RunState, known: Mapping[str, Cost]) -> Decision:
 def _estimate(run: Run, known: Mapping[str, Cost], done: int) -> float | None:
     cost = cost_of(run, known)
     return None if cost is None else cost.training(run, done)
+
+
+def check_ranks(sweep: Sweep, scheduler: Scheduler) -> None:
+    """Refuse runs of several processes where the executor starts one.
+
+    Raises:
+        ConfigError: names the keys.
+    """
+    for cluster in (run.config.cluster for run in sweep.runs):
+        if not scheduler.detached and cluster.nodes * cluster.gpus_per_node > 1:
+            raise ConfigError(
+                f"cluster.nodes={cluster.nodes}, cluster.gpus_per_node={cluster.gpus_per_node}: on this machine a run "
+                "has one process; use cluster=slurm, or 1 for both"
+            )
 
 
 # ------------------------------------------------------------------------------------------------ act

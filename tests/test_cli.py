@@ -121,3 +121,11 @@ def test_deepspeed_that_is_not_installed_is_told_before_anything_is_submitted(
     assert "deepspeed=zero3: not installed here; pip install 'prefsweep[deepspeed]'" in capsys.readouterr().err
     assert cli.main([*words, "dry_run=true"]) == 0
     assert not (tmp_path / "outputs").exists()
+
+
+def test_several_gpus_are_refused_where_a_run_has_one_process(launch: Launch, tmp_path: Path) -> None:
+    """Before anything is written; a dry run shows the plan all the same."""
+    words = ("model=tiny", "dataset.train_pairs=8", "cluster.executor=local", "cluster.gpus_per_node=2",
+             "trainer.micro_batch_size=4")  # fmt: skip
+    assert "cluster.gpus_per_node=2: on this machine a run has one process" in refused(launch, tmp_path, *words)
+    assert launch(*words, "dry_run=true").returncode == 0

@@ -309,3 +309,13 @@ def test_master_weights_survive_a_checkpoint() -> None:
     go(straight, optimizer, 30)
     go(resumed, other, 30)
     assert torch.equal(straight, resumed)
+
+
+@pytest.mark.parametrize(("keep", "left"), [(0, []), (1, ["checkpoint-4"])])
+def test_resumable_state_goes_with_the_end_unless_it_is_to_stay(
+    configure: Configure, store: Store, keep: int, left: list[str]
+) -> None:
+    """checkpoint.keep_finished says how many checkpoints a finished run keeps."""
+    run = store.run("kept")
+    train(configure(checkpoint__keep_finished=keep), run, store, lambda: False)
+    assert [path.name for path in run.checkpoints.glob("*")] == left

@@ -103,7 +103,9 @@ def _finish(config: RunConfig, run: RunDir, trainer: RunTrainer, pairs: Pairs, b
     save_model(trainer, run.model)
     if distributed.is_first():
         write_once(run.result_file, _result(config, run, trainer, pairs, began))
-        shutil.rmtree(run.checkpoints, ignore_errors=True)
+        checkpoints.rotate(run.checkpoints, config.checkpoint.keep_finished)
+        with contextlib.suppress(OSError):
+            run.checkpoints.rmdir()
 
 
 def save_model(trainer: RunTrainer, folder: Path) -> None:
