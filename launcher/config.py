@@ -18,6 +18,7 @@ MISSING: Any = "???"  # OmegaConf's mark for a value that the user must give
 
 OBJECTIVE = ("model", "dataset", "trainer", "loss_type", "beta", "seed")  # what is trained, hence a run's identity
 UNPAIRED_LOSS = "kto"  # the one that trains on completions with a label, with a trainer of its own
+WEAK_REJECTS = "weak_rejects"  # the builder whose pairs a model writes, on a node
 BENCHMARKS = ("preference", "mt_bench", "lm_eval", "command")
 AUTO_TIME = "auto"  # a time limit from what earlier runs took
 WEIGHTS_DIVIDED = 3  # the ZeRO stage from which no rank holds all weights
@@ -94,6 +95,28 @@ class Part:
 
 
 @dataclass
+class WeakRejects:
+    path: str = MISSING
+    revision: str | None = None
+    columns: dict[str, str] = field(default_factory=dict)
+    model: Model = MISSING
+    max_new_tokens: int = 256
+    temperature: float = 1.0
+    seed: int = 0
+    batch_size: int = 16
+
+    def named(self) -> dict[str, str]:
+        """The columns that instructions may have: our name, theirs."""
+        return {ours: self.columns.get(ours, ours) for ours in ("prompt", "completion", "system", "messages")}
+
+    def missing(self, found: Collection[str]) -> list[str]:
+        """Which of our columns rows with the columns `found` lack: they need messages, or prompt and completion."""
+        named = self.named()
+        lacking = [ours for ours in ("prompt", "completion") if named[ours] not in found]
+        return [] if named["messages"] in found else lacking
+
+
+@dataclass
 class Dataset:
     name: str = MISSING
     path: str | None = None
@@ -107,6 +130,7 @@ class Dataset:
     prompts: list[str] = field(default_factory=list)
     golden_reward: str | None = None
     mixture: list[Part] | None = None
+    weak_rejects: WeakRejects | None = None
     about: DatasetFacts | None = None
 
 

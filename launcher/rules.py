@@ -16,6 +16,7 @@ from launcher.config import (
     AUTO_TIME,
     BENCHMARKS,
     UNPAIRED_LOSS,
+    WEAK_REJECTS,
     WEIGHTS_DIVIDED,
     Cluster,
     ConfigError,
@@ -112,6 +113,7 @@ def _source_problems(config: RunConfig) -> Iterator[str]:
     if (model.path is None) == (model.architecture is None):
         yield f"model.path={model.path}: give either model.path (a Hub id or a folder) or model.architecture"
     yield from _mixture_problems(dataset)
+    yield from _weak_rejects_problems(dataset)
     if sum(source is not None for source in (dataset.path, dataset.builder, dataset.mixture)) != 1:
         yield (
             f"dataset.path={dataset.path}: give one of dataset.path (a Hub id, folder or file), dataset.builder "
@@ -140,6 +142,26 @@ def _mixture_problems(dataset: Dataset) -> Iterator[str]:
             yield f"dataset.mixture[{number}].fraction={part.fraction}: must be greater than 0 and at most 1"
         if part.path.startswith((".", "~")):
             yield f"dataset.mixture[{number}].path={part.path}: a part on disk needs its absolute path"
+
+
+def _weak_rejects_problems(dataset: Dataset) -> Iterator[str]:
+    weak, key = dataset.weak_rejects, "dataset.weak_rejects"
+    if (dataset.builder == WEAK_REJECTS) != (weak is not None):
+        yield f"dataset.builder={dataset.builder}: {key} goes with {WEAK_REJECTS} alone; choose dataset={WEAK_REJECTS}"
+    if weak is None:
+        return
+    if (weak.model.path is None) == (weak.model.architecture is None):
+        yield f"{key}.model.path={weak.model.path}: give either a path (a Hub id or a folder) or an architecture"
+    if weak.model.dtype not in DTYPES:
+        yield f"{key}.model.dtype={weak.model.dtype}: must be one of {', '.join(DTYPES)}"
+    for name in ("max_new_tokens", "batch_size"):
+        if getattr(weak, name) < 1:
+            yield f"{key}.{name}={getattr(weak, name)}: must be at least 1"
+    if not (weak.temperature >= 0 and math.isfinite(weak.temperature)):
+        yield f"{key}.temperature={weak.temperature}: must be a number of at least 0; 0: always the likeliest token"
+    for name, path in (("path", weak.path), ("model.path", weak.model.path or "")):
+        if path.startswith((".", "~")):
+            yield f"{key}.{name}={path}: what is on disk needs its absolute path"
 
 
 def _trainer_problems(trainer: Trainer) -> Iterator[str]:

@@ -18,7 +18,17 @@ from pathlib import Path
 from typing import Any
 
 from launcher import mt_bench
-from launcher.config import UNPAIRED_LOSS, ConfigError, Dataset, Model, Part, RunConfig, suggestion
+from launcher.config import (
+    UNPAIRED_LOSS,
+    WEAK_REJECTS,
+    ConfigError,
+    Dataset,
+    Model,
+    Part,
+    RunConfig,
+    WeakRejects,
+    suggestion,
+)
 from launcher.plan import Sweep
 from launcher.resources import INSTALL_BITSANDBYTES, package_dir
 from launcher.store import Store
@@ -42,7 +52,7 @@ def check_sources(sweep: Sweep, store: Store, *, dry_run: bool) -> list[str]:
     Raises:
         ConfigError: what is missing, and how to get it.
     """
-    missing = missing_packages(run.config.model for run in sweep.runs) + _missing_extras(sweep)
+    missing = missing_packages(model for run in sweep.runs for model in _models(run.config)) + _missing_extras(sweep)
     if missing:
         if dry_run:
             return missing
@@ -60,6 +70,12 @@ def check_sources(sweep: Sweep, store: Store, *, dry_run: bool) -> list[str]:
             _check_dataset(config.dataset, paired=paired)
             _check_length(config)
     return []
+
+
+def _models(config: RunConfig) -> list[Model]:
+    """The model that is trained, and that which writes pairs for it."""
+    weak = config.dataset.weak_rejects
+    return [config.model, *([] if weak is None else [weak.model])]
 
 
 def check_benchmarks(sweep: Sweep) -> None:
@@ -108,8 +124,8 @@ def unpinned(sweep: Sweep) -> list[str]:
     found: dict[str, None] = {}
     for run in sweep.runs:
         dataset = run.config.dataset
-        named: list[tuple[str, Model | Dataset | Part]] = [("model", run.config.model), ("dataset", dataset)]
-        for key, source in [*named, *_parts(dataset)]:
+        named: list[tuple[str, Model | Dataset | Part | WeakRejects]] = [("model", run.config.model)]
+        for key, source in [*named, ("dataset", dataset), *_parts(dataset), *_weak_sources(dataset)]:
             path, revision = source.path, source.revision
             if path and HUB_ID.fullmatch(path) and not Path(path).exists() and not COMMIT.fullmatch(revision or ""):
                 found[f"{key}.revision={revision}: {path} is not pinned to a commit, so it may change between runs"] = (
@@ -120,6 +136,11 @@ def unpinned(sweep: Sweep) -> list[str]:
 
 def _parts(dataset: Dataset) -> list[tuple[str, Part]]:
     return [(f"dataset.mixture[{number}]", part) for number, part in enumerate(dataset.mixture or [])]
+
+
+def _weak_sources(dataset: Dataset) -> list[tuple[str, Model | WeakRejects]]:
+    weak, key = dataset.weak_rejects, f"dataset.{WEAK_REJECTS}"
+    return [] if weak is None else [(key, weak), (f"{key}.model", weak.model)]
 
 
 def fetch_sources(sweep: Sweep, store: Store) -> None:
@@ -133,7 +154,7 @@ def fetch_sources(sweep: Sweep, store: Store) -> None:
     except OSError as error:
         raise ConfigError(f"output_dir={store.root}: cannot be made ({error.strerror}); choose another") from error
     for builder in dict.fromkeys(run.config.dataset.builder for run in sweep.runs):
-        if builder is not None:
+        if builder in BUILDERS:
             importlib.import_module(BUILDERS[builder]).pairs_folder(store)
 
 
@@ -159,14 +180,38 @@ def _check_model(model: Model) -> None:
 
 
 def _check_dataset(dataset: Dataset, *, paired: bool) -> None:
-    if dataset.builder is not None and dataset.builder not in BUILDERS:
-        near = suggestion(dataset.builder, BUILDERS)
-        raise ConfigError(f"dataset.builder={dataset.builder}: no such builder{near}; there are: {', '.join(BUILDERS)}")
+    known = (*BUILDERS, WEAK_REJECTS)
+    if dataset.builder is not None and dataset.builder not in known:
+        near = suggestion(dataset.builder, known)
+        raise ConfigError(f"dataset.builder={dataset.builder}: no such builder{near}; there are: {', '.join(known)}")
+    if dataset.weak_rejects is not None:
+        try:
+            _check_model(dataset.weak_rejects.model)
+            _check_instructions(replace(dataset, path=dataset.weak_rejects.path), dataset.weak_rejects)
+        except ConfigError as error:
+            raise ConfigError(_of_weak_rejects(str(error))) from error
     for part in _sources(dataset):
         for split in (part.train_split, part.test_split):
             file = local_file(part, split)
             if file is not None:
                 _check_columns(part, file, paired=paired)
+
+
+def _of_weak_rejects(message: str) -> str:
+    """What was said of model.path or dataset.path, said of the key that holds it."""
+    return f"dataset.{WEAK_REJECTS}.{message.removeprefix('dataset.')}"
+
+
+def _check_instructions(source: Dataset, weak: WeakRejects) -> None:
+    for split in (source.train_split, source.test_split):
+        file = local_file(source, split)
+        found = next((set(row) for row in _rows(file)), set()) if file is not None else set()
+        missing = weak.missing(found) if file is not None else []
+        if missing:
+            raise ConfigError(
+                f"columns: {file} has no column {', '.join(missing)}; it has {', '.join(sorted(found)) or 'no rows'}; "
+                f"map ours to its own with +dataset.{WEAK_REJECTS}.columns.{missing[0]}=NAME"
+            )
 
 
 def _sources(dataset: Dataset) -> list[Dataset]:

@@ -43,6 +43,14 @@ def test_a_folder_holds_a_file_for_each_split(tmp_path: Path, store: Store) -> N
     assert load_pairs(Dataset(name="d", path=str(tmp_path), train_split="c", test_split="b"), store)[0][0] == PAIR
 
 
+def test_a_text_may_hold_a_line_separator(tmp_path: Path, store: Store) -> None:
+    """JSON allows U+2028 and U+0085 in a text as they are; only a newline ends a row."""
+    row = PAIR | {"chosen": " one\u2028two\x85three"}
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert load_pairs(Dataset(name="d", path=str(tmp_path)), store)[0][:]["chosen"] == [row["chosen"]]
+
+
 def test_limits_take_the_first_pairs(tmp_path: Path, store: Store) -> None:
     """train_pairs and test_pairs keep the order of the split; a limit above its size is no error."""
     rows = [PAIR | {"prompt": str(number)} for number in range(5)]

@@ -30,7 +30,7 @@ from launcher.files import Fact, append_line, mend_log, read_lines, write_once
 from launcher.mt_bench import Bench, Messages, Question, load
 from launcher.store import EvaluationDir, RunDir, Store
 from launcher.worker import models
-from launcher.worker.generations import rendered
+from launcher.worker.generations import end_tokens, rendered
 from launcher.worker.interruption import Interrupted, locked
 from launcher.worker.training import finished, forget_trained
 
@@ -184,10 +184,7 @@ class TransformersWriter:
         )
 
     def _ends(self) -> set[int]:
-        """The tokens that end a message: the tokenizer's, and what the model's own settings say beside it."""
-        own = getattr(self.module.generation_config, "eos_token_id", None)
-        listed = own if isinstance(own, list) else [own]
-        return {int(token) for token in (self.tokenizer.eos_token_id, *listed) if token is not None}
+        return end_tokens(self.module, self.tokenizer)
 
     def _text(self, tokens: list[int]) -> Answer:
         ends = self._ends()

@@ -89,6 +89,13 @@ def _generation_config(tokenizer: PreTrainedTokenizerBase, settings: Evaluation)
     )
 
 
+def end_tokens(module: Any, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """The tokens that end a message: the tokenizer's, and what the model's own settings say beside it."""
+    own = getattr(module.generation_config, "eos_token_id", None)
+    listed = own if isinstance(own, list) else [own]
+    return {int(token) for token in (tokenizer.eos_token_id, *listed) if token is not None}
+
+
 def _until_end(new: torch.Tensor, end: int) -> torch.Tensor:
     """True up to each row's first end token, that included."""
     ended_before = (new == end).long().cumsum(dim=1) - (new == end).long()

@@ -17,9 +17,10 @@ import pyarrow.parquet
 from datasets import Dataset
 
 from launcher import movie_reviews, three_actions
-from launcher.config import ConfigError, Part
+from launcher.config import ConfigError, Part, WeakRejects
 from launcher.config import Dataset as DatasetConfig
 from launcher.store import Store
+from launcher.worker import weak_rejects
 
 SUFFIXES = (".jsonl", ".json", ".parquet")
 BUILDERS = {"movie_reviews": movie_reviews.pairs_folder, "three_actions": three_actions.pairs_folder}
@@ -97,6 +98,11 @@ def _read_source(dataset: DatasetConfig, store: Store) -> tuple[Dataset, Dataset
 
 
 def _read_splits(dataset: DatasetConfig, store: Store) -> tuple[Dataset, Dataset]:
+    if dataset.weak_rejects is not None:
+        folder = weak_rejects.pairs_folder(
+            dataset.weak_rejects, store, *_instructions(dataset, dataset.weak_rejects, store)
+        )
+        return _read_folder(folder, replace(dataset, train_split="train", test_split="test"))
     if dataset.builder is not None:
         if dataset.builder not in BUILDERS:
             raise ConfigError(f"dataset.builder={dataset.builder}: unknown; there is {', '.join(BUILDERS)}")
@@ -111,6 +117,16 @@ def _read_splits(dataset: DatasetConfig, store: Store) -> tuple[Dataset, Dataset
     if dataset.path.startswith((".", "/", "~")) or path.suffix in SUFFIXES:
         raise ConfigError(f"dataset.path={dataset.path}: there is no such folder or file on this machine")
     return _read_hub(dataset, dataset.train_split), _read_hub(dataset, dataset.test_split)
+
+
+def _instructions(dataset: DatasetConfig, weak: WeakRejects, store: Store) -> tuple[Dataset, Dataset]:
+    """The rows that a weaker model is to complete, from their own source, no more of them than are wanted."""
+    source = replace(dataset, builder=None, weak_rejects=None, path=weak.path, revision=weak.revision)
+    try:
+        train, test = _read_source(source, store)
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("dataset.path", "dataset.weak_rejects.path", 1)) from error
+    return _first(train, dataset.train_pairs), _first(test, dataset.test_pairs)
 
 
 def _read_folder(folder: Path, dataset: DatasetConfig) -> tuple[Dataset, Dataset]:
@@ -129,7 +145,8 @@ def _read_file(path: Path) -> Dataset:
         if path.suffix == ".parquet":
             return Dataset(pyarrow.parquet.read_table(path))
         text = path.read_text(encoding="utf-8")
-        documents = [line for line in text.splitlines() if line.strip()] if path.suffix == ".jsonl" else [text]
+        # splitlines() would also split at U+2028, which a text may hold
+        documents = [line for line in text.split("\n") if line.strip()] if path.suffix == ".jsonl" else [text]
         parsed = [json.loads(document) for document in documents]
         return Dataset.from_list(parsed if path.suffix == ".jsonl" else parsed[0])
     except (ValueError, TypeError, AttributeError, OSError) as error:

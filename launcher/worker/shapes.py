@@ -126,8 +126,9 @@ def text_of(completion: Completion) -> str:
 
 def identities(rows: Dataset) -> list[int]:
     """For each pair a number that pairs share whose text differs in case, spacing and punctuation only."""
-    return [hash(tuple(_plain(text_of(row[name])) for name in PAIR)) for row in rows]
+    return [hash(tuple(plain(text_of(row[name])) for name in PAIR)) for row in rows]
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """The words of a text: the same for texts that differ in case, spacing and punctuation only."""
     return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold()))
