@@ -78,7 +78,8 @@ def verb_parser(verb: str) -> _Parser:
         "publish": "publish smoke\n  publish smoke --hub huggingface --repo me/scan\n  publish smoke --collection 3",
         "dashboard": "dashboard smoke\n  dashboard smoke --port 7860 --no-browser",
         "sync": "sync smoke",
-        "doctor": "doctor\n  doctor --probe cluster.partition=gpu cluster.gpus_per_node=1",
+        "doctor": "doctor\n  doctor +sweeps=pref_align_scan\n"
+        "  doctor --probe cluster.partition=gpu cluster.gpus_per_node=1",
     }
     text = "examples:\n" + "\n".join(f"  python -m launcher {line.strip()}" for line in examples[verb].splitlines())
     parser = _Parser(
@@ -164,7 +165,12 @@ def _sync_arguments(parser: _Parser) -> None:
 
 
 def _doctor_arguments(parser: _Parser) -> None:
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for --probe: cluster.partition=gpu, ...")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="a sweep, to know its disk; for --probe: cluster.partition=gpu, ...",
+    )
     parser.add_argument("--probe", action="store_true", help="also look at a node, with a job of one task")
     parser.add_argument("--wait", type=float, default=600.0, metavar="S", help="seconds for that job (default: 600)")
 

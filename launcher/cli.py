@@ -68,7 +68,7 @@ def _launch(argv: Sequence[str]) -> int:
     from launcher.plan import plan, plan_run
     from launcher.resources import trl_losses
     from launcher.revisions import has_token, missing_token, with_revisions
-    from launcher.sources import check_sources, fetch_sources, unpinned
+    from launcher.sources import check_sources, fetch_sources, short_of_disk, unpinned
 
     grid, points = compose(options.overrides, multirun=options.multirun)
     runs = [plan_run(point.config, point.axes, point.overrides, trl_losses()) for point in points]
@@ -79,6 +79,7 @@ def _launch(argv: Sequence[str]) -> int:
     notes = [
         *check_sources(sweep, store, dry_run=config.dry_run),
         *unpinned(sweep),
+        *short_of_disk(sweep, store),
         *missing_token(sweep, os.environ),
     ]
     scheduler = scheduler_for(config.cluster.executor)

@@ -61,6 +61,12 @@ class Total:
     model_bytes: float | None
     checkpoint_bytes: float | None
 
+    @property
+    def disk_bytes(self) -> float | None:
+        """The most that the sweep has on disk at a time."""
+        known = self.model_bytes is not None and self.checkpoint_bytes is not None
+        return (self.model_bytes or 0) + (self.checkpoint_bytes or 0) if known else None
+
 
 def parameters(model: Model) -> float | None:
     """The number of weights: as the config says, else as the model's name does (7B, 0.6B, 135M)."""
@@ -180,7 +186,7 @@ def sentences(sum_of: Total, gpu_tflops: float | None) -> list[str]:
         )
     if sum_of.model_bytes is not None and sum_of.checkpoint_bytes is not None:
         said.append(
-            f"disk: about {_size(sum_of.model_bytes)} of final models, and {_size(sum_of.checkpoint_bytes)} of "
+            f"disk: about {size(sum_of.model_bytes)} of final models, and {size(sum_of.checkpoint_bytes)} of "
             "checkpoints while runs are at work; cluster.max_parallel limits those"
         )
     return said
@@ -192,7 +198,8 @@ def _hours(hours: float, *, at_most: bool) -> str:
     return f"{'at most ' if at_most else ''}{hours:,.0f} GPU-hours"
 
 
-def _size(size: float) -> str:
+def size(size: float) -> str:
+    """A number of bytes, in words."""
     for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
         if size >= scale:
             return f"{size / scale:.3g} {unit}"

@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -17,7 +18,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from launcher import mt_bench
+from launcher import cost, mt_bench
 from launcher.config import (
     UNPAIRED_LOSS,
     WEAK_REJECTS,
@@ -117,6 +118,16 @@ def _missing_extras(sweep: Sweep) -> list[str]:
     if divided and not package_dir("deepspeed"):
         lines.append(f"deepspeed={min(divided)}: not installed here; pip install 'prefsweep[deepspeed]'")
     return lines
+
+
+def short_of_disk(sweep: Sweep, store: Store) -> list[str]:
+    """That the disk has less free than the sweep is estimated to need, where it has."""
+    configs = [run.config for run in sweep.runs]
+    needed = cost.total(configs, configs[0].cluster.max_parallel).disk_bytes
+    free = shutil.disk_usage(next(folder for folder in (store.root, *store.root.parents) if folder.is_dir())).free
+    if needed is None or needed <= free:
+        return []
+    return [f"output_dir={store.root}: has {cost.size(free)} free, the sweep may need about {cost.size(needed)}"]
 
 
 def unpinned(sweep: Sweep) -> list[str]:

@@ -11,11 +11,12 @@ import functools
 import importlib
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from launcher import views, views_plan, views_states
+from launcher import cost, views, views_plan, views_states
 from launcher.arguments import DONE, FAILED
-from launcher.config import Cluster, ConfigError, SchedulerError, StoreError, from_plain
+from launcher.config import Cluster, ConfigError, RunConfig, SchedulerError, StoreError, from_plain
 from launcher.facts import read_facts, read_job, require_run
 from launcher.files import read_fact
 from launcher.following import after_submission
@@ -158,10 +159,24 @@ def doctor(options: argparse.Namespace) -> int:
 
     survey = slurm.survey() if scheduler_for("auto").name == "slurm" else None
     found = doctor.findings(survey, options.output_dir.absolute(), os.environ)
+    if options.overrides:
+        found += _needed(options.overrides)
     if options.probe:
         found += _probed(options, survey is not None)
     views.show_findings(found, None if survey is None else doctor.proposal(survey))
     return DONE
+
+
+def _needed(overrides: Sequence[str]) -> list[tuple[str, str]]:
+    """What the sweep of these overrides needs on disk."""
+    from launcher.compose import compose
+
+    _, points = compose(overrides, multirun=True)
+    configs: list[RunConfig] = [from_plain(point.config) for point in points]
+    needed = cost.total(configs, configs[0].cluster.max_parallel).disk_bytes
+    if needed is None:
+        return []
+    return [("disk needed", f"about {cost.size(needed)} for {len(configs)} runs, models and checkpoints")]
 
 
 def _probed(options: argparse.Namespace, on_slurm: bool) -> list[tuple[str, str]]:
@@ -171,7 +186,7 @@ def _probed(options: argparse.Namespace, on_slurm: bool) -> list[tuple[str, str]
 
     if not on_slurm:
         raise ConfigError("--probe: there is no SLURM here on which a job could look at a node")
-    _, (point,) = compose(["cluster=slurm", *options.overrides], multirun=False)
+    _, (point, *_) = compose(["cluster=slurm", *options.overrides], multirun=True)
     batch = doctor.question(from_plain(point.config["cluster"], Cluster, "cluster."), options.output_dir.absolute())
     views.complain(f"the probe job {batch.name} is in the queue; waiting up to {options.wait:g} s")
     job = slurm.run_and_wait(batch, "launcher.worker.probe", options.wait)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from conftest import sweep_of
 from worker_fixtures import make_config
 
 from launcher import cost
+from launcher.cli import main
 from launcher.config import DatasetFacts, Lora, Model, ModelFacts, RunConfig
+from launcher.sources import short_of_disk
+from launcher.store import Store
 
 
 def zephyr() -> RunConfig:
@@ -112,3 +118,22 @@ def test_what_cannot_be_known_is_not_said() -> None:
     total = cost.total([config], at_once=None)
     assert total == cost.Total(None, at_most=True, model_bytes=None, checkpoint_bytes=None)
     assert cost.sentences(total, None) == []
+
+
+def test_doctor_says_what_a_sweep_needs_on_disk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Beside what is free there."""
+    assert main(["doctor", "+sweeps=pref_align_scan", "--output-dir", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert re.search(r"disk needed +about [\d.]+ TB for 60 runs", text)
+    assert re.search(r"\d+ GB free", text)
+
+
+def test_a_disk_that_is_too_small_is_told_before_the_launch(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A note, since the estimate is one: it names what is free and what is needed."""
+    sweep = sweep_of("+sweeps=pref_align_scan")
+    free = shutil.disk_usage(store.root.parent)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: free._replace(free=int(1e12)))
+    (note,) = short_of_disk(sweep, store)
+    assert re.search(r"has 1 TB free, the sweep may need about [\d.]+ TB", note)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: free._replace(free=int(1e15)))
+    assert short_of_disk(sweep, store) == []
