@@ -63,7 +63,7 @@ def test_one_reference_pass_serves_thirty_runs(scan: Site) -> None:
 
 
 def test_the_report_shows_both_models(scan: Site) -> None:
-    """One page holds the sixty runs, a row in the table of the best for each model and loss."""
+    """One page has the sixty runs, the best setting of each model and loss, and a figure with both models."""
     scan.launch("collect", "pref_align_scan")
     sweep = Path("outputs/sweeps/pref_align_scan")
     command = [sys.executable, "-m", "analysis", str(sweep)]
@@ -71,5 +71,15 @@ def test_the_report_shows_both_models(scan: Site) -> None:
     lines = (scan.folder / sweep / "results.jsonl").read_text().splitlines()
     rows = [row for line in lines if (row := json.loads(line))["kind"] == "run"]
     assert Counter(row["model"] for row in rows) == dict.fromkeys(MODELS, 30)
-    page = (scan.folder / sweep / "report" / "report.html").read_text()
-    assert all(f"{row['run_id']}" in page for row in rows)
+    report = scan.folder / sweep / "report"
+    page = (report / "report.html").read_text()
+    assert all(row["run_id"] in page for row in rows)
+    best = page.partition('<section id="best">')[2].partition("</section>")[0]
+    losses = ("sigmoid", "ipo", "kto_pair")
+    rows_of_best = [re.sub("<[^>]*>", " ", row) for row in best.split("<tr")]
+    shown = {
+        (model, loss) for row in rows_of_best for model in MODELS for loss in losses if {model, loss} <= {*row.split()}
+    }
+    assert shown == {(model, loss) for model in MODELS for loss in losses}
+    figures = {path.name: path.read_text() for path in (report / "figures").glob("*.svg")}
+    assert any(all(model in text for model in MODELS) for text in figures.values())

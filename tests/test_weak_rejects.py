@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,12 @@ import pytest
 import torch
 from conftest import Launch, sweep_of
 from datasets import Dataset as Rows
+from ranks import finish, start
 from transformers import AutoModelForCausalLM
 from worker_fixtures import ARCHITECTURE, Configure
 
 from launcher.config import ConfigError, Dataset, Model, RunConfig, WeakRejects
-from launcher.store import Fact, Store
+from launcher.store import Fact, PreparingDir, Store, write_once
 from launcher.worker import completions, models, prepare, weak_rejects
 from launcher.worker.completions import OwnNumbers
 from launcher.worker.data import load_pairs, tokenised
@@ -230,6 +231,28 @@ def test_a_run_trains_on_the_pairs(tmp_path: Path, configure: Configure, store: 
     first = json.loads((store.run("run").path / "metrics.jsonl").read_text().splitlines()[0])
     assert first["loss"] == pytest.approx(0.693147, abs=1e-5)
     assert sum(written) == 10
+
+
+COUNT_BATCHES = """
+from launcher.worker import weak_rejects
+complete = weak_rejects.complete
+def counting(*arguments):
+    with open(sys.argv[1] + f"/batches-{rank}", "a") as file:
+        file.write("batch\\n")
+    return complete(*arguments)
+weak_rejects.complete = counting
+"""
+
+
+def test_of_two_ranks_the_first_completes(tmp_path: Path, configure: Configure, store: Store) -> None:
+    """In the job that prepares a sweep rank 0 writes every batch; the other waits, and shares the reference pass."""
+    config: RunConfig = configure(dataset=tasks(tmp_path / "tasks", TASKS))
+    job = store.cache("prepare", "key") / "001" / "0"
+    write_once(job / "job.json", {"prepare": asdict(config), "root": str(store.root)})
+    assert finish(start(job, before=COUNT_BATCHES)) == [0, 0]
+    assert PreparingDir(job.parent).done_file.exists()
+    assert len(list(store.root.glob("cache/reference/*/table.parquet"))) == 1
+    assert {path.name: len(path.read_text().splitlines()) for path in job.glob("batches-*")} == {"batches-0": 3}
 
 
 NAMED = ["dataset=weak_rejects", "dataset.name=tasks", "dataset.weak_rejects.path=org/tasks"]
