@@ -32,6 +32,7 @@ LONG = [*TINY, "trainer.learning_rate=1e-3", f"trainer.max_steps={STEPS}", "trai
         "evaluation.generations=2", "evaluation.max_new_tokens=4"]  # fmt: skip
 GRID = [*TINY, "trainer.max_steps=4", "trainer.batch_size=8", "trainer.micro_batch_size=4", "model.dtype=float32",
         "evaluation.generations=2"]  # fmt: skip
+LIVE = ("squeue", "-h", "-r", "-t", "RUNNING,COMPLETING,PENDING", "-o", "%i")
 # Makes each optimizer step last: StopRequest is asked once a step.
 SLOW = """
 import os, time
@@ -193,16 +194,26 @@ def test_the_reference_pass_is_made_once_for_the_whole_sweep(launched: Launched)
 
 
 def test_a_run_is_relaunched_by_hand(launched: Launched) -> None:
-    """sbatch slurm/run.sbatch RUN_DIR needs no launcher: the job is the run's next attempt, whatever options it has."""
-    here = launched.grid
-    run = here.folder / "outputs" / "runs" / str(here.status("grid")[0]["run_id"])
-    (run / "result.json").unlink()
-    environment = {**here.environment, "PREFSWEEP_PYTHON": sys.executable}
-    command = ["sbatch", "--parsable", "--job-name=by hand", REPOSITORY / "slurm/run.sbatch", run]
-    done = subprocess.run(command, cwd=here.folder, env=environment, capture_output=True, text=True, check=True)
-    here.wait("grid", "TRAINED", 12)
-    job = json.loads((run / "attempts/002/job.json").read_text())
-    assert (job["executor"], job["job_id"]) == ("slurm", done.stdout.strip())
+    """sbatch slurm/run.sbatch RUN_DIR needs no launcher: the job is the run's next attempt, whatever options it has.
+
+    Of a run with a task on each of two nodes, all tasks make the same attempt.
+    """
+    here, environment = launched.grid, {**launched.grid.environment, "PREFSWEEP_PYTHON": sys.executable}
+    here.wait("grid", "TRAINED", 12, seconds=300)
+    assert eventually(lambda: not set(here.recorded()) & set(here.cluster.slurm(*LIVE).split()), 60)  # they evaluate
+    single = here.folder / "outputs" / "runs" / str(here.status("grid")[1]["run_id"])
+    (double,) = here.folder.glob("outputs/runs/tiny-ipo-beta0.1-*")
+    jobs = {}
+    for run, options in ((single, ["--job-name=by hand"]), (double, ["--nodes=2", "--ntasks-per-node=1"])):
+        (run / "result.json").unlink()
+        command = ["sbatch", "--parsable", *options, REPOSITORY / "slurm/run.sbatch", run]
+        done = subprocess.run(command, cwd=here.folder, env=environment, capture_output=True, text=True, check=True)
+        jobs[run] = done.stdout.strip()
+    here.wait("grid", "TRAINED", 12, seconds=240)
+    for run, job_id in jobs.items():
+        job = json.loads((run / "attempts/002/job.json").read_text())
+        assert (job["executor"], job["job_id"]) == ("slurm", job_id)
+        assert not (run / "attempts/003").exists()
 
 
 def test_a_failing_run_shows_its_traceback(launched: Launched) -> None:
