@@ -200,6 +200,21 @@ def test_the_other_kinds_of_zero_train_the_same_model(single: Store, divided: St
     assert distance(single.run("sigmoid"), divided.run(zero)) < TOLERANCE
 
 
+def test_a_cold_pass_before_training_under_zero_3_does_no_harm(world: World, divided: Store) -> None:
+    """Other held-out pairs beside training pairs that were measured: where TRL's precompute crashes, a run goes on.
+
+    Its weights are those of the run on the same training pairs, whose reference values were there.
+    """
+    pairs = shutil.copytree(world.pairs, world.folder / "other-pairs")
+    held_out = (pairs / "test.jsonl").read_text().splitlines(keepends=True)
+    (pairs / "test.jsonl").write_text("".join(held_out[:3]))
+    config = world.config("zero3", **VARIANTS["sigmoid"])
+    cold = replace(config, dataset=replace(config.dataset, path=str(pairs)))
+    assert world.job(divided, {"cold": cold}) == [0, 0]
+    assert distance(divided.run("sigmoid"), divided.run("cold")) < TOLERANCE
+    assert (read_fact(divided.run("cold").evaluation_file) or {})["pairs"] == 3
+
+
 def test_training_moved_the_weights(single: Store) -> None:
     """Else all the comparisons above would hold of models that nobody trained."""
     assert distance(single.run("sigmoid"), single.run("ipo")) > 10 * TOLERANCE
