@@ -33,6 +33,14 @@ def lacking(run: RunDir, wanted: Iterable[str]) -> list[str]:
     return [benchmark for benchmark in wanted if not job_file(run, benchmark).exists()]
 
 
+def unclaimed(run: RunDir, wanted: Iterable[str]) -> list[str]:
+    """Of these benchmarks, those that are lacking and that no attempt under way was made for."""
+    attempts = [attempt for attempt in (*run.attempts()[-1:], run.evaluation_attempt()) if attempt]
+    alive = [a for a in attempts if not (a.failure_file.exists() or a.cancel_file.exists())]
+    claimed = {name for attempt in alive for name in wanted_by(attempt)}
+    return [name for name in lacking(run, wanted) if name not in claimed]
+
+
 def awaits_judge(run: RunDir) -> bool:
     """Whether the run has answers that nobody has rated."""
     return run.evaluations.answered_file.exists() and not run.evaluations.result_file("mt_bench").exists()

@@ -72,6 +72,7 @@ class _Composer:
         ConfigStore.instance().store(name="schema", node=RunConfig)
         self.base = hydra_compose("config", overrides=list(groups))
         OmegaConf.set_struct(self.base.cluster.extra, value=False)  # sbatch knows what keys it has
+        OmegaConf.set_struct(self.base.evaluation.cluster, value=False)  # `stages` knows
         OmegaConf.set_struct(self.base.deepspeed.config, value=False)  # DeepSpeed its own
         self.work = copy.deepcopy(self.base)
         self.touched: set[str] = set()
@@ -145,7 +146,8 @@ def change_settings(settings: Plain, overrides: Sequence[str]) -> Plain:
         if override.key_or_group not in (known := sorted(_keys(settings))) and not override.is_add():
             raise ConfigError(f"{override.key_or_group}: no such key{suggestion(override.key_or_group, known)}")
     config = cast(DictConfig, OmegaConf.merge(OmegaConf.structured(RunConfig), settings))
-    OmegaConf.set_struct(config.cluster.extra, value=False)
+    for section in (config.cluster.extra, config.evaluation.cluster):
+        OmegaConf.set_struct(section, value=False)
     try:
         ConfigLoaderImpl._apply_overrides_to_config(parsed, config)
     except (HydraException, OmegaConfBaseException) as error:

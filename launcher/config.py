@@ -279,6 +279,7 @@ class Evaluation:
     seed: int = 0
     samples: int = 4
     benchmarks: list[str] = field(default_factory=lambda: ["preference"])
+    cluster: dict[str, Any] = field(default_factory=dict)
     mt_bench: MTBench = field(default_factory=MTBench)
     judge: Judge = field(default_factory=Judge)
     lm_eval: LmEval = field(default_factory=LmEval)

@@ -40,27 +40,43 @@ def last_metrics(path: Path) -> Fact:
     return {}
 
 
+def acting_attempt(run: RunDir) -> AttemptDir | None:
+    """The attempt that has the run in its hands, or had it last.
+
+    It is the one that trains, until it has done its part; then the one that evaluates. An evaluation that waited for
+    no training was made when there was none under way.
+    """
+    training, evaluation = run.attempts()[-1:], run.evaluation_attempt()
+    if evaluation is None or not run.result_file.exists():
+        return training[0] if training else None
+    waited = training and (read_fact(evaluation.attempt_file) or {}).get("follows")
+    return training[0] if waited and not _has_done_its_part(training[0]) else evaluation
+
+
+def _has_done_its_part(attempt: AttemptDir) -> bool:
+    return not lacking(attempt.run, wanted_by(attempt)) and not due_in_job(attempt)
+
+
 def read_facts(run: RunDir) -> RunFacts:
     """What is known of a run without asking a scheduler."""
-    attempts = run.attempts()
+    last = acting_attempt(run)
     metrics, result = last_metrics(run.metrics_file), read_fact(run.result_file)
     progress: Fact = {
         "trained": result is not None,
-        "evaluated": not lacking(run, wanted_by(attempts[-1]) if attempts else BEFORE_BENCHMARKS),
+        "evaluated": not lacking(run, _wanted(run, last)),
         "step": result["steps"] if result else metrics.get("step"),
         "max_steps": result["max_steps"] if result else metrics.get("max_steps"),
         "seconds_per_step": metrics.get("seconds_per_step"),
         "checkpoint_step": run.last_checkpoint_step(),
         "address": (read_fact(run.revision_file) or {}).get("address"),
     }
-    if not attempts:
+    if last is None:
         return RunFacts(**progress)
-    last = attempts[-1]
     failure, started = read_fact(last.failure_file) or {}, read_fact(last.started_file)
     after = (read_fact(last.attempt_file) or {}).get("after")
     done = bool(progress["trained"] and progress["evaluated"])
     return RunFacts(
-        attempts=len(attempts),
+        attempts=len(run.attempts()),
         submitted_seconds=max(0.0, time.time() - _made_at(last)),
         job_id=(read_fact(last.job_file) or {}).get("job_id"),
         started=started is not None,
@@ -77,14 +93,20 @@ def read_facts(run: RunDir) -> RunFacts:
     )
 
 
+def _wanted(run: RunDir, acting: AttemptDir | None) -> list[str]:
+    """What the acting attempt is to measure, and what the one that waits for it."""
+    attempts = [attempt for attempt in (acting, run.evaluation_attempt()) if attempt]
+    return [name for attempt in attempts for name in wanted_by(attempt)] if attempts else list(BEFORE_BENCHMARKS)
+
+
 def _made_at(attempt: AttemptDir) -> float:
     return attempt.attempt_file.stat().st_mtime
 
 
 def read_job(run: RunDir) -> Fact | None:
-    """The job of the last attempt, as its executor recorded it."""
-    attempts = run.attempts()
-    return read_fact(attempts[-1].job_file) if attempts else None
+    """The job of the acting attempt, as its executor recorded it."""
+    attempt = acting_attempt(run)
+    return None if attempt is None else read_fact(attempt.job_file)
 
 
 def require_run(run: RunDir) -> RunDir:

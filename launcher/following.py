@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from launcher import views_results, views_states
 from launcher.arguments import DONE, FAILED
 from launcher.benchmarks import awaits_judge
+from launcher.cancelling import cancel
 from launcher.scheduler import Scheduler
 from launcher.selection import runs_of
 from launcher.status import UNSUCCESSFUL
 from launcher.store import RunDir, Store, SweepDir
-from launcher.submit import Action, Decision, RunState, cancel, states_of
+from launcher.submit import Action, Decision, RunState, states_of
 
 POLL_SECONDS = 2.0
 

@@ -15,11 +15,11 @@ import itertools
 import time
 import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TypeVar
 
-from launcher.config import Refused
+from launcher.config import Cluster, Refused
 from launcher.files import Fact, read_fact, write_once
 from launcher.jobs import Batch
 from launcher.plan import Run, cost_key
@@ -69,18 +69,29 @@ def _new_batch(jobs: Jobs, directory: SweepDir, store: Store, code: Path | None,
     return Batch(name, directory.jobs / name, len(jobs), jobs[0][0].config.cluster, store.root, code, at_once)
 
 
+def evaluating(batch: Batch) -> Batch:
+    """The batch under a name that tells those who read the queue that it evaluates."""
+    name = f"{batch.name.rpartition('.')[0]}.evaluate.{uuid.uuid4().hex[:10]}"
+    return replace(batch, name=name, folder=batch.folder.with_name(name))
+
+
+def following(batch: Batch, resources: Cluster) -> Batch:
+    """A batch whose every job is to evaluate what its counterpart in `batch` trains."""
+    return replace(evaluating(batch), resources=resources, in_step=batch.size > 1)
+
+
 # ------------------------------------------------------------------------------------------------ handing over
 
 
-def hand_over(batch: Batch, jobs: Jobs, store: Store, scheduler: Scheduler) -> list[Fact]:
-    """Submit a batch and record it; called under the submission lock.
+def hand_over(batch: Batch, jobs: Jobs, store: Store, scheduler: Scheduler, *, evaluates: bool = False) -> list[Fact]:
+    """Submit a batch and record it; called under the submission lock. `evaluates`: that is all its jobs do.
 
     Raises:
         SchedulerError: it was not taken, or nobody knows.
     """
     slots = None if scheduler.detached else batch.resources.max_parallel or 1
     for folder, runs in zip(batch.job_folders, jobs, strict=True):
-        attempts = [new_attempt(run, store, batch) for run in runs]
+        attempts = [new_attempt(run, store, batch, evaluates=evaluates) for run in runs]
         write_once(folder / "job.json", {"attempts": [str(attempt.path) for attempt in attempts], "slots": slots})
     batch.write({"executor": scheduler.name, "time": time.time()})
     try:
@@ -92,18 +103,19 @@ def hand_over(batch: Batch, jobs: Jobs, store: Store, scheduler: Scheduler) -> l
     return _record(batch, submitted)
 
 
-def new_attempt(run: Run, store: Store, batch: Batch | None = None) -> AttemptDir:
+def new_attempt(run: Run, store: Store, batch: Batch | None = None, *, evaluates: bool = False) -> AttemptDir:
     """The run's next attempt, on disk."""
+    after = None if batch is None else batch.after
     fact = {
         "settings": run.settings,
         "overrides": list(run.overrides),
         "cost_key": cost_key(run),
         "provenance": provenance(),
         "batch": None if batch is None else str(batch.folder),
-        "after": None if batch is None else batch.after,
+        ("follows" if evaluates else "after"): after,  # the job that trains it; the one that makes its table
         "time": time.time(),
     }
-    return store.run(run.run_id).new_attempt(fact)
+    return store.run(run.run_id).new_attempt(fact, evaluates=evaluates)
 
 
 def attempts_of(job_folder: Path) -> list[AttemptDir]:
@@ -143,7 +155,7 @@ def adopt(runs: Iterable[RunDir], scheduler: Scheduler) -> None:
 
 
 def _without_job(runs: Iterable[RunDir]) -> list[AttemptDir]:
-    attempts = [attempts[-1] for run in runs if (attempts := run.attempts())]
+    attempts = [attempt for run in runs for attempt in (*run.attempts()[-1:], run.evaluation_attempt()) if attempt]
     return [attempt for attempt in attempts if not (attempt.job_file.exists() or attempt.failure_file.exists())]
 
 

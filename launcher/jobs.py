@@ -38,6 +38,7 @@ class Batch:
         code: the snapshot of the code that the jobs run; None: the installed one.
         at_once: how many of the jobs may be at work at the same time; None: all.
         after: the job, as its executor recorded it, that must have ended well before these start; None: none.
+        in_step: whether `after` is of a batch of the same size, and each job waits for its counterpart there alone.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Batch:
     code: Path | None = None
     at_once: int | None = None
     after: Fact | None = None
+    in_step: bool = False
 
     @property
     def job_folders(self) -> list[Path]:

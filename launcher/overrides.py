@@ -22,7 +22,7 @@ from launcher.resources import data_dir
 
 Overrides = tuple[str, ...]
 SHORTHANDS = ("model", "dataset")  # groups whose value may be a Hub id or a folder
-BLANK = {"custom", "mixture"}  # files of conf/ that say nothing until the user does
+BLANK = {"custom", "mixture", "weak_rejects"}  # files of conf/ that say nothing until the user does
 TEMPLATE = "model.chat_template"
 
 

@@ -10,11 +10,12 @@ import hashlib
 import json
 import re
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from launcher.config import OBJECTIVE, ConfigError, RunConfig, canonical, from_plain
 from launcher.rules import check
+from launcher.stages import evaluation_cluster
 
 Plain = dict[str, Any]
 
@@ -91,6 +92,29 @@ def plan_run(config: Plain, axes: Plain, overrides: Sequence[str], losses: Colle
     objective = {key: _without_about(config[key]) for key in OBJECTIVE}
     settings = {key: value for key, value in config.items() if key not in OBJECTIVE}
     return Run(run_id(objective), typed, objective, settings, canonical(axes), tuple(overrides))
+
+
+def evaluates_apart(run: Run) -> bool:
+    """Whether the run wants benchmarks for a job of their own; `preference` shares the trained model in memory."""
+    return any(name != "preference" for name in run.config.evaluation.benchmarks)
+
+
+def to_be_trained(run: Run) -> Run:
+    """The run as its training job makes it, where another job evaluates it: with no benchmark but `preference`."""
+    here = [name for name in run.config.evaluation.benchmarks if name == "preference"]
+    config = replace(run.config, evaluation=replace(run.config.evaluation, benchmarks=here))
+    return replace(run, config=config, settings=_with(run.settings, "evaluation", {"benchmarks": here}))
+
+
+def to_be_evaluated(run: Run) -> Run:
+    """The run as the job makes it that only evaluates it: with that job's resources."""
+    cluster = evaluation_cluster(run.config)
+    settings = _with(run.settings, "cluster", asdict(cluster))
+    return replace(run, config=replace(run.config, cluster=cluster), settings=settings)
+
+
+def _with(settings: Plain, section: str, values: Plain) -> Plain:
+    return {**settings, section: {**settings[section], **values}}
 
 
 def plan(runs: Iterable[Run], axes: Sequence[str], name: str | None) -> Sweep:

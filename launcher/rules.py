@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Iterator
+from dataclasses import fields, replace
 from operator import attrgetter
 from urllib.parse import urlsplit
 
@@ -29,6 +30,7 @@ from launcher.config import (
     Trainer,
     suggestion,
 )
+from launcher.stages import OF_THE_TRAINING, evaluation_cluster
 
 OUR_LOSSES = ("kto_pair",)  # carried by us beside what the installed TRL has
 EXECUTORS = ("auto", "local", "slurm")
@@ -80,6 +82,7 @@ def _problems(config: RunConfig, losses: Collection[str]) -> Iterator[str]:
     yield from _milestone_problems(config)
     yield from _rank_problems(config)
     yield from _deepspeed_problems(config.deepspeed)
+    yield from _evaluation_cluster_problems(config, losses)
 
 
 def _loss_problems(config: RunConfig, losses: Collection[str]) -> Iterator[str]:
@@ -295,3 +298,33 @@ def _deepspeed_problems(deepspeed: DeepSpeed) -> Iterator[str]:
     for key, ours in DEEPSPEED_HOMES.items():
         if deepspeed.config.get(key, "auto") != "auto":
             yield f"deepspeed.config.{key}={deepspeed.config[key]}: set {ours} instead and leave this to auto"
+
+
+def _evaluation_cluster_problems(config: RunConfig, losses: Collection[str]) -> Iterator[str]:
+    """Of `evaluation.cluster`, where all else is right: the keys one by one, then the whole, as for any cluster."""
+    given = config.evaluation.cluster
+    if problem := next((found for entry in given.items() if (found := _entry_problem(*entry))), None):
+        yield problem
+    elif given:
+        ranks = {"nodes": min(1, given.get("nodes", 1)), "gpus_per_node": 0}  # no batch is divided here
+        cluster = replace(evaluation_cluster(config), **ranks)
+        evaluation = replace(config.evaluation, cluster={})
+        problems = _problems(replace(config, cluster=cluster, evaluation=evaluation), losses)
+        yield from (f"evaluation.{problem}" for problem in problems)
+
+
+def _entry_problem(key: str, value: object) -> str | None:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    known = {each.name: each.type for each in fields(Cluster)}
+    if key not in known:
+        return f"evaluation.cluster.{key}: no such key{suggestion(key, known)}; see conf/cluster/slurm.yaml"
+    if key in OF_THE_TRAINING:
+        return f"evaluation.cluster.{key}: is the same for training and evaluation; set cluster.{key}"
+    try:
+        OmegaConf.merge(OmegaConf.structured(Cluster), {key: value})
+    except OmegaConfBaseException:
+        return f"evaluation.cluster.{key}={value}: must be of type {known[key]}"
+    negative = key == "gpus_per_node" and int(str(value)) < 0
+    return f"evaluation.cluster.{key}={value}: must be at least 0" if negative else None

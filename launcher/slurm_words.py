@@ -78,13 +78,18 @@ def _options(batch: Batch) -> dict[str, Any]:
     cluster = batch.resources
     options: dict[str, Any] = {"requeue": True, "kill-on-invalid-dep": "yes"}
     if batch.after:
-        options["dependency"] = f"afterok:{batch.after['job_id']}"
+        options["dependency"] = _dependency(str(batch.after["job_id"]), in_step=batch.in_step)
     if cluster.mail:
         options |= {"mail-user": cluster.mail, "mail-type": "END,FAIL"}
     extra = {key.replace("_", "-"): value for key, value in cluster.extra.items()}
     if extra.get("requeue") is False:
         options["no-requeue"] = True
     return {key: value for key, value in (options | extra).items() if value is not None and value is not False}
+
+
+def _dependency(job_id: str, *, in_step: bool) -> str:
+    """What to wait for: a job, or in an array of the same size the task of the same number."""
+    return f"aftercorr:{job_id.partition('_')[0]}" if in_step else f"afterok:{job_id}"
 
 
 def setup_lines(batch: Batch) -> list[str]:

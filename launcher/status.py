@@ -52,10 +52,10 @@ class JobState:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What the run directory says of a run; of several attempts, the last.
+    """What the run directory says of a run; of several attempts, the one that acts (`facts.acting_attempt`).
 
     Attributes:
-        attempts: how many attempts were made.
+        attempts: how many attempts were made to train it.
         submitted_seconds: how long ago the last attempt was made.
         job_id: the scheduler's id of the last attempt's job; None where submission did not get so far.
         started: whether the job has taken up this run.
@@ -66,7 +66,7 @@ class RunFacts:
         waits_for: the job that makes its reference table; None where it is not one of its own.
         table_failure: why that job ended without a table.
         traceback: where it failed.
-        trained, evaluated: whether result.json, and all that the last attempt was to measure, is there.
+        trained, evaluated: whether result.json, and all that is to be measured, by this attempt or behind it, is there.
         step, max_steps: the last logged optimizer step, and how many there will be.
         seconds_per_step: as logged last.
         checkpoint_step: the step of the last complete checkpoint.
@@ -110,7 +110,8 @@ def status_of(facts: RunFacts, job: JobState) -> tuple[Status, str | None]:
         job: the scheduler's answer for `facts.job_id`; UNKNOWN where there is none.
     """
     if facts.trained:
-        return Status.TRAINED, facts.failure or (facts.unpublished and f"not published: {facts.unpublished}")
+        unpublished = facts.unpublished and f"not published: {facts.unpublished}"
+        return Status.TRAINED, facts.failure or _about_evaluation(facts, job) or unpublished
     if facts.attempts == 0:
         return Status.NEW, None
     if facts.failure is not None:
@@ -118,6 +119,17 @@ def status_of(facts: RunFacts, job: JobState) -> tuple[Status, str | None]:
     if facts.job_id is None:
         return _unless_recent(facts, "the launcher ended while it was submitting")
     return _status_of_job(facts, job)
+
+
+def _about_evaluation(facts: RunFacts, job: JobState) -> str | None:
+    """How far a trained run is with what else is to be measured; a job that nobody knows has told nothing."""
+    if facts.evaluated or facts.job_id is None or job.phase is Phase.UNKNOWN:
+        return None
+    if job.phase is Phase.RUNNING:
+        return "evaluating"
+    if job.phase is Phase.PENDING:
+        return "waits to be evaluated" + (f": {job.reason}" if job.reason else "")
+    return f"not evaluated: {job.reason or f'its job has {job.phase}'}"
 
 
 ENDS = {Phase.CANCELLED: (Status.CANCELLED, "cancelled"), Phase.TIMEOUT: (Status.TIMEOUT, "the time limit")}
@@ -130,10 +142,15 @@ def _status_of_job(facts: RunFacts, job: JobState) -> tuple[Status, str | None]:
         return (Status.RUNNING, None) if facts.started else (Status.PENDING, "its job has not come to it yet")
     if job.phase is Phase.UNKNOWN and not facts.cancelled:
         return _unless_recent(facts, "the scheduler does not know its job, and it left no result")
-    if facts.waits_for and not facts.started and (facts.table_failure or "Dependency" in (job.reason or "")):
+    if facts.waits_for and not facts.started and (facts.table_failure or _dropped(facts, job)):
         why = f": {facts.table_failure}" if facts.table_failure else f" failed ({job.reason})"
         return Status.FAILED, f"no reference table: job {facts.waits_for}{why}"
     return _status_at_end(facts, job)
+
+
+def _dropped(facts: RunFacts, job: JobState) -> bool:
+    """Whether SLURM has cancelled the job since what it waited for has failed; sacct does not know why."""
+    return job.phase is Phase.CANCELLED and not facts.cancelled
 
 
 def _status_at_end(facts: RunFacts, job: JobState) -> tuple[Status, str | None]:

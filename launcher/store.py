@@ -12,6 +12,7 @@ Must not know: how a file is written (`files` does), what a fact means, what a s
                           /attempts/001/unpublished.json  why its model could not be published
                           /attempts/001/requeues.jsonl  a line each time that its job was put back into the queue
                           /attempts/001/rank0.log    what it printed
+                          /attempts/002.evaluation/  one that evaluates what the one before it trains
                           /checkpoints/              the trainer's own
                           /model/                    the final model
                           /milestones/<step>/        model/ and evaluation.json of the model after so many steps
@@ -54,18 +55,23 @@ from filelock import FileLock
 from launcher.config import StoreError
 from launcher.files import Fact, read_fact, write_derived, write_once
 
+EVALUATION_SUFFIX = ".evaluation"
 CHECKPOINT_MARKER = "complete.json"  # in a checkpoint's folder, written last
 
 
 @dataclass(frozen=True)
 class AttemptDir:
-    """`attempts/NNN` of one run."""
+    """`attempts/NNN` of one run, or `attempts/NNN.evaluation`, which trains nothing."""
 
     path: Path
 
     @property
     def number(self) -> int:
-        return int(self.path.name)
+        return int(self.path.name.partition(".")[0])
+
+    @property
+    def evaluates(self) -> bool:
+        return self.path.suffix == EVALUATION_SUFFIX
 
     @property
     def attempt_file(self) -> Path:
@@ -224,22 +230,31 @@ class RunDir:
         return {str(key): value for key, value in config.items()}
 
     def attempts(self) -> list[AttemptDir]:
-        """The attempts so far, oldest first."""
+        """The attempts to train it so far, oldest first."""
+        return [attempt for attempt in self.all_attempts() if not attempt.evaluates]
+
+    def evaluation_attempt(self) -> AttemptDir | None:
+        """The last attempt that evaluates what the last of `attempts` trains; numbers are given in order."""
+        last = self.all_attempts()[-1:]
+        return last[0] if last and last[0].evaluates else None
+
+    def all_attempts(self) -> list[AttemptDir]:
+        """The attempts of both kinds, oldest first."""
         folder = self.path / "attempts"
         names = sorted(os.listdir(folder)) if folder.is_dir() else []
-        return [AttemptDir(folder / name) for name in names if name.isdigit()]
+        return [AttemptDir(folder / name) for name in names if name.removesuffix(EVALUATION_SUFFIX).isdigit()]
 
-    def new_attempt(self, fact: Fact) -> AttemptDir:
+    def new_attempt(self, fact: Fact, *, evaluates: bool = False) -> AttemptDir:
         """Make the next attempt, its folder with the fact in it; of two that ask at once each gets its own number."""
         folder = self.path / "attempts"
         folder.mkdir(parents=True, exist_ok=True)
         aside = AttemptDir(Path(tempfile.mkdtemp(prefix=".new.", dir=folder)))
         write_once(aside.attempt_file, fact)
         aside.path.chmod(0o755)
-        number = max((attempt.number for attempt in self.attempts()), default=0) + 1
+        number = max((attempt.number for attempt in self.all_attempts()), default=0) + 1
         while True:
             try:
-                return AttemptDir(aside.path.rename(folder / f"{number:03d}"))
+                return AttemptDir(aside.path.rename(folder / f"{number:03d}{EVALUATION_SUFFIX if evaluates else ''}"))
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise

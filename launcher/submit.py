@@ -1,28 +1,30 @@
 """Decide, then act: what happens to each run of a sweep, then exactly that. Idempotent.
 
-Owns: the decision for each run, what a launch records of its sweep, what is cancelled.
+Owns: the decision for each run, what a launch records of its sweep.
 Must not know: how an executor works, how anything is printed.
 """
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from launcher import preparation, snapshot
 from launcher import scheduler as executors
 from launcher.adapt import Past, adapted
-from launcher.benchmarks import lacking, wanted_by
+from launcher.benchmarks import lacking, unclaimed
 from launcher.config import ConfigError, SchedulerError, StoreError
-from launcher.facts import read_facts, read_job
+from launcher.facts import acting_attempt, read_facts, read_job
 from launcher.files import Fact, read_fact, write_once
-from launcher.handover import Jobs, attempts_of, batches, hand_over, new_attempt
+from launcher.handover import Jobs, batches, evaluating, following, hand_over, new_attempt
 from launcher.jobs import Batch
 from launcher.measured import Cost, cost_of, costs
-from launcher.plan import Run, Sweep, plan_run
+from launcher.plan import Run, Sweep, evaluates_apart, plan_run, to_be_evaluated, to_be_trained
 from launcher.preparation import Preparation, preparation_of
 from launcher.provenance import provenance
 from launcher.resources import trl_losses
@@ -44,20 +46,40 @@ class Action(StrEnum):
 
 @dataclass(frozen=True)
 class Decision:
-    """What happens to one run, and why; `seconds` is the estimate, where earlier runs give one."""
+    """What happens to one run, and why.
+
+    Attributes:
+        run: as its job is to make it.
+        action: what happens.
+        why: the reason, for the user.
+        seconds: the estimate, where earlier runs give one.
+        evaluation: the run as a second job is to evaluate it; None where that is left to the first, or nothing to do.
+        follows: the job, under way already, that trains what is to be evaluated; None where it is trained.
+    """
 
     run: Run
     action: Action
     why: str
     seconds: float | None = None
+    evaluation: Run | None = None
+    follows: Fact | None = None
 
 
 @dataclass(frozen=True)
 class RunGroup:
-    """Batches, each with the runs of its jobs, and the job that makes their reference table, where one is planned."""
+    """Batches, each with the runs of its jobs.
+
+    Attributes:
+        batches: those that are handed over in any order.
+        table: the job that makes the reference table for all of them, where one is planned.
+        evaluates: whether they only evaluate.
+        then: the batch that evaluates what another of these names trains.
+    """
 
     batches: list[tuple[Batch, Jobs]]
-    table: Batch | None
+    table: Batch | None = None
+    evaluates: bool = False
+    then: Mapping[str, tuple[Batch, Jobs]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -101,33 +123,62 @@ def decide(sweep: Sweep, store: Store, scheduler: Scheduler, given: Collection[s
     """What launching this sweep does to each of its runs; writes nothing. `given`: see `adapt.adapted`."""
     known = costs(store)
     states = states_of([store.run(run.run_id) for run in sweep.runs], scheduler)
-    decisions = [_decide(run, state, known) for run, state in zip(sweep.runs, states, strict=True)]
-    return [_adapt(decision, state, known, given) for decision, state in zip(decisions, states, strict=True)]
+    waits = scheduler.name if scheduler.detached else None
+    decisions = [_decide(run, state, known, waits) for run, state in zip(sweep.runs, states, strict=True)]
+    staged = [_in_stages(d, s) for d, s in zip(decisions, states, strict=True)] if waits else decisions
+    return [_adapt(decision, state, known, given) for decision, state in zip(staged, states, strict=True)]
 
 
 def _adapt(decision: Decision, state: RunState, known: Mapping[str, Cost], given: Collection[str]) -> Decision:
     """The decision, with resources that suit what earlier attempts and runs have shown."""
     if decision.action is Action.SKIP:
         return decision
+    if decision.action is Action.EVALUATE:
+        run, words = _adapted_evaluation(decision.run, state)
+        return replace(decision, run=run, why="; ".join([decision.why, *words]))
     cost = cost_of(decision.run, known)
     seconds = None if cost is None or decision.seconds is None else decision.seconds + cost.around
     run, words = adapted(decision.run, _past(state), seconds, given)
     return replace(decision, run=run, why="; ".join([decision.why, *words]))
 
 
+def _in_stages(decision: Decision, state: RunState) -> Decision:
+    """The decision, with a job of its own for what is not measured in the one that trains."""
+    if decision.action not in (Action.SUBMIT, Action.RESUME) or not evaluates_apart(decision.run):
+        return decision
+    evaluation, _ = _adapted_evaluation(decision.run, state)  # from what is configured, not what training has learnt
+    return replace(decision, run=to_be_trained(decision.run), evaluation=evaluation)
+
+
+def _adapted_evaluation(run: Run, state: RunState) -> tuple[Run, list[str]]:
+    """The run as a job evaluates it, with resources that suit what earlier evaluations have shown."""
+    last = state.run.evaluation_attempt()
+    asked = _asked(last)
+    ended = last is not None and last == acting_attempt(state.run)
+    past = Past(state.job.reason or state.reason or "", state.job.node or state.facts.host, asked)
+    return adapted(to_be_evaluated(run), past if ended else Past(asked=asked), None)
+
+
 def _past(state: RunState) -> Past:
-    attempts = state.run.attempts()
-    settings = (read_fact(attempts[-1].attempt_file) or {}).get("settings", {}) if attempts else {}
-    return Past(state.reason or "", state.job.node or state.facts.host, settings.get("cluster"))
+    asked = _asked(next(iter(state.run.attempts()[-1:]), None))
+    return Past(state.reason or "", state.job.node or state.facts.host, asked)
 
 
-def _decide(run: Run, state: RunState, known: Mapping[str, Cost]) -> Decision:
+def _asked(attempt: AttemptDir | None) -> Mapping[str, Any] | None:
+    """What an attempt asked of the cluster."""
+    recorded = (attempt and read_fact(attempt.attempt_file)) or {}
+    asked: Mapping[str, Any] | None = recorded.get("settings", {}).get("cluster")
+    return asked
+
+
+def _decide(run: Run, state: RunState, known: Mapping[str, Cost], waits: str | None) -> Decision:
+    """The decision; `waits`: the executor, where its jobs can wait for others."""
     facts = state.facts
     lacks = lacking(state.run, run.config.evaluation.benchmarks)
     if facts.trained and not lacks and (facts.finished or not facts.evaluated):
         return Decision(run, Action.SKIP, "finished")
     if state.in_flight:
-        return Decision(run, Action.SKIP, f"in flight: {state.status} as job {facts.job_id}")
+        return _decide_in_flight(run, state, waits)
     if facts.trained and not lacks:
         return Decision(run, Action.SKIP, "finished, not published: use `publish`")
     if facts.trained:
@@ -137,6 +188,16 @@ def _decide(run: Run, state: RunState, known: Mapping[str, Cost]) -> Decision:
         seconds = _estimate(run, known, facts.checkpoint_step)
         return Decision(run, Action.RESUME, f"from step {facts.checkpoint_step}; {why}", seconds)
     return Decision(run, Action.SUBMIT, why, _estimate(run, known, 0))
+
+
+def _decide_in_flight(run: Run, state: RunState, waits: str | None) -> Decision:
+    """Nothing, but where a job trains the run and none is to measure afterwards what is wanted of it."""
+    acting, job = acting_attempt(state.run), read_job(state.run) or {}
+    training = acting is not None and not acting.evaluates and not state.facts.cancelled
+    missing = unclaimed(state.run, run.config.evaluation.benchmarks)
+    if training and missing and waits is not None and job.get("executor") == waits:
+        return Decision(run, Action.EVALUATE, f"once it is trained: {', '.join(missing)}", follows=job)
+    return Decision(run, Action.SKIP, f"in flight: {state.status} as job {state.facts.job_id}")
 
 
 def _estimate(run: Run, known: Mapping[str, Cost], done: int) -> float | None:
@@ -187,7 +248,11 @@ def act(sweep: Sweep, decisions: Sequence[Decision], store: Store, scheduler: Sc
     try:
         for group in planned_batches(decisions, directory, store, scheduler, snapshot.take):
             for batch, jobs in _behind_its_table(group, store, scheduler):
-                submitted += hand_over(batch, jobs, store, scheduler)
+                made = hand_over(batch, jobs, store, scheduler, evaluates=group.evaluates)
+                submitted += made
+                if batch.name in group.then:
+                    then, evaluated = group.then[batch.name]
+                    submitted += hand_over(replace(then, after=made[0]), evaluated, store, scheduler, evaluates=True)
     except SchedulerError as error:
         raise type(error)(f"{error} ({len(submitted)} jobs were submitted before)") from error
     return submitted
@@ -210,16 +275,56 @@ def planned_batches(
     take: Callable[[Path], Path],
 ) -> list[RunGroup]:
     """What is to be handed over; `take` makes the snapshot of the code."""
-    chosen = [decision.run for decision in decisions if decision.action is not Action.SKIP]
+    chosen = [decision for decision in decisions if decision.action is not Action.SKIP]
     if not chosen:
         return []
     code = take(directory.code) if scheduler.detached else None
+    into = functools.partial(batches, directory=directory, store=store, scheduler=scheduler, code=code)
+    training = [decision for decision in chosen if decision.action is not Action.EVALUATE]
+    found, then = _with_evaluations(training, into)
     groups: dict[Preparation, list[tuple[Batch, Jobs]]] = {}
-    for batch, jobs in batches(chosen, directory, store, scheduler, code):
+    for batch, jobs in found:
         groups.setdefault(preparation_of(jobs[0][0], store), []).append((batch, jobs))
     return [
-        RunGroup(members, preparation.planned(shared, [batch for batch, _ in members]) if scheduler.detached else None)
+        RunGroup(
+            members,
+            preparation.planned(shared, [batch for batch, _ in members]) if scheduler.detached else None,
+            then={batch.name: then[batch.name] for batch, _ in members if batch.name in then},
+        )
         for shared, members in groups.items()
+    ] + _evaluation_groups([decision for decision in chosen if decision.action is Action.EVALUATE], into)
+
+
+def _with_evaluations(
+    decisions: Sequence[Decision], into: Callable[[list[Run]], list[tuple[Batch, Jobs]]]
+) -> tuple[list[tuple[Batch, Jobs]], dict[str, tuple[Batch, Jobs]]]:
+    """The batches that train, and by their names those that evaluate: job for job, with the same runs."""
+    alike: dict[str, list[Decision]] = {}
+    for decision in decisions:
+        evaluation = decision.evaluation
+        alike.setdefault("" if evaluation is None else repr(evaluation.config.cluster), []).append(decision)
+    found, then = [], {}
+    for members in alike.values():
+        later = {decision.run.run_id: decision.evaluation for decision in members if decision.evaluation}
+        for batch, jobs in into([decision.run for decision in members]):
+            found.append((batch, jobs))
+            if later:
+                evaluated = [[later[run.run_id] for run in runs] for runs in jobs]
+                then[batch.name] = (following(batch, evaluated[0][0].config.cluster), evaluated)
+    return found, then
+
+
+def _evaluation_groups(
+    decisions: Sequence[Decision], into: Callable[[list[Run]], list[tuple[Batch, Jobs]]]
+) -> list[RunGroup]:
+    """What only evaluates: runs that are trained, and for each job that is training others, those of that job."""
+    behind: dict[str, list[Decision]] = {}
+    for decision in decisions:
+        behind.setdefault(str((decision.follows or {}).get("job_id", "")), []).append(decision)
+    return [
+        RunGroup([(replace(evaluating(batch), after=members[0].follows), jobs) for batch, jobs in made], evaluates=True)
+        for members in behind.values()
+        for made in [into([decision.run for decision in members])]
     ]
 
 
@@ -280,44 +385,3 @@ def _last_record(run: RunDir) -> Fact:
     if not records:
         raise StoreError(f"{run.run_id}: no sweep in {store.root} holds it; launch it with -m")
     return records[-1]
-
-
-# ------------------------------------------------------------------------------------------------ cancel
-
-
-def cancel(states: Iterable[RunState], scheduler: Scheduler) -> list[RunState]:
-    """Ask these runs to stop, and their jobs where nothing else is left in them; returns those that were in flight."""
-    wanted = [state for state in states if state.in_flight]
-    for state in wanted:
-        write_once(state.run.attempts()[-1].cancel_file, {"time": time.time()})
-    jobs = {executors.key_of(job): job for state in wanted if (job := read_job(state.run))}
-    unneeded = [job for job in jobs.values() if not _has_other_work(job)]
-    executors.cancel([*unneeded, *_tables_without_use(wanted)], scheduler)
-    return wanted
-
-
-def _tables_without_use(cancelled: Sequence[RunState]) -> list[Fact]:
-    """The jobs that make a reference table for which only these runs wait."""
-    tables = {job["job_id"]: job for state in cancelled if (job := _table_of(state.run.attempts()[-1]))}
-    runs = Store(cancelled[0].run.path.parent.parent).runs() if tables else []
-    last = [attempts[-1] for run in runs if (attempts := run.attempts())]
-    needed = {(_table_of(attempt) or {}).get("job_id") for attempt in last if not attempt.cancel_file.exists()}
-    return [job for job_id, job in tables.items() if job_id not in needed]
-
-
-def _table_of(attempt: AttemptDir) -> Fact | None:
-    """The job that makes the reference table of an attempt that still waits for it."""
-    ended = attempt.started_file.exists() or attempt.failure_file.exists()
-    return None if ended else (read_fact(attempt.attempt_file) or {}).get("after")
-
-
-def _has_other_work(job: Fact) -> bool:
-    """Whether a job has runs that were not cancelled and are not done."""
-    attempts = attempts_of(Path(job["folder"])) if job["folder"] else []
-    return any(
-        not (attempt.cancel_file.exists() or attempt.failure_file.exists() or _is_done(attempt)) for attempt in attempts
-    )
-
-
-def _is_done(attempt: AttemptDir) -> bool:
-    return attempt.run.result_file.exists() and not lacking(attempt.run, wanted_by(attempt))

@@ -16,8 +16,9 @@ from pathlib import Path
 
 from launcher import cost, views, views_plan, views_states
 from launcher.arguments import DONE, FAILED
+from launcher.cancelling import cancel as stop
 from launcher.config import Cluster, ConfigError, RunConfig, SchedulerError, StoreError, from_plain
-from launcher.facts import read_facts, read_job, require_run
+from launcher.facts import acting_attempt, read_facts, read_job, require_run
 from launcher.files import read_fact
 from launcher.following import after_submission
 from launcher.handover import adopt
@@ -32,9 +33,6 @@ from launcher.submit import (
     recorded_settings,
     recorded_sweep,
     states_of,
-)
-from launcher.submit import (
-    cancel as stop,
 )
 
 
@@ -66,10 +64,10 @@ def _states_or_complaint(
 def logs(options: argparse.Namespace) -> int:
     """Print what one process of a run printed."""
     run = require_run(Store(options.output_dir.absolute()).run(options.run))
-    attempts = {attempt.number: attempt for attempt in run.attempts()}
+    attempts = {attempt.number: attempt for attempt in run.all_attempts()}
     if not attempts:
         raise StoreError(f"{run.run_id}: has no attempt yet, so no log; `resume` its sweep to submit it")
-    number = options.attempt or max(attempts)
+    number = options.attempt or (acting_attempt(run) or attempts[max(attempts)]).number
     if number not in attempts:
         raise ConfigError(f"--attempt {number}: {run.run_id} has the attempts {', '.join(map(str, attempts))}")
     ended = _ended(run)

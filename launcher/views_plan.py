@@ -51,6 +51,8 @@ def _jobs_in_words(groups: Sequence[RunGroup]) -> str:
     what = f"{jobs} jobs, in {len(batches)} pieces" if len(batches) > 1 else f"{jobs} jobs"
     if tables:
         what += f", after {tables} for the reference table" + ("s" if tables > 1 else "")
+    if then := sum(batch.size for group in groups for batch, _ in group.then.values()):
+        what += f", and {then} that evaluate what they have trained"
     return what + (", such as:" if jobs else "")
 
 

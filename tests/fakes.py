@@ -12,7 +12,8 @@ from launcher.status import JobState, Phase
 class FakeScheduler:
     """Jobs are numbered from 1 and stay in the phase that they were put in.
 
-    `submitted` are the batches of runs, `tables` those that make a reference table. With `dies_before` or
+    `submitted` are the batches that train runs, `tables` those that make a reference table, `evaluations` those that
+    evaluate. With `dies_before` or
     `dies_after`, the launcher dies as it hands over the batch of that number, before or after it was taken.
     """
 
@@ -25,6 +26,7 @@ class FakeScheduler:
         self.batch_size = batch_size
         self.submitted: list[Batch] = []
         self.tables: list[Batch] = []
+        self.evaluations: list[Batch] = []
         self.jobs: dict[str, list[Fact]] = {}
         self.phases: dict[str, JobState] = {}
         self.cancelled: list[str] = []
@@ -36,10 +38,11 @@ class FakeScheduler:
         return f"run {batch.name}"
 
     def submit(self, batch: Batch) -> list[Fact]:
-        number = len(self.submitted) + len(self.tables) + 1
+        number = len(self.submitted) + len(self.tables) + len(self.evaluations) + 1
         if self.dies_before == number:
             raise KeyboardInterrupt
-        (self.tables if ".prepare." in batch.name else self.submitted).append(batch)
+        kinds = {".prepare.": self.tables, ".evaluate.": self.evaluations}
+        next((kept for kind, kept in kinds.items() if kind in batch.name), self.submitted).append(batch)
         ids = [str(len(self.phases) + 1 + index) for index in range(batch.size)]
         self.phases |= dict.fromkeys(ids, JobState(Phase.RUNNING))
         self.jobs[batch.name] = [{"executor": self.name, "job_id": job_id} for job_id in ids]

@@ -31,10 +31,20 @@ def work(folder):
         (folder.parent.parent / "done.json").write_text("{}")
         return
     for path in map(Path, job["attempts"]):
+        run = path.parent.parent
+        if path.suffix == ".evaluation" and not (run / "result.json").exists():
+            (path / "failure.json").write_text('{"reason": "nothing to evaluate", "status": "FAILED"}')
+            sys.exit(1)
         started = {"version": VERSION, "pid": os.getpid(), "host": os.environ["SLURMD_NODENAME"]}
         (path / "started.json").write_text(json.dumps({**started, "environment": dict(os.environ)}))
         time.sleep(float(os.environ.get("STAND_IN_SECONDS", "0")))
-        run = path.parent.parent
+        if path.suffix == ".evaluation":
+            (run / "evaluations").mkdir(exist_ok=True)
+            (run / "evaluations" / "command.json").write_text('{"scores": {}}')
+            continue
+        if os.environ.get("TRAINING_FAILS"):
+            (path / "failure.json").write_text('{"reason": "the loss is not a number", "status": "FAILED"}')
+            sys.exit(1)
         (run / "evaluation.json").write_text("{}")
         (run / "result.json").write_text('{"steps": 1, "max_steps": 1, "seconds": 1.0}')
 """
@@ -92,7 +102,11 @@ class Site:
 
     def jobs(self, sweep: str) -> list[str]:
         """The ids of the jobs that SLURM knows for a sweep's runs, in its queue or a short time ago."""
-        return [job for job, name in self._named(sweep) if ".prepare." not in name]
+        return [job for job, name in self._named(sweep) if ".prepare." not in name and ".evaluate." not in name]
+
+    def evaluations(self, sweep: str) -> list[str]:
+        """The ids of those that evaluate what others have trained."""
+        return [job for job, name in self._named(sweep) if ".evaluate." in name]
 
     def tables(self, sweep: str) -> list[str]:
         """The ids of those that make a reference table for it."""

@@ -99,7 +99,9 @@ def test_what_an_attempt_lacks(store: Store, bench: list[str]) -> None:
     sweep = sweep_of(*GRID, *bench)
     trained(sweep, store)
     run = store.run(sweep.runs[0].run_id)
-    assert wanted_by(run.attempts()[0]) == ["preference", "mt_bench"]
+    evaluation = run.evaluation_attempt()
+    assert evaluation
+    assert (wanted_by(run.attempts()[0]), wanted_by(evaluation)) == (["preference"], ["preference", "mt_bench"])
     assert lacking(run, ["preference", "mt_bench", "command"]) == ["mt_bench", "command"]
     assert not read_facts(run).evaluated
     answered(sweep, store)
@@ -119,7 +121,9 @@ def test_another_benchmark_makes_another_attempt_of_a_trained_run(store: Store, 
     assert [(d.action, d.why) for d in decisions] == [(Action.EVALUATE, "trained, not evaluated: mt_bench")] * 2
     act(sweep, decisions, store, scheduler, {})
     run = store.run(sweep.runs[0].run_id)
-    assert wanted_by(run.attempts()[-1]) == ["mt_bench"]
+    evaluation = run.evaluation_attempt()
+    assert evaluation
+    assert wanted_by(evaluation) == ["mt_bench"]
     assert {decision.action for decision in decide(sweep, store, scheduler)} == {Action.SKIP}  # in flight
 
 

@@ -101,6 +101,8 @@ def take_up_runs(folder: Path) -> None:
                     make_attempt(attempt, store, stop)
     if rank.index == 0:
         _leave_if_asked([attempt for attempt in jobs.attempts if not _is_over(attempt)], stop)
+        if SlurmJob.here() is not None and all(attempt.failure_file.exists() for attempt in jobs.attempts):
+            sys.exit(1)  # so that SLURM does not start the job that was to evaluate what this one trains
 
 
 def _joined(folder: Path, jobs: JobList) -> AbstractContextManager[Rank]:
@@ -119,12 +121,17 @@ def _next_step(attempt: AttemptDir, stop: StopRequest) -> str:
     if attempt.cancel_file.exists():
         _record_failure(attempt, "cancelled before it was started", status="CANCELLED")
         return "skip"
+    if attempt.evaluates and not attempt.run.result_file.exists():  # it has other resources than training needs
+        _record_failure(attempt, "nothing to evaluate: its training has ended without a model", status="FAILED")
+        return "skip"
     return "make"
 
 
 def _is_over(attempt: AttemptDir) -> bool:
-    """Whether nothing is left to do: it failed, or the run is done."""
+    """Whether nothing is left to do: it failed, the run is done, or another attempt is to evaluate it."""
     run = attempt.run
+    if attempt.evaluates and attempt != run.evaluation_attempt():
+        return True
     done = run.result_file.exists() and not lacking(run, wanted_by(attempt))
     return attempt.failure_file.exists() or (done and not due_in_job(attempt))
 

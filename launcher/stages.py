@@ -1,0 +1,24 @@
+"""What the job that evaluates a run asks of the cluster: the training's resources, and what is said otherwise. Pure.
+
+Owns: the meaning of `evaluation.cluster`; what can be wrong with it is in `rules`.
+Must not know: files, schedulers, what a benchmark is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from launcher.config import Cluster, RunConfig
+
+OF_THE_TRAINING = ("executor", "runs_per_job", "max_parallel")  # job for job, the evaluation follows the training
+
+
+def evaluation_cluster(config: RunConfig) -> Cluster:
+    """What a job that evaluates this run needs.
+
+    The benchmarks of a run are computed by one process, so that more than one GPU is of use only to a program that
+    divides the model itself; hence one, unless `evaluation.cluster` says otherwise.
+    """
+    cluster = config.cluster
+    small = replace(cluster, nodes=1, gpus_per_node=min(1, cluster.gpus_per_node))
+    return replace(small, **config.evaluation.cluster)

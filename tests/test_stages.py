@@ -1,0 +1,320 @@
+"""Training and evaluation as two jobs: each submitted once, the status that of the one at work."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import sweep_of
+from fakes import FakeScheduler
+from test_submit import actions, launch
+
+from launcher import evaluating
+from launcher.benchmarks import wanted_by
+from launcher.cancelling import cancel
+from launcher.config import ConfigError
+from launcher.files import read_fact, write_once
+from launcher.handover import adopt
+from launcher.jobs import Batch
+from launcher.plan import Sweep
+from launcher.slurm_words import parameters
+from launcher.status import JobState, Phase, Status
+from launcher.store import AttemptDir, RunDir, Store
+from launcher.submit import Action, RunState, decide, planned_batches, states_of
+
+GPUS = ["cluster=slurm", "cluster.gpus_per_node=8", "cluster.nodes=2", "cluster.time=auto", "trainer.batch_size=128"]
+SCORE = ["evaluation=command", "evaluation.command.argv=[score,'{model}']"]
+GRID = ["model=tiny", "cluster.runs_per_job=2", "loss_type=sigmoid,ipo", "beta=0.1,0.5", *SCORE]
+
+
+def state(run: RunDir, scheduler: FakeScheduler) -> RunState:
+    return states_of([run], scheduler)[0]
+
+
+def runs_of(sweep: Sweep, store: Store) -> list[RunDir]:
+    return [store.run(run.run_id) for run in sweep.runs]
+
+
+def train(run: RunDir) -> None:
+    """As if the training job had done its part."""
+    write_once(run.attempts()[-1].started_file, {"host": "n1"})
+    write_once(run.result_file, {"steps": 4, "max_steps": 4, "seconds": 8.0})
+    write_once(run.evaluation_file, {"loss": 1.0})
+    write_once(run.revision_file, {"address": "somewhere"})
+
+
+def evaluate(run: RunDir) -> None:
+    write_once(run.evaluations.job_file("command"), {"scores": {}})
+
+
+def evaluation_of(run: RunDir) -> AttemptDir:
+    attempt = run.evaluation_attempt()
+    assert attempt
+    return attempt
+
+
+# ------------------------------------------------------------------------------------------------ what is submitted
+
+
+def test_an_array_evaluates_what_another_trains(store: Store) -> None:
+    """Same size, same runs in the same jobs, behind it; it has one GPU, and no time that was meant for training."""
+    scheduler, sweep = FakeScheduler(batch_size=10), sweep_of(*GRID, *GPUS)
+    assert actions(launch(sweep, store, scheduler)) == [Action.SUBMIT] * 4
+    (training,), (evaluation,) = scheduler.submitted, scheduler.evaluations
+    assert (training.resources.nodes, training.resources.gpus_per_node) == (2, 8)
+    assert (evaluation.resources.nodes, evaluation.resources.gpus_per_node, evaluation.resources.time) == (1, 1, None)
+    assert (evaluation.size, evaluation.in_step) == (training.size, True) == (2, True)
+    assert evaluation.after == scheduler.jobs[training.name][0]
+    for one, other in zip(training.job_folders, evaluation.job_folders, strict=True):
+        trained, evaluated = [
+            [AttemptDir(Path(path)) for path in (read_fact(folder / "job.json") or {})["attempts"]]
+            for folder in (one, other)
+        ]
+        assert [attempt.run for attempt in trained] == [attempt.run for attempt in evaluated]
+        assert [wanted_by(attempt) for attempt in trained] == [["preference"]] * 2
+        assert [wanted_by(attempt) for attempt in evaluated] == [["preference", "command"]] * 2
+    assert actions(launch(sweep, store, scheduler)) == [Action.SKIP] * 4
+    assert len(scheduler.evaluations) == 1
+
+
+def test_each_table_has_its_own_evaluations_behind_it(store: Store) -> None:
+    """Of runs that wait for two tables, a group names the evaluations of its own batches, so that none counts twice."""
+    scheduler = FakeScheduler(batch_size=10)
+    sweep = sweep_of("model=tiny", "cluster=slurm", "dataset.train_pairs=16,32", "beta=0.1,0.5", *SCORE)
+    groups = planned_batches(decide(sweep, store, scheduler), store.sweep("s"), store, scheduler, lambda code: code)
+    assert len({group.table.name for group in groups if group.table}) == 2
+    assert [list(group.then) for group in groups] == [[batch.name for batch, _ in group.batches] for group in groups]
+    assert sum(batch.size for group in groups for batch, _ in group.then.values()) == 4
+
+
+def test_preference_alone_needs_no_second_job(store: Store) -> None:
+    """It shares the model in memory with the training; and where jobs cannot wait, one does everything."""
+    scheduler = FakeScheduler()
+    launch(sweep_of("model=tiny"), store, scheduler)
+    assert (len(scheduler.submitted), scheduler.evaluations) == (1, [])
+    scheduler.detached = False
+    sweep = sweep_of("model=tiny", "seed=7", *SCORE)
+    launch(sweep, store, scheduler)
+    assert scheduler.evaluations == []
+    assert wanted_by(store.run(sweep.runs[0].run_id).attempts()[-1]) == ["preference", "command"]
+
+
+def test_what_the_evaluation_needs_can_be_said(store: Store) -> None:
+    """Over the training's resources lie those of `evaluation.cluster`; what it does not name stays."""
+    scheduler = FakeScheduler()
+    own = "evaluation.cluster={gpus_per_node: 4, time: '2:00:00', mem: 32G}"
+    launch(sweep_of("model=tiny", *SCORE, *GPUS, "cluster.partition=gpu", own), store, scheduler)
+    (batch,) = scheduler.evaluations
+    found = batch.resources
+    assert (found.nodes, found.gpus_per_node, found.time, found.mem) == (1, 4, "2:00:00", "32G")
+    assert found.partition == "gpu"
+    assert scheduler.submitted[0].resources.mem is None
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ("gpus: 1", "evaluation.cluster.gpus: no such key"),
+        ("nodes: two", "evaluation.cluster.nodes=two: must be of type int"),
+        ("nodes: 0", "evaluation.cluster.nodes=0: must be at least 1"),
+        ("gpus_per_node: -1", "evaluation.cluster.gpus_per_node=-1: must be at least 0"),
+        ("time: soon", "evaluation.cluster.time=soon: give auto"),
+        ("executor: local", "evaluation.cluster.executor: is the same for training and evaluation"),
+    ],
+)
+def test_what_an_evaluation_cannot_have(entry: str, said: str) -> None:
+    """A wrong key or value is named before anything is submitted."""
+    with pytest.raises(ConfigError) as error:
+        sweep_of("model=tiny", f"evaluation.cluster={{{entry}}}")
+    assert str(error.value).startswith(said)
+
+
+def test_the_dependency_in_slurms_words(tmp_path: Path) -> None:
+    """`aftercorr` between arrays of one size; `afterok` behind a lone job, or one task of an array."""
+    resources = sweep_of("model=tiny").runs[0].config.cluster
+
+    def dependency(job_id: str, size: int, *, in_step: bool) -> str:
+        batch = Batch("s.1", tmp_path, size, resources, tmp_path, after={"job_id": job_id}, in_step=in_step)
+        return str(parameters(batch)["additional_parameters"]["dependency"])
+
+    assert dependency("202_0", 3, in_step=True) == "aftercorr:202"
+    assert dependency("202", 1, in_step=False) == "afterok:202"
+    assert dependency("202_7", 1, in_step=False) == "afterok:202_7"
+
+
+# ------------------------------------------------------------------------------------------------ status
+
+
+def test_the_status_is_that_of_the_job_at_work(store: Store) -> None:
+    """The waiting evaluation says nothing until the run is trained; from then on, the training job says nothing."""
+    scheduler, sweep = FakeScheduler(), sweep_of("model=tiny", *SCORE)
+    launch(sweep, store, scheduler)
+    (run,) = runs_of(sweep, store)
+    scheduler.phases["2"] = JobState(Phase.PENDING, "Dependency")
+    assert (state(run, scheduler).status, state(run, scheduler).facts.job_id) == (Status.PENDING, "1")
+    write_once(run.attempts()[-1].started_file, {"host": "n1"})
+    assert (state(run, scheduler).status, state(run, scheduler).reason) == (Status.RUNNING, None)
+    train(run)
+    scheduler.end("1", Phase.COMPLETED)
+    waiting = state(run, scheduler)
+    assert (waiting.status, waiting.reason) == (Status.TRAINED, "waits to be evaluated: Dependency")
+    assert (waiting.facts.job_id, waiting.in_flight) == ("2", True)
+    scheduler.phases["2"] = JobState(Phase.RUNNING)
+    assert state(run, scheduler).reason == "evaluating"
+    evaluate(run)
+    done = state(run, scheduler)
+    assert (done.status, done.reason, done.in_flight) == (Status.TRAINED, None, False)
+    assert done.facts.attempts == 1
+
+
+def test_an_evaluation_that_fails_is_made_again_alone(store: Store) -> None:
+    """The run stays TRAINED and says why; launching again submits one job, which waits for nothing."""
+    scheduler, sweep = FakeScheduler(), sweep_of("model=tiny", *SCORE, "cluster.mem=10G")
+    launch(sweep, store, scheduler)
+    (run,) = runs_of(sweep, store)
+    train(run)
+    scheduler.end("1", Phase.COMPLETED)
+    scheduler.end("2", Phase.FAILED, "OUT_OF_MEMORY")
+    failed = state(run, scheduler)
+    assert (failed.status, failed.reason) == (Status.TRAINED, "not evaluated: OUT_OF_MEMORY")
+    assert actions(launch(sweep, store, scheduler)) == [Action.EVALUATE]
+    assert (len(scheduler.submitted), len(scheduler.evaluations)) == (1, 2)
+    assert scheduler.evaluations[1].after is None
+    assert scheduler.evaluations[1].resources.mem == "15360M"  # half as much again: memory_growth
+    assert actions(launch(sweep, store, scheduler)) == [Action.SKIP]
+    assert state(run, scheduler).facts.job_id == "3"
+
+
+def test_a_training_that_fails_is_made_again_with_its_evaluation(store: Store) -> None:
+    """Its reason is the run's; the first evaluation, whatever becomes of it, is not the new training's."""
+    scheduler, sweep = FakeScheduler(), sweep_of("model=tiny", *SCORE)
+    launch(sweep, store, scheduler)
+    (run,) = runs_of(sweep, store)
+    first = evaluation_of(run)
+    write_once(run.attempts()[-1].started_file, {"host": "n1"})
+    scheduler.end("1", Phase.FAILED, "NODE_FAIL n1")
+    scheduler.end("2", Phase.CANCELLED, "DependencyNeverSatisfied")
+    assert (state(run, scheduler).status, state(run, scheduler).reason) == (Status.FAILED, "NODE_FAIL n1")
+    assert actions(launch(sweep, store, scheduler)) == [Action.SUBMIT]
+    assert (len(scheduler.submitted), len(scheduler.evaluations)) == (2, 2)
+    assert evaluation_of(run) != first
+    train(run)
+    assert state(run, scheduler).facts.job_id == "4"
+
+
+def test_a_trained_run_whose_job_died_is_evaluated_at_once(store: Store) -> None:
+    """Killed between its result and `preference`: SLURM has dropped the second job, and a new one waits for nobody."""
+    scheduler, sweep = FakeScheduler(), sweep_of("model=tiny", *SCORE)
+    launch(sweep, store, scheduler)
+    (run,) = runs_of(sweep, store)
+    write_once(run.result_file, {"steps": 4, "max_steps": 4, "seconds": 8.0})
+    assert actions(decide(sweep, store, scheduler)) == [Action.SKIP]  # at it
+    scheduler.end("1", Phase.FAILED, "FAILED signal 9")
+    scheduler.end("2", Phase.CANCELLED, "DependencyNeverSatisfied")
+    assert state(run, scheduler).reason == "not evaluated: FAILED signal 9"
+    assert actions(launch(sweep, store, scheduler)) == [Action.EVALUATE]
+    assert scheduler.evaluations[1].after is None
+    assert (state(run, scheduler).facts.job_id, state(run, scheduler).in_flight) == ("3", True)
+    assert set(wanted_by(evaluation_of(run))) == {"preference", "command"}
+
+
+# ------------------------------------------------------------------------------------------------ crash, cancel
+
+
+@pytest.mark.parametrize("moment", ["dies_before", "dies_after"])
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 5])
+def test_a_launcher_that_dies_between_the_two(
+    store: Store, moment: str, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed around any submission (a table, two trainings, two evaluations), it ends with each of them once."""
+    monkeypatch.setattr("launcher.handover.LAG_SECONDS", 0.1)
+    monkeypatch.setattr("launcher.preparation.LAG_SECONDS", 0.1)
+    monkeypatch.setattr("launcher.status.LAG_SECONDS", 0.1)
+    scheduler, sweep = FakeScheduler(), sweep_of(*GRID)
+    setattr(scheduler, moment, number)
+    with pytest.raises(KeyboardInterrupt):
+        launch(sweep, store, scheduler)
+    setattr(scheduler, moment, None)
+    for _ in range(2):
+        adopt(runs_of(sweep, store), scheduler)
+        launch(sweep, store, scheduler)
+    assert (len(scheduler.submitted), len(scheduler.evaluations)) == (2, 2)
+    jobs = {batch.name: scheduler.jobs[batch.name][0]["job_id"] for batch in scheduler.submitted}
+    assert sorted((batch.after or {})["job_id"] for batch in scheduler.evaluations) == sorted(jobs.values())
+    for run in runs_of(sweep, store):
+        trained_by = (read_fact(run.attempts()[-1].job_file) or {})["job_id"]
+        assert ((read_fact(evaluation_of(run).attempt_file) or {})["follows"])["job_id"] == trained_by
+
+
+def test_cancelling_ends_both(store: Store) -> None:
+    """The job that trains and the one that waits for it; resume submits both again."""
+    scheduler, sweep = FakeScheduler(), sweep_of("model=tiny", *SCORE)
+    launch(sweep, store, scheduler)
+    (run,) = runs_of(sweep, store)
+    cancel([state(run, scheduler)], scheduler)
+    assert scheduler.cancelled == ["1", "2"]
+    for job_id in ("1", "2"):
+        scheduler.end(job_id, Phase.CANCELLED)
+    assert state(run, scheduler).status is Status.CANCELLED
+    assert actions(launch(sweep, store, scheduler)) == [Action.SUBMIT]
+    assert (len(scheduler.submitted), len(scheduler.evaluations)) == (2, 2)
+
+
+def test_cancelling_what_is_trained_ends_its_evaluation(store: Store) -> None:
+    """The other run of the same evaluation job keeps it; the training job, which is done, is left alone."""
+    scheduler, sweep = FakeScheduler(), sweep_of(*GRID[:3], "beta=0.1", *SCORE)
+    launch(sweep, store, scheduler)
+    runs = runs_of(sweep, store)
+    for run in runs:
+        train(run)
+    scheduler.end("1", Phase.COMPLETED)
+    assert [each.facts.job_id for each in states_of(runs, scheduler)] == ["2", "2"]
+    cancel(states_of(runs, scheduler)[:1], scheduler)
+    assert scheduler.cancelled == []
+    cancel(states_of(runs, scheduler)[1:], scheduler)
+    assert scheduler.cancelled == ["2"]
+
+
+def test_evaluate_while_it_trains_waits_for_the_training(store: Store) -> None:
+    """Another benchmark, asked for in the middle of a training, gets a job behind it; and gets it once."""
+    scheduler, first = FakeScheduler(), sweep_of(*GRID[:-2])
+    launch(first, store, scheduler)
+    sweep = evaluating.asked(first, ["command"], SCORE[1:])
+    assert actions(launch(sweep, store, scheduler)) == [Action.EVALUATE] * 4
+    after = [(batch.after or {})["job_id"] for batch in scheduler.evaluations]
+    assert after == [scheduler.jobs[batch.name][0]["job_id"] for batch in scheduler.submitted]
+    assert actions(launch(sweep, store, scheduler)) == [Action.SKIP] * 4
+
+
+# ------------------------------------------------------------------------------------------------ in the job
+
+
+def in_job(folder: Path) -> int:
+    code = f"from launcher.worker.job import work; from pathlib import Path; work(Path({str(folder)!r}))"
+    task = {"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_NTASKS": "1"}
+    return subprocess.run([sys.executable, "-c", code], check=False, timeout=300, env={**os.environ, **task}).returncode
+
+
+def test_an_evaluation_never_trains(store: Store) -> None:
+    """Started without a model, or after it was replaced by another attempt, it changes nothing of the run."""
+    scheduler, sweep = FakeScheduler(), sweep_of("model=tiny", *SCORE)
+    launch(sweep, store, scheduler)
+    (run,) = runs_of(sweep, store)
+    first = evaluation_of(run)
+    assert in_job(scheduler.evaluations[0].job_folders[0]) == 1
+    assert (read_fact(first.failure_file) or {})["reason"].startswith("nothing to evaluate")
+    assert not run.result_file.exists()
+    launch(sweep, store, scheduler)  # the training goes on: one more evaluation behind it
+    again = evaluation_of(run)
+    assert again != first
+    scheduler.end("1", Phase.FAILED, f"FAILED signal {signal.SIGKILL}")
+    launch(sweep, store, scheduler)
+    train(run)
+    assert in_job(scheduler.evaluations[1].job_folders[0]) == 0
+    assert not again.started_file.exists()
+    assert not again.failure_file.exists()
+    assert not run.evaluations.job_file("command").exists()
