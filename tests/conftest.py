@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -25,6 +26,11 @@ REPOSITORY = Path(__file__).parent.parent
 SLOW = ("test_slurm_runs", "test_slurm_scan", "test_distributed", "test_slurm_cluster", "test_end_to_end",
         "test_tracking", "test_publish_end_to_end", "test_evaluating", "test_hub", "test_dev_cluster",
         "test_wheel")  # fmt: skip
+
+
+def pytest_configure() -> None:
+    """Let the processes that tests start hear Ctrl-C, which pytest-xdist has its own ignore, and so their children."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
