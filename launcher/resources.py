@@ -42,3 +42,9 @@ def trl_losses() -> frozenset[str]:
         return KNOWN_TRL_LOSSES
     source = (folder / "trainer" / "dpo_trainer.py").read_text(encoding="utf-8")
     return frozenset(re.findall(r'if loss_type == "(\w+)"', source)) or KNOWN_TRL_LOSSES
+
+
+def gpu_names(folder: Path = Path("/proc/driver/nvidia/gpus")) -> list[str]:
+    """The models of this machine's NVIDIA GPUs, as their driver tells them; none without one."""
+    texts = [file.read_text(encoding="utf-8") for file in sorted(folder.glob("*/information"))]
+    return [found[1] for text in texts if (found := re.search(r"^Model:\s*(.+?)\s*$", text, re.MULTILINE))]

@@ -15,6 +15,7 @@ from launcher import slurm_words as words
 from launcher.config import Cluster, Refused, SchedulerError
 from launcher.files import write_once
 from launcher.jobs import Batch
+from launcher.resources import gpu_names
 from launcher.slurm import SlurmScheduler
 from launcher.status import JobState, Phase
 
@@ -387,3 +388,12 @@ def test_a_folder_that_the_node_does_not_share_is_named(tmp_path: Path) -> None:
     assert found[f"{tmp_path} on n1"] == "writable, but NOT the same folder as here, 9 GB free"
     assert found["not on n1"] == "trl"
     assert found["GPU on n1"] == "H100; CUDA 12.8, NCCL 2.27"
+
+
+def test_the_gpus_of_a_machine_are_named(tmp_path: Path) -> None:
+    """As the driver's files tell them, without a library of it; an attempt's started.json holds them."""
+    for slot in ("0000:01:00.0", "0000:81:00.0"):
+        (tmp_path / slot).mkdir()
+        (tmp_path / slot / "information").write_text("Model: \t\t NVIDIA H100 80GB HBM3\nIRQ:   \t\t 17\n")
+    assert gpu_names(tmp_path) == ["NVIDIA H100 80GB HBM3"] * 2
+    assert gpu_names(tmp_path / "none") == []

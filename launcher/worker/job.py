@@ -24,6 +24,7 @@ from launcher.benchmarks import discard_all, lacking, wanted_by
 from launcher.config import PrefsweepError, RunConfig, from_plain
 from launcher.files import Fact, read_fact, write_once
 from launcher.publish import due_in_job
+from launcher.resources import gpu_names
 from launcher.store import AttemptDir, PreparingDir, RunDir, Store
 from launcher.worker import distributed, smaller
 from launcher.worker.interruption import SlurmJob, StopRequest, leave, requeue
@@ -148,7 +149,7 @@ def make_attempt(attempt: AttemptDir, store: Store, stop_process: StopRequest) -
     """
     distributed.begin(f"{attempt.run.run_id}/{attempt.number}", partial(_record_loss, attempt))
     job = SlurmJob.here()
-    process = {"host": _host(), "pid": os.getpid(), "job": job and job.job_id, "time": time.time()}
+    process = {"host": _host(), "gpus": gpu_names(), "pid": os.getpid(), "job": job and job.job_id, "time": time.time()}
     if distributed.is_first():
         write_once(attempt.started_file, process)
     place = f", rank {distributed.index()} of {distributed.size()}" if distributed.size() > 1 else ""
