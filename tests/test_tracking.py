@@ -358,7 +358,8 @@ def files_with(folder: Path, *secrets: str) -> list[str]:
 def test_no_secret_is_in_any_file_that_a_sweep_leaves(launch: Launch, tmp_path: Path, server: WandbServer) -> None:
     """A W&B key and a Hub token in the environment are in no config, pickle, log or tracker's file, online or off."""
     run = ["model=tiny", "trainer=full", "dataset.train_pairs=32", "dataset.test_pairs=8", "trainer.max_steps=2"]
-    short = ["evaluation.generations=2", "evaluation.max_new_tokens=2", "loss_type=sigmoid", "sweep=secretive"]
+    short = ["evaluation.generations=2", "evaluation.max_new_tokens=2", "loss_type=sigmoid", "sweep=secretive",
+             "hub=folder"]  # with a Hub token there, hub=auto would push  # fmt: skip
     done = launch(*run, *short, "beta=0.1")
     assert done.returncode == 0, done.stdout + done.stderr
     assert [told.steps for told in server.runs.values()] == [[1, 2]]
@@ -550,4 +551,6 @@ def test_every_run_knows_its_sweep() -> None:
     assert {run.settings["sweep"] for run in unnamed.runs} == {unnamed.name} == {"tiny-movie-reviews"}
     assert {run.config.sweep for run in named.runs} == {"mine"}
     assert [run.run_id for run in unnamed.runs] == [run.run_id for run in named.runs]
-    assert replace(unnamed.runs[0].config, sweep=None) == replace(named.runs[0].config, sweep=None)
+    one, other = unnamed.runs[0].config, named.runs[0].config
+    assert (one.hub.repo, other.hub.repo) == ("tiny-movie-reviews", "tiny-mine")
+    assert replace(one, sweep=None, hub=other.hub) == replace(other, sweep=None)
