@@ -62,10 +62,10 @@ class Repo:
 class Refusal(Exception):
     """An answer that is an error, with the headers from which huggingface_hub makes its typed exceptions."""
 
-    def __init__(self, status: int, message: str, code: str | None = None) -> None:
+    def __init__(self, status: int, message: str, code: str | None = None, **more: str) -> None:
         super().__init__(message)
         headers = {"X-Error-Message": message, **({"X-Error-Code": code} if code else {})}
-        self.answer: Answer = (status, {"error": message}, headers)
+        self.answer: Answer = (status, {"error": message, **more}, headers)
 
 
 class HubServer:
@@ -151,7 +151,7 @@ class HubServer:
         asked = json.loads(body)
         name = f"{asked.get('organization') or USER}/{asked['name']}"
         if name in self.repos:
-            raise Refusal(409, "You already created this model repo")
+            raise Refusal(409, "You already created this model repo", url=f"{self.url}/{name}")
         self.repos[name] = Repo(private=asked.get("visibility") == "private")
         self.repos[name].add("main", "initial commit", {".gitattributes": b"*.safetensors filter=lfs\n"})
         return 200, {"url": f"{self.url}/{name}", "name": name}, {}
