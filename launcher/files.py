@@ -8,6 +8,7 @@ Must not know: where a file lies (`store` does), what a fact means.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import tempfile
@@ -111,3 +112,8 @@ def building(folder: Path) -> Iterator[Path | None]:
             filled.mkdir()
             yield filled
             filled.replace(folder)
+
+
+def content_key(value: Any, digits: int = 16) -> str:
+    """The name of a cache entry that was made from `value`: the beginning of the hash of its JSON."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:digits]

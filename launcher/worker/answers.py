@@ -10,11 +10,9 @@ of a job that was left in peace.
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.util
 import itertools
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -26,7 +24,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from launcher.config import ConfigError, MTBench, RunConfig
-from launcher.files import Fact, append_line, mend_log, read_lines, write_once
+from launcher.files import Fact, append_line, content_key, mend_log, read_lines, write_once
 from launcher.mt_bench import Bench, Messages, Question, load
 from launcher.store import EvaluationDir, RunDir, Store
 from launcher.worker import models
@@ -76,7 +74,7 @@ def _identity(config: RunConfig, bench: Bench) -> Fact:
 
 
 def _digest(identity: Fact) -> str:
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    return content_key(identity)
 
 
 def _answer(

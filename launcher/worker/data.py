@@ -25,7 +25,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from launcher.config import ConfigError, RunConfig
 from launcher.config import Dataset as DatasetConfig
-from launcher.files import building
+from launcher.files import building, content_key
 from launcher.store import Store
 from launcher.worker import models, reading, shapes
 from launcher.worker.models import tokenizer
@@ -124,7 +124,7 @@ def _tell(pairs: Pairs, train: int, test: int) -> None:
 def shared_token_ids(pairs: Dataset, config: RunConfig, store: Store) -> Dataset:
     """The pairs' token ids: made once, by whoever is first, for all runs of the same text, tokenizer and template."""
     made_from = [models.fingerprint(config.model, store), config.model.chat_template, _content(pairs)]
-    key = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
+    key = content_key(made_from)
     folder = store.cache("tokens", key)
     file = folder / "rows.parquet"
     with building(folder) as empty:

@@ -9,8 +9,6 @@ pairs stand beside them.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import statistics
 import time
@@ -22,7 +20,7 @@ import torch
 from peft import PeftModel
 
 from launcher.config import UNPAIRED_LOSS, RunConfig
-from launcher.files import Fact, building, read_fact, write_once
+from launcher.files import Fact, building, content_key, read_fact, write_once
 from launcher.store import RunDir, Store
 from launcher.worker import golden, models
 from launcher.worker.data import collator, first_distinct, load_prompts
@@ -82,7 +80,7 @@ def evaluate_base(config: RunConfig, store: Store) -> Fact:
 def base_key(config: RunConfig, store: Store) -> str:
     """The cache entry of the untrained model's evaluation: by its content and what its generations depend on."""
     identity = {"base": models.fingerprint(config.model, store), "settings": _settings(config, store)}
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    return content_key(identity)
 
 
 def _settings(config: RunConfig, store: Store) -> Fact:

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import logging
 import math
 import shutil
@@ -41,7 +40,7 @@ from filelock import FileLock
 from trl.trainer.utils import add_fused_lm_head
 
 from launcher.config import UNPAIRED_LOSS, RunConfig, StoreError
-from launcher.files import Fact, building, read_fact, write_once
+from launcher.files import Fact, building, content_key, read_fact, write_once
 from launcher.store import Store
 from launcher.worker import distributed, models, unpaired, zero
 from launcher.worker.data import IDS, Pairs, collator, tokenised
@@ -123,7 +122,7 @@ def reference_table(config: RunConfig, store: Store, pairs: Pairs | None = None)
     pairs = pairs or _rows(config, store)
     rows = {row_of(pair): pair for split in (pairs.train, pairs.test) for pair in split}
     made_from = distributed.first(lambda: _made_from(config, store, rows))
-    key = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
+    key = content_key(made_from)
     folder = store.cache("reference", key)
     with _checking(folder):
         if not distributed.first(lambda: _is_good(folder, made_from, rows)):

@@ -7,7 +7,6 @@ Must not know: what they measure.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.config import ConfigError, LmEval, RunConfig
-from launcher.files import Fact, write_once
+from launcher.files import Fact, content_key, write_once
 from launcher.resources import package_dir
 from launcher.store import EvaluationDir, RunDir, Store
 from launcher.worker import models
@@ -84,7 +83,7 @@ def measure(benchmark: str, config: RunConfig, run: RunDir, store: Store, stop: 
 
 def _base_key(benchmark: str, settings: Fact, config: RunConfig, store: Store) -> str:
     identity = [benchmark, settings, str(models.dtype_of(config.model)), models.fingerprint(config.model, store)]
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    return content_key(identity)
 
 
 def _weights(config: RunConfig, run: RunDir, store: Store) -> Weights:

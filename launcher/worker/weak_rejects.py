@@ -17,7 +17,6 @@ The idea is that of Intel's orca_dpo_pairs: answers of GPT-4 and GPT-3.5 over th
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections import Counter
@@ -33,7 +32,7 @@ from datasets import Dataset
 from filelock import FileLock
 
 from launcher.config import ConfigError, WeakRejects
-from launcher.files import Fact, append_line, building, mend_log, read_lines, write_once
+from launcher.files import Fact, append_line, building, content_key, mend_log, read_lines, write_once
 from launcher.store import Store
 from launcher.worker import distributed, models
 from launcher.worker.completions import NO_ROOM, Messages, complete
@@ -53,7 +52,7 @@ class Instruction:
     @property
     def row(self) -> str:
         """The hash of the prompt, by which its completion is found."""
-        return _digest(self.prompt, 32)
+        return content_key(self.prompt, 32)
 
 
 def pairs_folder(weak: WeakRejects, store: Store, train: Dataset, test: Dataset) -> Path:
@@ -64,9 +63,9 @@ def pairs_folder(weak: WeakRejects, store: Store, train: Dataset, test: Dataset)
     """
     settings = _settings(weak, store)
     splits = {"train": _instructions(train, weak), "test": _instructions(test, weak)}
-    texts = {split: _digest([asdict(each) for each in of_split], 64) for split, of_split in splits.items()}
+    texts = {split: content_key([asdict(each) for each in of_split], 64) for split, of_split in splits.items()}
     made_from = {"weaker": settings, "instructions": texts}
-    folder = store.cache("datasets", f"weak-rejects-{_digest(made_from)}")
+    folder = store.cache("datasets", f"weak-rejects-{content_key(made_from)}")
     with building(folder) as empty:
         if empty is not None:
             began = time.perf_counter()
@@ -96,10 +95,6 @@ def _naming_the_key() -> Iterator[None]:
         yield
     except ConfigError as error:  # `models` speaks of model.path and so on
         raise ConfigError(f"dataset.weak_rejects.{error}") from error
-
-
-def _digest(value: Any, digits: int = 16) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:digits]
 
 
 # ------------------------------------------------------------------------------------------------ instructions
@@ -187,7 +182,7 @@ def completed(instructions: Sequence[Instruction], weak: WeakRejects, settings: 
         ConfigError: the weaker model cannot be loaded, or has no chat template.
     """
     prompts = {each.row: each.prompt for each in instructions if each.answer.strip()}
-    folder = store.cache("weak_rejects", _digest(settings))
+    folder = store.cache("weak_rejects", content_key(settings))
     log = folder / "completions.jsonl"
     write_once(folder / "settings.json", settings)
     with FileLock(folder / ".lock"):
