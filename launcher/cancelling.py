@@ -16,8 +16,8 @@ from launcher.facts import acting_attempt
 from launcher.files import Fact, read_fact, write_once
 from launcher.handover import attempts_of
 from launcher.scheduler import Scheduler
+from launcher.states import RunState
 from launcher.store import AttemptDir, RunDir, Store
-from launcher.submit import RunState
 
 
 def cancel(states: Iterable[RunState], scheduler: Scheduler) -> list[RunState]:

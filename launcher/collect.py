@@ -13,8 +13,8 @@ from typing import Any
 
 from launcher.config import BENCHMARKS, OBJECTIVE
 from launcher.files import Fact, read_fact, read_lines, write_derived
+from launcher.states import RunState
 from launcher.store import AttemptDir, EvaluationDir, RunDir, Store, SweepDir
-from launcher.submit import RunState
 
 Facts = Mapping[str, Fact]
 MADE_BY = ("judge", "hashes", "answers", "spent")  # what MT-Bench scores depend on, and cost

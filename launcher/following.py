@@ -14,9 +14,10 @@ from launcher.benchmarks import awaits_judge
 from launcher.cancelling import cancel
 from launcher.scheduler import Scheduler
 from launcher.selection import runs_of
+from launcher.states import RunState, states_of
 from launcher.status import UNSUCCESSFUL
 from launcher.store import RunDir, Store, SweepDir
-from launcher.submit import Action, Decision, RunState, states_of
+from launcher.submit import Action, Decision
 
 POLL_SECONDS = 2.0
 

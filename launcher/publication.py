@@ -17,8 +17,8 @@ from launcher.files import Fact, read_fact
 from launcher.payload import content_of
 from launcher.publish import hub_of, publish, shelf_of
 from launcher.revisions import check_names
+from launcher.states import RunState
 from launcher.store import RunDir, Store, SweepDir
-from launcher.submit import RunState
 
 MAX_NOTE = 500  # characters that the Hub takes
 RANKED_BY = ("golden_reward", "reward_accuracy")  # the first that every model has; more is better

@@ -9,8 +9,8 @@ import argparse
 
 from launcher.config import ConfigError
 from launcher.scheduler import Scheduler, scheduler_for
+from launcher.states import RunState, states_of
 from launcher.store import RunDir, Store, SweepDir
-from launcher.submit import RunState, states_of
 
 
 def opened(options: argparse.Namespace) -> tuple[SweepDir, Store, Scheduler]:

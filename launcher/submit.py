@@ -7,7 +7,6 @@ Must not know: how an executor works, how anything is printed.
 from __future__ import annotations
 
 import functools
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -15,24 +14,22 @@ from pathlib import Path
 from typing import Any
 
 from launcher import preparation, snapshot
-from launcher import scheduler as executors
 from launcher.adapt import Past, adapted
 from launcher.benchmarks import lacking, unclaimed
-from launcher.config import ConfigError, SchedulerError, StoreError
-from launcher.facts import acting_attempt, read_facts, read_job
-from launcher.files import Fact, read_fact, write_once
-from launcher.handover import Jobs, batches, evaluating, following, hand_over, new_attempt
+from launcher.config import ConfigError, SchedulerError
+from launcher.facts import acting_attempt, read_job
+from launcher.files import Fact, read_fact
+from launcher.handover import Jobs, batches, evaluating, following, hand_over
 from launcher.jobs import Batch
 from launcher.measured import Cost, cost_of, costs
-from launcher.plan import Run, Sweep, evaluates_apart, plan_run, to_be_evaluated, to_be_trained
+from launcher.plan import Run, Sweep, evaluates_apart, to_be_evaluated, to_be_trained
 from launcher.preparation import Preparation, preparation_of
 from launcher.provenance import provenance
-from launcher.resources import trl_losses
-from launcher.scheduler import Scheduler, this_process
-from launcher.status import IN_FLIGHT, JobState, Phase, RunFacts, Status, status_of
-from launcher.store import AttemptDir, RunDir, Store, SweepDir
-
-UNKNOWN = JobState(Phase.UNKNOWN)
+from launcher.records import record_of
+from launcher.scheduler import Scheduler
+from launcher.states import RunState, states_of
+from launcher.status import Status
+from launcher.store import AttemptDir, Store, SweepDir
 
 
 class Action(StrEnum):
@@ -80,40 +77,6 @@ class RunGroup:
     table: Batch | None = None
     evaluates: bool = False
     then: Mapping[str, tuple[Batch, Jobs]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class RunState:
-    """A run's facts, its status and its job's."""
-
-    run: RunDir
-    facts: RunFacts
-    status: Status
-    reason: str | None
-    job: JobState
-
-    @property
-    def in_flight(self) -> bool:
-        """Whether a job has this run in its hands: also one that is trained, and about to be evaluated or published."""
-        if self.facts.failure is not None or self.facts.finished:
-            return False
-        return self.status in IN_FLIGHT or (self.facts.trained and self.job.phase in (Phase.PENDING, Phase.RUNNING))
-
-
-def states_of(runs: Sequence[RunDir], scheduler: Scheduler) -> list[RunState]:
-    """The state of each run, with one question to the scheduler for all of them."""
-    facts = [read_facts(run) for run in runs]
-    jobs = [read_job(run) if _has_open_job(fact) else None for run, fact in zip(runs, facts, strict=True)]
-    wanted = {executors.key_of(job): job for job in jobs if job}
-    answers = executors.states(list(wanted.values()), scheduler)
-    answered = [answers.get(executors.key_of(job), UNKNOWN) if job else UNKNOWN for job in jobs]
-    return [
-        RunState(run, fact, *status_of(fact, job), job) for run, fact, job in zip(runs, facts, answered, strict=True)
-    ]
-
-
-def _has_open_job(facts: RunFacts) -> bool:
-    return facts.job_id is not None and facts.failure is None and not facts.finished
 
 
 # ------------------------------------------------------------------------------------------------ decide
@@ -326,62 +289,3 @@ def _evaluation_groups(
         for members in behind.values()
         for made in [into([decision.run for decision in members])]
     ]
-
-
-def record_of(run: Run) -> Fact:
-    """What a launch records of a run: enough to list it without reading its folder, and to submit it again."""
-    config = run.config
-    named = {"model": config.model.name, "dataset": config.dataset.name, "loss_type": config.loss_type}
-    return {
-        "run_id": run.run_id,
-        **named,
-        "beta": config.beta,
-        "seed": config.seed,
-        "axes": run.axes,
-        "settings": run.settings,
-        "overrides": list(run.overrides),
-    }
-
-
-def recorded_sweep(
-    directory: SweepDir, store: Store, losses: Collection[str], changed: Callable[[Fact], Fact] = dict
-) -> Sweep:
-    """The sweep as it was launched, from what the launches and the runs recorded; `changed` gives new settings."""
-    runs = []
-    for record in directory.run_records():
-        settings = {**changed(record["settings"]), "sweep": directory.name}
-        config = {**store.run(record["run_id"]).read_config(), **settings}
-        runs.append(plan_run(config, record["axes"], record["overrides"], losses))
-    return Sweep(directory.name, tuple(runs), tuple(directory.axes()))
-
-
-def new_attempt_here(run: RunDir) -> AttemptDir:
-    """A new attempt that is made in this process, with the settings that the run was last launched with.
-
-    Raises:
-        StoreError: no launch has recorded settings for the run.
-    """
-    record = _last_record(run)
-    config = {**run.read_config(), **record["settings"]}
-    planned = plan_run(config, record["axes"], record["overrides"], trl_losses())
-    attempt = new_attempt(planned, Store(run.path.parent.parent))
-    write_once(attempt.job_file, {**this_process(), "folder": None, "time": time.time()})
-    return attempt
-
-
-def recorded_settings(run: RunDir) -> Fact:
-    """The settings that the run was last launched with.
-
-    Raises:
-        StoreError: no launch has recorded any.
-    """
-    settings: Fact = _last_record(run)["settings"]
-    return settings
-
-
-def _last_record(run: RunDir) -> Fact:
-    store = Store(run.path.parent.parent)
-    records = [r for sweep in store.sweeps() for r in sweep.run_records() if r["run_id"] == run.run_id]
-    if not records:
-        raise StoreError(f"{run.run_id}: no sweep in {store.root} holds it; launch it with -m")
-    return records[-1]

@@ -22,18 +22,12 @@ from launcher.facts import acting_attempt, read_facts, read_job, require_run
 from launcher.files import read_fact
 from launcher.following import after_submission
 from launcher.handover import adopt
+from launcher.records import new_attempt_here, recorded_settings, recorded_sweep
 from launcher.scheduler import Scheduler, key_of, scheduler_for, this_process
 from launcher.selection import chosen, opened, runs_of
+from launcher.states import RunState, states_of
 from launcher.store import AttemptDir, RunDir, Store, SweepDir
-from launcher.submit import (
-    RunState,
-    act,
-    decide,
-    new_attempt_here,
-    recorded_settings,
-    recorded_sweep,
-    states_of,
-)
+from launcher.submit import act, decide
 
 
 def status(options: argparse.Namespace) -> int:

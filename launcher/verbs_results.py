@@ -18,10 +18,12 @@ from launcher.following import POLL_SECONDS, show_results, watch
 from launcher.handover import adopt
 from launcher.judging import estimate, require_judge
 from launcher.plan import Sweep
+from launcher.records import recorded_sweep
 from launcher.scheduler import Scheduler, scheduler_for
 from launcher.selection import chosen, opened, runs_of
+from launcher.states import states_of
 from launcher.store import Store, SweepDir
-from launcher.submit import Action, Decision, act, decide, recorded_sweep, states_of
+from launcher.submit import Action, Decision, act, decide
 
 
 def collect(options: argparse.Namespace) -> int:

@@ -22,9 +22,9 @@ from rich.text import Text
 
 from launcher.config import StoreError
 from launcher.files import Fact
+from launcher.states import RunState
 from launcher.status import UNSUCCESSFUL, Status
 from launcher.store import SweepDir
-from launcher.submit import RunState
 from launcher.views import duration, open_console
 
 Ended = Callable[[], bool]

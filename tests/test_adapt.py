@@ -14,9 +14,10 @@ from launcher.compose import change_settings
 from launcher.config import Cluster, ConfigError
 from launcher.files import read_fact, write_once
 from launcher.plan import Run
+from launcher.records import recorded_sweep
 from launcher.status import Phase
 from launcher.store import RunDir, Store
-from launcher.submit import Decision, act, decide, recorded_sweep
+from launcher.submit import Decision, act, decide
 
 
 def run_of(*overrides: str) -> Run:

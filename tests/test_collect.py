@@ -15,8 +15,9 @@ from analysis.columns import COLUMNS, SCORES, document
 from launcher.collect import collect
 from launcher.files import Fact, append_line, write_once
 from launcher.plan import Sweep
+from launcher.states import states_of
 from launcher.store import RunDir, Store
-from launcher.submit import act, decide, states_of
+from launcher.submit import act, decide
 
 GRID = ["model=tiny", "cluster.gpus_per_node=1", "loss_type=sigmoid,ipo", "beta=0.1,0.5"]
 EVALUATION = {"loss": 0.6, "reward_accuracy": 0.7, "kl": 2.0, "golden_reward": 0.5, "golden_rewards": [0.25, 0.75]}

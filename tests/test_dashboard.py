@@ -22,8 +22,8 @@ from wandb_server import serving
 from launcher.config import ConfigError
 from launcher.dashboard import open_dashboard
 from launcher.files import append_line
+from launcher.records import record_of
 from launcher.store import Store, SweepDir
-from launcher.submit import record_of
 from launcher.worker import tracking
 from launcher.worker.job import read_config
 

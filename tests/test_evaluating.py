@@ -26,8 +26,9 @@ from launcher.config import ConfigError, Judge, PrefsweepError, StoreError
 from launcher.facts import read_facts
 from launcher.files import Fact, append_line, read_fact, read_lines, write_once
 from launcher.plan import Sweep
+from launcher.states import states_of
 from launcher.store import EvaluationDir, Store
-from launcher.submit import Action, act, decide, states_of
+from launcher.submit import Action, act, decide
 
 __all__ = ["judge_server"]
 GRID = ["model=tiny", "loss_type=sigmoid,ipo", "sweep=s"]

@@ -24,10 +24,12 @@ from launcher.plan import Sweep
 from launcher.publication import act as push
 from launcher.publication import decide as decide_publication
 from launcher.publish import due_in_job, hub_of, publish
+from launcher.records import record_of
 from launcher.revisions import default_name, has_token, missing_token, with_revisions
+from launcher.states import states_of
 from launcher.status import Phase, Status
 from launcher.store import RunDir, Store
-from launcher.submit import act, decide, record_of, states_of
+from launcher.submit import act, decide
 
 FOLDER = ("hub=folder", "sweep=scan", "loss_type=ipo")
 

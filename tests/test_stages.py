@@ -22,9 +22,10 @@ from launcher.handover import adopt
 from launcher.jobs import Batch
 from launcher.plan import Sweep
 from launcher.slurm_words import parameters
+from launcher.states import RunState, states_of
 from launcher.status import JobState, Phase, Status
 from launcher.store import AttemptDir, RunDir, Store
-from launcher.submit import Action, RunState, decide, planned_batches, states_of
+from launcher.submit import Action, decide, planned_batches
 
 GPUS = ["cluster=slurm", "cluster.gpus_per_node=8", "cluster.nodes=2", "cluster.time=auto", "trainer.batch_size=128"]
 SCORE = ["evaluation=command", "evaluation.command.argv=[score,'{model}']"]

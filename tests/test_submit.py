@@ -13,9 +13,11 @@ from launcher.facts import read_facts
 from launcher.files import read_fact, write_once
 from launcher.handover import adopt
 from launcher.plan import Sweep
+from launcher.records import recorded_sweep
+from launcher.states import states_of
 from launcher.status import Phase, Status
 from launcher.store import RunDir, Store
-from launcher.submit import Action, Decision, act, decide, recorded_sweep, states_of
+from launcher.submit import Action, Decision, act, decide
 
 LOSSES = ["sigmoid", "ipo", "kto_pair"]
 GRID = ["model=tiny", "cluster.runs_per_job=2", "loss_type=sigmoid,ipo,kto_pair", "beta=0.1,0.5"]

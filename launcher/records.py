@@ -1,0 +1,77 @@
+"""What launches record of a sweep's runs: enough to list them without reading their folders, and to launch them again.
+
+Owns: the record's keys; runs, settings and attempts made from it.
+Must not know: what is done with them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+
+from launcher.config import StoreError
+from launcher.files import Fact, write_once
+from launcher.handover import new_attempt
+from launcher.plan import Run, Sweep, plan_run
+from launcher.resources import trl_losses
+from launcher.scheduler import this_process
+from launcher.store import AttemptDir, RunDir, Store, SweepDir
+
+
+def record_of(run: Run) -> Fact:
+    """What a launch records of a run."""
+    config = run.config
+    named = {"model": config.model.name, "dataset": config.dataset.name, "loss_type": config.loss_type}
+    return {
+        "run_id": run.run_id,
+        **named,
+        "beta": config.beta,
+        "seed": config.seed,
+        "axes": run.axes,
+        "settings": run.settings,
+        "overrides": list(run.overrides),
+    }
+
+
+def recorded_sweep(
+    directory: SweepDir, store: Store, losses: Collection[str], changed: Callable[[Fact], Fact] = dict
+) -> Sweep:
+    """The sweep as it was launched, from what the launches and the runs recorded; `changed` gives new settings."""
+    runs = []
+    for record in directory.run_records():
+        settings = {**changed(record["settings"]), "sweep": directory.name}
+        config = {**store.run(record["run_id"]).read_config(), **settings}
+        runs.append(plan_run(config, record["axes"], record["overrides"], losses))
+    return Sweep(directory.name, tuple(runs), tuple(directory.axes()))
+
+
+def new_attempt_here(run: RunDir) -> AttemptDir:
+    """A new attempt that is made in this process, with the settings that the run was last launched with.
+
+    Raises:
+        StoreError: no launch has recorded settings for the run.
+    """
+    record = _last_record(run)
+    config = {**run.read_config(), **record["settings"]}
+    planned = plan_run(config, record["axes"], record["overrides"], trl_losses())
+    attempt = new_attempt(planned, Store(run.path.parent.parent))
+    write_once(attempt.job_file, {**this_process(), "folder": None, "time": time.time()})
+    return attempt
+
+
+def recorded_settings(run: RunDir) -> Fact:
+    """The settings that the run was last launched with.
+
+    Raises:
+        StoreError: no launch has recorded any.
+    """
+    settings: Fact = _last_record(run)["settings"]
+    return settings
+
+
+def _last_record(run: RunDir) -> Fact:
+    store = Store(run.path.parent.parent)
+    records = [r for sweep in store.sweeps() for r in sweep.run_records() if r["run_id"] == run.run_id]
+    if not records:
+        raise StoreError(f"{run.run_id}: no sweep in {store.root} holds it; launch it with -m")
+    return records[-1]

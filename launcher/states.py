@@ -1,0 +1,52 @@
+"""The state of each run: its facts, what the scheduler says of its job, and the status that follows from both.
+
+Owns: asking the scheduler once for all runs, and only for jobs that may still do something.
+Must not know: what a status leads to, how an executor answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from launcher import scheduler as executors
+from launcher.facts import read_facts, read_job
+from launcher.scheduler import Scheduler
+from launcher.status import IN_FLIGHT, JobState, Phase, RunFacts, Status, status_of
+from launcher.store import RunDir
+
+UNKNOWN = JobState(Phase.UNKNOWN)
+
+
+@dataclass(frozen=True)
+class RunState:
+    """A run's facts, its status and its job's."""
+
+    run: RunDir
+    facts: RunFacts
+    status: Status
+    reason: str | None
+    job: JobState
+
+    @property
+    def in_flight(self) -> bool:
+        """Whether a job has this run in its hands: also one that is trained, and about to be evaluated or published."""
+        if self.facts.failure is not None or self.facts.finished:
+            return False
+        return self.status in IN_FLIGHT or (self.facts.trained and self.job.phase in (Phase.PENDING, Phase.RUNNING))
+
+
+def states_of(runs: Sequence[RunDir], scheduler: Scheduler) -> list[RunState]:
+    """The state of each run, with one question to the scheduler for all of them."""
+    facts = [read_facts(run) for run in runs]
+    jobs = [read_job(run) if _has_open_job(fact) else None for run, fact in zip(runs, facts, strict=True)]
+    wanted = {executors.key_of(job): job for job in jobs if job}
+    answers = executors.states(list(wanted.values()), scheduler)
+    answered = [answers.get(executors.key_of(job), UNKNOWN) if job else UNKNOWN for job in jobs]
+    return [
+        RunState(run, fact, *status_of(fact, job), job) for run, fact, job in zip(runs, facts, answered, strict=True)
+    ]
+
+
+def _has_open_job(facts: RunFacts) -> bool:
+    return facts.job_id is not None and facts.failure is None and not facts.finished
