@@ -1,24 +1,25 @@
-"""launcher.worker.programs: benchmarks that another program computes.
-
-lm-evaluation-harness itself is not run here (it brings a second set of data libraries): a package of its name takes
-the arguments of its 0.4.13 and writes results of its form.
-"""
+"""launcher.worker.programs: benchmarks that another program computes, lm-evaluation-harness itself among them."""
 
 from __future__ import annotations
 
 import json
-import os
+import math
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
-from worker_fixtures import LORA, Configure
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from worker_fixtures import LORA, WORDS, Configure
 
 from launcher.config import Command, ConfigError, LmEval, RunConfig
 from launcher.files import read_fact
 from launcher.store import EvaluationDir, RunDir, Store
-from launcher.worker import programs
+from launcher.worker import models, programs
 from launcher.worker.interruption import Interrupted
 from launcher.worker.programs import ProgramFailed, Weights, lm_eval_argv, lm_eval_scores, numbers_in, run_program
 from launcher.worker.training import train
@@ -31,19 +32,17 @@ names = sorted(path.name for path in folder.iterdir())
 print("a library says hello")
 print(json.dumps({"files": len(names), "has": {"adapter": float("adapter_config.json" in names)}, "name": "x"}))
 """
-LM_EVAL = """
-import argparse, json, pathlib
-parser = argparse.ArgumentParser()
-for name in ("model", "model_args", "tasks", "batch_size", "output_path", "num_fewshot", "limit", "seed"):
-    parser.add_argument("--" + name)
-parser.add_argument("--apply_chat_template", action="store_true")
-options = vars(parser.parse_args())
-folder = pathlib.Path(options["output_path"]) / "some__model"
-folder.mkdir()
-results = {"arc_easy": {"alias": "arc_easy", "acc,none": 0.5, "acc_stderr,none": 0.1, "sample_len": 9},
-           "ifeval": {"prompt_level_strict_acc,none": 0.25, "x_stderr,none": "N/A"}}
-whole = {"results": results, "versions": {"arc_easy": 1.0}, "seen": options}
-(folder / "results_2026-11-21T06-33-51.000001.json").write_text(json.dumps(whole))
+# A task of lm-evaluation-harness: exp of minus the mean log-probability of the stories' words.
+STORIES = """
+task: stories
+dataset_path: json
+dataset_kwargs: {data_files: {test: %s}}
+test_split: test
+output_type: loglikelihood
+doc_to_text: "Story: the"
+doc_to_target: " {{word}}"
+metric_list: [{metric: perplexity, aggregation: perplexity, higher_is_better: false}]
+metadata: {version: 2.0}
 """
 
 
@@ -79,29 +78,41 @@ def test_a_command_reads_the_model_and_prints_json(
     assert base.result_file("command").stat().st_mtime_ns == before
 
 
-def test_lm_eval_is_run_and_read(
-    configure: Configure, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_lm_eval_measures_the_adapter_and_the_untrained_model(
+    configure: Configure, store: Store, tmp_path: Path
 ) -> None:
-    """The harness gets model, adapter, tasks and settings; its metrics become scores, its descriptions do not."""
-    package = tmp_path / "site" / "lm_eval"
-    package.mkdir(parents=True)
-    (package / "__init__.py").touch()
-    (package / "__main__.py").write_text(LM_EVAL)
-    monkeypatch.syspath_prepend(str(package.parent))
-    monkeypatch.setenv("PYTHONPATH", f"{package.parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-    tasks = LmEval(tasks=["arc_easy", "ifeval"], num_fewshot=3, limit=5)
-    config = configure(trainer__max_steps=1, trainer__lora=LORA, evaluation__lm_eval=tasks)
+    """The harness's perplexity of a task of ours is, for both, the one that plain transformers and peft give."""
+    words = WORDS[:10]
+    (tmp_path / "stories.jsonl").write_text("".join(json.dumps({"word": word}) + "\n" for word in words))
+    task = tmp_path / "stories.yaml"
+    task.write_text(STORIES % (tmp_path / "stories.jsonl"))
+    tasks = LmEval(tasks=[str(task)], limit=8, apply_chat_template=False)
+    rate = {"trainer__learning_rate": 0.1, "trainer__max_steps": 3}  # far from the untrained model
+    config = configure(trainer__lora=LORA, evaluation__lm_eval=tasks, **rate)
     run = trained(config, store)
     programs.measure("lm_eval", config, run, store, never)
     fact = read_fact(run.evaluations.result_file("lm_eval")) or {}
-    scores = {"arc_easy/acc": 0.5, "arc_easy/acc_stderr": 0.1, "ifeval/prompt_level_strict_acc": 0.25}
-    assert fact["scores"] == scores
-    assert fact["versions"] == {"arc_easy": 1.0}
-    (file,) = run.evaluations.folder("lm_eval").rglob("results_*.json")
-    seen = json.loads(file.read_text())["seen"]
-    assert (seen["tasks"], seen["num_fewshot"], seen["limit"]) == ("arc_easy,ifeval", "3", "5")
-    assert seen["apply_chat_template"] is True
-    assert f"peft={run.model}" in seen["model_args"]
+    base = read_fact(EvaluationDir(store.cache("benchmarks", f"lm_eval-{fact['base']}")).result_file("lm_eval")) or {}
+    untrained = AutoModelForCausalLM.from_pretrained(models.base_folder(config.model, store), dtype="float32")
+    tokens = AutoTokenizer.from_pretrained(run.model)
+    expected = [perplexity(untrained, tokens, words[:8])]
+    expected.append(perplexity(PeftModel.from_pretrained(untrained, run.model), tokens, words[:8]))
+    measured = [result["scores"]["stories/perplexity"] for result in (base, fact)]
+    assert measured == pytest.approx(expected, rel=1e-4)
+    assert abs(expected[1] / expected[0] - 1) > 0.01
+    assert (fact["versions"], fact["n-samples"]) == ({"stories": 2.0}, {"stories": {"original": 10, "effective": 8}})
+
+
+@torch.no_grad()
+def perplexity(model: Any, tokens: Any, words: Sequence[str]) -> float:
+    """That of the words behind "Story: the "."""
+    prompt, logs = tokens("Story: the", add_special_tokens=False)["input_ids"], []
+    for word in words:
+        ids = tokens(f"Story: the {word}", add_special_tokens=False)["input_ids"]
+        log_probs = model(torch.tensor([ids])).logits[0, :-1].log_softmax(-1)
+        chosen = log_probs[torch.arange(len(ids) - 1), ids[1:]]
+        logs.append(float(chosen[len(prompt) - 1 :].sum()))
+    return math.exp(-sum(logs) / len(logs))
 
 
 def test_lm_eval_arguments() -> None:
