@@ -71,12 +71,24 @@ def render_page(content: Content) -> str:
         differing=config.differing(runs),
         common=config.common(runs),
         provenance=config.provenance(trainings),
-        commands=[tuple(row) for row in trainings[["run_id", "command", "address"]].to_numpy() if row[1]],
+        commands=_commands(runs),
         style=_resource("report.css"),
         scripts=scripts,
         policy=_policy(list(scripts.values())),
         made_with=", ".join(f"{name} {version(name)}" for name in _LIBRARIES),
     )
+
+
+def _commands(runs: pd.DataFrame) -> list[tuple[str, str, list[tuple[str, str]]]]:
+    """Give each training's command, and where its models are: what to call each, and its address."""
+    models: dict[str, list[tuple[str, str]]] = {}
+    for run_id, step, address in runs[["run_id", "milestone", "address"]].to_numpy():
+        if address:
+            name = "Its model" if pd.isna(step) else f"After step {step:.0f}"
+            models.setdefault(run_id.partition("@")[0], []).append((name, address))
+    trainings = runs[runs["milestone"].isna()]
+    rows = trainings[["run_id", "command"]].to_numpy()
+    return [(run_id, command, models.get(run_id, [])) for run_id, command in rows if command]
 
 
 def _winner(row: dict[str, str], best: Best) -> dict[str, str]:

@@ -8,8 +8,9 @@ The metadata's keys are those of the Hub's specification (hub-docs, modelcard.md
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
@@ -22,9 +23,9 @@ UNCOUNTED = frozenset({"pairs", "generations", "seconds"})  # numbers of an eval
 ERROR = "_stderr"
 DIGITS = 4
 LIMITS = (
-    "A standard error covers the sampling of pairs or generations, not a training with another seed, which changes "
-    "results by as much or more. Reward accuracy and margin can look fine while the text is destroyed: read the "
-    "samples."
+    "A standard error covers the sampling of pairs, generations or questions, not a training with another seed, which "
+    "changes results by as much or more. Reward accuracy and margin can look fine while the text is destroyed: read "
+    "the samples."
 )
 
 
@@ -33,16 +34,18 @@ class Subject:
     """What a card is about.
 
     Attributes:
-        run_id: the run.
+        name: the run's id; of a milestone, RUN@STEP.
         objective: config.yaml.
         sources: commits or hashes of what it was trained on.
         result, evaluation: the facts, empty where there are none.
         address: what from_pretrained takes first.
         revision: what it takes as `revision`; None where it takes none.
         license: the Hub's identifier of the licence, or None.
+        step: the step of a milestone; None: the final model.
+        benchmarks: what the benchmarks beside `preference` found, by benchmark.
     """
 
-    run_id: str
+    name: str
     objective: Fact
     sources: Fact
     result: Fact
@@ -50,6 +53,8 @@ class Subject:
     address: str
     revision: str | None
     license: str | None = None
+    step: int | None = None
+    benchmarks: Mapping[str, Fact] = field(default_factory=dict)
 
     @property
     def is_adapter(self) -> bool:
@@ -86,13 +91,22 @@ def metadata(subject: Subject) -> Fact:
     return {key: value for key, value in found.items() if value is not None}
 
 
-def measures(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, float, float | None]]:
+Measure = tuple[str, float, float | None]
+
+
+def measures(evaluation: Mapping[str, Any]) -> Iterator[Measure]:
     """Each result with its standard error, or None where that is not known."""
     for name, value in evaluation.items():
         counted = isinstance(value, (int, float)) and not isinstance(value, bool) and name not in UNCOUNTED
-        if counted and not name.endswith(ERROR):
-            error = evaluation.get(name + ERROR)
+        if counted and not name.partition(",")[0].endswith(ERROR):
+            error = evaluation.get(_error_of(name))
             yield name, value, _of_share(name, value, evaluation) if error is None else error
+
+
+def _error_of(name: str) -> str:
+    """The key of a result's error; lm_eval has the name of a filter behind a comma: `acc,strict`."""
+    measure, comma, of = name.partition(",")
+    return measure + ERROR + comma + of
 
 
 def _of_share(name: str, share: float, evaluation: Mapping[str, Any]) -> float | None:
@@ -101,13 +115,46 @@ def _of_share(name: str, share: float, evaluation: Mapping[str, Any]) -> float |
     return math.sqrt(share * (1 - share) / pairs) if name == "reward_accuracy" and pairs else None
 
 
+def mt_bench_measures(fact: Fact) -> Iterator[Measure]:
+    """The score, then what it is the mean of: turns and categories, of the questions with a score."""
+    questions = [question for question in fact["questions"] if question["score"] is not None]
+    parts: dict[str, list[float]] = {"score": [question["score"] for question in questions]}
+    for number in range(len(fact["turns"])):
+        parts[f"turn {number + 1}"] = [question["turns"][number] for question in questions]
+    for question in questions:
+        parts.setdefault(question["category"], []).append(question["score"])
+    for name, scores in parts.items():
+        if scores:
+            error = statistics.stdev(scores) / math.sqrt(len(scores)) if len(scores) > 1 else None
+            yield name, statistics.fmean(scores), error
+
+
+def _found(subject: Subject) -> Iterator[tuple[str, list[Measure]]]:
+    """What was measured on what; "" stands for the held-out pairs and the model's own texts."""
+    yield "", list(measures(subject.evaluation))
+    if "mt_bench" in subject.benchmarks:
+        yield "MT-Bench", list(mt_bench_measures(subject.benchmarks["mt_bench"]))
+    tasks: dict[str, Fact] = {}
+    for key, value in subject.benchmarks.get("lm_eval", {}).get("scores", {}).items():
+        task, _, name = key.rpartition("/")
+        tasks.setdefault(task, {})[name] = value
+    for task, scores in tasks.items():
+        yield task, list(measures(scores))
+    yield "command", list(measures(subject.benchmarks.get("command", {}).get("scores", {})))
+
+
 def _model_index(subject: Subject) -> list[Fact]:
-    dataset = subject.objective["dataset"]
-    name = dataset["name"]
-    described = {"type": hub_id(dataset.get("path")) or name, "name": name, "split": dataset.get("test_split")}
-    metrics = [{"type": kind, "name": _words(kind), "value": value} for kind, value, _ in measures(subject.evaluation)]
-    result = {"task": {"type": "text-generation"}, "dataset": described, "metrics": metrics}
-    return [{"name": subject.run_id, "results": [result]}] if metrics else []
+    results = [_index_entry(subject, what, rows) for what, rows in _found(subject) if rows]
+    return [{"name": subject.name, "results": results}] if results else []
+
+
+def _index_entry(subject: Subject, what: str, rows: Iterable[Measure]) -> Fact:
+    trained_on = subject.objective["dataset"]
+    name = trained_on["name"]
+    pairs = {"type": hub_id(trained_on.get("path")) or name, "name": name, "split": trained_on.get("test_split")}
+    metrics = [{"type": kind, "name": _words(kind), "value": value} for kind, value, _ in rows]
+    dataset = {"type": what.lower(), "name": what} if what else pairs
+    return {"task": {"type": "text-generation"}, "dataset": dataset, "metrics": metrics}
 
 
 def _words(name: str) -> str:
@@ -117,11 +164,13 @@ def _words(name: str) -> str:
 def _what_it_is(subject: Subject) -> str:
     objective = subject.objective
     kind = "A LoRA adapter of" if subject.is_adapter else "A fine-tune of"
+    point = f"The model after step {subject.step} of {subject.result.get('steps')}, in one" if subject.step else "One"
+    measured = "`evaluation.json` and `evaluations/`" if subject.benchmarks else "`evaluation.json`"
     return (
-        f"# {subject.run_id}\n\n"
+        f"# {subject.name}\n\n"
         f"{kind} {_source(subject, 'model')}, preference-tuned on {_source(subject, 'dataset')} with the loss "
-        f"`{objective['loss_type']}` at beta {objective['beta']}. One run of a sweep by prefsweep; `config.yaml` is "
-        "its whole objective, `metrics.jsonl` its training curve, `evaluation.json` all that was measured.\n"
+        f"`{objective['loss_type']}` at beta {objective['beta']}. {point} run of a sweep by prefsweep; `config.yaml` "
+        f"is its whole objective, `metrics.jsonl` its training curve, {measured} all that was measured.\n"
     )
 
 
@@ -147,14 +196,29 @@ def _origin(config: Mapping[str, Any]) -> str:
 
 
 def _results(subject: Subject) -> str:
-    rows = [(_words(name), _number(value), "" if error is None else f"± {_number(error)}")
-            for name, value, error in measures(subject.evaluation)]  # fmt: skip
+    rows = [(f"{what}: {_words(name)}" if what else _words(name), _number(value),
+             "" if error is None else f"± {_number(error)}")
+            for what, found in _found(subject) for name, value, error in found]  # fmt: skip
     if not rows:
         return ""
     counts = [f"{subject.evaluation[key]} {words}" for key, words in (("pairs", "held-out pairs"),
               ("generations", "texts written by the model")) if subject.evaluation.get(key)]  # fmt: skip
     told = f"Measured on {' and '.join(counts)}. " if counts else ""
-    return f"## Results\n\n{told}{LIMITS}\n\n" + _table(("measure", "value", "standard error"), rows)
+    table = _table(("measure", "value", "standard error"), rows)
+    return f"## Results\n\n{told}{_judged(subject)}{LIMITS}\n\n{table}"
+
+
+def _judged(subject: Subject) -> str:
+    """By whom MT-Bench was rated, without which its scores mean nothing."""
+    fact = subject.benchmarks.get("mt_bench")
+    if fact is None:
+        return ""
+    rated = sum(question["score"] is not None for question in fact["questions"])
+    judge = " ".join(str(fact["judge"]["model"]).split()).replace("`", "")
+    return (
+        f"MT-Bench: {rated} of {len(fact['questions'])} questions have a rating, by `{judge}`; the scores of another "
+        "judge do not compare. "
+    )
 
 
 def _number(value: float) -> str:
@@ -175,11 +239,13 @@ def _loading(subject: Subject) -> str:
 
 
 def _training(subject: Subject) -> str:
-    objective = subject.objective
+    objective, result = subject.objective, dict(subject.result)
+    if subject.step is not None:
+        result |= {"steps": subject.step, "loss": None, "seconds": None}  # those of the whole training
     rows = [(key, objective[key]) for key in ("loss_type", "beta", "seed")]
     rows += [(f"trainer.{key}", value) for key, value in objective["trainer"].items() if value is not None]
     shown = ("steps", "train_pairs", "loss", "dtype", "device", "seconds", "versions")
-    rows += [(f"result.{key}", subject.result[key]) for key in shown if subject.result.get(key) is not None]
+    rows += [(f"result.{key}", result[key]) for key in shown if result.get(key) is not None]
     return "## How it was trained\n\n" + _table(("key", "value"), [(key, str(value)) for key, value in rows])
 
 

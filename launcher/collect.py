@@ -96,17 +96,18 @@ def _hosts(attempts: Iterable[AttemptDir]) -> list[str]:
 def _points(row: Fact, run: RunDir) -> list[Fact]:
     """The run's row, and before it one for each milestone that is evaluated: the same training, cut at that step.
 
-    What the training cost, and where its model is published, is told of the run alone.
+    What the training cost is told of the run alone.
     """
-    found = [(step, read_fact(milestone.evaluation_file)) for step, milestone in run.milestones()]
+    found = [(step, milestone, read_fact(milestone.evaluation_file)) for step, milestone in run.milestones()]
     points = [
         row
         | {"run_id": f"{row['run_id']}@{step}", "axes": {**row["axes"], "step": step}}
         | dict.fromkeys(("step", "max_steps", "milestone"), step)
-        | dict.fromkeys(("reason", "seconds", "gpus", "gpu_hours", "training", "revision"))
+        | dict.fromkeys(("reason", "seconds", "gpus", "gpu_hours", "training"))
+        | {"revision": read_fact(milestone.revision_file)}
         | {"status": "TRAINED", **_scores({"preference": evaluation}), "base": evaluation.get("base")}
         | {"curve": [line for line in row["curve"] if line["step"] <= step]}
-        for step, evaluation in found
+        for step, milestone, evaluation in found
         if evaluation is not None
     ]
     return [*points, row | {"axes": {**row["axes"], "step": row["max_steps"]}} if points else row]

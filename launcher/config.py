@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Collection
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field, is_dataclass, replace
 from functools import cache
 from typing import Any, get_args, get_type_hints
 
@@ -219,6 +219,10 @@ class Hub:
     when: str = "job"
     timeout: int = 300
     patience: int = 1800
+
+    def at_step(self, step: int | None) -> Hub:
+        """Where the model after so many steps goes, a milestone; None: the final one."""
+        return self if step is None else replace(self, revision=f"{self.revision}-step{step}")
 
 
 @dataclass

@@ -93,9 +93,7 @@ class HuggingFaceShelf:
         head, there = str(info.sha), {sibling.rfilename for sibling in info.siblings or []}
         found = self._marker(head) if MARKER in there else None
         if found is None and head != first:
-            raise PublishError(
-                f"{payload.run_id}: {self.address} holds what is none of ours; give another hub.revision"
-            )
+            raise PublishError(f"{payload.name}: {self.address} holds what is none of ours; give another hub.revision")
         if already_there(found, payload, self.address):
             return head
         files = {**payload.files, MARKER: payload.marker}
@@ -104,7 +102,7 @@ class HuggingFaceShelf:
         done = api.create_commit(
             self.repo,
             [*operations, *map(CommitOperationDelete, sorted(stale))],
-            commit_message=payload.run_id,
+            commit_message=payload.name,
             revision=revision,
             parent_commit=head,
         )

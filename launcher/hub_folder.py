@@ -53,13 +53,13 @@ class FolderShelf:
             if empty is not None:
                 _fill(empty, payload)
         if not self._is_there(payload):  # somebody else was quicker
-            raise PublishError(f"{payload.run_id}: {self.folder} was written by somebody else just now; publish again")
+            raise PublishError(f"{payload.name}: {self.folder} was written by somebody else just now; publish again")
         return payload.content
 
     def _is_there(self, payload: Payload) -> bool:
         found = read_fact(self.folder / MARKER)
         if found is None and self.folder.exists():
-            raise PublishError(f"{payload.run_id}: {self.folder} is there and is no revision of ours; move it away")
+            raise PublishError(f"{payload.name}: {self.folder} is there and is no revision of ours; move it away")
         return already_there(found, payload, str(self.folder))
 
     def _put_away(self) -> None:

@@ -1,22 +1,25 @@
 """What a revision holds, and whose it is.
 
-Owns: which files of a run are published, the marker that names the run, the rule that no run overwrites another's.
+Owns: which models of a run are published and with which files, the marker that names the run (and the step, of a
+milestone), the rule that no run overwrites another's.
 Must not know: how a revision is pushed, what the card says.
 
-Only files of kinds that loading a model needs are taken, and only from the final model's folder, so that optimizer
-states, pickles and checkpoints cannot leave whatever a trainer may put there.
+Only files of kinds that loading a model needs are taken, and only from the model's own folder, so that optimizer
+states, pickles and checkpoints cannot leave whatever a trainer may put there. Of a benchmark its scores go, with what
+they depend on. Answers and verdicts stay in the run folder: they are long, and hold the words of questions and judges
+that are not ours to publish. So does what a program printed or was called with, which may be anything.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher.config import PublishError
-from launcher.files import Fact, read_fact
+from launcher.config import BENCHMARKS, PublishError
+from launcher.files import Fact, read_fact, read_lines
 from launcher.store import RunDir
 
 MARKER = "prefsweep.json"
@@ -25,6 +28,34 @@ WEIGHTS = ".safetensors"
 KINDS = frozenset({WEIGHTS, ".json", ".txt", ".model", ".jinja", ".tiktoken", ".py"})
 NEVER = frozenset({"trainer_state.json", "complete.json", MARKER})
 ADAPTER_CONFIG = "adapter_config.json"
+UNTOLD = frozenset({"argv", "output", "printed"})  # of a benchmark that is a program
+
+
+@dataclass(frozen=True)
+class Point:
+    """A model that is published: a run's final one, or a milestone, the model after `step` steps."""
+
+    run: RunDir
+    step: int | None = None
+
+    @property
+    def folder(self) -> RunDir:
+        """Where its model, its evaluation and its revision.json lie."""
+        return self.run if self.step is None else self.run.milestone(self.step)
+
+    @property
+    def name(self) -> str:
+        """RUN or RUN@STEP, as in results.jsonl."""
+        return _name(self.run.run_id, self.step)
+
+
+def _name(run_id: str, step: int | None) -> str:
+    return run_id if step is None else f"{run_id}@{step}"
+
+
+def points_of(run: RunDir) -> list[Point]:
+    """What there is to publish of a trained run: its milestones by step, then the final model."""
+    return [*(Point(run, step) for step, _ in run.milestones()), Point(run)]
 
 
 @dataclass(frozen=True)
@@ -33,53 +64,63 @@ class Payload:
 
     Attributes:
         run_id: the run whose revision it is.
+        step: of which milestone; None: the final model.
         content: a hash that changes with the trained model and with every number that is published beside it.
         files: name in the revision -> the file's content, or where it is.
     """
 
     run_id: str
+    step: int | None
     content: str
     files: Mapping[str, bytes | Path]
 
     @property
+    def name(self) -> str:
+        """RUN or RUN@STEP."""
+        return _name(self.run_id, self.step)
+
+    @property
     def marker(self) -> bytes:
         """What MARKER holds."""
-        return (json.dumps({"run_id": self.run_id, "content": self.content}, indent=1) + "\n").encode()
+        step = {} if self.step is None else {"step": self.step}
+        return (json.dumps({"run_id": self.run_id, **step, "content": self.content}, indent=1) + "\n").encode()
 
 
-def payload_of(run: RunDir, card: str) -> Payload:
-    """What is published of a run that is trained.
+def payload_of(point: Point, card: str) -> Payload:
+    """What is published of a model of a trained run.
 
     Raises:
         PublishError: there are no weights.
     """
-    files = {**_model_files(run), **_records(run)}
-    return Payload(run.run_id, content_of(run), {**files, CARD: card.encode()})
+    files = {**_model_files(point), **_records(point)}
+    return Payload(point.run.run_id, point.step, content_of(point), {**files, CARD: card.encode()})
 
 
-def content_of(run: RunDir) -> str:
+def content_of(point: Point) -> str:
     """The hash of what would be published, card aside: it only tells again what the other files say.
 
-    Weights count with name and size: result.json, which says when they were trained, stands for their values, and a
-    model of many gigabytes need not be read for nothing.
+    Weights count with name and size: the run's result.json, which says when they were trained, stands for their
+    values, and a model of many gigabytes need not be read for nothing.
     """
-    digest = hashlib.sha256(run.run_id.encode())
-    for name, content in sorted({**_model_files(run), **_records(run)}.items()):
+    digest = hashlib.sha256(point.name.encode())
+    trained = _read([point.run.result_file])
+    for name, content in sorted({**_model_files(point), **_records(point), **trained}.items()):
         told = content if isinstance(content, bytes) else str(content.stat().st_size).encode()
         digest.update(f"\0{name}\0{len(told)}\0".encode() + told)
     return digest.hexdigest()
 
 
-def _model_files(run: RunDir) -> dict[str, bytes | Path]:
+def _model_files(point: Point) -> dict[str, bytes | Path]:
+    model = point.folder.model
     found = {
-        path.relative_to(run.model).as_posix(): path
-        for path in sorted(run.model.rglob("*"))
-        if path.is_file() and path.suffix in KINDS and path.name not in NEVER and not _is_hidden(path, run.model)
+        path.relative_to(model).as_posix(): path
+        for path in sorted(model.rglob("*"))
+        if path.is_file() and path.suffix in KINDS and path.name not in NEVER and not _is_hidden(path, model)
     }
     if not any(name.endswith(WEIGHTS) for name in found):
-        raise PublishError(f"{run.run_id}: {run.model} holds no weights; is the run trained?")
+        raise PublishError(f"{point.name}: {model} holds no weights; is the run trained?")
     if ADAPTER_CONFIG in found:
-        return {**found, ADAPTER_CONFIG: _with_base_revision(found[ADAPTER_CONFIG], run)}
+        return {**found, ADAPTER_CONFIG: _with_base_revision(found[ADAPTER_CONFIG], point.run)}
     return {**found}
 
 
@@ -100,10 +141,40 @@ def base_commit(run: RunDir) -> str | None:
     return model.get("commit") or (run.read_config().get("model") or {}).get("revision")
 
 
-def _records(run: RunDir) -> dict[str, bytes]:
-    """The run's own files, under their names in the run folder."""
-    paths = (run.config_file, run.sources_file, run.metrics_file, run.result_file, run.evaluation_file)
+def _records(point: Point) -> dict[str, bytes]:
+    """The run's own files, under their names in the run folder; of a milestone what is told of it, up to its step."""
+    run = point.run
+    shared, evaluation = (run.config_file, run.sources_file), point.folder.evaluation_file
+    if point.step is not None:
+        return {**_read([*shared, evaluation]), **_curve(run, point.step)}
+    measured = {f"evaluations/{name}.json": _written(fact) for name, fact in benchmarks_of(run).items()}
+    return {**_read([*shared, run.metrics_file, run.result_file, evaluation]), **measured}
+
+
+def _read(paths: Iterable[Path]) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in paths if path.exists()}
+
+
+def _curve(run: RunDir, step: int) -> dict[str, bytes]:
+    lines = [json.dumps(line) + "\n" for line in read_lines(run.metrics_file) if line.get("step", 0) <= step]
+    return {run.metrics_file.name: "".join(lines).encode()} if lines else {}
+
+
+def _written(fact: Fact) -> bytes:
+    return (json.dumps(fact, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def benchmarks_of(run: RunDir) -> dict[str, Fact]:
+    """What the benchmarks beside `preference` found, less what is not to be told, by benchmark."""
+    found = {name: read_fact(run.evaluations.result_file(name)) for name in BENCHMARKS}
+    return {name: _told(fact) for name, fact in found.items() if fact is not None}
+
+
+def _told(fact: Fact) -> Fact:
+    kept = {key: value for key, value in fact.items() if key not in UNTOLD}
+    if "settings" in fact:
+        kept["settings"] = {key: value for key, value in fact["settings"].items() if key not in UNTOLD}
+    return kept
 
 
 def already_there(found: Fact | None, payload: Payload, where: str) -> bool:
@@ -114,9 +185,10 @@ def already_there(found: Fact | None, payload: Payload, where: str) -> bool:
     """
     if found is None:
         return False
-    if found.get("run_id") != payload.run_id:
+    owner = _name(str(found.get("run_id")), found.get("step"))
+    if owner != payload.name:
         raise PublishError(
-            f"{payload.run_id}: {where} is the revision of {found.get('run_id')}, which is never overwritten; "
+            f"{payload.name}: {where} is the revision of {owner}, which is never overwritten; "
             "give another hub.revision or hub.repo"
         )
     return bool(found.get("content") == payload.content)

@@ -1,6 +1,6 @@
-"""The verb `publish`: which runs of a sweep are pushed, what became of each, and the collection of the best.
+"""The verb `publish`: which models of a sweep are pushed, what became of each, and the collection of the best.
 
-Owns: the decision for each run, made before anything is pushed; the choice of the best models.
+Owns: the decision for each model, made before anything is pushed; the choice of the best models.
 Must not know: stores, how anything is printed.
 
 What changed since it was published (an evaluation was added, the run was trained again) is published anew.
@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 from launcher.card import measures
 from launcher.config import ConfigError, Hub, PublishError
 from launcher.files import Fact, read_fact
-from launcher.payload import content_of
-from launcher.publish import hub_of, publish, shelf_of
+from launcher.payload import Point, content_of, points_of
+from launcher.publish import hub_of, is_at, publish, shelf_of
 from launcher.revisions import check_names
 from launcher.states import RunState
-from launcher.store import RunDir, Store, SweepDir
+from launcher.store import Store, SweepDir
 
 MAX_NOTE = 500  # characters that the Hub takes
 RANKED_BY = ("golden_reward", "reward_accuracy")  # the first that every model has; more is better
@@ -26,26 +26,31 @@ RANKED_BY = ("golden_reward", "reward_accuracy")  # the first that every model h
 
 @dataclass(frozen=True)
 class Publication:
-    """What `publish` does about a run, and why."""
+    """What `publish` does about a model, and why; `hub` is that of its run."""
 
-    run: RunDir
+    point: Point
     hub: Hub
     due: bool
     why: str
+
+    @property
+    def revision(self) -> str:
+        """What it is published as."""
+        return self.hub.at_step(self.point.step).revision
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What became of it: the revision that is there now, and the error that kept it from being made."""
 
-    run: RunDir
+    point: Point
     said: str
     revision: Fact | None
     error: str | None = None
 
 
-def decide(state: RunState, *, store: str | None, repo: str | None) -> Publication:
-    """What publishing does to a run; asks no store.
+def decide(state: RunState, *, store: str | None, repo: str | None) -> list[Publication]:
+    """What publishing does to a run's milestones and its final model; asks no store.
 
     Args:
         state: the run's state.
@@ -58,45 +63,43 @@ def decide(state: RunState, *, store: str | None, repo: str | None) -> Publicati
     attempts = state.run.attempts()
     recorded = hub_of(attempts[-1]) if attempts else Hub(revision="")
     hub = replace(recorded, store=store or recorded.store, repo=repo or recorded.repo)
-    due, why = _decision(state, hub)
+    return [_publication(state, point, hub) for point in points_of(state.run)]
+
+
+def _publication(state: RunState, point: Point, hub: Hub) -> Publication:
+    due, why = _decision(state, point, hub)
     if due and hub.repo is None:
         raise ConfigError(f"--repo: {state.run.run_id} was launched with hub=off; say which repository is to hold it")
     if due:
-        check_names(hub)
-    return Publication(state.run, hub, due, why)
+        check_names(hub.at_step(point.step))
+    return Publication(point, hub, due, why)
 
 
-def _decision(state: RunState, hub: Hub) -> tuple[bool, str]:
+def _decision(state: RunState, point: Point, hub: Hub) -> tuple[bool, str]:
     if hub.store == "off":
         return False, "hub=off; --hub folder or --hub huggingface publishes it"
     if state.in_flight:
         return False, "in flight"
     if not state.facts.trained:
         return False, "not trained"
-    recorded = read_fact(state.run.revision_file)
-    if recorded is None or not _is_same_place(recorded, hub):
+    recorded = read_fact(point.folder.revision_file)
+    if recorded is None or not is_at(recorded, hub.at_step(point.step)):
         return True, "to be published"
-    if recorded["content"] != content_of(state.run):
+    if recorded["content"] != content_of(point):
         return True, "changed since it was published"
     return False, f"is published as {recorded['address']}"
 
 
-def _is_same_place(recorded: Fact, hub: Hub) -> bool:
-    """Whether a revision was published where `hub` says; the owner of the repository may have been left to the Hub."""
-    repo = recorded["repo"] if "/" in (hub.repo or "") else recorded["repo"].rpartition("/")[2]
-    return (recorded["store"], repo, recorded["revision"]) == (hub.store, hub.repo, hub.revision)
-
-
 def act(publication: Publication, store: Store) -> Outcome:
-    """Push a run that is due; its failure is told, never raised, so that the next is pushed all the same."""
-    run = publication.run
+    """Push a model that is due; its failure is told, never raised, so that the next is pushed all the same."""
+    point = publication.point
     if not publication.due:
-        return Outcome(run, publication.why, read_fact(run.revision_file))
+        return Outcome(point, publication.why, read_fact(point.folder.revision_file))
     try:
-        fact = publish(run, publication.hub, store)
+        fact = publish(point, publication.hub, store)
     except PublishError as error:
-        return Outcome(run, f"not published: {error}", None, str(error))
-    return Outcome(run, f"published as {fact['address']}", fact)
+        return Outcome(point, f"not published: {error}", None, str(error))
+    return Outcome(point, f"published as {fact['address']}", fact)
 
 
 # ------------------------------------------------------------------------------------------------ the best
@@ -131,7 +134,7 @@ def gather(outcomes: Iterable[Outcome], sweep: SweepDir, hub: Hub, store: Store,
 
 def _best(outcomes: Sequence[Outcome]) -> list[tuple[str, Fact]]:
     """The models by score, best first: what to tell of each, and its revision."""
-    results = [(outcome, _scores(outcome.run)) for outcome in outcomes]
+    results = [(outcome, _scores(outcome.point)) for outcome in outcomes]
     measure = next((name for name in RANKED_BY if results and all(name in scores for _, scores in results)), None)
     if measure is None:
         return []
@@ -144,5 +147,5 @@ def _best(outcomes: Sequence[Outcome]) -> list[tuple[str, Fact]]:
     return found
 
 
-def _scores(run: RunDir) -> dict[str, tuple[float, float | None]]:
-    return {name: (value, error) for name, value, error in measures(read_fact(run.evaluation_file) or {})}
+def _scores(point: Point) -> dict[str, tuple[float, float | None]]:
+    return {name: (value, error) for name, value, error in measures(read_fact(point.folder.evaluation_file) or {})}

@@ -1,4 +1,4 @@
-"""A trained run -> a published revision and revision.json. Called by the job on the node and by the login node alike.
+"""A trained model -> a published revision and revision.json. Called by the job on the node and by the login node alike.
 
 Owns: when a job is to publish, which store takes a revision, the fact about it.
 Must not know: how a store works, what a revision holds, schedulers. Imports nothing heavy: `status` asks it too.
@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from launcher.config import Hub, PublishError, from_plain
 from launcher.files import Fact, read_fact, write_once
+from launcher.payload import Point, benchmarks_of, content_of, payload_of, points_of
 from launcher.store import AttemptDir, RunDir, Store
 
 
@@ -37,23 +38,55 @@ def hub_of(attempt: AttemptDir) -> Hub:
 
 def due_in_job(attempt: AttemptDir) -> bool:
     """Whether the attempt's job has to publish the run, and has neither done it nor noted why it could not."""
-    if attempt.run.revision_file.exists() or attempt.unpublished_file.exists():
-        return False
+    return not _is_published(attempt.run) and publishes(attempt)
+
+
+def publishes(attempt: AttemptDir) -> bool:
+    """Whether the attempt's job publishes, and has not noted why it could not."""
     hub = hub_of(attempt)
-    return hub.store != "off" and hub.when == "job"
+    return hub.store != "off" and hub.when == "job" and not attempt.unpublished_file.exists()
+
+
+def _is_published(run: RunDir) -> bool:
+    """Whether the final model and all milestones are, wherever that is."""
+    return run.revision_file.exists() and all(point.folder.revision_file.exists() for point in points_of(run))
 
 
 def unpublished(attempt: AttemptDir) -> str | None:
-    """Why a run that is evaluated and to be published is not published, and nothing is about to; None where it is."""
-    if attempt.run.revision_file.exists():
+    """Why a model of an evaluated run is not published as it is now, and nothing is about to; None where all are."""
+    note = read_fact(attempt.unpublished_file)
+    if _is_published(attempt.run) and (note is None or _last_published(attempt.run) > note.get("time", 0)):
         return None
     hub = hub_of(attempt)
     waits = "waits for the verb `publish` (hub.when=login)" if hub.store != "off" and hub.when == "login" else None
-    return (read_fact(attempt.unpublished_file) or {}).get("reason") or waits
+    return (note or {}).get("reason") or waits
 
 
-def publish(run: RunDir, hub: Hub, store: Store, stop: Callable[[], bool] = lambda: False) -> Fact:
-    """Push a trained run's model and record where it is; what is there already is not pushed again.
+def _last_published(run: RunDir) -> float:
+    facts = (read_fact(point.folder.revision_file) or {} for point in points_of(run))
+    return max(float(fact.get("time", 0)) for fact in facts)
+
+
+def is_at(recorded: Fact, hub: Hub) -> bool:
+    """Whether a revision was published where `hub` says; the owner of the repository may have been left to the Hub."""
+    repo = recorded["repo"] if "/" in (hub.repo or "") else recorded["repo"].rpartition("/")[2]
+    return (recorded["store"], repo, recorded["revision"]) == (hub.store, hub.repo, hub.revision)
+
+
+def lacks(point: Point, hub: Hub) -> bool:
+    """Whether a job that publishes has this model to push: it is nowhere, or is where `hub` says as it was before."""
+    recorded = read_fact(point.folder.revision_file)
+    return recorded is None or (is_at(recorded, hub.at_step(point.step)) and recorded["content"] != content_of(point))
+
+
+def publish(point: Point, hub: Hub, store: Store, stop: Callable[[], bool] = lambda: False) -> Fact:
+    """Push a model of a trained run and record where it is; what is there already is not pushed again.
+
+    Args:
+        point: which model.
+        hub: the run's settings.
+        store: the output folder.
+        stop: whether to give up between two tries.
 
     Returns:
         revision.json: store, repo, revision, commit, address, content.
@@ -62,17 +95,17 @@ def publish(run: RunDir, hub: Hub, store: Store, stop: Callable[[], bool] = lamb
         PublishError: the store did not take it, or holds another run's revision under its name.
     """
     from launcher.card import card
-    from launcher.payload import payload_of
 
+    hub, file = hub.at_step(point.step), point.folder.revision_file
     shelf = shelf_of(hub, store, stop)
-    payload = payload_of(run, card(_subject(run, hub, shelf)))
+    payload = payload_of(point, card(_subject(point, hub, shelf)))
     commit = shelf.push(payload)
     place = {"store": hub.store, "repo": shelf.repo, "revision": hub.revision, "commit": commit}
     fact = {**place, "address": shelf.address, "content": payload.content, "time": time.time()}
-    recorded = read_fact(run.revision_file)
+    recorded = read_fact(file)
     if recorded is not None and {**recorded, "time": None} != {**fact, "time": None}:
-        run.revision_file.unlink()  # of a revision that is no longer the run's
-    write_once(run.revision_file, fact)
+        file.unlink()  # of a revision that is no longer the model's
+    write_once(file, fact)
     return fact
 
 
@@ -93,17 +126,19 @@ def shelf_of(hub: Hub, store: Store, stop: Callable[[], bool] = lambda: False) -
     raise PublishError(f"hub.store={hub.store}: publishes nothing; choose huggingface or folder")
 
 
-def _subject(run: RunDir, hub: Hub, shelf: Shelf) -> Any:
+def _subject(point: Point, hub: Hub, shelf: Shelf) -> Any:
     from launcher.card import Subject
 
-    on_hub = hub.store == "huggingface"
+    run, on_hub = point.run, hub.store == "huggingface"
     return Subject(
-        run.run_id,
+        point.name,
         run.read_config(),
         sources=read_fact(run.sources_file) or {},
         result=read_fact(run.result_file) or {},
-        evaluation=read_fact(run.evaluation_file) or {},
+        evaluation=read_fact(point.folder.evaluation_file) or {},
         address=shelf.repo if on_hub else shelf.address,
         revision=hub.revision if on_hub else None,
         license=hub.license,
+        step=point.step,
+        benchmarks=benchmarks_of(run) if point.step is None else {},
     )

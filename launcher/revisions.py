@@ -56,9 +56,10 @@ def with_revisions(sweep: Sweep, recorded: Iterable[Mapping[str, Any]], *, token
         ConfigError: a name that the Hub or a folder cannot have, or two runs would write one revision.
     """
     owners: dict[Key, Owner] = {
-        (hub["repo"], hub["revision"]): (record["run_id"], record["axes"])
+        (hub["repo"], each.revision): (record["run_id"], record["axes"])
         for record in recorded
         if (hub := record["settings"].get("hub", {})).get("store", "off") != "off"
+        for each in _hubs(Hub(revision=hub["revision"]), record["settings"].get("checkpoint", {}).get("milestones"))
     }
     return replace(sweep, runs=tuple(_settled(run, sweep.name, owners, token=token) for run in sweep.runs))
 
@@ -69,13 +70,26 @@ def _settled(run: Run, sweep: str, owners: dict[Key, Owner], *, token: bool) -> 
     hub = replace(asked, store=store)
     if store != "off":
         hub = replace(hub, repo=_repo(asked, run.config.model.name, sweep))
-        owner = owners.setdefault((hub.repo, hub.revision), (run.run_id, run.axes))
-        if owner[0] != run.run_id:
+        steps = run.config.checkpoint.milestones
+        clash = next((each for each in _hubs(hub, steps) if _owner(each, owners, run)[0] != run.run_id), None)
+        if clash is not None:
             if asked.store != "auto" or asked.repo is not None:
-                raise ConfigError(_shared(hub, owner, run))
+                raise ConfigError(_shared(clash, _owner(clash, owners, run), run))
             hub = replace(hub, revision=run.run_id)  # nobody asked for names, so any that tells runs apart will do
-        check_names(hub)
+        for each in _hubs(hub, steps):
+            check_names(each)
+            owners[each.repo, each.revision] = _owner(each, owners, run)
     return replace(run, config=replace(run.config, hub=hub), settings={**run.settings, "hub": asdict(hub)})
+
+
+def _hubs(hub: Hub, milestones: Iterable[int] | None) -> list[Hub]:
+    """Where each model of a run goes: the final one, and its milestones."""
+    return [hub, *(hub.at_step(step) for step in milestones or ())]
+
+
+def _owner(hub: Hub, owners: Mapping[Key, Owner], run: Run) -> Owner:
+    """Whose the revision is: the run's own, where nobody has taken it."""
+    return owners.get((hub.repo, hub.revision), (run.run_id, run.axes))
 
 
 def _repo(hub: Hub, model: str, sweep: str) -> str:

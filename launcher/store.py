@@ -15,7 +15,7 @@ Must not know: how a file is written (`files` does), what a fact means, what a s
                           /attempts/002.evaluation/  one that evaluates what the one before it trains
                           /checkpoints/              the trainer's own
                           /model/                    the final model
-                          /milestones/<step>/        model/ and evaluation.json of the model after so many steps
+                          /milestones/<step>/        model/, evaluation.json and revision.json after so many steps
                           /metrics.jsonl             one line per logged step, by rank 0
                           /memory.jsonl              a line for each halving of the micro-batch
                           /tracking/                 derived: what an offline tracker keeps until `sync`
@@ -191,7 +191,7 @@ class RunDir:
         return self.path / "revision.json"
 
     def milestone(self, step: int) -> RunDir:
-        """The model after so many steps, in a folder laid out as a run's: model/ and evaluation.json."""
+        """The model after so many steps, in a folder laid out as a run's: model/, evaluation.json, revision.json."""
         return RunDir(self.path / "milestones" / f"{step:06d}")
 
     def milestones(self) -> list[tuple[int, RunDir]]:

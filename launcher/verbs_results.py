@@ -100,7 +100,7 @@ def publish(options: argparse.Namespace) -> int:
 
     directory, store, scheduler = opened(options)
     states = chosen(options, directory, store, scheduler)
-    publications = [decide(state, store=options.hub, repo=options.repo) for state in states]
+    publications = [each for state in states for each in decide(state, store=options.hub, repo=options.repo)]
     if options.dry_run:
         views_results.show_publications(directory, publications, as_json=options.json)
         return DONE

@@ -141,7 +141,9 @@ def _places(sweep: Sweep) -> list[str]:
     for run in sweep.runs:
         hub = run.config.hub
         if hub.store != "off":
-            places.setdefault((hub.store, hub.repo), []).append(hub.revision)
+            milestones = run.config.checkpoint.milestones or []
+            names = [hub.at_step(step).revision for step in (None, *milestones)]
+            places.setdefault((hub.store, hub.repo), []).extend(names)
     return [
         f"published as revisions of {repo} (hub={store}): {names[0]}{', ...' if len(names) > 1 else ''}"
         for (store, repo), names in places.items()

@@ -116,38 +116,41 @@ def say_judged(spent: Spent, asked: Sequence[Waiting]) -> None:
 def show_publications(directory: SweepDir, publications: Sequence[Publication], *, as_json: bool) -> None:
     """What publishing would do."""
     if as_json:
-        runs = [{"run_id": p.run.run_id, "due": p.due, "why": p.why} for p in publications]
+        runs = [{"run_id": p.point.name, "due": p.due, "why": p.why} for p in publications]
         print(json.dumps({"sweep": directory.name, "runs": runs}, indent=1))
         return
     for publication in publications:
         hub = publication.hub
-        where = f" ({hub.revision} of {hub.repo}, hub={hub.store})" if publication.due else ""
-        print(f"{publication.run.run_id}: {publication.why}{where}")
+        where = f" ({publication.revision} of {hub.repo}, hub={hub.store})" if publication.due else ""
+        print(f"{publication.point.name}: {publication.why}{where}")
     print(f"dry run: {sum(p.due for p in publications)} of {len(publications)} would be pushed; nothing was")
 
 
 def say_pushing(publication: Publication, number: int, total: int, *, quiet: bool) -> None:
     """What is about to be pushed: large models take their time."""
     if publication.due and not quiet:
-        size = sum(path.stat().st_size for path in publication.run.model.rglob("*") if path.is_file())
-        place = f"{publication.hub.revision} of {publication.hub.repo}"
-        print(f"[{number}/{total}] {publication.run.run_id}: {size / 1e6:.1f} MB to {place}", flush=True)
+        point = publication.point
+        size = sum(path.stat().st_size for path in point.folder.model.rglob("*") if path.is_file())
+        place = f"{publication.revision} of {publication.hub.repo}"
+        print(f"[{number}/{total}] {point.name}: {size / 1e6:.1f} MB to {place}", flush=True)
 
 
 def say_outcome(outcome: Outcome, number: int, total: int, *, quiet: bool) -> None:
-    """What became of one run."""
+    """What became of one model."""
     if not quiet:
-        print(f"[{number}/{total}] {outcome.run.run_id}: {outcome.said}", flush=True)
+        print(f"[{number}/{total}] {outcome.point.name}: {outcome.said}", flush=True)
 
 
 def show_published(directory: SweepDir, outcomes: Sequence[Outcome], collection: str | None, *, as_json: bool) -> None:
     """What is published of a sweep."""
     if as_json:
-        runs = [{"run_id": o.run.run_id, "revision": o.revision, "error": o.error} for o in outcomes]
+        runs = [{"run_id": o.point.name, "revision": o.revision, "error": o.error} for o in outcomes]
         print(json.dumps({"sweep": directory.name, "runs": runs, "collection": collection}, indent=1))
         return
-    there = sum(outcome.revision is not None for outcome in outcomes)
-    print(f"{there} of {len(outcomes)} runs of {directory.name} are published")
+    there = [outcome.revision is not None for outcome in outcomes if outcome.point.step is None]
+    kept = [outcome.revision is not None for outcome in outcomes if outcome.point.step is not None]
+    beside = f", {sum(kept)} of {len(kept)} milestones" if kept else ""
+    print(f"{sum(there)} of {len(there)} runs of {directory.name} are published{beside}")
     if collection:
         print(f"collection: {collection}")
 

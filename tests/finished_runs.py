@@ -37,17 +37,30 @@ def trained_runs(store: Store, *argv: str) -> list[RunDir]:
 def finish(run: RunDir) -> None:
     """Give a run a model of two weight files, its facts, and things that must stay."""
     seed = int.from_bytes(run.run_id.encode()[-4:], "big")
-    for name in NEVER_PUBLISHED:
-        (run.model / name).parent.mkdir(parents=True, exist_ok=True)
-        (run.model / name).write_text("must not leave")
-    for part in (1, 2):
-        weights = numpy.random.default_rng(seed + part).standard_normal((64, 64)).astype("float32")
-        save_file({f"layer{part}": weights}, run.model / f"model-0000{part}-of-00002.safetensors")
-    (run.model / "config.json").write_text(json.dumps({"model_type": "llama"}))
-    (run.model / "tokenizer.json").write_text("{}")
+    write_model(run, seed)
     append_line(run.metrics_file, {"step": 1, "max_steps": 1, "loss": 0.5})
     write_once(run.result_file, {"steps": 1, "max_steps": 1, "seconds": 1.0, "loss": 0.5, "ended": seed})
     write_once(run.evaluation_file, evaluation(seed % 1000 / 1000))
+
+
+def write_model(folder: RunDir, seed: int) -> None:
+    """A model of two weight files drawn from `seed`, among things that must stay."""
+    for name in NEVER_PUBLISHED:
+        (folder.model / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder.model / name).write_text("must not leave")
+    for part in (1, 2):
+        weights = numpy.random.default_rng(seed + part).standard_normal((64, 64)).astype("float32")
+        save_file({f"layer{part}": weights}, folder.model / f"model-0000{part}-of-00002.safetensors")
+    (folder.model / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    (folder.model / "tokenizer.json").write_text("{}")
+
+
+def keep_milestones(run: RunDir, **rewards: float) -> None:
+    """Give a run a milestone for each `stepN=golden_reward`."""
+    for name, reward in rewards.items():
+        step = int(name.removeprefix("step"))
+        write_model(run.milestone(step), step)
+        write_once(run.milestone(step).evaluation_file, evaluation(reward))
 
 
 def evaluation(reward: float) -> dict[str, object]:

@@ -101,11 +101,21 @@ def test_the_page_and_the_table_show_each_point(tmp_path: Path) -> None:
     assert "tiny-ipo-beta0.1-0123abcd@5" in page.text
     assert "step=5" in page.text
     assert page.text.count("Its model: ") == 4
+    assert "After step" not in page.text
     frame = analysis.load(tmp_path)
     assert ("ran on", "n1") in config.provenance(frame[frame["milestone"].isna()])
     table = tables.runs_table(statistics.with_estimates(frame))
     assert not [name for name in table if name.startswith("axis ")]
     assert table["step"].dropna().tolist() == [5.0, 10.0, 20.0] * 4
+
+
+def test_the_page_tells_where_each_point_is_published(tmp_path: Path) -> None:
+    """With the run's command: its final model's address, and that of each milestone which has one."""
+    rows = scan()
+    rows[2]["revision"] = {"address": "me/scan@ipo-0.1-step10"}
+    page = report_on(tmp_path, rows)
+    assert page.text.count("Its model: ") == 4
+    assert "After step 10: me/scan@ipo-0.1-step10" in page.text
 
 
 def test_milestones_are_no_further_repeats_of_a_seed(tmp_path: Path) -> None:

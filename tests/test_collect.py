@@ -107,10 +107,11 @@ def test_what_collect_writes_is_what_load_reads(sweep: Sweep, store: Store) -> N
 
 
 def test_a_milestone_is_a_point_that_costs_its_evaluation(sweep: Sweep, store: Store) -> None:
-    """RUN@STEP comes before its run, beside the same base; GPU-hours are the run's: 0.05, and 18 s more for it."""
+    """RUN@STEP comes before its run, beside the same base, at its own address; GPU-hours are the run's."""
     run = store.run(sweep.runs[0].run_id)
     run.milestone(1).model.mkdir(parents=True)
     write_once(run.milestone(1).evaluation_file, EVALUATION | {"golden_reward": 0.4, "seconds": 18.0, "base": "key1"})
+    write_once(run.milestone(1).revision_file, {"address": "/there/tiny@a-step1"})
     rows_of(sweep, store)
     frame = analysis.load(store.sweep(sweep.name).path)
     own = frame[frame["run_id"].str.startswith(run.run_id)]
@@ -120,7 +121,7 @@ def test_a_milestone_is_a_point_that_costs_its_evaluation(sweep: Sweep, store: S
     assert list(own["base"]) == ["key1", "key1"]
     assert own["milestone"].tolist()[:1] == [1.0]
     assert own["gpu_hours"].fillna(0).tolist() == [0.0, pytest.approx(0.055)]
-    assert list(own["address"]) == [None, "/there/tiny@a"]
+    assert list(own["address"]) == ["/there/tiny@a-step1", "/there/tiny@a"]
 
 
 def test_a_base_is_found_before_the_run_itself_is_evaluated(sweep: Sweep, store: Store) -> None:

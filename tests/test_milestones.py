@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import json
+import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from fakes import FakeScheduler
+from finished_runs import keep_milestones, trained_runs
 from safetensors.torch import load_file
 from worker_fixtures import LORA, Configure
 
 from launcher.collect import _points
-from launcher.config import Checkpoint, ConfigError
-from launcher.files import read_fact
+from launcher.config import Checkpoint, ConfigError, Hub, PublishError
+from launcher.files import Fact, read_fact, write_derived, write_once
+from launcher.payload import Point
+from launcher.publication import act, decide
 from launcher.resources import trl_losses
 from launcher.rules import check
-from launcher.store import RunDir, Store
+from launcher.states import states_of
+from launcher.store import AttemptDir, RunDir, Store
+from launcher.worker import publish as worker_publish
 from launcher.worker.evaluate import evaluate
 from launcher.worker.milestones import keep
+from launcher.worker.publish import publish_in_job
 from launcher.worker.training import Stopped, train
 
 CONSTANT = {"trainer__lr_scheduler": "constant", "trainer__warmup_ratio": 0.0}
@@ -75,7 +85,7 @@ def test_results_have_a_row_for_each_evaluated_milestone(store: Store) -> None:
     assert (point["run_id"], point["step"], point["milestone"], point["status"]) == ("r@2", 2, 2, "TRAINED")
     assert (point["axes"], own["axes"]) == ({"beta": 0.1, "step": 2}, {"beta": 0.1, "step": 6})
     assert (point["evaluation"]["loss"], point["golden_rewards"], point["curve"]) == (0.5, [1.0], [{"step": 2}])
-    assert (point["gpu_hours"], point["revision"]) == (None, None)  # the run's, told once
+    assert (point["gpu_hours"], point["revision"]) == (None, None)  # the run's; not published
     assert (own["gpu_hours"], own["revision"]) == (2.0, {"address": "me/r@r"})
 
 
@@ -108,3 +118,95 @@ def test_what_would_make_no_sense_is_refused(configure: Configure, changes: dict
     config = configure(**CONSTANT | changes, checkpoint=Checkpoint(every=1, milestones=[3]))
     with pytest.raises(ConfigError, match=message):
         check(config, trl_losses())
+
+
+# ------------------------------------------------------------------------------------------------ published by jobs
+
+
+def published_by_its_job(store: Store, *argv: str) -> tuple[RunDir, AttemptDir]:
+    """A finished run with two milestones whose job has published what it could."""
+    (run,) = trained_runs(store, "hub=folder", "hub.when=job", "sweep=scan", "loss_type=ipo", *argv)
+    keep_milestones(run, step2=0.25, step4=0.5)
+    attempt = run.attempts()[-1]
+    publish_in_job(attempt, store, lambda: False)
+    return run, attempt
+
+
+def reason(run: RunDir) -> str | None:
+    return states_of([run], FakeScheduler())[0].reason
+
+
+def evaluation_of(run: RunDir) -> AttemptDir:
+    """A job that has measured a benchmark of the trained run."""
+    settings = read_fact(run.attempts()[-1].attempt_file) or {}
+    attempt = run.new_attempt(settings, evaluates=True)
+    write_once(run.evaluations.result_file("command"), {"scores": {"speed": 3.5}})
+    return attempt
+
+
+def test_a_job_publishes_every_point_and_notes_which_it_could_not(store: Store) -> None:
+    """The milestone whose folder is somebody else's is named, the others are there; `publish` completes the run."""
+    foreign = store.published("tiny-scan", "ipo-0.1-step2")
+    foreign.mkdir(parents=True)
+    run, attempt = published_by_its_job(store)
+    assert sorted(path.name for path in foreign.parent.iterdir() if path.suffix != ".lock") == [
+        "ipo-0.1", "ipo-0.1-step2", "ipo-0.1-step4",
+    ]  # fmt: skip
+    note = read_fact(attempt.unpublished_file) or {}
+    assert note["reason"].startswith(f"{run.run_id}@2: {foreign} is there and is no revision of ours")
+    assert reason(run) == f"not published: {note['reason']}"
+    assert not attempt.failure_file.exists()
+    foreign.rmdir()
+    (state,) = states_of([run], FakeScheduler())
+    assert [act(each, store).error for each in decide(state, store=None, repo=None)] == [None] * 3
+    assert reason(run) is None
+
+
+def test_a_job_that_evaluates_publishes_its_scores(store: Store) -> None:
+    """The final model's revision is made anew, the milestones' stay; a run published elsewhere is left alone."""
+    run, _ = published_by_its_job(store)
+    before = read_fact(run.milestone(4).revision_file)
+    publish_in_job(evaluation_of(run), store, lambda: False)
+    folder = store.published("tiny-scan", "ipo-0.1")
+    assert (read_fact(folder / "evaluations" / "command.json") or {})["scores"] == {"speed": 3.5}
+    assert "| command: speed | 3.5 |" in (folder / "README.md").read_text()
+    assert read_fact(run.milestone(4).revision_file) == before
+    elsewhere = (read_fact(run.revision_file) or {}) | {"repo": "else"}
+    write_derived(run.revision_file, json.dumps(elsewhere))
+    write_derived(run.evaluations.result_file("command"), json.dumps({"scores": {"speed": 7.0}}))
+    publish_in_job(run.all_attempts()[-1], store, lambda: False)
+    assert "| command: speed | 3.5 |" in (folder / "README.md").read_text()
+    assert read_fact(run.revision_file) == elsewhere
+
+
+def test_scores_that_cannot_be_published_are_kept_and_told(store: Store) -> None:
+    """A revision that has become another run's stays; the evaluation stands, and status says why its card is old."""
+    run, _ = published_by_its_job(store)
+    marker = store.published("tiny-scan", "ipo-0.1") / "prefsweep.json"
+    own = marker.read_text()
+    write_derived(marker, '{"run_id": "other", "content": ""}')
+    attempt = evaluation_of(run)
+    publish_in_job(attempt, store, lambda: False)
+    assert "is the revision of other" in (reason(run) or "")
+    assert run.evaluations.result_file("command").exists()
+    assert not attempt.failure_file.exists()
+    write_derived(marker, own)
+    (state,) = states_of([run], FakeScheduler())
+    assert [act(each, store).error for each in decide(state, store=None, repo=None)] == [None] * 3
+    assert reason(run) is None
+
+
+def test_a_run_waits_for_its_hub_once_and_not_for_each_milestone(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a push that failed has taken is taken from the patience of the next ones, which are tried all the same."""
+    clock, patiences = [0.0], []
+
+    def in_vain(_: Point, hub: Hub, *__: Any) -> Fact:
+        patiences.append(hub.patience)
+        clock[0] += hub.patience * 0.75
+        raise PublishError("the Hub is away")
+
+    monkeypatch.setattr(worker_publish, "publish", in_vain)
+    monkeypatch.setattr(worker_publish, "time", SimpleNamespace(monotonic=lambda: clock[0], time=time.time))
+    _, attempt = published_by_its_job(store, "hub.patience=160")
+    assert patiences == [160, 40, 10]
+    assert (read_fact(attempt.unpublished_file) or {})["reason"] == "; ".join(["the Hub is away"] * 3)

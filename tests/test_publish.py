@@ -12,14 +12,15 @@ import pytest
 import yaml
 from conftest import sweep_of
 from fakes import FakeScheduler
-from finished_runs import NEVER_PUBLISHED, evaluation, finish, trained_runs
+from finished_runs import NEVER_PUBLISHED, evaluation, files_holding, finish, keep_milestones, trained_runs
 from huggingface_hub import ModelCard
 
 from launcher.card import Subject, card, measures
 from launcher.config import ConfigError, Hub, PublishError
 from launcher.facts import read_facts
-from launcher.files import read_fact, write_derived, write_once
+from launcher.files import append_line, read_fact, write_derived, write_once
 from launcher.hub import passes, told
+from launcher.payload import Point
 from launcher.plan import Sweep
 from launcher.publication import act as push
 from launcher.publication import decide as decide_publication
@@ -36,7 +37,7 @@ FOLDER = ("hub=folder", "sweep=scan", "loss_type=ipo")
 
 def published(run: RunDir, store: Store) -> Path:
     """The folder of the run's revision, after publishing it."""
-    return Path(publish(run, hub_of(run.attempts()[-1]), store)["address"])
+    return Path(publish(Point(run), hub_of(run.attempts()[-1]), store)["address"])
 
 
 # ------------------------------------------------------------------------------------------------ the folder store
@@ -124,6 +125,79 @@ def test_an_adapter_names_the_commit_of_its_base_model(store: Store) -> None:
     assert json.loads((run.model / "adapter_config.json").read_text())["revision"] is None
 
 
+# ------------------------------------------------------------------------------------------------ milestones
+
+
+def pushed_by_the_verb(run: RunDir, store: Store) -> dict[str, str | None]:
+    """What became of each model, by its name: None, or the error."""
+    (state,) = states_of([run], FakeScheduler())
+    outcomes = [push(each, store) for each in decide_publication(state, store=None, repo=None)]
+    return {outcome.point.name: outcome.error for outcome in outcomes}
+
+
+def test_a_milestone_is_a_revision_of_its_own(store: Store) -> None:
+    """Its weights, linked; a card with its step, its own scores and how to load it; the log up to it; its own fact."""
+    (run,) = trained_runs(store, *FOLDER)
+    append_line(run.metrics_file, {"step": 3, "max_steps": 9, "loss": 0.25})
+    write_derived(
+        run.result_file, json.dumps({"steps": 9, "max_steps": 9, "seconds": 81.0, "loss": 0.5, "device": "a GPU"})
+    )
+    keep_milestones(run, step2=0.625)
+    assert pushed_by_the_verb(run, store) == {f"{run.run_id}@2": None, run.run_id: None}
+    folder, final = (store.published("tiny-scan", name) for name in ("ipo-0.1-step2", "ipo-0.1"))
+    marker = read_fact(folder / "prefsweep.json") or {}
+    assert (marker["run_id"], marker["step"]) == (run.run_id, 2)
+    name = "model-00001-of-00002.safetensors"
+    assert (folder / name).read_bytes() == (run.milestone(2).model / name).read_bytes() != (final / name).read_bytes()
+    assert (folder / name).stat().st_nlink == 2
+    assert not {path.relative_to(folder).as_posix() for path in folder.rglob("*")} & {*NEVER_PUBLISHED, "result.json"}
+    assert [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()] == [1]
+    text = (folder / "README.md").read_text()
+    assert f"# {run.run_id}@2\n" in text
+    assert "The model after step 2 of 9, in one run" in text
+    assert "| golden reward | 0.625 | ± 0.0625 |" in text
+    assert f'from_pretrained("{folder}")' in text
+    assert "| result.steps | 2 |" in text
+    assert "result.seconds" not in text  # of the whole training
+    assert "result.loss" not in text
+    own, whole = (read_fact(each.revision_file) or {} for each in (run.milestone(2), run))
+    assert (own["address"], whole["address"]) == (str(folder), str(final))
+    assert "step" not in (read_fact(final / "prefsweep.json") or {})
+
+
+def test_a_milestone_that_cannot_be_pushed_keeps_no_other(store: Store) -> None:
+    """The others are there and status says what is not; publishing again pushes only that."""
+    (run,) = trained_runs(store, *FOLDER)
+    keep_milestones(run, step2=0.5, step4=0.5)
+    foreign = store.published("tiny-scan", "ipo-0.1-step2")
+    foreign.mkdir(parents=True)
+    told = pushed_by_the_verb(run, store)
+    assert told[f"{run.run_id}@4"] is told[run.run_id] is None
+    assert "no revision of ours" in (told[f"{run.run_id}@2"] or "")
+    (state,) = states_of([run], FakeScheduler())
+    assert state.reason == "not published: waits for the verb `publish` (hub.when=login)"
+    foreign.rmdir()
+    due = [each.point.step for each in decide_publication(state, store=None, repo=None) if each.due]
+    assert due == [2]
+    assert set(pushed_by_the_verb(run, store).values()) == {None}
+    (state,) = states_of([run], FakeScheduler())
+    assert state.reason is None
+
+
+def test_neither_a_run_nor_its_milestone_overwrites_the_other(store: Store) -> None:
+    """A revision that holds a run's milestone is refused to its final model, and the other way round."""
+    (run,) = trained_runs(store, *FOLDER)
+    keep_milestones(run, step2=0.5)
+    final = hub_of(run.attempts()[-1])
+    publish(Point(run, 2), final, store)
+    with pytest.raises(PublishError, match=f"{run.run_id}: .*is the revision of {run.run_id}@2, which is never"):
+        publish(Point(run), replace(final, revision="ipo-0.1-step2"), store)
+    publish(Point(run), replace(final, revision="x-step4"), store)
+    keep_milestones(run, step4=0.5)
+    with pytest.raises(PublishError, match=f"{run.run_id}@4: .*is the revision of {run.run_id}, which is never"):
+        publish(Point(run, 4), replace(final, revision="x"), store)
+
+
 # ------------------------------------------------------------------------------------------------ names
 
 
@@ -187,6 +261,31 @@ def test_a_revision_of_an_earlier_launch_is_taken() -> None:
         settled("model=tiny", "sweep=scan", "seed=2", "hub=folder", recorded=earlier)
 
 
+STEPS = ("model=tiny", "sweep=scan", "trainer.lr_scheduler=constant", "checkpoint.milestones=[5]")
+
+
+def test_the_names_of_milestones_are_taken_too() -> None:
+    """A run whose revision would be another's milestone is refused, also one that was launched before."""
+    clash = "hub.revision='${trainer.name}'"
+    grid = (*STEPS, "hub=folder", "trainer=full", "trainer.name=a,a-step5", clash)
+    with pytest.raises(
+        ConfigError, match=r"hub\.revision=a-step5: .* would both write it to tiny-scan; .*trainer\.name"
+    ):
+        settled(*grid)
+    earlier = sweep_of(*STEPS, "hub=folder", "hub.revision=a")
+    with pytest.raises(ConfigError, match=r"hub\.revision=a-step5: "):
+        settled(*STEPS[:2], "hub=folder", "hub.revision=a-step5", "seed=2", recorded=earlier)
+    assert settled(*STEPS, "hub=folder", "hub.revision=a", recorded=earlier) == [("tiny-scan", "a")]
+
+
+def test_the_name_of_a_milestone_has_to_fit() -> None:
+    """`-step5` counts among the characters that a revision may have."""
+    long = "r" * 91
+    assert settled(*STEPS[:2], "hub=folder", f"hub.revision={long}") == [("tiny-scan", long)]
+    with pytest.raises(ConfigError, match=rf"hub\.revision={long}-step5: needs .* at most 96"):
+        settled(*STEPS, "hub=folder", f"hub.revision={long}")
+
+
 def test_where_nobody_asked_for_names_the_run_id_tells_runs_apart() -> None:
     """hub=auto never refuses a grid for its revisions' names."""
     names = [revision for _, revision in settled("model=tiny", "sweep=scan", "seed=1,2")]
@@ -236,14 +335,14 @@ def test_what_publish_does_to_each_run(store: Store) -> None:
 
     def whys() -> list[str]:
         states = states_of([done, evaluating, waiting], scheduler)
-        return [decide_publication(state, store=None, repo=None).why for state in states]
+        return [each.why for state in states for each in decide_publication(state, store=None, repo=None)]
 
     assert whys() == ["to be published", "in flight", "in flight"]
     (state,) = states_of([done], scheduler)
-    outcome = push(decide_publication(state, store=None, repo=None), store)
-    assert outcome.error is None
+    (publication,) = decide_publication(state, store=None, repo=None)
+    assert push(publication, store).error is None
     assert whys()[0].startswith("is published as ")
-    elsewhere = decide_publication(state, store="folder", repo="else/where")
+    (elsewhere,) = decide_publication(state, store="folder", repo="else/where")
     assert (elsewhere.due, elsewhere.hub.repo) == (True, "else/where")
 
 
@@ -251,10 +350,11 @@ def test_runs_launched_with_hub_off_can_be_published_later(store: Store) -> None
     """--hub and --repo stand in for what was not asked for at launch; without a repository there is no name."""
     (run,) = trained_runs(store, "hub=off", "sweep=scan")
     (state,) = states_of([run], FakeScheduler())
-    assert "hub=off" in decide_publication(state, store=None, repo=None).why
+    assert ["hub=off" in each.why for each in decide_publication(state, store=None, repo=None)] == [True]
     with pytest.raises(ConfigError, match="--repo"):
         decide_publication(state, store="folder", repo=None)
-    assert push(decide_publication(state, store="folder", repo="scan"), store).error is None
+    (publication,) = decide_publication(state, store="folder", repo="scan")
+    assert push(publication, store).error is None
     assert (store.published("scan", "sigmoid-0.1") / "config.json").exists()
 
 
@@ -367,6 +467,64 @@ def test_measures_take_any_number_with_its_error() -> None:
     assert found == [("new", 1.5, 0.25)]
 
 
+QUESTIONS = [
+    {"question_id": 1, "category": "writing", "turns": [9.0, 7.0], "score": 8.0},
+    {"question_id": 2, "category": "writing", "turns": [7.0, 5.0], "score": 6.0},
+    {"question_id": 3, "category": "math", "turns": [4.0, 2.0], "score": 3.0},
+    {"question_id": 4, "category": "math", "turns": [4.0, None], "score": None},
+]
+MT_BENCH = {"score": 17 / 3, "stderr": 1.4529663145135578, "turns": [20 / 3, 14 / 3], "questions": QUESTIONS,
+            "judge": {"model": "a judge"}, "hashes": {"questions": "ab"}}  # fmt: skip
+LM_EVAL = {"scores": {"ifeval/acc,strict": 0.25, "ifeval/acc_stderr,strict": 0.125, "arc/acc": 0.5},
+           "settings": {"tasks": ["ifeval"]}, "n-samples": {"arc": 9}}  # fmt: skip
+COMMAND = {"scores": {"speed": 3.5, "speed_stderr": 0.5}, "settings": {"argv": ["x", "--key=PlantedKey"], "minutes": 1},
+           "output": {"key": "PlantedKey"}, "printed": "PlantedKey"}  # fmt: skip
+
+
+def test_the_card_has_the_scores_of_benchmarks() -> None:
+    """Each with its error bar and the judge's name; in the metadata, each under the benchmark or task as data set.
+
+    Of MT-Bench's 8, 6, 3 and 7, 5, 2 the error is sqrt(19/3)/sqrt(3), of the writing's 8, 6 it is sqrt(2)/sqrt(2).
+    """
+    told = subject(benchmarks={"mt_bench": MT_BENCH, "lm_eval": LM_EVAL, "command": COMMAND})
+    text = card(told)
+    for row in ("MT-Bench: score | 5.667 | ± 1.453", "MT-Bench: turn 2 | 4.667 | ± 1.453", "MT-Bench: math | 3 | ",
+                "MT-Bench: writing | 7 | ± 1", "ifeval: acc,strict | 0.25 | ± 0.125", "arc: acc | 0.5 | ",
+                "command: speed | 3.5 | ± 0.5", "golden reward | 0.5 | ± 0.0625"):  # fmt: skip
+        assert f"| {row} |" in text
+    assert "3 of 4 questions have a rating, by `a judge`" in text
+    assert "stderr" not in text
+    results = ModelCard(text).data.eval_results or []
+    found = {(each.dataset_type, each.dataset_name, each.metric_type): each.metric_value for each in results}
+    assert found["mt-bench", "MT-Bench", "score"] == pytest.approx(17 / 3)
+    assert found["ifeval", "ifeval", "acc,strict"] == 0.25
+    assert found["command", "command", "speed"] == 3.5
+    assert found["HuggingFaceH4/ultrafeedback_binarized", "uf", "golden_reward"] == 0.5
+
+
+def test_a_revision_holds_what_benchmarks_found(store: Store) -> None:
+    """A benchmark that is measured later makes the revision anew; what a program printed or was given stays here."""
+    (run,) = trained_runs(store, *FOLDER)
+    keep_milestones(run, step2=0.5)
+    pushed_by_the_verb(run, store)
+    write_once(run.evaluations.result_file("lm_eval"), LM_EVAL)
+    write_once(run.evaluations.result_file("command"), COMMAND)
+    append_line(run.evaluations.judgements_log, {"words": "of the judge"})
+    (state,) = states_of([run], FakeScheduler())
+    whys = [each.why.partition(" as ")[0] for each in decide_publication(state, store=None, repo=None)]
+    assert whys == ["is published", "changed since it was published"]
+    pushed_by_the_verb(run, store)
+    folder = store.published("tiny-scan", "ipo-0.1")
+    assert sorted(path.name for path in (folder / "evaluations").iterdir()) == ["command.json", "lm_eval.json"]
+    assert read_fact(folder / "evaluations" / "lm_eval.json") == LM_EVAL
+    assert read_fact(folder / "evaluations" / "command.json") == {
+        "scores": COMMAND["scores"],
+        "settings": {"minutes": 1},
+    }
+    assert files_holding(folder, "PlantedKey", "of the judge") == []
+    assert "| command: speed | 3.5 | ± 0.5 |" in (folder / "README.md").read_text()
+
+
 # ------------------------------------------------------------------------------------------------ errors
 
 
@@ -392,5 +550,5 @@ def test_hub_off_publishes_nothing(store: Store) -> None:
     (run,) = trained_runs(store, "hub=off", "sweep=scan")
     assert not due_in_job(run.attempts()[-1])
     with pytest.raises(PublishError, match="choose huggingface or folder"):
-        publish(run, Hub(revision="x"), store)
+        publish(Point(run), Hub(revision="x"), store)
     assert not os.path.lexists(store.root / "hub")
