@@ -54,7 +54,7 @@ def _of_class(
 ) -> list[tuple[Batch, Jobs]]:
     resources = runs[0].config.cluster
     jobs = _chunks(runs, resources.runs_per_job or scheduler.runs_per_job)
-    parts = _chunks(jobs, scheduler.batch_size)
+    parts = _chunks(jobs, scheduler.batch_size(resources))
     at_once = resources.max_parallel and max(1, resources.max_parallel // len(parts))
     return [(_new_batch(part, directory, store, code, at_once), part) for part in parts]
 

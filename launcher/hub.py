@@ -7,6 +7,9 @@ A revision is one commit, which holds the marker with the weights: there is neve
 that it was decided upon as its parent, so that the Hub refuses it (412) where somebody was quicker. Then, and after
 any other fault that passes, everything is looked at and decided again; a commit whose answer got lost is found there.
 Large files that the Hub has already are not sent again, which is how a killed upload goes on.
+
+A compute node may have no way to the internet at all. So where nothing has answered this process yet, it does not wait
+for `hub.patience`, while its GPUs idle, but for SILENCE_SECONDS; an answer, an error too, ends that for good.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
@@ -27,6 +31,7 @@ from launcher.resources import package_dir
 LOG = logging.getLogger(__name__)
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds; the pause is drawn below a bound that doubles from one to the other
 CONNECT_SECONDS = 30.0
+SILENCE_SECONDS, KNOCK_SECONDS = 60.0, 10.0  # for the first answer of all; for one connection that is to bring it
 PASSING = frozenset({
     HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.PRECONDITION_FAILED, HTTPStatus.TOO_EARLY,
     HTTPStatus.TOO_MANY_REQUESTS,
@@ -163,20 +168,43 @@ class HuggingFaceShelf:
         """What `work` returns, tried again while its faults pass; any other fault as one line without secrets."""
         import tenacity
 
-        tries = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(passes),
-            wait=_pause,
-            stop=lambda state: self.stop() or tenacity.stop_after_delay(self.hub.patience)(state),
-            before_sleep=self._say,
-            reraise=True,
-        )
         try:
             _be_careful(self.hub.timeout)
-            return tries(work)
+            self._find_way()
+            return self._tries(passes, tenacity.stop_after_delay(self.hub.patience))(work)
         except PublishError:
             raise
         except Exception as error:  # noqa: BLE001 - the client's, the network's, the server's: there are many families
             raise PublishError(f"{self._name}: {told(error)}") from None
+
+    def _find_way(self) -> None:
+        """Have something answer this process once.
+
+        Raises:
+            PublishError: nothing does.
+        """
+        import httpx2
+        import tenacity
+
+        try:
+            self._tries(is_silence, tenacity.stop_before_delay(min(SILENCE_SECONDS, self.hub.patience)))(_knock)
+        except httpx2.TransportError as error:
+            raise PublishError(
+                f"{self._name}: no way to the Hub from {socket.gethostname()} ({told(error)}); `python -m launcher "
+                "publish` completes it where there is one, and hub.when=login leaves it to that from the start"
+            ) from None
+
+    def _tries(self, passing: Callable[[BaseException], bool], enough: Callable[[Any], bool]) -> Any:
+        """What calls a function again while its faults are passing ones, and it is not enough."""
+        import tenacity
+
+        return tenacity.Retrying(
+            retry=tenacity.retry_if_exception(passing),
+            wait=_pause,
+            stop=lambda state: self.stop() or enough(state),
+            before_sleep=self._say,
+            reraise=True,
+        )
 
 
 def passes(error: BaseException) -> bool:
@@ -193,6 +221,29 @@ def passes(error: BaseException) -> bool:
     if isinstance(error, (httpx2.TransportError, json.JSONDecodeError, ConnectionError, TimeoutError)):
         return True
     return error.__cause__ is not None and passes(error.__cause__)  # an upload's fault comes wrapped
+
+
+def is_silence(error: BaseException) -> bool:
+    """Whether no connection came about: no route, no name, nobody there, or a proxy that does not let us through."""
+    import httpx2
+
+    return isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError))
+
+
+@cache
+def _knock() -> None:
+    """Ask the Hub for anything; once it has answered, the process asks no more.
+
+    Raises:
+        httpx2.TransportError: no connection came about. What else may be wrong, the first question in earnest will say.
+    """
+    from huggingface_hub import constants, get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=KNOCK_SECONDS)
+    except Exception as error:
+        if is_silence(error):
+            raise
 
 
 def _pause(state: Any) -> float:

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from launcher.config import ConfigError
+from launcher.config import Cluster, ConfigError
 from launcher.files import Fact
 from launcher.jobs import Batch
 from launcher.status import JobState, Phase
@@ -35,9 +35,8 @@ class Scheduler(Protocol):
     poll_seconds: float  # how long to wait between two questions
     runs_per_job: int  # where the config says nothing
 
-    @property
-    def batch_size(self) -> int:
-        """How many jobs may be handed over in one piece."""
+    def batch_size(self, cluster: Cluster) -> int:
+        """How many jobs of these resources may be handed over in one piece."""
         ...
 
     def script(self, batch: Batch) -> str:
@@ -76,7 +75,9 @@ class LocalScheduler:
     detached = False
     poll_seconds = 2.0
     runs_per_job = 100  # which pay imports and base weights once
-    batch_size = 1
+
+    def batch_size(self, cluster: Cluster) -> int:  # noqa: ARG002 - the protocol's
+        return 1
 
     def script(self, batch: Batch) -> str:
         return shlex.join([sys.executable, "-u", "-m", "submitit.core._submit", str(batch.folder)])

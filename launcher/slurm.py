@@ -19,7 +19,7 @@ from pathlib import Path
 
 from launcher import slurm_survey
 from launcher import slurm_words as words
-from launcher.config import Refused, SchedulerError
+from launcher.config import Cluster, Refused, SchedulerError
 from launcher.files import Fact
 from launcher.jobs import Batch
 from launcher.status import JobState
@@ -35,12 +35,18 @@ class SlurmScheduler:
     poll_seconds = 30.0  # a scheduler has better things to do
     runs_per_job = 1
 
+    def batch_size(self, cluster: Cluster) -> int:
+        """The most jobs that one array of these resources may have here."""
+        return self._limits.batch_size(cluster)
+
     @cached_property
-    def batch_size(self) -> int:
-        """The most jobs that one array may have here."""
+    def _limits(self) -> slurm_survey.Limits:
         settings = _settings()
-        limits = _ask(words.limits_command(getpass.getuser())).stdout if words.enforces_limits(settings) else ""
-        return words.batch_size(settings, limits)
+        if not slurm_survey.enforces_limits(settings):
+            return slurm_survey.Limits(settings)
+        user = slurm_survey.associations_command(getpass.getuser())
+        commands = (user, slurm_survey.QOS_COMMAND, slurm_survey.PARTITION_QOS_COMMAND)
+        return slurm_survey.Limits(settings, *map(_accounting, commands))
 
     def script(self, batch: Batch) -> str:
         """The batch's script, as submitit writes it."""
@@ -117,7 +123,7 @@ def survey() -> slurm_survey.Survey:
     partitions = _answer(slurm_survey.PARTITIONS_COMMAND)
     accounting = _ask(["sacct", "-n", "-X"]).returncode == 0 if shutil.which("sacct") else False
     accounts = _ask(slurm_survey.accounts_command(getpass.getuser())).stdout if accounting else None
-    return slurm_survey.survey(_settings(), partitions, accounts, SlurmScheduler().batch_size)
+    return slurm_survey.survey(_settings(), partitions, accounts, SlurmScheduler().batch_size(Cluster()))
 
 
 def run_and_wait(batch: Batch, module: str, seconds: float) -> str | None:
@@ -188,7 +194,7 @@ def _queue(command: list[str]) -> str:
 
 
 def _accounting(command: list[str]) -> str:
-    """What sacct answers; nothing where the cluster keeps no accounts."""
+    """What a command answers that may not be there, since not every cluster keeps accounts; nothing then."""
     try:
         done = _ask(command)
     except SchedulerError:

@@ -6,8 +6,16 @@ Owns: partitions, accounts, limits. Must not know: processes, files.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+
+from launcher.config import Cluster
+
+DEFAULT_QOS = "normal"  # of an association that names none
+QOS_COMMAND = ["sacctmgr", "-nP", "show", "qos",
+               "format=name,grpsubmitjobs,maxsubmitjobsperuser,maxsubmitjobsperaccount"]  # fmt: skip
+PARTITION_QOS_COMMAND = ["scontrol", "-o", "show", "partition"]
+PARTITIONS_COMMAND = ["sinfo", "-h", "-o", "%P|%a|%l|%D|%G|%c|%m"]
 
 
 @dataclass(frozen=True)
@@ -39,12 +47,72 @@ class Survey:
     kill_wait: str
 
 
-PARTITIONS_COMMAND = ["sinfo", "-h", "-o", "%P|%a|%l|%D|%G|%c|%m"]
+@dataclass(frozen=True)
+class Limits:
+    """What bounds the number of jobs that are handed over at once, in SLURM's words.
+
+    Attributes:
+        settings: `scontrol show config`.
+        associations: what `associations_command` says; nothing where limits are not enforced.
+        qos: what QOS_COMMAND says, likewise.
+        partitions: what PARTITION_QOS_COMMAND says, likewise.
+    """
+
+    settings: Mapping[str, str]
+    associations: str = ""
+    qos: str = ""
+    partitions: str = ""
+
+    def batch_size(self, cluster: Cluster) -> int:
+        """How many jobs one array of these resources may have: by MaxArraySize, MaxJobCount and the submit limits.
+
+        MaxArraySize is the first index that is too high; 0 forbids arrays. Of what may be submitted at a time, one is
+        left for the job that makes the reference table.
+        """
+        named = (self.settings.get(key, "") for key in ("MaxArraySize", "MaxJobCount"))
+        sizes = [int(size) for size in named if size.isdigit()]
+        return max(1, min([*sizes, *(limit - 1 for limit in self._submit_limits(cluster))], default=1))
+
+    def _submit_limits(self, cluster: Cluster) -> Iterator[int]:
+        """The limits of the user's associations, of the QOS that the job is to have, and of its partitions' QOS."""
+        asked, defaults = cluster.extra.get("qos") or cluster.qos, set()
+        for line in self.associations.splitlines():
+            account, default, limit = line.split("|")
+            if cluster.account in (None, account):
+                defaults.add(default or DEFAULT_QOS)
+                yield from _numbers(limit)
+        names = ({str(asked)} if asked else defaults) | set(self._partition_qos(cluster))
+        for line in self.qos.splitlines():
+            name, *limits = line.split("|")
+            if name in names:
+                yield from _numbers(*limits)
+
+    def _partition_qos(self, cluster: Cluster) -> Iterator[str]:
+        wanted = (cluster.partition or "").split(",")
+        for line in self.partitions.splitlines():
+            words = dict(word.partition("=")[::2] for word in line.split())
+            if words.get("PartitionName") in wanted or (cluster.partition is None and words.get("Default") == "YES"):
+                yield words.get("QoS", "N/A")
+
+
+def _numbers(*limits: str) -> Iterator[int]:
+    """Those that are set."""
+    return (int(limit) for limit in limits if limit.isdigit())
 
 
 def accounts_command(user: str) -> list[str]:
     """Ask for the accounts that a user may charge."""
     return ["sacctmgr", "-nP", "show", "associations", f"user={user}", "format=account"]
+
+
+def associations_command(user: str) -> list[str]:
+    """Ask what a user may submit under each account."""
+    return ["sacctmgr", "-nP", "show", "associations", f"user={user}", "format=account,defaultqos,maxsubmitjobs"]
+
+
+def enforces_limits(settings: Mapping[str, str]) -> bool:
+    """Whether SLURM holds to what accounts and QOS limit."""
+    return "limits" in settings.get("AccountingStorageEnforce", "")
 
 
 def read_partitions(text: str) -> list[Partition]:

@@ -39,6 +39,7 @@ OVERRIDING = {
     "MEM_PER_CPU", "MEM_PER_GPU", "MEM_PER_NODE", "NO_REQUEUE", "OPEN_MODE", "OUTPUT", "PARTITION", "QOS", "REQUEUE",
     "SIGNAL", "TIMELIMIT", "WAIT",
 }  # fmt: skip
+SUBMIT_LIMIT = re.compile(r"(Assoc|QOS)\w*SubmitJob\w*Limit")
 MAY_HAVE_COME_THROUGH = re.compile(
     r"timed out|timeout|unable to contact|communication|connect|zero bytes", re.IGNORECASE
 )
@@ -157,6 +158,8 @@ def may_have_come_through(message: str) -> bool:
 def complaint(message: str) -> str:
     """What a command complained of, in one line, each thing once and without its prefix."""
     lines = [re.sub(r"^\w+: (error|fatal): ", "", line.strip()) for line in message.splitlines()]
+    if SUBMIT_LIMIT.search(message):
+        lines.append("launch again when some jobs have ended, or put more runs into each (cluster.runs_per_job)")
     return "; ".join(dict.fromkeys(line for line in lines if line)) or "no word of explanation"
 
 
@@ -278,23 +281,6 @@ def read_settings(text: str) -> dict[str, str]:
     """`scontrol show config` as a mapping."""
     pairs = (line.partition("=") for line in text.splitlines() if "=" in line)
     return {key.strip(): value.strip() for key, _, value in pairs}
-
-
-def limits_command(user: str) -> list[str]:
-    """Ask how many jobs a user may have submitted at a time."""
-    return ["sacctmgr", "-nP", "show", "associations", f"user={user}", "format=maxsubmitjobs"]
-
-
-def enforces_limits(settings: Mapping[str, str]) -> bool:
-    """Whether what `limits_command` says holds."""
-    return "limits" in settings.get("AccountingStorageEnforce", "")
-
-
-def batch_size(settings: Mapping[str, str], limits: str = "") -> int:
-    """How many jobs one array may have: MaxArraySize is the first index that is too high; 0 forbids arrays."""
-    sizes = [int(settings[key]) for key in ("MaxArraySize", "MaxJobCount") if settings.get(key, "").isdigit()]
-    sizes += [int(limit) for limit in limits.split() if limit.isdigit()]
-    return max(1, min(sizes, default=1))
 
 
 # ------------------------------------------------------------------------------------------------ names

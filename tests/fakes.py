@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from launcher.config import Cluster
 from launcher.files import Fact
 from launcher.jobs import Batch
 from launcher.status import JobState, Phase
@@ -23,7 +24,7 @@ class FakeScheduler:
     runs_per_job = 1
 
     def __init__(self, batch_size: int = 1) -> None:
-        self.batch_size = batch_size
+        self._batch_size = batch_size
         self.submitted: list[Batch] = []
         self.tables: list[Batch] = []
         self.evaluations: list[Batch] = []
@@ -33,6 +34,9 @@ class FakeScheduler:
         self.questions = 0
         self.dies_before: int | None = None
         self.dies_after: int | None = None
+
+    def batch_size(self, cluster: Cluster) -> int:  # noqa: ARG002 - the protocol's
+        return self._batch_size
 
     def script(self, batch: Batch) -> str:
         return f"run {batch.name}"

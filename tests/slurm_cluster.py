@@ -25,6 +25,10 @@ import pytest
 SCRIPT = Path(__file__).parent.parent / "slurm" / "dev-cluster"
 # Shorter than the defaults, at the price of false alarms on a machine that is very busy.
 QUICK = ("--requeue-delay", "5", "--conf", "MessageTimeout=3", "--conf", "SlurmdTimeout=6")
+# For runs that train in earnest and keep the machine busy: a node that answers late is not dead, a run that is pushed
+# out has time to save, and a job that has ended can be asked about for as long as the tests may take.
+PATIENT = ("--requeue-delay", "5", "--conf", "MessageTimeout=30", "--conf", "SlurmdTimeout=300",
+           "--conf", "KillWait=15", "--conf", "MinJobAge=3600")  # fmt: skip
 
 
 def why_not_here() -> str | None:
@@ -40,6 +44,7 @@ def why_not_here() -> str | None:
 
 needs_slurm = [
     pytest.mark.slurm,
+    pytest.mark.timeout(1800),  # the waits below are long, since a wait that ends well costs nothing
     pytest.mark.skipif(why_not_here() is not None, reason=why_not_here() or "a dev cluster can run here"),
 ]
 
@@ -49,8 +54,8 @@ def dev_cluster_script(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([SCRIPT, *arguments], capture_output=True, text=True, timeout=300, check=False)
 
 
-def eventually(condition: Callable[[], object], seconds: float = 30) -> bool:
-    """Whether `condition` comes true within `seconds`."""
+def eventually(condition: Callable[[], object], seconds: float = 300) -> bool:
+    """Whether `condition` comes true within `seconds`, of which a machine that is busy may need many."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -73,7 +78,7 @@ class DevCluster:
     def slurm(self, *command: str) -> str:
         """What a SLURM command prints; its failure is an error."""
         done = subprocess.run(
-            command, env=self.environment, cwd=self.work, capture_output=True, text=True, timeout=60, check=False
+            command, env=self.environment, cwd=self.work, capture_output=True, text=True, timeout=300, check=False
         )
         assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
         return done.stdout.strip()
@@ -128,7 +133,7 @@ def running_cluster(*options: str) -> Iterator[DevCluster]:
         finally:
             down = dev_cluster_script("down", "--root", str(root))
         assert (down.returncode, root.exists()) == (0, False), down.stderr
-        assert eventually(lambda: not processes_naming(str(root)), seconds=5), processes_naming(str(root))
+        assert eventually(lambda: not processes_naming(str(root)), seconds=30), processes_naming(str(root))
 
 
 def environment_of(root: Path) -> dict[str, str]:
@@ -136,7 +141,7 @@ def environment_of(root: Path) -> dict[str, str]:
     clean = {key: value for key, value in os.environ.items() if not key.startswith("SLURM_")}
     command = f'eval "$({SCRIPT} env --root {root})" && env -0'
     done = subprocess.run(
-        ["/bin/bash", "-c", command], env=clean, capture_output=True, text=True, timeout=60, check=True
+        ["/bin/bash", "-c", command], env=clean, capture_output=True, text=True, timeout=300, check=True
     )
     return dict(line.split("=", 1) for line in done.stdout.split("\0") if line)
 

@@ -37,11 +37,13 @@ def work(folder):
             sys.exit(1)
         started = {"version": VERSION, "pid": os.getpid(), "host": os.environ["SLURMD_NODENAME"]}
         (path / "started.json").write_text(json.dumps({**started, "environment": dict(os.environ)}))
-        time.sleep(float(os.environ.get("STAND_IN_SECONDS", "0")))
         if path.suffix == ".evaluation":
             (run / "evaluations").mkdir(exist_ok=True)
             (run / "evaluations" / "command.json").write_text('{"scores": {}}')
             continue
+        time.sleep(float(os.environ.get("STAND_IN_SECONDS", "0")))
+        while os.environ.get("GATE") and not Path(os.environ["GATE"]).exists():
+            time.sleep(0.1)
         if os.environ.get("TRAINING_FAILS"):
             (path / "failure.json").write_text('{"reason": "the loss is not a number", "status": "FAILED"}')
             sys.exit(1)
@@ -89,7 +91,7 @@ class Site:
 
     def launch(self, *arguments: str, code: int = 0) -> str:
         process = self.start(*arguments)
-        output, _ = process.communicate(timeout=120)
+        output, _ = process.communicate(timeout=300)
         assert process.returncode == code, output
         return output
 
@@ -126,7 +128,7 @@ class Site:
         (run,) = self.folder.glob(f"outputs/runs/tiny-*-beta{beta}-*")
         return run
 
-    def wait(self, sweep: str, status: str, count: int, seconds: float = 120) -> None:
+    def wait(self, sweep: str, status: str, count: int, seconds: float = 600) -> None:
         """Until so many runs of the sweep are in that state."""
         if not eventually(lambda: self.counts(sweep)[status] == count, seconds):
             logs = [path.read_text()[-2000:] for path in self.folder.glob("outputs/sweeps/*/jobs/*/*.out")]

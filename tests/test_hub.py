@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -252,6 +254,44 @@ def test_what_does_not_pass_is_one_line_at_once(
     assert not run.revision_file.exists()
     for token in (TOKEN, "hf_WrongTokenOfTheTests"):
         assert token not in done.stdout + done.stderr
+
+
+IMPATIENT = """
+import sys
+from launcher import cli, hub
+hub.SILENCE_SECONDS = 2.0
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def impatient(hub: HubServer, store: Store, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`python -m launcher publish scan` that waits two seconds for a first answer, in place of a minute."""
+    environment = clean_environment(**(hub.environment(str(store.root.parent / "home")) | environment))
+    command = [sys.executable, "-c", IMPATIENT, "publish", "scan", "--output-dir", str(store.root)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_where_nothing_answers_a_push_gives_up_soon(hub: HubServer, store: Store) -> None:
+    """A node without a way to the Hub keeps its GPUs no longer than for a first answer, and says what completes it."""
+    (run,) = trained_runs(store, *HUB, "loss_type=ipo", "hub.patience=600", "hub.repo=me/scan")
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    done = impatient(hub, store, HF_ENDPOINT=f"http://127.0.0.1:{port}")
+    assert done.returncode == 1
+    assert "no way to the Hub from" in done.stdout
+    assert "`python -m launcher publish` completes it" in done.stdout
+    assert not run.revision_file.exists()
+
+
+def test_a_hub_that_answers_with_errors_has_all_the_patience(hub: HubServer, store: Store) -> None:
+    """However long it is in trouble: an answer is an answer, and the push comes through in the end."""
+    (run,) = trained_runs(store, *HUB, "loss_type=ipo", "hub.repo=me/tiny-scan")
+    well = time.monotonic() + 8.0
+    hub.fault = lambda *_: "503" if time.monotonic() < well else None
+    done = impatient(hub, store)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert hub.faults["503"] > 2
+    assert_whole(hub, run, "ipo-0.1")
 
 
 def test_no_signed_address_and_no_token_reaches_a_file_or_the_screen(hub: HubServer, store: Store) -> None:

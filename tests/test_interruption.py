@@ -20,12 +20,12 @@ from launcher.worker.interruption import Interrupted, SlurmJob, leave, locked
 # Says when it has begun; its child is one that executes another program, its thread one that was there before.
 PROCESS = """
 import subprocess, sys, threading, time
-early = threading.Thread(target=time.sleep, args=(30,), daemon=True)
+early = threading.Thread(target=time.sleep, args=(300,), daemon=True)
 early.start()
 from launcher.worker.interruption import StopRequest
 stop = StopRequest()
 stop.listen()
-child = subprocess.Popen([sys.executable, "-c", "import time; print('child', flush=True); time.sleep(30)"])
+child = subprocess.Popen([sys.executable, "-c", "import time; print('child', flush=True); time.sleep(300)"])
 print(child.pid, flush=True)
 while not stop():
     time.sleep(0.01)
@@ -48,7 +48,7 @@ def test_signals_are_noted_and_usr2_hurts_no_child(name: str) -> None:
     if number == signal.SIGUSR2:
         os.kill(child, number)
     os.kill(process.pid, number)
-    output, _ = process.communicate(timeout=20)
+    output, _ = process.communicate(timeout=120)
     assert output.split() == [str(int(number)), "None"]
 
 

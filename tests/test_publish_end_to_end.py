@@ -1,6 +1,8 @@
 """A sweep that trains, and whose jobs publish to a Hub on loopback through faults; then every revision is loaded.
 
 Each of its runs has a milestone, which is a revision of its own.
+Its jobs are four of a real SLURM, which push from four nodes at the same time; where none is to be had, this machine's.
+The tokens are in the environment of the launcher, and from there, as sbatch has it, in that of the jobs.
 """
 
 from __future__ import annotations
@@ -9,27 +11,43 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from conftest import clean_environment
 from finished_runs import files_holding
-from hub_server import TOKEN, HubServer, serving
+from hub_server import FAULTS, TOKEN, HubServer, serving
+from slurm_cluster import PATIENT, eventually, needs_slurm, running_cluster, why_not_here
+from worker_fixtures import write_pairs
 
-SWEEP = ("model=tiny", "trainer=full,lora", "loss_type=sigmoid,ipo", "sweep=scan", "trainer.max_steps=2",
-         "trainer.learning_rate=1e-2", "dataset.train_pairs=16", "dataset.test_pairs=8", "evaluation.generations=4",
-         "evaluation.max_new_tokens=4", "trainer.lr_scheduler=constant", "checkpoint.milestones=[1]")  # fmt: skip
-HUB = (
-    "hub=huggingface",
-    "hub.org=us",
-    "hub.revision='${loss_type}-${trainer.name}'",
-    "hub.timeout=1",
-    "hub.patience=90",
+pytestmark = needs_slurm if why_not_here() is None else [pytest.mark.timeout(1800)]
+
+RUNS = 12
+SWEEP = ("model=tiny", "trainer=full,lora", "loss_type=sigmoid,ipo,kto_pair", "beta=0.1,0.5", "sweep=scan",
+         "dataset=./pairs", "trainer.max_steps=2", "trainer.learning_rate=1e-2", "evaluation.generations=2",
+         "evaluation.max_new_tokens=4", "trainer.lr_scheduler=constant", "checkpoint.milestones=[1]",
+         "tracking=off")  # fmt: skip
+HUB = ("hub=huggingface", "hub.org=us", "hub.revision='${loss_type}-${beta}-${trainer.name}'", "hub.timeout=2",
+       "hub.patience=600")  # fmt: skip
+REVISIONS = {
+    f"{loss}-{beta}-{trainer}"
+    for loss in ("sigmoid", "ipo", "kto_pair")
+    for beta in (0.1, 0.5)
+    for trainer in ("full", "lora")
+}
+POINTS = REVISIONS | {f"{name}-step1" for name in REVISIONS}
+ON_FOUR_NODES = (
+    "cluster=slurm",
+    "cluster.gpus_per_node=0",
+    "cluster.runs_per_job=3",
+    "cluster.extra={exclusive: true}",
 )
-REPO, REFUSED = "us/tiny-scan", ("ipo-lora", "sigmoid-lora-step1")
-REVISIONS = [f"{loss}-{trainer}" for loss in ("sigmoid", "ipo") for trainer in ("full", "lora")]
+REPO, REFUSED = "us/tiny-scan", ("ipo-0.1-lora", "sigmoid-0.1-lora-step1")
 SCORE = """
 import json, pathlib, sys
 size = sum(path.stat().st_size for path in pathlib.Path(sys.argv[1]).glob("*.safetensors"))
@@ -65,32 +83,55 @@ class Published:
     run: Callable[..., subprocess.CompletedProcess[str]]
     launched: subprocess.CompletedProcess[str]
 
+    def facts(self, name: str) -> list[Path]:
+        """The facts of that name of all runs, their milestones and their attempts."""
+        places = ("", "milestones/*/", "attempts/*/")
+        return [path for place in places for path in self.folder.glob(f"outputs/runs/*/{place}{name}")]
+
+    @property
+    def pushed(self) -> bool:
+        """Whether every model is published, or its run has noted why it is not."""
+        return len(self.facts("revision.json")) + len(self.facts("unpublished.json")) == len(POINTS)
+
+
+@contextmanager
+def cluster() -> Iterator[tuple[dict[str, str], tuple[str, ...]]]:
+    """Where the jobs run: the environment that leads there, and the words of the command line."""
+    if why_not_here() is None:
+        with running_cluster(*PATIENT) as slurm:
+            yield slurm.environment, ON_FOUR_NODES
+    else:
+        yield {}, ("cluster=local",)
+
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Published]:
-    """Four runs, trained and pushed while a fifth of all requests fails, and all commits to two branches."""
+    """Twelve runs, trained and pushed while a fifth of all requests fails, and all commits to two branches."""
     folder = tmp_path_factory.mktemp("published")
     home = str(tmp_path_factory.mktemp("home"))
-    with serving() as hub:
+    write_pairs(folder / "pairs")
+    with serving() as hub, cluster() as (environment, words):
         hub.inject(0.2, seed=3)
+        hub.slow_seconds = 3.0
         some = hub.fault
         hub.fault = lambda method, path: "403" if path.rpartition("/commit/")[2] in REFUSED else some(method, path)
 
         def run(*arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-            environment = clean_environment(**hub.environment(home), **OTHER_TOKENS)
-            command = [sys.executable, *arguments]
             return subprocess.run(
-                command,
+                [sys.executable, *arguments],
                 cwd=folder,
-                env=environment,
+                env=clean_environment(**environment, **hub.environment(home), **OTHER_TOKENS),
                 text=True,
                 capture_output=True,
                 input=stdin,
-                timeout=300,
+                timeout=900,
                 check=False,
             )
 
-        yield Published(folder, hub, run, run("-m", "launcher", "-m", *SWEEP, *HUB))
+        published = Published(folder, hub, run, run("-m", "launcher", "-m", *SWEEP, *HUB, *words))
+        assert published.launched.returncode == 0, published.launched.stdout + published.launched.stderr
+        assert eventually(lambda: published.pushed, 900), published.run("-m", "launcher", "status", "scan").stdout
+        yield published
 
 
 def states(sweep: Published) -> dict[str, dict[str, str]]:
@@ -100,8 +141,7 @@ def states(sweep: Published) -> dict[str, dict[str, str]]:
 
 def test_a_push_that_fails_leaves_the_run_trained_and_publish_completes_it(sweep: Published) -> None:
     """The jobs push through the faults; what is refused is told; `publish` pushes that, and nothing else, later."""
-    assert sweep.launched.returncode == 0, sweep.launched.stdout + sweep.launched.stderr
-    assert f"revisions of {REPO} (hub=huggingface): sigmoid-full, ..." in sweep.launched.stdout
+    assert f"revisions of {REPO} (hub=huggingface): sigmoid-0.1-full, ..." in sweep.launched.stdout
     before = states(sweep)
     assert {state["status"] for state in before.values()} == {"TRAINED"}
     (refused,) = [name for name, state in before.items() if state["address"] is None]
@@ -112,12 +152,39 @@ def test_a_push_that_fails_leaves_the_run_trained_and_publish_completes_it(sweep
     pushed = sweep.hub.requests["commit"]
     done = sweep.run("-m", "launcher", "publish", "scan")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "4 of 4 runs of scan are published, 4 of 4 milestones" in done.stdout
+    assert f"{RUNS} of {RUNS} runs of scan are published, {RUNS} of {RUNS} milestones" in done.stdout
     assert sweep.hub.requests["commit"] == pushed + 2
     after = states(sweep)
     assert {state["address"] for state in after.values()} == {f"{REPO}@{revision}" for revision in REVISIONS}
     assert {state["reason"] for state in after.values()} == {None}
-    assert sweep.hub.repos[REPO].branches.keys() == {"main", *REVISIONS, *(f"{name}-step1" for name in REVISIONS)}
+
+
+def test_no_revision_is_lost_doubled_or_overwritten(sweep: Published) -> None:
+    """Whatever was tried again: the repository has a branch for each model, of one commit each, on the first one."""
+    repo = sweep.hub.repos[REPO]
+    assert sum(sweep.hub.faults[kind] for kind in FAULTS) > RUNS
+    assert repo.branches.keys() == {"main", *POINTS}
+    assert len(repo.commits) == 1 + len(POINTS)
+    assert {repo.commits[repo.branches[name]].parent for name in POINTS} == {repo.branches["main"]}
+    markers = [json.loads(repo.commits[repo.branches[name]].files["prefsweep.json"]) for name in POINTS]
+    models = [(run_id, step) for run_id in states(sweep) for step in (None, 1)]
+    assert sorted((marker["run_id"], str(marker.get("step"))) for marker in markers) == sorted(
+        (run_id, str(step)) for run_id, step in models
+    )
+    recorded = [json.loads(path.read_text()) for path in sweep.facts("revision.json")]
+    assert {fact["revision"]: fact["commit"] for fact in recorded} == {
+        name: commit for name, commit in repo.branches.items() if name != "main"
+    }
+
+
+@pytest.mark.skipif(why_not_here() is not None, reason=why_not_here() or "SLURM is here")
+def test_jobs_push_from_four_nodes_at_the_same_time(sweep: Published) -> None:
+    """Three runs were trained and pushed on each node, and no node waited until another had pushed all of its own."""
+    hosts = {path.parents[2].name: json.loads(path.read_text())["host"] for path in sweep.facts("started.json")}
+    assert Counter(hosts.values()) == dict.fromkeys(("n1", "n2", "n3", "n4"), 3)
+    pushed = [path for path in sweep.facts("revision.json") if path.parent.name in hosts]  # the final models
+    nodes = [hosts[path.parent.name] for path in sorted(pushed, key=lambda path: json.loads(path.read_text())["time"])]
+    assert sum(one != other for one, other in pairwise(nodes)) > 3
 
 
 def head(sweep: Published, revision: str) -> dict[str, bytes]:
@@ -128,11 +195,11 @@ def head(sweep: Published, revision: str) -> dict[str, bytes]:
 def test_a_job_that_evaluates_later_publishes_what_it_found(sweep: Published) -> None:
     """Each final model's revision gets the scores and a new card, by its evaluation's job; milestones stay as is."""
     (sweep.folder / "score.py").write_text(SCORE)
-    before, pushed = head(sweep, "ipo-full-step1"), sweep.hub.requests["commit"]
+    before, pushed = head(sweep, "ipo-0.1-full-step1"), sweep.hub.requests["commit"]
     argv = f"evaluation.command.argv=[{sys.executable},{sweep.folder / 'score.py'},'{{model}}']"
     done = sweep.run("-m", "launcher", "evaluate", "scan", "--benchmark", "command", argv)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert sweep.hub.requests["commit"] == pushed + 4
+    assert eventually(lambda: sweep.hub.requests["commit"] == pushed + RUNS, 600), done.stdout
     for revision in REVISIONS:
         files = head(sweep, revision)
         size = sum(len(content) for name, content in files.items() if name.endswith(".safetensors"))
@@ -140,13 +207,16 @@ def test_a_job_that_evaluates_later_publishes_what_it_found(sweep: Published) ->
         assert found["scores"] == {"bytes": size, "bytes_stderr": 0.5}
         assert b"score.py" not in files["evaluations/command.json"]
         assert b"command: bytes | " in files["README.md"]
-    assert head(sweep, "ipo-full-step1") == before
+    assert head(sweep, "ipo-0.1-full-step1") == before
     assert b"The model after step 1 of 2, in one run" in before["README.md"]
     assert json.loads(before["prefsweep.json"])["step"] == 1
 
 
 def test_every_revision_loads_from_the_hub_and_from_a_folder(sweep: Published) -> None:
-    """from_pretrained takes the address of either store, for adapters and full models; weights are those trained."""
+    """from_pretrained takes the address of either store, for adapters and full models; weights are those trained.
+
+    No two of the twelve final models have the same weights.
+    """
     cases = []
     for where in ("huggingface", "folder"):
         done = sweep.run("-m", "launcher", "publish", "scan", "--hub", where, "--json")
@@ -159,10 +229,13 @@ def test_every_revision_loads_from_the_hub_and_from_a_folder(sweep: Published) -
             address = revision["repo"] if on_hub else revision["address"]
             adapter = (local / "adapter_model.safetensors").exists()
             cases.append((str(local), adapter, address, revision["revision"] if on_hub else None))
-    assert len({case[2:] for case in cases}) == 16
+    assert len({case[2:] for case in cases}) == 2 * len(POINTS)
+    final = {case[0] for case in cases if "milestones" not in case[0]}
+    weights = [next(Path(folder).glob("*model.safetensors")).read_bytes() for folder in final]
+    assert len(set(weights)) == RUNS
     done = sweep.run("-c", LOAD, stdin=json.dumps(cases))
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 16
+    assert len(done.stdout.splitlines()) == 2 * len(POINTS)
 
 
 def test_results_name_each_revision(sweep: Published) -> None:
@@ -170,7 +243,7 @@ def test_results_name_each_revision(sweep: Published) -> None:
     sweep.run("-m", "launcher", "collect", "scan")
     lines = (sweep.folder / "outputs/sweeps/scan/results.jsonl").read_text().splitlines()
     rows = [row for row in map(json.loads, lines) if row["kind"] == "run"]
-    assert len(rows) == len({row["revision"]["address"] for row in rows}) == 8
+    assert len(rows) == len({row["revision"]["address"] for row in rows}) == len(POINTS)
     for row in rows:
         run = row["run_id"].partition("@")[0]
         sources = json.loads((sweep.folder / "outputs/runs" / run / "sources.json").read_text())

@@ -6,6 +6,7 @@ import shlex
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -17,6 +18,7 @@ from launcher.files import write_once
 from launcher.jobs import Batch
 from launcher.resources import gpu_names
 from launcher.slurm import SlurmScheduler
+from launcher.slurm_survey import Limits
 from launcher.status import JobState, Phase
 
 QUEUE = """\
@@ -142,12 +144,30 @@ def test_both_answers_together() -> None:
 
 def test_array_size_is_bounded_by_the_cluster() -> None:
     """MaxArraySize is the first index that is too high, so that many tasks fit, unless MaxJobCount is smaller."""
-    assert words.batch_size(words.read_settings(CONFIG)) == 1001
-    assert words.batch_size({"MaxArraySize": "1001", "MaxJobCount": "20"}) == 20
-    assert words.batch_size({"MaxArraySize": "0"}) == 1
-    assert words.batch_size({"MaxArraySize": "1001"}, "\n40\n5\n") == 5
-    assert words.enforces_limits({"AccountingStorageEnforce": "associations,limits"})
-    assert not words.enforces_limits({"AccountingStorageEnforce": "none"})
+    assert Limits(words.read_settings(CONFIG)).batch_size(Cluster()) == 1001
+    assert Limits({"MaxArraySize": "1001", "MaxJobCount": "20"}).batch_size(Cluster()) == 20
+    assert Limits({"MaxArraySize": "0"}).batch_size(Cluster()) == 1
+    assert slurm_survey.enforces_limits({"AccountingStorageEnforce": "associations,limits"})
+    assert not slurm_survey.enforces_limits({"AccountingStorageEnforce": "none"})
+
+
+@pytest.mark.parametrize(
+    ("asked", "size"),
+    [
+        ({}, 39),  # the default QOS of either account, the partition's, and what the associations say
+        ({"account": "lab"}, 99),
+        ({"account": "lab", "qos": "few"}, 4),
+        ({"account": "lab", "extra": {"qos": "few"}}, 4),
+        ({"account": "lab", "partition": "gpu"}, 11),
+        ({"account": "lab", "partition": "gpu,main", "qos": "one"}, 1),
+    ],
+)
+def test_array_size_is_bounded_by_what_may_be_submitted(asked: dict[str, Any], size: int) -> None:
+    """The least of what account, QOS and partition's QOS allow, less the one that makes the reference table."""
+    partitions = "PartitionName=main Default=YES QoS=N/A\nPartitionName=gpu Default=NO QoS=gpus Nodes=n[1-4]\n"
+    qos = "normal|200||100\nfew||5|\ngpus|12||\none|1||\n"
+    limits = Limits(words.read_settings(CONFIG), "lab||\nother|long|40\n", qos, partitions)
+    assert limits.batch_size(Cluster(**asked)) == size
 
 
 # ------------------------------------------------------------------------------------------------ questions

@@ -28,7 +28,8 @@ pytestmark = needs_slurm
 def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Two clusters, one after the other; the one without accounting has MaxArraySize 11."""
     folder = tmp_path_factory.mktemp(request.param)
-    options = () if request.param == "accounting" else ("--no-accounting", "--max-array-size", "11")
+    accounts = ("--conf", "AccountingStorageEnforce=limits")
+    options = accounts if request.param == "accounting" else ("--no-accounting", "--max-array-size", "11")
     with running_cluster(*QUICK, "--nodes", "2", *options) as cluster:
         yield Site(cluster, folder / "none", checkout(folder / "code"))
 
@@ -51,6 +52,27 @@ def test_a_long_sweep_becomes_arrays_without_gaps(site: Site, record_testsuite_p
     assert sorted(jobs) == sorted(here.jobs("long"))
     assert len(set(jobs)) == 30
     assert "30 skip" in here.launch(*TINY, "seed=range(0,30)", "sweep=long")
+
+
+def test_a_sweep_larger_than_its_qos_allows_is_launched_in_pieces(site: Site) -> None:
+    """A QOS of five jobs gets arrays of four beside the table's job; launching again submits the rest, each run once.
+
+    What a refusal leaves is told in one line, with what to do.
+    """
+    if site.max_array_size == 11:
+        pytest.skip("without accounting there is no QOS")
+    site.cluster.slurm("sacctmgr", "-i", "add", "qos", "few", "MaxSubmitJobsPerUser=5")
+    site.cluster.slurm("sacctmgr", "-i", "modify", "user", "root", "set", "qos+=few")
+    here, command = site.at("few"), (*TINY, "seed=range(0,7)", "sweep=few", "cluster.qos=few")
+    refused = here.launch(*command, code=1).splitlines()[-1]
+    assert "QOSMaxSubmitJobPerUserLimit" in refused
+    assert "launch again when some jobs have ended" in refused
+    here.wait("few", "TRAINED", 4)
+    assert eventually(lambda: not here.cluster.slurm("squeue", "-h", "--qos=few"))
+    assert "3 runs submitted" in here.launch(*command)
+    here.wait("few", "TRAINED", 7)
+    assert len(here.jobs("few")) == 7
+    assert len({job.partition("_")[0] for job in here.recorded()}) == 2
 
 
 def test_jobs_run_the_code_of_their_submission(site: Site) -> None:
@@ -208,7 +230,7 @@ def test_a_launcher_killed_at_any_step_loses_and_doubles_nothing(site: Site) -> 
     command = [*pairs, "loss_type=sigmoid,ipo", "cluster.extra.comment=${loss_type}", "cluster.extra.hold=true"]
     done = subprocess.run(
         [sys.executable, here.folder / "driver.py", here.folder, *command],
-        env=here.environment, capture_output=True, text=True, timeout=300, check=False,
+        env=here.environment, capture_output=True, text=True, timeout=900, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     steps = int(done.stdout)
@@ -226,7 +248,7 @@ def test_two_launchers_at_the_same_moment(site: Site) -> None:
     """Two people launch one sweep together: each run is submitted by one of them."""
     here = site.at("together")
     arguments = (*TINY, "sweep=together", "seed=range(0,8)", "+cluster.extra.hold=true")
-    outputs = [launcher.communicate(timeout=120)[0] for launcher in [here.start(*arguments) for _ in range(3)]]
+    outputs = [launcher.communicate(timeout=300)[0] for launcher in [here.start(*arguments) for _ in range(3)]]
     assert sum("8 runs submitted" in output for output in outputs) == 1, outputs
     assert sorted(here.recorded()) == sorted(here.jobs("together"))
     assert len(here.recorded()) == 8

@@ -14,16 +14,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
+from finished_runs import files_holding
 from ranks import EXTENSIONS
 from safetensors.numpy import load_file
-from slurm_cluster import QUICK, eventually, needs_slurm, running_cluster
+from slurm_cluster import PATIENT, eventually, needs_slurm, running_cluster
 from slurm_site import TINY, Site
+from wandb_server import WandbServer, history, serving
 
 pytestmark = needs_slurm
 
@@ -41,6 +44,16 @@ if os.environ.get("STEP_SECONDS") and "SLURM_PROCID" in os.environ:
     asked = StopRequest.__call__
     StopRequest.__call__ = lambda self: time.sleep(float(os.environ["STEP_SECONDS"])) or asked(self)
 """
+# Notes what it was asked and what environment it got, and runs here what was to run in the image.
+APPTAINER = """#!/bin/bash
+printf '%s\\n' "$@" >"$ASKED/$SLURM_JOB_ID"
+env >"$ASKED/$SLURM_JOB_ID.environment"
+while [[ $1 != *.sif ]]; do shift; done
+shift
+exec "$@"
+"""
+IMAGE = "/images/our torch.sif"
+KEY = "0123456789abcdef" * 2 + "01234567"  # as long as W&B wants one
 
 
 @dataclass(frozen=True)
@@ -52,10 +65,16 @@ class Launched:
     single: Site
     limit: Site
     preempted: Site
-    urgent: str
+    urgent: list[str]
+    wandb: WandbServer
     killed: Site
     undisturbed: Site
     seconds: float
+
+    def in_peace(self) -> Path:
+        """The run that nothing disturbed, once it is done."""
+        self.undisturbed.wait("undisturbed", "TRAINED", 1)
+        return self.undisturbed.run()
 
 
 @pytest.fixture(scope="module", params=["accounting", "no-accounting"])
@@ -64,39 +83,65 @@ def launched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     (folder / "slow").mkdir()
     (folder / "slow" / "sitecustomize.py").write_text(SLOW)
     accounting = request.param == "accounting"
-    with running_cluster(*QUICK, *([] if accounting else ["--no-accounting"])) as cluster:
+    with serving() as wandb, running_cluster(*PATIENT, *([] if accounting else ["--no-accounting"])) as cluster:
         base = Site(cluster, folder / "none", REPOSITORY)
         grid = base.at("grid", TORCH_EXTENSIONS_DIR=str(EXTENSIONS))
-        single, pairs = base.at("single"), f"dataset.path={grid.folder / 'pairs'}"
+        single, data = with_apptainer(base, folder / "apptainer"), grid.folder / "pairs"
         grid.launch(*GRID, "sweep=grid", "loss_type=ipo", "beta=0.1", "cluster.nodes=2", "deepspeed=zero3")
         began = time.monotonic()
         grid.launch(*GRID, "sweep=grid", "loss_type=sigmoid,ipo,kto_pair", "beta=0.01,0.1,0.2,0.5",
                     "cluster.runs_per_job=6")  # fmt: skip
         seconds = time.monotonic() - began
-        single.launch(*GRID, pairs, "sweep=single", "loss_type=ipo", "beta=0.1")
+        single.launch(*GRID, f"dataset.path={data}", "sweep=single", "loss_type=ipo", "beta=0.1",
+                      f"cluster.container={IMAGE}", "cluster.container_runtime=apptainer",
+                      f"cluster.container_mounts=['{data}:{data}']", f"cluster.python={sys.executable}",
+                      "cluster.setup=['export SITE=here']")  # fmt: skip
         slow = {"PYTHONPATH": f"{folder / 'slow'}:{REPOSITORY}", "STEP_SECONDS": "0.04"}
-        limit, preempted, killed = (base.at(name, **slow) for name in ("limit", "preempted", "killed"))
-        data = f"dataset.path={folder / 'limit' / 'pairs'}"  # one objective: the same run id everywhere
+        limit, killed = (base.at(name, **slow) for name in ("limit", "killed"))
+        preempted = base.at("preempted", **slow, WANDB_BASE_URL=wandb.url, WANDB_API_KEY=KEY)
+        same = f"dataset.path={folder / 'limit' / 'pairs'}"  # one objective: the same run id everywhere
         never, often = "checkpoint.every=10000", "checkpoint.every=20"
-        limit.launch(*LONG, data, never, "sweep=limit", "cluster.time=1", "cluster.warning_seconds=30")
-        preempted.launch(*LONG, data, never, "sweep=preempted", "cluster.extra={nodelist: n4, exclusive: true}")
-        killed.launch(*LONG, data, often, "sweep=killed")
+        # On a busy machine most of a minute goes into imports.
+        minute = ["cluster.time=1", "cluster.warning_seconds=30", "cluster.max_requeues=100"]
+        limit.launch(*LONG, same, never, "sweep=limit", *minute)
+        preempted.launch(*LONG, same, never, "sweep=preempted", "cluster.extra={nodelist: n4, exclusive: true}",
+                         "tracking=wandb", f"tracking.mode={'offline' if accounting else 'online'}")  # fmt: skip
+        killed.launch(*LONG, same, often, "sweep=killed")
         undisturbed = base.at("undisturbed")
-        undisturbed.launch(*LONG, data, never, "sweep=undisturbed", "cluster.executor=slurm")
-        urgent = preempt(preempted)
-        kill_first_rank(killed)
-        yield Launched(accounting, grid, single, limit, preempted, urgent, killed, undisturbed, seconds)
+        undisturbed.launch(*LONG, same, never, "sweep=undisturbed", "cluster.executor=slurm")
+        with ThreadPoolExecutor() as pool:  # neither waits for the other's run, which might be over by then
+            urgent = pool.submit(preempt, preempted, times=2)
+            pool.submit(kill_first_rank, killed).result()
+        yield Launched(accounting, grid, single, limit, preempted, urgent.result(), wandb, killed, undisturbed, seconds)
 
 
-def preempt(site: Site) -> str:
-    """Once the run has begun, hand its node to a job of a higher partition, whose id this is."""
-    assert eventually(lambda: list(site.folder.glob("outputs/runs/*/metrics.jsonl")), 120)
-    return site.cluster.sbatch("sleep 1", "-w", "n4", "--exclusive", "-p", "urgent")
+def with_apptainer(base: Site, folder: Path) -> Site:
+    """A site whose nodes find the stand-in for apptainer on the PATH."""
+    folder.mkdir()
+    (folder / "apptainer").write_text(APPTAINER)
+    (folder / "apptainer").chmod(0o755)
+    return base.at("single", PATH=f"{folder}:{base.cluster.environment['PATH']}", ASKED=str(folder))
+
+
+def preempt(site: Site, times: int) -> list[str]:
+    """Each time that the run has begun, or gone on, hand its node to a job of a higher partition; these jobs' ids."""
+    urgent: list[str] = []
+    for _ in range(times):
+        assert eventually(lambda: steps_per_life(site)[len(urgent) :])
+        urgent.append(site.cluster.sbatch("sleep 1", "-w", "n4", "--exclusive", "-p", "urgent"))
+    return urgent
+
+
+def steps_per_life(site: Site) -> list[int]:
+    """How many steps the run has logged in each life of its job; those without a step are left out."""
+    logs = [path.read_text() for path in site.folder.glob("outputs/runs/*/attempts/001/rank0.log")]
+    lives = [len(re.findall(r"step \d+/", life)) for log in logs for life in log.split(", attempt 1, on ")]
+    return [steps for steps in lives if steps]
 
 
 def kill_first_rank(site: Site) -> None:
     """Once the run has a checkpoint, kill its process with -9."""
-    assert eventually(lambda: list(site.folder.glob("outputs/runs/*/checkpoints/*/complete.json")), 120)
+    assert eventually(lambda: list(site.folder.glob("outputs/runs/*/checkpoints/*/complete.json")))
     os.kill(json.loads((site.run() / "attempts/001/started.json").read_text())["pid"], signal.SIGKILL)
 
 
@@ -110,18 +155,43 @@ def steps_of(run: Path) -> list[int]:
 
 
 def test_a_preempted_run_goes_on_where_it_was(launched: Launched) -> None:
-    """Pushed out by a higher partition, it saves, SLURM puts it back, and it ends as if nothing had been."""
+    """Twice pushed out by a higher partition, it saves, SLURM puts it back, and it ends as if nothing had been."""
     here = launched.preempted
     (job,) = here.recorded()
-    assert eventually(lambda: here.cluster.field(launched.urgent, "JobState") == "COMPLETED")
     here.wait("preempted", "TRAINED", 1)
-    assert int(here.cluster.field(job, "Restarts")) == 1
+    assert [here.cluster.field(urgent, "JobState") for urgent in launched.urgent] == ["COMPLETED"] * 2
+    assert int(here.cluster.field(job, "Restarts")) == 2
     if launched.accounting:
-        assert here.cluster.recorded(job)[0] == "PREEMPTED"
+        assert here.cluster.recorded(job)[:2] == ["PREEMPTED"] * 2
     run = here.run()
+    assert len(steps_per_life(here)) == 3
     assert steps_of(run) == list(range(1, STEPS + 1))  # none redone
-    assert weights_are_those_of(run, launched.undisturbed.run())
+    assert weights_are_those_of(run, launched.in_peace())
     assert [path.name for path in (run / "attempts").iterdir()] == ["001"]
+
+
+def test_a_run_preempted_twice_is_one_wandb_run(launched: Launched) -> None:
+    """One curve with each step once, as the run logged it, in what wandb wrote offline and `sync` uploads, or online.
+
+    The key is in no file, though jobs and trackers had it.
+    """
+    here, run = launched.preempted, launched.preempted.run()
+    here.wait("preempted", "TRAINED", 1)
+    assert eventually(lambda: not set(here.recorded()) & set(here.cluster.slurm(*LIVE).split()))
+    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    logged = [(line["step"], line["loss"]) for line in lines]
+    if launched.accounting:
+        folders = sorted(run.glob("tracking/wandb/offline-run-*"))
+        assert all(folder.name.endswith(f"-{run.name}") for folder in folders)
+        assert history(folders[-1]) == logged
+        assert "1 runs of preempted uploaded" in here.launch("sync", "preempted")
+    assert "0 runs of preempted uploaded" in here.launch("sync", "preempted")
+    assert list(launched.wandb.runs) == [run.name]
+    told = launched.wandb.runs[run.name]
+    assert [(line["_step"], line["train/loss"]) for line in told.history] == logged
+    assert [step for step, _ in logged] == list(range(1, STEPS + 1))
+    assert "eval/kl" in told.summary
+    assert files_holding(here.folder, KEY) == []
 
 
 def test_kill_9_is_a_failure_that_resume_mends(launched: Launched) -> None:
@@ -138,27 +208,26 @@ def test_kill_9_is_a_failure_that_resume_mends(launched: Launched) -> None:
     assert 0 <= done - resumed_from <= 20
     quick.wait("killed", "TRAINED", 1)
     assert json.loads((run / "attempts/002/job.json").read_text())["executor"] == "slurm"
-    launched.undisturbed.wait("undisturbed", "TRAINED", 1)
-    assert weights_are_those_of(run, launched.undisturbed.run())
+    assert weights_are_those_of(run, launched.in_peace())
 
 
 def test_a_run_longer_than_its_limit_is_requeued(launched: Launched) -> None:
     """Warned of the time limit, it saves and goes back into the queue under its own id, as often as it takes."""
     here = launched.limit
-    here.wait("limit", "TRAINED", 1, seconds=240)
+    here.wait("limit", "TRAINED", 1)
     (job,) = here.recorded()
     restarts, run = int(here.cluster.field(job, "Restarts")), here.run()
     if launched.accounting:
         assert here.cluster.recorded(job)[:-1] == ["REQUEUED"] * restarts
     assert len((run / "attempts/001/requeues.jsonl").read_text().splitlines()) == restarts >= 1
     assert steps_of(run) == list(range(1, STEPS + 1))  # none redone
-    assert weights_are_those_of(run, launched.undisturbed.run())
+    assert weights_are_those_of(run, launched.in_peace())
 
 
 def test_a_grid_on_the_cluster(launched: Launched, record_testsuite_property: Callable[..., None]) -> None:
     """Twelve runs of the three losses, packed six to a job, end TRAINED; the launcher had returned long before."""
     record_testsuite_property(f"launcher returned after seconds, {launched.accounting}", launched.seconds)
-    launched.grid.wait("grid", "TRAINED", 12, seconds=300)
+    launched.grid.wait("grid", "TRAINED", 12)
     assert len({job.partition("_")[0] for job in launched.grid.recorded()}) == 2
     assert len(launched.grid.jobs("grid")) == 3
     assert "12 skip" in launched.grid.launch("resume", "grid")
@@ -169,7 +238,7 @@ def test_a_grid_on_the_cluster(launched: Launched, record_testsuite_property: Ca
 def test_a_run_on_two_nodes_under_zero_3_equals_one_process(launched: Launched) -> None:
     """One of the twelve had a task on each of two nodes, and its weights are those of a run in one process."""
     here, single = launched.grid, launched.single
-    here.wait("grid", "TRAINED", 12, seconds=300)
+    here.wait("grid", "TRAINED", 12)
     single.wait("single", "TRAINED", 1)
     (run,) = (path for path in here.folder.glob("outputs/runs/tiny-ipo-beta0.1-*"))
     logs = [(run / "attempts" / "001" / f"rank{rank}.log").read_text() for rank in (0, 1)]
@@ -180,10 +249,28 @@ def test_a_run_on_two_nodes_under_zero_3_equals_one_process(launched: Launched) 
     assert max(float(abs(ours[name] - theirs[name]).max()) for name in theirs) < 1e-5
 
 
+def test_a_run_trains_in_a_container(launched: Launched) -> None:
+    """apptainer is asked for the job's command, with its folders, in the job's environment: its table, its training.
+
+    That the weights are right is the test above. What is in the image is not tried, nor pyxis, which is a plugin.
+    """
+    here = launched.single
+    here.wait("single", "TRAINED", 1)
+    outputs, pairs = here.folder / "outputs", launched.grid.folder / "pairs"
+    (job,) = here.recorded()
+    asked = (here.folder.parent / "apptainer" / job).read_text().splitlines()
+    assert asked[:-1] == ["exec", "--bind", f"{outputs}:{outputs},{pairs}:{pairs}", IMAGE, sys.executable, "-P", "-u",
+                          "-m", "submitit.core._submit"]  # fmt: skip
+    assert Path(asked[-1]).is_relative_to(outputs / "sweeps" / "single" / "jobs")
+    environment = (here.folder.parent / "apptainer" / f"{job}.environment").read_text().splitlines()
+    assert {"SITE=here", f"SLURM_JOB_ID={job}", "SLURM_PROCID=0", "SLURM_NTASKS=1"} <= set(environment)
+    assert any(line.startswith(f"PYTHONPATH={outputs}/sweeps/single/code/") for line in environment)
+
+
 def test_the_reference_pass_is_made_once_for_the_whole_sweep(launched: Launched) -> None:
     """However many jobs, nodes and ranks: every pair went through the reference model exactly once."""
     here = launched.grid
-    here.wait("grid", "TRAINED", 12, seconds=300)
+    here.wait("grid", "TRAINED", 12)
     logs = [path.read_text() for path in here.folder.glob("outputs/**/*") if path.suffix in (".log", ".out")]
     measured = [
         int(done) for log in logs for done, all_ in re.findall(r"reference pass: (\d+) of (\d+)", log) if done == all_
@@ -199,8 +286,8 @@ def test_a_run_is_relaunched_by_hand(launched: Launched) -> None:
     Of a run with a task on each of two nodes, all tasks make the same attempt.
     """
     here, environment = launched.grid, {**launched.grid.environment, "PREFSWEEP_PYTHON": sys.executable}
-    here.wait("grid", "TRAINED", 12, seconds=300)
-    assert eventually(lambda: not set(here.recorded()) & set(here.cluster.slurm(*LIVE).split()), 60)  # they evaluate
+    here.wait("grid", "TRAINED", 12)
+    assert eventually(lambda: not set(here.recorded()) & set(here.cluster.slurm(*LIVE).split()))  # they evaluate
     single = here.folder / "outputs" / "runs" / str(here.status("grid")[1]["run_id"])
     (double,) = here.folder.glob("outputs/runs/tiny-ipo-beta0.1-*")
     jobs = {}
@@ -209,7 +296,7 @@ def test_a_run_is_relaunched_by_hand(launched: Launched) -> None:
         command = ["sbatch", "--parsable", *options, REPOSITORY / "slurm/run.sbatch", run]
         done = subprocess.run(command, cwd=here.folder, env=environment, capture_output=True, text=True, check=True)
         jobs[run] = done.stdout.strip()
-    here.wait("grid", "TRAINED", 12, seconds=240)
+    here.wait("grid", "TRAINED", 12)
     for run, job_id in jobs.items():
         job = json.loads((run / "attempts/002/job.json").read_text())
         assert (job["executor"], job["job_id"]) == ("slurm", job_id)
@@ -229,7 +316,7 @@ def test_a_failing_run_shows_its_traceback(launched: Launched) -> None:
 
 def test_doctor_looks_at_a_node(launched: Launched) -> None:
     """A job says what a run would find there: a folder that both see, the versions, the GPUs that torch sees."""
-    text = launched.grid.launch("doctor", "--probe", "cluster.gpus_per_node=0", "--wait", "120")
+    text = launched.grid.launch("doctor", "--probe", "cluster.gpus_per_node=0", "--wait", "250")
     assert re.search(r"probe job +ran on n\d", text)
     assert re.search(r"outputs on n\d +shared and writable, \d+ GB free", text)
     assert re.search(rf"Python on n\d +{platform.python_version()}, torch {re.escape(version('torch'))}", text)

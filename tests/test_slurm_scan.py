@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
-from slurm_cluster import QUICK, needs_slurm, running_cluster
+from slurm_cluster import PATIENT, needs_slurm, running_cluster
 from slurm_site import Site
 from worker_fixtures import ARCHITECTURE
 
@@ -30,13 +30,13 @@ def scan(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     from launcher.worker.tiny import build_tiny
 
     folder = tmp_path_factory.mktemp("scan")
-    with running_cluster(*QUICK) as cluster:
+    with running_cluster(*PATIENT) as cluster:
         here = Site(cluster, folder / "none", REPOSITORY).at("site")
         for seed, name in enumerate(MODELS):
             build_tiny(ARCHITECTURE | {"seed": seed}, here.folder / name)
         replaced = ["model=" + ",".join(f"./{name}" for name in MODELS), "dataset=./pairs"]
         here.launch("-m", "+sweeps=pref_align_scan", *replaced, *SMALL)
-        here.wait("pref_align_scan", "TRAINED", 60, seconds=400)
+        here.wait("pref_align_scan", "TRAINED", 60, seconds=900)
         yield here
 
 
@@ -67,7 +67,7 @@ def test_the_report_shows_both_models(scan: Site) -> None:
     scan.launch("collect", "pref_align_scan")
     sweep = Path("outputs/sweeps/pref_align_scan")
     command = [sys.executable, "-m", "analysis", str(sweep)]
-    subprocess.run(command, cwd=scan.folder, env=scan.environment, check=True, capture_output=True, timeout=120)
+    subprocess.run(command, cwd=scan.folder, env=scan.environment, check=True, capture_output=True, timeout=300)
     lines = (scan.folder / sweep / "results.jsonl").read_text().splitlines()
     rows = [row for line in lines if (row := json.loads(line))["kind"] == "run"]
     assert Counter(row["model"] for row in rows) == dict.fromkeys(MODELS, 30)

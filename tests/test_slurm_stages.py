@@ -32,12 +32,12 @@ def job_of(attempt: Path) -> str:
 
 def test_each_task_starts_when_its_counterpart_is_done(site: Site) -> None:
     """Two arrays of three: task i evaluates what task i trained, though another task still trains; each ran once."""
-    here = site.at("stages", STAND_IN_SECONDS="2")
+    here = site.at("stages", STAND_IN_SECONDS="5")
     here.launch(*TINY, *SCORE, "sweep=stages", "cluster.max_parallel=1")
     assert "3 skip" in here.launch(*TINY, *SCORE, "sweep=stages", "cluster.max_parallel=1")
-    assert eventually(lambda: len(measured(here)) == 1, 120)
+    assert eventually(lambda: len(measured(here)) >= 1)
     assert here.counts("stages")["TRAINED"] < 3
-    assert eventually(lambda: len(measured(here)) == 3, 120)
+    assert eventually(lambda: len(measured(here)) == 3)
     assert here.counts("stages") == {"TRAINED": 3}
     assert (len(here.jobs("stages")), len(here.evaluations("stages"))) == (3, 3)
     for run in here.folder.glob("outputs/runs/*"):
@@ -52,11 +52,11 @@ def test_a_training_that_fails_takes_its_evaluation_along(site: Site) -> None:
     here.launch(*TINY, *SCORE, "sweep=fails")
     here.wait("fails", "FAILED", 3)
     assert {run["reason"] for run in here.status("fails")} == {"the loss is not a number"}
-    assert eventually(lambda: "PENDING" not in states_of(here), 60), states_of(here)
+    assert eventually(lambda: "PENDING" not in states_of(here)), states_of(here)
     assert not list(here.folder.glob("outputs/runs/*/attempts/*.evaluation/started.json"))
     quick = replace(here, variables=())
     assert "3 runs submitted" in quick.launch("resume", "fails")
-    assert eventually(lambda: len(measured(here)) == 3, 120)
+    assert eventually(lambda: len(measured(here)) == 3)
     assert quick.counts("fails") == {"TRAINED": 3}
 
 
@@ -66,11 +66,13 @@ def states_of(here: Site) -> str:
 
 def test_an_evaluation_that_is_asked_for_while_runs_train(site: Site) -> None:
     """It waits for the task that trains each run: also what becomes of a launcher that died between the two arrays."""
-    here = site.at("later", STAND_IN_SECONDS="8")
+    gate = site.folder.parent / "gate"
+    here = site.at("later", GATE=str(gate))
     here.launch(*TINY, "hub=off", "seed=1,2,3", "sweep=later")
     assert "3 runs submitted" in here.launch(*TINY, *SCORE, "sweep=later")
     assert "3 skip" in here.launch(*TINY, *SCORE, "sweep=later")
     assert {run["status"] for run in here.status("later")} <= {"PENDING", "RUNNING"}
-    assert eventually(lambda: len(measured(here)) == 3, 180)
+    gate.touch()
+    assert eventually(lambda: len(measured(here)) == 3)
     assert (len(here.jobs("later")), len(here.evaluations("later"))) == (3, 3)
     assert here.counts("later") == {"TRAINED": 3}

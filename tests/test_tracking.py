@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from conftest import REPOSITORY, Launch, sweep_of
-from wandb_server import WandbServer, serving
+from wandb_server import WandbServer, history, records, serving
 from worker_fixtures import Configure, make_config, write_pairs
 
 from launcher import wandb_account
@@ -101,19 +101,6 @@ def server(key: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
 
 def offline_folders(run: RunDir) -> list[Path]:
     return sorted(run.tracking.glob("wandb/offline-run-*"))
-
-
-def records(folder: Path) -> list[Fact]:
-    """What wandb wrote into a folder, as wandb's own reader shows it."""
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder)
-    return [json.loads(line) for line in done.stdout.splitlines()]
-
-
-def history(folder: Path) -> list[tuple[int, float]]:
-    items = [record["history"]["item"] for record in records(folder) if record["type"] == "history"]
-    assert all(item["_step"] == item["train/step"] for item in items)
-    return [(item["_step"], item["train/loss"]) for item in items]
 
 
 # ------------------------------------------------------------------------------------------------ W&B offline

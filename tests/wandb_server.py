@@ -1,18 +1,21 @@
 """A loopback server that speaks as much of W&B's protocol as wandb's own client needs to track and to sync a run.
 
 It keeps what it is told as W&B does: a line of a run's history lies at its offset, so that an upload that begins at an
-offset replaces what came after it.
+offset replaces what came after it. What wandb wrote into a folder is read back here too, by wandb's own reader.
 """
 
 from __future__ import annotations
 
 import gzip
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 Plain = dict[str, Any]
@@ -145,3 +148,16 @@ def serving() -> Iterator[WandbServer]:
         threading.Thread(target=listener.serve_forever, daemon=True).start()
         yield state
         listener.shutdown()
+
+
+def records(folder: Path) -> list[Plain]:
+    """What wandb wrote into a folder, as wandb's own reader shows it."""
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def history(folder: Path) -> list[tuple[int, float]]:
+    items = [record["history"]["item"] for record in records(folder) if record["type"] == "history"]
+    assert all(item["_step"] == item["train/step"] for item in items)
+    return [(item["_step"], item["train/loss"]) for item in items]
