@@ -171,10 +171,14 @@ def test_no_revision_is_lost_doubled_or_overwritten(sweep: Published) -> None:
     assert sorted((marker["run_id"], str(marker.get("step"))) for marker in markers) == sorted(
         (run_id, str(step)) for run_id, step in models
     )
+    assert all_is_recorded(sweep)
+
+
+def all_is_recorded(sweep: Published) -> bool:
+    """Whether the facts name the commits that the Hub's branches are at."""
     recorded = [json.loads(path.read_text()) for path in sweep.facts("revision.json")]
-    assert {fact["revision"]: fact["commit"] for fact in recorded} == {
-        name: commit for name, commit in repo.branches.items() if name != "main"
-    }
+    heads = {name: commit for name, commit in sweep.hub.repos[REPO].branches.items() if name != "main"}
+    return {fact["revision"]: fact["commit"] for fact in recorded} == heads
 
 
 @pytest.mark.skipif(why_not_here() is not None, reason=why_not_here() or "SLURM is here")
@@ -199,7 +203,7 @@ def test_a_job_that_evaluates_later_publishes_what_it_found(sweep: Published) ->
     argv = f"evaluation.command.argv=[{sys.executable},{sweep.folder / 'score.py'},'{{model}}']"
     done = sweep.run("-m", "launcher", "evaluate", "scan", "--benchmark", "command", argv)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert eventually(lambda: sweep.hub.requests["commit"] == pushed + RUNS, 600), done.stdout
+    assert eventually(lambda: sweep.hub.requests["commit"] == pushed + RUNS and all_is_recorded(sweep), 600)
     for revision in REVISIONS:
         files = head(sweep, revision)
         size = sum(len(content) for name, content in files.items() if name.endswith(".safetensors"))
