@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.read import show
+from analysis.words import fixed
 
 _SHOWN = 12  # values of a key that are listed
 
@@ -75,7 +76,7 @@ def _cost(runs: pd.DataFrame) -> list[tuple[str, str]]:
     if not hours.gt(0).any():
         return []
     lost = float(hours[runs["status"] != "TRAINED"].sum())
-    text = f"{hours.sum():.3g}" + (f", of them {lost:.3g} in runs without a result" if lost > 0 else "")
+    text = fixed(hours.sum(), 1) + (f", of them {fixed(lost, 1)} in runs without a result" if lost > 0 else "")
     return [("GPU-hours", text)]
 
 

@@ -45,8 +45,8 @@ def against_beta(
     layers = [
         *marks,
         *_seeds(seeds, y[1], colour),
-        chart.mark_line(strokeWidth=1.8, opacity=0.8).encode(**colour, strokeDash=render.loss_dash(losses)),
-        chart.mark_rule(strokeWidth=1.5, opacity=0.7).encode(**colour, y="low:Q", y2="high:Q"),
+        chart.mark_line(strokeWidth=1.8, strokeOpacity=0.8).encode(**colour, strokeDash=render.loss_dash(losses)),
+        chart.mark_rule(strokeWidth=1.5, strokeOpacity=0.7).encode(**colour, y="low:Q", y2="high:Q"),
         chart.mark_point(filled=True, size=75, opacity=1).encode(**channels, tooltip=_tooltips(y[1])),
     ]
     return alt.LayerChart(layer=layers, width=width, height=_HEIGHT, title=render.panel_title(title, width))
@@ -72,7 +72,7 @@ def frontier(
         y=render.y_axis("value", reward, name),
     )
     channels = render.loss_channels(losses)
-    bar = chart.mark_rule(strokeWidth=1.2, opacity=0.35).encode(color=channels["color"])
+    bar = chart.mark_rule(strokeWidth=1.2, strokeOpacity=0.35).encode(color=channels["color"])
     best = pareto([each["kl"] for each in points], [each["value"] for each in points])
     steps = alt.Chart(render.data([each for each, keep in zip(points, best, strict=True) if keep]))
     texts = _beta_labels(_labelled(points, best), points, axes, (width, height))
@@ -121,7 +121,7 @@ def curves(points: list[Record], name: str, betas: list[float], *, log: bool | N
     keys = ("run_id", "step", "value")
     records = [{key: each[key] for key in keys} | {"label": f"{each['beta']:.6g}"} for each in points]
     order = [f"{beta:.6g}" for beta in betas]
-    chart = alt.Chart(render.data(records)).mark_line(opacity=0.9)
+    chart = alt.Chart(render.data(records)).mark_line(strokeOpacity=0.9)
     axis = Axis.of([each["value"] for each in points], log=log)
     title = render.panel_title(f"{points[0]['loss']} · {points[0]['panel']}", THIRD)
     drawn: alt.Chart = chart.encode(

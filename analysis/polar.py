@@ -45,7 +45,7 @@ def radar(
         alt.Chart(render.data(base))
         .mark_line(strokeDash=[5, 4], color=render.GREY, strokeWidth=1.6)
         .encode(x=_flat("x"), y=_flat("y"), order="order:O"),
-        path.mark_line(strokeWidth=2, opacity=0.85).encode(
+        path.mark_line(strokeWidth=2, strokeOpacity=0.85).encode(
             color=channels["color"], strokeDash=render.loss_dash(losses)
         ),
         alt.Chart(render.data(dots))

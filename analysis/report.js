@@ -2,9 +2,9 @@
 (() => {
   // Charts: each still image gives way to its interactive chart, fitted to a narrow screen.
   const fit = (spec, room) => {
-    if (typeof spec.width === "number") {
-      if (room < 480) spec.width = Math.max(180, room - 80);
-    }
+    const cells = spec.layer?.[0].encoding?.x?.scale?.domain ?? []; // of a heat map; an axis has two ends
+    if (room < 480 && typeof spec.width === "number") spec.width = Math.max(180, room - 80, 30 * cells.length);
+    if (room < 480 && spec.config) spec.config.legend.columns = 4;
     for (const part of spec.concat || []) fit(part, room);
     if (spec.concat && room < 900) spec.columns = room < 680 ? 1 : Math.min(spec.columns, 2);
     return spec;
@@ -15,14 +15,22 @@
     logLevel: 1, // errors
     actions: { export: true, source: false, compiled: false, editor: false },
   };
-  for (const box of document.querySelectorAll("[data-specification]")) {
+  const draw = async (box) => {
     const still = box.innerHTML;
     const spec = JSON.parse(document.getElementById(box.dataset.specification).textContent);
-    vegaEmbed(box, fit(spec, box.clientWidth), options).catch((error) => {
+    try {
+      await vegaEmbed(box, fit(spec, box.clientWidth), options);
+    } catch (error) {
       box.innerHTML = still;
       console.error(error);
-    });
-  }
+    }
+  };
+  (async () => {
+    for (const box of document.querySelectorAll("[data-specification]")) {
+      await draw(box);
+      await new Promise((next) => setTimeout(next)); // the page can be read and scrolled meanwhile
+    }
+  })();
 
   // Tables: a heading sorts its column; missing values stay last.
   const compare = (a, b) => {

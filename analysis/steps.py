@@ -72,8 +72,8 @@ def _panel(
                  (("value", name), ("low", "95 % low"), ("high", "95 % high"))]  # fmt: skip
     layers = [
         *marks,
-        chart.mark_line(opacity=0.9).encode(**channels),
-        chart.mark_rule(strokeWidth=1.5, opacity=0.7).encode(**colour, y="low:Q", y2="high:Q"),
+        chart.mark_line(strokeOpacity=0.9).encode(**channels),
+        chart.mark_rule(strokeWidth=1.5, strokeOpacity=0.7).encode(**colour, y="low:Q", y2="high:Q"),
         chart.mark_point(filled=True, size=60, opacity=1).encode(**colour, tooltip=tooltips),
     ]
     title = render.panel_title(f"{points[0]['loss']} · {points[0]['panel']}", panels.HALF)

@@ -167,7 +167,8 @@ def _explain(error: BaseException, overrides: Overrides) -> str:
         return f"{choice[1]}={choice[2]}: no such file in conf/{choice[1]}{near}; there are: {', '.join(known)}{also}"
     for override in overrides:
         key = parse(override).key_or_group
-        if re.search(rf"(override|append to config|override group) '?{re.escape(key)}'?|{re.escape(override)}", words):
+        named = rf"(override|append to config|override group) '?{re.escape(key)}(?![\w.])"
+        if re.search(rf"{named}|{re.escape(override)}", words):
             return _explain_value(override, key, words)
     return first_line(error)
 
@@ -178,6 +179,8 @@ def _explain_value(override: str, key: str, words: str) -> str:
     ):
         return f"{override}: {converted[1]!r} {'cannot be' if 'could' in words else 'is not'} {converted[2]}"
     known = sorted(_keys(OmegaConf.to_container(_composer(()).base, resolve=False)))
+    if key in known:
+        return f"{override}: that key has no such value; conf/ has one with its meaning"
     return f"{key.lstrip('+~')}: no such key ({override}){suggestion(key, known)}; see conf/config.yaml"
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -19,7 +20,7 @@ from filelock import FileLock, Timeout
 from launcher import benchmarks, judging, mt_bench
 from launcher.config import BENCHMARKS, ConfigError, Evaluation, Judge, PrefsweepError, StoreError, suggestion
 from launcher.files import Fact, read_fact, read_lines, write_once
-from launcher.judging import Ask, Progress, Spent
+from launcher.judging import CHARACTERS_PER_TOKEN, Ask, Progress, Spent
 from launcher.mt_bench import Bench
 from launcher.plan import Run, Sweep, plan_run
 from launcher.resources import trl_losses
@@ -224,6 +225,29 @@ def _asks(directory: EvaluationDir, bench: Bench, answers: dict[int, Fact], repe
 def open_judgements(waiting: Iterable[Waiting], judge: Judge, *, again: bool) -> list[tuple[Ask, int]]:
     """What is still to be asked of the judge, each with the tries that it has left."""
     return judging.open_asks([ask for each in waiting for ask in each.asks], judge, again=again)
+
+
+def ahead(sweep: Sweep, store: Store) -> tuple[int, tuple[int, int, int]]:
+    """Of models without answers: how many, and the calls, prompt tokens and completion tokens of judging them, at most.
+
+    The untrained model of a name counts as answered where one of its runs is.
+    """
+    runs = [run for run in sweep.runs if "mt_bench" in run.config.evaluation.benchmarks]
+    silent = [run for run in runs if not store.run(run.run_id).evaluations.answered_file.exists()]
+    known = {run.config.model.name for run in runs if run not in silent}
+    bases = {run.config.model.name: run for run in silent if run.config.model.name not in known}
+    wanted = [run.config.evaluation for run in (*bases.values(), *silent)]
+    costs = {key: _at_most(each) for key, each in {repr(each): each for each in wanted}.items()}
+    calls, read, written = (sum(costs[repr(each)][part] for each in wanted) for part in range(3))
+    return len(wanted), (calls, read, written)
+
+
+def _at_most(evaluation: Evaluation) -> tuple[int, int, int]:
+    """Calls and tokens of judging a model whose every answer is as long as it may be."""
+    bench, longest = mt_bench.load(evaluation.mt_bench), "x" * evaluation.mt_bench.max_new_tokens * CHARACTERS_PER_TOKEN
+    answers = {question.question_id: {"turns": [longest] * len(mt_bench.TURNS)} for question in bench.questions}
+    asks = _asks(EvaluationDir(Path()), bench, answers, evaluation.judge.repeats)
+    return judging.estimate([(ask, 1) for ask in asks], evaluation.judge)
 
 
 def judge_all(waiting: Sequence[Waiting], opened: Sequence[tuple[Ask, int]], judge: Judge, progress: Progress) -> Spent:

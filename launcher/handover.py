@@ -46,7 +46,18 @@ def batches(
     for run in runs:
         shared = preparation_of(run, store).key if scheduler.detached else ""
         groups.setdefault(repr(asdict(run.config.cluster)) + shared, []).append(run)
-    return list(itertools.chain.from_iterable(_of_class(g, directory, store, scheduler, code) for g in groups.values()))
+    found = [each for group in groups.values() for each in _of_class(group, directory, store, scheduler, code)]
+    ends = [0, *itertools.accumulate(batch.size for batch, _ in found)]
+    return [
+        (replace(batch, at_once=_at_once(batch, start, ends[-1])), jobs)
+        for (batch, jobs), start in zip(found, ends[:-1], strict=True)
+    ]
+
+
+def _at_once(batch: Batch, start: int, total: int) -> int | None:
+    """Its part of `max_parallel`, by its place among all jobs: a scheduler limits each array for itself."""
+    limit = batch.resources.max_parallel
+    return limit and max(1, limit * (start + batch.size) // total - limit * start // total)
 
 
 def _of_class(
@@ -55,18 +66,17 @@ def _of_class(
     resources = runs[0].config.cluster
     jobs = _chunks(runs, resources.runs_per_job or scheduler.runs_per_job)
     parts = _chunks(jobs, scheduler.batch_size(resources))
-    at_once = resources.max_parallel and max(1, resources.max_parallel // len(parts))
-    return [(_new_batch(part, directory, store, code, at_once), part) for part in parts]
+    return [(_new_batch(part, directory, store, code), part) for part in parts]
 
 
 def _chunks(items: Sequence[T], size: int) -> list[list[T]]:
     return [list(items[start : start + size]) for start in range(0, len(items), size)]
 
 
-def _new_batch(jobs: Jobs, directory: SweepDir, store: Store, code: Path | None, at_once: int | None) -> Batch:
+def _new_batch(jobs: Jobs, directory: SweepDir, store: Store, code: Path | None) -> Batch:
     """A batch of a name that no other has; nothing is written."""
     name = f"{directory.name}.{uuid.uuid4().hex[:10]}"
-    return Batch(name, directory.jobs / name, len(jobs), jobs[0][0].config.cluster, store.root, code, at_once)
+    return Batch(name, directory.jobs / name, len(jobs), jobs[0][0].config.cluster, store.root, code)
 
 
 def evaluating(batch: Batch) -> Batch:

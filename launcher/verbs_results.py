@@ -42,7 +42,7 @@ def evaluate(options: argparse.Namespace) -> int:
     sweep = evaluating.asked(recorded_sweep(directory, store, trl_losses()), options.benchmark, options.overrides)
     check_benchmarks(sweep)
     judge = evaluating.judge_of(sweep)
-    if evaluating.needs_judge(sweep, store, again=options.again):
+    if not options.dry_run and evaluating.needs_judge(sweep, store, again=options.again):
         require_judge(judge)
     scheduler = scheduler_for(sweep.runs[0].config.cluster.executor)
     with store.submission_lock:
@@ -80,6 +80,7 @@ def _judge(sweep: Sweep, store: Store, judge: Judge, options: argparse.Namespace
         if waiting:
             views_results.say_to_judge(waiting, estimate(opened, judge), judge)
         if options.dry_run:
+            views.say_judging_ahead(*evaluating.ahead(sweep, store), judge)
             return DONE
         if waiting:
             try:

@@ -1,6 +1,6 @@
 """What every answer to the user is made with: complaints, notes, durations, the console. Prints; decides nothing.
 
-Owns: the line on stderr, the console and its width, the words for a time, what the doctor found.
+Owns: the line on stderr, the console and its width, the words for a time and a judge, what the doctor found.
 Must not know: how anything came about. The `views_*` modules hold the words of plans, states and results.
 """
 
@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from launcher.config import Judge
 
 
 def open_console() -> Console:
@@ -52,3 +54,20 @@ def show_findings(findings: Sequence[tuple[str, str]], proposal: str | None) -> 
     if proposal is not None:
         console.print("\nA file for this cluster; save it as conf/cluster/NAME.yaml and give cluster=NAME:\n")
         console.print(escape(proposal), soft_wrap=True)
+
+
+def say_judging_ahead(models: int, estimate: tuple[int, int, int], judge: Judge) -> None:
+    """What judging will cost of models that are yet to answer."""
+    calls, read, written = estimate
+    if models:
+        print(
+            f"{models} models have no MT-Bench answers yet; judging them will be {calls:,} calls of "
+            f"{judge_name(judge)}, at most {read:,} tokens to read and about {written:,} to write"
+        )
+
+
+def judge_name(judge: Judge) -> str:
+    """Who judges and where, or that nobody is named."""
+    if judge.model is None or judge.base_url is None:
+        return "the judge (evaluation.judge.base_url and evaluation.judge.model name none yet)"
+    return f"{judge.model} at {judge.base_url}"

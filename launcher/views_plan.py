@@ -14,14 +14,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from launcher import cost
+from launcher import cost, evaluating
 from launcher.config import RunConfig
 from launcher.files import Fact
 from launcher.plan import Sweep
 from launcher.scheduler import Scheduler
 from launcher.store import Store
 from launcher.submit import Action, Decision, RunGroup, planned_batches
-from launcher.views import duration, open_console
+from launcher.views import duration, open_console, say_judging_ahead
 
 
 def show_plan(
@@ -38,6 +38,7 @@ def show_plan(
         console.print(escape(line), soft_wrap=True)
     if scheduler is not None:
         _show_sources_and_cost(console, sweep, decisions)
+        say_judging_ahead(*evaluating.ahead(sweep, store), sweep.runs[0].config.evaluation.judge)
         groups = planned_batches(decisions, store.sweep(sweep.name), store, scheduler, lambda folder: folder / "HASH")
         batches = [batch for group in groups for batch, _ in group.batches]
         console.print(f"dry run: nothing was written or submitted. There would be {_jobs_in_words(groups)}")

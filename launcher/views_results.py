@@ -18,7 +18,7 @@ from launcher.files import Fact
 from launcher.judging import Spent
 from launcher.publication import Outcome, Publication
 from launcher.store import SweepDir
-from launcher.views import complain, duration, open_console
+from launcher.views import complain, duration, judge_name, open_console
 
 JUDGING_SECONDS = 5.0  # between two lines of progress
 
@@ -81,7 +81,7 @@ def say_to_judge(asked: Sequence[Waiting], estimate: tuple[int, int, int], judge
     """What judging will cost, before it does."""
     calls, prompt, verdicts = estimate
     print(
-        f"{len(asked)} models have answers without scores: {calls} calls of {judge.model} at {judge.base_url}, "
+        f"{len(asked)} models have answers without scores: {calls} calls of {judge_name(judge)}, "
         f"about {prompt:,} tokens to read and {verdicts:,} to write",
         flush=True,
     )

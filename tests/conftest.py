@@ -24,8 +24,8 @@ REPOSITORY = Path(__file__).parent.parent
 
 # The longest first, so that of several processes none is left alone with one of them at the end.
 SLOW = ("test_slurm_runs", "test_slurm_scan", "test_distributed", "test_slurm_cluster", "test_end_to_end",
-        "test_tracking", "test_publish_end_to_end", "test_evaluating", "test_hub", "test_dev_cluster",
-        "test_wheel")  # fmt: skip
+        "test_mt_bench_end_to_end", "test_tracking", "test_publish_end_to_end", "test_evaluating", "test_hub",
+        "test_dev_cluster", "test_wheel")  # fmt: skip
 
 
 def pytest_configure() -> None:
@@ -66,14 +66,16 @@ def store(tmp_path: Path) -> Store:
 def launch(tmp_path: Path) -> Launch:
     """Run `python -m launcher ...` as a user does, in an empty folder."""
 
-    def run(*arguments: str, module: str = "launcher", **options: object) -> subprocess.CompletedProcess[str]:
+    def run(
+        *arguments: str, module: str = "launcher", timeout: float = 300, **options: object
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", module, *arguments],
             cwd=tmp_path,
             env=clean_environment(),
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=timeout,
             check=False,
             **options,  # type: ignore[call-overload]
         )

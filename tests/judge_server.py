@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import re
+import select
+import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -47,17 +49,42 @@ class Judge(ThreadingHTTPServer):
         self.requests: list[dict[str, Any]] = []
         self.keys: set[str] = set()
         self.paid: Counter[str] = Counter()
+        self.readable: Counter[str] = Counter()  # of these, the prompts that got a rating
         self.in_flight, self.most_in_flight = 0, 0
         self.faults: list[str] = []
         self.always: dict[str, str] = {}  # a piece of the prompt -> the fault that meets it each time
         self.hold_after: int | None = None  # so many are answered, then none
+        self.admitted, self.held = 0, 0
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}/v1"
 
+    def admits(self) -> bool:
+        """Whether one more request is answered now."""
+        with self.lock:
+            admitted = self.hold_after is None or self.admitted < self.hold_after
+            self.admitted += admitted
+        return admitted
+
+    def holding(self, count: int) -> None:
+        """Wait until so many requests are held: of a client that sends no more at a time, all others are done with."""
+        _until(lambda: self.held == count)
+
+    def left_alone(self) -> None:
+        """Wait until a killed client's requests are dropped, then answer again."""
+        _until(lambda: not self.in_flight)
+        self.hold_after = None
+
     def handle_error(self, *_: object) -> None:
         """A client that has gone away is what some tests are about."""
+
+
+def _until(met: Callable[[], bool], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not met():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -83,8 +110,8 @@ class _Handler(BaseHTTPRequestHandler):
             return constant[0] if constant else self.server.faults.pop(0) if self.server.faults else ""
 
     def _answer(self, body: dict[str, Any], fault: str) -> None:
-        while self.server.hold_after is not None and sum(self.server.paid.values()) >= self.server.hold_after:
-            time.sleep(0.02)
+        if not self._admitted():
+            return
         if fault.isdigit():
             self._send(int(fault), {"error": {"message": f"made up {fault}, sent {self.headers['Authorization']}"}})
         elif fault == "cut":
@@ -94,6 +121,27 @@ class _Handler(BaseHTTPRequestHandler):
             time.sleep(0.2 if fault == "slow" else 0.01)
             self._verdict(body, fault)
 
+    def _admitted(self) -> bool:
+        """Whether the request is answered; one that is held back until its client is dead never is."""
+        if self.server.admits():
+            return True
+        with self.server.lock:
+            self.server.held += 1
+        try:
+            while not (admitted := self.server.admits()) and not self._is_alone():
+                time.sleep(0.02)
+        finally:
+            with self.server.lock:
+                self.server.held -= 1
+        return admitted
+
+    def _is_alone(self) -> bool:
+        readable, _, _ = select.select([self.connection], [], [], 0)
+        try:
+            return bool(readable) and not self.connection.recv(1, socket.MSG_PEEK)
+        except ConnectionError:
+            return True
+
     def _verdict(self, body: dict[str, Any], fault: str) -> None:
         prompt = body["messages"][-1]["content"]
         words = {"": f"Fair.\n\nRating: [[{rule(judged_answer(prompt))}]]", "garbage": "I would say eight.",
@@ -101,6 +149,7 @@ class _Handler(BaseHTTPRequestHandler):
         text = words.get(fault, words[""])
         with self.server.lock:
             self.server.paid[prompt] += 1
+            self.server.readable[prompt] += "[[" in text
         message = {"role": "assistant", "content": text}
         usage = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}

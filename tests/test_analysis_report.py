@@ -10,6 +10,7 @@ import json
 import math
 import re
 import shutil
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import pytest
 from test_analysis_read import Row, base_row, command, grid, run_row, write_rows
 
 import analysis
-from analysis import cautions, plots, render, statistics, summary
+from analysis import cautions, config, plots, render, statistics, summary
 from analysis.best import best_settings
 from analysis.report import write
 from analysis.words import MINUS, MISSING, duration, fixed, signed
@@ -25,6 +26,9 @@ from analysis.words import MINUS, MISSING, duration, fixed, signed
 EVIL = (
     '</script><script>alert(1)</script><img src=http://evil.example/x onerror="alert(2)">\x00 | `a` [b](javascript:1)'
 )
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
 class Page(HTMLParser):
@@ -141,6 +145,18 @@ def test_the_page_is_small_enough_to_send(folder: Path) -> None:
     assert (folder / "report" / "report.html").stat().st_size < 5_000_000
 
 
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_a_browser_draws_every_chart(folder: Path, tmp_path: Path) -> None:
+    """In the end each still image has given way to its chart, which the policy of the page allows."""
+    quiet = ["--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", *quiet, f"--user-data-dir={tmp_path}"]
+    command += ["--virtual-time-budget=5000", "--dump-dom", (folder / "report" / "report.html").as_uri()]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    found = Page(shown).elements
+    assert sum(tag == "svg" and attrs.get("class") == "marks" for tag, attrs in found) == 5
+    assert not [tag for tag, _ in found if tag == "img"]
+
+
 def test_every_figure_has_words_for_it(page: Page) -> None:
     """Each chart has a label for those who cannot see it, and a still image with the same words."""
     labels = [attrs["aria-label"] for _, attrs in page.elements if "data-specification" in attrs]
@@ -255,6 +271,13 @@ def test_other_axes_get_panels_and_are_said(tmp_path: Path) -> None:
     titles = [panel["title"]["text"] for panel in chart["concat"]]
     assert titles == ["tiny · learning_rate=0.0001", "tiny · learning_rate=0.0002"]
     assert any("trainer.learning_rate" in text for text in cautions.cautions(frame, [], settings))
+
+
+def test_thousands_of_gpu_hours_are_written_out(tmp_path: Path) -> None:
+    """With one decimal, not in powers of ten; those of runs that came to nothing are named."""
+    rows = [run_row(gpu_hours=1200.0), run_row(beta=0.5, gpu_hours=800.5, status="FAILED")]
+    frame = analysis.load(write_rows(tmp_path, rows))
+    assert ("GPU-hours", "2000.5, of them 800.5 in runs without a result") in config.provenance(frame)
 
 
 def test_a_difference_within_noise_is_called_so(tmp_path: Path) -> None:

@@ -200,6 +200,7 @@ def test_sweep_files_lie_in_their_folder(name: str) -> None:
         ("beta=abc", "beta=abc"),
         ("trainer.max_steps=1.5", "trainer.max_steps=1.5"),
         ("model=smol", "did you mean 'smollm2'"),
+        ("trainer.lora.target_modules=[q_proj]", "trainer.lora.target_modules=[q_proj]: that key has no such value"),
         ("beta=[1", "not a valid override"),
         ("word", "expected key=value"),
         ("beta=interval(0,1)", "range"),
@@ -214,6 +215,12 @@ def test_wrong_overrides_are_one_clear_line(argument: str, words: str) -> None:
         compose([argument], multirun=True)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_the_wrong_one_of_two_is_named() -> None:
+    """Not the group that its key begins with."""
+    with pytest.raises(ConfigError, match=r"^trainer\.max_steps=many: 'many' cannot be"):
+        compose(["trainer=full", "trainer.max_steps=many"], multirun=True)
 
 
 def test_several_values_need_multirun() -> None:

@@ -157,6 +157,22 @@ def test_scores_are_the_rules_and_cost_nothing_twice(store: Store, bench: list[s
     assert "sk-secret" not in store.sweep("s").results_file.read_text()
 
 
+def test_the_cost_is_known_before_there_are_answers(store: Store, bench: list[str]) -> None:
+    """Calls are exact; tokens are of answers of full length, from the prompts put together here; nobody judges yet."""
+    sweep = sweep_of(*GRID, *bench, "evaluation.mt_bench.max_new_tokens=100", "evaluation.judge.repeats=2")
+    models, (calls, read, written) = evaluating.ahead(sweep, store)
+    assert (models, calls) == (3, 3 * 3 * 2 * 2)
+    first = "|[The Start of Assistant's Answer]\n\n[The End of Assistant's Answer]"
+    turns = "### Assistant A:\n\n\n### Assistant A:\n\n\n"
+    second = f"<|The Start of Assistant A's Conversation|>{turns}<|The End of Assistant A's Conversation|>"
+    characters = len("S" + "q1" + first) * 2 + len("S" + "yes" + first) + 3 * len("S" + second) + 9 * 400
+    assert read == 3 * (2 * characters // 4)
+    assert written == calls * 250
+    trained(sweep, store)
+    answered(sweep, store)
+    assert evaluating.ahead(sweep, store) == (0, (0, 0, 0))
+
+
 def test_again_asks_another_judge_and_keeps_the_old_scores(
     store: Store, bench: list[str], judge_server: Server
 ) -> None:
@@ -308,6 +324,9 @@ def test_evaluate_from_the_command_line(launch: Launch, tmp_path: Path, bench: l
     unset = launch("evaluate", "s", "--benchmark", "mt_bench", *bench[1:])
     assert (unset.returncode, unset.stdout) == (2, "")
     assert unset.stderr.startswith("prefsweep: evaluation.judge.base_url: has no value")
+    cost = launch("evaluate", "s", "--benchmark", "mt_bench", "--dry-run", *bench[1:])
+    assert cost.returncode == 0, cost.stderr
+    assert "3 models have no MT-Bench answers yet; judging them will be 18 calls of the judge (" in cost.stdout
     done = launch("evaluate", "s", "--benchmark", "mt_bench", *words)
     assert done.returncode == 0, done.stdout + done.stderr
     for said in ("2 runs, 2 evaluate", "3 models have answers without scores: 18 calls of rule at http://127.0.0.1",

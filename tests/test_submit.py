@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import pytest
 from conftest import sweep_of
@@ -179,6 +180,17 @@ def test_resources_part_jobs(store: Store) -> None:
     launch(sweep, store, scheduler)
     assert [batch.resources.runs_per_job for batch in scheduler.submitted] == [5]  # runs_per_job is not what is trained
     assert states_of([store.run(sweep.runs[0].run_id)], scheduler)[0].status is Status.PENDING
+
+
+def test_the_arrays_of_a_launch_share_max_parallel_out(store: Store) -> None:
+    """By their numbers of jobs, 8 to 2 here; together they keep to it, and each may have one job at work."""
+    models = ["model=tiny", "dataset.train_pairs=16,32", "cluster.runs_per_job=1"]
+    for limit, shares in ((5, [4, 1]), (9, [7, 2]), (1, [1, 1]), (40, [32, 8])):
+        scheduler, where = FakeScheduler(batch_size=10), Store(store.root / str(limit))
+        eight = sweep_of(*models, "seed=range(0,8)", "sweep=s", f"cluster.max_parallel={limit}")
+        runs = tuple(r for r in eight.runs if r.config.dataset.train_pairs == 16 or r.config.seed < 2)
+        launch(replace(eight, runs=runs), where, scheduler)
+        assert [batch.at_once for batch in scheduler.submitted] == shares
 
 
 # ------------------------------------------------------------------------------------------------ the reference table
