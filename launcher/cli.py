@@ -44,22 +44,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         if verb is None:
             return _launch(argv)
         return _VERBS[verb](verb_parser(verb).parse_intermixed_args(argv[1:]))
-    except ConfigError as error:
-        views.complain(str(error))
-        return WRONG
     except PrefsweepError as error:
         views.complain(str(error))
-        return FAILED
+        return WRONG if isinstance(error, ConfigError) else FAILED
     except KeyboardInterrupt:
         views.complain("interrupted; the same command goes on where it was")
         return FAILED
     except BrokenPipeError:  # the reader of a pipe, `head` for one, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return DONE
+    except OSError as error:  # a full disk, a folder without rights: not ours to mend
+        views.complain(f"{error.filename or 'cannot read or write'}: {error.strerror or error}")
+        return FAILED
 
 
 def _launch(argv: Sequence[str]) -> int:
-    options = launch_parser().parse_args(argv)
+    options = launch_parser().parse_intermixed_args(argv)
     if not options.overrides and not options.multirun:
         launch_parser().print_help()
         return DONE

@@ -23,14 +23,15 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, Node, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
 
-from launcher.config import OBJECTIVE, ConfigError, RunConfig, suggestion
+from launcher.config import MISSING, OBJECTIVE, ConfigError, RunConfig, suggestion
 from launcher.grid import Grid, read_grid
-from launcher.overrides import SHORTHANDS, Overrides, chooses_group, first_line, options, parse
+from launcher.overrides import Overrides, check_choice, chooses_group, first_line, parse, wanted_of
 from launcher.resources import data_dir
 
 Plain = dict[str, Any]
+_OF_THE_LAUNCH = ("dry_run", "output_dir", "sweep")
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,8 @@ class _Composer:
         """The base with these overrides applied by Hydra's own function, resolved."""
         self._restore()
         self.touched = {override.key_or_group.split(".")[0].split("[")[0] for override in overrides}
-        ConfigLoaderImpl._apply_overrides_to_config(list(overrides), self.work)
+        for override in overrides:
+            _apply(override, self.work)
         return {str(key): self._resolved(str(key)) for key in self.work}
 
     def _resolved(self, key: str) -> Any:
@@ -109,11 +111,22 @@ class _Composer:
 def compose_point(overrides: Overrides, varied: Sequence[str] = ()) -> Composed:
     """Compose one grid point; equals `hydra.compose(overrides)`, resolved, at a fraction of the time."""
     parsed = [parse(override) for override in overrides]
+    chosen = [override for override in parsed if chooses_group(override)]
+    for override in chosen:
+        check_choice(override)
+    groups = tuple(override.input_line or "" for override in chosen)
     try:
-        composer = _composer(tuple(o.input_line or "" for o in parsed if chooses_group(o)))
+        composer = _composer(groups)
+    except HydraException as error:
+        raise ConfigError(f"{' '.join(groups)}: {first_line(error)}") from error
+    try:
         config = composer.point([o for o in parsed if not chooses_group(o)])
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_explain(error, overrides)) from error
+    except (MissingMandatoryValue, InterpolationToMissingValueError) as error:
+        missing = list(_missing(OmegaConf.to_container(composer.work)))
+        given = " ".join(f"{key}=..." for key in missing)
+        raise ConfigError(f"{', '.join(missing)}: no value; give {given}") from error
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
     return Composed(overrides, config, {key: _axis_value(config, key) for key in varied})
 
 
@@ -134,13 +147,15 @@ def change_settings(settings: Plain, overrides: Sequence[str]) -> Plain:
     """A run's recorded settings with these overrides, `cluster.time=4:00:00` for one.
 
     Raises:
-        ConfigError: an override is wrong, or would change what is trained.
+        ConfigError: an override is wrong, would change what is trained, or has no meaning for runs that are there.
     """
     parsed = [parse(override) for override in overrides]
     for override in parsed:
         section = override.key_or_group.split(".")[0]
         if section in OBJECTIVE:
             raise ConfigError(f"{override.input_line}: {section} says what is trained; another value is another run")
+        if section in _OF_THE_LAUNCH:
+            raise ConfigError(f"{override.input_line}: {section} is for launching; nothing was done")
         if override.is_sweep_override() or chooses_group(override):
             raise ConfigError(f"{override.input_line}: give one value of one key, such as cluster.time=4:00:00")
         if override.key_or_group not in (known := sorted(_keys(settings))) and not override.is_add():
@@ -148,40 +163,59 @@ def change_settings(settings: Plain, overrides: Sequence[str]) -> Plain:
     config = cast(DictConfig, OmegaConf.merge(OmegaConf.structured(RunConfig), settings))
     for section in (config.cluster.extra, config.evaluation.cluster):
         OmegaConf.set_struct(section, value=False)
-    try:
-        ConfigLoaderImpl._apply_overrides_to_config(parsed, config)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(f"{' '.join(overrides)}: {first_line(error.__cause__ or error)}") from error
+    for override in parsed:
+        _apply(override, config)
     return {key: OmegaConf.to_container(v) if OmegaConf.is_config(v := config[key]) else v for key in settings}
 
 
-def _explain(error: BaseException, overrides: Overrides) -> str:
-    """One line that names the key, the value and what would be right."""
-    words = " ".join(str(part) for part in (error, error.__cause__, error.__context__) if part)
-    if missing := re.search(r"Missing mandatory value: (\S+)", words):
-        return f"{missing[1]}: has no value; give {missing[1]}=..."
-    if choice := re.search(r"Could not find '([\w-]+)/(.*?)'", words):
-        known = sorted(options(choice[1]) - {"custom"})
-        also = ", ORG/NAME@REVISION or ./FOLDER" if choice[1] in SHORTHANDS else ""
-        near = suggestion(choice[2], known)
-        return f"{choice[1]}={choice[2]}: no such file in conf/{choice[1]}{near}; there are: {', '.join(known)}{also}"
-    for override in overrides:
-        key = parse(override).key_or_group
-        named = rf"(override|append to config|override group) '?{re.escape(key)}(?![\w.])"
-        if re.search(rf"{named}|{re.escape(override)}", words):
-            return _explain_value(override, key, words)
-    return first_line(error)
+def _apply(override: Override, config: DictConfig) -> None:
+    """Change the config by one override, with Hydra's own function.
+
+    Raises:
+        ConfigError: the key, the value and what would be right.
+    """
+    section, _, last = override.key_or_group.rpartition(".")
+    try:
+        if isinstance(override.value(), dict) and _is_null(config, section, last):
+            OmegaConf.update(config, section, {last: override.value()}, force_add=True)  # a merge into null would fail
+        else:
+            ConfigLoaderImpl._apply_overrides_to_config([override], config)
+    except (HydraException, OmegaConfBaseException, AssertionError, ValueError) as error:
+        raise ConfigError(f"{override.input_line}: {_remedy(override, config)}") from error
 
 
-def _explain_value(override: str, key: str, words: str) -> str:
-    if converted := re.search(
-        r"Value '(.*?)'(?: of type '\w+')? (?:could not be|is not) (.*?)(?:\n|$| full_key)", words
-    ):
-        return f"{override}: {converted[1]!r} {'cannot be' if 'could' in words else 'is not'} {converted[2]}"
-    known = sorted(_keys(OmegaConf.to_container(_composer(()).base, resolve=False)))
-    if key in known:
-        return f"{override}: that key has no such value; conf/ has one with its meaning"
-    return f"{key.lstrip('+~')}: no such key ({override}){suggestion(key, known)}; see conf/config.yaml"
+def _is_null(config: DictConfig, section: str, last: str) -> bool:
+    holder = OmegaConf.select(config, section, throw_on_missing=False) if section else None
+    return isinstance(holder, DictConfig) and last in holder and cast(Node, holder._get_node(last))._is_none()
+
+
+def _remedy(override: Override, config: DictConfig) -> str:
+    """What would be right in place of an override that cannot be applied."""
+    key = override.key_or_group
+    section, _, last = key.rpartition(".")
+    wanted = wanted_of(key)
+    if wanted is None:
+        near = suggestion(key, sorted(_keys(OmegaConf.to_container(config))))
+        return f"{key}: no such key{near}; see conf/config.yaml"
+    if section and OmegaConf.select(config, section, throw_on_missing=False) is None:
+        group = section.partition(".")[0]
+        return f"{section} is null; choose a file of conf/{group} that has it, or give all: {section}={{{last}: ...}}"
+    there = OmegaConf.select(config, key, throw_on_missing=False) is not None
+    if override.is_delete():
+        return f"{key} cannot be left out; give {key}=..." if there else f"{key} is not there"
+    if override.is_add() and there:
+        return f"{key} is there; leave out the +"
+    return f"must be {wanted}"
+
+
+def _missing(node: Any, key: str = "") -> Iterator[str]:
+    """The full keys of what the user must give and has not given."""
+    if node == MISSING:
+        yield key
+    for name, item in node.items() if isinstance(node, dict) else ():
+        yield from _missing(item, f"{key}.{name}" if key else name)
+    for number, item in enumerate(node if isinstance(node, list) else ()):
+        yield from _missing(item, f"{key}[{number}]")
 
 
 def _keys(config: Any, prefix: str = "") -> Iterator[str]:

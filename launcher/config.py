@@ -334,6 +334,8 @@ def _typed(value: Any, kind: Any, prefix: str) -> Any:
     sections = [option for option in (kind, *inner) if isinstance(option, type) and is_dataclass(option)]
     if sections and isinstance(value, list):
         return [_typed(item, sections[0], f"{prefix[:-1]}[{number}].") for number, item in enumerate(value)]
+    if isinstance(value, list) and any(isinstance(item, (list, dict)) for item in value):
+        raise ConfigError(f"{prefix[:-1]}={value}: must be a plain list, without lists in it")
     return from_plain(value, sections[0], prefix) if sections and isinstance(value, dict) else value
 
 

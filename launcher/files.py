@@ -84,16 +84,16 @@ def read_fact(path: Path) -> Fact | None:
 
 
 def read_lines(path: Path) -> list[Fact]:
-    """All whole lines of a log; a torn last line is left out."""
+    """All whole lines of a log; a torn one is left out."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return []
     lines = []
     for line in text.split("\n"):  # splitlines() would also split at U+2028, which a text may hold
         with contextlib.suppress(ValueError):
             lines.append(json.loads(line))
-    return lines
+    return [line for line in lines if isinstance(line, dict)]
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ Must not know: how a config is composed, run ids, the run directory. Writes noth
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from yaml import YAMLError
 from launcher.config import ConfigError, suggestion
 from launcher.overrides import BLANK, Overrides, as_text, expand, first_line, meaning, options, parse
 from launcher.resources import data_dir
+
+MAX_POINTS = 100_000  # planning so many takes minutes; more is a slip of the pen
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,12 @@ class Grid:
         return [key for axis in self.axes if len(axis.values) > 1 for key in axis.keys]
 
     def points(self) -> Iterator[Overrides]:
-        """Each combination's overrides, in the order of the axes, the last axis fastest."""
+        """Each combination's overrides, in the order of the axes, the last axis fastest.
+
+        Raises:
+            ConfigError: there are more than anybody means.
+        """
+        _check_size(math.prod(len(axis.values) for axis in self.axes))
         for combination in itertools.product(*(axis.values for axis in self.axes)):
             overrides = tuple(override for value in combination for of_key in value for override in of_key)
             if not any(excluded <= set(map(meaning, overrides)) for excluded in self.exclude):
@@ -56,7 +64,7 @@ def read_grid(argv: Sequence[str], *, multirun: bool) -> Grid:
     """The grid of a command line: the sweep file's axes, each replaced by the command line where that names it too."""
     parsed = [parse(argument) for argument in argv]
     names = [o for o in parsed if o.key_or_group == "sweeps"]
-    if len(names) > 1:
+    if len(names) > 1 or any(o.is_sweep_override() for o in names):
         raise ConfigError("sweeps: give one sweep file at a time")
     given = {o.get_key_element(): _axis_of(o, multirun=multirun) for o in parsed if o not in names}
     if not names:
@@ -96,7 +104,17 @@ def _values(override: Override) -> list[str]:
     value = override.value()
     if isinstance(value, Glob):
         return value.filter(sorted(options(override.key_or_group) - BLANK))
-    return list(override.sweep_string_iterator())
+    try:
+        values = list(itertools.islice(override.sweep_string_iterator(), MAX_POINTS + 1))
+    except ValueError as error:
+        raise ConfigError(f"{override.input_line}: {error}") from error
+    _check_size(len(values))
+    return values
+
+
+def _check_size(points: int) -> None:
+    if points > MAX_POINTS:
+        raise ConfigError(f"the grid has more than {MAX_POINTS:,} combinations; divide it into several sweeps")
 
 
 def _read_sweep_file(name: str) -> Grid:

@@ -9,15 +9,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
-from launcher.config import ConfigError, canonical
+from launcher.config import ConfigError, RunConfig, canonical, suggestion
 from launcher.resources import data_dir
 
 Overrides = tuple[str, ...]
@@ -34,9 +36,26 @@ def parse(override: str) -> Override:
         ConfigError: it is not in Hydra's grammar.
     """
     try:
-        return OverridesParser.create().parse_override(override)
+        parsed = OverridesParser.create().parse_override(override)
     except HydraException as error:
-        raise ConfigError(f"{override}: not a valid override, expected key=value ({first_line(error)})") from error
+        why = re.sub(r" expecting \{.*", "", first_line(error))
+        hint = """; quote such a value: key="'value'\"""" if "token recognition" in why else ""
+        raise ConfigError(f"{override}: not a valid override, expected key=value ({why}{hint})") from error
+    if problem := _problem(parsed):
+        raise ConfigError(f"{override}: {problem}")
+    return parsed
+
+
+def _problem(override: Override) -> str | None:
+    """What is in Hydra's grammar, and means nothing here."""
+    key = override.key_or_group
+    if not key:
+        return "not a valid override, expected key=value"
+    if override.is_hydra_override():
+        return "Hydra's own settings have no effect here; leave it out"
+    if override.is_delete() and "." not in key and wanted_of(key) is not None:
+        return f"every run has {key}; give {key}=..."
+    return None
 
 
 @cache
@@ -47,8 +66,25 @@ def options(group: str) -> frozenset[str]:
 
 def chooses_group(override: Override) -> bool:
     """Whether an override picks a file of conf/ rather than setting a value (Hydra's own rule)."""
-    folder = data_dir("conf") / override.key_or_group
-    return (folder.is_dir() and not isinstance(override.value(), dict)) or override.is_hydra_override()
+    return (data_dir("conf") / override.key_or_group).is_dir() and not isinstance(override.value(), dict)
+
+
+def check_choice(override: Override) -> None:
+    """Check that an override which picks files of `conf/` names some that are there.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    group, value = override.key_or_group, override.value()
+    if override.package is None and (override.is_add() or override.is_force_add()):
+        raise ConfigError(f"{override.input_line}: {group} is there; leave out the +")
+    for name in value if isinstance(value, list) else [value]:
+        if name not in options(group):
+            known = sorted(options(group) - {"custom"})
+            also = ", ORG/NAME@REVISION or ./FOLDER" if group in SHORTHANDS else ""
+            near = suggestion(str(name), known)
+            there = f"no such file in conf/{group}{near}; there are: {', '.join(known)}{also}"
+            raise ConfigError(f"{override.input_line}: {there}")
 
 
 def meaning(override: str) -> tuple[str, str]:
@@ -90,6 +126,35 @@ def _with_template(override: str) -> str:
         ) from error
 
 
+_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+
+
+def wanted_of(key: str) -> str | None:
+    """What the schema wants as the value of a key, in words; None where it has no such key."""
+    kind: Any = RunConfig
+    for part in key.split("."):
+        if kind is Any:
+            break
+        inner = [option for option in _options_of(kind) if is_dataclass(option) or get_origin(option) is dict]
+        if not inner or (is_dataclass(inner[0]) and part not in get_type_hints(inner[0])):
+            return None
+        kind = get_type_hints(inner[0])[part] if is_dataclass(inner[0]) else get_args(inner[0])[1]
+    options_in_words = [_in_words(option) for option in _options_of(kind) if option is not NoneType]
+    return " or ".join(options_in_words) + (", or null" if NoneType in _options_of(kind) else "")
+
+
+def _options_of(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if isinstance(kind, UnionType) else (kind,)
+
+
+def _in_words(kind: Any) -> str:
+    if get_origin(kind) is list:
+        return f"a list, each {_in_words(get_args(kind)[0])}"
+    if is_dataclass(kind):
+        return f"a mapping of {', '.join(get_type_hints(kind))}"
+    return _WORDS.get(kind, "a mapping {key:value}")
+
+
 def as_text(value: Any) -> str:
     """A YAML value as Hydra's grammar writes it."""
     if value is None or isinstance(value, bool):
@@ -99,7 +164,7 @@ def as_text(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ",".join(map(as_text, value)) + "]"
     text = str(value)
-    plain = re.fullmatch(r"[\w./@+-]+", text) or not isinstance(value, str)
+    plain = re.fullmatch(r"[\w./@+-]+", text, re.ASCII) or not isinstance(value, str)
     return text if plain else "'" + re.sub(r"(\\*)('|\Z)", _escaped, text) + "'"
 
 

@@ -36,12 +36,18 @@ def record_of(run: Run) -> Fact:
 def recorded_sweep(
     directory: SweepDir, store: Store, losses: Collection[str], changed: Callable[[Fact], Fact] = dict
 ) -> Sweep:
-    """The sweep as it was launched, from what the launches and the runs recorded; `changed` gives new settings."""
+    """The sweep as it was launched, from what the launches and the runs recorded; `changed` gives new settings.
+
+    Raises:
+        StoreError: what was recorded is gone, or not whole.
+    """
     runs = []
     for record in directory.run_records():
         settings = {**changed(record["settings"]), "sweep": directory.name}
         config = {**store.run(record["run_id"]).read_config(), **settings}
         runs.append(plan_run(config, record["axes"], record["overrides"], losses))
+    if not runs:
+        raise StoreError(f"{directory.path / 'launches'}: names no run; launch the sweep again")
     return Sweep(directory.name, tuple(runs), tuple(directory.axes()))
 
 

@@ -1,4 +1,4 @@
-"""What is installed: our own data files, other packages' folders, the losses of the installed TRL.
+"""What is installed: our own data files, other packages' folders, names that the installed TRL and transformers know.
 
 Owns: looking at installed files without importing them (importing TRL takes seconds, minutes on a slow disk).
 Must not know: configs, runs, schedulers.
@@ -28,7 +28,7 @@ def data_dir(name: str) -> Path:
 
 def package_dir(module: str) -> Path | None:
     """The folder of an installed top-level package, found without importing it; None where it is not installed."""
-    spec = importlib.util.find_spec(module)
+    spec = importlib.util.find_spec(module) if module.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
         return None
     return Path(next(iter(spec.submodule_search_locations)))
@@ -42,6 +42,16 @@ def trl_losses() -> frozenset[str]:
         return KNOWN_TRL_LOSSES
     source = (folder / "trainer" / "dpo_trainer.py").read_text(encoding="utf-8")
     return frozenset(re.findall(r'if loss_type == "(\w+)"', source)) or KNOWN_TRL_LOSSES
+
+
+@cache
+def transformers_names(file: str, enumeration: str) -> frozenset[str]:
+    """The values of an enumeration of the installed transformers, read from its source; none where it is not there."""
+    folder = package_dir("transformers")
+    if folder is None:
+        return frozenset()
+    source = (folder / file).read_text(encoding="utf-8").partition(f"class {enumeration}(")[2]
+    return frozenset(re.findall(r'^    [A-Z0-9_]+ = "(\w+)"', source.partition("\n\n\n")[0], re.MULTILINE))
 
 
 def gpu_names(folder: Path = Path("/proc/driver/nvidia/gpus")) -> list[str]:

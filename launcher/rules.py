@@ -41,6 +41,7 @@ HUB_WHEN = ("job", "login")
 CONTAINER_RUNTIMES = ("pyxis", "apptainer")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 QUANTIZATIONS = ("4bit",)
+GOLDEN_REWARDS = ("vader",)
 ZERO_STAGES = (1, 2, 3)
 # Keys of DeepSpeed's JSON whose value is the run's, and the keys that hold it.
 DEEPSPEED_HOMES = {
@@ -54,6 +55,29 @@ DEEPSPEED_HOMES = {
 }
 _TIME = re.compile(r"(\d+-\d+(:\d+){0,2}|\d+(:\d+){0,2})")  # as sbatch takes it
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
+
+_SEEDS = 2**32  # as many as numpy takes
+# What each of these numbers must be at least, where it has a value.
+_LEAST = {
+    1: {
+        "trainer": ("batch_size", "micro_batch_size", "max_length", "max_steps"),
+        "cluster": ("runs_per_job", "max_parallel", "nodes", "cpus_per_gpu", "warning_seconds", "memory_growth"),
+        "checkpoint": ("every", "keep"),
+        "dataset": ("train_pairs", "test_pairs"),
+        "evaluation": ("batch_size", "generations", "max_new_tokens"),
+        "evaluation.mt_bench": ("questions", "max_new_tokens", "batch_size"),
+        "evaluation.judge": ("concurrency", "repeats", "max_tokens", "timeout"),
+        "tracking": ("every",),
+        "hub": ("timeout", "patience"),
+    },
+    0: {
+        "trainer": ("weight_decay",),
+        "cluster": ("gpus_per_node", "max_requeues", "time_margin"),
+        "checkpoint": ("keep_finished",),
+        "evaluation": ("temperature", "samples"),
+        "evaluation.judge": ("retries", "unparsable_retries", "temperature"),
+    },
+}
 
 
 def check(config: RunConfig, losses: Collection[str]) -> None:
@@ -81,7 +105,7 @@ def _problems(config: RunConfig, losses: Collection[str]) -> Iterator[str]:
     yield from _count_problems(config)
     yield from _milestone_problems(config)
     yield from _rank_problems(config)
-    yield from _deepspeed_problems(config.deepspeed)
+    yield from _deepspeed_problems(config.deepspeed, config.model.quantization)
     yield from _evaluation_cluster_problems(config, losses)
 
 
@@ -105,6 +129,8 @@ def _loss_problems(config: RunConfig, losses: Collection[str]) -> Iterator[str]:
 
 
 def _name_problems(config: RunConfig) -> Iterator[str]:
+    if not config.output_dir:
+        yield "output_dir=: give a folder, such as output_dir=outputs"
     names = {"sweep": config.sweep, "model.name": config.model.name, "dataset.name": config.dataset.name}
     for key, name in names.items():
         if name is not None and not _NAME.fullmatch(name):
@@ -127,6 +153,7 @@ def _source_problems(config: RunConfig) -> Iterator[str]:
     chosen = {
         "model.dtype": (model.dtype, DTYPES),
         "model.quantization": (model.quantization or QUANTIZATIONS[0], QUANTIZATIONS),
+        "dataset.golden_reward": (dataset.golden_reward or GOLDEN_REWARDS[0], GOLDEN_REWARDS),
         "cluster.executor": (config.cluster.executor, EXECUTORS),
         "cluster.container_runtime": (config.cluster.container_runtime, CONTAINER_RUNTIMES),
         "hub.store": (config.hub.store, HUB_STORES),
@@ -177,6 +204,10 @@ def _trainer_problems(trainer: Trainer) -> Iterator[str]:
         yield f"trainer.ld_alpha={trainer.ld_alpha}: must be from 0 to 1; null: every token counts in full"
     if not 0 <= trainer.warmup_ratio < 1:
         yield f"trainer.warmup_ratio={trainer.warmup_ratio}: must be at least 0 and less than 1"
+    if trainer.lora is not None and trainer.lora.r < 1:
+        yield f"trainer.lora.r={trainer.lora.r}: must be at least 1"
+    if trainer.lora is not None and not 0 <= trainer.lora.dropout < 1:
+        yield f"trainer.lora.dropout={trainer.lora.dropout}: must be at least 0 and less than 1"
     for key in ("learning_rate", "epochs", "max_grad_norm"):
         if not (getattr(trainer, key) > 0 and math.isfinite(getattr(trainer, key))):
             yield f"trainer.{key}={getattr(trainer, key)}: must be a number greater than 0"
@@ -188,9 +219,6 @@ def _cluster_problems(cluster: Cluster) -> Iterator[str]:
             f"cluster.time={cluster.time}: give {AUTO_TIME}, minutes, hours:minutes:seconds, or "
             "days-hours:minutes:seconds"
         )
-    for key, least in (("time_margin", 0.0), ("memory_growth", 1.0)):
-        if not (getattr(cluster, key) >= least and math.isfinite(getattr(cluster, key))):
-            yield f"cluster.{key}={getattr(cluster, key)}: must be a number of at least {least:g}"
     for key, value in (*vars(cluster).items(), *cluster.extra.items()):
         if isinstance(value, str) and ("\n" in value or "\r" in value):
             yield f"cluster.{key}={value!r}: must be one line"
@@ -205,8 +233,6 @@ def _milestone_problems(config: RunConfig) -> Iterator[str]:
             f"trainer.lr_scheduler={trainer.lr_scheduler}: with checkpoint.milestones the learning rate may not depend "
             "on the end; give constant or constant_with_warmup"
         )
-    if config.checkpoint.keep_finished < 0:
-        yield f"checkpoint.keep_finished={config.checkpoint.keep_finished}: must be at least 0"
     for step in milestones or []:
         if step < 1 or (trainer.max_steps is not None and step >= trainer.max_steps):
             yield f"checkpoint.milestones: {step} is no step before the last, which is kept anyway; leave it out"
@@ -238,7 +264,10 @@ def _evaluation_problems(evaluation: Evaluation) -> Iterator[str]:
 
 
 def _judge_problems(judge: Judge) -> Iterator[str]:
-    url = urlsplit(judge.base_url or "")
+    try:
+        url = urlsplit(judge.base_url or "")
+    except ValueError:
+        url = urlsplit("")
     if judge.base_url is not None and (url.scheme not in ("http", "https") or not url.hostname):
         yield f"evaluation.judge.base_url={judge.base_url}: must begin with http:// or https:// and name a host"
     if url.username or url.password or url.query:  # it is written down with each verdict
@@ -246,28 +275,16 @@ def _judge_problems(judge: Judge) -> Iterator[str]:
     if judge.key_env is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", judge.key_env):
         # Not repeated: it may be the key itself, given by mistake.
         yield "evaluation.judge.key_env: must be the name of an environment variable, never the key itself"
-    for key in ("retries", "unparsable_retries"):
-        if getattr(judge, key) < 0:
-            yield f"evaluation.judge.{key}={getattr(judge, key)}: must be at least 0"
 
 
 def _count_problems(config: RunConfig) -> Iterator[str]:
-    counts = {
-        "trainer": ("batch_size", "micro_batch_size", "max_length", "max_steps"),
-        "cluster": ("runs_per_job", "max_parallel", "nodes", "cpus_per_gpu", "warning_seconds"),
-        "checkpoint": ("every", "keep"),
-        "dataset": ("train_pairs", "test_pairs"),
-        "evaluation": ("batch_size", "generations", "max_new_tokens"),
-        "evaluation.mt_bench": ("questions", "max_new_tokens", "batch_size"),
-        "evaluation.judge": ("concurrency", "repeats", "max_tokens", "timeout"),
-        "tracking": ("every",),
-        "hub": ("timeout", "patience"),
-    }
-    for section, keys in counts.items():
-        for key in keys:
-            value = attrgetter(f"{section}.{key}")(config)
-            if value is not None and value < 1:
-                yield f"{section}.{key}={value}: must be at least 1"
+    for least, sections in _LEAST.items():
+        for key in (f"{section}.{key}" for section, keys in sections.items() for key in keys):
+            value = attrgetter(key)(config)
+            if value is not None and not (value >= least and math.isfinite(value)):
+                yield f"{key}={value}: must be at least {least}"
+    if not 0 <= config.seed < _SEEDS:
+        yield f"seed={config.seed}: must be at least 0 and less than {_SEEDS}"
 
 
 def _rank_problems(config: RunConfig) -> Iterator[str]:
@@ -283,7 +300,7 @@ def _rank_problems(config: RunConfig) -> Iterator[str]:
         )
 
 
-def _deepspeed_problems(deepspeed: DeepSpeed) -> Iterator[str]:
+def _deepspeed_problems(deepspeed: DeepSpeed, packed: str | None) -> Iterator[str]:
     if not deepspeed.config:
         return
     zero = deepspeed.config.get("zero_optimization")
@@ -295,6 +312,8 @@ def _deepspeed_problems(deepspeed: DeepSpeed) -> Iterator[str]:
             "deepspeed.config.zero_optimization.stage3_gather_16bit_weights_on_model_save: must be true, "
             "or the final model would be saved without its weights"
         )
+    elif stage == WEIGHTS_DIVIDED and packed is not None:
+        yield f"model.quantization={packed}: packed weights cannot be divided; give deepspeed=zero2 or none"
     for key, ours in DEEPSPEED_HOMES.items():
         if deepspeed.config.get(key, "auto") != "auto":
             yield f"deepspeed.config.{key}={deepspeed.config[key]}: set {ours} instead and leave this to auto"

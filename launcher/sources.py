@@ -31,7 +31,7 @@ from launcher.config import (
     suggestion,
 )
 from launcher.plan import Sweep
-from launcher.resources import INSTALL_BITSANDBYTES, package_dir
+from launcher.resources import INSTALL_BITSANDBYTES, package_dir, transformers_names
 from launcher.store import Store
 
 BUILDERS = {"movie_reviews": "launcher.movie_reviews", "three_actions": "launcher.three_actions"}
@@ -60,6 +60,7 @@ def check_sources(sweep: Sweep, store: Store, *, dry_run: bool) -> list[str]:
         raise ConfigError(missing[0])
     _check_writable(store.root)
     check_benchmarks(sweep)
+    _check_names(sweep)
     seen: set[str] = set()
     for run in sweep.runs:
         config = run.config
@@ -71,6 +72,20 @@ def check_sources(sweep: Sweep, store: Store, *, dry_run: bool) -> list[str]:
             _check_dataset(config.dataset, paired=paired)
             _check_length(config)
     return []
+
+
+def _check_names(sweep: Sweep) -> None:
+    """That the installed transformers has the optimizers and schedules; another Python of the jobs may have others."""
+    for config in (run.config for run in sweep.runs if run.config.cluster.python is None):
+        chosen = {
+            "optimizer": transformers_names("training_args.py", "OptimizerNames"),
+            "lr_scheduler": transformers_names("trainer_utils.py", "SchedulerType"),
+        }
+        for key, known in chosen.items():
+            name = getattr(config.trainer, key)
+            if known and name not in known:
+                there = f"the installed transformers has {', '.join(sorted(known))}"
+                raise ConfigError(f"trainer.{key}={name}: no such name{suggestion(name, known)}; {there}")
 
 
 def _models(config: RunConfig) -> list[Model]:

@@ -52,7 +52,7 @@ from pathlib import Path
 import yaml
 from filelock import FileLock
 
-from launcher.config import StoreError
+from launcher.config import OBJECTIVE, StoreError
 from launcher.files import Fact, read_fact, write_derived, write_once
 
 EVALUATION_SUFFIX = ".evaluation"
@@ -217,16 +217,18 @@ class RunDir:
         """The objective that the run was made for.
 
         Raises:
-            StoreError: there is no config.yaml, or it is not a mapping.
+            StoreError: there is no config.yaml, or it is not whole.
         """
         try:
             config = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise StoreError(f"{self.config_file}: not readable as YAML") from error
         except OSError as error:
             raise StoreError(f"{self.config_file}: cannot be read ({error.strerror}); is this a run folder?") from error
         if not isinstance(config, dict):
             raise StoreError(f"{self.config_file}: holds no mapping")
+        if lacking := [key for key in OBJECTIVE if key not in config]:
+            raise StoreError(f"{self.config_file}: lacks {', '.join(lacking)}; put it back, or remove the run's folder")
         return {str(key): value for key, value in config.items()}
 
     def attempts(self) -> list[AttemptDir]:
@@ -312,11 +314,18 @@ class SweepDir:
         return self.path / "code"
 
     def launches(self) -> list[Fact]:
-        """What was launched under this name, oldest first."""
+        """What was launched under this name, oldest first.
+
+        Raises:
+            StoreError: a file there is not what a launch writes.
+        """
         folder = self.path / "launches"
         names = sorted(os.listdir(folder)) if folder.is_dir() else []
-        facts = (read_fact(folder / name) for name in names if name.endswith(".json"))
-        return [fact for fact in facts if fact is not None]
+        facts = {name: read_fact(folder / name) for name in names if name.endswith(".json")}
+        for name, fact in facts.items():
+            if fact is not None and not {"runs", "axes"} <= fact.keys():
+                raise StoreError(f"{folder / name}: names no runs; move it away and launch the sweep again")
+        return [fact for fact in facts.values() if fact is not None]
 
     def add_launch(self, launch: Fact) -> None:
         """Record one launch under the next free number."""

@@ -160,13 +160,14 @@ def test_resume_takes_new_settings(store: Store) -> None:
         ("beta=0.3", "beta=0.3: beta says what is trained; another value is another run"),
         ("trainer.learning_rate=1", "trainer says what is trained"),
         ("cluster.tme=5", "cluster.tme: no such key; did you mean 'cluster.time'?"),
-        ("cluster.nodes=many", "Value 'many' of type 'str' could not be converted to Integer"),
+        ("cluster.nodes=many", "cluster.nodes=many: must be a whole number"),
         ("cluster.time=1,2", "give one value of one key"),
         ("cluster=local", "give one value of one key"),
+        ("dry_run=true", "dry_run=true: dry_run is for launching; nothing was done"),
     ],
 )
 def test_resume_refuses_what_would_be_another_run(override: str, message: str) -> None:
-    """In one line, before anything is submitted."""
+    """In one line, before anything is submitted; and what it could not heed, such as a dry run."""
     settings = run_of().settings
     with pytest.raises(ConfigError) as refused:
         change_settings(settings, [override])

@@ -56,6 +56,9 @@ def refused(launch: Launch, tmp_path: Path, *arguments: str) -> str:
         (["cancel"], "SWEEP"),
         (["run"], "RUN_DIR"),
         (["-x"], "--help"),
+        (["dry_run=true", "-m", "beta=0.1,abc"], "beta=abc: must be a number"),
+        (["+model.architecture.hidden_size=64"], "model.architecture is null"),
+        (["model.path=package:../x"], "not installed here"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
@@ -81,15 +84,30 @@ def test_prompts_longer_than_max_length(launch: Launch, tmp_path: Path) -> None:
     assert "60 tokens" in refused(launch, tmp_path, f"dataset={folder}", "model=tiny", "trainer.max_length=60")
 
 
-def test_torn_facts_are_an_error_not_a_traceback(launch: Launch, tmp_path: Path) -> None:
-    """A file that somebody has broken is named."""
-    launches = tmp_path / "outputs/sweeps/broken/launches"
-    launches.mkdir(parents=True)
-    (launches / "001.json").write_text("{")
-    done = launch("status", "broken")
+@pytest.mark.parametrize(
+    ("text", "verb", "words"),
+    [
+        ("{", "status", "001.json: not readable as JSON"),
+        ("{}", "status", "001.json: names no runs; move it away"),
+        (None, "status", "001.json: Is a directory"),
+        ('{"runs": [], "axes": []}', "resume", "launches: names no run; launch the sweep again"),
+        ('{"runs": [], "axes": []}', "evaluate", "launches: names no run; launch the sweep again"),
+    ],
+)
+def test_torn_facts_are_an_error_not_a_traceback(
+    launch: Launch, tmp_path: Path, text: str | None, verb: str, words: str
+) -> None:
+    """A file that somebody has broken is named, and so is one that the system does not let us read."""
+    file = tmp_path / "outputs/sweeps/broken/launches/001.json"
+    file.parent.mkdir(parents=True)
+    if text is None:
+        file.mkdir()
+    else:
+        file.write_text(text)
+    done = launch(verb, "broken")
     assert done.returncode == 1
-    assert "001.json" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert words in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 
 @pytest.mark.parametrize("verb", ["", *VERBS])

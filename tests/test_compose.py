@@ -197,16 +197,45 @@ def test_sweep_files_lie_in_their_folder(name: str) -> None:
     [
         ("beto=1", "did you mean 'beta'"),
         ("trainer.learning_rat=1", "did you mean 'trainer.learning_rate'"),
-        ("beta=abc", "beta=abc"),
-        ("trainer.max_steps=1.5", "trainer.max_steps=1.5"),
+        ("beta=abc", "beta=abc: must be a number"),
+        ("beta=null", "beta=null: must be a number"),
+        ("beta={a:1}", "beta={a:1}: must be a number"),
+        ("beta.x=1", "beta.x: no such key"),
+        ("dataset.prompts.x=1", "dataset.prompts.x: no such key"),
+        ("loss_type=[ipo]", "loss_type=[ipo]: must be text"),
+        ("dry_run=maybe", "dry_run=maybe: must be true or false"),
+        ("trainer.max_steps=1.5", "trainer.max_steps=1.5: must be a whole number, or null"),
+        ("checkpoint.milestones=5", "must be a list, each a whole number, or null"),
+        ("checkpoint=5", "checkpoint=5: must be a mapping of every, keep, keep_finished, milestones"),
+        ("dataset.mixture=[{path:a,share:1}]", "must be a list, each a mapping of path, revision, fraction"),
+        ("dataset.columns=[a]", "dataset.columns=[a]: must be a mapping {key:value}"),
+        ("+model.architecture.hidden_size=64", "model.architecture is null; choose a file of conf/model that has it"),
+        ("++model.architecture.hidden_size=64", "give all: model.architecture={hidden_size: ...}"),
+        ("model.about.parameters=1e9", "model.about is null; choose a file of conf/model"),
+        ("+beta=1", "beta is there; leave out the +"),
+        ("+model=tiny", "model is there; leave out the +"),
+        ("~beta", "every run has beta; give beta=..."),
+        ("~model", "every run has model; give model=..."),
+        ("~nope", "nope: no such key"),
+        ("~hub.revision", "hub.revision cannot be left out; give hub.revision=..."),
+        ("~cluster.extra.nice", "cluster.extra.nice is not there"),
         ("model=smol", "did you mean 'smollm2'"),
-        ("trainer.lora.target_modules=[q_proj]", "trainer.lora.target_modules=[q_proj]: that key has no such value"),
+        ("trainer.lora.target_modules=[q_proj]", "trainer.lora.target_modules=[q_proj]: must be text"),
+        ("model=null", "model=null: no such file in conf/model"),
+        ("trainer=5", "trainer=5: no such file in conf/trainer; there are: full, lora"),
+        ("trainer=../model/tiny", "no such file in conf/trainer"),
+        ("hydra/launcher=basic", "Hydra's own settings have no effect here"),
         ("beta=[1", "not a valid override"),
         ("word", "expected key=value"),
+        ("=5", "expected key=value"),
+        ("model=d\u00e9j\u00e0", "quote such a value"),
+        ("hub.revision='${nope}'", "hub.revision: Interpolation key 'nope' not found"),
         ("beta=interval(0,1)", "range"),
+        ("beta=range(1,2,0)", "must not be zero"),
         ("seed=range(3,3)", "empty"),
+        ("seed=range(0,1000000000)", "more than 100,000 combinations"),
         ("loss_type=glob(*)", "empty"),
-        ("model=custom", "no value"),
+        ("+sweeps=smoke,steps_scan", "one sweep file at a time"),
     ],
 )
 def test_wrong_overrides_are_one_clear_line(argument: str, words: str) -> None:
@@ -219,8 +248,40 @@ def test_wrong_overrides_are_one_clear_line(argument: str, words: str) -> None:
 
 def test_the_wrong_one_of_two_is_named() -> None:
     """Not the group that its key begins with."""
-    with pytest.raises(ConfigError, match=r"^trainer\.max_steps=many: 'many' cannot be"):
+    with pytest.raises(ConfigError, match=r"^trainer\.max_steps=many: must be a whole number"):
         compose(["trainer=full", "trainer.max_steps=many"], multirun=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["model=custom"], "model.name: no value; give model.name=..."),
+        (["dataset=weak_rejects", "dataset.name=x"], "dataset.weak_rejects.path: no value; give dataset.weak_rejects."),
+        (["dataset=custom", "beta=???"], "dataset.name, beta: no value; give dataset.name=... beta=..."),
+        (["dataset.mixture=[{fraction:1}]"], "dataset.mixture[0].path: no value; give dataset.mixture[0].path=..."),
+    ],
+)
+def test_what_must_be_given_is_named_in_full(arguments: list[str], message: str) -> None:
+    """All keys that have no value, each as it is typed on the command line."""
+    with pytest.raises(ConfigError) as caught:
+        compose(arguments, multirun=False)
+    assert str(caught.value).startswith(message)
+
+
+def test_a_whole_section_may_be_given_where_there_is_none() -> None:
+    """The remedy that the message about a null section names: adapters beside `full`, an architecture for a model."""
+    _, (point,) = compose(["trainer=full", "trainer.lora={r:4}"], multirun=False)
+    assert point.config["trainer"]["lora"] == {"r": 4, "alpha": 32, "dropout": 0.0, "target_modules": "all-linear"}
+    _, (point,) = compose(["model=custom", "model.name=x", "model.architecture={seed:1}"], multirun=False)
+    assert point.config["model"]["architecture"] == {"seed": 1}
+
+
+def test_a_folder_may_have_any_name(tmp_path: Path) -> None:
+    """One with accents, quoted, is taken as it is."""
+    folder = tmp_path / "d\u00e9j\u00e0 vu"
+    folder.mkdir()
+    _, (point,) = compose([f"model='{folder}'"], multirun=False)
+    assert point.config["model"]["path"] == str(folder)
 
 
 def test_several_values_need_multirun() -> None:

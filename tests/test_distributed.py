@@ -18,13 +18,14 @@ import pytest
 import yaml
 from ranks import TESTS, finish, new_attempt, new_job, start
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 from worker_fixtures import LORA, make_config, write_pairs
 
 from launcher.config import DeepSpeed, RunConfig
 from launcher.files import read_fact, read_lines
 from launcher.resources import data_dir
 from launcher.store import RunDir, Store
-from launcher.worker import checkpoints, prepare
+from launcher.worker import checkpoints, distributed, job, prepare, unpaired
 from launcher.worker.rendezvous import Rank, own_address
 from launcher.worker.training import train
 
@@ -37,6 +38,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "sigmoid-lora": {"trainer__micro_batch_size": 2, "trainer__lora": LORA},
     "ipo-lora": {"trainer__micro_batch_size": 2, "loss_type": "ipo", "trainer__lora": LORA},
 }
+
+MILESTONES: dict[str, Any] = {
+    "trainer__micro_batch_size": 2,
+    "trainer__lr_scheduler": "constant",
+    "trainer__warmup_ratio": 0.0,
+    "checkpoint__milestones": [3],
+}
+KTO: dict[str, Any] = {"loss_type": "kto", "trainer__learning_rate": 1e-2}
 
 COUNT_FORWARDS = """
 from launcher.worker import prepare
@@ -59,6 +68,22 @@ def dying(wish):
         os.kill(os.getpid(), signal.SIGKILL)
     return agreed(wish)
 trainer._agreed = dying
+"""
+
+# As tasks of srun; from step 4 on rank 1 has memory for one pair at a time.
+FILL_RANK_1_IN_STEP_4 = """
+import torch
+del os.environ["SUBMITIT_EXECUTOR"]
+os.environ |= {"SLURM_JOB_ID": "77", "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank), "SLURM_STEP_NUM_TASKS": "2"}
+from launcher.worker import distributed
+from launcher.worker.trainer import RunTrainer
+distributed.END_SECONDS = 2.0
+step = RunTrainer.training_step
+def limited(self, model, inputs, *more):
+    if rank == 1 and self.state.global_step >= 3 and len(inputs["input_ids"]) > 2:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+    return step(self, model, inputs, *more)
+RunTrainer.training_step = limited
 """
 
 STOP_RANK_1_IN_STEP_3 = """
@@ -157,7 +182,7 @@ def single(world: World) -> Store:
     """Every variant, trained by one process."""
     store = world.store("single")
     prepare._prepared.forget()
-    for name, changes in VARIANTS.items():
+    for name, changes in (*VARIANTS.items(), ("milestones", MILESTONES)):
         train(world.config(**changes), store.run(name), store, lambda: False)
     return store
 
@@ -167,6 +192,7 @@ def plain(world: World) -> Store:
     """Every variant, trained by two ranks without DeepSpeed, in one job."""
     store = world.store("plain")
     runs = {name: world.config(**changes) for name, changes in VARIANTS.items()}
+    runs["milestones"] = world.config(**MILESTONES)
     assert world.job(store, runs, COUNT_FORWARDS) == [0, 0]
     return store
 
@@ -176,6 +202,7 @@ def divided(world: World) -> Store:
     """Every variant under ZeRO-3, then the first under ZeRO-2 and ZeRO-3 with offloading, in one job of two ranks."""
     store = world.store("divided")
     runs = {name: world.config("zero3", **changes) for name, changes in VARIANTS.items()}
+    runs["milestones"] = world.config("zero3", **MILESTONES)
     runs |= {zero: world.config(zero, **VARIANTS["sigmoid"]) for zero in ("zero2", "zero3_offload")}
     assert world.job(store, runs, COUNT_FORWARDS) == [0, 0]
     return store
@@ -199,19 +226,56 @@ def test_the_other_kinds_of_zero_train_the_same_model(single: Store, divided: St
     assert distance(single.run("sigmoid"), divided.run(zero)) < TOLERANCE
 
 
-def test_a_cold_pass_before_training_under_zero_3_does_no_harm(world: World, divided: Store) -> None:
-    """Other held-out pairs beside training pairs that were measured: where TRL's precompute crashes, a run goes on.
+@pytest.mark.parametrize("store", ["plain", "divided"])
+def test_a_milestone_is_kept_once_and_whole(request: pytest.FixtureRequest, single: Store, store: str) -> None:
+    """Rank 0 keeps it, under ZeRO-3 gathered: a model that loads, has scores, and is the one of a single process."""
+    run = request.getfixturevalue(store).run("milestones")
+    assert [step for step, _ in run.milestones()] == [3]
+    kept = run.milestone(3)
+    assert distance(single.run("milestones").milestone(3), kept) < TOLERANCE
+    assert distance(run, kept) > 10 * TOLERANCE
+    loaded = AutoModelForCausalLM.from_pretrained(kept.model)
+    assert loaded.num_parameters() == (read_fact(run.result_file) or {})["parameters"]["total"]
+    assert (read_fact(kept.evaluation_file) or {})["pairs"] == 6
+    assert not list(kept.path.glob(".*"))
 
-    Its weights are those of the run on the same training pairs, whose reference values were there.
-    """
+
+@pytest.fixture(scope="module")
+def later(world: World, divided: Store) -> Store:
+    """A later job of two ranks: other held-out pairs under ZeRO-3, then kto without DeepSpeed and under ZeRO-3."""
     pairs = shutil.copytree(world.pairs, world.folder / "other-pairs")
     held_out = (pairs / "test.jsonl").read_text().splitlines(keepends=True)
     (pairs / "test.jsonl").write_text("".join(held_out[:3]))
     config = world.config("zero3", **VARIANTS["sigmoid"])
-    cold = replace(config, dataset=replace(config.dataset, path=str(pairs)))
-    assert world.job(divided, {"cold": cold}) == [0, 0]
-    assert distance(divided.run("sigmoid"), divided.run("cold")) < TOLERANCE
-    assert (read_fact(divided.run("cold").evaluation_file) or {})["pairs"] == 3
+    runs = {"cold": replace(config, dataset=replace(config.dataset, path=str(pairs)))}
+    for zero in ("none", "zero3"):
+        runs[f"kto-{zero}"] = world.config(zero, trainer__micro_batch_size=2, **KTO)
+    assert world.job(divided, runs) == [0, 0]
+    return divided
+
+
+def test_a_cold_pass_before_training_under_zero_3_does_no_harm(later: Store) -> None:
+    """Other held-out pairs beside training pairs that were measured: where TRL's precompute crashes, a run goes on.
+
+    Its weights are those of the run on the same training pairs, whose reference values were there.
+    """
+    assert distance(later.run("sigmoid"), later.run("cold")) < TOLERANCE
+    assert (read_fact(later.run("cold").evaluation_file) or {})["pairs"] == 3
+
+
+def test_two_ranks_estimate_ktos_kl_over_both_of_their_micro_batches(
+    world: World, later: Store, single: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So they train the model of one process whose micro-batch is both, completions moved on within each half."""
+    move_on = unpaired._with_foreign
+    monkeypatch.setattr(unpaired, "_with_foreign", lambda rows, _size: move_on(rows, 2))
+    prepare._prepared.forget()
+    for name, size in (("kto", 4), ("kto-apart", 2)):
+        train(world.config(trainer__micro_batch_size=size, **KTO), single.run(name), single, lambda: False)
+    prepare._prepared.forget()
+    assert distance(single.run("kto"), later.run("kto-none")) < TOLERANCE
+    assert distance(single.run("kto"), later.run("kto-zero3")) < TOLERANCE
+    assert distance(single.run("kto-apart"), later.run("kto-none")) > 10 * TOLERANCE
 
 
 def test_training_moved_the_weights(single: Store) -> None:
@@ -320,6 +384,46 @@ def test_interrupted_runs_end_bit_identical(world: World, interrupted: Store) ->
     assert fingerprint(interrupted.run("stopped")) == undisturbed
     steps = [line["step"] for line in read_lines(interrupted.run("stopped").metrics_file)]
     assert steps == [1, 2, 3, 4, 5, 6]
+
+
+def test_out_of_memory_on_one_rank_puts_the_job_back_with_half_the_micro_batch(
+    world: World, single: Store, divided: Store
+) -> None:
+    """Both ranks leave; started again by SLURM, the same attempt goes on from its checkpoint with the same batches."""
+    run = divided.run("filled")
+    config = world.config("zero3", checkpoint__every=2, **VARIANTS["sigmoid"])
+    attempt = new_attempt(config, run)
+    folder = new_job(world.folder / "filled", attempt)
+    programs = world.folder / "bin"
+    programs.mkdir()
+    (programs / "scontrol").write_text(f"#!/bin/sh\necho $* >> {programs}/asked\n")
+    (programs / "scontrol").chmod(0o755)
+    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+    assert finish(start(folder, before=FILL_RANK_1_IN_STEP_4, PATH=path)) == [1, 1]
+    assert (programs / "asked").read_text() == "requeue 77\n"
+    assert not attempt.failure_file.exists()
+    assert [(line["micro_batch_size"], line["step"]) for line in read_lines(run.memory_log)] == [(1, 2)]
+
+    assert finish(start(folder, before=FILL_RANK_1_IN_STEP_4, PATH=path, SLURM_RESTART_COUNT="1")) == [0, 0]
+    result = read_fact(run.result_file) or {}
+    assert (result["micro_batch_size"], result["steps"]) == (1, 6)
+    assert distance(single.run("sigmoid"), run) < TOLERANCE
+
+
+def test_out_of_memory_without_a_queue_fails_and_the_next_attempt_has_less(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two ranks on one machine: nobody starts them again, but what the user resumes begins with half."""
+    run = world.store("no-queue").run("r")
+    attempt = new_attempt(world.config(trainer__micro_batch_size=4), run)
+    monkeypatch.setattr(distributed, "size", lambda: 2)
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "local")
+    assert not job._back_with_less(attempt, "rank 1: MemoryError: something else")
+    assert job.read_config(attempt).trainer.micro_batch_size == 4
+    assert not job._back_with_less(attempt, "rank 1: OutOfMemoryError: CUDA out of memory")
+    again = new_attempt(world.config(trainer__micro_batch_size=4), run)
+    assert job.read_config(again).trainer.micro_batch_size == 2
+    assert job.read_config(again).trainer.batch_size == 8
 
 
 def test_a_failure_of_all_ranks_is_one_runs_a_failure_of_one_rank_is_the_jobs(world: World) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.config import StoreError
+from launcher.config import OBJECTIVE, StoreError
 from launcher.facts import last_metrics, read_facts
 from launcher.files import append_line, building, read_fact, read_lines, write_once
 from launcher.store import Store
@@ -68,6 +68,19 @@ def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
     assert [line["step"] for line in read_lines(log)] == [1, 2]
     log.write_text(json.dumps({"step": 9}) + "\n" + '{"step": 10')
     assert last_metrics(log)["step"] == 9
+    log.write_bytes(b'\xff\x00\n[1]\n7\n{"step": 9}\n')  # what a broken disk may leave
+    assert read_lines(log) == [{"step": 9}]
+
+
+@pytest.mark.parametrize("text", [b"", b"model: {name: x}\ntrainer:", b"a: [", b"\xff\xfe", b"- 1\n"])
+def test_a_torn_config_is_refused_with_its_name(store: Store, text: bytes) -> None:
+    """A config.yaml that ends early may still be YAML: it is never taken for the whole objective."""
+    run = store.run("r")
+    run.write_config(dict.fromkeys(OBJECTIVE))
+    assert set(run.read_config()) == set(OBJECTIVE)
+    run.config_file.write_bytes(text)
+    with pytest.raises(StoreError, match=r"runs/r/config\.yaml: "):
+        run.read_config()
 
 
 def test_a_cache_entry_is_built_once_and_whole(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from conftest import Launch, sweep_of
 
 from launcher import sources
 from launcher.config import ConfigError
-from launcher.resources import data_dir
+from launcher.resources import data_dir, transformers_names
 from launcher.sources import unpinned
 from launcher.store import Store
 
@@ -69,6 +69,30 @@ def test_packed_weights_need_adapters() -> None:
     assert sweep_of("model=qwen_0_6b", "model.quantization=4bit", "trainer=zephyr_lora").runs
 
 
+def test_packed_weights_are_not_divided() -> None:
+    """Under ZeRO-3 no rank has weights to pack; under ZeRO-2 each has."""
+    packed = ("model=qwen_0_6b", "model.quantization=4bit", "trainer=zephyr_lora")
+    with pytest.raises(ConfigError, match=r"model\.quantization=4bit: packed weights cannot be divided; give deeps"):
+        sweep_of(*packed, "deepspeed=zero3")
+    assert sweep_of(*packed, "deepspeed=zero2").runs
+
+
+@pytest.mark.parametrize(
+    ("override", "near"), [("trainer.optimizer=adamw_troch", "adamw_torch"), ("trainer.lr_scheduler=cosin", "cosine")]
+)
+def test_optimizers_and_schedules_are_those_of_the_installed_transformers(
+    store: Store, override: str, near: str
+) -> None:
+    """A name that it lacks is refused before anything is submitted, with the nearest and all that it has."""
+    with pytest.raises(ConfigError, match=f"{override}: no such name; did you mean '{near}'.*; the installed"):
+        sources.check_sources(sweep_of("model=tiny", override), store, dry_run=True)
+    names = (("training_args.py", "OptimizerNames"), ("trainer_utils.py", "SchedulerType"))
+    optimizers, schedules = (transformers_names(*each) for each in names)
+    assert {"adamw_torch", "adafactor", "paged_adamw_8bit"} <= optimizers
+    assert {"cosine", "constant_with_warmup"} <= schedules
+    assert not optimizers & schedules
+
+
 def test_what_packs_weights_must_be_installed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where jobs use this Python and bitsandbytes is not there, a launch says how to get it; a dry run notes it."""
     monkeypatch.setattr(sources, "package_dir", lambda _: None)
@@ -81,6 +105,8 @@ def test_what_packs_weights_must_be_installed(store: Store, monkeypatch: pytest.
 def test_what_is_not_pinned_is_named() -> None:
     """A model and a data set at a branch are named once each; those at a commit are not."""
     found = unpinned(sweep_of("+sweeps=pref_align_scan"))
+    assert [line.split(":")[0] for line in found] == ["dataset.revision=main"]
+    found = unpinned(sweep_of("dataset=orca_dpo_pairs", "model=ORG/NAME@main"))
     assert [line.split(":")[0] for line in found] == ["model.revision=main", "dataset.revision=main"]
 
 

@@ -194,12 +194,12 @@ def _record_loss(attempt: AttemptDir, reason: str) -> None:
 
 
 def _back_with_less(attempt: AttemptDir, reason: str) -> bool:
-    """Where several ranks ran out of GPU memory, put their job back into the queue with half the micro-batch."""
+    """Where several ranks ran out of GPU memory: the next start has half the micro-batch; whether the queue has it."""
     config, job = read_config(attempt), SlurmJob.here()
-    if distributed.size() == 1 or job is None or not smaller.can_halve(reason, config):
+    if distributed.size() == 1 or not smaller.can_halve(reason, config):
         return False
     smaller.halve(config, attempt.run)
-    return requeue(job) is None
+    return job is not None and requeue(job) is None
 
 
 def _host() -> str:

@@ -12,7 +12,7 @@ import copy
 import functools
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -198,28 +198,33 @@ def from_folder(folder: str, model: Model, dtype: torch.dtype) -> torch.nn.Modul
         )
     except (OSError, ValueError) as error:
         raise _not_loadable(model, error) from error
+    layers: Iterable[Any] = module.modules() if model.quantization is not None else ()
+    for layer in layers:
+        # On some CPUs a pass without gradients would rearrange the weights, for good, into a form whose product has
+        # no backward: the reference pass would leave a base whose copies get wrong gradients, silently.
+        layer.support_avx512bf16_for_cpu = False
     return module
 
 
 def _packing(model: Model, dtype: torch.dtype) -> dict[str, Any]:
     """QLoRA's 4-bit NormalFloat with double quantisation (Dettmers et al. 2023, section 3), computing in `dtype`.
 
+    Without a GPU bitsandbytes packs and computes on the cores: enough for a trial.
+
     Raises:
-        ConfigError: bitsandbytes is not installed, or there is no GPU to pack the weights on.
+        ConfigError: bitsandbytes is not installed.
     """
     if model.quantization is None:
         return {}
     if package_dir("bitsandbytes") is None:
         raise ConfigError(f"model.quantization={model.quantization}: {INSTALL_BITSANDBYTES}")
-    if not torch.cuda.is_available():
-        raise ConfigError(f"model.quantization={model.quantization}: needs a GPU; set it to null on this machine")
     packed = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
     )
-    return {"quantization_config": packed, "device_map": {"": torch.cuda.current_device()}}
+    return {"quantization_config": packed, "device_map": {"": str(device())}}
 
 
 def policy(model: Model, store: Store) -> torch.nn.Module:
@@ -241,7 +246,7 @@ def device() -> torch.device:
 @contextmanager
 def in_use(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
     """The base module where this process computes; afterwards it leaves the accelerator to the policy again."""
-    if getattr(module, "is_loaded_in_4bit", False):  # packed for the GPU where it is
+    if getattr(module, "is_loaded_in_4bit", False):  # packed for where it is
         yield module
         return
     try:
