@@ -196,7 +196,7 @@ def _remedy(override: Override, config: DictConfig) -> str:
     wanted = wanted_of(key)
     if wanted is None:
         near = suggestion(key, sorted(_keys(OmegaConf.to_container(config))))
-        return f"{key}: no such key{near}; see conf/config.yaml"
+        return f"no such key{near}; see conf/config.yaml"
     if section and OmegaConf.select(config, section, throw_on_missing=False) is None:
         group = section.partition(".")[0]
         return f"{section} is null; choose a file of conf/{group} that has it, or give all: {section}={{{last}: ...}}"

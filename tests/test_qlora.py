@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from worker_fixtures import ARCHITECTURE, LORA, make_config, write_pairs
 
 from launcher.config import Model, RunConfig
@@ -16,7 +17,7 @@ from launcher.files import read_fact, read_lines
 from launcher.store import Store
 from launcher.worker import models, prepare, training
 from launcher.worker.evaluate import evaluate
-from launcher.worker.training import train
+from launcher.worker.training import Stopped, train
 
 bitsandbytes = pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed; pip install bitsandbytes")
 
@@ -89,3 +90,15 @@ def test_a_run_from_packed_weights_to_its_evaluation(config: RunConfig, store: S
     for key in ("loss", "reward_margin", "kl"):
         assert from_disk[key] == pytest.approx(in_memory[key], abs=1e-6)
     assert in_memory["kl"] > 0
+
+
+def test_an_interrupted_run_goes_on_as_if_it_had_not_been(config: RunConfig, store: Store) -> None:
+    """Stopped after step 3 and taken up again, it ends with the very adapter of a run that was left in peace."""
+    train(config, store.run("whole"), store, lambda: False)
+    calls = iter([False, False, True])
+    with pytest.raises(Stopped):
+        train(config, store.run("cut"), store, lambda: next(calls))
+    train(config, store.run("cut"), store, lambda: False)
+    whole, cut = (load_file(store.run(name).model / "adapter_model.safetensors") for name in ("whole", "cut"))
+    assert whole.keys() == cut.keys()
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)

@@ -163,6 +163,10 @@ def build_trainer(
         peft_config=None if config.trainer.lora is None else lora_config(config.trainer.lora),
         callbacks=callbacks,
     )
+    if config.model.quantization is not None:
+        # TRL rounds adapters on packed weights to bfloat16; peft would load a checkpoint's as float32, as all others.
+        for parameter in trainer.model.parameters():
+            parameter.data = parameter.data.float() if parameter.requires_grad else parameter.data
     trainer.keep_checkpoints = config.checkpoint.keep
     trainer.milestones = {step: run.milestone(step).model for step in config.checkpoint.milestones or ()}
     trainer.remove_callback(PrinterCallback)
