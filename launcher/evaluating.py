@@ -228,22 +228,22 @@ def open_judgements(waiting: Iterable[Waiting], judge: Judge, *, again: bool) ->
 
 
 def ahead(sweep: Sweep, store: Store) -> tuple[int, tuple[int, int, int]]:
-    """Of models without answers: how many, and the calls, prompt tokens and completion tokens of judging them, at most.
+    """Of models without answers: how many, and what judging them will need; see `judging.estimate`.
 
-    The untrained model of a name counts as answered where one of its runs is.
+    Each answer counts as being of full length, and the untrained model as having answered where one of its runs has.
     """
     runs = [run for run in sweep.runs if "mt_bench" in run.config.evaluation.benchmarks]
     silent = [run for run in runs if not store.run(run.run_id).evaluations.answered_file.exists()]
     known = {run.config.model.name for run in runs if run not in silent}
     bases = {run.config.model.name: run for run in silent if run.config.model.name not in known}
     wanted = [run.config.evaluation for run in (*bases.values(), *silent)]
-    costs = {key: _at_most(each) for key, each in {repr(each): each for each in wanted}.items()}
+    costs = {key: _full_length(each) for key, each in {repr(each): each for each in wanted}.items()}
     calls, read, written = (sum(costs[repr(each)][part] for each in wanted) for part in range(3))
     return len(wanted), (calls, read, written)
 
 
-def _at_most(evaluation: Evaluation) -> tuple[int, int, int]:
-    """Calls and tokens of judging a model whose every answer is as long as it may be."""
+def _full_length(evaluation: Evaluation) -> tuple[int, int, int]:
+    """What judging a model needs whose every answer is as long as it may be."""
     bench, longest = mt_bench.load(evaluation.mt_bench), "x" * evaluation.mt_bench.max_new_tokens * CHARACTERS_PER_TOKEN
     answers = {question.question_id: {"turns": [longest] * len(mt_bench.TURNS)} for question in bench.questions}
     asks = _asks(EvaluationDir(Path()), bench, answers, evaluation.judge.repeats)

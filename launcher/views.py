@@ -62,7 +62,8 @@ def say_judging_ahead(models: int, estimate: tuple[int, int, int], judge: Judge)
     if models:
         print(
             f"{models} models have no MT-Bench answers yet; judging them will be {calls:,} calls of "
-            f"{judge_name(judge)}, at most {read:,} tokens to read and about {written:,} to write"
+            f"{judge_name(judge)}, about {read:,} tokens to read, were every answer of full length, "
+            f"and {written:,} to write"
         )
 
 
