@@ -33,6 +33,11 @@ def lacking(run: RunDir, wanted: Iterable[str]) -> list[str]:
     return [benchmark for benchmark in wanted if not job_file(run, benchmark).exists()]
 
 
+def is_measured(attempt: AttemptDir) -> bool:
+    """Whether the attempt's run is trained and has all that the attempt was made to measure."""
+    return attempt.run.result_file.exists() and not lacking(attempt.run, wanted_by(attempt))
+
+
 def unclaimed(run: RunDir, wanted: Iterable[str]) -> list[str]:
     """Of these benchmarks, those that are lacking and that no attempt under way was made for."""
     attempts = [attempt for attempt in (*run.attempts()[-1:], run.evaluation_attempt()) if attempt]

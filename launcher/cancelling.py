@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from launcher import scheduler as executors
-from launcher.benchmarks import lacking, wanted_by
+from launcher.benchmarks import is_measured
 from launcher.facts import acting_attempt
 from launcher.files import Fact, read_fact, write_once
 from launcher.handover import attempts_of
@@ -64,9 +64,6 @@ def _has_other_work(job: Fact) -> bool:
     """Whether a job has runs that were not cancelled and are not done."""
     attempts = attempts_of(Path(job["folder"])) if job["folder"] else []
     return any(
-        not (attempt.cancel_file.exists() or attempt.failure_file.exists() or _is_done(attempt)) for attempt in attempts
+        not (attempt.cancel_file.exists() or attempt.failure_file.exists() or is_measured(attempt))
+        for attempt in attempts
     )
-
-
-def _is_done(attempt: AttemptDir) -> bool:
-    return attempt.run.result_file.exists() and not lacking(attempt.run, wanted_by(attempt))

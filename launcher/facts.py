@@ -11,7 +11,7 @@ import os
 import time
 from pathlib import Path
 
-from launcher.benchmarks import BEFORE_BENCHMARKS, lacking, wanted_by
+from launcher.benchmarks import BEFORE_BENCHMARKS, is_measured, lacking, wanted_by
 from launcher.config import StoreError
 from launcher.files import Fact, read_fact
 from launcher.preparation import failure_of
@@ -54,7 +54,7 @@ def acting_attempt(run: RunDir) -> AttemptDir | None:
 
 
 def _has_done_its_part(attempt: AttemptDir) -> bool:
-    return not lacking(attempt.run, wanted_by(attempt)) and not due_in_job(attempt)
+    return is_measured(attempt) and not due_in_job(attempt)
 
 
 def read_facts(run: RunDir) -> RunFacts:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from launcher.benchmarks import discard_all, lacking, wanted_by
+from launcher.benchmarks import discard_all, is_measured, lacking
 from launcher.config import PrefsweepError, RunConfig, from_plain
 from launcher.files import Fact, read_fact, write_once
 from launcher.publish import due_in_job
@@ -130,11 +130,9 @@ def _next_step(attempt: AttemptDir, stop: StopRequest) -> str:
 
 def _is_over(attempt: AttemptDir) -> bool:
     """Whether nothing is left to do: it failed, the run is done, or another attempt is to evaluate it."""
-    run = attempt.run
-    if attempt.evaluates and attempt != run.evaluation_attempt():
+    if attempt.evaluates and attempt != attempt.run.evaluation_attempt():
         return True
-    done = run.result_file.exists() and not lacking(run, wanted_by(attempt))
-    return attempt.failure_file.exists() or (done and not due_in_job(attempt))
+    return attempt.failure_file.exists() or (is_measured(attempt) and not due_in_job(attempt))
 
 
 def _leave_if_asked(attempts: Sequence[AttemptDir], stop: StopRequest) -> None:
