@@ -1,22 +1,19 @@
 """Whether the models and data sets of a sweep are there, and fetching those that we build.
 
 Owns: every look at model and data files from the login node, cheap enough to be made at each launch.
-Must not know: runs' states, schedulers, torch. What is on a model hub is checked by the job that loads it.
+Must not know: how data files are read (`data_files`), runs' states, schedulers, torch. What is on a model hub is
+checked by the job that loads it.
 """
 
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import re
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, replace
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from launcher import cost, mt_bench
 from launcher.config import (
@@ -30,18 +27,14 @@ from launcher.config import (
     WeakRejects,
     suggestion,
 )
+from launcher.data_files import HUB_ID, check_columns, check_length, local_file, parts_of, rows_of
 from launcher.plan import Sweep
 from launcher.resources import INSTALL_BITSANDBYTES, package_dir, transformers_names
 from launcher.store import Store
 
 BUILDERS = {"movie_reviews": "launcher.movie_reviews", "three_actions": "launcher.three_actions"}
 PACKAGE = "package:"
-COLUMNS = {True: ("chosen", "rejected"), False: ("prompt", "completion", "label")}  # whether paired
-SUFFIXES = (".jsonl", ".json", ".parquet")
 COMMIT = re.compile(r"[0-9a-f]{40}")
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-CHECKED_ROWS = 2000  # of a data file, when looking for a prompt that fits
-TOKEN_COUNT_SECONDS = 120
 
 
 def check_sources(sweep: Sweep, store: Store, *, dry_run: bool) -> list[str]:
@@ -70,7 +63,7 @@ def check_sources(sweep: Sweep, store: Store, *, dry_run: bool) -> list[str]:
             seen.add(parts)
             _check_model(config.model)
             _check_dataset(config.dataset, paired=paired)
-            _check_length(config)
+            check_length(config)
     return []
 
 
@@ -216,11 +209,11 @@ def _check_dataset(dataset: Dataset, *, paired: bool) -> None:
             _check_instructions(replace(dataset, path=dataset.weak_rejects.path), dataset.weak_rejects)
         except ConfigError as error:
             raise ConfigError(_of_weak_rejects(str(error))) from error
-    for part in _sources(dataset):
+    for part in parts_of(dataset):
         for split in (part.train_split, part.test_split):
             file = local_file(part, split)
             if file is not None:
-                _check_columns(part, file, paired=paired)
+                check_columns(part, file, paired=paired)
 
 
 def _of_weak_rejects(message: str) -> str:
@@ -231,117 +224,10 @@ def _of_weak_rejects(message: str) -> str:
 def _check_instructions(source: Dataset, weak: WeakRejects) -> None:
     for split in (source.train_split, source.test_split):
         file = local_file(source, split)
-        found = next((set(row) for row in _rows(file)), set()) if file is not None else set()
+        found = next((set(row) for row in rows_of(file)), set()) if file is not None else set()
         missing = weak.missing(found) if file is not None else []
         if missing:
             raise ConfigError(
                 f"columns: {file} has no column {', '.join(missing)}; it has {', '.join(sorted(found)) or 'no rows'}; "
                 f"map ours to its own with +dataset.{WEAK_REJECTS}.columns.{missing[0]}=NAME"
             )
-
-
-def _sources(dataset: Dataset) -> list[Dataset]:
-    """The data set, or each part of a mixture as one."""
-    return [
-        replace(
-            dataset,
-            path=part.path,
-            train_split=part.train_split or dataset.train_split,
-            test_split=part.test_split or dataset.test_split,
-            columns=dataset.columns if part.columns is None else part.columns,
-        )
-        for part in dataset.mixture or []
-    ] or [dataset]
-
-
-def local_file(dataset: Dataset, split: str) -> Path | None:
-    """The file of a split of a local data set; None for one on the Hub, or one that we build.
-
-    Raises:
-        ConfigError: the path is neither there nor of a Hub data set's form, or has no file of that split.
-    """
-    if dataset.path is None:
-        return None
-    path = Path(dataset.path).expanduser()
-    if path.is_file():
-        return path
-    if not path.is_dir():
-        if HUB_ID.fullmatch(dataset.path):
-            return None
-        raise ConfigError(f"dataset.path={dataset.path}: no such file or folder, nor of the form ORG/NAME of the Hub")
-    files = [path / f"{split}{suffix}" for suffix in SUFFIXES if (path / f"{split}{suffix}").is_file()]
-    if not files:
-        raise ConfigError(f"dataset.path={dataset.path}: has no {split}.jsonl or {split}.parquet")
-    return files[0]
-
-
-def _check_columns(dataset: Dataset, file: Path, *, paired: bool) -> None:
-    found = next((set(row) for row in _rows(file)), set())
-    paired = paired or dataset.columns.get("completion", "completion") not in found  # pairs are split for kto
-    named = dataset.columns.keys() & {"prompt"}  # else it may be the beginning of both completions
-    needed = [dataset.columns.get(column, column) for column in (*(named if paired else ()), *COLUMNS[paired])]
-    missing = [column for column in needed if column not in found]
-    if missing:
-        raise ConfigError(
-            f"dataset.columns: {file} has no column {', '.join(missing)}; it has "
-            f"{', '.join(sorted(found)) or 'no rows'}; map ours to its own with +dataset.columns.chosen=NAME"
-        )
-
-
-def _rows(file: Path) -> Iterator[dict[str, Any]]:
-    if file.suffix == ".parquet":
-        parquet = importlib.import_module("pyarrow.parquet")
-        for batch in parquet.ParquetFile(file).iter_batches(CHECKED_ROWS):
-            yield from batch.to_pylist()
-        return
-    with file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise ConfigError(f"dataset.path={file}: line {number} is not JSON ({error})") from error
-
-
-# ------------------------------------------------------------------------------------------------ lengths
-
-
-def _check_length(config: RunConfig) -> None:
-    """At least one prompt must leave room for an answer."""
-    prompts = [prompt for prompt in _prompts(config.dataset) if isinstance(prompt, str)]
-    if not prompts:
-        return
-    shortest = min(prompts, key=lambda prompt: len(prompt.encode()))
-    limit = config.trainer.max_length
-    if len(shortest.encode()) < limit:  # a token is at least a byte
-        return
-    tokens = _count_tokens(config.model, shortest)
-    if tokens >= limit:
-        raise ConfigError(
-            f"trainer.max_length={limit}: the shortest prompt has {tokens} tokens, which leaves no room for an answer; "
-            f"give more than {tokens}"
-        )
-
-
-def _prompts(dataset: Dataset) -> Iterable[Any]:
-    file = local_file(dataset, dataset.train_split)
-    if file is None:
-        return dataset.prompts
-    column = dataset.columns.get("prompt", "prompt")
-    return [row.get(column) for row, _ in zip(_rows(file), range(CHECKED_ROWS), strict=False)]
-
-
-def _count_tokens(model: Model, text: str) -> int:
-    """Tokens of a text, counted by the model's tokenizer in a process of its own, as that imports transformers.
-
-    Raises:
-        ConfigError: the tokenizer cannot be loaded.
-    """
-    question = json.dumps({"model": asdict(model), "text": text})
-    command = [sys.executable, "-m", "launcher.worker.tokens"]
-    done = subprocess.run(
-        command, input=question, capture_output=True, text=True, timeout=TOKEN_COUNT_SECONDS, check=False
-    )
-    if done.returncode != 0:
-        last = done.stderr.strip().splitlines()[-1:] or ["no message"]
-        raise ConfigError(f"model.path={model.path}: its tokenizer cannot be loaded ({last[0]})")
-    return int(done.stdout.split()[-1])
