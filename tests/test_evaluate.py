@@ -87,7 +87,7 @@ def test_one_forward_gives_the_losses_of_the_whole_grid(
     config = configure(sweep="grid", trainer__max_steps=1, evaluation__batch_size=3)
     grid = [(loss_type, beta) for loss_type in ("sigmoid", "ipo", "kto_pair") for beta in (0.1, 0.5)]
     runs = [{"run_id": str(number), "loss_type": a, "beta": b} for number, (a, b) in enumerate(grid)]
-    store.sweep("grid").add_launch({"runs": runs})
+    store.sweep("grid").add_launch({"runs": runs, "axes": []})
     trainer = training.finished(config, trained(config, store), store)
     trainer.model.eval()
     forwards: list[None] = []
