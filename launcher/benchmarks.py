@@ -40,8 +40,7 @@ def is_measured(attempt: AttemptDir) -> bool:
 
 def unclaimed(run: RunDir, wanted: Iterable[str]) -> list[str]:
     """Of these benchmarks, those that are lacking and that no attempt under way was made for."""
-    attempts = [attempt for attempt in (*run.attempts()[-1:], run.evaluation_attempt()) if attempt]
-    alive = [a for a in attempts if not (a.failure_file.exists() or a.cancel_file.exists())]
+    alive = [a for a in run.last_attempts() if not (a.failure_file.exists() or a.cancel_file.exists())]
     claimed = {name for attempt in alive for name in wanted_by(attempt)}
     return [name for name in lacking(run, wanted) if name not in claimed]
 

@@ -165,7 +165,7 @@ def adopt(runs: Iterable[RunDir], scheduler: Scheduler) -> None:
 
 
 def _without_job(runs: Iterable[RunDir]) -> list[AttemptDir]:
-    attempts = [attempt for run in runs for attempt in (*run.attempts()[-1:], run.evaluation_attempt()) if attempt]
+    attempts = [attempt for run in runs for attempt in run.last_attempts()]
     return [attempt for attempt in attempts if not (attempt.job_file.exists() or attempt.failure_file.exists())]
 
 

@@ -92,8 +92,8 @@ def payload_of(point: Point, card: str) -> Payload:
     Raises:
         PublishError: there are no weights.
     """
-    files = {**_model_files(point), **_records(point)}
-    return Payload(point.run.run_id, point.step, content_of(point), {**files, CARD: card.encode()})
+    files = _files(point)
+    return Payload(point.run.run_id, point.step, _hash(point, files), {**files, CARD: card.encode()})
 
 
 def content_of(point: Point) -> str:
@@ -102,9 +102,16 @@ def content_of(point: Point) -> str:
     Weights count with name and size: the run's result.json, which says when they were trained, stands for their
     values, and a model of many gigabytes need not be read for nothing.
     """
+    return _hash(point, _files(point))
+
+
+def _files(point: Point) -> dict[str, bytes | Path]:
+    return {**_model_files(point), **_records(point)}
+
+
+def _hash(point: Point, files: Mapping[str, bytes | Path]) -> str:
     digest = hashlib.sha256(point.name.encode())
-    trained = _read([point.run.result_file])
-    for name, content in sorted({**_model_files(point), **_records(point), **trained}.items()):
+    for name, content in sorted({**files, **_read([point.run.result_file])}.items()):
         told = content if isinstance(content, bytes) else str(content.stat().st_size).encode()
         digest.update(f"\0{name}\0{len(told)}\0".encode() + told)
     return digest.hexdigest()

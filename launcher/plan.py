@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from launcher.config import OBJECTIVE, ConfigError, RunConfig, canonical, from_plain
+from launcher.files import content_key
 from launcher.rules import check
 from launcher.stages import evaluation_cluster
 
@@ -66,7 +67,7 @@ def cost_key(run: Run) -> str:
     """Runs with the same key need about the same time per step."""
     trainer = {k: v for k, v in run.objective["trainer"].items() if k not in ("learning_rate", "max_steps", "epochs")}
     parts = [run.objective["model"], run.objective["dataset"], trainer]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
+    return content_key(parts, 8)
 
 
 def _without_none(value: Any) -> Any:

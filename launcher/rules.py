@@ -57,13 +57,15 @@ _TIME = re.compile(r"(\d+-\d+(:\d+){0,2}|\d+(:\d+){0,2})")  # as sbatch takes it
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 
 _SEEDS = 2**32  # as many as numpy takes
-# What each of these numbers must be at least, where it has a value.
+# What each of these numbers must be at least, where it, and the section that holds it, has a value.
 _LEAST = {
     1: {
         "trainer": ("batch_size", "micro_batch_size", "max_length", "max_steps"),
         "cluster": ("runs_per_job", "max_parallel", "nodes", "cpus_per_gpu", "warning_seconds", "memory_growth"),
         "checkpoint": ("every", "keep"),
+        "trainer.lora": ("r",),
         "dataset": ("train_pairs", "test_pairs"),
+        "dataset.weak_rejects": ("max_new_tokens", "batch_size"),
         "evaluation": ("batch_size", "generations", "max_new_tokens"),
         "evaluation.mt_bench": ("questions", "max_new_tokens", "batch_size"),
         "evaluation.judge": ("concurrency", "repeats", "max_tokens", "timeout"),
@@ -184,9 +186,6 @@ def _weak_rejects_problems(dataset: Dataset) -> Iterator[str]:
         yield f"{key}.model.path={weak.model.path}: give either a path (a Hub id or a folder) or an architecture"
     if weak.model.dtype not in DTYPES:
         yield f"{key}.model.dtype={weak.model.dtype}: must be one of {', '.join(DTYPES)}"
-    for name in ("max_new_tokens", "batch_size"):
-        if getattr(weak, name) < 1:
-            yield f"{key}.{name}={getattr(weak, name)}: must be at least 1"
     if not (weak.temperature >= 0 and math.isfinite(weak.temperature)):
         yield f"{key}.temperature={weak.temperature}: must be a number of at least 0; 0: always the likeliest token"
     for name, path in (("path", weak.path), ("model.path", weak.model.path or "")):
@@ -204,8 +203,6 @@ def _trainer_problems(trainer: Trainer) -> Iterator[str]:
         yield f"trainer.ld_alpha={trainer.ld_alpha}: must be from 0 to 1; null: every token counts in full"
     if not 0 <= trainer.warmup_ratio < 1:
         yield f"trainer.warmup_ratio={trainer.warmup_ratio}: must be at least 0 and less than 1"
-    if trainer.lora is not None and trainer.lora.r < 1:
-        yield f"trainer.lora.r={trainer.lora.r}: must be at least 1"
     if trainer.lora is not None and not 0 <= trainer.lora.dropout < 1:
         yield f"trainer.lora.dropout={trainer.lora.dropout}: must be at least 0 and less than 1"
     for key in ("learning_rate", "epochs", "max_grad_norm"):
@@ -279,10 +276,12 @@ def _judge_problems(judge: Judge) -> Iterator[str]:
 
 def _count_problems(config: RunConfig) -> Iterator[str]:
     for least, sections in _LEAST.items():
-        for key in (f"{section}.{key}" for section, keys in sections.items() for key in keys):
-            value = attrgetter(key)(config)
-            if value is not None and not (value >= least and math.isfinite(value)):
-                yield f"{key}={value}: must be at least {least}"
+        for section, keys in sections.items():
+            held = attrgetter(section)(config)
+            for key in keys if held is not None else ():
+                value = getattr(held, key)
+                if value is not None and not (value >= least and math.isfinite(value)):
+                    yield f"{section}.{key}={value}: must be at least {least}"
     if not 0 <= config.seed < _SEEDS:
         yield f"seed={config.seed}: must be at least 0 and less than {_SEEDS}"
 
@@ -325,8 +324,9 @@ def _evaluation_cluster_problems(config: RunConfig, losses: Collection[str]) -> 
     if problem := next((found for entry in given.items() if (found := _entry_problem(*entry))), None):
         yield problem
     elif given:
-        ranks = {"nodes": min(1, given.get("nodes", 1)), "gpus_per_node": 0}  # no batch is divided here
-        cluster = replace(evaluation_cluster(config), **ranks)
+        nodes, gpus = int(given.get("nodes", 1)), int(given.get("gpus_per_node", 0))
+        # At most one rank: no batch is divided here.
+        cluster = replace(evaluation_cluster(config), nodes=min(1, nodes), gpus_per_node=min(0, gpus))
         evaluation = replace(config.evaluation, cluster={})
         problems = _problems(replace(config, cluster=cluster, evaluation=evaluation), losses)
         yield from (f"evaluation.{problem}" for problem in problems)
@@ -345,5 +345,4 @@ def _entry_problem(key: str, value: object) -> str | None:
         OmegaConf.merge(OmegaConf.structured(Cluster), {key: value})
     except OmegaConfBaseException:
         return f"evaluation.cluster.{key}={value}: must be of type {known[key]}"
-    negative = key == "gpus_per_node" and int(str(value)) < 0
-    return f"evaluation.cluster.{key}={value}: must be at least 0" if negative else None
+    return None

@@ -224,9 +224,10 @@ def _of_weak_rejects(message: str) -> str:
 def _check_instructions(source: Dataset, weak: WeakRejects) -> None:
     for split in (source.train_split, source.test_split):
         file = local_file(source, split)
-        found = next((set(row) for row in rows_of(file)), set()) if file is not None else set()
-        missing = weak.missing(found) if file is not None else []
-        if missing:
+        if file is None:
+            continue
+        found = next((set(row) for row in rows_of(file)), set())
+        if missing := weak.missing(found):
             raise ConfigError(
                 f"columns: {file} has no column {', '.join(missing)}; it has {', '.join(sorted(found)) or 'no rows'}; "
                 f"map ours to its own with +dataset.{WEAK_REJECTS}.columns.{missing[0]}=NAME"

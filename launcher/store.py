@@ -240,6 +240,10 @@ class RunDir:
         last = self.all_attempts()[-1:]
         return last[0] if last and last[0].evaluates else None
 
+    def last_attempts(self) -> list[AttemptDir]:
+        """The last attempt to train it, and the one that evaluates what that trains, where they are."""
+        return [attempt for attempt in (*self.attempts()[-1:], self.evaluation_attempt()) if attempt]
+
     def all_attempts(self) -> list[AttemptDir]:
         """The attempts of both kinds, oldest first."""
         folder = self.path / "attempts"

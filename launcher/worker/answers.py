@@ -28,7 +28,7 @@ from launcher.files import Fact, append_line, content_key, mend_log, read_lines,
 from launcher.mt_bench import Bench, Messages, Question, load
 from launcher.store import EvaluationDir, RunDir, Store
 from launcher.worker import models
-from launcher.worker.generations import end_tokens, rendered
+from launcher.worker.generations import end_tokens, ended_text, rendered
 from launcher.worker.interruption import Interrupted, locked
 from launcher.worker.training import finished, forget_trained
 
@@ -52,7 +52,7 @@ def answer(config: RunConfig, run: RunDir, store: Store, stop: Callable[[], bool
     """
     bench, settings = load(config.evaluation.mt_bench), config.evaluation.mt_bench
     identity = _identity(config, bench)
-    key = _digest(identity | {"base": models.fingerprint(config.model, store)})
+    key = content_key(identity | {"base": models.fingerprint(config.model, store)})
     base = EvaluationDir(store.cache("benchmarks", f"mt_bench-{key}"))
     with locked(base.path, stop):
         _answer(base, bench, settings, identity | {"base": None}, lambda: _base_writer(config, store), stop)
@@ -73,17 +73,13 @@ def _identity(config: RunConfig, bench: Bench) -> Fact:
     }
 
 
-def _digest(identity: Fact) -> str:
-    return content_key(identity)
-
-
 def _answer(
     directory: EvaluationDir, bench: Bench, settings: MTBench, fact: Fact, opened: Opened, stop: Callable[[], bool]
 ) -> None:
     """Write the answers of one model that are not there, then the fact that they all are."""
     if directory.answered_file.exists():
         return
-    key, log, began = _digest({**fact, "base": None}), directory.answers_log, time.perf_counter()
+    key, log, began = content_key({**fact, "base": None}), directory.answers_log, time.perf_counter()
     mend_log(log)
     done = {line["question_id"] for line in read_lines(log) if line["settings"] == key}
     missing = [question for question in bench.questions if question.question_id not in done]
@@ -170,25 +166,17 @@ class TransformersWriter:
                 attention_mask=encoded["attention_mask"],
                 generation_config=self._generation_config(temperature, limit),
             )
-        return [self._text(row) for row in made[:, encoded["input_ids"].shape[1] :].tolist()]
+        new = made[:, encoded["input_ids"].shape[1] :].tolist()
+        return [ended_text(tokens, self.module, self.tokenizer) for tokens in new]
 
     def _generation_config(self, temperature: float, limit: int) -> GenerationConfig:
         sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
         return GenerationConfig(
             **(sampling if temperature > 0 else {"do_sample": False}),
             max_new_tokens=limit,
-            eos_token_id=sorted(self._ends()),
+            eos_token_id=sorted(end_tokens(self.module, self.tokenizer)),
             pad_token_id=self.tokenizer.pad_token_id,
         )
-
-    def _ends(self) -> set[int]:
-        return end_tokens(self.module, self.tokenizer)
-
-    def _text(self, tokens: list[int]) -> Answer:
-        ends = self._ends()
-        length = next((place for place, token in enumerate(tokens) if token in ends), None)
-        text = self.tokenizer.decode(tokens[:length], skip_special_tokens=True).strip()
-        return text, "length" if length is None else "stop"
 
 
 def _chat_tokenizer(config: RunConfig, store: Store) -> PreTrainedTokenizerBase:

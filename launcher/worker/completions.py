@@ -6,16 +6,14 @@ Must not know: where prompts come from, what completions are for.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import Any
 
 import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedTokenizerBase
 
 from launcher.config import WeakRejects
-from launcher.files import Fact
-from launcher.worker.generations import end_tokens, rendered
+from launcher.files import Fact, content_key
+from launcher.worker.generations import end_tokens, ended_text, rendered
 
 NO_ROOM = "no room"
 
@@ -54,13 +52,14 @@ def complete(
         numbers = [_uniforms(prompts[number], settings) for number in fitting]
         made = _generate(module, tokenizer, [texts[number] for number in fitting], torch.stack(numbers), settings)
         for number, tokens in zip(fitting, made, strict=True):
-            facts[number] = _fact(tokens, module, tokenizer)
+            completion, finish = ended_text(tokens, module, tokenizer)
+            facts[number] = {"completion": completion, "finish": finish}
     return facts
 
 
 def _uniforms(prompt: Messages, settings: WeakRejects) -> torch.Tensor:
     """The random numbers of a prompt: the same on every device, in every batch."""
-    seed = int(hashlib.sha256(json.dumps([settings.seed, prompt], sort_keys=True).encode()).hexdigest()[:15], 16)
+    seed = int(content_key([settings.seed, prompt], 15), 16)
     return torch.rand(settings.max_new_tokens, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
@@ -87,10 +86,3 @@ def _generate(
     )
     new: list[list[int]] = made[:, begin:].tolist()
     return new
-
-
-def _fact(tokens: list[int], module: Any, tokenizer: PreTrainedTokenizerBase) -> Fact:
-    ends = end_tokens(module, tokenizer)
-    length = next((place for place, token in enumerate(tokens) if token in ends), None)
-    text = tokenizer.decode(tokens[:length], skip_special_tokens=True).strip()
-    return {"completion": text, "finish": "length" if length is None else "stop"}

@@ -96,6 +96,14 @@ def end_tokens(module: Any, tokenizer: PreTrainedTokenizerBase) -> set[int]:
     return {int(token) for token in (tokenizer.eos_token_id, *listed) if token is not None}
 
 
+def ended_text(tokens: list[int], module: Any, tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
+    """The text of a message's new tokens, and what ended it: stop or length."""
+    ends = end_tokens(module, tokenizer)
+    length = next((place for place, token in enumerate(tokens) if token in ends), None)
+    text = tokenizer.decode(tokens[:length], skip_special_tokens=True).strip()
+    return text, "length" if length is None else "stop"
+
+
 def _until_end(new: torch.Tensor, end: int) -> torch.Tensor:
     """True up to each row's first end token, that included."""
     ended_before = (new == end).long().cumsum(dim=1) - (new == end).long()
