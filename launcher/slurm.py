@@ -52,7 +52,7 @@ class SlurmScheduler:
         """The batch's script, as submitit writes it."""
         from submitit.slurm.slurm import _make_sbatch_string
 
-        command = f"{words.python_command(batch)} -u -m submitit.core._submit {shlex.quote(str(batch.folder))}"
+        command = f"{words.task_command(batch)} -u -m submitit.core._submit {shlex.quote(str(batch.folder))}"
         array = {} if batch.size == 1 else {"map_count": batch.size}
         return str(_make_sbatch_string(command, batch.folder, **words.parameters(batch), **array))
 
@@ -69,7 +69,7 @@ class SlurmScheduler:
         complaints = io.StringIO()
         try:
             with _environment(words.clean_environment(os.environ)), contextlib.redirect_stderr(complaints):
-                executor = submitit.SlurmExecutor(batch.folder, python=words.python_command(batch))
+                executor = submitit.SlurmExecutor(batch.folder, python=words.task_command(batch))
                 executor.update_parameters(**words.parameters(batch))
                 jobs = executor.submit_array(batch.work)
         except (FailedJobError, FailedSubmissionError, OSError) as error:

@@ -122,6 +122,11 @@ def python_command(batch: Batch) -> str:
     return shlex.join(words)
 
 
+def task_command(batch: Batch) -> str:
+    """The shell words that start Python for a batch's work, which the time limit's warning may reach at any moment."""
+    return f"{python_command(batch)} -m launcher.worker.shielded"
+
+
 def _mounts(batch: Batch) -> list[str]:
     return [f"{batch.root}:{batch.root}", *batch.resources.container_mounts]
 

@@ -18,6 +18,8 @@ from launcher.resources import trl_losses
 from launcher.revisions import with_revisions
 from launcher.store import Store
 
+# Seconds that a test may wait for what must come. A wait that ends well costs nothing; a busy machine needs many.
+LONGEST_WAIT = 900
 Launch = Callable[..., subprocess.CompletedProcess[str]]
 REPOSITORY = Path(__file__).parent.parent
 
@@ -67,7 +69,7 @@ def launch(tmp_path: Path) -> Launch:
     """Run `python -m launcher ...` as a user does, in an empty folder."""
 
     def run(
-        *arguments: str, module: str = "launcher", timeout: float = 300, **options: object
+        *arguments: str, module: str = "launcher", timeout: float = LONGEST_WAIT, **options: object
     ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", module, *arguments],

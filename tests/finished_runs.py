@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy
-from conftest import clean_environment, sweep_of
+from conftest import LONGEST_WAIT, clean_environment, sweep_of
 from fakes import FakeScheduler
 from hub_server import HubServer
 from safetensors.numpy import save_file
@@ -82,7 +82,7 @@ def publish_process(hub: HubServer, store: Store, *arguments: str, **environment
 def publish(hub: HubServer, store: Store, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """The same, to its end."""
     process = publish_process(hub, store, *arguments, **environment)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=LONGEST_WAIT)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 

@@ -9,6 +9,8 @@ from dataclasses import asdict
 from itertools import count
 from pathlib import Path
 
+from conftest import LONGEST_WAIT
+
 from launcher.config import OBJECTIVE, RunConfig
 from launcher.files import write_once
 from launcher.store import AttemptDir, RunDir
@@ -56,7 +58,7 @@ def start(folder: Path, ranks: int = 2, before: str = "", **environment: str) ->
     ]
 
 
-def finish(processes: list[subprocess.Popen[bytes]], seconds: float = 300) -> list[int]:
+def finish(processes: list[subprocess.Popen[bytes]], seconds: float = LONGEST_WAIT) -> list[int]:
     """Their exit codes, when all have ended."""
     try:
         return [process.wait(timeout=seconds) for process in processes]

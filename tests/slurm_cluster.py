@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from conftest import LONGEST_WAIT
 
 SCRIPT = Path(__file__).parent.parent / "slurm" / "dev-cluster"
 # Shorter than the defaults, at the price of false alarms on a machine that is very busy.
@@ -44,17 +45,16 @@ def why_not_here() -> str | None:
 
 needs_slurm = [
     pytest.mark.slurm,
-    pytest.mark.timeout(1800),  # the waits below are long, since a wait that ends well costs nothing
     pytest.mark.skipif(why_not_here() is not None, reason=why_not_here() or "a dev cluster can run here"),
 ]
 
 
 def dev_cluster_script(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run slurm/dev-cluster; its exit code is the caller's business."""
-    return subprocess.run([SCRIPT, *arguments], capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run([SCRIPT, *arguments], capture_output=True, text=True, timeout=LONGEST_WAIT, check=False)
 
 
-def eventually(condition: Callable[[], object], seconds: float = 300) -> bool:
+def eventually(condition: Callable[[], object], seconds: float = LONGEST_WAIT) -> bool:
     """Whether `condition` comes true within `seconds`, of which a machine that is busy may need many."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -78,7 +78,13 @@ class DevCluster:
     def slurm(self, *command: str) -> str:
         """What a SLURM command prints; its failure is an error."""
         done = subprocess.run(
-            command, env=self.environment, cwd=self.work, capture_output=True, text=True, timeout=300, check=False
+            command,
+            env=self.environment,
+            cwd=self.work,
+            capture_output=True,
+            text=True,
+            timeout=LONGEST_WAIT,
+            check=False,
         )
         assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
         return done.stdout.strip()
@@ -133,7 +139,7 @@ def running_cluster(*options: str) -> Iterator[DevCluster]:
         finally:
             down = dev_cluster_script("down", "--root", str(root))
         assert (down.returncode, root.exists()) == (0, False), down.stderr
-        assert eventually(lambda: not processes_naming(str(root)), seconds=30), processes_naming(str(root))
+        assert eventually(lambda: not processes_naming(str(root)), seconds=120), processes_naming(str(root))
 
 
 def environment_of(root: Path) -> dict[str, str]:
@@ -141,7 +147,7 @@ def environment_of(root: Path) -> dict[str, str]:
     clean = {key: value for key, value in os.environ.items() if not key.startswith("SLURM_")}
     command = f'eval "$({SCRIPT} env --root {root})" && env -0'
     done = subprocess.run(
-        ["/bin/bash", "-c", command], env=clean, capture_output=True, text=True, timeout=300, check=True
+        ["/bin/bash", "-c", command], env=clean, capture_output=True, text=True, timeout=LONGEST_WAIT, check=True
     )
     return dict(line.split("=", 1) for line in done.stdout.split("\0") if line)
 

@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from conftest import REPOSITORY, clean_environment
+from conftest import LONGEST_WAIT, REPOSITORY, clean_environment
 from slurm_cluster import DevCluster, eventually
 from worker_fixtures import write_pairs
 
@@ -91,7 +91,7 @@ class Site:
 
     def launch(self, *arguments: str, code: int = 0) -> str:
         process = self.start(*arguments)
-        output, _ = process.communicate(timeout=300)
+        output, _ = process.communicate(timeout=LONGEST_WAIT)
         assert process.returncode == code, output
         return output
 
@@ -128,7 +128,7 @@ class Site:
         (run,) = self.folder.glob(f"outputs/runs/tiny-*-beta{beta}-*")
         return run
 
-    def wait(self, sweep: str, status: str, count: int, seconds: float = 600) -> None:
+    def wait(self, sweep: str, status: str, count: int, seconds: float = LONGEST_WAIT) -> None:
         """Until so many runs of the sweep are in that state."""
         if not eventually(lambda: self.counts(sweep)[status] == count, seconds):
             logs = [path.read_text()[-2000:] for path in self.folder.glob("outputs/sweeps/*/jobs/*/*.out")]

@@ -15,6 +15,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from conftest import LONGEST_WAIT
 from test_analysis_read import Row, base_row, command, grid, run_row, write_rows
 
 import analysis
@@ -151,7 +152,7 @@ def test_a_browser_draws_every_chart(folder: Path, tmp_path: Path) -> None:
     quiet = ["--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
     command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", *quiet, f"--user-data-dir={tmp_path}"]
     command += ["--virtual-time-budget=5000", "--dump-dom", (folder / "report" / "report.html").as_uri()]
-    shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST_WAIT, check=True).stdout
     found = Page(shown).elements
     assert sum(tag == "svg" and attrs.get("class") == "marks" for tag, attrs in found) == 5
     assert not [tag for tag, _ in found if tag == "img"]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import REPOSITORY, sweep_of
+from conftest import LONGEST_WAIT, REPOSITORY, sweep_of
 from wandb_server import serving
 
 from launcher.config import ConfigError
@@ -138,10 +138,12 @@ def test_the_trackio_page_shows_the_sweep(store: Store) -> None:
     directory = tracked(store, "trackio")
     with page(store) as address:
         if browser is None:
-            assert urllib.request.urlopen(address, timeout=10).status == 200  # noqa: S310 - loopback
+            assert urllib.request.urlopen(address, timeout=LONGEST_WAIT).status == 200  # noqa: S310 - loopback
             pytest.skip("no Chromium to look at it with")
         command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=10000", "--dump-dom"]
-        seen = subprocess.run([*command, address], capture_output=True, text=True, check=True, timeout=120).stdout
+        seen = subprocess.run(
+            [*command, address], capture_output=True, text=True, check=True, timeout=LONGEST_WAIT
+        ).stdout
     assert all(record["run_id"] in seen for record in directory.run_records())
     assert "train/loss" in seen
 
@@ -156,6 +158,6 @@ def test_the_tensorboard_page_knows_the_runs(store: Store) -> None:
         known: dict[str, Any] = {}
         while known.keys() != expected.keys() and time.monotonic() < deadline:
             time.sleep(0.5)
-            answer = urllib.request.urlopen(f"{address}data/plugin/scalars/tags", timeout=10)  # noqa: S310 - loopback
+            answer = urllib.request.urlopen(f"{address}data/plugin/scalars/tags", timeout=LONGEST_WAIT)  # noqa: S310 - loopback
             known = json.loads(answer.read())
     assert {run: list(tags) for run, tags in known.items()} == expected

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
+from conftest import LONGEST_WAIT
 from ranks import TESTS, finish, new_attempt, new_job, start
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
@@ -447,7 +448,7 @@ def test_a_rank_that_hangs_is_noticed(world: World) -> None:
     job = new_job(world.folder / "frozen" / "jobs" / "0", new_attempt(world.config(), run))
     first, second = start(job, before=FREEZE_RANK_1_IN_STEP_2)
     try:
-        assert first.wait(timeout=300) == 1
+        assert first.wait(timeout=LONGEST_WAIT) == 1
         assert second.poll() is None
     finally:
         first.kill()
@@ -484,7 +485,7 @@ def meet(folder: Path, job: str, ranks: int = 2, restart: int = 0) -> list[subpr
 
 
 def answers(processes: list[subprocess.Popen[str]]) -> list[Any]:
-    return [json.loads(process.communicate(timeout=300)[0]) for process in processes]
+    return [json.loads(process.communicate(timeout=LONGEST_WAIT)[0]) for process in processes]
 
 
 def test_jobs_that_start_together_meet_apart(tmp_path: Path) -> None:

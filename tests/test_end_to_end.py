@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Launch, clean_environment
+from conftest import LONGEST_WAIT, Launch, clean_environment
 from safetensors.numpy import load_file
 
 TINY = ["model=tiny", "trainer=full", "dataset.train_pairs=96", "dataset.test_pairs=16", "evaluation.generations=4",
@@ -26,7 +26,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("smoke")
     command = [sys.executable, "-m", "launcher", "-m", "+sweeps=smoke"]
     done = subprocess.run(
-        command, cwd=folder, env=clean_environment(), capture_output=True, text=True, timeout=300, check=False
+        command, cwd=folder, env=clean_environment(), capture_output=True, text=True, timeout=LONGEST_WAIT, check=False
     )
     (folder / "stdout").write_text(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -145,7 +145,7 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(command, cwd=folder, env=clean_environment(), stdout=output, stderr=output, text=True)
 
 
-def wait_for_checkpoint(folder: Path, seconds: float = 300.0) -> Path:
+def wait_for_checkpoint(folder: Path, seconds: float = LONGEST_WAIT) -> Path:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         for marker in (folder / "outputs").glob("runs/*/checkpoints/checkpoint-*/complete.json"):
@@ -160,7 +160,7 @@ def test_kill_9_then_resume_gives_the_same_weights(launch: Launch, tmp_path: Pat
     launcher = start(tmp_path, "-m", *SLOW, f"loss_type={loss}")
     run = wait_for_checkpoint(tmp_path)
     os.kill(json.loads((run / "attempts/001/started.json").read_text())["pid"], signal.SIGKILL)
-    assert launcher.wait(timeout=300) == 1
+    assert launcher.wait(timeout=LONGEST_WAIT) == 1
     (state,) = status(launch, "slow")
     assert state["status"] == "FAILED"
     done = launch("resume", "slow")
@@ -182,7 +182,7 @@ def test_ctrl_c_stops_at_a_step_and_resume_completes(launch: Launch, tmp_path: P
     launcher = start(tmp_path, "-m", *SLOW)
     run = wait_for_checkpoint(tmp_path)
     launcher.send_signal(signal.SIGINT)
-    assert launcher.wait(timeout=300) == 1
+    assert launcher.wait(timeout=LONGEST_WAIT) == 1
     deadline = time.monotonic() + 300
     while status(launch, "slow")[0]["status"] == "RUNNING" and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -205,7 +205,7 @@ def test_cancel_and_run_by_hand(launch: Launch, tmp_path: Path) -> None:
     done = launch("cancel", "slow", run.name[:12])
     assert done.returncode == 0
     assert "1 runs of slow cancelled" in done.stdout
-    assert launcher.wait(timeout=300) == 1
+    assert launcher.wait(timeout=LONGEST_WAIT) == 1
     by_hand = launch("run", str(run))
     assert by_hand.returncode == 0, by_hand.stdout + by_hand.stderr
     assert "step 300/300" in by_hand.stdout

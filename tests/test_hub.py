@@ -14,14 +14,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import clean_environment
+from conftest import LONGEST_WAIT, clean_environment
 from finished_runs import NEVER_PUBLISHED, evaluation, files_holding, publish, publish_process, trained_runs
 from hub_server import TOKEN, Commit, HubServer, serving
 
 from launcher.files import read_fact, write_derived
 from launcher.store import RunDir, Store
 
-HUB = ("hub=huggingface", "hub.patience=60", "hub.timeout=1", "sweep=scan")
+HUB = ("hub=huggingface", "hub.patience=600", "hub.timeout=30", "sweep=scan")
 REPO = "me/tiny-scan"
 
 
@@ -105,7 +105,7 @@ def test_what_changed_since_is_published_anew(hub: HubServer, store: Store) -> N
 )
 def test_faults_that_pass_are_waited_out(hub: HubServer, store: Store, faults: dict[str, str]) -> None:
     """Quota, stale parent, a failing server, a cut connection, an answer that is late or lost: one whole revision."""
-    (run,) = trained_runs(store, *HUB, "loss_type=ipo")
+    (run,) = trained_runs(store, *HUB, "loss_type=ipo", "hub.timeout=1")
     hub.fail_once(**faults)
     done = publish(hub, store, "scan")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -115,17 +115,14 @@ def test_faults_that_pass_are_waited_out(hub: HubServer, store: Store, faults: d
 
 def test_many_processes_push_to_one_repository_through_faults(hub: HubServer, store: Store) -> None:
     """12 runs by four processes, some of them by two at once, a fifth of all requests failing: none lost or doubled."""
-    runs = trained_runs(store, *HUB, "loss_type=sigmoid,ipo,kto_pair", "beta=0.1,0.2,0.5,1")
+    runs = trained_runs(store, *HUB, "loss_type=sigmoid,ipo,kto_pair", "beta=0.1,0.2,0.5,1", "hub.timeout=1")
     hub.inject(0.2)
     names = [run.run_id for run in runs]
     shares = [names[start : start + 4] for start in (0, 3, 6, 8)]
     processes = [publish_process(hub, store, "scan", *share) for share in shares]
-    for share, process in zip(shares, processes, strict=True):
-        process.communicate(timeout=150)
-        if process.returncode:  # on a busy machine its patience may end: publishing again completes it
-            again = publish_process(hub, store, "scan", *share)
-            out, err = again.communicate(timeout=150)
-            assert again.returncode == 0, out + err
+    for process in processes:
+        out, err = process.communicate(timeout=LONGEST_WAIT)
+        assert process.returncode == 0, out + err
     assert sum(hub.faults[kind] for kind in ("429", "500", "412", "cut", "lost", "slow")) > 12
     assert len(hub.repos[REPO].branches) == 13
     for run in runs:
@@ -134,7 +131,7 @@ def test_many_processes_push_to_one_repository_through_faults(hub: HubServer, st
 
 def test_a_killed_upload_is_completed(hub: HubServer, store: Store) -> None:
     """Killed while its second file goes up, a push leaves no revision; publishing again sends only that file."""
-    (run,) = trained_runs(store, *HUB, "loss_type=ipo", "hub.timeout=30")
+    (run,) = trained_runs(store, *HUB, "loss_type=ipo")
     held, go_on = threading.Event(), threading.Event()
     one, two = (hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(run.model.glob("*.safetensors")))
 
@@ -143,13 +140,13 @@ def test_a_killed_upload_is_completed(hub: HubServer, store: Store) -> None:
             while not hub.uploads[one]:
                 go_on.wait(0.01)
             held.set()
-            go_on.wait(30)
+            go_on.wait(LONGEST_WAIT)
 
     hub.hold = hold
     process = publish_process(hub, store, "scan")
-    assert held.wait(30)
+    assert held.wait(LONGEST_WAIT)
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=30)
+    process.communicate(timeout=LONGEST_WAIT)
     assert head(hub, "ipo-0.1").id == first(hub).id
     assert not run.revision_file.exists()
     hub.hold = lambda _: None
@@ -212,18 +209,18 @@ def test_another_runs_revision_is_never_overwritten(hub: HubServer, store: Store
 
 def test_of_two_runs_that_want_one_revision_at_once_one_gets_it(hub: HubServer, store: Store) -> None:
     """Both have seen the branch empty before either commits: the Hub takes one, the other is refused, none is mixed."""
-    mine = ("hub=huggingface", "hub.repo=me/shared", "hub.revision=best", "hub.timeout=30", "loss_type=ipo")
+    mine = ("hub=huggingface", "hub.repo=me/shared", "hub.revision=best", "loss_type=ipo")
     runs = [*trained_runs(store, *mine, "sweep=one"), *trained_runs(store, *mine, "sweep=two", "seed=7")]
     both = threading.Barrier(2)  # the second weight file of each waits for the other's
     second = {hashlib.sha256(next(run.model.glob("*-00002-*")).read_bytes()).hexdigest() for run in runs}
 
     def hold(oid: str) -> None:
         if oid in second:
-            both.wait(60)
+            both.wait(LONGEST_WAIT)
 
     hub.hold = hold
     processes = [publish_process(hub, store, sweep) for sweep in ("one", "two")]
-    told = [process.communicate(timeout=120)[0] for process in processes]
+    told = [process.communicate(timeout=LONGEST_WAIT)[0] for process in processes]
     assert sorted(process.returncode for process in processes) == [0, 1]
     winner, loser = sorted(runs, key=lambda run: not run.revision_file.exists())
     assert not loser.revision_file.exists()
@@ -259,16 +256,16 @@ def test_what_does_not_pass_is_one_line_at_once(
 IMPATIENT = """
 import sys
 from launcher import cli, hub
-hub.SILENCE_SECONDS = 2.0
+hub.SILENCE_SECONDS = 5.0
 sys.exit(cli.main(sys.argv[1:]))
 """
 
 
 def impatient(hub: HubServer, store: Store, **environment: str) -> subprocess.CompletedProcess[str]:
-    """`python -m launcher publish scan` that waits two seconds for a first answer, in place of a minute."""
+    """`python -m launcher publish scan` that waits five seconds for a first answer, in place of a minute."""
     environment = clean_environment(**(hub.environment(str(store.root.parent / "home")) | environment))
     command = [sys.executable, "-c", IMPATIENT, "publish", "scan", "--output-dir", str(store.root)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=LONGEST_WAIT)
 
 
 def test_where_nothing_answers_a_push_gives_up_soon(hub: HubServer, store: Store) -> None:
@@ -286,8 +283,13 @@ def test_where_nothing_answers_a_push_gives_up_soon(hub: HubServer, store: Store
 def test_a_hub_that_answers_with_errors_has_all_the_patience(hub: HubServer, store: Store) -> None:
     """However long it is in trouble: an answer is an answer, and the push comes through in the end."""
     (run,) = trained_runs(store, *HUB, "loss_type=ipo", "hub.repo=me/tiny-scan")
-    well = time.monotonic() + 8.0
-    hub.fault = lambda *_: "503" if time.monotonic() < well else None
+    first_asked: list[float] = []
+
+    def fault(*_: str) -> str | None:
+        first_asked.append(time.monotonic())
+        return "503" if first_asked[-1] < first_asked[0] + 8.0 else None
+
+    hub.fault = fault
     done = impatient(hub, store)
     assert done.returncode == 0, done.stdout + done.stderr
     assert hub.faults["503"] > 2

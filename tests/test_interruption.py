@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import clean_environment
+from conftest import LONGEST_WAIT, clean_environment
 
 from launcher.files import append_line, read_fact, read_lines
 from launcher.store import AttemptDir, Store
@@ -48,8 +48,36 @@ def test_signals_are_noted_and_usr2_hurts_no_child(name: str) -> None:
     if number == signal.SIGUSR2:
         os.kill(child, number)
     os.kill(process.pid, number)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=LONGEST_WAIT)
     assert output.split() == [str(int(number)), "None"]
+
+
+# Its signal comes before it has imported anything of ours; then it says whether it has heard it.
+EARLY = """
+import os, signal, sys
+os.kill(os.getpid(), signal.SIGUSR2)
+from launcher.worker.interruption import StopRequest
+stop = StopRequest()
+stop.listen()
+print(stop(), sys.flags.safe_path, sys.argv)
+"""
+
+
+def test_a_warning_before_the_first_import_is_kept() -> None:
+    """The time limit may be near before a process has begun to listen: it is not ended by the signal, and hears it.
+
+    What runs is the command as it was given, options of Python included.
+    """
+    words = ["-P", "-m", "launcher.worker.shielded", "-c", EARLY, "a b"]
+    done = subprocess.run(
+        [sys.executable, *words],
+        capture_output=True,
+        text=True,
+        timeout=LONGEST_WAIT,
+        check=False,
+        env=clean_environment(),
+    )
+    assert (done.returncode, done.stdout) == (0, "True True ['-c', 'a b']\n"), done.stderr
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import clean_environment
+from conftest import LONGEST_WAIT, clean_environment
 from judge_server import Judge as Server
 from judge_server import judge_server, rule
 
@@ -210,7 +210,7 @@ def test_kill_9_and_go_on(judge_server: Server, tmp_path: Path) -> None:
     process = subprocess.Popen(command, env=environment)
     judge_server.holding(3)
     process.send_signal(signal.SIGKILL)
-    process.wait(10)
+    process.wait(LONGEST_WAIT)
     assert len(read_lines(log)) == 9
     with log.open("a") as file:
         file.write('{"torn": ')  # as a crash may leave it

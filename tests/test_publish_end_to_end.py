@@ -19,13 +19,13 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from conftest import clean_environment
+from conftest import LONGEST_WAIT, clean_environment
 from finished_runs import files_holding
 from hub_server import FAULTS, TOKEN, HubServer, serving
 from slurm_cluster import PATIENT, eventually, needs_slurm, running_cluster, why_not_here
 from worker_fixtures import write_pairs
 
-pytestmark = needs_slurm if why_not_here() is None else [pytest.mark.timeout(1800)]
+pytestmark = needs_slurm if why_not_here() is None else []
 
 RUNS = 12
 SWEEP = ("model=tiny", "trainer=full,lora", "loss_type=sigmoid,ipo,kto_pair", "beta=0.1,0.5", "sweep=scan",
@@ -124,7 +124,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Published]:
                 text=True,
                 capture_output=True,
                 input=stdin,
-                timeout=900,
+                timeout=LONGEST_WAIT,
                 check=False,
             )
 

@@ -255,7 +255,7 @@ def test_the_snapshot_comes_first(tmp_path: Path) -> None:
         check=True,
     )
     assert done.stdout.splitlines() == ["module load cuda/12", f"{tmp_path}/co de:/mine"]
-    assert " -P -u -m submitit.core._submit " in script
+    assert " -P -m launcher.worker.shielded -u -m submitit.core._submit " in script
 
 
 def test_containers(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
+from conftest import LONGEST_WAIT
 from slurm_cluster import QUICK, eventually, needs_slurm, running_cluster
 from slurm_site import TINY, Site, checkout
 
@@ -230,7 +231,7 @@ def test_a_launcher_killed_at_any_step_loses_and_doubles_nothing(site: Site) -> 
     command = [*pairs, "loss_type=sigmoid,ipo", "cluster.extra.comment=${loss_type}", "cluster.extra.hold=true"]
     done = subprocess.run(
         [sys.executable, here.folder / "driver.py", here.folder, *command],
-        env=here.environment, capture_output=True, text=True, timeout=900, check=False,
+        env=here.environment, capture_output=True, text=True, timeout=LONGEST_WAIT, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     steps = int(done.stdout)
@@ -248,7 +249,7 @@ def test_two_launchers_at_the_same_moment(site: Site) -> None:
     """Two people launch one sweep together: each run is submitted by one of them."""
     here = site.at("together")
     arguments = (*TINY, "sweep=together", "seed=range(0,8)", "+cluster.extra.hold=true")
-    outputs = [launcher.communicate(timeout=300)[0] for launcher in [here.start(*arguments) for _ in range(3)]]
+    outputs = [launcher.communicate(timeout=LONGEST_WAIT)[0] for launcher in [here.start(*arguments) for _ in range(3)]]
     assert sum("8 runs submitted" in output for output in outputs) == 1, outputs
     assert sorted(here.recorded()) == sorted(here.jobs("together"))
     assert len(here.recorded()) == 8

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
+from conftest import LONGEST_WAIT, REPOSITORY
 from slurm_cluster import PATIENT, needs_slurm, running_cluster
 from slurm_site import Site
 from worker_fixtures import ARCHITECTURE
@@ -36,7 +36,7 @@ def scan(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             build_tiny(ARCHITECTURE | {"seed": seed}, here.folder / name)
         replaced = ["model=" + ",".join(f"./{name}" for name in MODELS), "dataset=./pairs"]
         here.launch("-m", "+sweeps=pref_align_scan", *replaced, *SMALL)
-        here.wait("pref_align_scan", "TRAINED", 60, seconds=900)
+        here.wait("pref_align_scan", "TRAINED", 60, seconds=LONGEST_WAIT)
         yield here
 
 
@@ -67,7 +67,9 @@ def test_the_report_shows_both_models(scan: Site) -> None:
     scan.launch("collect", "pref_align_scan")
     sweep = Path("outputs/sweeps/pref_align_scan")
     command = [sys.executable, "-m", "analysis", str(sweep)]
-    subprocess.run(command, cwd=scan.folder, env=scan.environment, check=True, capture_output=True, timeout=300)
+    subprocess.run(
+        command, cwd=scan.folder, env=scan.environment, check=True, capture_output=True, timeout=LONGEST_WAIT
+    )
     lines = (scan.folder / sweep / "results.jsonl").read_text().splitlines()
     rows = [row for line in lines if (row := json.loads(line))["kind"] == "run"]
     assert Counter(row["model"] for row in rows) == dict.fromkeys(MODELS, 30)

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import sweep_of
+from conftest import LONGEST_WAIT, sweep_of
 from fakes import FakeScheduler
 from test_submit import actions, launch
 
@@ -297,7 +297,9 @@ def test_evaluate_while_it_trains_waits_for_the_training(store: Store) -> None:
 def in_job(folder: Path) -> int:
     code = f"from launcher.worker.job import work; from pathlib import Path; work(Path({str(folder)!r}))"
     task = {"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_NTASKS": "1"}
-    return subprocess.run([sys.executable, "-c", code], check=False, timeout=300, env={**os.environ, **task}).returncode
+    return subprocess.run(
+        [sys.executable, "-c", code], check=False, timeout=LONGEST_WAIT, env={**os.environ, **task}
+    ).returncode
 
 
 def test_an_evaluation_never_trains(store: Store) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import LONGEST_WAIT
 from worker_fixtures import LORA, Configure, make_config, write_pairs
 
 from launcher.config import ConfigError, RunConfig
@@ -97,7 +98,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[RunConfi
     pairs, store = write_pairs(folder / "pairs"), Store(folder / "outputs")
     runs = {name: store.run(name.replace(" ", "-")) for name in KILLS}
     children = {name: child(name, pairs, run) for name, run in runs.items()}
-    assert {name: process.wait(timeout=300) for name, process in children.items()} == dict.fromkeys(KILLS, -9)
+    assert {name: process.wait(timeout=LONGEST_WAIT) for name, process in children.items()} == dict.fromkeys(KILLS, -9)
     return {name: (make_config(pairs, **kill.changes), runs[name], store) for name, kill in KILLS.items()}
 
 
