@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from waiting import LONGEST_WAIT
 from worker_fixtures import *  # noqa: F403 - the worker's fixtures
 
 from launcher.compose import compose
@@ -18,8 +19,6 @@ from launcher.resources import trl_losses
 from launcher.revisions import with_revisions
 from launcher.store import Store
 
-# Seconds that a test may wait for what must come. A wait that ends well costs nothing; a busy machine needs many.
-LONGEST_WAIT = 900
 Launch = Callable[..., subprocess.CompletedProcess[str]]
 REPOSITORY = Path(__file__).parent.parent
 

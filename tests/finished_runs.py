@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 
 import numpy
-from conftest import LONGEST_WAIT, clean_environment, sweep_of
+from conftest import clean_environment, sweep_of
 from fakes import FakeScheduler
 from hub_server import HubServer
 from safetensors.numpy import save_file
+from waiting import LONGEST_WAIT
 
 from launcher.files import append_line, write_once
 from launcher.store import RunDir, Store

@@ -12,12 +12,13 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from waiting import eventually
 
 ANSWER = re.compile(r"\[The Start of Assistant's Answer\]\n(.*)\n\[The End of Assistant's Answer\]", re.DOTALL)
 SECOND = re.compile(r"### Assistant A:\n(.*)\n\n<\|The End of Assistant A's Conversation", re.DOTALL)
@@ -69,22 +70,15 @@ class Judge(ThreadingHTTPServer):
 
     def holding(self, count: int) -> None:
         """Wait until so many requests are held: of a client that sends no more at a time, all others are done with."""
-        _until(lambda: self.held == count)
+        assert eventually(lambda: self.held == count)
 
     def left_alone(self) -> None:
         """Wait until a killed client's requests are dropped, then answer again."""
-        _until(lambda: not self.in_flight)
+        assert eventually(lambda: not self.in_flight)
         self.hold_after = None
 
     def handle_error(self, *_: object) -> None:
         """A client that has gone away is what some tests are about."""
-
-
-def _until(met: Callable[[], bool], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not met():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from itertools import count
 from pathlib import Path
 
-from conftest import LONGEST_WAIT
+from waiting import LONGEST_WAIT
 
 from launcher.config import OBJECTIVE, RunConfig
 from launcher.files import write_once

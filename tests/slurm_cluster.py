@@ -14,14 +14,13 @@ import os
 import shutil
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import LONGEST_WAIT
+from waiting import LONGEST_WAIT, eventually
 
 SCRIPT = Path(__file__).parent.parent / "slurm" / "dev-cluster"
 # Shorter than the defaults, at the price of false alarms on a machine that is very busy.
@@ -52,16 +51,6 @@ needs_slurm = [
 def dev_cluster_script(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run slurm/dev-cluster; its exit code is the caller's business."""
     return subprocess.run([SCRIPT, *arguments], capture_output=True, text=True, timeout=LONGEST_WAIT, check=False)
-
-
-def eventually(condition: Callable[[], object], seconds: float = LONGEST_WAIT) -> bool:
-    """Whether `condition` comes true within `seconds`, of which a machine that is busy may need many."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.2)
-    return True
 
 
 @dataclass(frozen=True)

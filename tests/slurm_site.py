@@ -10,8 +10,9 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from conftest import LONGEST_WAIT, REPOSITORY, clean_environment
-from slurm_cluster import DevCluster, eventually
+from conftest import REPOSITORY, clean_environment
+from slurm_cluster import DevCluster
+from waiting import LONGEST_WAIT, eventually
 from worker_fixtures import write_pairs
 
 STAND_IN = """

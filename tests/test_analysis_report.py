@@ -15,8 +15,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from conftest import LONGEST_WAIT
 from test_analysis_read import Row, base_row, command, grid, run_row, write_rows
+from waiting import LONGEST_WAIT
 
 import analysis
 from analysis import cautions, config, plots, render, statistics, summary

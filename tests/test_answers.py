@@ -18,6 +18,7 @@ import torch
 from peft import PeftModel
 from test_mt_bench import write_bench
 from transformers import AutoModelForCausalLM
+from waiting import LONGEST_WAIT, eventually
 from worker_fixtures import LORA, Configure
 
 from launcher import mt_bench
@@ -157,11 +158,9 @@ def test_kill_9_while_answering(config: RunConfig, store: Store, monkeypatch: py
     monkeypatch.setattr(TransformersWriter, "write", hanging)
     job = multiprocessing.get_context("fork").Process(target=answer, args=(config, run, store, never))
     job.start()
-    deadline = time.monotonic() + 60
-    while not read_lines(log) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    assert eventually(lambda: read_lines(log))
     job.kill()
-    job.join(10)
+    job.join(LONGEST_WAIT)
     assert job.exitcode == -signal.SIGKILL
     first = log.read_text()
     monkeypatch.setattr(TransformersWriter, "write", write)

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import LONGEST_WAIT, REPOSITORY, sweep_of
+from conftest import REPOSITORY, sweep_of
+from waiting import LONGEST_WAIT, eventually
 from wandb_server import serving
 
 from launcher.config import ConfigError
@@ -154,10 +155,10 @@ def test_the_tensorboard_page_knows_the_runs(store: Store) -> None:
     directory = tracked(store, "tensorboard")
     expected = {record["run_id"]: ["train/loss"] for record in directory.run_records()}
     with page(store) as address:
-        deadline = time.monotonic() + 30
-        known: dict[str, Any] = {}
-        while known.keys() != expected.keys() and time.monotonic() < deadline:
-            time.sleep(0.5)
-            answer = urllib.request.urlopen(f"{address}data/plugin/scalars/tags", timeout=LONGEST_WAIT)  # noqa: S310 - loopback
-            known = json.loads(answer.read())
-    assert {run: list(tags) for run, tags in known.items()} == expected
+        assert eventually(lambda: curves(address) == expected), curves(address)
+
+
+def curves(address: str) -> dict[str, list[str]]:
+    """The tags of each run, as TensorBoard answers now."""
+    with urllib.request.urlopen(f"{address}data/plugin/scalars/tags", timeout=LONGEST_WAIT) as answer:  # noqa: S310 - loopback
+        return {run: list(tags) for run, tags in json.loads(answer.read()).items()}

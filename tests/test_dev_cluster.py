@@ -13,12 +13,12 @@ from slurm_cluster import (
     DevCluster,
     dev_cluster_fixture,  # noqa: F401 - the fixture dev_cluster
     dev_cluster_script,
-    eventually,
     needs_slurm,
     open_folder,
     processes_naming,
     running_cluster,
 )
+from waiting import eventually
 
 pytestmark = needs_slurm
 # A job that tells what reached it: one line for each start, one for each signal.

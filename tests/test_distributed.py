@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import LONGEST_WAIT
 from ranks import TESTS, finish, new_attempt, new_job, start
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
+from waiting import LONGEST_WAIT
 from worker_fixtures import LORA, make_config, write_pairs
 
 from launcher.config import DeepSpeed, RunConfig

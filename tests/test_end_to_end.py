@@ -9,12 +9,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-from conftest import LONGEST_WAIT, Launch, clean_environment
+from conftest import Launch, clean_environment
 from safetensors.numpy import load_file
+from waiting import LONGEST_WAIT, eventually
 
 TINY = ["model=tiny", "trainer=full", "dataset.train_pairs=96", "dataset.test_pairs=16", "evaluation.generations=4",
         "evaluation.max_new_tokens=4"]  # fmt: skip
@@ -145,13 +145,12 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(command, cwd=folder, env=clean_environment(), stdout=output, stderr=output, text=True)
 
 
-def wait_for_checkpoint(folder: Path, seconds: float = LONGEST_WAIT) -> Path:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        for marker in (folder / "outputs").glob("runs/*/checkpoints/checkpoint-*/complete.json"):
-            return marker.parent.parent.parent
-        time.sleep(0.05)
-    raise AssertionError((folder / "launcher.log").read_text())
+def wait_for_checkpoint(folder: Path) -> Path:
+    """The folder of the run that has one."""
+    markers = "outputs/runs/*/checkpoints/checkpoint-*/complete.json"
+    assert eventually(lambda: [*folder.glob(markers)]), (folder / "launcher.log").read_text()
+    (run,) = folder.glob("outputs/runs/*")
+    return run
 
 
 @pytest.mark.parametrize("loss", ["ipo"])
@@ -183,9 +182,7 @@ def test_ctrl_c_stops_at_a_step_and_resume_completes(launch: Launch, tmp_path: P
     run = wait_for_checkpoint(tmp_path)
     launcher.send_signal(signal.SIGINT)
     assert launcher.wait(timeout=LONGEST_WAIT) == 1
-    deadline = time.monotonic() + 300
-    while status(launch, "slow")[0]["status"] == "RUNNING" and time.monotonic() < deadline:
-        time.sleep(0.2)
+    assert eventually(lambda: status(launch, "slow")[0]["status"] != "RUNNING")
     (state,) = status(launch, "slow")
     assert state["status"] == "CANCELLED"
     stopped_at = state["step"]

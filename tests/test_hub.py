@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import LONGEST_WAIT, clean_environment
+from conftest import clean_environment
 from finished_runs import NEVER_PUBLISHED, evaluation, files_holding, publish, publish_process, trained_runs
 from hub_server import TOKEN, Commit, HubServer, serving
+from waiting import LONGEST_WAIT
 
 from launcher.files import read_fact, write_derived
 from launcher.store import RunDir, Store

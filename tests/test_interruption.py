@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import LONGEST_WAIT, clean_environment
+from conftest import clean_environment
+from waiting import LONGEST_WAIT
 
 from launcher.files import append_line, read_fact, read_lines
 from launcher.store import AttemptDir, Store

@@ -10,9 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import LONGEST_WAIT, clean_environment
+from conftest import clean_environment
 from judge_server import Judge as Server
 from judge_server import judge_server, rule
+from waiting import LONGEST_WAIT
 
 from launcher import judging
 from launcher.config import ConfigError, Judge

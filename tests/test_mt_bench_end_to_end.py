@@ -11,11 +11,12 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import LONGEST_WAIT, Launch, clean_environment
+from conftest import Launch, clean_environment
 from judge_server import Judge as Server
 from judge_server import judge_server, rule
 from test_evaluating import judged_by
 from test_mt_bench import needs_questions, original
+from waiting import LONGEST_WAIT
 from worker_fixtures import write_pairs
 
 from launcher.files import Fact, read_lines

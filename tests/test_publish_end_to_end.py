@@ -19,10 +19,11 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from conftest import LONGEST_WAIT, clean_environment
+from conftest import clean_environment
 from finished_runs import files_holding
 from hub_server import FAULTS, TOKEN, HubServer, serving
-from slurm_cluster import PATIENT, eventually, needs_slurm, running_cluster, why_not_here
+from slurm_cluster import PATIENT, needs_slurm, running_cluster, why_not_here
+from waiting import LONGEST_WAIT, eventually
 from worker_fixtures import write_pairs
 
 pytestmark = needs_slurm if why_not_here() is None else []

@@ -8,25 +8,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from waiting import eventually
 
 from launcher.config import Cluster, ConfigError
 from launcher.files import Fact
 from launcher.jobs import Batch, Work
 from launcher.scheduler import LocalScheduler, process_start, scheduler_for, this_process, visible_gpus
 from launcher.status import Phase
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return False
 
 
 @pytest.fixture
@@ -39,7 +30,7 @@ def sleeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Batch:
         "def work(folder):\n"
         "    folder.mkdir()\n"
         "    (folder / 'pid').write_text(str(os.getpid()))\n"
-        "    time.sleep(60)\n"
+        "    time.sleep(600)\n"
         "stand_in = types.ModuleType('launcher.worker.job')\n"
         "stand_in.work = work\n"
         "sys.modules['launcher.worker.job'] = stand_in\n"

@@ -18,9 +18,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
-from conftest import LONGEST_WAIT
-from slurm_cluster import QUICK, eventually, needs_slurm, running_cluster
+from slurm_cluster import QUICK, needs_slurm, running_cluster
 from slurm_site import TINY, Site, checkout
+from waiting import LONGEST_WAIT, eventually
 
 pytestmark = needs_slurm
 

@@ -24,8 +24,9 @@ from conftest import REPOSITORY
 from finished_runs import files_holding
 from ranks import EXTENSIONS
 from safetensors.numpy import load_file
-from slurm_cluster import PATIENT, eventually, needs_slurm, running_cluster
+from slurm_cluster import PATIENT, needs_slurm, running_cluster
 from slurm_site import TINY, Site
+from waiting import eventually
 from wandb_server import WandbServer, history, serving
 
 pytestmark = needs_slurm

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import LONGEST_WAIT, REPOSITORY
+from conftest import REPOSITORY
 from slurm_cluster import PATIENT, needs_slurm, running_cluster
 from slurm_site import Site
+from waiting import LONGEST_WAIT
 from worker_fixtures import ARCHITECTURE
 
 pytestmark = needs_slurm

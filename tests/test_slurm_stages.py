@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from slurm_cluster import QUICK, eventually, needs_slurm, running_cluster
+from slurm_cluster import QUICK, needs_slurm, running_cluster
 from slurm_site import TINY, Site, checkout
+from waiting import eventually
 
 pytestmark = needs_slurm
 SCORE = ["hub=off", "seed=1,2,3", "evaluation=command", "evaluation.command.argv=[python,'{model}']"]

@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import LONGEST_WAIT, sweep_of
+from conftest import sweep_of
 from fakes import FakeScheduler
 from test_submit import actions, launch
+from waiting import LONGEST_WAIT
 
 from launcher import evaluating
 from launcher.benchmarks import wanted_by

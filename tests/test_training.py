@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import LONGEST_WAIT
+from waiting import LONGEST_WAIT
 from worker_fixtures import LORA, Configure, make_config, write_pairs
 
 from launcher.config import ConfigError, RunConfig
