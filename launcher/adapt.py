@@ -13,12 +13,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from launcher.config import AUTO_TIME, Cluster
+from launcher.notation import megabytes
 from launcher.plan import Run
 
 STARTUP_SECONDS = 300.0  # imports from a busy file system, weights, the rendezvous
 ROUNDED_TO_MINUTES = 5
-_MEMORY = re.compile(r"(\d+)([KMGT]?)B?", re.IGNORECASE)
-_UNITS = {"K": 1 / 1024, "": 1, "M": 1, "G": 1024, "T": 1024**2}  # sbatch counts in MiB
 
 
 @dataclass(frozen=True)
@@ -69,12 +68,6 @@ def _memory(cluster: Cluster, past: Past) -> dict[str, str | None]:
     out_of_memory = "OUT_OF_MEMORY" in past.reason or "oom" in past.reason.lower().split()
     size = math.ceil(max(sizes) * (cluster.memory_growth if out_of_memory else 1))
     return {} if size == megabytes(cluster.mem) else {"mem": f"{size}M"}
-
-
-def megabytes(text: str | None) -> int | None:
-    """A size of memory as sbatch takes it, in MiB."""
-    match = _MEMORY.fullmatch(text or "")
-    return math.ceil(int(match[1]) * _UNITS[match[2].upper()]) if match else None
 
 
 def _nodes(cluster: Cluster, past: Past) -> dict[str, str | None]:

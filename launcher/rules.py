@@ -30,6 +30,7 @@ from launcher.config import (
     Trainer,
     suggestion,
 )
+from launcher.notation import minutes
 from launcher.stages import OF_THE_TRAINING, evaluation_cluster
 
 OUR_LOSSES = ("kto_pair",)  # carried by us beside what the installed TRL has
@@ -53,7 +54,7 @@ DEEPSPEED_HOMES = {
     "gradient_accumulation_steps": "trainer.batch_size and micro_batch_size",
     "fp16": "model.dtype",
 }
-_TIME = re.compile(r"(\d+-\d+(:\d+){0,2}|\d+(:\d+){0,2})")  # as sbatch takes it
+WARNED_EARLY_SECONDS = 60  # man sbatch, --signal: "may be sent up to 60 seconds earlier than specified"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 
 _SEEDS = 2**32  # as many as numpy takes
@@ -211,10 +212,17 @@ def _trainer_problems(trainer: Trainer) -> Iterator[str]:
 
 
 def _cluster_problems(cluster: Cluster) -> Iterator[str]:
-    if cluster.time not in (None, AUTO_TIME) and not _TIME.fullmatch(cluster.time or ""):
+    limit = minutes(cluster.time)
+    if cluster.time not in (None, AUTO_TIME) and limit is None:
         yield (
             f"cluster.time={cluster.time}: give {AUTO_TIME}, minutes, hours:minutes:seconds, or "
             "days-hours:minutes:seconds"
+        )
+    if limit and limit * 60 <= cluster.warning_seconds + WARNED_EARLY_SECONDS:
+        yield (
+            f"cluster.time={cluster.time}: a job may be warned {WARNED_EARLY_SECONDS} s earlier than "
+            f"cluster.warning_seconds={cluster.warning_seconds} before that limit, which is at its start; raise the "
+            "one or lower the other"
         )
     for key, value in (*vars(cluster).items(), *cluster.extra.items()):
         if isinstance(value, str) and ("\n" in value or "\r" in value):

@@ -13,8 +13,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from launcher.config import AUTO_TIME
 from launcher.jobs import Batch
+from launcher.notation import minutes
 from launcher.status import JobState, Phase
 
 PENDING = {"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD", "PREEMPTED"}
@@ -59,7 +59,7 @@ def parameters(batch: Batch) -> dict[str, Any]:
         "qos": cluster.qos,
         "constraint": cluster.constraint,
         "exclude": cluster.exclude,
-        "time": None if cluster.time in (None, AUTO_TIME) else minutes(cluster.time),
+        "time": minutes(cluster.time),  # none of its own as long as `auto` knows nothing
         "mem": cluster.mem,
         "nodes": cluster.nodes,
         "ntasks_per_node": tasks,  # one for each GPU
@@ -129,17 +129,6 @@ def task_command(batch: Batch) -> str:
 
 def _mounts(batch: Batch) -> list[str]:
     return [f"{batch.root}:{batch.root}", *batch.resources.container_mounts]
-
-
-def minutes(limit: str) -> int:
-    """A time limit in sbatch's notation, in whole minutes, rounded up."""
-    days, dash, rest = limit.rpartition("-")
-    parts = [int(part) for part in rest.split(":")]
-    if dash:  # days-hours[:minutes[:seconds]]
-        hours, mins, seconds = (*parts, 0, 0)[:3]
-    else:  # minutes, or minutes:seconds, or hours:minutes:seconds
-        hours, mins, seconds = {1: (0, *parts, 0), 2: (0, *parts), 3: tuple(parts)}[len(parts)]
-    return int(days or 0) * 1440 + hours * 60 + mins + -(-seconds // 60)
 
 
 def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:

@@ -9,7 +9,7 @@ import pytest
 from conftest import sweep_of
 from fakes import FakeScheduler
 
-from launcher.adapt import Past, adapted, megabytes
+from launcher.adapt import Past, adapted
 from launcher.compose import change_settings
 from launcher.config import Cluster, ConfigError
 from launcher.files import read_fact, write_once
@@ -67,14 +67,6 @@ def test_memory_grows_after_an_out_of_memory_only() -> None:
     assert after(run, Past("TIMEOUT", "n1", {"mem": "64G"})).mem == "64G"
     assert after(run_of("cluster.mem=64G", "cluster.memory_growth=1"), killed).mem == "64G"
     assert after(run_of(), Past("OUT_OF_MEMORY", "n1", {"mem": None})).mem is None
-
-
-@pytest.mark.parametrize(
-    ("text", "size"), [("64G", 65536), ("512", 512), ("1T", 1048576), ("2048K", 2), ("64GB", 65536), (None, None)]
-)
-def test_sizes_are_read_as_sbatch_reads_them(text: str | None, size: int | None) -> None:
-    """Without a unit they are MiB."""
-    assert megabytes(text) == size
 
 
 def test_a_failed_node_is_avoided() -> None:

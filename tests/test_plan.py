@@ -95,6 +95,10 @@ def test_sweep_names() -> None:
         ("model.dtype=float8", "model.dtype=float8"),
         ("cluster.executor=slum", "did you mean 'slurm'"),
         ("cluster.time=soon", "days-hours"),
+        (
+            "cluster.time=2",
+            "cluster.warning_seconds=120 before that limit, which is at its start; raise the one or lower the other",
+        ),
         ("cluster.nodes=0", "cluster.nodes=0"),
         ("cluster.gpus_per_node=8", "x cluster.nodes=1 x cluster.gpus_per_node=8, that is of 64"),
         ("++deepspeed.config.zero_optimization.stage=4", "zero_optimization.stage=4: must be 1, 2 or 3"),

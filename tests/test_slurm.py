@@ -275,15 +275,6 @@ def test_containers(tmp_path: Path) -> None:
     assert shlex.split(words.python_command(apptainer)) == expected
 
 
-@pytest.mark.parametrize(
-    ("limit", "expected"),
-    [("90", 90), ("1:30", 2), ("2:00:00", 120), ("0:10:30", 11), ("1-0", 1440), ("1-2:30", 1590), ("2-00:00:01", 2881)],
-)
-def test_time_limits(limit: str, expected: int) -> None:
-    """sbatch's notations, in whole minutes, never less than asked for."""
-    assert words.minutes(limit) == expected
-
-
 def test_an_enclosing_job_does_not_leak() -> None:
     """What a job sets for itself stays behind; where the cluster is, and what is nobody's, goes on."""
     outer = {
