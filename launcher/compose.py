@@ -25,7 +25,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, Node, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
 
-from launcher.config import MISSING, OBJECTIVE, ConfigError, RunConfig, suggestion
+from launcher.config import MISSING, OBJECTIVE, ConfigError, RunConfig, canonical, suggestion
 from launcher.grid import Grid, read_grid
 from launcher.overrides import Overrides, check_choice, chooses_group, first_line, parse, wanted_of
 from launcher.resources import data_dir
@@ -160,7 +160,7 @@ def change_settings(settings: Plain, overrides: Sequence[str]) -> Plain:
             raise ConfigError(f"{override.input_line}: give one value of one key, such as cluster.time=4:00:00")
         if override.key_or_group not in (known := sorted(_keys(settings))) and not override.is_add():
             raise ConfigError(f"{override.key_or_group}: no such key{suggestion(override.key_or_group, known)}")
-    config = cast(DictConfig, OmegaConf.merge(OmegaConf.structured(RunConfig), settings))
+    config = cast(DictConfig, OmegaConf.merge(OmegaConf.structured(RunConfig), canonical(settings)))
     for section in (config.cluster.extra, config.evaluation.cluster):
         OmegaConf.set_struct(section, value=False)
     for override in parsed:

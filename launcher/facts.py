@@ -64,29 +64,29 @@ def read_facts(run: RunDir) -> RunFacts:
     progress: Fact = {
         "trained": result is not None,
         "evaluated": not lacking(run, _wanted(run, last)),
-        "step": result["steps"] if result else metrics.get("step"),
-        "max_steps": result["max_steps"] if result else metrics.get("max_steps"),
+        "step": metrics.get("step") if result is None else result["steps"],
+        "max_steps": metrics.get("max_steps") if result is None else result["max_steps"],
         "seconds_per_step": metrics.get("seconds_per_step"),
         "checkpoint_step": run.last_checkpoint_step(),
         "address": (read_fact(run.revision_file) or {}).get("address"),
     }
     if last is None:
         return RunFacts(**progress)
-    failure, started = read_fact(last.failure_file) or {}, read_fact(last.started_file)
+    failure, started, job = map(read_fact, (last.failure_file, last.started_file, last.job_file))
     after = (read_fact(last.attempt_file) or {}).get("after")
     done = bool(progress["trained"] and progress["evaluated"])
     return RunFacts(
         attempts=len(run.attempts()),
         submitted_seconds=max(0.0, time.time() - _made_at(last)),
-        job_id=(read_fact(last.job_file) or {}).get("job_id"),
+        job_id=None if job is None else job["job_id"],
         started=started is not None,
         host=(started or {}).get("host"),
-        failure=failure.get("reason"),
-        ended=Status(failure.get("status", Status.FAILED)),
+        failure=None if failure is None else failure["reason"],
+        ended=Status.__members__.get((failure or {}).get("status", ""), Status.FAILED),
         cancelled=last.cancel_file.exists(),
         waits_for=after and after["job_id"],
         table_failure=after and failure_of(after),
-        traceback=failure.get("traceback", ""),
+        traceback=(failure or {}).get("traceback", ""),
         publishing=done and due_in_job(last),
         unpublished=unpublished(last) if done else None,
         **progress,

@@ -2,6 +2,7 @@
 
 Owns: the three kinds of file, no others: write-once facts (`write_once`), append-only logs (`append_line`), and
 derived files (`write_derived`) that may be deleted at any time; their reading, and cache entries built once.
+A file that is whole may still be wrong, after a repair by hand for one: what it lacks is told when it is asked for.
 Must not know: where a file lies (`store` does), what a fact means.
 """
 
@@ -14,6 +15,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from filelock import FileLock
@@ -21,6 +23,29 @@ from filelock import FileLock
 from launcher.config import StoreError
 
 Fact = dict[str, Any]
+REMEDY = "put it right, or move it away to have it made again"
+NUMBER = (int, float)
+# What a fact's words stand for, in whichever fact; None is allowed for all of them.
+KINDS: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("settings", "provenance", "after", "follows", "resources", "scores", "categories", "judge"), dict),
+    **dict.fromkeys(("runs", "axes", "attempts", "overrides", "questions", "turns", "samples"), list),
+    **dict.fromkeys(("executor", "job_id", "host", "log", "folder", "batch", "root", "name", "code", "cost_key"), str),
+    **dict.fromkeys(("reason", "status", "traceback"), str),
+    **dict.fromkeys(("store", "repo", "revision", "commit", "address", "content"), str),
+    "base": (str, dict),  # the untrained model: its results' key, or what tells its weights from others
+    **dict.fromkeys(("time", "seconds", "loss", "reward_accuracy", "reward_margin", "kl", "golden_reward"), NUMBER),
+    **dict.fromkeys(("kl_stderr", "golden_reward_stderr", "pairs", "generations", "score", "stderr"), NUMBER),
+    **dict.fromkeys(("steps", "max_steps", "size", "slots"), int),
+}
+
+
+class Recorded(dict[str, Any]):
+    """What a file says, or a mapping within; a key that it lacks is an error that names the file."""
+
+    file: Path | None = None
+
+    def __missing__(self, key: str) -> Any:
+        raise StoreError(f"{self.file}: lacks {key}; {REMEDY}")
 
 
 def _write_aside(path: Path, text: str) -> Path:
@@ -70,16 +95,26 @@ def read_fact(path: Path) -> Fact | None:
     """The fact at `path`, or None where there is none.
 
     Raises:
-        StoreError: the file is there and is not a JSON object (facts are never half written by us).
+        StoreError: the file is there and is not a JSON object (facts are never half written by us), or a word in it
+            stands for something else than it does in facts. Asking the fact for a key that it lacks raises it too.
     """
+
+    def recorded(content: Fact) -> Recorded:
+        fact = Recorded(content)
+        fact.file = path
+        return fact
+
     try:
-        fact = json.loads(path.read_text(encoding="utf-8"))
+        fact = json.loads(path.read_text(encoding="utf-8"), object_hook=recorded)
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise StoreError(f"{path}: not readable as JSON ({error}); move it away to have it made again") from error
-    if not isinstance(fact, dict):
-        raise StoreError(f"{path}: holds no JSON object; move it away to have it made again")
+        raise StoreError(f"{path}: not readable as JSON ({error}); {REMEDY}") from error
+    if not isinstance(fact, Recorded):
+        raise StoreError(f"{path}: holds no JSON object; {REMEDY}")
+    for key, kind in KINDS.items():
+        if not isinstance(value := fact.get(key), (kind, NoneType)):
+            raise StoreError(f"{path}: {key} cannot be {json.dumps(value)[:40]}; {REMEDY}")
     return fact
 
 

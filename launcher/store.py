@@ -48,6 +48,7 @@ import tempfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import yaml
 from filelock import FileLock
@@ -327,7 +328,7 @@ class SweepDir:
         names = sorted(os.listdir(folder)) if folder.is_dir() else []
         facts = {name: read_fact(folder / name) for name in names if name.endswith(".json")}
         for name, fact in facts.items():
-            if fact is not None and not {"runs", "axes"} <= fact.keys():
+            if fact is not None and not ({"runs", "axes"} <= fact.keys() and _are_facts(fact["runs"])):
                 raise StoreError(f"{folder / name}: names no runs; move it away and launch the sweep again")
         return [fact for fact in facts.values() if fact is not None]
 
@@ -345,6 +346,10 @@ class SweepDir:
     def axes(self) -> list[str]:
         """The keys that vary, over all launches."""
         return list(dict.fromkeys(axis for launch in self.launches() for axis in launch["axes"]))
+
+
+def _are_facts(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(value, dict) for value in values)
 
 
 @dataclass(frozen=True)
