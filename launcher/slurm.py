@@ -45,7 +45,7 @@ class SlurmScheduler:
         if not slurm_survey.enforces_limits(settings):
             return slurm_survey.Limits(settings)
         user = slurm_survey.associations_command(getpass.getuser())
-        commands = (user, slurm_survey.QOS_COMMAND, slurm_survey.PARTITION_QOS_COMMAND)
+        commands = (user, slurm_survey.QOS_COMMAND, slurm_survey.PARTITION_QOS_COMMAND, slurm_survey.PARENTS_COMMAND)
         return slurm_survey.Limits(settings, *map(_accounting, commands))
 
     def script(self, batch: Batch) -> str:

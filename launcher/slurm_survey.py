@@ -14,6 +14,8 @@ from launcher.config import Cluster
 DEFAULT_QOS = "normal"  # of an association that names none
 QOS_COMMAND = ["sacctmgr", "-nP", "show", "qos",
                "format=name,grpsubmitjobs,maxsubmitjobsperuser,maxsubmitjobsperaccount"]  # fmt: skip
+# No user: the accounts themselves. What one of them allows all its users together is told of no user.
+PARENTS_COMMAND = ["sacctmgr", "-nP", "show", "associations", "user=", "format=user,account,parentname,grpsubmitjobs"]
 PARTITION_QOS_COMMAND = ["scontrol", "-o", "show", "partition"]
 PARTITIONS_COMMAND = ["sinfo", "-h", "-o", "%P|%a|%l|%D|%G|%c|%m"]
 
@@ -56,12 +58,14 @@ class Limits:
         associations: what `associations_command` says; nothing where limits are not enforced.
         qos: what QOS_COMMAND says, likewise.
         partitions: what PARTITION_QOS_COMMAND says, likewise.
+        parents: what PARENTS_COMMAND says, likewise.
     """
 
     settings: Mapping[str, str]
     associations: str = ""
     qos: str = ""
     partitions: str = ""
+    parents: str = ""
 
     def batch_size(self, cluster: Cluster) -> int:
         """How many jobs one array of these resources may have: by MaxArraySize, MaxJobCount and the submit limits.
@@ -74,18 +78,26 @@ class Limits:
         return max(1, min([*sizes, *(limit - 1 for limit in self._submit_limits(cluster))], default=1))
 
     def _submit_limits(self, cluster: Cluster) -> Iterator[int]:
-        """The limits of the user's associations, of the QOS that the job is to have, and of its partitions' QOS."""
+        """Those of the user's associations, of the accounts above, of the job's QOS, and of its partitions' QOS."""
         asked, defaults = cluster.extra.get("qos") or cluster.qos, set()
         for line in self.associations.splitlines():
-            account, default, limit = line.split("|")
+            account, default, *limits = line.split("|")
             if cluster.account in (None, account):
                 defaults.add(default or DEFAULT_QOS)
-                yield from _numbers(limit)
+                yield from _numbers(*limits, *self._limits_above(account))
         names = ({str(asked)} if asked else defaults) | set(self._partition_qos(cluster))
         for line in self.qos.splitlines():
             name, *limits = line.split("|")
             if name in names:
                 yield from _numbers(*limits)
+
+    def _limits_above(self, account: str) -> Iterator[str]:
+        """What the account, the one that holds it, and so on, allow all their users together."""
+        lines = (line.split("|") for line in self.parents.splitlines())
+        known = {name: (parent, limit) for user, name, parent, limit in lines if not user}
+        while account in known:
+            account, limit = known[account]
+            yield limit
 
     def _partition_qos(self, cluster: Cluster) -> Iterator[str]:
         wanted = (cluster.partition or "").split(",")
@@ -107,7 +119,8 @@ def accounts_command(user: str) -> list[str]:
 
 def associations_command(user: str) -> list[str]:
     """Ask what a user may submit under each account."""
-    return ["sacctmgr", "-nP", "show", "associations", f"user={user}", "format=account,defaultqos,maxsubmitjobs"]
+    return ["sacctmgr", "-nP", "show", "associations", f"user={user}",
+            "format=account,defaultqos,maxsubmitjobs,grpsubmitjobs"]  # fmt: skip
 
 
 def enforces_limits(settings: Mapping[str, str]) -> bool:

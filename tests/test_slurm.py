@@ -154,19 +154,24 @@ def test_array_size_is_bounded_by_the_cluster() -> None:
 @pytest.mark.parametrize(
     ("asked", "size"),
     [
-        ({}, 39),  # the default QOS of either account, the partition's, and what the associations say
+        ({}, 24),  # the default QOS of every account, the partition's, and what the associations say
+        ({"account": "other"}, 39),
         ({"account": "lab"}, 99),
         ({"account": "lab", "qos": "few"}, 4),
         ({"account": "lab", "extra": {"qos": "few"}}, 4),
         ({"account": "lab", "partition": "gpu"}, 11),
         ({"account": "lab", "partition": "gpu,main", "qos": "one"}, 1),
+        ({"account": "team"}, 29),  # the account's own parent's
+        ({"account": "club"}, 24),  # the user's own share of it
     ],
 )
 def test_array_size_is_bounded_by_what_may_be_submitted(asked: dict[str, Any], size: int) -> None:
     """The least of what account, QOS and partition's QOS allow, less the one that makes the reference table."""
     partitions = "PartitionName=main Default=YES QoS=N/A\nPartitionName=gpu Default=NO QoS=gpus Nodes=n[1-4]\n"
     qos = "normal|200||100\nfew||5|\ngpus|12||\none|1||\n"
-    limits = Limits(words.read_settings(CONFIG), "lab||\nother|long|40\n", qos, partitions)
+    users = "lab|||\nother|long|40|\nteam||50|\nclub|||25\n"
+    parents = "|root||\n|lab|root|\n|dept|root|30\n|team|dept|35\n|club|team|\nme|team||1\n"
+    limits = Limits(words.read_settings(CONFIG), users, qos, partitions, parents)
     assert limits.batch_size(Cluster(**asked)) == size
 
 

@@ -76,6 +76,23 @@ def test_a_sweep_larger_than_its_qos_allows_is_launched_in_pieces(site: Site) ->
     assert len({job.partition("_")[0] for job in here.recorded()}) == 2
 
 
+def test_what_an_account_allows_all_its_users_bounds_a_launch(site: Site) -> None:
+    """Five jobs of the account above the user's: an array of four beside the table's job; then the rest."""
+    if site.max_array_size == 11:
+        pytest.skip("without accounting there are no accounts")
+    site.cluster.slurm("sacctmgr", "-i", "add", "account", "dept", "GrpSubmitJobs=5")
+    site.cluster.slurm("sacctmgr", "-i", "add", "account", "team", "parent=dept")
+    site.cluster.slurm("sacctmgr", "-i", "add", "user", "root", "account=team")
+    here, command = site.at("dept"), (*TINY, "seed=range(0,7)", "sweep=dept", "cluster.account=team")
+    assert "AssocGrpSubmitJobsLimit" in here.launch(*command, code=1).splitlines()[-1]
+    here.wait("dept", "TRAINED", 4)
+    assert eventually(lambda: not here.cluster.slurm("squeue", "-h", "--account=team"))
+    assert "3 runs submitted" in here.launch(*command)
+    here.wait("dept", "TRAINED", 7)
+    assert len(here.jobs("dept")) == 7
+    site.cluster.slurm("sacctmgr", "-i", "delete", "user", "root", "account=team")  # it would bound every later launch
+
+
 def test_jobs_run_the_code_of_their_submission(site: Site) -> None:
     """Files edited after submission, and the variables of a job around the launcher, do not reach the runs."""
     code = checkout(site.folder.parent / "edited")
