@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from launcher.files import read_fact
 from launcher.store import AttemptDir, RunDir
 
 BEFORE_BENCHMARKS = ("preference",)  # what attempts wanted that were made before there was a choice
@@ -19,7 +18,7 @@ BEFORE_BENCHMARKS = ("preference",)  # what attempts wanted that were made befor
 
 def wanted_by(attempt: AttemptDir) -> list[str]:
     """The benchmarks that an attempt was made for."""
-    settings = (read_fact(attempt.attempt_file) or {}).get("settings") or {}
+    settings = attempt.record.get("settings") or {}
     return list((settings.get("evaluation") or {}).get("benchmarks", BEFORE_BENCHMARKS))
 
 

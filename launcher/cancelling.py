@@ -57,7 +57,7 @@ def _table_of(run: RunDir) -> Fact | None:
     if attempt is None:
         return None
     ended = attempt.started_file.exists() or attempt.failure_file.exists()
-    return None if ended else (read_fact(attempt.attempt_file) or {}).get("after")
+    return None if ended else attempt.record.get("after")
 
 
 def _has_other_work(job: Fact) -> bool:

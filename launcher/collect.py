@@ -40,7 +40,7 @@ def _row(record: Fact, state: RunState, directory: SweepDir) -> Fact:
     run, facts = state.run, state.facts
     result = read_fact(run.result_file) or {}
     attempts = run.attempts()
-    attempt = (read_fact(attempts[-1].attempt_file) or {}) if attempts else {}
+    attempt = attempts[-1].record if attempts else {}
     gpus = _gpus(attempt, result)
     return {
         "kind": "run",

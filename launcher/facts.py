@@ -17,7 +17,7 @@ from launcher.files import Fact, read_fact
 from launcher.preparation import failure_of
 from launcher.publish import due_in_job, unpublished
 from launcher.status import RunFacts, Status
-from launcher.store import AttemptDir, RunDir
+from launcher.store import AttemptDir, RunDir, SeenRun
 
 TAIL_BYTES = 4096
 
@@ -49,7 +49,7 @@ def acting_attempt(run: RunDir) -> AttemptDir | None:
     training, evaluation = run.attempts()[-1:], run.evaluation_attempt()
     if evaluation is None or not run.result_file.exists():
         return training[0] if training else None
-    waited = training and (read_fact(evaluation.attempt_file) or {}).get("follows")
+    waited = training and evaluation.record.get("follows")
     return training[0] if waited and not _has_done_its_part(training[0]) else evaluation
 
 
@@ -59,6 +59,7 @@ def _has_done_its_part(attempt: AttemptDir) -> bool:
 
 def read_facts(run: RunDir) -> RunFacts:
     """What is known of a run without asking a scheduler."""
+    run = SeenRun(run.path)
     last = acting_attempt(run)
     metrics, result = last_metrics(run.metrics_file), read_fact(run.result_file)
     progress: Fact = {
@@ -73,11 +74,12 @@ def read_facts(run: RunDir) -> RunFacts:
     if last is None:
         return RunFacts(**progress)
     failure, started, job = map(read_fact, (last.failure_file, last.started_file, last.job_file))
-    after = (read_fact(last.attempt_file) or {}).get("after")
+    after = last.record.get("after")
     done = bool(progress["trained"] and progress["evaluated"])
     return RunFacts(
         attempts=len(run.attempts()),
         submitted_seconds=max(0.0, time.time() - _made_at(last)),
+        job=job,
         job_id=None if job is None else job["job_id"],
         started=started is not None,
         host=(started or {}).get("host"),
@@ -101,12 +103,6 @@ def _wanted(run: RunDir, acting: AttemptDir | None) -> list[str]:
 
 def _made_at(attempt: AttemptDir) -> float:
     return attempt.attempt_file.stat().st_mtime
-
-
-def read_job(run: RunDir) -> Fact | None:
-    """The job of the acting attempt, as its executor recorded it."""
-    attempt = acting_attempt(run)
-    return None if attempt is None else read_fact(attempt.job_file)
 
 
 def require_run(run: RunDir) -> RunDir:

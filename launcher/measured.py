@@ -52,7 +52,7 @@ def cost_of(run: Run, known: Mapping[str, Cost]) -> Cost | None:
 def _cost_of(run: RunDir) -> tuple[str, Cost] | None:
     result = read_fact(run.result_file)
     attempts = run.attempts() if result else []
-    key = (read_fact(attempts[-1].attempt_file) or {}).get("cost_key") if attempts else None
+    key = attempts[-1].record.get("cost_key") if attempts else None
     if not (key and result and result["steps"]):
         return None
     around = _seconds_around(run, float(result["seconds"])) if len(attempts) == 1 else 0.0

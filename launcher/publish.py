@@ -31,14 +31,14 @@ class Shelf(Protocol):
 
 def hub_of(attempt: AttemptDir) -> Hub:
     """The hub settings of an attempt; those of an attempt that recorded none publish nothing."""
-    settings = (read_fact(attempt.attempt_file) or {}).get("settings", {})
+    settings = attempt.record.get("settings", {})
     hub: Hub = from_plain(settings.get("hub", {}), Hub, "hub.")
     return hub
 
 
 def due_in_job(attempt: AttemptDir) -> bool:
     """Whether the attempt's job has to publish the run, and has neither done it nor noted why it could not."""
-    return not _is_published(attempt.run) and publishes(attempt)
+    return publishes(attempt) and not _is_published(attempt.run)
 
 
 def publishes(attempt: AttemptDir) -> bool:
@@ -54,12 +54,12 @@ def _is_published(run: RunDir) -> bool:
 
 def unpublished(attempt: AttemptDir) -> str | None:
     """Why a model of an evaluated run is not published as it is now, and nothing is about to; None where all are."""
-    note = read_fact(attempt.unpublished_file)
-    if _is_published(attempt.run) and (note is None or _last_published(attempt.run) > note.get("time", 0)):
-        return None
-    hub = hub_of(attempt)
+    note, hub = read_fact(attempt.unpublished_file), hub_of(attempt)
     waits = "waits for the verb `publish` (hub.when=login)" if hub.store != "off" and hub.when == "login" else None
-    return (note or {}).get("reason") or waits
+    why = waits if note is None else note["reason"]
+    if why and _is_published(attempt.run) and (note is None or _last_published(attempt.run) > note.get("time", 0)):
+        return None
+    return why
 
 
 def _last_published(run: RunDir) -> float:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from launcher import scheduler as executors
-from launcher.facts import read_facts, read_job
+from launcher.facts import read_facts
 from launcher.scheduler import Scheduler
 from launcher.status import IN_FLIGHT, JobState, Phase, RunFacts, Status, status_of
 from launcher.store import RunDir
@@ -39,7 +39,7 @@ class RunState:
 def states_of(runs: Sequence[RunDir], scheduler: Scheduler) -> list[RunState]:
     """The state of each run, with one question to the scheduler for all of them."""
     facts = [read_facts(run) for run in runs]
-    jobs = [read_job(run) if _has_open_job(fact) else None for run, fact in zip(runs, facts, strict=True)]
+    jobs = [fact.job if _has_open_job(fact) else None for fact in facts]
     wanted = {executors.key_of(job): job for job in jobs if job}
     answers = executors.states(list(wanted.values()), scheduler)
     answered = [answers.get(executors.key_of(job), UNKNOWN) if job else UNKNOWN for job in jobs]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 LAG_SECONDS = 15.0  # a scheduler may not show a job for so long after accepting it
 
@@ -57,7 +58,8 @@ class RunFacts:
     Attributes:
         attempts: how many attempts were made to train it.
         submitted_seconds: how long ago the last attempt was made.
-        job_id: the scheduler's id of the last attempt's job; None where submission did not get so far.
+        job: the last attempt's job, as its executor recorded it; None where submission did not get so far.
+        job_id: the scheduler's id of it.
         started: whether the job has taken up this run.
         host: the node on which it did.
         failure: why the last attempt ended without a result.
@@ -77,6 +79,7 @@ class RunFacts:
 
     attempts: int = 0
     submitted_seconds: float = 0.0
+    job: dict[str, Any] | None = None
     job_id: str | None = None
     started: bool = False
     host: str | None = None

@@ -78,6 +78,11 @@ class AttemptDir:
     def attempt_file(self) -> Path:
         return self.path / "attempt.json"
 
+    @cached_property
+    def record(self) -> Fact:
+        """What was asked for: there before the folder has its name, and never changed; empty where it was lost."""
+        return read_fact(self.attempt_file) or {}
+
     @property
     def job_file(self) -> Path:
         return self.path / "job.json"
@@ -266,6 +271,18 @@ class RunDir:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
                 number += 1
+
+
+@dataclass(frozen=True)
+class SeenRun(RunDir):
+    """A run as it is found at one moment: its attempts are listed once, so that each one's record is read once."""
+
+    @cached_property
+    def _seen(self) -> list[AttemptDir]:
+        return super().all_attempts()
+
+    def all_attempts(self) -> list[AttemptDir]:
+        return self._seen
 
 
 @dataclass(frozen=True)

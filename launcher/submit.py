@@ -17,8 +17,8 @@ from launcher import preparation, snapshot
 from launcher.adapt import Past, adapted
 from launcher.benchmarks import lacking, unclaimed
 from launcher.config import ConfigError, SchedulerError
-from launcher.facts import acting_attempt, read_job
-from launcher.files import Fact, read_fact
+from launcher.facts import acting_attempt
+from launcher.files import Fact
 from launcher.handover import Jobs, batches, evaluating, following, hand_over
 from launcher.jobs import Batch
 from launcher.measured import Cost, cost_of, costs
@@ -129,8 +129,7 @@ def _past(state: RunState) -> Past:
 
 def _asked(attempt: AttemptDir | None) -> Mapping[str, Any] | None:
     """What an attempt asked of the cluster."""
-    recorded = (attempt and read_fact(attempt.attempt_file)) or {}
-    asked: Mapping[str, Any] | None = recorded.get("settings", {}).get("cluster")
+    asked: Mapping[str, Any] | None = attempt.record.get("settings", {}).get("cluster") if attempt else None
     return asked
 
 
@@ -155,7 +154,7 @@ def _decide(run: Run, state: RunState, known: Mapping[str, Cost], waits: str | N
 
 def _decide_in_flight(run: Run, state: RunState, waits: str | None) -> Decision:
     """Nothing, but where a job trains the run and none is to measure afterwards what is wanted of it."""
-    acting, job = acting_attempt(state.run), read_job(state.run) or {}
+    acting, job = acting_attempt(state.run), state.facts.job or {}
     training = acting is not None and not acting.evaluates and not state.facts.cancelled
     missing = unclaimed(state.run, run.config.evaluation.benchmarks)
     if training and missing and waits is not None and job.get("executor") == waits:

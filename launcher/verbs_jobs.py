@@ -18,7 +18,7 @@ from launcher import cost, views, views_plan, views_states
 from launcher.arguments import DONE, FAILED
 from launcher.cancelling import cancel as stop
 from launcher.config import Cluster, ConfigError, RunConfig, SchedulerError, StoreError, from_plain
-from launcher.facts import acting_attempt, read_facts, read_job, require_run
+from launcher.facts import acting_attempt, read_facts, require_run
 from launcher.files import read_fact
 from launcher.following import after_submission
 from launcher.handover import adopt
@@ -137,8 +137,8 @@ def _attempt_by_hand(run: RunDir, store: Store) -> AttemptDir:
     scheduler = scheduler_for("auto")
     with store.submission_lock:
         adopt([run], scheduler)
-        state, before = states_of([run], scheduler)[0], read_job(run)
-        if state.in_flight and before is not None and key_of(before) == key_of(this_process()):
+        state = states_of([run], scheduler)[0]
+        if state.in_flight and state.facts.job is not None and key_of(state.facts.job) == key_of(this_process()):
             return run.attempts()[-1]
         if state.in_flight:
             raise ConfigError(f"{run.run_id}: is {state.status} as job {state.facts.job_id}; cancel it first")

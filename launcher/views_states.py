@@ -36,8 +36,8 @@ COLOURS = {Status.TRAINED: "green", Status.RUNNING: "cyan", **dict.fromkeys(UNSU
 
 def show_status(directory: SweepDir, states: Sequence[RunState], *, as_json: bool, clear: bool) -> None:
     """The states of a sweep's runs."""
-    records = {record["run_id"]: record for record in directory.run_records()}
     if as_json:
+        records = {record["run_id"]: record for record in directory.run_records()}
         runs = [_state_json(records[state.run.run_id], state) for state in states]
         print(json.dumps({"sweep": directory.name, "runs": runs}, indent=1))
         return

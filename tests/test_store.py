@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
+from collections import Counter
 from pathlib import Path
 
 import pytest
+from fakes import FakeScheduler
+from finished_runs import keep_milestones, trained_runs
 
 from launcher.config import OBJECTIVE, StoreError
 from launcher.facts import last_metrics, read_facts
 from launcher.files import append_line, building, read_fact, read_lines, write_once
+from launcher.states import states_of
 from launcher.store import Store
 
 
@@ -103,3 +108,44 @@ def test_facts_of_an_empty_run_are_empty(store: Store) -> None:
     """A run that was never launched has no attempt, step or checkpoint."""
     facts = read_facts(store.run("nothing"))
     assert (facts.attempts, facts.step, facts.checkpoint_step, facts.trained) == (0, None, None, False)
+
+
+# ------------------------------------------------------------------------------------------------ how often
+
+touched: list[str] = []  # what this process opens and lists, once somebody looks
+looking = False
+
+
+def look(event: str, arguments: tuple[object, ...]) -> None:
+    if looking and event in ("open", "os.listdir", "os.scandir"):
+        touched.append(str(arguments[0]))
+
+
+@pytest.fixture
+def looked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Paths, in the order in which they are opened or listed. A hook can be had, but never be taken back."""
+    sys.addaudithook(look)
+    touched.clear()
+    monkeypatch.setattr(sys.modules[__name__], "looking", True)
+    return touched
+
+
+def test_status_reads_each_file_of_a_run_once(store: Store, looked: list[str]) -> None:
+    """And lists each folder once, whatever state it is in: on a busy file system each of these is a round trip."""
+    grid = ["beta=0.1,0.2,0.3,0.4", "evaluation=command", "evaluation.command.argv=[score,'{model}']", "hub=folder"]
+    waiting, training, trained, published = runs = trained_runs(store, *grid)
+    for run in (waiting, training):
+        run.result_file.unlink()
+    write_once(training.attempts()[-1].started_file, {"host": "n1"})
+    for run in (trained, published):
+        keep_milestones(run, step1=0.5, step2=0.6)
+        write_once(run.evaluations.job_file("command"), {"scores": {}})
+    write_once(trained.attempts()[-1].unpublished_file, {"reason": "no token", "time": 1.0})
+    for folder in (published, *(milestone for _, milestone in published.milestones())):
+        write_once(folder.revision_file, {"address": "there", "time": 2.0})
+    looked.clear()
+    states_of(runs, FakeScheduler())
+    for run in runs:
+        mine = Counter(path for path in looked if path.startswith(str(run.path)))
+        assert mine.pop(f"{run.path}/attempts") == 1
+        assert set(mine.values()) == {1}, mine

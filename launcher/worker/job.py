@@ -221,7 +221,7 @@ def attempt_here(run: RunDir, store: Store, choose: Callable[[], AttemptDir], *,
 
 def read_config(attempt: AttemptDir) -> RunConfig:
     """The run's configuration: the objective of the run, the settings of the attempt."""
-    settings = (read_fact(attempt.attempt_file) or {}).get("settings", {})
+    settings = attempt.record.get("settings", {})
     return smaller.fitted(from_plain({**attempt.run.read_config(), **settings}), attempt.run)
 
 
