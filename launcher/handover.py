@@ -46,7 +46,11 @@ def batches(
     for run in runs:
         shared = preparation_of(run, store).key if scheduler.detached else ""
         groups.setdefault(repr(asdict(run.config.cluster)) + shared, []).append(run)
-    found = [each for group in groups.values() for each in _of_class(group, directory, store, scheduler, code)]
+    return [each for group in groups.values() for each in _of_class(group, directory, store, scheduler, code)]
+
+
+def sharing(found: Sequence[tuple[Batch, Jobs]]) -> list[tuple[Batch, Jobs]]:
+    """All batches of a launch that train, or that evaluate, each with its part of `max_parallel`."""
     ends = [0, *itertools.accumulate(batch.size for batch, _ in found)]
     return [
         (replace(batch, at_once=_at_once(batch, start, ends[-1])), jobs)

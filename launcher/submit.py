@@ -19,7 +19,7 @@ from launcher.benchmarks import lacking, unclaimed
 from launcher.config import ConfigError, SchedulerError
 from launcher.facts import acting_attempt
 from launcher.files import Fact
-from launcher.handover import Jobs, batches, evaluating, following, hand_over
+from launcher.handover import Jobs, batches, evaluating, following, hand_over, sharing
 from launcher.jobs import Batch
 from launcher.measured import Cost, cost_of, costs
 from launcher.plan import Run, Sweep, evaluates_apart, to_be_evaluated, to_be_trained
@@ -265,26 +265,26 @@ def _with_evaluations(
     for decision in decisions:
         evaluation = decision.evaluation
         alike.setdefault("" if evaluation is None else repr(evaluation.config.cluster), []).append(decision)
-    found, then = [], {}
-    for members in alike.values():
-        later = {decision.run.run_id: decision.evaluation for decision in members if decision.evaluation}
-        for batch, jobs in into([decision.run for decision in members]):
-            found.append((batch, jobs))
-            if later:
-                evaluated = [[later[run.run_id] for run in runs] for runs in jobs]
-                then[batch.name] = (following(batch, evaluated[0][0].config.cluster), evaluated)
+    found = sharing([made for members in alike.values() for made in into([decision.run for decision in members])])
+    later = {decision.run.run_id: decision.evaluation for decision in decisions if decision.evaluation}
+    then = {}
+    for batch, jobs in found:
+        if jobs[0][0].run_id in later:  # then all of them are
+            evaluated = [[later[run.run_id] for run in runs] for runs in jobs]
+            then[batch.name] = (following(batch, evaluated[0][0].config.cluster), evaluated)
     return found, then
 
 
 def _evaluation_groups(
     decisions: Sequence[Decision], into: Callable[[list[Run]], list[tuple[Batch, Jobs]]]
 ) -> list[RunGroup]:
-    """What only evaluates: runs that are trained, and for each job that is training others, those of that job."""
+    """What only evaluates: runs that are trained, and behind each job that is training others, those of that job."""
     behind: dict[str, list[Decision]] = {}
     for decision in decisions:
         behind.setdefault(str((decision.follows or {}).get("job_id", "")), []).append(decision)
-    return [
-        RunGroup([(replace(evaluating(batch), after=members[0].follows), jobs) for batch, jobs in made], evaluates=True)
+    found = [
+        (replace(evaluating(batch), after=members[0].follows), jobs)
         for members in behind.values()
-        for made in [into([decision.run for decision in members])]
+        for batch, jobs in into([decision.run for decision in members])
     ]
+    return [RunGroup(sharing(found), evaluates=True)] if found else []

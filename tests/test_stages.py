@@ -117,6 +117,25 @@ def test_what_the_evaluation_needs_can_be_said(store: Store) -> None:
     assert scheduler.submitted[0].resources.mem is None
 
 
+def test_evaluations_of_different_needs_share_max_parallel_out(store: Store) -> None:
+    """As trainings do, and so do the trainings before them: six runs in three arrays, three jobs at a time."""
+    scheduler = FakeScheduler(batch_size=10)
+    words = ["model=tiny", "cluster=slurm", "seed=1,2,3", "beta=0.1,0.5", "cluster.max_parallel=3", *SCORE]
+    sweep = sweep_of(*words, "evaluation.cluster={mem: '${seed}G'}")
+    launch(sweep, store, scheduler)
+    assert [batch.resources.mem for batch in scheduler.evaluations] == ["1G", "2G", "3G"]
+    assert [batch.at_once for batch in (*scheduler.submitted, *scheduler.evaluations)] == [1] * 6
+
+
+def test_evaluations_behind_different_trainings_share_max_parallel_out(store: Store) -> None:
+    """Each waits for its own training; those that run are no more than the launch may have."""
+    scheduler, first = FakeScheduler(batch_size=2), sweep_of(*GRID[:-2], "cluster.max_parallel=4", "beta=0.1,0.3,0.5")
+    launch(first, store, scheduler)
+    assert [(batch.size, batch.at_once) for batch in scheduler.submitted] == [(2, 2), (1, 2)]
+    launch(evaluating.asked(first, ["command"], SCORE[1:]), store, scheduler)
+    assert [(batch.size, batch.at_once) for batch in scheduler.evaluations] == [(1, 1), (1, 1), (1, 2)]
+
+
 @pytest.mark.parametrize(
     ("entry", "said"),
     [
