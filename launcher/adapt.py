@@ -35,7 +35,7 @@ def adapted(run: Run, past: Past, seconds: float | None, given: Collection[str] 
     Args:
         run: as configured.
         past: how its last attempt ended.
-        seconds: how long it will take, training and all around it; None where nothing was measured.
+        seconds: how long its job will take, be it to train or to evaluate; None where nothing was measured.
         given: keys of `cluster` that the user has set just now: they stay.
     """
     cluster = run.config.cluster
@@ -46,6 +46,8 @@ def adapted(run: Run, past: Past, seconds: float | None, given: Collection[str] 
     new = replace(cluster, **changed)
     config = replace(run.config, cluster=new)
     words = [f"{key} {value}" for key, value in changed.items() if value is not None]
+    if changed.get("time", cluster.time) is None and cluster.time == AUTO_TIME:
+        words.insert(0, "time: the cluster's own, since nothing was measured yet")
     return replace(run, config=config, settings={**run.settings, "cluster": asdict(new)}), words
 
 

@@ -1,17 +1,21 @@
 """What earlier runs took, and what a run will therefore take.
 
-Owns: the time per step, and around the steps, of runs that need about the same. Must not know: schedulers, decisions.
+Owns: the time per step, and around the steps, of runs that need about the same; the time of evaluations that do.
+Must not know: schedulers, decisions.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from launcher.files import read_fact
+from launcher.benchmarks import job_file, lacking, wanted_by
+from launcher.files import Fact, content_key, read_fact
 from launcher.plan import Run, cost_key
-from launcher.store import RunDir, Store
+from launcher.store import AttemptDir, RunDir, SeenRun, Store
+
+NO_COST = ("cluster", "judge", "samples")  # of an evaluation's settings, beside its benchmarks, which are asked for
 
 
 @dataclass(frozen=True)
@@ -34,19 +38,63 @@ class Cost:
         return self.seconds_per_step * max(0.0, (run.config.trainer.max_steps or self.steps) - done)
 
 
-def costs(store: Store) -> Mapping[str, Cost]:
-    """What the finished runs took, by cost key."""
-    seen: dict[str, list[Cost]] = {}
-    for run in store.runs():
-        found = _cost_of(run)
-        if found is not None:
-            seen.setdefault(found[0], []).append(found[1])
-    return {key: _median(values) for key, values in seen.items()}
+@dataclass(frozen=True)
+class Costs:
+    """What has been measured so far.
+
+    Attributes:
+        trainings: by the cost key of their runs.
+        evaluations: seconds of the jobs that evaluated and did nothing else, the median for each kind.
+    """
+
+    trainings: Mapping[str, Cost]
+    evaluations: Mapping[str, float]
+
+    def training(self, run: Run) -> Cost | None:
+        """What a run of this kind takes; None where none has been measured."""
+        return self.trainings.get(cost_key(run))
+
+    def evaluation(self, run: Run, benchmarks: Iterable[str]) -> float | None:
+        """Seconds from start to end of a job that does these benchmarks of a run; `run` is as such a job has it."""
+        return self.evaluations.get(_evaluation_key(cost_key(run), run.settings, benchmarks))
 
 
-def cost_of(run: Run, known: Mapping[str, Cost]) -> Cost | None:
-    """What a run of this kind takes; None where none has been measured."""
-    return known.get(cost_key(run))
+def costs(store: Store) -> Costs:
+    """What the finished runs took."""
+    trainings: dict[str, list[Cost]] = {}
+    evaluations: dict[str, list[float]] = {}
+    for run in (SeenRun(run.path) for run in store.runs()):
+        if (trained := _cost_of(run)) is not None:
+            trainings.setdefault(trained[0], []).append(trained[1])
+        if (evaluated := _evaluation_of(run)) is not None:
+            evaluations.setdefault(evaluated[0], []).append(evaluated[1])
+    return Costs(
+        {key: _median(values) for key, values in trainings.items()},
+        {key: statistics.median(values) for key, values in evaluations.items()},
+    )
+
+
+def _evaluation_key(model_and_data: str, settings: Fact, benchmarks: Iterable[str]) -> str:
+    """Evaluations with the same key do the same work, on as many GPUs."""
+    cluster = settings["cluster"]
+    how = {key: value for key, value in settings["evaluation"].items() if key not in (*NO_COST, "benchmarks")}
+    return content_key([model_and_data, how, sorted(benchmarks), cluster["nodes"], cluster["gpus_per_node"]])
+
+
+def _evaluation_of(run: RunDir) -> tuple[str, float] | None:
+    """The last evaluation of a run, where it came to its end in one go; what others had measured is not its work."""
+    attempt = run.evaluation_attempt()
+    began = None if attempt is None else _began(attempt)
+    if attempt is None or began is None or attempt.requeue_log.exists() or lacking(run, wanted_by(attempt)):
+        return None
+    written = {name: job_file(run, name).stat().st_mtime for name in wanted_by(attempt)}
+    own = {name: when for name, when in written.items() if when >= began}
+    key = attempt.record.get("cost_key")
+    return (_evaluation_key(key, attempt.record["settings"], own), max(own.values()) - began) if key and own else None
+
+
+def _began(attempt: AttemptDir) -> float | None:
+    return (read_fact(attempt.started_file) or {}).get("time")
 
 
 def _cost_of(run: RunDir) -> tuple[str, Cost] | None:
@@ -60,9 +108,9 @@ def _cost_of(run: RunDir) -> tuple[str, Cost] | None:
 
 
 def _seconds_around(run: RunDir, training: float) -> float:
-    started = read_fact(run.attempts()[-1].started_file) or {}
     last = max((path.stat().st_mtime for path in (run.result_file, run.evaluation_file) if path.exists()), default=0.0)
-    return max(0.0, last - float(started.get("time", last)) - training)
+    began = _began(run.attempts()[-1])
+    return max(0.0, last - (last if began is None else began) - training)
 
 
 def _median(found: list[Cost]) -> Cost:

@@ -21,7 +21,7 @@ from launcher.facts import acting_attempt
 from launcher.files import Fact
 from launcher.handover import Jobs, batches, evaluating, following, hand_over, sharing
 from launcher.jobs import Batch
-from launcher.measured import Cost, cost_of, costs
+from launcher.measured import Costs, costs
 from launcher.plan import Run, Sweep, evaluates_apart, to_be_evaluated, to_be_trained
 from launcher.preparation import Preparation, preparation_of
 from launcher.provenance import provenance
@@ -88,38 +88,43 @@ def decide(sweep: Sweep, store: Store, scheduler: Scheduler, given: Collection[s
     states = states_of([store.run(run.run_id) for run in sweep.runs], scheduler)
     waits = scheduler.name if scheduler.detached else None
     decisions = [_decide(run, state, known, waits) for run, state in zip(sweep.runs, states, strict=True)]
-    staged = [_in_stages(d, s) for d, s in zip(decisions, states, strict=True)] if waits else decisions
+    staged = [_in_stages(d, s, known) for d, s in zip(decisions, states, strict=True)] if waits else decisions
     return [_adapt(decision, state, known, given) for decision, state in zip(staged, states, strict=True)]
 
 
-def _adapt(decision: Decision, state: RunState, known: Mapping[str, Cost], given: Collection[str]) -> Decision:
+def _adapt(decision: Decision, state: RunState, known: Costs, given: Collection[str]) -> Decision:
     """The decision, with resources that suit what earlier attempts and runs have shown."""
     if decision.action is Action.SKIP:
         return decision
     if decision.action is Action.EVALUATE:
-        run, words = _adapted_evaluation(decision.run, state)
+        run, words = _adapted_evaluation(decision.run, state, known)
         return replace(decision, run=run, why="; ".join([decision.why, *words]))
-    cost = cost_of(decision.run, known)
+    cost = known.training(decision.run)
     seconds = None if cost is None or decision.seconds is None else decision.seconds + cost.around
     run, words = adapted(decision.run, _past(state), seconds, given)
     return replace(decision, run=run, why="; ".join([decision.why, *words]))
 
 
-def _in_stages(decision: Decision, state: RunState) -> Decision:
+def _in_stages(decision: Decision, state: RunState, known: Costs) -> Decision:
     """The decision, with a job of its own for what is not measured in the one that trains."""
     if decision.action not in (Action.SUBMIT, Action.RESUME) or not evaluates_apart(decision.run):
         return decision
-    evaluation, _ = _adapted_evaluation(decision.run, state)  # from what is configured, not what training has learnt
-    return replace(decision, run=to_be_trained(decision.run), evaluation=evaluation)
+    # From what is configured, not what training has learnt.
+    evaluation, words = _adapted_evaluation(decision.run, state, known)
+    why = "; ".join([decision.why, *(f"evaluation: {word}" for word in words)])
+    return replace(decision, run=to_be_trained(decision.run), evaluation=evaluation, why=why)
 
 
-def _adapted_evaluation(run: Run, state: RunState) -> tuple[Run, list[str]]:
+def _adapted_evaluation(run: Run, state: RunState, known: Costs) -> tuple[Run, list[str]]:
     """The run as a job evaluates it, with resources that suit what earlier evaluations have shown."""
     last = state.run.evaluation_attempt()
     asked = _asked(last)
     ended = last is not None and last == acting_attempt(state.run)
     past = Past(state.job.reason or state.reason or "", state.job.node or state.facts.host, asked)
-    return adapted(to_be_evaluated(run), past if ended else Past(asked=asked), None)
+    evaluated, wanted = to_be_evaluated(run), run.config.evaluation.benchmarks
+    # Of a run that is still to be trained, `preference` is measured by the job that trains it.
+    left = lacking(state.run, wanted) if state.facts.trained else [name for name in wanted if name != "preference"]
+    return adapted(evaluated, past if ended else Past(asked=asked), known.evaluation(evaluated, left))
 
 
 def _past(state: RunState) -> Past:
@@ -133,7 +138,7 @@ def _asked(attempt: AttemptDir | None) -> Mapping[str, Any] | None:
     return asked
 
 
-def _decide(run: Run, state: RunState, known: Mapping[str, Cost], waits: str | None) -> Decision:
+def _decide(run: Run, state: RunState, known: Costs, waits: str | None) -> Decision:
     """The decision; `waits`: the executor, where its jobs can wait for others."""
     facts = state.facts
     lacks = lacking(state.run, run.config.evaluation.benchmarks)
@@ -162,8 +167,8 @@ def _decide_in_flight(run: Run, state: RunState, waits: str | None) -> Decision:
     return Decision(run, Action.SKIP, f"in flight: {state.status} as job {state.facts.job_id}")
 
 
-def _estimate(run: Run, known: Mapping[str, Cost], done: int) -> float | None:
-    cost = cost_of(run, known)
+def _estimate(run: Run, known: Costs, done: int) -> float | None:
+    cost = known.training(run)
     return None if cost is None else cost.training(run, done)
 
 

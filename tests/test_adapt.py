@@ -117,6 +117,35 @@ def test_the_runs_that_are_done_set_the_limit_of_the_next(store: Store) -> None:
     assert scheduler.submitted[-1].resources.time == "50"  # 1790 s x 1.5 + 300 s, rounded up
 
 
+def test_evaluations_that_are_done_set_the_limit_of_the_next(store: Store) -> None:
+    """From their job's start to its last result, not counting what the training measured; each kind has its own."""
+    scheduler = FakeScheduler()
+    score = ("evaluation=command", "evaluation.command.argv=[score,'{model}']")
+    for decision in launch(store, scheduler, *score):
+        assert "evaluation: time: the cluster's own, since nothing was measured yet" in decision.why
+        run, now = store.run(decision.run.run_id), time.time()
+        evaluation = run.evaluation_attempt()
+        assert evaluation
+        finish(run, seconds=1000.0, around=790.0)
+        os.utime(run.evaluation_file, (now - 5000,) * 2)
+        write_once(evaluation.started_file, {"time": now - 3000})
+        result = run.evaluations.result_file("command")
+        write_once(result, {"scores": {}})
+        os.utime(result, (now - 3000 + 1200,) * 2)
+    assert {batch.resources.time for batch in scheduler.evaluations} == {None}
+    decisions = launch(store, scheduler, *score, "beta=0.7")
+    assert scheduler.evaluations[-1].resources.time == "35"  # 1200 s x 1.5 + 300 s
+    assert all("evaluation: time 35" in decision.why for decision in decisions)
+    others = (
+        ["evaluation=command", "evaluation.command.argv=[judge,'{model}']"],
+        [*score, "evaluation.cluster={gpus_per_node: 0}"],
+        [*score, "evaluation.benchmarks=[preference,command,lm_eval]", "evaluation.lm_eval.tasks=[ifeval]"],
+    )
+    for number, other in enumerate(others):
+        launch(store, scheduler, *other, f"seed={number + 7}")
+        assert scheduler.evaluations[-1].resources.time is None
+
+
 def test_an_out_of_memory_is_retried_with_more(store: Store) -> None:
     """The plan says so, sbatch is told so, and the next attempt after it grows from there."""
     scheduler = FakeScheduler(batch_size=10)
