@@ -65,7 +65,7 @@ def _launch(argv: Sequence[str]) -> int:
         return DONE
     # Imported here: only planning needs Hydra, and the verbs stay quick without it.
     from launcher.compose import compose
-    from launcher.plan import plan, plan_run
+    from launcher.plan import executor_of, plan, plan_run
     from launcher.resources import trl_losses
     from launcher.revisions import has_token, missing_token, with_revisions
     from launcher.sources import check_sources, fetch_sources, short_of_disk, unpinned
@@ -82,7 +82,7 @@ def _launch(argv: Sequence[str]) -> int:
         *short_of_disk(sweep, store),
         *missing_token(sweep, os.environ),
     ]
-    scheduler = scheduler_for(config.cluster.executor)
+    scheduler = scheduler_for(executor_of(sweep.runs))
     if config.dry_run:
         decisions = decide(sweep, store, scheduler)
         views_plan.show_plan(sweep, decisions, scheduler, store, as_json=options.json)

@@ -127,7 +127,8 @@ def compose_point(overrides: Overrides, varied: Sequence[str] = ()) -> Composed:
         raise ConfigError(f"{', '.join(missing)}: no value; give {given}") from error
     except OmegaConfBaseException as error:
         raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
-    return Composed(overrides, config, {key: _axis_value(config, key) for key in varied})
+    names = {override.get_key_element(): override.value() for override in chosen}
+    return Composed(overrides, config, {key: _axis_value(config, key, names) for key in varied})
 
 
 @cache
@@ -135,12 +136,14 @@ def _composer(groups: Overrides) -> _Composer:
     return _Composer(groups)
 
 
-def _axis_value(config: Plain, key: str) -> Any:
-    """What a config holds for an axis: the value of a key, or the name of a chosen group member."""
+def _axis_value(config: Plain, key: str, names: Mapping[str, Any]) -> Any:
+    """What a config holds for an axis: the value of a key, or a chosen group member's name, its own or its file's."""
     value: Any = config
     for part in key.lstrip("+~").split("@")[0].replace("/", ".").split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
-    return value["name"] if isinstance(value, Mapping) and "name" in value else value
+    if not isinstance(value, Mapping):
+        return value
+    return value.get("name") or names.get(key, value)
 
 
 def change_settings(settings: Plain, overrides: Sequence[str]) -> Plain:

@@ -86,7 +86,7 @@ def read_facts(run: RunDir) -> RunFacts:
         failure=None if failure is None else failure["reason"],
         ended=Status.__members__.get((failure or {}).get("status", ""), Status.FAILED),
         cancelled=last.cancel_file.exists(),
-        waits_for=after and after["job_id"],
+        table=after,
         table_failure=after and failure_of(after),
         traceback=(failure or {}).get("traceback", ""),
         publishing=done and due_in_job(last),

@@ -95,6 +95,21 @@ def plan_run(config: Plain, axes: Plain, overrides: Sequence[str], losses: Colle
     return Run(run_id(objective), typed, objective, settings, canonical(axes), tuple(overrides))
 
 
+def executor_of(runs: Iterable[Run]) -> str:
+    """The one executor to which these runs go.
+
+    Raises:
+        ConfigError: there are several.
+    """
+    names = list(dict.fromkeys(run.config.cluster.executor for run in runs))
+    if len(names) > 1:
+        raise ConfigError(
+            f"cluster.executor={','.join(names)}: one command submits to one executor; submit the runs of each by a "
+            "command of its own"
+        )
+    return names[0]
+
+
 def evaluates_apart(run: Run) -> bool:
     """Whether the run wants benchmarks for a job of their own; `preference` shares the trained model in memory."""
     return any(name != "preference" for name in run.config.evaluation.benchmarks)

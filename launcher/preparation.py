@@ -24,10 +24,8 @@ from launcher.files import Fact, read_fact, write_once
 from launcher.jobs import Batch
 from launcher.plan import Run
 from launcher.scheduler import Scheduler, key_of, scheduler_for, states
-from launcher.status import LAG_SECONDS, JobState, Phase
+from launcher.status import LAG_SECONDS, UNKNOWN, Phase
 from launcher.store import PreparingDir, Store
-
-UNKNOWN = JobState(Phase.UNKNOWN)
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,17 @@ DEEPSPEED_HOMES = {
     "fp16": "model.dtype",
 }
 WARNED_EARLY_SECONDS = 60  # man sbatch, --signal: "may be sent up to 60 seconds earlier than specified"
+# Options of sbatch that `cluster.extra` may not change, since the launcher counts on its own, and what says it instead.
+EXTRA_HOMES = {
+    "job-name": "sweep",
+    "array": "cluster.runs_per_job and max_parallel",
+    "nodes": "cluster.nodes",
+    "cpus-per-task": "cluster.cpus_per_gpu",
+    "signal": "cluster.warning_seconds",
+    **dict.fromkeys(("ntasks", "ntasks-per-node"), "cluster.gpus_per_node"),
+    **dict.fromkeys(("output", "error"), "output_dir"),
+    **dict.fromkeys(("clusters", "parsable", "test-only", "wait", "wrap"), None),
+}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 
 _SEEDS = 2**32  # as many as numpy takes
@@ -227,6 +238,11 @@ def _cluster_problems(cluster: Cluster) -> Iterator[str]:
     for key, value in (*vars(cluster).items(), *cluster.extra.items()):
         if isinstance(value, str) and ("\n" in value or "\r" in value):
             yield f"cluster.{key}={value!r}: must be one line"
+    for key, value in cluster.extra.items():
+        if (option := key.replace("_", "-")) in EXTRA_HOMES and value not in (None, False):
+            home = EXTRA_HOMES[option]
+            instead = f"set {home}" if home else "leave it out"
+            yield f"cluster.extra.{key}={value}: the launcher counts on its own; {instead}"
     if cluster.gpu_tflops is not None and not cluster.gpu_tflops > 0:
         yield f"cluster.gpu_tflops={cluster.gpu_tflops}: must be greater than 0 (312 for an A100, 989 for an H100)"
 

@@ -50,9 +50,9 @@ MAY_HAVE_COME_THROUGH = re.compile(
 
 def parameters(batch: Batch) -> dict[str, Any]:
     """The batch in submitit's words."""
-    cluster = batch.resources
+    cluster, options = batch.resources, _options(batch)
     tasks = max(1, cluster.gpus_per_node)
-    return {
+    ours = {
         "job_name": batch.name,
         "partition": cluster.partition,
         "account": cluster.account,
@@ -71,18 +71,21 @@ def parameters(batch: Batch) -> dict[str, Any]:
         "wckey": None,  # submitit's default is refused where wckeys are tracked
         "setup": setup_lines(batch),
         "srun_args": srun_arguments(batch),
-        "additional_parameters": _options(batch),
     }
+    # Of an option that both name, submitit would write two lines, and sbatch heed the last, which is ours.
+    ours = {key: value for key, value in ours.items() if key.replace("_", "-") not in options}
+    return {**ours, "additional_parameters": options}
 
 
 def _options(batch: Batch) -> dict[str, Any]:
     cluster = batch.resources
     options: dict[str, Any] = {"requeue": True, "kill-on-invalid-dep": "yes"}
-    if batch.after:
-        options["dependency"] = _dependency(str(batch.after["job_id"]), in_step=batch.in_step)
     if cluster.mail:
         options |= {"mail-user": cluster.mail, "mail-type": "END,FAIL"}
     extra = {key.replace("_", "-"): value for key, value in cluster.extra.items()}
+    if batch.after:
+        ours = _dependency(str(batch.after["job_id"]), in_step=batch.in_step)
+        extra["dependency"] = ",".join(filter(None, [ours, extra.get("dependency")]))
     if extra.get("requeue") is False:
         options["no-requeue"] = True
     return {key: value for key, value in (options | extra).items() if value is not None and value is not False}

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 
 from launcher import scheduler as executors
 from launcher.facts import read_facts
+from launcher.files import Fact
 from launcher.scheduler import Scheduler
-from launcher.status import IN_FLIGHT, JobState, Phase, RunFacts, Status, status_of
+from launcher.status import IN_FLIGHT, UNKNOWN, JobState, Phase, RunFacts, Status, status_of
 from launcher.store import RunDir
-
-UNKNOWN = JobState(Phase.UNKNOWN)
 
 
 @dataclass(frozen=True)
@@ -40,12 +39,15 @@ def states_of(runs: Sequence[RunDir], scheduler: Scheduler) -> list[RunState]:
     """The state of each run, with one question to the scheduler for all of them."""
     facts = [read_facts(run) for run in runs]
     jobs = [fact.job if _has_open_job(fact) else None for fact in facts]
-    wanted = {executors.key_of(job): job for job in jobs if job}
+    tables = [fact.table if job and not fact.started else None for job, fact in zip(jobs, facts, strict=True)]
+    wanted = {executors.key_of(job): job for job in (*jobs, *tables) if job}
     answers = executors.states(list(wanted.values()), scheduler)
-    answered = [answers.get(executors.key_of(job), UNKNOWN) if job else UNKNOWN for job in jobs]
-    return [
-        RunState(run, fact, *status_of(fact, job), job) for run, fact, job in zip(runs, facts, answered, strict=True)
-    ]
+
+    def answer(job: Fact | None) -> JobState:
+        return answers.get(executors.key_of(job), UNKNOWN) if job else UNKNOWN
+
+    asked = zip(runs, facts, map(answer, jobs), map(answer, tables), strict=True)
+    return [RunState(run, fact, *status_of(fact, job, table), job) for run, fact, job, table in asked]
 
 
 def _has_open_job(facts: RunFacts) -> bool:

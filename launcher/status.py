@@ -51,6 +51,10 @@ class JobState:
     node: str | None = None
 
 
+UNKNOWN = JobState(Phase.UNKNOWN)
+BAD_ENDS = frozenset({Phase.FAILED, Phase.CANCELLED, Phase.TIMEOUT})
+
+
 @dataclass(frozen=True)
 class RunFacts:
     """What the run directory says of a run; of several attempts, the one that acts (`facts.acting_attempt`).
@@ -65,7 +69,7 @@ class RunFacts:
         failure: why the last attempt ended without a result.
         ended: as what that counts: FAILED, or CANCELLED, TIMEOUT, LOST.
         cancelled: whether somebody has asked it to stop.
-        waits_for: the job that makes its reference table; None where it is not one of its own.
+        table: the job that makes its reference table, as its executor recorded it; None where it is not one of its own.
         table_failure: why that job ended without a table.
         traceback: where it failed.
         trained, evaluated: whether result.json, and all that is to be measured, by this attempt or behind it, is there.
@@ -86,7 +90,7 @@ class RunFacts:
     failure: str | None = None
     ended: Status = Status.FAILED
     cancelled: bool = False
-    waits_for: str | None = None
+    table: dict[str, Any] | None = None
     table_failure: str | None = None
     traceback: str = ""
     trained: bool = False
@@ -100,17 +104,23 @@ class RunFacts:
     address: str | None = None
 
     @property
+    def waits_for(self) -> str | None:
+        """The id of the job that makes its reference table."""
+        return None if self.table is None else str(self.table["job_id"])
+
+    @property
     def finished(self) -> bool:
         """Whether a job has nothing left to do for this run."""
         return self.trained and self.evaluated and not self.publishing
 
 
-def status_of(facts: RunFacts, job: JobState) -> tuple[Status, str | None]:
+def status_of(facts: RunFacts, job: JobState, table: JobState = UNKNOWN) -> tuple[Status, str | None]:
     """The run's status and, where it is not simply on its way, the reason.
 
     Args:
         facts: what the run directory says.
         job: the scheduler's answer for `facts.job_id`; UNKNOWN where there is none.
+        table: its answer for `facts.table`, likewise.
     """
     if facts.trained:
         unpublished = facts.unpublished and f"not published: {facts.unpublished}"
@@ -121,7 +131,7 @@ def status_of(facts: RunFacts, job: JobState) -> tuple[Status, str | None]:
         return facts.ended, facts.failure
     if facts.job_id is None:
         return _unless_recent(facts, "the launcher ended while it was submitting")
-    return _status_of_job(facts, job)
+    return _status_of_job(facts, job, table)
 
 
 def _about_evaluation(facts: RunFacts, job: JobState) -> str | None:
@@ -138,7 +148,7 @@ def _about_evaluation(facts: RunFacts, job: JobState) -> str | None:
 ENDS = {Phase.CANCELLED: (Status.CANCELLED, "cancelled"), Phase.TIMEOUT: (Status.TIMEOUT, "the time limit")}
 
 
-def _status_of_job(facts: RunFacts, job: JobState) -> tuple[Status, str | None]:
+def _status_of_job(facts: RunFacts, job: JobState, table: JobState) -> tuple[Status, str | None]:
     if job.phase is Phase.PENDING:
         return Status.PENDING, _why_pending(facts, job)
     if job.phase is Phase.RUNNING:
@@ -146,8 +156,9 @@ def _status_of_job(facts: RunFacts, job: JobState) -> tuple[Status, str | None]:
     if job.phase is Phase.UNKNOWN and not facts.cancelled:
         return _unless_recent(facts, "the scheduler does not know its job, and it left no result")
     if facts.waits_for and not facts.started and (facts.table_failure or _dropped(facts, job)):
-        why = f": {facts.table_failure}" if facts.table_failure else f" failed ({job.reason})"
-        return Status.FAILED, f"no reference table: job {facts.waits_for}{why}"
+        why = facts.table_failure or (table.reason if table.phase in BAD_ENDS else None)
+        said = f": {why}" if why else f" failed ({job.reason})"
+        return Status.FAILED, f"no reference table: job {facts.waits_for}{said}"
     return _status_at_end(facts, job)
 
 

@@ -23,7 +23,8 @@ Must not know: how a file is written (`files` does), what a fact means, what a s
                           /sources.json              what it was trained on: commits, or the hashes of files
                           /revision.json             where the model was published
                           /evaluations/              the other benchmarks: <benchmark>.json, and a folder for each
-    <output>/sweeps/<sweep>/launches/001.json        argv, axes and the runs that it added, in order
+    <output>/sweeps/<sweep>/launches/001.json        argv, axes, the runs that it added, in order, and
+                                                     those that it submitted again with other settings
                            /jobs/<batch>/batch.json  what is handed to the executor in one piece, before it is
                            /jobs/<batch>/            pickles, script and logs of the executor
                            /jobs/<batch>/0/job.json  one job's list of attempts
@@ -230,7 +231,8 @@ class RunDir:
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise StoreError(f"{self.config_file}: not readable as YAML") from error
         except OSError as error:
-            raise StoreError(f"{self.config_file}: cannot be read ({error.strerror}); is this a run folder?") from error
+            why = error.strerror
+            raise StoreError(f"{self.config_file}: cannot be read ({why}); launch the run again with -m") from error
         if not isinstance(config, dict):
             raise StoreError(f"{self.config_file}: holds no mapping")
         if lacking := [key for key in OBJECTIVE if key not in config]:
@@ -356,7 +358,7 @@ class SweepDir:
             number += 1
 
     def run_records(self) -> list[Fact]:
-        """The sweep's runs as the launches recorded them, each once, in the order in which they were added."""
+        """The sweep's runs as they were recorded last, each once, in the order in which they were added."""
         records = (record for launch in self.launches() for record in launch["runs"])
         return list({record["run_id"]: record for record in records}.values())
 
@@ -367,6 +369,14 @@ class SweepDir:
 
 def _are_facts(values: Any) -> bool:
     return isinstance(values, list) and all(isinstance(value, dict) for value in values)
+
+
+def _folders(parent: Path) -> list[Path]:
+    """The folders in it, by name; a file that somebody, or a file browser, has left there is none of ours."""
+    if not parent.is_dir():
+        return []
+    with os.scandir(parent) as entries:
+        return [parent / name for name in sorted(entry.name for entry in entries if entry.is_dir())]
 
 
 @dataclass(frozen=True)
@@ -380,17 +390,15 @@ class Store:
 
     def runs(self) -> list[RunDir]:
         """Every run in the folder, of whatever sweep."""
-        folder = self.root / "runs"
-        return [RunDir(folder / name) for name in sorted(os.listdir(folder))] if folder.is_dir() else []
+        return [RunDir(folder) for folder in _folders(self.root / "runs")]
 
     def sweep(self, name: str) -> SweepDir:
         return SweepDir(self.root / "sweeps" / name)
 
     def sweeps(self) -> list[SweepDir]:
         """Every sweep, oldest launch first."""
-        folder = self.root / "sweeps"
-        names = os.listdir(folder) if folder.is_dir() else []
-        return [SweepDir(folder / name) for name in sorted(names, key=lambda n: (folder / n).stat().st_mtime)]
+        found = [folder for folder in _folders(self.root / "sweeps") if (folder / "launches").is_dir()]
+        return [SweepDir(folder) for folder in sorted(found, key=lambda folder: folder.stat().st_mtime)]
 
     def published(self, repo: str, revision: str) -> Path:
         # `--` may not stand in a repository's name, so `a/b` and a revision `b` of `a` never meet.

@@ -204,12 +204,10 @@ def act(sweep: Sweep, decisions: Sequence[Decision], store: Store, scheduler: Sc
         SchedulerError: a batch was not taken; those before it are submitted and recorded.
     """
     directory = store.sweep(sweep.name)
-    known = {record["run_id"] for record in directory.run_records()}
-    added = [run for run in sweep.runs if run.run_id not in known]
-    for run in added:
+    for run in sweep.runs:  # also of a run whose folder was removed since
         store.run(run.run_id).write_config(run.objective)
-    if added:
-        records = [record_of(run) for run in added]
+    records = _news(sweep, decisions, directory)
+    if records:
         directory.add_launch({**launch, "axes": list(sweep.axes), "runs": records, "provenance": provenance()})
     submitted: list[Fact] = []
     try:
@@ -223,6 +221,18 @@ def act(sweep: Sweep, decisions: Sequence[Decision], store: Store, scheduler: Sc
     except SchedulerError as error:
         raise type(error)(f"{error} ({len(submitted)} jobs were submitted before)") from error
     return submitted
+
+
+def _news(sweep: Sweep, decisions: Sequence[Decision], directory: SweepDir) -> list[Fact]:
+    """What is to be recorded of the sweep's runs: those that are new, and those now trained with other settings."""
+    known = {record["run_id"]: record for record in directory.run_records()}
+    trained = {d.run.run_id for d in decisions if d.action in (Action.SUBMIT, Action.RESUME)}
+    news = [record_of(run) for run in sweep.runs if run.run_id not in known]
+    for run in sweep.runs:
+        before = known.get(run.run_id)
+        if before is not None and run.run_id in trained and run.settings != before["settings"]:
+            news.append({**before, "settings": run.settings, "overrides": list(run.overrides)})
+    return news
 
 
 def _behind_its_table(group: RunGroup, store: Store, scheduler: Scheduler) -> list[tuple[Batch, Jobs]]:

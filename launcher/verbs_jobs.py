@@ -11,7 +11,7 @@ import functools
 import importlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from launcher import cost, views, views_plan, views_states
@@ -22,6 +22,7 @@ from launcher.facts import acting_attempt, read_facts, require_run
 from launcher.files import read_fact
 from launcher.following import after_submission
 from launcher.handover import adopt
+from launcher.plan import Run, Sweep, executor_of
 from launcher.records import new_attempt_here, recorded_settings, recorded_sweep
 from launcher.scheduler import Scheduler, key_of, scheduler_for, this_process
 from launcher.selection import chosen, opened, runs_of
@@ -66,11 +67,18 @@ def logs(options: argparse.Namespace) -> int:
         raise ConfigError(f"--attempt {number}: {run.run_id} has the attempts {', '.join(map(str, attempts))}")
     ended = _ended(run)
     log = attempts[number].log_file(options.rank)
-    job_log = Path((read_fact(attempts[number].job_file) or {}).get("log") or log)
-    if not log.exists() and job_log.exists() and (not options.follow or ended()):
-        log = job_log  # the job has not come to the run, or never will
+    if not log.exists() and (not options.follow or ended()):  # the job has not come to the run, or never will
+        log = next((path for path in _logs_before(attempts[number]) if path.exists()), log)
     views_states.show_log(log, follow=options.follow, ended=ended)
     return DONE
+
+
+def _logs_before(attempt: AttemptDir) -> Iterator[Path]:
+    """What was printed before the job came to the run: by the job itself, or by the one that makes its table."""
+    table = (read_fact(attempt.attempt_file) or {}).get("after") or {}
+    for job in (read_fact(attempt.job_file) or {}, table):
+        if job.get("log"):
+            yield Path(job["log"])
 
 
 def _ended(run: RunDir) -> views_states.Ended:
@@ -105,6 +113,7 @@ def resume(options: argparse.Namespace) -> int:
     from launcher.compose import change_settings
     from launcher.resources import trl_losses
 
+    argv = ["resume", options.sweep, *options.runs]
     overrides = [word for word in options.runs if "=" in word]
     options.runs = [word for word in options.runs if "=" not in word]
     given = {word.partition("=")[0].removeprefix("cluster.") for word in overrides}
@@ -112,13 +121,20 @@ def resume(options: argparse.Namespace) -> int:
     with store.submission_lock:
         changed = functools.partial(change_settings, overrides=overrides) if overrides else dict
         sweep = recorded_sweep(directory, store, trl_losses(), changed)
-        scheduler = scheduler_for(sweep.runs[0].config.cluster.executor)
         adopt(runs_of(directory, store), scheduler)
-        names = {state.run.run_id for state in chosen(options, directory, store, scheduler)}
+        states = chosen(options, directory, store, scheduler)
+        names = {state.run.run_id for state in states}
+        scheduler = scheduler_for(executor_of(_to_be_submitted(sweep, states)))
         decisions = [d for d in decide(sweep, store, scheduler, given) if d.run.run_id in names]
         views_plan.show_plan(sweep, decisions, None, store, as_json=options.json)
-        act(sweep, decisions, store, scheduler, {})
+        act(sweep, decisions, store, scheduler, {"argv": argv, "time": time.time()})
     return after_submission(directory.name, decisions, store, scheduler, quiet=options.json)
+
+
+def _to_be_submitted(sweep: Sweep, states: Sequence[RunState]) -> Sequence[Run]:
+    """The runs that are neither done nor in flight; the first where there are none."""
+    names = {state.run.run_id for state in states if not (state.facts.finished or state.in_flight)}
+    return [run for run in sweep.runs if run.run_id in names] or sweep.runs[:1]
 
 
 def run(options: argparse.Namespace) -> int:

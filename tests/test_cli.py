@@ -6,10 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import Launch
+from conftest import Launch, sweep_of
+from fakes import FakeScheduler
 
 from launcher import cli, sources
 from launcher.arguments import VERBS
+from launcher.files import write_once
+from launcher.store import Store
+from launcher.submit import act, decide
 
 
 def dataset(folder: Path, **columns: str) -> Path:
@@ -125,6 +129,20 @@ def test_unknown_sweeps_and_runs_are_named(launch: Launch, tmp_path: Path) -> No
     done = launch("logs", "nothing")
     assert done.returncode == 1
     assert "no such run" in done.stderr
+
+
+def test_resume_sends_each_run_to_its_own_executor(launch: Launch, tmp_path: Path) -> None:
+    """A sweep that began on this machine and went on elsewhere is not resumed here as a whole: nothing is done."""
+    store, there = Store(tmp_path / "outputs"), FakeScheduler()
+    for arguments in (("cluster=local", "seed=1"), ("cluster=slurm", "seed=2")):
+        sweep = sweep_of("model=tiny", "sweep=both", *arguments)
+        act(sweep, decide(sweep, store, there), store, there, {})
+    for run in store.runs():
+        write_once(run.attempts()[0].failure_file, {"reason": "it failed", "status": "FAILED"})
+    done = launch("resume", "both")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("prefsweep: cluster.executor=local,slurm: one command submits to one executor")
+    assert [len(run.attempts()) for run in store.runs()] == [1, 1]
 
 
 def test_deepspeed_that_is_not_installed_is_told_before_anything_is_submitted(

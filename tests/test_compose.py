@@ -107,6 +107,20 @@ def test_glob_picks_files_of_a_group() -> None:
     assert {p.config["model"]["name"] for p in points} == {"tiny"}
 
 
+@pytest.mark.parametrize(
+    ("axis", "names"),
+    [
+        ("cluster=local,slurm", ["local", "slurm"]),
+        ("trainer=lora,full", ["lora", "full"]),
+        ("tracking=off,wandb", ["off", "wandb"]),
+    ],
+)
+def test_a_group_that_varies_is_told_by_name(axis: str, names: list[str]) -> None:
+    """Tables and figures have one word for a chosen file, also where it gives itself no name."""
+    _, points = compose([axis], multirun=True)
+    assert [point.axes for point in points] == [{axis.partition("=")[0]: name} for name in names]
+
+
 def test_model_may_be_a_hub_id_or_a_folder(tmp_path: Path) -> None:
     """model=ORG/NAME@REVISION and model=FOLDER set name, path and revision; a folder becomes absolute."""
     folder = tmp_path / "My Model"

@@ -117,6 +117,17 @@ def test_requeues_are_counted(attempt: AttemptDir, tmp_path: Path) -> None:
     assert "max_requeues" in fact["reason"]
 
 
+def test_a_run_that_is_left_behind_takes_no_other_along(attempt: AttemptDir, store: Store, tmp_path: Path) -> None:
+    """Of several runs in a job, the one with no requeue left has timed out, and the job goes on with the next."""
+    append_line(attempt.requeue_log, {"step": 1})
+    after = store.run("s").new_attempt({})
+    leave([attempt, after], signal.SIGUSR2, max_requeues=1)
+    assert (read_fact(attempt.failure_file) or {})["status"] == "TIMEOUT"
+    assert not after.failure_file.exists()
+    assert (tmp_path / "asked").read_text() == "requeue 9_3\n"
+    assert [len(read_lines(each.requeue_log)) for each in (attempt, after)] == [1, 1]
+
+
 def test_a_site_that_forbids_requeueing(attempt: AttemptDir, tmp_path: Path) -> None:
     """Where SLURM refuses, the run has timed out, and says what SLURM said; resume is left."""
     scontrol(tmp_path, "echo 'Requested operation is presently disabled for job 12' >&2; exit 1")

@@ -90,6 +90,18 @@ def test_rows_stand_in_whole_micro_batches_beside_a_foreign_completion(store: St
     assert other["chosen_ids"][:] != own
 
 
+def test_runs_of_other_seeds_share_the_token_ids(
+    configure: Configure, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each text goes through the tokenizer once in a sweep; only order and neighbours are a seed's own."""
+    tokenised, token_ids = [], unpaired.token_ids
+    monkeypatch.setattr(unpaired, "token_ids", lambda *given: tokenised.append(len(given[0])) or token_ids(*given))
+    first, other = (unpaired.tokenised(configure(seed=seed, **KTO), store) for seed in (1, 2))
+    assert tokenised == [2 * 32, 2 * 6]
+    assert sorted(first.train["chosen_ids"]) == sorted(other.train["chosen_ids"])
+    assert list(first.train["chosen_ids"]) != list(other.train["chosen_ids"])
+
+
 def test_pairs_are_split_into_labelled_completions(configure: Configure, store: Store) -> None:
     """Each pair of a paired data set gives one desirable and one undesirable row with the same prompt."""
     rows = unpaired.tokenised(configure(**KTO), store).train

@@ -6,7 +6,7 @@ import pytest
 from conftest import sweep_of
 
 from launcher.config import ConfigError
-from launcher.plan import run_id
+from launcher.plan import executor_of, run_id
 
 
 def test_run_id_is_readable_and_the_hash_of_the_objective() -> None:
@@ -68,6 +68,14 @@ def test_two_runs_may_not_write_one_revision() -> None:
     assert len(sweep_of("seed=1,2").runs) == 2
 
 
+def test_what_is_submitted_together_goes_to_one_executor() -> None:
+    """No run is silently sent elsewhere than it says."""
+    here, there = sweep_of("cluster=local").runs, sweep_of("cluster=slurm", "seed=1,2").runs
+    assert executor_of(there) == "slurm"
+    with pytest.raises(ConfigError, match=r"cluster\.executor=local,slurm: one command submits to one executor"):
+        executor_of([*here, *there])
+
+
 def test_sweep_names() -> None:
     """The name given wins, then the sweep file's, then model and data set."""
     assert sweep_of("sweep=mine", "+sweeps=smoke").name == "mine"
@@ -122,6 +130,8 @@ def test_sweep_names() -> None:
         ("cluster.container_runtime=docker", "pyxis"),
         ('cluster.account="a\nb"', "one line"),
         ("evaluation.generations=0", "evaluation.generations=0"),
+        ("+cluster.extra.job_name=x", "cluster.extra.job_name=x: the launcher counts on its own; set sweep"),
+        ("+cluster.extra.wait=true", "cluster.extra.wait=True: the launcher counts on its own; leave it out"),
         ("+extra=1", "extra: no such key"),
         ("+trainer.extra=1", "trainer.extra"),
     ],

@@ -116,6 +116,30 @@ def test_one_pass_serves_every_run(configure: Configure, store: Store, forwards:
     assert sum(forwards) == 2 * (32 + 6)
 
 
+def test_a_pass_that_lacks_memory_goes_on_in_smaller_batches(
+    configure: Configure, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in a job of its own, whose failure would fail every run; a pair that does not fit alone is the end."""
+    whole = prepare.reference_table(configure(), store).values
+    score, most = prepare.score, 2
+
+    def small(module: torch.nn.Module, batch: dict[str, Any]) -> torch.Tensor:
+        if len(batch["input_ids"]) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return score(module, batch)
+
+    monkeypatch.setattr(prepare, "score", small)
+    shutil.rmtree(store.root / "cache" / "reference")
+    again = prepare.reference_table(configure(), store).values
+    assert again.keys() == whole.keys()
+    for row, values in whole.items():
+        assert again[row] == pytest.approx(values, abs=1e-3)
+    most = 1
+    shutil.rmtree(store.root / "cache" / "reference")
+    with pytest.raises(torch.OutOfMemoryError):
+        prepare.reference_table(configure(), store)
+
+
 def key_of(config: RunConfig, store: Store) -> str:
     return prepare.reference_table(config, store).key
 

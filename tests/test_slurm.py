@@ -202,7 +202,7 @@ def test_every_option_reaches_sbatch(tmp_path: Path) -> None:
         cpus_per_gpu=6,
         mail="me@example.org",
         warning_seconds=90,
-        extra={"reservation": "fri day", "exclusive": True, "mail_type": "ALL", "hint": None},
+        extra={"reservation": "fri day", "exclusive": True, "mail_type": "ALL", "hint": None, "gpus_per_node": "a:1"},
     )
     options = options_of(SlurmScheduler().script(batch))
     assert options == {
@@ -216,7 +216,7 @@ def test_every_option_reaches_sbatch(tmp_path: Path) -> None:
         "mem": "64G",
         "nodes": "1",
         "ntasks-per-node": "1",
-        "gpus-per-node": "1",
+        "gpus-per-node": "a:1",
         "cpus-per-task": "6",
         "mail-user": "me@example.org",
         "mail-type": "ALL",

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -156,15 +157,18 @@ def test_what_an_evaluation_cannot_have(entry: str, said: str) -> None:
 
 def test_the_dependency_in_slurms_words(tmp_path: Path) -> None:
     """`aftercorr` between arrays of one size; `afterok` behind a lone job, or one task of an array."""
-    resources = sweep_of("model=tiny").runs[0].config.cluster
+    cluster = sweep_of("model=tiny").runs[0].config.cluster
 
-    def dependency(job_id: str, size: int, *, in_step: bool) -> str:
+    def dependency(job_id: str, size: int, *, in_step: bool, **extra: str) -> str:
+        resources = replace(cluster, extra=extra)
         batch = Batch("s.1", tmp_path, size, resources, tmp_path, after={"job_id": job_id}, in_step=in_step)
         return str(parameters(batch)["additional_parameters"]["dependency"])
 
     assert dependency("202_0", 3, in_step=True) == "aftercorr:202"
     assert dependency("202", 1, in_step=False) == "afterok:202"
     assert dependency("202_7", 1, in_step=False) == "afterok:202_7"
+    own = dependency("202_0", 3, in_step=True, dependency="afterany:7")
+    assert own == "aftercorr:202,afterany:7"  # the user's comes on top
 
 
 # ------------------------------------------------------------------------------------------------ status

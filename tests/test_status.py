@@ -45,3 +45,18 @@ def test_every_end_without_result_has_a_reason(phase: Phase) -> None:
         assert reason
     if phase in (Phase.FAILED, Phase.CANCELLED, Phase.TIMEOUT):
         assert status_of(STARTED, JobState(phase, "NODE_FAIL n3"))[1] == "NODE_FAIL n3"
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        (JobState(Phase.TIMEOUT, "TIMEOUT"), "job 5: TIMEOUT"),
+        (JobState(Phase.FAILED, "OUT_OF_MEMORY"), "job 5: OUT_OF_MEMORY"),
+        (JobState(Phase.UNKNOWN), "job 5 failed (CANCELLED)"),
+    ],
+)
+def test_what_became_of_the_table_is_the_reason(table: JobState, expected: str) -> None:
+    """Not that SLURM has therefore cancelled the run's own job, as long as it knows better."""
+    waiting = RunFacts(attempts=1, submitted_seconds=OLD, job_id="7", table={"executor": "slurm", "job_id": "5"})
+    found = status_of(waiting, JobState(Phase.CANCELLED, "CANCELLED"), table)
+    assert found == (Status.FAILED, f"no reference table: {expected}")

@@ -104,6 +104,17 @@ def test_a_cache_entry_is_built_once_and_whole(tmp_path: Path) -> None:
     assert [file.name for file in folder.iterdir()] == ["whole"]
 
 
+def test_what_others_left_among_runs_and_sweeps_is_passed_over(store: Store) -> None:
+    """A file browser's file or folder is no run and no sweep, and keeps nobody from launching."""
+    store.run("mine").path.mkdir(parents=True)
+    (store.sweep("mine").path / "launches").mkdir(parents=True)
+    for folder in ("runs", "sweeps"):
+        (store.root / folder / ".DS_Store").write_text("")
+    (store.root / "sweeps" / ".ipynb_checkpoints").mkdir()
+    assert [run.run_id for run in store.runs()] == ["mine"]
+    assert [sweep.name for sweep in store.sweeps()] == ["mine"]
+
+
 def test_facts_of_an_empty_run_are_empty(store: Store) -> None:
     """A run that was never launched has no attempt, step or checkpoint."""
     facts = read_facts(store.run("nothing"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import replace
 
@@ -171,6 +172,33 @@ def test_a_sweep_can_be_read_back(store: Store) -> None:
     assert [run.run_id for run in again.runs] == [run.run_id for run in sweep.runs]
     assert [run.config for run in again.runs] == [run.config for run in sweep.runs]
     assert again.axes == sweep.axes
+
+
+def test_settings_are_those_of_the_last_launch(store: Store) -> None:
+    """Who launched a failed run again with another limit, or on another cluster, need not say so at each resume."""
+    scheduler, first, later = FakeScheduler(), sweep_of(*GRID, "cluster.time=10"), sweep_of(*GRID, "cluster.time=99")
+    launch(first, store, scheduler)
+    finish(store.run(first.runs[0].run_id))
+    for batch in scheduler.submitted[:2]:
+        scheduler.end(scheduler.jobs[batch.name][0]["job_id"])
+    launch(later, store, scheduler)
+    again = recorded_sweep(store.sweep(first.name), store, LOSSES)
+    assert [run.run_id for run in again.runs] == [run.run_id for run in first.runs]
+    times = ["10", "99", "99", "99", "10", "10"]  # the first is done, the last two are in flight as they were
+    assert [run.config.cluster.time for run in again.runs] == times
+    assert [run.axes for run in again.runs] == [run.axes for run in first.runs]
+
+
+def test_a_run_whose_folder_was_removed_is_launched_anew(store: Store) -> None:
+    """What a job reads, config.yaml, is written again."""
+    scheduler, sweep = FakeScheduler(), sweep_of(*GRID)
+    launch(sweep, store, scheduler)
+    for run in sweep.runs:
+        finish(store.run(run.run_id))
+    removed = store.run(sweep.runs[1].run_id)
+    shutil.rmtree(removed.path)
+    assert [d.run.run_id for d in launch(sweep, store, scheduler) if d.action is Action.SUBMIT] == [removed.run_id]
+    assert removed.read_config() == sweep.runs[1].objective
 
 
 def test_resources_part_jobs(store: Store) -> None:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -99,7 +99,7 @@ def _usable(pairs: Dataset, config: RunConfig, store: Store) -> tuple[Dataset, d
     if dropped:
         pairs = pairs.select(sound)
     check_template(pairs, tokenizer(config.model, store), config.model)
-    ids = shared_token_ids(pairs, config, store)
+    ids = shared_token_ids(pairs, config, store, token_ids)
     fitting = _fitting(ids, config.trainer.max_length)
     if len(fitting) < len(ids):
         dropped[TOO_LONG] = len(ids) - len(fitting)
@@ -121,29 +121,35 @@ def _tell(pairs: Pairs, train: int, test: int) -> None:
         LOG.warning("%d of %d held-out pairs also stand in the training pairs", pairs.leaked, test)
 
 
-def shared_token_ids(pairs: Dataset, config: RunConfig, store: Store) -> Dataset:
-    """The pairs' token ids: made once, by whoever is first, for all runs of the same text, tokenizer and template."""
-    made_from = [models.fingerprint(config.model, store), config.model.chat_template, _content(pairs)]
+Tokenise = Callable[[Dataset, PreTrainedTokenizerBase], Dataset]
+
+
+def shared_token_ids(texts: Dataset, config: RunConfig, store: Store, tokenise: Tokenise) -> Dataset:
+    """The texts' token ids: made once, by whoever is first, for all runs of the same text, tokenizer and template.
+
+    The columns of pairs and of labelled completions differ, and so do their keys.
+    """
+    made_from = [models.fingerprint(config.model, store), config.model.chat_template, _content(texts)]
     key = content_key(made_from)
     folder = store.cache("tokens", key)
     file = folder / "rows.parquet"
     with building(folder) as empty:
         if empty is not None:
-            ids = token_ids(pairs, tokenizer(config.model, store))
+            ids = tokenise(texts, tokenizer(config.model, store))
             pyarrow.parquet.write_table(ids.data.table.combine_chunks(), empty / file.name)
     try:
         rows = Dataset(pyarrow.parquet.read_table(file))
     except (OSError, pyarrow.ArrowException) as error:
         LOG.warning("%s cannot be read (%s); tokenising again", file, error)
-        return token_ids(pairs, tokenizer(config.model, store))
+        return tokenise(texts, tokenizer(config.model, store))
     return rows
 
 
-def _content(pairs: Dataset) -> str:
-    """The hash of the pairs' text, in their order."""
+def _content(texts: Dataset) -> str:
+    """The hash of the rows' text, in their order."""
     digest = hashlib.sha256()
-    for pair in pairs:
-        digest.update(json.dumps(pair, sort_keys=True).encode() + b"\n")
+    for row in texts:
+        digest.update(json.dumps(row, sort_keys=True).encode() + b"\n")
     return digest.hexdigest()
 
 

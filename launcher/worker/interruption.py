@@ -111,7 +111,7 @@ def leave(attempts: Sequence[AttemptDir], number: int, max_requeues: int) -> Non
     if job is None or number == signal.SIGINT:
         _stopped(attempts, number)
     elif number == signal.SIGUSR2:
-        _requeue(job, attempts[0], max_requeues)
+        _requeue(job, attempts, max_requeues)
     else:
         # Who leaves within the grace of a preemption has, for SLURM, completed, and is not put back into the queue.
         print("waiting for SLURM to end this job: it was preempted or cancelled", flush=True)
@@ -127,16 +127,22 @@ def _stopped(attempts: Sequence[AttemptDir], number: int) -> None:
         write_once(attempt.failure_file, {"reason": reason, "status": "CANCELLED", "time": time.time()})
 
 
-def _requeue(job: SlurmJob, attempt: AttemptDir, at_most: int) -> None:
-    """Put the job back into the queue for the time limit's sake, unless this run has had that often enough."""
-    times = len(read_lines(attempt.requeue_log))
-    if times >= at_most:
+def _requeue(job: SlurmJob, attempts: Sequence[AttemptDir], at_most: int) -> None:
+    """Put the job back into the queue for the time limit's sake, without the runs that have had that often enough."""
+    for number, attempt in enumerate(attempts):
+        times = len(read_lines(attempt.requeue_log))
+        if times < at_most:
+            _back(job, attempts[number:])
+            return
         _timed_out(attempt, f"the time limit, after {times} requeues (cluster.max_requeues)")
-        return
-    append_line(attempt.requeue_log, {"step": attempt.run.last_checkpoint_step(), "time": time.time()})
+
+
+def _back(job: SlurmJob, attempts: Sequence[AttemptDir]) -> None:
+    first = attempts[0]
+    append_line(first.requeue_log, {"step": first.run.last_checkpoint_step(), "time": time.time()})
     print(f"the time limit is near: {job.job_id} goes back into the queue", flush=True)
     complaint = requeue(job)
-    if complaint is not None:
+    for attempt in attempts if complaint is not None else ():
         _timed_out(attempt, f"the time limit; it could not be requeued: {complaint}")
 
 

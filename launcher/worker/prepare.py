@@ -60,6 +60,7 @@ class Refused(Exception):
 
 
 Sums = tuple[float, float, float, float]
+Collate = Callable[[list[dict[str, list[int]]]], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -183,12 +184,13 @@ def measure(config: RunConfig, store: Store, rows: Iterable[dict[str, list[int]]
     batches = [ordered[start : start + size] for start in range(0, len(ordered), size)]
     ours = batches[distributed.index() :: distributed.size()]
     say = _progress(sum(map(len, ours)))
+    divided = zero.divides_weights(config.deepspeed)
     facts: list[Fact] = []
     with _reference(config, store) as base:
         for batch in ours:
-            facts += _measure_batch(base, batch, collate(batch))
+            facts += _measure_batch(base, batch, collate(batch)) if divided else _measure_fitting(base, batch, collate)
             say(len(facts))
-        if zero.divides_weights(config.deepspeed) and len(ours) < math.ceil(len(batches) / distributed.size()):
+        if divided and len(ours) < math.ceil(len(batches) / distributed.size()):
             _measure_batch(base, batches[0], collate(batches[0]))  # the others need our part of the weights once more
     return distributed.gathered(facts)
 
@@ -226,6 +228,20 @@ def _progress(total: int) -> Callable[[int], None]:
             print(f"reference pass: {done} of {total} pairs", flush=True)
 
     return say
+
+
+def _measure_fitting(base: torch.nn.Module, rows: list[dict[str, list[int]]], collate: Collate) -> list[Fact]:
+    """The facts of a batch, or of its halves where the accelerator's memory does not hold all of it.
+
+    Not for divided weights: each forward is a joint one of all ranks there.
+    """
+    try:
+        return _measure_batch(base, rows, collate(rows))
+    except torch.OutOfMemoryError:
+        if len(rows) == 1:
+            raise
+    half = len(rows) // 2
+    return [fact for part in (rows[:half], rows[half:]) for fact in _measure_fitting(base, part, collate)]
 
 
 def _measure_batch(base: torch.nn.Module, rows: list[dict[str, list[int]]], batch: dict[str, Any]) -> list[Fact]:

@@ -22,7 +22,7 @@ from trl import KTOTrainer
 from launcher.config import ConfigError, RunConfig
 from launcher.store import Store
 from launcher.worker import reading, shapes
-from launcher.worker.data import TOO_LONG, Pairs
+from launcher.worker.data import TOO_LONG, Pairs, shared_token_ids
 from launcher.worker.models import tokenizer
 from launcher.worker.templates import check_template
 
@@ -46,7 +46,9 @@ def _usable(rows: Dataset, config: RunConfig, store: Store) -> tuple[Dataset, di
     sound = [index for index, row in enumerate(rows) if shapes.text_of(row["completion"]).strip()]
     dropped = Counter({shapes.EMPTY: len(rows) - len(sound)})
     tokens = tokenizer(config.model, store)
-    ids = token_ids(rows.select(sound), tokens, config) if sound else rows.select([])
+    if sound:
+        check_template(rows.select(sound), tokens, config.model, ("completion",))
+    ids = shared_token_ids(rows.select(sound), config, store, token_ids) if sound else rows.select([])
     fitting = [index for index, row in enumerate(ids) if len(row["prompt_ids"]) < config.trainer.max_length]
     dropped[TOO_LONG] = len(ids) - len(fitting)
     if len(fitting) < config.trainer.micro_batch_size:
@@ -57,10 +59,9 @@ def _usable(rows: Dataset, config: RunConfig, store: Store) -> tuple[Dataset, di
     return ids.select(fitting), {reason: count for reason, count in dropped.items() if count}
 
 
-def token_ids(rows: Dataset, tokens: PreTrainedTokenizerBase, config: RunConfig) -> Dataset:
+def token_ids(rows: Dataset, tokens: PreTrainedTokenizerBase) -> Dataset:
     """Tokenise exactly as KTOTrainer does, by its own method."""
     datasets.disable_progress_bars()
-    check_template(rows, tokens, config.model, ("completion",))
     trainer = SimpleNamespace(_tokenizer=tokens, calculate_KL=False)
     arguments = SimpleNamespace(dataset_num_proc=None, max_length=None)
     tokenised_rows = KTOTrainer._prepare_dataset(trainer, rows, tokens, arguments, "")  # noqa: SLF001 - see `data`
