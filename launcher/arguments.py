@@ -96,6 +96,13 @@ def verb_parser(verb: str) -> _Parser:
     return parser
 
 
+def _count(text: str) -> int:
+    """A number of at least 1, as argparse's `type`."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no number of at least 1")
+    return int(text)
+
+
 def _sweep_arguments(parser: _Parser) -> None:
     parser.add_argument("sweep", nargs="?", metavar="SWEEP", help="default: the sweep launched last")
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
@@ -125,7 +132,8 @@ def _publish_arguments(parser: _Parser) -> None:
         "--hub", choices=["huggingface", "folder"], help="another store than the sweep was launched with"
     )
     parser.add_argument("--repo", metavar="REPO", help="another repository: NAME or OWNER/NAME")
-    parser.add_argument("--collection", type=int, metavar="N", help="gather the N best models in a Hub collection")
+    best = "gather the N best models in a Hub collection, by MT-Bench, golden reward or accuracy"
+    parser.add_argument("--collection", type=_count, metavar="N", help=best)
     parser.add_argument("--dry-run", action="store_true", help="show what would be pushed, and push nothing")
 
 

@@ -77,14 +77,15 @@ def hub_id(path: Any) -> str | None:
 
 def metadata(subject: Subject) -> Fact:
     """The metadata; what is not known, or is not on the Hub, is left out."""
-    base, data = (hub_id(subject.objective[key].get("path")) for key in ("model", "dataset"))
+    base = hub_id(subject.objective["model"].get("path"))
+    data = [known for each in _sources(subject.objective["dataset"]) if (known := hub_id(each.get("path")))]
     found: Fact = {
         "library_name": "peft" if subject.is_adapter else "transformers",
         "pipeline_tag": "text-generation",
         "license": subject.license,
         "base_model": base,
         "base_model_relation": base and ("adapter" if subject.is_adapter else "finetune"),
-        "datasets": data and [data],
+        "datasets": data or None,
         "tags": ["prefsweep", "trl", "preference-tuning", str(subject.objective["loss_type"])],
         "model-index": _model_index(subject) or None,
     }
@@ -174,14 +175,27 @@ def _what_it_is(subject: Subject) -> str:
     )
 
 
+def _sources(config: Fact) -> list[Fact]:
+    """What the rows of a data set come from; of a model, itself."""
+    return config.get("mixture") or [config.get("weak_rejects") or config]
+
+
 def _source(subject: Subject, key: str) -> str:
     """The model or the data set, linked where it is on the Hub, with what identifies its content."""
     config, known = subject.objective[key], subject.sources.get(key) or {}
-    on_hub = hub_id(config.get("path"))
+    told = [_linked(source, key, known) for source in _sources(config)]
+    if _sources(config) == [config]:
+        return told[0] or f"{config['name']} ({_origin(config)})"
+    return f"{config['name']} ({_origin(config)} {', '.join(each or 'a local file or folder' for each in told)})"
+
+
+def _linked(source: Fact, key: str, known: Mapping[str, Any]) -> str | None:
+    """A link to a source on the Hub with its commit; None where it is none."""
+    on_hub = hub_id(source.get("path"))
     if not on_hub:
-        return f"{config['name']} ({_origin(config)})"
+        return None
     url = f"https://huggingface.co/{'datasets/' if key == 'dataset' else ''}{on_hub}"
-    commit = known.get("commit") or config.get("revision")
+    commit = known.get("commit") or known.get("commits", {}).get(on_hub) or source.get("revision")
     return f"[{on_hub}]({url}) (commit `{commit}`)" if commit else f"[{on_hub}]({url}) (commit not recorded)"
 
 
@@ -190,6 +204,10 @@ def _origin(config: Mapping[str, Any]) -> str:
     path = str(config.get("path") or "")
     if path.startswith("package:"):
         return f"`{path}`"
+    if config.get("mixture"):
+        return "a mixture of"
+    if weak := config.get("weak_rejects"):
+        return f"prefsweep's `weak_rejects`: what {weak['model']['name']} writes, rejected for the answers of"
     if config.get("builder"):
         return f"built by prefsweep's `{config['builder']}`"
     return "random weights" if config.get("architecture") else "a local folder"

@@ -57,7 +57,7 @@ def _row(record: Fact, state: RunState, directory: SweepDir) -> Fact:
         "gpus": gpus,
         "gpu_hours": None if gpus is None else gpus * _worked_seconds(run, read_fact(run.evaluation_file)) / 3600,
         "hosts": _hosts(attempts),
-        "objective": run.read_config(),
+        "objective": run.read_config() if run.path.is_dir() else {},
         "training": result or None,
         "revision": read_fact(run.revision_file),
         **_scores(measured := _facts_of(run)),

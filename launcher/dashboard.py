@@ -46,7 +46,7 @@ class Page:
     @classmethod
     def of(cls, directory: SweepDir) -> Page:
         """The page of a sweep, from what its launches recorded."""
-        records = directory.run_records()
+        records = [record for launch in directory.launches() for record in launch["runs"]]
         if not records:
             raise ConfigError(f"{directory.name}: has no run yet, so no dashboard")
         tracking = Tracking(**records[-1]["settings"].get("tracking", {}))

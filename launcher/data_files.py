@@ -48,6 +48,7 @@ def local_file(dataset: Dataset, split: str) -> Path | None:
     if dataset.path is None:
         return None
     path = Path(dataset.path).expanduser()
+    check_absolute("dataset.path", path)
     if path.is_file():
         return path
     if not path.is_dir():
@@ -58,6 +59,16 @@ def local_file(dataset: Dataset, split: str) -> Path | None:
     if not files:
         raise ConfigError(f"dataset.path={dataset.path}: has no {split}.jsonl or {split}.parquet")
     return files[0]
+
+
+def check_absolute(key: str, path: Path) -> None:
+    """Whether what a path names does not depend on the folder in which the launcher, or a job, was started.
+
+    Raises:
+        ConfigError: it does, and what to give instead.
+    """
+    if path.exists() and not path.is_absolute():
+        raise ConfigError(f"{key}={path}: what is on disk needs its absolute path; give {key}={path.resolve()}")
 
 
 def check_columns(dataset: Dataset, file: Path, *, paired: bool) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from launcher.card import measures
 from launcher.config import ConfigError, Hub, PublishError
@@ -21,7 +22,7 @@ from launcher.states import RunState
 from launcher.store import Store, SweepDir
 
 MAX_NOTE = 500  # characters that the Hub takes
-RANKED_BY = ("golden_reward", "reward_accuracy")  # the first that every model has; more is better
+RANKED_BY = ("mt_bench", "golden_reward", "reward_accuracy")  # the first that some model has; more is better
 
 
 @dataclass(frozen=True)
@@ -76,18 +77,27 @@ def _publication(state: RunState, point: Point, hub: Hub) -> Publication:
 
 
 def _decision(state: RunState, point: Point, hub: Hub) -> tuple[bool, str]:
-    if hub.store == "off":
-        return False, "hub=off; --hub folder or --hub huggingface publishes it"
     if state.in_flight:
         return False, "in flight"
     if not state.facts.trained:
         return False, "not trained"
+    if hub.store == "off":
+        return False, "hub=off; --hub folder or --hub huggingface publishes it"
     recorded = read_fact(point.folder.revision_file)
     if recorded is None or not is_at(recorded, hub.at_step(point.step)):
         return True, "to be published"
-    if recorded["content"] != content_of(point):
-        return True, "changed since it was published"
-    return False, f"is published as {recorded['address']}"
+    why = _outdated(point, recorded)
+    return bool(why), why or f"is published as {recorded['address']}"
+
+
+def _outdated(point: Point, recorded: Fact) -> str | None:
+    """Why what was published has to be published again, as far as that can be told from here; None where not."""
+    if recorded["store"] == "folder" and not Path(recorded["address"]).is_dir():
+        return "no longer where it was published"
+    try:
+        return "changed since it was published" if recorded["content"] != content_of(point) else None
+    except PublishError:  # the weights were removed here; what is published has them
+        return None
 
 
 def act(publication: Publication, store: Store) -> Outcome:
@@ -133,12 +143,13 @@ def gather(outcomes: Iterable[Outcome], sweep: SweepDir, hub: Hub, store: Store,
 
 
 def _best(outcomes: Sequence[Outcome]) -> list[tuple[str, Fact]]:
-    """The models by score, best first: what to tell of each, and its revision."""
+    """The models by score, best first: what to tell of each, and its revision; those without the score are left out."""
     results = [(outcome, _scores(outcome.point)) for outcome in outcomes]
-    measure = next((name for name in RANKED_BY if results and all(name in scores for _, scores in results)), None)
+    measure = next((name for name in RANKED_BY if any(name in scores for _, scores in results)), None)
     if measure is None:
         return []
-    ranked = sorted(results, key=lambda result: -result[1][measure][0])
+    scored = [(outcome, scores) for outcome, scores in results if measure in scores]
+    ranked = sorted(scored, key=lambda result: -result[1][measure][0])
     found = []
     for outcome, scores in ranked:
         value, error = scores[measure]
@@ -148,4 +159,6 @@ def _best(outcomes: Sequence[Outcome]) -> list[tuple[str, Fact]]:
 
 
 def _scores(point: Point) -> dict[str, tuple[float, float | None]]:
-    return {name: (value, error) for name, value, error in measures(read_fact(point.folder.evaluation_file) or {})}
+    found = {name: (value, error) for name, value, error in measures(read_fact(point.folder.evaluation_file) or {})}
+    rated = read_fact(point.folder.evaluations.result_file("mt_bench")) or {"score": None}
+    return found if rated["score"] is None else {**found, "mt_bench": (rated["score"], rated["stderr"])}

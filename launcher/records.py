@@ -6,6 +6,7 @@ Must not know: what is done with them.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Collection
 
@@ -33,10 +34,25 @@ def record_of(run: Run) -> Fact:
     }
 
 
+def news_of(sweep: Sweep, directory: SweepDir, launched: Collection[str]) -> list[Fact]:
+    """What is to be recorded of the sweep: runs that are new to it; of those launched, also other settings."""
+    known = {record["run_id"]: record for record in directory.run_records()}
+    news = []
+    for record in map(record_of, sweep.runs):
+        before = known.get(record["run_id"])
+        if before is None:
+            news.append(record)
+        elif before["run_id"] in launched and before["settings"] != json.loads(
+            json.dumps(record["settings"])
+        ):  # as it is read back
+            news.append({**record, "axes": {**before["axes"], **record["axes"]}})
+    return news
+
+
 def recorded_sweep(
     directory: SweepDir, store: Store, losses: Collection[str], changed: Callable[[Fact], Fact] = dict
 ) -> Sweep:
-    """The sweep as it was launched, from what the launches and the runs recorded; `changed` gives new settings.
+    """The sweep as it was launched last, from what the launches and the runs recorded; `changed` gives new settings.
 
     Raises:
         StoreError: what was recorded is gone, or not whole.
@@ -44,11 +60,28 @@ def recorded_sweep(
     runs = []
     for record in directory.run_records():
         settings = {**changed(record["settings"]), "sweep": directory.name}
-        config = {**store.run(record["run_id"]).read_config(), **settings}
+        config = {**_objective_of(record, store.run(record["run_id"]), losses), **settings}
         runs.append(plan_run(config, record["axes"], record["overrides"], losses))
     if not runs:
         raise StoreError(f"{directory.path / 'launches'}: names no run; launch the sweep again")
     return Sweep(directory.name, tuple(runs), tuple(directory.axes()))
+
+
+def _objective_of(record: Fact, run: RunDir, losses: Collection[str]) -> Fact:
+    """What the run was made for; where its folder was removed, what its overrides say, if that still is this run.
+
+    Raises:
+        StoreError: the run's config.yaml cannot be read, or its overrides give another run by now.
+    """
+    if run.path.is_dir():
+        return run.read_config()
+    from launcher.compose import compose  # with Hydra, which verbs else do without
+
+    _, (point,) = compose(record["overrides"], multirun=False)
+    found = plan_run(point.config, record["axes"], record["overrides"], losses)
+    if found.run_id != run.run_id:
+        raise StoreError(f"{run.path}: was removed, and its settings now give {found.run_id}; launch the sweep again")
+    return found.objective
 
 
 def new_attempt_here(run: RunDir) -> AttemptDir:

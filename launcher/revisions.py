@@ -56,9 +56,9 @@ def with_revisions(sweep: Sweep, recorded: Iterable[Mapping[str, Any]], *, token
         ConfigError: a name that the Hub or a folder cannot have, or two runs would write one revision.
     """
     owners: dict[Key, Owner] = {
-        (hub["repo"], each.revision): (record["run_id"], record["axes"])
+        (None if hub["store"] == "off" else hub["repo"], each.revision): (record["run_id"], record["axes"])
         for record in recorded
-        if (hub := record["settings"].get("hub", {})).get("store", "off") != "off"
+        if "store" in (hub := record["settings"].get("hub", {}))
         for each in _hubs(Hub(revision=hub["revision"]), record["settings"].get("checkpoint", {}).get("milestones"))
     }
     return replace(sweep, runs=tuple(_settled(run, sweep.name, owners, token=token) for run in sweep.runs))
@@ -67,18 +67,19 @@ def with_revisions(sweep: Sweep, recorded: Iterable[Mapping[str, Any]], *, token
 def _settled(run: Run, sweep: str, owners: dict[Key, Owner], *, token: bool) -> Run:
     asked = run.config.hub
     store = asked.store if asked.store != "auto" else "huggingface" if token else "folder"
-    hub = replace(asked, store=store)
-    if store != "off":
-        hub = replace(hub, repo=_repo(asked, run.config.model.name, sweep))
-        steps = run.config.checkpoint.milestones
-        clash = next((each for each in _hubs(hub, steps) if _owner(each, owners, run)[0] != run.run_id), None)
-        if clash is not None:
-            if asked.store != "auto" or asked.repo is not None:
-                raise ConfigError(_shared(clash, _owner(clash, owners, run), run))
-            hub = replace(hub, revision=run.run_id)  # nobody asked for names, so any that tells runs apart will do
-        for each in _hubs(hub, steps):
+    off, steps = store == "off", run.config.checkpoint.milestones
+    repo = None if off else _repo(asked, run.config.model.name, sweep)
+    hub = replace(asked, store=store, repo=repo)
+    clash = next((each for each in _hubs(hub, steps) if _owner(each, owners, run)[0] != run.run_id), None)
+    if clash is not None:
+        if not off and (asked.store != "auto" or asked.repo is not None):
+            raise ConfigError(_shared(clash, _owner(clash, owners, run), run))
+        hub = replace(hub, revision=run.run_id)  # nobody asked for names, so any that tells runs apart will do
+    for each in _hubs(hub, steps):
+        if not off:
             check_names(each)
-            owners[each.repo, each.revision] = _owner(each, owners, run)
+        owners[each.repo, each.revision] = _owner(each, owners, run)
+    hub = replace(hub, repo=asked.repo if off else repo)
     return replace(run, config=replace(run.config, hub=hub), settings={**run.settings, "hub": asdict(hub)})
 
 

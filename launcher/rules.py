@@ -40,9 +40,10 @@ TRACKING_MODES = (None, "online", "offline")
 HUB_STORES = ("auto", "huggingface", "folder", "off")
 HUB_WHEN = ("job", "login")
 CONTAINER_RUNTIMES = ("pyxis", "apptainer")
-DTYPES = ("auto", "float32", "bfloat16", "float16")
+DTYPES = ("auto", "float32", "bfloat16")  # not float16: small gradients become 0
 QUANTIZATIONS = ("4bit",)
 GOLDEN_REWARDS = ("vader",)
+COLUMNS = ("prompt", "chosen", "rejected", "completion", "label")
 ZERO_STAGES = (1, 2, 3)
 # Keys of DeepSpeed's JSON whose value is the run's, and the keys that hold it.
 DEEPSPEED_HOMES = {
@@ -155,6 +156,7 @@ def _source_problems(config: RunConfig) -> Iterator[str]:
     model, dataset = config.model, config.dataset
     if (model.path is None) == (model.architecture is None):
         yield f"model.path={model.path}: give either model.path (a Hub id or a folder) or model.architecture"
+    yield from _column_problems("dataset.columns", dataset.columns, COLUMNS)
     yield from _mixture_problems(dataset)
     yield from _weak_rejects_problems(dataset)
     if sum(source is not None for source in (dataset.path, dataset.builder, dataset.mixture)) != 1:
@@ -178,12 +180,19 @@ def _source_problems(config: RunConfig) -> Iterator[str]:
             yield f"{key}={value}: must be one of {', '.join(known)}{suggestion(value, known)}"
 
 
+def _column_problems(key: str, columns: Collection[str], known: Collection[str]) -> Iterator[str]:
+    for name in columns:
+        if name not in known:
+            yield f"{key}.{name}: no column of ours{suggestion(name, known)}; there are: {', '.join(known)}"
+
+
 def _mixture_problems(dataset: Dataset) -> Iterator[str]:
     if dataset.mixture == []:
         yield "dataset.mixture=[]: holds no part; give at least one {path, fraction}"
     for number, part in enumerate(dataset.mixture or []):
         if not 0 < part.fraction <= 1:
             yield f"dataset.mixture[{number}].fraction={part.fraction}: must be greater than 0 and at most 1"
+        yield from _column_problems(f"dataset.mixture[{number}].columns", part.columns or (), COLUMNS)
         if part.path.startswith((".", "~")):
             yield f"dataset.mixture[{number}].path={part.path}: a part on disk needs its absolute path"
 
@@ -194,6 +203,7 @@ def _weak_rejects_problems(dataset: Dataset) -> Iterator[str]:
         yield f"dataset.builder={dataset.builder}: {key} goes with {WEAK_REJECTS} alone; choose dataset={WEAK_REJECTS}"
     if weak is None:
         return
+    yield from _column_problems(f"{key}.columns", weak.columns, weak.named())
     if (weak.model.path is None) == (weak.model.architecture is None):
         yield f"{key}.model.path={weak.model.path}: give either a path (a Hub id or a folder) or an architecture"
     if weak.model.dtype not in DTYPES:

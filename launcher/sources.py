@@ -27,7 +27,7 @@ from launcher.config import (
     WeakRejects,
     suggestion,
 )
-from launcher.data_files import HUB_ID, check_columns, check_length, local_file, parts_of, rows_of
+from launcher.data_files import HUB_ID, check_absolute, check_columns, check_length, local_file, parts_of, rows_of
 from launcher.plan import Sweep
 from launcher.resources import INSTALL_BITSANDBYTES, package_dir, transformers_names
 from launcher.store import Store
@@ -187,6 +187,7 @@ def _check_model(model: Model) -> None:
     if model.path is None:
         return
     folder = Path(model.path).expanduser()
+    check_absolute("model.path", folder)
     if model.path.startswith(PACKAGE):
         folder = package_dir(model.path.removeprefix(PACKAGE)) or folder
     elif not folder.exists():

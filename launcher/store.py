@@ -23,8 +23,7 @@ Must not know: how a file is written (`files` does), what a fact means, what a s
                           /sources.json              what it was trained on: commits, or the hashes of files
                           /revision.json             where the model was published
                           /evaluations/              the other benchmarks: <benchmark>.json, and a folder for each
-    <output>/sweeps/<sweep>/launches/001.json        argv, axes, the runs that it added, in order, and
-                                                     those that it submitted again with other settings
+    <output>/sweeps/<sweep>/launches/001.json        argv, axes and the runs that it added or changed, in order
                            /jobs/<batch>/batch.json  what is handed to the executor in one piece, before it is
                            /jobs/<batch>/            pickles, script and logs of the executor
                            /jobs/<batch>/0/job.json  one job's list of attempts

@@ -25,7 +25,7 @@ from launcher.measured import Costs, costs
 from launcher.plan import Run, Sweep, evaluates_apart, to_be_evaluated, to_be_trained
 from launcher.preparation import Preparation, preparation_of
 from launcher.provenance import provenance
-from launcher.records import record_of
+from launcher.records import news_of
 from launcher.scheduler import Scheduler
 from launcher.states import RunState, states_of
 from launcher.status import Status
@@ -195,7 +195,7 @@ def act(sweep: Sweep, decisions: Sequence[Decision], store: Store, scheduler: Sc
     Each run's folder and attempt and the batch's name are on disk before its jobs exist, and the jobs' ids right
     after: what a launcher that dies in between has handed over is found by that name (`adopt`).
 
-    `launch` is what to record of this launch beside its runs.
+    `launch` is what to record of this launch beside its runs; empty where what was launched before is taken up.
 
     Returns:
         The jobs that were submitted, as their executor recorded them.
@@ -204,10 +204,9 @@ def act(sweep: Sweep, decisions: Sequence[Decision], store: Store, scheduler: Sc
         SchedulerError: a batch was not taken; those before it are submitted and recorded.
     """
     directory = store.sweep(sweep.name)
-    for run in sweep.runs:  # also of a run whose folder was removed since
+    for run in sweep.runs:  # also one that was recorded before, and whose folder was removed since
         store.run(run.run_id).write_config(run.objective)
-    records = _news(sweep, decisions, directory)
-    if records:
+    if records := news_of(sweep, directory, {d.run.run_id for d in decisions} if launch else ()):
         directory.add_launch({**launch, "axes": list(sweep.axes), "runs": records, "provenance": provenance()})
     submitted: list[Fact] = []
     try:
@@ -221,18 +220,6 @@ def act(sweep: Sweep, decisions: Sequence[Decision], store: Store, scheduler: Sc
     except SchedulerError as error:
         raise type(error)(f"{error} ({len(submitted)} jobs were submitted before)") from error
     return submitted
-
-
-def _news(sweep: Sweep, decisions: Sequence[Decision], directory: SweepDir) -> list[Fact]:
-    """What is to be recorded of the sweep's runs: those that are new, and those now trained with other settings."""
-    known = {record["run_id"]: record for record in directory.run_records()}
-    trained = {d.run.run_id for d in decisions if d.action in (Action.SUBMIT, Action.RESUME)}
-    news = [record_of(run) for run in sweep.runs if run.run_id not in known]
-    for run in sweep.runs:
-        before = known.get(run.run_id)
-        if before is not None and run.run_id in trained and run.settings != before["settings"]:
-            news.append({**before, "settings": run.settings, "overrides": list(run.overrides)})
-    return news
 
 
 def _behind_its_table(group: RunGroup, store: Store, scheduler: Scheduler) -> list[tuple[Batch, Jobs]]:

@@ -223,9 +223,12 @@ def test_vllm_writes_where_it_is_there(config: RunConfig, store: Store, monkeypa
     for name, module in (("vllm", fake), ("vllm.lora", ModuleType("vllm.lora")), ("vllm.lora.request", requests)):
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setattr(answers, "_has_vllm", lambda: True)
-    config = replace(config, trainer=replace(config.trainer, lora=LORA))
+    template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    model = replace(config.model, chat_template=template)
+    config = replace(config, model=model, trainer=replace(config.trainer, lora=LORA))
     run = trained(config, store)
     answer(config, run, store, never)
+    assert {call["chat_template"] for call in calls if "sampling" in call} == {template}  # the base's is another
     assert importlib.import_module("vllm") is fake
     loaded = [call for call in calls if "model" in call]
     folder = models.base_folder(config.model, store)

@@ -17,7 +17,7 @@ from launcher.submit import act, decide
 
 
 def dataset(folder: Path, **columns: str) -> Path:
-    folder.mkdir()
+    folder.mkdir(parents=True)
     for split in ("train", "test"):
         (folder / f"{split}.jsonl").write_text(json.dumps(columns) + "\n")
     return folder
@@ -70,6 +70,15 @@ def test_bad_input_is_one_line_and_exit_code_2(
 ) -> None:
     """Nothing is written or submitted, and the line says what would be right."""
     assert words in refused(launch, tmp_path, *arguments)
+
+
+def test_a_relative_path_is_refused_with_the_absolute_one(launch: Launch, tmp_path: Path) -> None:
+    """A job may start elsewhere, where `pairs/mine` is a name on the Hub; `dataset=./pairs` is made absolute."""
+    folder = dataset(tmp_path / "pairs" / "mine", prompt="a", chosen="b", rejected="c")
+    (folder / "config.json").write_text("{}")
+    for key in ("dataset", "model"):
+        named = ("model=tiny", f"{key}=custom", f"{key}.name=x", f"{key}.path=pairs/mine")
+        assert f"give {key}.path={folder}" in refused(launch, tmp_path, *named)
 
 
 def test_missing_columns_name_those_found(launch: Launch, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -122,6 +123,17 @@ def test_a_milestone_is_a_point_that_costs_its_evaluation(sweep: Sweep, store: S
     assert own["milestone"].tolist()[:1] == [1.0]
     assert own["gpu_hours"].fillna(0).tolist() == [0.0, pytest.approx(0.055)]
     assert list(own["address"]) == ["/there/tiny@a-step1", "/there/tiny@a"]
+
+
+def test_a_run_whose_folder_was_removed_is_a_row_that_says_so(sweep: Sweep, store: Store) -> None:
+    """The other rows are what they were, and the report names the run as one that has not started."""
+    before, gone = rows_of(sweep, store), store.run(sweep.runs[1].run_id)
+    shutil.rmtree(gone.path)
+    after = rows_of(sweep, store)
+    assert [row["run_id"] for row in after] == [row["run_id"] for row in before]
+    assert [row for row in after if row["run_id"] != gone.run_id] == [r for r in before if r["run_id"] != gone.run_id]
+    frame = analysis.load(store.sweep(sweep.name).path).set_index("run_id")
+    assert frame.loc[gone.run_id, ["status", "loss_type", "beta"]].tolist() == ["NEW", "sigmoid", 0.5]
 
 
 def test_a_base_is_found_before_the_run_itself_is_evaluated(sweep: Sweep, store: Store) -> None:

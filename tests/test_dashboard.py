@@ -21,7 +21,7 @@ from waiting import LONGEST_WAIT, eventually
 from wandb_server import serving
 
 from launcher.config import ConfigError
-from launcher.dashboard import open_dashboard
+from launcher.dashboard import Page, open_dashboard
 from launcher.files import append_line
 from launcher.records import record_of
 from launcher.store import Store, SweepDir
@@ -38,6 +38,15 @@ def launched(store: Store, backend: str) -> SweepDir:
         store.run(run.run_id).write_config(run.objective)
     store.sweep(sweep.name).add_launch({"axes": list(sweep.axes), "runs": [record_of(run) for run in sweep.runs]})
     return store.sweep(sweep.name)
+
+
+def test_the_tracking_is_that_of_the_last_launch(store: Store) -> None:
+    """Also where that was of some of the runs only."""
+    directory = launched(store, "off")
+    again, *_ = sweep_of(*ARGUMENTS, "tracking=trackio").runs
+    directory.add_launch({"axes": [], "runs": [record_of(again)]})
+    page = Page.of(directory)
+    assert (page.tracking.backend, page.losses) == ("trackio", ("ipo", "sigmoid"))
 
 
 def panels(definition: Any) -> list[dict[str, Any]]:

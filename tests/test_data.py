@@ -13,9 +13,9 @@ import pyarrow.parquet
 import pytest
 from worker_fixtures import Configure, write_pairs
 
-from launcher.config import ConfigError, Dataset, Part
+from launcher.config import ConfigError, Dataset, Model, Part, WeakRejects
 from launcher.store import Store
-from launcher.worker import data, models, reading
+from launcher.worker import data, models, reading, unpaired
 from launcher.worker.data import collator, load_pairs, tokenised
 
 PAIR = {"prompt": "Q", "chosen": " yes", "rejected": " no"}
@@ -219,6 +219,50 @@ def test_plain_text_may_hold_the_prompt_in_both_completions(tmp_path: Path, stor
         load_pairs(folder_of(tmp_path, [row, {"chosen": "yes", "rejected": "no"}]), store)
 
 
+CONVERSATION = {"prompt": [USER], "chosen": [YES], "rejected": [NO]}
+TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }} {% endfor %}{{ 'assistant:' * add_generation_prompt }}"
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason", "halves"),
+    [
+        ([{**PAIR, "chosen": None}, PAIR], "empty completion", 1),
+        ([PAIR, {"prompt": "Q", "chosen": " yes"}], "empty completion", 1),
+        ([PAIR, {**PAIR, "prompt": None}], "no prompt", 2),
+        ([{"chosen": "Q: a", "rejected": None}, {"chosen": "Q: a", "rejected": "Q: b"}], "empty completion", 2),
+        ([{**CONVERSATION, "chosen": None}, CONVERSATION], "empty completion", 1),
+        ([CONVERSATION, {**CONVERSATION, "rejected": [{"role": "x", "content": None}]}], "empty completion", 1),
+        ([{"chosen": None, "rejected": [NO]}, {"chosen": [USER, YES], "rejected": [USER, NO]}], "empty completion", 2),
+    ],
+)
+def test_what_a_row_lacks_is_why_it_is_left_out(
+    configure: Configure, store: Store, tmp_path: Path, rows: list[dict[str, Any]], reason: str, halves: int
+) -> None:
+    """A null, as data sets have them, crashes no job; of a pair that is split for kto, only the half that lacks."""
+    config = configure(dataset=folder_of(tmp_path, rows * 8), model__chat_template=TEMPLATE)
+    found = tokenised(config, store)
+    assert (len(found.train), found.dropped) == (8, {reason: 8})
+    split = unpaired.tokenised(replace(config, loss_type="kto"), store)
+    assert (len(split.train), split.dropped) == (32 - 8 * halves, {reason: 8 * halves})
+    assert all(data.load_prompts(config.dataset, store))
+
+
+@pytest.mark.parametrize("lacking", ["prompt", "completion"])
+def test_a_labelled_row_may_lack_something_too(
+    configure: Configure, store: Store, tmp_path: Path, lacking: str
+) -> None:
+    """It is left out and counted, in text as in messages."""
+    reason = {"prompt": "no prompt", "completion": "empty completion"}[lacking]
+    text, messages = {"prompt": "Q", "completion": " yes"}, {"prompt": "Q", "completion": [YES]}
+    for name, row in (("text", text), ("messages", messages)):
+        (tmp_path / name).mkdir()
+        rows = [{**row, "label": True}, {**row, lacking: None, "label": False}] * 8
+        config = configure(dataset=folder_of(tmp_path / name, rows), model__chat_template=TEMPLATE, loss_type="kto")
+        found = unpaired.tokenised(config, store)
+        assert len(found.train) == 8
+        assert found.dropped == {reason: 8}
+
+
 def test_no_pair_left_is_an_error_with_the_lengths(configure: Configure, store: Store, tmp_path: Path) -> None:
     """It names max_length and the shortest prompt's length in tokens."""
     rows = [PAIR | {"prompt": "p" * length} for length in (12, 14)]
@@ -257,6 +301,17 @@ def test_the_commit_of_a_hub_data_set_is_the_one_that_was_loaded(
     assert reading.hub_commit(pairs) is None
     assert reading.hub_commit(Dataset(name="mine", path=str(tmp_path))) is None
     assert reading.hub_commit(Dataset(name="built", builder="movie_reviews")) is None
+
+
+def test_the_commits_of_all_that_rows_come_from_are_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Of the parts of a mixture, and of the instructions that a weaker model answers."""
+    monkeypatch.setattr(reading, "hub_commit", lambda source: {"org/a": "a" * 40, "org/b": "b" * 40}.get(source.path))
+    mixture = [Part(path="org/a"), Part(path="org/b"), Part(path=str(tmp_path))]
+    assert reading.hub_commits(Dataset(name="m", mixture=mixture)) == {"org/a": "a" * 40, "org/b": "b" * 40}
+    weak = WeakRejects(path="org/b", model=Model(name="weaker"))
+    assert reading.hub_commits(Dataset(name="w", builder="weak_rejects", weak_rejects=weak)) == {"org/b": "b" * 40}
+    assert reading.hub_commits(Dataset(name="a", path="org/a")) == {"org/a": "a" * 40}
+    assert reading.hub_commits(Dataset(name="mine", path=str(tmp_path))) == {}
 
 
 def test_a_text_is_tokenised_once_for_a_sweep(

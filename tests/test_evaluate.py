@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+import shutil
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ import pytest
 import torch
 from worker_fixtures import ARCHITECTURE, LORA, Configure
 
-from launcher.config import ConfigError, Dataset, RunConfig
-from launcher.files import read_fact
+from launcher.config import ConfigError, Dataset, Hub, RunConfig, StoreError
+from launcher.files import read_fact, write_derived
+from launcher.payload import Point
+from launcher.publish import publish
 from launcher.store import RunDir, Store
 from launcher.worker import evaluate as evaluation
 from launcher.worker import golden, models, training
@@ -273,6 +276,31 @@ def test_golden_rewards_by_name() -> None:
     assert blame < -0.5
     with pytest.raises(ConfigError, match=r"dataset\.golden_reward=vadr: unknown; there is vader"):
         golden.score("vadr", [])
+
+
+@pytest.mark.parametrize("lora", [None, LORA])
+def test_a_run_whose_model_was_removed_is_read_from_its_revision(
+    configure: Configure, store: Store, lora: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the folder, or at the recorded commit from the Hub; where there is neither, one line says what to do."""
+    config = configure(trainer__max_steps=2, trainer__lora=lora)
+    run = trained(config, store)
+    weights = training.finished(config, run, store).model.state_dict()
+    run.write_config(asdict(config))
+    hub = Hub(store="folder", repo="scan", revision="one")
+    address = Path(publish(Point(run), hub, store)["address"])
+    shutil.rmtree(run.model)
+    training._trained.forget()
+    loaded = training.finished(config, run, store).model.state_dict()
+    assert all(torch.equal(weights[name], loaded[name]) for name in weights)
+    fact = {"store": "huggingface", "repo": "me/scan", "commit": "0a", "address": "me/scan@one"}
+    write_derived(run.revision_file, json.dumps(fact))
+    asked = lambda repo, revision: str(address) if (repo, revision) == ("me/scan", "0a") else ""  # noqa: E731
+    monkeypatch.setattr("huggingface_hub.snapshot_download", asked)
+    assert training.final_model(run) == address
+    run.revision_file.unlink()
+    with pytest.raises(StoreError, match=r"r: its model is gone from .*, and is published nowhere; remove result"):
+        training.final_model(run)
 
 
 def test_a_finished_run_is_read_from_its_folder(configure: Configure, store: Store) -> None:

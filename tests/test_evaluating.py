@@ -26,6 +26,7 @@ from launcher.config import ConfigError, Judge, PrefsweepError, StoreError
 from launcher.facts import read_facts
 from launcher.files import Fact, append_line, read_fact, read_lines, write_once
 from launcher.plan import Sweep
+from launcher.records import recorded_sweep
 from launcher.states import states_of
 from launcher.store import EvaluationDir, Store
 from launcher.submit import Action, act, decide
@@ -126,6 +127,17 @@ def test_another_benchmark_makes_another_attempt_of_a_trained_run(store: Store, 
     assert evaluation
     assert wanted_by(evaluation) == ["mt_bench"]
     assert {decision.action for decision in decide(sweep, store, scheduler)} == {Action.SKIP}  # in flight
+
+
+def test_a_benchmark_of_a_later_launch_is_judged_too(store: Store, bench: list[str], judge_server: Server) -> None:
+    """`evaluate SWEEP` need not be told again what the launch command was told."""
+    trained(sweep_of(*GRID), store)
+    act(later := sweep_of(*GRID, *bench), decide(later, store, FakeScheduler()), store, FakeScheduler(), {"argv": []})
+    answered(later, store)
+    recorded = recorded_sweep(store.sweep("s"), store, ["sigmoid", "ipo"])
+    asked = evaluating.asked(recorded, [], judged_by(judge_server))
+    assert evaluating.needs_judge(asked, store, again=False)
+    assert judge(asked, store)[0] == ["tiny-base", *(run.run_id for run in later.runs)]
 
 
 def test_scores_are_the_rules_and_cost_nothing_twice(store: Store, bench: list[str], judge_server: Server) -> None:

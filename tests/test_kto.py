@@ -102,6 +102,24 @@ def test_runs_of_other_seeds_share_the_token_ids(
     assert list(first.train["chosen_ids"]) != list(other.train["chosen_ids"])
 
 
+def test_what_is_left_out_repeated_or_leaked_is_counted_and_told(
+    store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As of pairs: an empty completion, what fills no micro-batch, a repeated text, a held-out row to train on."""
+    dataset = labelled(tmp_path, 11)
+    with (tmp_path / "train.jsonl").open("a") as file:
+        for completion in ("", " Answer 3!", " answer 1"):
+            file.write(json.dumps({"prompt": "Q3:", "completion": completion, "thumb": 1}) + "\n")
+    rows = unpaired.tokenised(make_config(tmp_path, **KTO, dataset=dataset), store)
+    assert rows.dropped == {"empty completion": 1, "too few for another micro-batch": 1}
+    assert len(rows.train) + sum(rows.dropped.values()) == 14
+    assert (rows.repeated, rows.leaked) == (1, 11)
+    for said in ("2 of 14 training completions dropped: 1 empty completion, 1 too few for another micro-batch",
+                 "3 of 11 held-out completions dropped", "1 of 14 training completions repeat another's text",
+                 "11 of 11 held-out completions also stand in the training completions"):  # fmt: skip
+        assert said in caplog.text
+
+
 def test_pairs_are_split_into_labelled_completions(configure: Configure, store: Store) -> None:
     """Each pair of a paired data set gives one desirable and one undesirable row with the same prompt."""
     rows = unpaired.tokenised(configure(**KTO), store).train

@@ -6,6 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,18 @@ def test_lm_eval_arguments() -> None:
     assert "--limit" not in argv
     with pytest.raises(ConfigError, match=r"output_dir: lm_eval takes no comma in a path, and peft is /a,b"):
         lm_eval_argv(settings, Weights("org/name", None, Path("/a,b")), "float32", 0, Path("out"))
+
+
+def test_a_chat_template_of_the_config_is_that_of_lm_eval_too(configure: Configure, store: Store) -> None:
+    """It is in the run's tokenizer, not in the base model's: that tokenizer is for both."""
+    config = configure(trainer__max_steps=1, trainer__lora=LORA, model__chat_template="{{ messages }}")
+    run = trained(config, store)
+    for weights in programs._weights(config, run, store):
+        argv = lm_eval_argv(LmEval(tasks=["a"]), weights, "float32", 7, Path("out"))
+        assert f"tokenizer={run.model}" in argv[argv.index("--model_args") + 1].split(",")
+    assert AutoTokenizer.from_pretrained(run.model).chat_template == "{{ messages }}"
+    plain = replace(config, model=replace(config.model, chat_template=None))
+    assert [weights.tokenizer for weights in programs._weights(plain, run, store)] == [None, None]
 
 
 def test_lm_eval_that_is_absent_is_told(configure: Configure, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from fakes import FakeScheduler
 from finished_runs import NEVER_PUBLISHED, evaluation, files_holding, finish, keep_milestones, trained_runs
 from huggingface_hub import ModelCard
 
+from launcher.arguments import verb_parser
 from launcher.card import Subject, card, measures
 from launcher.config import ConfigError, Hub, PublishError
 from launcher.facts import read_facts
@@ -22,6 +24,7 @@ from launcher.files import append_line, read_fact, write_derived, write_once
 from launcher.hub import passes, told
 from launcher.payload import Point
 from launcher.plan import Sweep
+from launcher.publication import Outcome, _best
 from launcher.publication import act as push
 from launcher.publication import decide as decide_publication
 from launcher.publish import due_in_job, hub_of, publish
@@ -346,6 +349,73 @@ def test_what_publish_does_to_each_run(store: Store) -> None:
     assert (elsewhere.due, elsewhere.hub.repo) == (True, "else/where")
 
 
+def whys_of(run: RunDir, store: str | None = None) -> list[str]:
+    """What `publish` says of each of the run's models before it pushes any."""
+    (state,) = states_of([run], FakeScheduler())
+    return [each.why.partition(" as ")[0] for each in decide_publication(state, store=store, repo=None)]
+
+
+def test_a_published_run_whose_model_was_removed_keeps_no_other(store: Store) -> None:
+    """Whoever frees the disk of models that are published can still publish the rest of the sweep."""
+    (run,) = trained_runs(store, *FOLDER)
+    keep_milestones(run, step2=0.5)
+    pushed_by_the_verb(run, store)
+    shutil.rmtree(run.model)
+    assert whys_of(run) == ["is published", "is published"]
+
+
+def test_a_revision_whose_folder_was_removed_is_published_again(store: Store) -> None:
+    """revision.json says where it was; what counts is whether it is there."""
+    (run,) = trained_runs(store, *FOLDER)
+    folder = published(run, store)
+    assert whys_of(run) == ["is published"]
+    shutil.rmtree(folder)
+    assert whys_of(run) == ["no longer where it was published"]
+    assert pushed_by_the_verb(run, store) == {run.run_id: None}
+    assert (folder / "config.json").exists()
+
+
+def test_what_was_never_submitted_is_not_said_to_have_the_hub_off(store: Store) -> None:
+    """A run without an attempt has no hub settings yet; that it is not trained is why it cannot be published."""
+    sweep = sweep_of("model=tiny", *FOLDER)
+    assert whys_of(store.run(sweep.runs[0].run_id)) == ["not trained"]
+
+
+def test_the_best_models_are_the_best_by_mt_bench_where_that_was_rated(store: Store) -> None:
+    """As in the report: MT-Bench before golden reward; models without the score stand behind, here nowhere."""
+    runs = trained_runs(store, *FOLDER, "beta=0.1,0.2,0.3")
+    for run, golden, rated in zip(runs, (0.9, 0.1, 0.5), (4.0, 6.0, None), strict=True):
+        write_derived(run.evaluation_file, json.dumps(evaluation(golden)))
+        if rated is not None:
+            write_once(run.evaluations.result_file("mt_bench"), {"score": rated, "stderr": 0.5})
+    outcomes = [Outcome(Point(run), "", {"revision": run.run_id}) for run in runs]
+    best = [told.partition(": ")[2] for told, _ in _best(outcomes)]
+    assert best == ["mt_bench 6.000 ± 0.500", "mt_bench 4.000 ± 0.500"]
+    ((told, _),) = _best(outcomes[2:])
+    assert told.endswith("golden_reward 0.500 ± 0.062")  # none of these has been rated
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "x"])
+def test_a_collection_of_no_models_is_refused(count: str) -> None:
+    """-1 would have been all but the worst."""
+    with pytest.raises(ConfigError, match=f"--collection: {count} is no number of at least 1"):
+        verb_parser("publish").parse_args(["scan", f"--collection={count}"])
+
+
+def test_runs_launched_with_hub_off_have_revisions_of_their_own(store: Store) -> None:
+    """`publish` cannot be given names: the second of two runs of one name, also of a later launch, has its run id."""
+    first = settled("hub=off", "sweep=scan", "seed=1,2")
+    runs = sweep_of("hub=off", "sweep=scan", "seed=1,2,3").runs
+    assert [revision for _, revision in first] == ["sigmoid-0.1", runs[1].run_id]
+    recorded = sweep_of("hub=off", "sweep=scan", "seed=1")
+    later = settled("hub=off", "sweep=scan", "seed=3", recorded=recorded)
+    assert later == [(None, runs[2].run_id)]
+    for run in trained_runs(store, "hub=off", "sweep=scan", "seed=1,2"):
+        (state,) = states_of([run], FakeScheduler())
+        (publication,) = decide_publication(state, store="folder", repo="scan")
+        assert push(publication, store).error is None
+
+
 def test_runs_launched_with_hub_off_can_be_published_later(store: Store) -> None:
     """--hub and --repo stand in for what was not asked for at launch; without a repository there is no name."""
     (run,) = trained_runs(store, "hub=off", "sweep=scan")
@@ -449,6 +519,28 @@ def test_the_card_tells_commits_error_bars_and_how_to_load_it() -> None:
     assert "| Once \\| upon | a \\`time\\` there |" in text
     full = card(subject(objective={**subject().objective, "trainer": {"name": "full"}}, revision=None, address="/x"))
     assert 'AutoModelForCausalLM.from_pretrained("/x")' in full
+
+
+def test_the_card_names_all_that_the_pairs_come_from() -> None:
+    """The parts of a mixture and the instructions of weak_rejects with their commits; a folder's path stays here."""
+    mixture = [{"path": "org/a", "revision": None}, {"path": "/home/me/secret"}, {"path": "org/b", "revision": "v1"}]
+    weak = {"path": "org/a", "revision": None, "model": {"name": "smollm2", "path": "/home/me/secret/weak"}}
+    a = f"[org/a](https://huggingface.co/datasets/org/a) (commit `{'c' * 40}`)"
+    b = "[org/b](https://huggingface.co/datasets/org/b) (commit `v1`)"
+    written = "what smollm2 writes, rejected for the answers of"
+    expected = {
+        "mixture": (["org/a", "org/b"], f"mine (a mixture of {a}, a local file or folder, {b})"),
+        "weak_rejects": (["org/a"], f"mine (prefsweep's `weak_rejects`: {written} {a})"),
+    }
+    for key, value in (("mixture", mixture), ("weak_rejects", weak)):
+        dataset = {"name": "mine", "path": None, "builder": None, "test_split": "test", key: value}
+        told = subject(
+            objective={**subject().objective, "dataset": dataset}, sources={"dataset": {"commits": {"org/a": "c" * 40}}}
+        )
+        names, words = expected[key]
+        assert ModelCard(card(told)).data.datasets == names
+        assert words in card(told)
+        assert "secret" not in card(told)
 
 
 def test_what_is_not_on_the_hub_is_not_linked_and_its_folder_is_not_told() -> None:

@@ -11,6 +11,7 @@ from conftest import sweep_of
 from fakes import FakeScheduler
 
 from launcher.cancelling import cancel
+from launcher.config import StoreError
 from launcher.facts import read_facts
 from launcher.files import read_fact, write_once
 from launcher.handover import adopt
@@ -86,6 +87,30 @@ def test_deleting_a_result_reruns_that_run(store: Store) -> None:
     decisions = launch(sweep, store, scheduler)
     assert [d.run.run_id for d in decisions if d.action is not Action.SKIP] == [sweep.runs[2].run_id]
     assert read_facts(store.run(sweep.runs[2].run_id)).attempts == 2
+
+
+def test_a_run_whose_folder_was_removed_is_made_anew(store: Store) -> None:
+    """Launching again and `resume` both do it: the record of the launch is enough to write config.yaml again."""
+    scheduler, sweep = FakeScheduler(), sweep_of(*GRID)
+    launch(sweep, store, scheduler)
+    gone, config = store.run(sweep.runs[2].run_id), store.run(sweep.runs[2].run_id).read_config()
+    for remade in (sweep, None):
+        shutil.rmtree(gone.path)
+        again = remade or recorded_sweep(store.sweep(sweep.name), store, LOSSES)
+        decisions = launch(again, store, scheduler)
+        assert [d.run.run_id for d in decisions if d.action is not Action.SKIP] == [gone.run_id]
+        assert gone.read_config() == config
+
+
+def test_a_removed_run_that_is_another_by_now_is_named(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A changed file of conf/ must not make another run under the old one's name."""
+    sweep = sweep_of("model=tiny")
+    launch(sweep, store, FakeScheduler())
+    shutil.rmtree(store.run(sweep.runs[0].run_id).path)
+    (other,) = sweep_of("model=tiny", "seed=7").runs
+    monkeypatch.setattr("launcher.records.plan_run", lambda *_: other)
+    with pytest.raises(StoreError, match=f"was removed, and its settings now give {other.run_id}; launch the sweep"):
+        recorded_sweep(store.sweep(sweep.name), store, LOSSES)
 
 
 def test_a_trained_run_is_evaluated_not_trained_again(store: Store) -> None:
@@ -174,18 +199,17 @@ def test_a_sweep_can_be_read_back(store: Store) -> None:
     assert again.axes == sweep.axes
 
 
-def test_settings_are_those_of_the_last_launch(store: Store) -> None:
-    """Who launched a failed run again with another limit, or on another cluster, need not say so at each resume."""
-    scheduler, first, later = FakeScheduler(), sweep_of(*GRID, "cluster.time=10"), sweep_of(*GRID, "cluster.time=99")
+def test_settings_that_resume_gave_stay(store: Store) -> None:
+    """Who resumed a run with another limit need not say so at the next resume; the other runs keep theirs."""
+    scheduler, first = FakeScheduler(), sweep_of("model=tiny", "beta=0.1,0.5", "sweep=s")
     launch(first, store, scheduler)
-    finish(store.run(first.runs[0].run_id))
-    for batch in scheduler.submitted[:2]:
+    for batch in scheduler.submitted:
         scheduler.end(scheduler.jobs[batch.name][0]["job_id"])
-    launch(later, store, scheduler)
-    again = recorded_sweep(store.sweep(first.name), store, LOSSES)
-    assert [run.run_id for run in again.runs] == [run.run_id for run in first.runs]
-    times = ["10", "99", "99", "99", "10", "10"]  # the first is done, the last two are in flight as they were
-    assert [run.config.cluster.time for run in again.runs] == times
+    resumed = sweep_of("model=tiny", "beta=0.1,0.5", "sweep=s", "cluster.time=9")
+    chosen = decide(resumed, store, scheduler)[1:]
+    act(resumed, chosen, store, scheduler, {"argv": ["resume", "s"], "time": time.time()})
+    again = recorded_sweep(store.sweep("s"), store, LOSSES)
+    assert [run.config.cluster.time for run in again.runs] == [None, "9"]
     assert [run.axes for run in again.runs] == [run.axes for run in first.runs]
 
 
@@ -199,6 +223,22 @@ def test_a_run_whose_folder_was_removed_is_launched_anew(store: Store) -> None:
     shutil.rmtree(removed.path)
     assert [d.run.run_id for d in launch(sweep, store, scheduler) if d.action is Action.SUBMIT] == [removed.run_id]
     assert removed.read_config() == sweep.runs[1].objective
+
+
+def test_a_launch_with_other_settings_is_the_one_that_is_read_back(store: Store) -> None:
+    """Of the runs that it names, which keep their place and their axes; nothing is recorded twice."""
+    scheduler, first = FakeScheduler(), sweep_of("model=tiny", "beta=0.1,0.5", "sweep=s")
+    launch(first, store, scheduler)
+    second = sweep_of("model=tiny", "beta=0.1", "sweep=s", "cluster.time=5")
+    for _ in range(2):
+        launch(second, store, scheduler)
+    directory = store.sweep("s")
+    assert len(directory.launches()) == 2
+    for _ in range(2):
+        again = recorded_sweep(directory, store, LOSSES)
+        assert [run.run_id for run in again.runs] == [run.run_id for run in first.runs]
+        assert [run.config.cluster.time for run in again.runs] == ["5", None]
+        assert [run.axes for run in again.runs] == [{"beta": 0.1}, {"beta": 0.5}]
 
 
 def test_resources_part_jobs(store: Store) -> None:

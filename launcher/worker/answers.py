@@ -30,7 +30,7 @@ from launcher.store import EvaluationDir, RunDir, Store
 from launcher.worker import models
 from launcher.worker.generations import end_tokens, ended_text, rendered
 from launcher.worker.interruption import Interrupted, locked
-from launcher.worker.training import finished, forget_trained
+from launcher.worker.training import final_model, finished, forget_trained
 
 Answer = tuple[str, str]  # the text, and what ended it: stop, length, or "no room" behind the prompt
 Opened = Callable[[], AbstractContextManager["Writer"]]
@@ -204,8 +204,9 @@ def _base_writer(config: RunConfig, store: Store) -> Iterator[Writer]:
 def _run_writer(config: RunConfig, run: RunDir, store: Store) -> Iterator[Writer]:
     tokenizer, length = _chat_tokenizer(config, store), config.evaluation.mt_bench.max_new_tokens
     if _has_vllm():
-        adapter = None if config.trainer.lora is None else run.model
-        yield VllmWriter.of(config, models.base_folder(config.model, store) if adapter else str(run.model), adapter)
+        model = final_model(run)
+        adapter = None if config.trainer.lora is None else model
+        yield VllmWriter.of(config, models.base_folder(config.model, store) if adapter else str(model), adapter)
         return
     module = finished(config, run, store).model
     yield TransformersWriter(module.eval(), tokenizer, length)
@@ -225,6 +226,7 @@ class VllmWriter:
     vllm: Any
     engine: Any
     adapter: Any
+    chat_template: str | None
     max_new_tokens: int
 
     @classmethod
@@ -246,11 +248,12 @@ class VllmWriter:
         )
         lora_request = importlib.import_module("vllm.lora.request").LoRARequest
         request = lora_request("run", 1, str(adapter)) if adapter else None
-        return cls(vllm, engine, request, config.evaluation.mt_bench.max_new_tokens)
+        return cls(vllm, engine, request, model.chat_template, config.evaluation.mt_bench.max_new_tokens)
 
     def write(self, conversations: Sequence[Messages], temperature: float, seed: int) -> list[Answer]:
         """Continue all of them at once."""
         sampling = self.vllm.SamplingParams(temperature=temperature, max_tokens=self.max_new_tokens, seed=seed)
-        made = self.engine.chat(list(conversations), sampling, lora_request=self.adapter, use_tqdm=False)
+        given = {"lora_request": self.adapter, "chat_template": self.chat_template}  # None: the tokenizer's own
+        made = self.engine.chat(list(conversations), sampling, use_tqdm=False, **given)
         outputs = [request.outputs[0] for request in made]
         return [(output.text.strip(), str(output.finish_reason)) for output in outputs]

@@ -67,7 +67,7 @@ def load_pairs(dataset: DatasetConfig, store: Store) -> tuple[Dataset, Dataset]:
 def load_prompts(dataset: DatasetConfig, store: Store) -> list[Any]:
     """The prompts of the held-out rows, whether they are pairs or labelled completions."""
     prompts: list[Any] = reading.read(dataset, store, shapes.unpaired)[1]["prompt"][:]
-    return prompts
+    return [prompt for prompt in prompts if prompt not in (None, [])]
 
 
 def tokenised(config: RunConfig, store: Store) -> Pairs:
@@ -79,14 +79,9 @@ def tokenised(config: RunConfig, store: Store) -> Pairs:
         ConfigError: no pair is left, or the chat template cannot be trained with.
     """
     train, test = load_pairs(config.dataset, store)
-    seen = shapes.identities(train)
-    known = set(seen)
-    leaked = sum(identity in known for identity in shapes.identities(test))
     fitting_train, dropped = _usable(train, config, store)
     fitting_test, _ = _usable(test, config, store)
-    pairs = Pairs(fitting_train, fitting_test, dropped, len(seen) - len(known), leaked)
-    _tell(pairs, len(train), len(test))
-    return pairs
+    return told(Pairs(fitting_train, fitting_test, dropped, *shapes.overlaps(train, test)), len(train), len(test))
 
 
 def _usable(pairs: Dataset, config: RunConfig, store: Store) -> tuple[Dataset, dict[str, int]]:
@@ -110,15 +105,18 @@ def _sentence(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in counts.items())
 
 
-def _tell(pairs: Pairs, train: int, test: int) -> None:
+def told(pairs: Pairs, train: int, test: int, what: str = "pairs") -> Pairs:
+    """The pairs, after the log was told what is to be known of them; `train` and `test` is how many there were."""
     if pairs.dropped:
-        LOG.warning("%d of %d training pairs dropped: %s", sum(pairs.dropped.values()), train, _sentence(pairs.dropped))
+        gone = sum(pairs.dropped.values())
+        LOG.warning("%d of %d training %s dropped: %s", gone, train, what, _sentence(pairs.dropped))
     if len(pairs.test) < test:
-        LOG.warning("%d of %d held-out pairs dropped for the same reasons", test - len(pairs.test), test)
+        LOG.warning("%d of %d held-out %s dropped for the same reasons", test - len(pairs.test), test, what)
     if pairs.repeated:
-        LOG.warning("%d of %d training pairs repeat another's text; they stay", pairs.repeated, train)
+        LOG.warning("%d of %d training %s repeat another's text; they stay", pairs.repeated, train, what)
     if pairs.leaked:
-        LOG.warning("%d of %d held-out pairs also stand in the training pairs", pairs.leaked, test)
+        LOG.warning("%d of %d held-out %s also stand in the training %s", pairs.leaked, test, what, what)
+    return pairs
 
 
 Tokenise = Callable[[Dataset, PreTrainedTokenizerBase], Dataset]

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from launcher.resources import package_dir
 from launcher.store import EvaluationDir, RunDir, Store
 from launcher.worker import models
 from launcher.worker.interruption import Interrupted, locked
-from launcher.worker.training import forget_trained
+from launcher.worker.training import final_model, forget_trained
 
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 10  # between SIGTERM and SIGKILL
@@ -38,11 +38,12 @@ class ProgramFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class Weights:
-    """What a program is to load: a folder or a Hub id, and the adapter on top of it where there is one."""
+    """What a program is to load: a folder or a Hub id, the adapter on top of it and another tokenizer, if any."""
 
     model: str
     revision: str | None
     adapter: Path | None
+    tokenizer: Path | None = None
 
     def folder(self) -> str:
         """One folder that `from_pretrained` understands; an adapter's names the model below it."""
@@ -75,10 +76,10 @@ def measure(benchmark: str, config: RunConfig, run: RunDir, store: Store, stop: 
         program = _lm_eval if benchmark == "lm_eval" else _command
         return program(config, weights, folder, stop)
 
-    untrained = Weights(models.base_folder(config.model, store), config.model.revision, None)
+    untrained, trained = _weights(config, run, store)
     with locked(base.path, stop):
         _write(base, benchmark, untrained, compute, {"settings": settings})
-    _write(run.evaluations, benchmark, _weights(config, run, store), compute, {"settings": settings, "base": key})
+    _write(run.evaluations, benchmark, trained, compute, {"settings": settings, "base": key})
 
 
 def _base_key(benchmark: str, settings: Fact, config: RunConfig, store: Store) -> str:
@@ -86,10 +87,12 @@ def _base_key(benchmark: str, settings: Fact, config: RunConfig, store: Store) -
     return content_key(identity)
 
 
-def _weights(config: RunConfig, run: RunDir, store: Store) -> Weights:
-    if config.trainer.lora is None:
-        return Weights(str(run.model), None, None)
-    return Weights(models.base_folder(config.model, store), config.model.revision, run.model)
+def _weights(config: RunConfig, run: RunDir, store: Store) -> tuple[Weights, Weights]:
+    """The untrained model and the run's; where the config gives a chat template, the run's tokenizer has it."""
+    model, lora = final_model(run), config.trainer.lora
+    tokenizer = None if config.model.chat_template is None else model
+    base = Weights(models.base_folder(config.model, store), config.model.revision, None, tokenizer)
+    return base, Weights(str(model), None, None) if lora is None else replace(base, adapter=model)
 
 
 def _write(directory: EvaluationDir, benchmark: str, weights: Weights, compute: Compute, about: Fact) -> None:
@@ -166,6 +169,8 @@ def lm_eval_argv(settings: LmEval, weights: Weights, dtype: str, seed: int, fold
         arguments["revision"] = weights.revision
     if weights.adapter is not None:
         arguments["peft"] = str(weights.adapter)
+    if weights.tokenizer is not None:
+        arguments["tokenizer"] = str(weights.tokenizer)
     for name, value in arguments.items():
         if "," in value:
             raise ConfigError(f"output_dir: lm_eval takes no comma in a path, and {name} is {value}; choose another")

@@ -17,16 +17,15 @@ from launcher.payload import points_of
 from launcher.publish import hub_of, lacks, publish, publishes
 from launcher.store import AttemptDir, RunDir, Store
 from launcher.worker import models
-from launcher.worker.reading import hub_commit
+from launcher.worker.reading import hub_commits
 
 LONGEST_REASON = 2000  # characters
 
 
 def record_sources(config: RunConfig, run: RunDir, store: Store) -> None:
-    """Note what the run was trained on, once: a Hub commit where there is one, else the hashes of the model's files."""
+    """Note what the run was trained on, once: Hub commits where there are any, else the hashes of the model's files."""
     if not run.sources_file.exists():
-        commit = hub_commit(config.dataset)
-        dataset = {"hub": config.dataset.path, "commit": commit} if commit else {}
+        dataset = {"commits": hub_commits(config.dataset)}
         write_once(run.sources_file, {"model": models.fingerprint(config.model, store), "dataset": dataset})
 
 

@@ -17,7 +17,7 @@ import pyarrow.parquet
 from datasets import Dataset
 
 from launcher import movie_reviews, three_actions
-from launcher.config import ConfigError, Part, WeakRejects
+from launcher.config import ConfigError, Part
 from launcher.config import Dataset as DatasetConfig
 from launcher.store import Store
 from launcher.worker import weak_rejects
@@ -49,10 +49,20 @@ def read(dataset: DatasetConfig, store: Store, shape: Shape) -> tuple[Dataset, D
         train, test = _read_source(dataset, store)
         first_train, first_test = _first(train, dataset.train_pairs), _first(test, dataset.test_pairs)
         return shape(first_train, dataset), shape(first_test, dataset)
-    parts = [_read_part(part, _of_part(part, dataset), store, shape) for part in dataset.mixture]
+    each = zip(dataset.mixture, sources_of(dataset), strict=True)
+    parts = [_read_part(part, source, store, shape) for part, source in each]
     train = _concatenated([train for train, _ in parts], dataset).shuffle(seed=MIXING_SEED)
     test = _concatenated([test for _, test in parts], dataset)
     return _first(train, dataset.train_pairs), _first(test, dataset.test_pairs)
+
+
+def sources_of(dataset: DatasetConfig) -> list[DatasetConfig]:
+    """What the rows come from: the data set, a mixture's parts, or the instructions that a weaker model answers."""
+    if dataset.mixture is not None:
+        return [_of_part(part, dataset) for part in dataset.mixture]
+    if (weak := dataset.weak_rejects) is not None:
+        return [replace(dataset, builder=None, weak_rejects=None, path=weak.path, revision=weak.revision)]
+    return [dataset]
 
 
 def _of_part(part: Part, dataset: DatasetConfig) -> DatasetConfig:
@@ -99,9 +109,7 @@ def _read_source(dataset: DatasetConfig, store: Store) -> tuple[Dataset, Dataset
 
 def _read_splits(dataset: DatasetConfig, store: Store) -> tuple[Dataset, Dataset]:
     if dataset.weak_rejects is not None:
-        folder = weak_rejects.pairs_folder(
-            dataset.weak_rejects, store, *_instructions(dataset, dataset.weak_rejects, store)
-        )
+        folder = weak_rejects.pairs_folder(dataset.weak_rejects, store, *_instructions(dataset, store))
         return _read_folder(folder, replace(dataset, train_split="train", test_split="test"))
     if dataset.builder is not None:
         if dataset.builder not in BUILDERS:
@@ -119,9 +127,9 @@ def _read_splits(dataset: DatasetConfig, store: Store) -> tuple[Dataset, Dataset
     return _read_hub(dataset, dataset.train_split), _read_hub(dataset, dataset.test_split)
 
 
-def _instructions(dataset: DatasetConfig, weak: WeakRejects, store: Store) -> tuple[Dataset, Dataset]:
+def _instructions(dataset: DatasetConfig, store: Store) -> tuple[Dataset, Dataset]:
     """The rows that a weaker model is to complete, from their own source, no more of them than are wanted."""
-    source = replace(dataset, builder=None, weak_rejects=None, path=weak.path, revision=weak.revision)
+    (source,) = sources_of(dataset)
     try:
         train, test = _read_source(source, store)
     except ConfigError as error:
@@ -168,6 +176,12 @@ def _read_hub(dataset: DatasetConfig, split: str) -> Dataset:
     except Exception as error:  # the Hub client, fsspec and datasets each have their own family of errors
         why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ConfigError(f"dataset.path={dataset.path} (split {split}): cannot be loaded: {why}") from error
+
+
+def hub_commits(dataset: DatasetConfig) -> dict[str, str]:
+    """The commits of the Hub data sets that the rows come from, as far as they are known, by Hub id."""
+    found = {source.path or "": hub_commit(source) for source in sources_of(dataset)}
+    return {path: commit for path, commit in found.items() if commit is not None}
 
 
 def hub_commit(dataset: DatasetConfig) -> str | None:

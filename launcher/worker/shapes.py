@@ -22,9 +22,9 @@ from launcher.config import Dataset as DatasetConfig
 
 PAIR = ("prompt", "chosen", "rejected")
 UNPAIRED = ("prompt", "completion", "label")
-EMPTY, SAME = "empty completion", "chosen == rejected"
+EMPTY, SAME, NO_PROMPT = "empty completion", "chosen == rejected", "no prompt"
 
-Completion = str | list[dict[str, str]]
+Completion = str | list[dict[str, str]]  # None in a data set where there is none
 
 
 def pairs(rows: Dataset, dataset: DatasetConfig) -> Dataset:
@@ -44,7 +44,7 @@ def pairs(rows: Dataset, dataset: DatasetConfig) -> Dataset:
         )
     present = {ours: name for ours, name in theirs.items() if name in rows.column_names}
     rows = rows.select_columns(list(present.values())).rename_columns({b: a for a, b in present.items() if a != b})
-    if isinstance(rows[0]["chosen"], list):
+    if isinstance(next((said for said in rows["chosen"] if said is not None), None), list):
         return Dataset.from_list([_conversation(row) for row in rows])
     return rows if "prompt" in present else Dataset.from_list([_apart(row, dataset) for row in rows])
 
@@ -62,28 +62,34 @@ def unpaired(rows: Dataset, dataset: DatasetConfig) -> Dataset:
     if missing:
         found = ", ".join(rows.column_names)
         raise ConfigError(f"dataset {dataset.name}: no column {', '.join(missing)}; found {found}; see dataset.columns")
-    return Dataset.from_list([_labelled({ours: row[name] for ours, name in theirs.items()}, dataset) for row in rows])
+    named = [{ours: row[name] for ours, name in theirs.items()} for row in rows]
+    messages = any(isinstance(row[name], list) for row in named for name in UNPAIRED[:2])
+    return Dataset.from_list([_labelled(row, dataset, messages=messages) for row in named])
 
 
 def _halves(pair: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"prompt": pair["prompt"], "completion": pair[name], "label": name == "chosen"} for name in PAIR[1:]]
 
 
-def _labelled(row: dict[str, Any], dataset: DatasetConfig) -> dict[str, Any]:
+def _labelled(row: dict[str, Any], dataset: DatasetConfig, *, messages: bool) -> dict[str, Any]:
     if row["label"] not in (0, 1):  # True and False are
         raise ConfigError(f"dataset {dataset.name}: a label is {row['label']!r}; it must be true or false")
-    if isinstance(row["completion"], str) and isinstance(row["prompt"], str):
-        return row | {"label": bool(row["label"])}
+    label = bool(row["label"])
+    if not messages:
+        return row | {"label": label}
     prompt, completion = (
         [{"role": role, "content": said}] if isinstance(said, str) else said
         for role, said in (("user", row["prompt"]), ("assistant", row["completion"]))
     )
-    return {"prompt": _messages(prompt), "completion": _messages(completion), "label": bool(row["label"])}
+    return {"prompt": prompt and _messages(prompt), "completion": _messages(completion or []), "label": label}
 
 
 def _conversation(row: dict[str, Any]) -> dict[str, Any]:
     """Messages with the prompt apart. Data sets such as UltraFeedback repeat it in both completions."""
+    row = {**row, **{name: row[name] or [] for name in PAIR[1:]}}
     if not isinstance(row.get("prompt"), list):
+        if not row["chosen"] or not row["rejected"]:  # of no use, and nothing to find the prompt by
+            return {name: [] for name in PAIR}
         apart = extract_prompt({"chosen": row["chosen"], "rejected": row["rejected"]})
         if not apart["prompt"] and row.get("prompt"):
             apart["prompt"] = [{"role": "user", "content": row["prompt"]}]
@@ -93,11 +99,13 @@ def _conversation(row: dict[str, Any]) -> dict[str, Any]:
 
 def _messages(messages: list[dict[str, str]]) -> list[dict[str, str]]:
     """Role and content alone, in this order, so that the parts of a mixture are of one type."""
-    return [{"role": message["role"], "content": message["content"]} for message in messages]
+    return [{"role": message["role"], "content": message.get("content") or ""} for message in messages]
 
 
-def _apart(row: dict[str, str], dataset: DatasetConfig) -> dict[str, str]:
+def _apart(row: dict[str, str], dataset: DatasetConfig) -> dict[str, str | None]:
     """Plain text whose completions both begin with the prompt."""
+    if not row["chosen"] or not row["rejected"]:  # of no use, and nothing to find the prompt by
+        return dict.fromkeys(PAIR)
     found = extract_prompt(row)
     if not found["prompt"]:
         raise ConfigError(
@@ -114,19 +122,35 @@ def faults(rows: Dataset) -> Iterator[str | None]:
     """For each pair: why nothing can be learnt from it, or None."""
     for row in rows:
         chosen, rejected = text_of(row["chosen"]).strip(), text_of(row["rejected"]).strip()
-        yield EMPTY if not chosen or not rejected else SAME if chosen == rejected else None
+        unusable = EMPTY if not chosen or not rejected else NO_PROMPT if row["prompt"] is None else None
+        yield unusable or (SAME if chosen == rejected else None)
 
 
-def text_of(completion: Completion) -> str:
-    """All that is said in a text, or in a list of messages."""
-    if isinstance(completion, str):
-        return completion
+def faults_of_labelled(rows: Dataset) -> Iterator[str | None]:
+    """The same for each labelled completion."""
+    for row in rows:
+        yield EMPTY if not text_of(row["completion"]).strip() else NO_PROMPT if row["prompt"] is None else None
+
+
+def text_of(completion: Completion | None) -> str:
+    """All that is said in a text, or in a list of messages; nothing where there is none."""
+    if completion is None or isinstance(completion, str):
+        return completion or ""
     return "\n".join(message["content"] for message in completion)
 
 
-def identities(rows: Dataset) -> list[int]:
-    """For each pair a number that pairs share whose text differs in case, spacing and punctuation only."""
-    return [hash(tuple(plain(text_of(row[name])) for name in PAIR)) for row in rows]
+def overlaps(train: Dataset, test: Dataset, columns: tuple[str, ...] = PAIR) -> tuple[int, int]:
+    """Training rows that stand there before, and held-out rows that also stand in the training rows.
+
+    Rows are the same whose text in `columns` differs in case, spacing and punctuation only.
+    """
+    seen = _identities(train, columns)
+    known = set(seen)
+    return len(seen) - len(known), sum(identity in known for identity in _identities(test, columns))
+
+
+def _identities(rows: Dataset, columns: tuple[str, ...]) -> list[int]:
+    return [hash(tuple(plain(text_of(row[name])) for name in columns)) for row in rows]
 
 
 def plain(text: str) -> str:

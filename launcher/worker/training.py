@@ -22,8 +22,8 @@ import torch
 from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
 
-from launcher.config import DeepSpeed, RunConfig
-from launcher.files import Fact, read_lines, write_once
+from launcher.config import DeepSpeed, RunConfig, StoreError
+from launcher.files import Fact, read_fact, read_lines, write_once
 from launcher.store import RunDir, Store
 from launcher.worker import checkpoints, distributed, models, zero
 from launcher.worker.data import Pairs
@@ -195,8 +195,32 @@ def forget_trained() -> None:
 
 
 def _load_final(trainer: RunTrainer, config: RunConfig, run: RunDir) -> None:
+    folder = final_model(run)
     if config.trainer.lora is not None:
-        set_peft_model_state_dict(trainer.model, load_file(run.model / "adapter_model.safetensors"))
+        set_peft_model_state_dict(trainer.model, load_file(folder / "adapter_model.safetensors"))
         return
-    saved = models.from_folder(str(run.model), config.model, models.dtype_of(config.model))
+    saved = models.from_folder(str(folder), config.model, models.dtype_of(config.model))
     trainer.model.load_state_dict(saved.state_dict())
+
+
+def final_model(run: RunDir) -> Path:
+    """The folder of a run's final model: its own, or where that was removed, its published revision.
+
+    Raises:
+        StoreError: neither can be had.
+    """
+    published = read_fact(run.revision_file) or {}
+    if run.model.is_dir():
+        return run.model
+    if published.get("store") == "folder" and Path(published["address"]).is_dir():
+        return Path(published["address"])
+    gone = f"{run.run_id}: its model is gone from {run.model}"
+    if published.get("store") != "huggingface":
+        raise StoreError(f"{gone}, and is published nowhere; remove {run.result_file.name} there to train it again")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(published["repo"], revision=published["commit"]))
+    except (OSError, ValueError) as error:  # the Hub's own errors are among these
+        words = " ".join(str(error).split())[:200]
+        raise StoreError(f"{gone}, and {published['address']} cannot be fetched: {words}") from error

@@ -22,11 +22,13 @@ from trl import KTOTrainer
 from launcher.config import ConfigError, RunConfig
 from launcher.store import Store
 from launcher.worker import reading, shapes
-from launcher.worker.data import TOO_LONG, Pairs, shared_token_ids
+from launcher.worker.data import TOO_LONG, Pairs, shared_token_ids, told
 from launcher.worker.models import tokenizer
 from launcher.worker.templates import check_template
 
 IDS = ("prompt_ids", "completion_ids", "label")
+TEXT = ("prompt", "completion")  # by which rows are compared
+NOT_WHOLE = "too few for another micro-batch"
 
 
 def tokenised(config: RunConfig, store: Store) -> Pairs:
@@ -39,12 +41,17 @@ def tokenised(config: RunConfig, store: Store) -> Pairs:
     ids_train, dropped = _usable(train, config, store)
     ids_test, _ = _usable(test, config, store)
     size = config.trainer.micro_batch_size
-    return Pairs(_with_foreign(ids_train.shuffle(seed=config.seed), size), _with_foreign(ids_test, size), dropped)
+    if left := len(ids_train) % size:
+        dropped[NOT_WHOLE] = left
+    whole = (_with_foreign(ids_train.shuffle(seed=config.seed), size), _with_foreign(ids_test, size))
+    rows = Pairs(*whole, dropped, *shapes.overlaps(train, test, TEXT))
+    return told(rows, len(train), len(test), "completions")
 
 
 def _usable(rows: Dataset, config: RunConfig, store: Store) -> tuple[Dataset, dict[str, int]]:
-    sound = [index for index, row in enumerate(rows) if shapes.text_of(row["completion"]).strip()]
-    dropped = Counter({shapes.EMPTY: len(rows) - len(sound)})
+    faults = list(shapes.faults_of_labelled(rows))
+    sound = [index for index, fault in enumerate(faults) if fault is None]
+    dropped = Counter(fault for fault in faults if fault is not None)
     tokens = tokenizer(config.model, store)
     if sound:
         check_template(rows.select(sound), tokens, config.model, ("completion",))
