@@ -15,6 +15,7 @@ from typing import Any
 from launcher.config import AUTO_TIME, Cluster
 from launcher.notation import megabytes
 from launcher.plan import Run
+from launcher.rules import WARNED_EARLY_SECONDS
 
 STARTUP_SECONDS = 300.0  # imports from a busy file system, weights, the rendezvous
 ROUNDED_TO_MINUTES = 5
@@ -57,7 +58,8 @@ def _time(cluster: Cluster, seconds: float | None) -> dict[str, str | None]:
         return {}
     if seconds is None:
         return {"time": None}
-    whole = (seconds * (1 + cluster.time_margin) + STARTUP_SECONDS) * (cluster.runs_per_job or 1)
+    work = (seconds * (1 + cluster.time_margin) + STARTUP_SECONDS) * (cluster.runs_per_job or 1)
+    whole = work + cluster.warning_seconds + WARNED_EARLY_SECONDS  # at the warning it would save and leave
     return {"time": str(math.ceil(whole / 60 / ROUNDED_TO_MINUTES) * ROUNDED_TO_MINUTES)}
 
 

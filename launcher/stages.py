@@ -6,7 +6,9 @@ Must not know: files, schedulers, what a benchmark is.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any, cast
 
 from launcher.config import Cluster, RunConfig
 
@@ -21,4 +23,12 @@ def evaluation_cluster(config: RunConfig) -> Cluster:
     """
     cluster = config.cluster
     small = replace(cluster, nodes=1, gpus_per_node=min(1, cluster.gpus_per_node))
-    return replace(small, **config.evaluation.cluster)
+    return replace(small, **_typed(config.evaluation.cluster))
+
+
+def _typed(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The values as `Cluster` types them: `time: 5` is the text "5", as in `cluster.time=5`."""
+    from omegaconf import OmegaConf  # here: verbs that plan nothing need none of it
+
+    typed = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(Cluster), dict(given))) if given else {}
+    return {key: value for key, value in cast("dict[str, Any]", typed).items() if key in given}

@@ -38,16 +38,16 @@ def test_what_is_as_configured_stays_the_same_object() -> None:
 @pytest.mark.parametrize(
     ("seconds", "margin", "runs_per_job", "limit"),
     [
-        (3600.0, 0.5, "null", "95"),  # 3600 s x 1.5 + 300 s = 95 minutes
-        (3600.0, 0.0, "null", "65"),
-        (60.0, 0.5, "null", "10"),  # 6.5 minutes, in steps of five
-        (600.0, 1.0, "3", "75"),  # (600 x 2 + 300) x 3 = 75 minutes
+        (3600.0, 0.5, "null", "100"),  # 3600 s x 1.5 + 300 s + 180 s = 98 minutes
+        (3600.0, 0.0, "null", "70"),
+        (60.0, 0.5, "null", "10"),  # 9.5 minutes, in steps of five
+        (600.0, 1.0, "3", "80"),  # (600 x 2 + 300) x 3 + 180 = 78 minutes
     ],
 )
 def test_a_time_limit_comes_from_what_was_measured(
     seconds: float, margin: float, runs_per_job: str, limit: str
 ) -> None:
-    """Measured time, the margin on it, five minutes to start, for each run of the job, rounded up to five minutes."""
+    """Measured time, its margin, five minutes to start, for each run; the warning, even if early; in steps of five."""
     run = run_of("cluster.time=auto", f"cluster.time_margin={margin}", f"cluster.runs_per_job={runs_per_job}")
     assert after(run, Past(), seconds).time == limit
 
@@ -114,7 +114,7 @@ def test_the_runs_that_are_done_set_the_limit_of_the_next(store: Store) -> None:
     for decision in first:
         finish(store.run(decision.run.run_id), seconds=1000.0, around=790.0)
     launch(store, scheduler, "beta=0.7")
-    assert scheduler.submitted[-1].resources.time == "50"  # 1790 s x 1.5 + 300 s, rounded up
+    assert scheduler.submitted[-1].resources.time == "55"  # 1790 s x 1.5 + 300 s + 180 s, rounded up
 
 
 def test_evaluations_that_are_done_set_the_limit_of_the_next(store: Store) -> None:
@@ -134,8 +134,8 @@ def test_evaluations_that_are_done_set_the_limit_of_the_next(store: Store) -> No
         os.utime(result, (now - 3000 + 1200,) * 2)
     assert {batch.resources.time for batch in scheduler.evaluations} == {None}
     decisions = launch(store, scheduler, *score, "beta=0.7")
-    assert scheduler.evaluations[-1].resources.time == "35"  # 1200 s x 1.5 + 300 s
-    assert all("evaluation: time 35" in decision.why for decision in decisions)
+    assert scheduler.evaluations[-1].resources.time == "40"  # 1200 s x 1.5 + 300 s + 180 s
+    assert all("evaluation: time 40" in decision.why for decision in decisions)
     others = (
         ["evaluation=command", "evaluation.command.argv=[judge,'{model}']"],
         [*score, "evaluation.cluster={gpus_per_node: 0}"],

@@ -109,12 +109,12 @@ def test_preference_alone_needs_no_second_job(store: Store) -> None:
 def test_what_the_evaluation_needs_can_be_said(store: Store) -> None:
     """Over the training's resources lie those of `evaluation.cluster`; what it does not name stays."""
     scheduler = FakeScheduler()
-    own = "evaluation.cluster={gpus_per_node: 4, time: '2:00:00', mem: 32G}"
+    own = "evaluation.cluster={gpus_per_node: 4, time: 90, mem: 32G, extra: {exclusive: true}}"
     launch(sweep_of("model=tiny", *SCORE, *GPUS, "cluster.partition=gpu", own), store, scheduler)
     (batch,) = scheduler.evaluations
     found = batch.resources
-    assert (found.nodes, found.gpus_per_node, found.time, found.mem) == (1, 4, "2:00:00", "32G")
-    assert found.partition == "gpu"
+    assert (found.nodes, found.gpus_per_node, found.time, found.mem) == (1, 4, "90", "32G")
+    assert (found.partition, found.extra) == ("gpu", {"exclusive": True})
     assert scheduler.submitted[0].resources.mem is None
 
 
