@@ -15,8 +15,8 @@ from pathlib import Path
 from launcher.card import measures
 from launcher.config import ConfigError, Hub, PublishError
 from launcher.files import Fact, read_fact
-from launcher.payload import Point, content_of, points_of
-from launcher.publish import hub_of, is_at, publish, shelf_of
+from launcher.payload import Point, points_of
+from launcher.publish import has_changed, hub_of, is_at, publish, shelf_of
 from launcher.revisions import check_names
 from launcher.states import RunState
 from launcher.store import Store, SweepDir
@@ -94,10 +94,7 @@ def _outdated(point: Point, recorded: Fact) -> str | None:
     """Why what was published has to be published again, as far as that can be told from here; None where not."""
     if recorded["store"] == "folder" and not Path(recorded["address"]).is_dir():
         return "no longer where it was published"
-    try:
-        return "changed since it was published" if recorded["content"] != content_of(point) else None
-    except PublishError:  # the weights were removed here; what is published has them
-        return None
+    return "changed since it was published" if has_changed(point, recorded) else None
 
 
 def act(publication: Publication, store: Store) -> Outcome:

@@ -76,7 +76,15 @@ def is_at(recorded: Fact, hub: Hub) -> bool:
 def lacks(point: Point, hub: Hub) -> bool:
     """Whether a job that publishes has this model to push: it is nowhere, or is where `hub` says as it was before."""
     recorded = read_fact(point.folder.revision_file)
-    return recorded is None or (is_at(recorded, hub.at_step(point.step)) and recorded["content"] != content_of(point))
+    return recorded is None or (is_at(recorded, hub.at_step(point.step)) and has_changed(point, recorded))
+
+
+def has_changed(point: Point, recorded: Fact) -> bool:
+    """Whether other things would be published now; never where the weights were removed since they are published."""
+    try:
+        return bool(recorded["content"] != content_of(point))
+    except PublishError:
+        return False
 
 
 def publish(point: Point, hub: Hub, store: Store, stop: Callable[[], bool] = lambda: False) -> Fact:

@@ -82,6 +82,7 @@ _LEAST = {
         "evaluation": ("batch_size", "generations", "max_new_tokens"),
         "evaluation.mt_bench": ("questions", "max_new_tokens", "batch_size"),
         "evaluation.judge": ("concurrency", "repeats", "max_tokens", "timeout"),
+        "evaluation.lm_eval": ("limit",),
         "tracking": ("every",),
         "hub": ("timeout", "patience"),
     },
@@ -90,6 +91,7 @@ _LEAST = {
         "cluster": ("gpus_per_node", "max_requeues", "time_margin"),
         "checkpoint": ("keep_finished",),
         "evaluation": ("temperature", "samples"),
+        "evaluation.lm_eval": ("num_fewshot",),
         "evaluation.judge": ("retries", "unparsable_retries", "temperature"),
     },
 }
@@ -137,6 +139,12 @@ def _loss_problems(config: RunConfig, losses: Collection[str]) -> Iterator[str]:
     if config.loss_type not in known:
         near = suggestion(config.loss_type, known)
         yield f"loss_type={config.loss_type}: not a loss of the installed TRL{near}; there are: {', '.join(known)}"
+    about = config.dataset.about
+    if about is not None and about.labelled and config.loss_type != UNPAIRED_LOSS:
+        yield (
+            f"loss_type={config.loss_type}: trains on pairs, and {config.dataset.name} has completions with a label; "
+            f"give loss_type={UNPAIRED_LOSS}, or another dataset"
+        )
     if config.loss_type in ("kto_pair", UNPAIRED_LOSS) and config.trainer.ld_alpha is not None:
         yield f"trainer.ld_alpha={config.trainer.ld_alpha}: not defined for loss_type={config.loss_type}; leave it null"
     if not (config.beta > 0 and math.isfinite(config.beta)):
@@ -206,6 +214,8 @@ def _weak_rejects_problems(dataset: Dataset) -> Iterator[str]:
     yield from _column_problems(f"{key}.columns", weak.columns, weak.named())
     if (weak.model.path is None) == (weak.model.architecture is None):
         yield f"{key}.model.path={weak.model.path}: give either a path (a Hub id or a folder) or an architecture"
+    if weak.model.quantization not in (None, *QUANTIZATIONS):
+        yield f"{key}.model.quantization={weak.model.quantization}: must be one of {', '.join(QUANTIZATIONS)}, or null"
     if weak.model.dtype not in DTYPES:
         yield f"{key}.model.dtype={weak.model.dtype}: must be one of {', '.join(DTYPES)}"
     if not (weak.temperature >= 0 and math.isfinite(weak.temperature)):
@@ -288,6 +298,9 @@ def _evaluation_problems(evaluation: Evaluation) -> Iterator[str]:
             yield f"evaluation.benchmarks={name}: no such benchmark{near}; there are: {', '.join(BENCHMARKS)}"
     if "lm_eval" in evaluation.benchmarks and not evaluation.lm_eval.tasks:
         yield "evaluation.lm_eval.tasks=[]: names no task; give one or more, as `lm_eval ls tasks` lists them"
+    for name, limit in (("lm_eval", evaluation.lm_eval.minutes), ("command", evaluation.command.minutes)):
+        if not limit > 0:
+            yield f"evaluation.{name}.minutes={limit}: must be greater than 0"
     argv = evaluation.command.argv
     if "command" in evaluation.benchmarks and not any("{model}" in word for word in argv):
         yield f"evaluation.command.argv={argv}: give the words of a command, one of them with {{model}} for the folder"

@@ -118,7 +118,7 @@ def _missing_extras(sweep: Sweep) -> list[str]:
     """How to install what packs or divides weights, where jobs use this Python and it is not there."""
     configs = [run.config for run in sweep.runs]
     here = [config for config in configs if config.cluster.python is None and config.cluster.container is None]
-    packed = {config.model.quantization for config in here if config.model.quantization}
+    packed = {model.quantization for config in here for model in _models(config) if model.quantization}
     divided = {config.deepspeed.name for config in here if config.deepspeed.config}
     lines = []
     if packed and not package_dir("bitsandbytes"):

@@ -19,7 +19,7 @@ from judge_server import judge_server, rule
 from test_mt_bench import write_bench
 from worker_fixtures import write_pairs
 
-from launcher import evaluating, mt_bench
+from launcher import evaluating, mt_bench, views_results
 from launcher.benchmarks import discard_all, lacking, set_aside, wanted_by
 from launcher.collect import collect
 from launcher.config import ConfigError, Judge, PrefsweepError, StoreError
@@ -138,6 +138,21 @@ def test_a_benchmark_of_a_later_launch_is_judged_too(store: Store, bench: list[s
     asked = evaluating.asked(recorded, [], judged_by(judge_server))
     assert evaluating.needs_judge(asked, store, again=False)
     assert judge(asked, store)[0] == ["tiny-base", *(run.run_id for run in later.runs)]
+
+
+def test_the_command_that_has_answers_judged_is_one_that_does(
+    store: Store, bench: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where no launch of the sweep asked for MT-Bench, as of runs that another sweep shares, it has to be named."""
+    trained(sweep := sweep_of(*GRID), store)
+    answered(sweep_of(*GRID, *bench), store)
+    names = [run.run_id for run in sweep.runs]
+    said = "2 runs have MT-Bench answers and no scores: python -m launcher evaluate s"
+    views_results.say_unjudged(store.sweep("s"), names)
+    assert capsys.readouterr().out == f"{said} --benchmark mt_bench\n"
+    act(later := sweep_of(*GRID, *bench), decide(later, store, FakeScheduler()), store, FakeScheduler(), {"argv": []})
+    views_results.say_unjudged(store.sweep("s"), names)
+    assert capsys.readouterr().out == f"{said}\n"
 
 
 def test_scores_are_the_rules_and_cost_nothing_twice(store: Store, bench: list[str], judge_server: Server) -> None:

@@ -164,6 +164,15 @@ def test_wrong_labels_and_missing_columns_are_named(store: Store, tmp_path: Path
         unpaired.tokenised(config, store)
 
 
+def test_a_split_too_small_for_a_micro_batch_is_named(store: Store, tmp_path: Path) -> None:
+    """Held-out rows are scored in micro-batches too."""
+    dataset = labelled(tmp_path)
+    (tmp_path / "test.jsonl").write_text(json.dumps({"prompt": "Q", "completion": " a", "thumb": 1}) + "\n")
+    words = r"micro_batch_size=4: not filled by the 1 usable completions of dataset\.test_split of thumbs; give more"
+    with pytest.raises(ConfigError, match=words):
+        unpaired.tokenised(make_config(tmp_path, **KTO, dataset=dataset), store)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

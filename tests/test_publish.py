@@ -27,7 +27,7 @@ from launcher.plan import Sweep
 from launcher.publication import Outcome, _best
 from launcher.publication import act as push
 from launcher.publication import decide as decide_publication
-from launcher.publish import due_in_job, hub_of, publish
+from launcher.publish import due_in_job, hub_of, lacks, publish
 from launcher.records import record_of
 from launcher.revisions import default_name, has_token, missing_token, with_revisions
 from launcher.states import states_of
@@ -362,6 +362,8 @@ def test_a_published_run_whose_model_was_removed_keeps_no_other(store: Store) ->
     pushed_by_the_verb(run, store)
     shutil.rmtree(run.model)
     assert whys_of(run) == ["is published", "is published"]
+    write_derived(run.evaluation_file, json.dumps(evaluation(0.9)))  # measured anew, from the revision
+    assert not lacks(Point(run), hub_of(run.attempts()[-1]))
 
 
 def test_a_revision_whose_folder_was_removed_is_published_again(store: Store) -> None:

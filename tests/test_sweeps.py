@@ -96,10 +96,14 @@ def test_optimizers_and_schedules_are_those_of_the_installed_transformers(
 def test_what_packs_weights_must_be_installed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where jobs use this Python and bitsandbytes is not there, a launch says how to get it; a dry run notes it."""
     monkeypatch.setattr(sources, "package_dir", lambda _: None)
-    sweep = sweep_of("model=qwen_0_6b", "model.quantization=4bit", "trainer=zephyr_lora", "dataset=kto_mix")
+    sweep = sweep_of("model=qwen_0_6b", "model.quantization=4bit", "trainer=zephyr_lora", "dataset=orca_dpo_pairs")
     with pytest.raises(ConfigError, match=r"model\.quantization=4bit: bitsandbytes is not installed here; pip install"):
         sources.check_sources(sweep, store, dry_run=False)
     assert len(sources.check_sources(sweep, store, dry_run=True)) == 1
+    weak = ("path=a/b", "model.path=a/weak", "model.gguf_file=null", "model.quantization=4bit")
+    named = ("dataset=weak_rejects", "dataset.name=w", *(f"dataset.weak_rejects.{each}" for each in weak))
+    with pytest.raises(ConfigError, match=r"model\.quantization=4bit: bitsandbytes is not installed"):
+        sources.check_sources(sweep_of("model=tiny", *named), store, dry_run=False)
 
 
 def test_what_is_not_pinned_is_named() -> None:

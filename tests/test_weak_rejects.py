@@ -271,6 +271,8 @@ def test_the_weaker_model_belongs_to_the_run() -> None:
         ("dataset.weak_rejects.max_new_tokens=0", "dataset.weak_rejects.max_new_tokens=0: must be at least 1"),
         ("dataset.weak_rejects.temperature=-1", "dataset.weak_rejects.temperature=-1.0: must be a number of at least"),
         ("dataset.weak_rejects.path=./tasks", "dataset.weak_rejects.path=./tasks: what is on disk needs its absolute"),
+        ("dataset.weak_rejects.model.quantization=8bit", "dataset.weak_rejects.model.quantization=8bit: must be"),
+        ("dataset.weak_rejects.model.dtype=float16", "dataset.weak_rejects.model.dtype=float16: must be one of auto"),
         ("dataset.builder=movie_reviews", "dataset.builder=movie_reviews: dataset.weak_rejects goes with weak_rejects"),
     ],
 )

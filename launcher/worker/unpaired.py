@@ -38,8 +38,8 @@ def tokenised(config: RunConfig, store: Store) -> Pairs:
         ConfigError: no row is left, or the chat template cannot be trained with.
     """
     train, test = reading.read(config.dataset, store, shapes.unpaired)
-    ids_train, dropped = _usable(train, config, store)
-    ids_test, _ = _usable(test, config, store)
+    ids_train, dropped = _usable(train, config, store, "train_split")
+    ids_test, _ = _usable(test, config, store, "test_split")
     size = config.trainer.micro_batch_size
     if left := len(ids_train) % size:
         dropped[NOT_WHOLE] = left
@@ -48,7 +48,7 @@ def tokenised(config: RunConfig, store: Store) -> Pairs:
     return told(rows, len(train), len(test), "completions")
 
 
-def _usable(rows: Dataset, config: RunConfig, store: Store) -> tuple[Dataset, dict[str, int]]:
+def _usable(rows: Dataset, config: RunConfig, store: Store, split: str) -> tuple[Dataset, dict[str, int]]:
     faults = list(shapes.faults_of_labelled(rows))
     sound = [index for index, fault in enumerate(faults) if fault is None]
     dropped = Counter(fault for fault in faults if fault is not None)
@@ -60,8 +60,8 @@ def _usable(rows: Dataset, config: RunConfig, store: Store) -> tuple[Dataset, di
     dropped[TOO_LONG] = len(ids) - len(fitting)
     if len(fitting) < config.trainer.micro_batch_size:
         raise ConfigError(
-            f"dataset {config.dataset.name}: {len(fitting)} usable completions do not fill a micro-batch of "
-            f"trainer.micro_batch_size={config.trainer.micro_batch_size}"
+            f"trainer.micro_batch_size={config.trainer.micro_batch_size}: not filled by the {len(fitting)} usable "
+            f"completions of dataset.{split} of {config.dataset.name}; give more rows, or a smaller one of at least 2"
         )
     return ids.select(fitting), {reason: count for reason, count in dropped.items() if count}
 
