@@ -15,7 +15,7 @@ from typing import Any
 from launcher.config import AUTO_TIME, Cluster
 from launcher.notation import megabytes
 from launcher.plan import Run
-from launcher.rules import WARNED_EARLY_SECONDS
+from launcher.rules_cluster import WARNED_EARLY_SECONDS
 
 STARTUP_SECONDS = 300.0  # imports from a busy file system, weights, the rendezvous
 ROUNDED_TO_MINUTES = 5

@@ -14,15 +14,10 @@ from operator import attrgetter
 from urllib.parse import urlsplit
 
 from launcher.config import (
-    AUTO_TIME,
     BENCHMARKS,
     UNPAIRED_LOSS,
-    WEAK_REJECTS,
-    WEIGHTS_DIVIDED,
     Cluster,
     ConfigError,
-    Dataset,
-    DeepSpeed,
     Evaluation,
     Judge,
     RunConfig,
@@ -30,7 +25,8 @@ from launcher.config import (
     Trainer,
     suggestion,
 )
-from launcher.notation import minutes
+from launcher.rules_cluster import cluster_problems, deepspeed_problems, rank_problems
+from launcher.rules_data import DTYPES, QUANTIZATIONS, dataset_problems
 from launcher.stages import OF_THE_TRAINING, evaluation_cluster
 
 OUR_LOSSES = ("kto_pair",)  # carried by us beside what the installed TRL has
@@ -40,33 +36,7 @@ TRACKING_MODES = (None, "online", "offline")
 HUB_STORES = ("auto", "huggingface", "folder", "off")
 HUB_WHEN = ("job", "login")
 CONTAINER_RUNTIMES = ("pyxis", "apptainer")
-DTYPES = ("auto", "float32", "bfloat16")  # not float16: small gradients become 0
-QUANTIZATIONS = ("4bit",)
 GOLDEN_REWARDS = ("vader",)
-COLUMNS = ("prompt", "chosen", "rejected", "completion", "label")
-ZERO_STAGES = (1, 2, 3)
-# Keys of DeepSpeed's JSON whose value is the run's, and the keys that hold it.
-DEEPSPEED_HOMES = {
-    "optimizer": "trainer.optimizer, learning_rate and weight_decay",
-    "scheduler": "trainer.lr_scheduler and warmup_ratio",
-    "gradient_clipping": "trainer.max_grad_norm",
-    "train_batch_size": "trainer.batch_size",
-    "train_micro_batch_size_per_gpu": "trainer.micro_batch_size",
-    "gradient_accumulation_steps": "trainer.batch_size and micro_batch_size",
-    "fp16": "model.dtype",
-}
-WARNED_EARLY_SECONDS = 60  # man sbatch, --signal: "may be sent up to 60 seconds earlier than specified"
-# Options of sbatch that `cluster.extra` may not change, since the launcher counts on its own, and what says it instead.
-EXTRA_HOMES = {
-    "job-name": "sweep",
-    "array": "cluster.runs_per_job and max_parallel",
-    "nodes": "cluster.nodes",
-    "cpus-per-task": "cluster.cpus_per_gpu",
-    "signal": "cluster.warning_seconds",
-    **dict.fromkeys(("ntasks", "ntasks-per-node"), "cluster.gpus_per_node"),
-    **dict.fromkeys(("output", "error"), "output_dir"),
-    **dict.fromkeys(("clusters", "parsable", "test-only", "wait", "wrap"), None),
-}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 
 _SEEDS = 2**32  # as many as numpy takes
@@ -116,13 +86,13 @@ def _problems(config: RunConfig, losses: Collection[str]) -> Iterator[str]:
     yield from _name_problems(config)
     yield from _source_problems(config)
     yield from _trainer_problems(config.trainer)
-    yield from _cluster_problems(config.cluster)
+    yield from cluster_problems(config.cluster)
     yield from _tracking_problems(config.tracking)
     yield from _evaluation_problems(config.evaluation)
     yield from _count_problems(config)
     yield from _milestone_problems(config)
-    yield from _rank_problems(config)
-    yield from _deepspeed_problems(config.deepspeed, config.model.quantization)
+    yield from rank_problems(config)
+    yield from deepspeed_problems(config.deepspeed, config.model.quantization)
     yield from _evaluation_cluster_problems(config, losses)
 
 
@@ -164,14 +134,7 @@ def _source_problems(config: RunConfig) -> Iterator[str]:
     model, dataset = config.model, config.dataset
     if (model.path is None) == (model.architecture is None):
         yield f"model.path={model.path}: give either model.path (a Hub id or a folder) or model.architecture"
-    yield from _column_problems("dataset.columns", dataset.columns, COLUMNS)
-    yield from _mixture_problems(dataset)
-    yield from _weak_rejects_problems(dataset)
-    if sum(source is not None for source in (dataset.path, dataset.builder, dataset.mixture)) != 1:
-        yield (
-            f"dataset.path={dataset.path}: give one of dataset.path (a Hub id, folder or file), dataset.builder "
-            "and dataset.mixture"
-        )
+    yield from dataset_problems(dataset)
     if model.quantization is not None and config.trainer.lora is None:
         yield f"model.quantization={model.quantization}: packed weights cannot be trained; give trainer=lora too"
     chosen = {
@@ -186,43 +149,6 @@ def _source_problems(config: RunConfig) -> Iterator[str]:
     for key, (value, known) in chosen.items():
         if value not in known:
             yield f"{key}={value}: must be one of {', '.join(known)}{suggestion(value, known)}"
-
-
-def _column_problems(key: str, columns: Collection[str], known: Collection[str]) -> Iterator[str]:
-    for name in columns:
-        if name not in known:
-            yield f"{key}.{name}: no column of ours{suggestion(name, known)}; there are: {', '.join(known)}"
-
-
-def _mixture_problems(dataset: Dataset) -> Iterator[str]:
-    if dataset.mixture == []:
-        yield "dataset.mixture=[]: holds no part; give at least one {path, fraction}"
-    for number, part in enumerate(dataset.mixture or []):
-        if not 0 < part.fraction <= 1:
-            yield f"dataset.mixture[{number}].fraction={part.fraction}: must be greater than 0 and at most 1"
-        yield from _column_problems(f"dataset.mixture[{number}].columns", part.columns or (), COLUMNS)
-        if part.path.startswith((".", "~")):
-            yield f"dataset.mixture[{number}].path={part.path}: a part on disk needs its absolute path"
-
-
-def _weak_rejects_problems(dataset: Dataset) -> Iterator[str]:
-    weak, key = dataset.weak_rejects, "dataset.weak_rejects"
-    if (dataset.builder == WEAK_REJECTS) != (weak is not None):
-        yield f"dataset.builder={dataset.builder}: {key} goes with {WEAK_REJECTS} alone; choose dataset={WEAK_REJECTS}"
-    if weak is None:
-        return
-    yield from _column_problems(f"{key}.columns", weak.columns, weak.named())
-    if (weak.model.path is None) == (weak.model.architecture is None):
-        yield f"{key}.model.path={weak.model.path}: give either a path (a Hub id or a folder) or an architecture"
-    if weak.model.quantization not in (None, *QUANTIZATIONS):
-        yield f"{key}.model.quantization={weak.model.quantization}: must be one of {', '.join(QUANTIZATIONS)}, or null"
-    if weak.model.dtype not in DTYPES:
-        yield f"{key}.model.dtype={weak.model.dtype}: must be one of {', '.join(DTYPES)}"
-    if not (weak.temperature >= 0 and math.isfinite(weak.temperature)):
-        yield f"{key}.temperature={weak.temperature}: must be a number of at least 0; 0: always the likeliest token"
-    for name, path in (("path", weak.path), ("model.path", weak.model.path or "")):
-        if path.startswith((".", "~")):
-            yield f"{key}.{name}={path}: what is on disk needs its absolute path"
 
 
 def _trainer_problems(trainer: Trainer) -> Iterator[str]:
@@ -240,31 +166,6 @@ def _trainer_problems(trainer: Trainer) -> Iterator[str]:
     for key in ("learning_rate", "epochs", "max_grad_norm"):
         if not (getattr(trainer, key) > 0 and math.isfinite(getattr(trainer, key))):
             yield f"trainer.{key}={getattr(trainer, key)}: must be a number greater than 0"
-
-
-def _cluster_problems(cluster: Cluster) -> Iterator[str]:
-    limit = minutes(cluster.time)
-    if cluster.time not in (None, AUTO_TIME) and limit is None:
-        yield (
-            f"cluster.time={cluster.time}: give {AUTO_TIME}, minutes, hours:minutes:seconds, or "
-            "days-hours:minutes:seconds"
-        )
-    if limit and limit * 60 <= cluster.warning_seconds + WARNED_EARLY_SECONDS:
-        yield (
-            f"cluster.time={cluster.time}: a job may be warned {WARNED_EARLY_SECONDS} s earlier than "
-            f"cluster.warning_seconds={cluster.warning_seconds} before that limit, which is at its start; raise the "
-            "one or lower the other"
-        )
-    for key, value in (*vars(cluster).items(), *cluster.extra.items()):
-        if isinstance(value, str) and ("\n" in value or "\r" in value):
-            yield f"cluster.{key}={value!r}: must be one line"
-    for key, value in cluster.extra.items():
-        if (option := key.replace("_", "-")) in EXTRA_HOMES and value not in (None, False):
-            home = EXTRA_HOMES[option]
-            instead = f"set {home}" if home else "leave it out"
-            yield f"cluster.extra.{key}={value}: the launcher counts on its own; {instead}"
-    if cluster.gpu_tflops is not None and not cluster.gpu_tflops > 0:
-        yield f"cluster.gpu_tflops={cluster.gpu_tflops}: must be greater than 0 (312 for an A100, 989 for an H100)"
 
 
 def _milestone_problems(config: RunConfig) -> Iterator[str]:
@@ -331,38 +232,6 @@ def _count_problems(config: RunConfig) -> Iterator[str]:
                     yield f"{section}.{key}={value}: must be at least {least}"
     if not 0 <= config.seed < _SEEDS:
         yield f"seed={config.seed}: must be at least 0 and less than {_SEEDS}"
-
-
-def _rank_problems(config: RunConfig) -> Iterator[str]:
-    """One task a GPU, or one a node without GPUs: each takes whole micro-batches of every optimizer step."""
-    cluster, trainer = config.cluster, config.trainer
-    ranks = cluster.nodes * max(1, cluster.gpus_per_node)
-    at_once = trainer.micro_batch_size * ranks
-    if ranks > 1 and at_once > 0 and trainer.batch_size % at_once:
-        yield (
-            f"trainer.batch_size={trainer.batch_size}: must be a multiple of trainer.micro_batch_size="
-            f"{trainer.micro_batch_size} x cluster.nodes={cluster.nodes} x cluster.gpus_per_node="
-            f"{cluster.gpus_per_node}, that is of {at_once}"
-        )
-
-
-def _deepspeed_problems(deepspeed: DeepSpeed, packed: str | None) -> Iterator[str]:
-    if not deepspeed.config:
-        return
-    zero = deepspeed.config.get("zero_optimization")
-    stage = zero.get("stage") if isinstance(zero, dict) else None
-    if stage not in ZERO_STAGES:
-        yield f"deepspeed.config.zero_optimization.stage={stage}: must be 1, 2 or 3"
-    elif stage == WEIGHTS_DIVIDED and zero.get("stage3_gather_16bit_weights_on_model_save") is not True:  # type: ignore[union-attr]
-        yield (
-            "deepspeed.config.zero_optimization.stage3_gather_16bit_weights_on_model_save: must be true, "
-            "or the final model would be saved without its weights"
-        )
-    elif stage == WEIGHTS_DIVIDED and packed is not None:
-        yield f"model.quantization={packed}: packed weights cannot be divided; give deepspeed=zero2 or none"
-    for key, ours in DEEPSPEED_HOMES.items():
-        if deepspeed.config.get(key, "auto") != "auto":
-            yield f"deepspeed.config.{key}={deepspeed.config[key]}: set {ours} instead and leave this to auto"
 
 
 def _evaluation_cluster_problems(config: RunConfig, losses: Collection[str]) -> Iterator[str]:
