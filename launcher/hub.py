@@ -9,7 +9,8 @@ any other fault that passes, everything is looked at and decided again; a commit
 Large files that the Hub has already are not sent again, which is how a killed upload goes on.
 
 A compute node may have no way to the internet at all. So where nothing has answered this process yet, it does not wait
-for `hub.patience`, while its GPUs idle, but for SILENCE_SECONDS; an answer, an error too, ends that for good.
+for `hub.patience`, while its GPUs idle, but for SILENCE_SECONDS; for each further model it then knocks only once. An
+answer, an error too, ends that for good.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import json
 import logging
 import re
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
@@ -184,10 +186,10 @@ class HuggingFaceShelf:
             PublishError: nothing does.
         """
         import httpx2
-        import tenacity
 
+        end = _silence_ends(min(SILENCE_SECONDS, self.hub.patience))
         try:
-            self._tries(is_silence, tenacity.stop_before_delay(min(SILENCE_SECONDS, self.hub.patience)))(_knock)
+            self._tries(is_silence, lambda state: time.monotonic() + state.upcoming_sleep >= end)(_knock)
         except httpx2.TransportError as error:
             raise PublishError(
                 f"{self._name}: no way to the Hub from {socket.gethostname()} ({told(error)}); `python -m launcher "
@@ -228,6 +230,12 @@ def is_silence(error: BaseException) -> bool:
     import httpx2
 
     return isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError))
+
+
+@cache
+def _silence_ends(seconds: float) -> float:
+    """When the process, which knocks for the first time, will have waited so long for an answer."""
+    return time.monotonic() + seconds
 
 
 @cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -279,6 +280,33 @@ def test_where_nothing_answers_a_push_gives_up_soon(hub: HubServer, store: Store
     assert "no way to the Hub from" in done.stdout
     assert "`python -m launcher publish` completes it" in done.stdout
     assert not run.revision_file.exists()
+
+
+SILENT = """
+import sys, time, httpx2, tenacity
+from types import SimpleNamespace
+from launcher import cli, hub
+waited = []
+def knock():
+    raise httpx2.ConnectError("nobody there")
+hub._knock, hub.time = knock, SimpleNamespace(monotonic=lambda: sum(waited))
+tenacity.nap.time = SimpleNamespace(sleep=waited.append)
+code = cli.main(sys.argv[1:])
+print("waited", sum(waited))
+sys.exit(code)
+"""
+
+
+def test_a_first_answer_is_waited_for_once_for_all_models(hub: HubServer, store: Store) -> None:
+    """Not a minute for each of a sweep's 60 models, of which each is named all the same."""
+    trained_runs(store, *HUB, "loss_type=ipo", "beta=0.1,0.2,0.5,1", "hub.repo=me/scan")
+    command = [sys.executable, "-c", SILENT, "publish", "scan", "--output-dir", str(store.root)]
+    environment = clean_environment(**hub.environment(str(store.root.parent / "home")))
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=LONGEST_WAIT)
+    assert done.returncode == 1, done.stderr
+    told = re.findall(r"me/scan@ipo-(\S+): no way to the Hub", done.stdout)
+    assert set(told) == {"0.1", "0.2", "0.5", "1.0"}
+    assert 0 < float(done.stdout.split("waited ")[1]) < 60
 
 
 def test_a_hub_that_answers_with_errors_has_all_the_patience(hub: HubServer, store: Store) -> None:
