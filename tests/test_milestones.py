@@ -72,6 +72,19 @@ def test_an_interrupted_training_keeps_its_milestones(configure: Configure, stor
     assert not store.run("r").checkpoints.exists()
 
 
+def test_a_milestone_behind_the_last_step_is_told(
+    configure: Configure, store: Store, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """With epochs the number of steps is known on the node alone: its log says which milestones there cannot be."""
+    config = configure(
+        **CONSTANT, trainer__max_steps=None, trainer__epochs=0.5, checkpoint=Checkpoint(every=100, milestones=[1, 99])
+    )
+    train(config, store.run("r"), store, lambda: False)
+    assert [step for step, _ in store.run("r").milestones()] == [1]
+    steps = (read_fact(store.run("r").result_file) or {})["steps"]
+    assert f"checkpoint.milestones=[99]: never reached, the training has {steps} steps" in capfd.readouterr().out
+
+
 def test_results_have_a_row_for_each_evaluated_milestone(store: Store) -> None:
     """Rows before the run's own, named RUN@STEP, with their own scores, step and curve; without them none."""
     run = store.run("r")

@@ -97,6 +97,11 @@ class Recorder(TrainerCallback):
         self._seconds = 0.0
         self._steps = 0
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        late = [step for step in self.milestones if step > state.max_steps]
+        if late and state.is_world_process_zero:  # with epochs, only now the number of steps is known
+            print(f"checkpoint.milestones={late}: never reached, the training has {state.max_steps} steps", flush=True)
+
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._began = time.perf_counter()
 
