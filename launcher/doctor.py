@@ -90,7 +90,10 @@ def question(cluster: Cluster, output_dir: Path) -> Batch:
     folder = output_dir / "doctor" / name
     folder.mkdir(parents=True)
     (folder / "question").write_text(name, encoding="utf-8")
-    resources = replace(cluster, nodes=1, gpus_per_node=min(1, cluster.gpus_per_node), time="5")
+    gpus = min(1, cluster.gpus_per_node)
+    resources = replace(
+        cluster, nodes=1, gpus_per_node=gpus, time="5", warning_seconds=1
+    )  # it would not hear a warning
     return Batch(name, folder, 1, resources, output_dir, snapshot.take(folder / "code"))
 
 
