@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -28,6 +29,7 @@ INK, GREY, GRID = "#24292f", "#59636e", "#e4e8ec"
 _FONT = "Inter, 'Helvetica Neue', Helvetica, Arial, 'Liberation Sans', sans-serif"
 _MAX_TICKS = 12
 _MAX_TITLE = 120  # characters; measuring thousands takes seconds
+_TITLE_PIXELS = 7.5  # of a character, about
 _ROOM = 36  # for the labels of every y axis, so that panels line up
 
 
@@ -151,10 +153,11 @@ def band(low: float, high: float) -> alt.Chart:
 
 
 def panel_title(text: str, width: int) -> alt.TitleParams:
-    """Give a panel's title: one line, cut with an ellipsis at ``width`` pixels."""
-    return alt.TitleParams(
-        text=" ".join(text[:_MAX_TITLE].split()), limit=width, anchor="start", frame="group", fontSize=14, offset=8
-    )
+    """Give a panel's title: in lines of ``width`` pixels, a longer word cut with an ellipsis."""
+    fitting = max(1, int(width / _TITLE_PIXELS))
+    lines = textwrap.wrap(text[:_MAX_TITLE], fitting, break_long_words=False, break_on_hyphens=False)
+    shown = lines if len(lines) > 1 else "".join(lines)
+    return alt.TitleParams(text=shown, limit=width, anchor="start", frame="group", fontSize=14, offset=8)
 
 
 def grid(panels: Sequence[alt.Chart | alt.LayerChart], columns: int) -> Specification:

@@ -274,6 +274,12 @@ def test_other_axes_get_panels_and_are_said(tmp_path: Path) -> None:
     assert any("trainer.learning_rate" in text for text in cautions.cautions(frame, [], settings))
 
 
+def test_a_panel_narrower_than_its_title_has_it_in_lines() -> None:
+    """Model and data set are both read above a heat map of three columns."""
+    assert render.panel_title("smollm2-135m · movie-reviews", 192).text == ["smollm2-135m ·", "movie-reviews"]
+    assert render.panel_title("smollm2-135m · movie-reviews", 400).text == "smollm2-135m · movie-reviews"
+
+
 def test_thousands_of_gpu_hours_are_written_out(tmp_path: Path) -> None:
     """With one decimal, not in powers of ten; those of runs that came to nothing are named."""
     rows = [run_row(gpu_hours=1200.0), run_row(beta=0.5, gpu_hours=800.5, status="FAILED")]
