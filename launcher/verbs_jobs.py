@@ -75,8 +75,7 @@ def logs(options: argparse.Namespace) -> int:
 
 def _logs_before(attempt: AttemptDir) -> Iterator[Path]:
     """What was printed before the job came to the run: by the job itself, or by the one that makes its table."""
-    table = (read_fact(attempt.attempt_file) or {}).get("after") or {}
-    for job in (read_fact(attempt.job_file) or {}, table):
+    for job in (read_fact(attempt.job_file) or {}, attempt.record.get("after") or {}):
         if job.get("log"):
             yield Path(job["log"])
 
@@ -113,9 +112,9 @@ def resume(options: argparse.Namespace) -> int:
     from launcher.compose import change_settings
     from launcher.resources import trl_losses
 
-    argv = ["resume", options.sweep, *options.runs]
-    overrides = [word for word in options.runs if "=" in word]
-    options.runs = [word for word in options.runs if "=" not in word]
+    words = options.runs
+    overrides = [word for word in words if "=" in word]
+    options.runs = [word for word in words if "=" not in word]
     given = {word.partition("=")[0].removeprefix("cluster.") for word in overrides}
     directory, store, scheduler = opened(options)
     with store.submission_lock:
@@ -127,7 +126,7 @@ def resume(options: argparse.Namespace) -> int:
         scheduler = scheduler_for(executor_of(_to_be_submitted(sweep, states)))
         decisions = [d for d in decide(sweep, store, scheduler, given) if d.run.run_id in names]
         views_plan.show_plan(sweep, decisions, None, store, as_json=options.json)
-        act(sweep, decisions, store, scheduler, {"argv": argv, "time": time.time()})
+        act(sweep, decisions, store, scheduler, {"argv": ["resume", directory.name, *words], "time": time.time()})
     return after_submission(directory.name, decisions, store, scheduler, quiet=options.json)
 
 
