@@ -263,10 +263,12 @@ sys.exit(cli.main(sys.argv[1:]))
 """
 
 
-def impatient(hub: HubServer, store: Store, **environment: str) -> subprocess.CompletedProcess[str]:
-    """`python -m launcher publish scan` that waits five seconds for a first answer, in place of a minute."""
+def impatient(
+    hub: HubServer, store: Store, script: str = IMPATIENT, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """`python -m launcher publish scan` by a script in which a first answer is not waited for a real minute."""
     environment = clean_environment(**(hub.environment(str(store.root.parent / "home")) | environment))
-    command = [sys.executable, "-c", IMPATIENT, "publish", "scan", "--output-dir", str(store.root)]
+    command = [sys.executable, "-c", script, "publish", "scan", "--output-dir", str(store.root)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=LONGEST_WAIT)
 
 
@@ -300,9 +302,7 @@ sys.exit(code)
 def test_a_first_answer_is_waited_for_once_for_all_models(hub: HubServer, store: Store) -> None:
     """Not a minute for each of a sweep's 60 models, of which each is named all the same."""
     trained_runs(store, *HUB, "loss_type=ipo", "beta=0.1,0.2,0.5,1", "hub.repo=me/scan")
-    command = [sys.executable, "-c", SILENT, "publish", "scan", "--output-dir", str(store.root)]
-    environment = clean_environment(**hub.environment(str(store.root.parent / "home")))
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=LONGEST_WAIT)
+    done = impatient(hub, store, SILENT)
     assert done.returncode == 1, done.stderr
     told = re.findall(r"me/scan@ipo-(\S+): no way to the Hub", done.stdout)
     assert set(told) == {"0.1", "0.2", "0.5", "1.0"}
