@@ -132,6 +132,7 @@ def _publish_arguments(parser: _Parser) -> None:
         "--hub", choices=["huggingface", "folder"], help="another store than the sweep was launched with"
     )
     parser.add_argument("--repo", metavar="REPO", help="another repository: NAME or OWNER/NAME")
+    parser.add_argument("--public", action="store_true", help="where everybody sees it (hub.private=false)")
     best = "gather the N best models in a Hub collection, by MT-Bench, golden reward or accuracy"
     parser.add_argument("--collection", type=_count, metavar="N", help=best)
     parser.add_argument("--dry-run", action="store_true", help="show what would be pushed, and push nothing")

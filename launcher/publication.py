@@ -50,20 +50,22 @@ class Outcome:
     error: str | None = None
 
 
-def decide(state: RunState, *, store: str | None, repo: str | None) -> list[Publication]:
+def decide(state: RunState, *, store: str | None, repo: str | None, public: bool = False) -> list[Publication]:
     """What publishing does to a run's milestones and its final model; asks no store.
 
     Args:
         state: the run's state.
         store: the store that the user wants instead of the recorded one.
         repo: the repository, likewise.
+        public: whether it may be one that everybody sees, whatever is recorded.
 
     Raises:
         ConfigError: the repository cannot be called so.
     """
     attempts = state.run.attempts()
     recorded = hub_of(attempts[-1]) if attempts else Hub(revision="")
-    hub = replace(recorded, store=store or recorded.store, repo=repo or recorded.repo)
+    private = recorded.private and not public
+    hub = replace(recorded, store=store or recorded.store, repo=repo or recorded.repo, private=private)
     return [_publication(state, point, hub) for point in points_of(state.run)]
 
 

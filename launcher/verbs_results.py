@@ -101,7 +101,8 @@ def publish(options: argparse.Namespace) -> int:
 
     directory, store, scheduler = opened(options)
     states = chosen(options, directory, store, scheduler)
-    publications = [each for state in states for each in decide(state, store=options.hub, repo=options.repo)]
+    given = {"store": options.hub, "repo": options.repo, "public": options.public}
+    publications = [each for state in states for each in decide(state, **given)]
     if options.dry_run:
         views_results.show_publications(directory, publications, as_json=options.json)
         return DONE

@@ -171,6 +171,11 @@ class HubServer:
         repo.branches[branch] = self.commit_at(name, json.loads(body or b"{}").get("startingPoint", "main")).id
         return 200, {}, {}
 
+    def delete_branch(self, _: bytes, name: str, branch: str) -> Answer:
+        if self.repo(name).branches.pop(branch, None) is None:
+            raise Refusal(404, f"Invalid rev id: {branch}", "RevisionNotFound")
+        return 200, {}, {}
+
     def refs(self, _: bytes, name: str) -> Answer:
         branches = self.repo(name).branches.items()
         listed = [{"name": b, "ref": f"refs/heads/{b}", "targetCommit": commit} for b, commit in branches]
@@ -287,6 +292,7 @@ ROUTES: list[tuple[tuple[str, ...], str, Callable[..., Answer]]] = [
     (("POST",), r"/api/repos/create", HubServer.create),
     (("GET",), rf"/api/models/{NAME}/commits/([^/]+)", HubServer.commits),
     (("POST",), rf"/api/models/{NAME}/branch/([^/]+)", HubServer.branch),
+    (("DELETE",), rf"/api/models/{NAME}/branch/([^/]+)", HubServer.delete_branch),
     (("GET",), rf"/api/models/{NAME}/refs", HubServer.refs),
     (("GET",), rf"/api/models/{NAME}/revision/([^/]+)", HubServer.info),
     (("GET",), rf"/api/models/{NAME}/xet-(write|read)-token/([^/]+)", HubServer.xet_token),
@@ -361,7 +367,7 @@ class Handler(BaseHTTPRequestHandler):
             if self.command != "HEAD":
                 self.wfile.write(data)
 
-    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = serve  # noqa: N815 - http.server's names
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = serve  # noqa: N815 - http.server's names
 
 
 class _Quiet(ThreadingHTTPServer):

@@ -18,6 +18,7 @@ import pytest
 from conftest import clean_environment
 from finished_runs import NEVER_PUBLISHED, evaluation, files_holding, publish, publish_process, trained_runs
 from hub_server import TOKEN, Commit, HubServer, serving
+from huggingface_hub import HfApi
 from waiting import LONGEST_WAIT
 
 from launcher.files import read_fact, write_derived
@@ -52,6 +53,17 @@ def assert_whole(hub: HubServer, run: RunDir, branch: str) -> None:
     for name in ("config.yaml", "metrics.jsonl", "result.json", "evaluation.json"):
         assert commit.files[name] == (run.path / name).read_bytes()
     assert not set(commit.files) & set(NEVER_PUBLISHED)
+
+
+THEIRS = {".gitattributes": b"*.safetensors filter=lfs\n", "theirs.safetensors": b"theirs", "notes.txt": b"theirs"}
+
+
+def squashed(hub: HubServer, files: dict[str, bytes], name: str = REPO) -> Commit:
+    """The one commit of a repository of somebody's, as it is after squashing its history."""
+    HfApi(endpoint=hub.url, token=TOKEN).create_repo(name, private=True)
+    repo = hub.repos[name]
+    repo.branches.clear()
+    return repo.add("main", "all of it", files)
 
 
 def test_each_run_becomes_one_revision_of_a_private_repository(hub: HubServer, store: Store) -> None:
@@ -131,8 +143,14 @@ def test_many_processes_push_to_one_repository_through_faults(hub: HubServer, st
         assert_whole(hub, run, str((read_fact(run.revision_file) or {})["revision"]))
 
 
-def test_a_killed_upload_is_completed(hub: HubServer, store: Store) -> None:
-    """Killed while its second file goes up, a push leaves no revision; publishing again sends only that file."""
+@pytest.mark.parametrize("files", [None, THEIRS], ids=["new repository", "repository of somebody's"])
+def test_a_killed_upload_is_completed(hub: HubServer, store: Store, files: dict[str, bytes] | None) -> None:
+    """Killed while its second file goes up, a push leaves no revision; publishing again sends only that file.
+
+    Nor does it need anybody's help where the first commit, on which revisions begin, holds what is somebody's.
+    """
+    if files is not None:
+        squashed(hub, files)
     (run,) = trained_runs(store, *HUB, "loss_type=ipo")
     held, go_on = threading.Event(), threading.Event()
     one, two = (hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(run.model.glob("*.safetensors")))
@@ -149,7 +167,7 @@ def test_a_killed_upload_is_completed(hub: HubServer, store: Store) -> None:
     assert held.wait(LONGEST_WAIT)
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=LONGEST_WAIT)
-    assert head(hub, "ipo-0.1").id == first(hub).id
+    assert hub.repos[REPO].branches.get("ipo-0.1") == (first(hub).id if files is None else None)
     assert not run.revision_file.exists()
     hub.hold = lambda _: None
     hub.uploads[two] = 0
@@ -157,6 +175,9 @@ def test_a_killed_upload_is_completed(hub: HubServer, store: Store) -> None:
     assert hub.uploads == {one: 1, two: 1}
     go_on.set()
     assert_whole(hub, run, "ipo-0.1")
+    assert set(hub.repos[REPO].branches) == {"main", "ipo-0.1"}
+    assert not set(head(hub, "ipo-0.1").files) & {"theirs.safetensors", "notes.txt"}
+    assert head(hub, "main").id == first(hub).id
 
 
 DOWNLOAD = """
@@ -209,8 +230,58 @@ def test_another_runs_revision_is_never_overwritten(hub: HubServer, store: Store
     assert "none of ours" in publish(hub, store, "two").stdout
 
 
-def test_of_two_runs_that_want_one_revision_at_once_one_gets_it(hub: HubServer, store: Store) -> None:
+def test_a_branch_of_somebodys_is_not_overwritten_wherever_it_stands(hub: HubServer, store: Store) -> None:
+    """One at the repository's first commit is somebody's all the same, where that commit holds something."""
+    (run,) = trained_runs(store, *HUB, "loss_type=ipo")
+    theirs = squashed(hub, THEIRS)
+    hub.repos[REPO].branches["ipo-0.1"] = theirs.id
+    done = publish(hub, store, "scan")
+    assert done.returncode == 1
+    assert f"{REPO}@ipo-0.1 holds what is none of ours, at commit {theirs.id}; give another hub.revision" in done.stdout
+    assert head(hub, "ipo-0.1").files == THEIRS
+    assert set(hub.repos[REPO].branches) == {"main", "ipo-0.1"}
+    assert not run.revision_file.exists()
+
+
+def test_a_branch_that_holds_nothing_of_anybodys_is_written(hub: HubServer, store: Store) -> None:
+    """What the Hub itself puts into a new repository, a card among it, is no reason to need another name."""
+    (run,) = trained_runs(store, *HUB, "loss_type=ipo")
+    made = squashed(hub, {".gitattributes": b"*.safetensors filter=lfs\n", "README.md": b"---\nlicense: mit\n---\n"})
+    hub.repos[REPO].branches["ipo-0.1"] = made.id
+    done = publish(hub, store, "scan")
+    assert done.returncode == 0, done.stdout
+    assert_whole(hub, run, "ipo-0.1")
+
+
+def test_nothing_is_published_for_everybody_unless_that_was_asked_for(hub: HubServer, store: Store) -> None:
+    """A repository that is public takes no model of a sweep with hub.private=true: nothing goes there, not a branch."""
+    (run,) = trained_runs(store, *HUB, "loss_type=ipo")
+    HfApi(endpoint=hub.url, token=TOKEN).create_repo(REPO, private=False)
+    done = publish(hub, store, "scan")
+    assert done.returncode == 1
+    assert f"hub.private=true: {REPO} is public; to publish there all the same give hub.private=false" in done.stdout
+    assert (hub.requests["upload"], hub.requests["branch"], hub.requests["commit"]) == (0, 0, 0)
+    assert publish(hub, store, "scan", "--public").returncode == 0
+    assert_whole(hub, run, "ipo-0.1")
+    assert not hub.repos[REPO].private
+
+
+def test_a_sweep_with_hub_private_false_publishes_where_everybody_sees_it(hub: HubServer, store: Store) -> None:
+    """In a repository that is there, and in one that is made."""
+    HfApi(endpoint=hub.url, token=TOKEN).create_repo(REPO, private=False)
+    trained_runs(store, *HUB, "loss_type=ipo", "hub.private=false")
+    assert publish(hub, store, "scan").returncode == 0
+    assert publish(hub, store, "scan", "--repo", "me/new").returncode == 0
+    assert not hub.repos["me/new"].private
+
+
+@pytest.mark.parametrize("files", [None, THEIRS], ids=["new repository", "repository of somebody's"])
+def test_of_two_runs_that_want_one_revision_at_once_one_gets_it(
+    hub: HubServer, store: Store, files: dict[str, bytes] | None
+) -> None:
     """Both have seen the branch empty before either commits: the Hub takes one, the other is refused, none is mixed."""
+    if files is not None:
+        squashed(hub, files, "me/shared")
     mine = ("hub=huggingface", "hub.repo=me/shared", "hub.revision=best", "loss_type=ipo")
     runs = [*trained_runs(store, *mine, "sweep=one"), *trained_runs(store, *mine, "sweep=two", "seed=7")]
     both = threading.Barrier(2)  # the second weight file of each waits for the other's
@@ -230,6 +301,7 @@ def test_of_two_runs_that_want_one_revision_at_once_one_gets_it(hub: HubServer, 
     commit = head(hub, "best", "me/shared")
     assert commit.parent == first(hub, "me/shared").id
     assert all(commit.files[path.name] == path.read_bytes() for path in winner.model.glob("*.safetensors"))
+    assert set(hub.repos["me/shared"].branches) == {"main", "best"}
 
 
 @pytest.mark.parametrize(
@@ -257,7 +329,7 @@ def test_what_does_not_pass_is_one_line_at_once(
 
 IMPATIENT = """
 import sys
-from launcher import cli, hub
+from launcher import cli, hub_faults as hub
 hub.SILENCE_SECONDS = 5.0
 sys.exit(cli.main(sys.argv[1:]))
 """
@@ -287,7 +359,7 @@ def test_where_nothing_answers_a_push_gives_up_soon(hub: HubServer, store: Store
 SILENT = """
 import sys, time, httpx2, tenacity
 from types import SimpleNamespace
-from launcher import cli, hub
+from launcher import cli, hub_faults as hub
 waited = []
 def knock():
     raise httpx2.ConnectError("nobody there")

@@ -21,7 +21,7 @@ from launcher.card import Subject, card, measures
 from launcher.config import ConfigError, Hub, PublishError
 from launcher.facts import read_facts
 from launcher.files import append_line, read_fact, write_derived, write_once
-from launcher.hub import passes, told
+from launcher.hub_faults import passes, told
 from launcher.payload import Point
 from launcher.plan import Sweep
 from launcher.publication import Outcome, _best
