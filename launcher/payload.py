@@ -43,10 +43,11 @@ class Point:
     @property
     def name(self) -> str:
         """RUN or RUN@STEP, as in results.jsonl."""
-        return _name(self.run.run_id, self.step)
+        return name_of(self.run.run_id, self.step)
 
 
-def _name(run_id: str, step: int | None) -> str:
+def name_of(run_id: str, step: int | None) -> str:
+    """RUN or RUN@STEP."""
     return run_id if step is None else f"{run_id}@{step}"
 
 
@@ -74,7 +75,7 @@ class Payload:
     @property
     def name(self) -> str:
         """RUN or RUN@STEP."""
-        return _name(self.run_id, self.step)
+        return name_of(self.run_id, self.step)
 
     @property
     def marker(self) -> bytes:
@@ -173,6 +174,11 @@ def _told(fact: Fact) -> Fact:
     return kept
 
 
+def owner_of(marker: Fact) -> str:
+    """The model that a marker names: RUN or RUN@STEP."""
+    return name_of(str(marker.get("run_id")), marker.get("step"))
+
+
 def already_there(found: Fact | None, payload: Payload, where: str) -> bool:
     """Whether a revision whose marker is `found` is what would be pushed; False where it may be written.
 
@@ -181,7 +187,7 @@ def already_there(found: Fact | None, payload: Payload, where: str) -> bool:
     """
     if found is None:
         return False
-    owner = _name(str(found.get("run_id")), found.get("step"))
+    owner = owner_of(found)
     if owner != payload.name:
         raise PublishError(
             f"{payload.name}: {where} is the revision of {owner}, which is never overwritten; "

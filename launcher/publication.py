@@ -1,9 +1,11 @@
 """The verb `publish`: which models of a sweep are pushed, what became of each, and the collection of the best.
 
 Owns: the decision for each model, made before anything is pushed; the choice of the best models.
-Must not know: stores, how anything is printed.
+Must not know: how a store works, how anything is printed.
 
-What changed since it was published (an evaluation was added, the run was trained again) is published anew.
+What changed since it was published (an evaluation was added, the run was trained again) is published anew, and so is
+what is gone from where it was. A record says where a model was published; on the Hub, where anybody may remove or
+replace it, its branch is looked at before it is said to be there.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from pathlib import Path
 from launcher.card import measures
 from launcher.config import ConfigError, Hub, PublishError
 from launcher.files import Fact, read_fact
-from launcher.payload import Point, points_of
+from launcher.hub_look import HubLook
+from launcher.payload import Point, owner_of, points_of
 from launcher.publish import has_changed, hub_of, is_at, publish, shelf_of
 from launcher.revisions import check_names
 from launcher.states import RunState
@@ -26,13 +29,29 @@ RANKED_BY = ("mt_bench", "golden_reward", "reward_accuracy")  # the first that s
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """What `publish` does about a model, and why.
+
+    Attributes:
+        due: whether it is pushed.
+        why: in words.
+        error: what is wrong with its revision, which only its owner can mend.
+        checked: whether what is said of its revision is known; where not, the record says it.
+    """
+
+    due: bool
+    why: str
+    error: str | None = None
+    checked: bool = True
+
+
+@dataclass(frozen=True)
 class Publication:
-    """What `publish` does about a model, and why; `hub` is that of its run."""
+    """A model and what is done about it; `hub` is that of its run."""
 
     point: Point
     hub: Hub
-    due: bool
-    why: str
+    verdict: Verdict
 
     @property
     def revision(self) -> str:
@@ -48,13 +67,17 @@ class Outcome:
     said: str
     revision: Fact | None
     error: str | None = None
+    checked: bool = True
 
 
-def decide(state: RunState, *, store: str | None, repo: str | None, public: bool = False) -> list[Publication]:
-    """What publishing does to a run's milestones and its final model; asks no store.
+def decide(
+    state: RunState, look: HubLook, *, store: str | None, repo: str | None, public: bool = False
+) -> list[Publication]:
+    """What publishing does to a run's milestones and its final model.
 
     Args:
         state: the run's state.
+        look: at what is on the Hub.
         store: the store that the user wants instead of the recorded one.
         repo: the repository, likewise.
         public: whether it may be one that everybody sees, whatever is recorded.
@@ -66,44 +89,77 @@ def decide(state: RunState, *, store: str | None, repo: str | None, public: bool
     recorded = hub_of(attempts[-1]) if attempts else Hub(revision="")
     private = recorded.private and not public
     hub = replace(recorded, store=store or recorded.store, repo=repo or recorded.repo, private=private)
-    return [_publication(state, point, hub) for point in points_of(state.run)]
+    return [_publication(state, point, hub, look) for point in points_of(state.run)]
 
 
-def _publication(state: RunState, point: Point, hub: Hub) -> Publication:
-    due, why = _decision(state, point, hub)
-    if due and hub.repo is None:
+def _publication(state: RunState, point: Point, hub: Hub, look: HubLook) -> Publication:
+    verdict = _verdict(state, point, hub, look)
+    if verdict.due and hub.repo is None:
         raise ConfigError(f"--repo: {state.run.run_id} was launched with hub=off; say which repository is to hold it")
-    if due:
+    if verdict.due:
         check_names(hub.at_step(point.step))
-    return Publication(point, hub, due, why)
+    return Publication(point, hub, verdict)
 
 
-def _decision(state: RunState, point: Point, hub: Hub) -> tuple[bool, str]:
+def _verdict(state: RunState, point: Point, hub: Hub, look: HubLook) -> Verdict:
     if state.in_flight:
-        return False, "in flight"
+        return Verdict(due=False, why="in flight")
     if not state.facts.trained:
-        return False, "not trained"
+        return Verdict(due=False, why="not trained")
     if hub.store == "off":
-        return False, "hub=off; --hub folder or --hub huggingface publishes it"
+        return Verdict(due=False, why="hub=off; --hub folder or --hub huggingface publishes it")
     recorded = read_fact(point.folder.revision_file)
     if recorded is None or not is_at(recorded, hub.at_step(point.step)):
-        return True, "to be published"
-    why = _outdated(point, recorded)
-    return bool(why), why or f"is published as {recorded['address']}"
+        return Verdict(due=True, why="to be published")
+    verdict = _in_folder(recorded) if recorded["store"] == "folder" else _on_hub(point, recorded, hub, look)
+    if verdict.error is None and not verdict.due and has_changed(point, recorded):
+        return Verdict(due=True, why="changed since it was published")
+    return verdict
 
 
-def _outdated(point: Point, recorded: Fact) -> str | None:
-    """Why what was published has to be published again, as far as that can be told from here; None where not."""
-    if recorded["store"] == "folder" and not Path(recorded["address"]).is_dir():
-        return "no longer where it was published"
-    return "changed since it was published" if has_changed(point, recorded) else None
+def _in_folder(recorded: Fact) -> Verdict:
+    if Path(recorded["address"]).is_dir():
+        return Verdict(due=False, why=f"is published as {recorded['address']}")
+    return Verdict(due=True, why="no longer where it was published")
+
+
+def _on_hub(point: Point, recorded: Fact, hub: Hub, look: HubLook) -> Verdict:
+    """What to do about a model that was published on the Hub, by what its branch is at now."""
+    hub, address = replace(hub, repo=recorded["repo"], revision=recorded["revision"]), recorded["address"]
+    try:
+        head = look.head(hub)
+        marker = None if head in (None, recorded["commit"]) else look.marker(hub, head)
+    except PublishError as error:
+        return Verdict(due=False, why=f"was published as {address}; not checked: {error}", checked=False)
+    if head is None:
+        return Verdict(due=True, why="no longer on the Hub")
+    if head == recorded["commit"]:
+        return Verdict(due=False, why=f"is published as {address}")
+    return _moved(point, recorded, head, marker)
+
+
+def _moved(point: Point, recorded: Fact, head: str, marker: Fact | None) -> Verdict:
+    """The same where the branch has moved since, to a commit with this marker."""
+    address = recorded["address"]
+    if marker is None or owner_of(marker) != point.name:
+        whose = "none of ours" if marker is None else f"the revision of {owner_of(marker)}"
+        why = (
+            f"{address} was published at commit {recorded['commit']} and is at {head} now, which is {whose}; remove "
+            "that branch to have it published again, or publish it elsewhere with --repo"
+        )
+        return Verdict(due=False, why=why, error=why)
+    if marker.get("content") != recorded["content"]:
+        return Verdict(due=True, why="another version of it is on the Hub")
+    return Verdict(due=False, why=f"is published as {address}, and was edited there since (commit {head})")
 
 
 def act(publication: Publication, store: Store) -> Outcome:
     """Push a model that is due; its failure is told, never raised, so that the next is pushed all the same."""
-    point = publication.point
-    if not publication.due:
-        return Outcome(point, publication.why, read_fact(point.folder.revision_file))
+    point, verdict = publication.point, publication.verdict
+    if verdict.error is not None:
+        return Outcome(point, f"not published: {verdict.why}", None, verdict.error)
+    if not verdict.due:
+        return Outcome(point, verdict.why, read_fact(point.folder.revision_file), checked=verdict.checked)
     try:
         fact = publish(point, publication.hub, store)
     except PublishError as error:

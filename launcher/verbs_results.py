@@ -16,6 +16,7 @@ from launcher.benchmarks import lacking
 from launcher.config import Judge
 from launcher.following import POLL_SECONDS, show_results, watch
 from launcher.handover import adopt
+from launcher.hub_look import HubLook
 from launcher.judging import estimate, require_judge
 from launcher.plan import Sweep
 from launcher.records import recorded_sweep
@@ -101,11 +102,11 @@ def publish(options: argparse.Namespace) -> int:
 
     directory, store, scheduler = opened(options)
     states = chosen(options, directory, store, scheduler)
-    given = {"store": options.hub, "repo": options.repo, "public": options.public}
-    publications = [each for state in states for each in decide(state, **given)]
+    given, look = {"store": options.hub, "repo": options.repo, "public": options.public}, HubLook()
+    publications = [each for state in states for each in decide(state, look, **given)]
     if options.dry_run:
         views_results.show_publications(directory, publications, as_json=options.json)
-        return DONE
+        return FAILED if any(each.verdict.error for each in publications) else DONE
     outcomes = []
     for number, publication in enumerate(publications, 1):
         views_results.say_pushing(publication, number, len(publications), quiet=options.json)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 
 from rich.markup import escape
 from rich.table import Table
@@ -119,19 +120,19 @@ def say_judged(spent: Spent, asked: Sequence[Waiting]) -> None:
 def show_publications(directory: SweepDir, publications: Sequence[Publication], *, as_json: bool) -> None:
     """What publishing would do."""
     if as_json:
-        runs = [{"run_id": p.point.name, "due": p.due, "why": p.why} for p in publications]
+        runs = [{"run_id": each.point.name, **asdict(each.verdict)} for each in publications]
         print(json.dumps({"sweep": directory.name, "runs": runs}, indent=1))
         return
     for publication in publications:
-        hub = publication.hub
-        where = f" ({publication.revision} of {hub.repo}, hub={hub.store})" if publication.due else ""
-        print(f"{publication.point.name}: {publication.why}{where}")
-    print(f"dry run: {sum(p.due for p in publications)} of {len(publications)} would be pushed; nothing was")
+        hub, verdict = publication.hub, publication.verdict
+        where = f" ({publication.revision} of {hub.repo}, hub={hub.store})" if verdict.due else ""
+        print(f"{publication.point.name}: {verdict.why}{where}")
+    print(f"dry run: {sum(p.verdict.due for p in publications)} of {len(publications)} would be pushed; nothing was")
 
 
 def say_pushing(publication: Publication, number: int, total: int, *, quiet: bool) -> None:
     """What is about to be pushed: large models take their time."""
-    if publication.due and not quiet:
+    if publication.verdict.due and not quiet:
         point = publication.point
         size = sum(path.stat().st_size for path in point.folder.model.rglob("*") if path.is_file())
         place = f"{publication.revision} of {publication.hub.repo}"
@@ -147,15 +148,22 @@ def say_outcome(outcome: Outcome, number: int, total: int, *, quiet: bool) -> No
 def show_published(directory: SweepDir, outcomes: Sequence[Outcome], collection: str | None, *, as_json: bool) -> None:
     """What is published of a sweep."""
     if as_json:
-        runs = [{"run_id": o.point.name, "revision": o.revision, "error": o.error} for o in outcomes]
+        shown = ("revision", "error", "checked")
+        runs = [{"run_id": each.point.name} | {key: getattr(each, key) for key in shown} for each in outcomes]
         print(json.dumps({"sweep": directory.name, "runs": runs, "collection": collection}, indent=1))
         return
-    there = [outcome.revision is not None for outcome in outcomes if outcome.point.step is None]
-    kept = [outcome.revision is not None for outcome in outcomes if outcome.point.step is not None]
+    there = [_is_there(outcome) for outcome in outcomes if outcome.point.step is None]
+    kept = [_is_there(outcome) for outcome in outcomes if outcome.point.step is not None]
     beside = f", {sum(kept)} of {len(kept)} milestones" if kept else ""
-    print(f"{sum(there)} of {len(there)} runs of {directory.name} are published{beside}")
+    unknown = sum(not outcome.checked for outcome in outcomes)
+    more = f"; {unknown} more were, and could not be checked" if unknown else ""
+    print(f"{sum(there)} of {len(there)} runs of {directory.name} are published{beside}{more}")
     if collection:
         print(f"collection: {collection}")
+
+
+def _is_there(outcome: Outcome) -> bool:
+    return outcome.revision is not None and outcome.checked
 
 
 def say_dashboard(lines: Sequence[str], *, serving: bool) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -80,13 +81,13 @@ def test_each_run_becomes_one_revision_of_a_private_repository(hub: HubServer, s
 
 
 def test_publishing_again_does_nothing(hub: HubServer, store: Store) -> None:
-    """Where all is there, the Hub is not even asked; where only our record got lost, it is found there again."""
-    (run,) = trained_runs(store, *HUB, "loss_type=ipo")
+    """Where all is there, the Hub is asked once for the branches; where our record got lost, it is found there."""
+    run, _ = trained_runs(store, *HUB, "loss_type=ipo", "beta=0.1,0.5")
     publish(hub, store, "scan")
-    asked, commit = dict(hub.requests), head(hub, "ipo-0.1").id
+    asked, commit = Counter(hub.requests), head(hub, "ipo-0.1").id
     again = json.loads(publish(hub, store, "scan", "--json").stdout)
     assert again["runs"][0]["revision"]["address"] == f"{REPO}@ipo-0.1"
-    assert hub.requests == asked
+    assert hub.requests - asked == {"refs": 1}
     run.revision_file.unlink()
     assert publish(hub, store, "scan").returncode == 0
     assert hub.requests["commit"] == asked["commit"]
@@ -431,8 +432,87 @@ def test_the_best_models_are_gathered_in_a_collection(hub: HubServer, store: Sto
     assert collection["private"]
 
 
-def test_a_dry_run_asks_nobody(hub: HubServer, store: Store) -> None:
-    """--dry-run names what would be pushed where, and pushes nothing."""
+# ------------------------------------------------------------------------------------------------ what is there
+
+
+def said_twice(hub: HubServer, store: Store, *, code: int = 0) -> dict[str, str]:
+    """What --dry-run says of each model, and publishing then too, which both end with this code."""
+    told = []
+    for more in (("--dry-run",), ()):
+        done = publish(hub, store, "scan", *more)
+        assert done.returncode == code, done.stdout + done.stderr
+        lines = [line.split("] ")[-1].split(": ", 1) for line in done.stdout.splitlines()[:-1]]
+        told.append({name: words for name, words in lines if "MB to" not in words})
+    assert told[0].keys() == told[1].keys()
+    return {name: f"{words}\n{told[1][name]}" for name, words in told[0].items()}
+
+
+def test_what_is_gone_from_the_hub_is_published_again(hub: HubServer, store: Store) -> None:
+    """A branch that was removed there, then the whole repository: --dry-run says so, and publishing makes it anew."""
+    one, two = trained_runs(store, *HUB, "loss_type=ipo", "beta=0.1,0.5")
+    publish(hub, store, "scan")
+    del hub.repos[REPO].branches["ipo-0.1"]
+    told = said_twice(hub, store)
+    assert told[one.run_id].startswith("no longer on the Hub (ipo-0.1 of tiny-scan, hub=huggingface)\npublished as ")
+    assert told[two.run_id] == "\n".join([f"is published as {REPO}@ipo-0.5"] * 2)
+    assert_whole(hub, one, "ipo-0.1")
+    del hub.repos[REPO]
+    told = said_twice(hub, store)
+    assert {words.partition(" (")[0] for words in told.values()} == {"no longer on the Hub"}
+    assert_whole(hub, two, "ipo-0.5")
+    assert hub.repos[REPO].private
+
+
+def test_what_was_edited_on_the_hub_stays(hub: HubServer, store: Store) -> None:
+    """Somebody has written into the card there: the model is published all the same, and the words are kept."""
+    (run,) = trained_runs(store, *HUB, "loss_type=ipo")
+    publish(hub, store, "scan")
+    files = head(hub, "ipo-0.1").files
+    edited = hub.repos[REPO].add("ipo-0.1", "by hand", {**files, "README.md": b"words"})
+    told = said_twice(hub, store)[run.run_id]
+    words = f"is published as {REPO}@ipo-0.1, and was edited there since (commit {edited.id})"
+    assert told == f"{words}\n{words}"
+    assert head(hub, "ipo-0.1") == edited
+
+
+def test_what_was_replaced_on_the_hub_is_an_error_that_keeps_no_other(hub: HubServer, store: Store) -> None:
+    """Another run's model, or what is none of ours, in place of a published one: named with its commit, not touched."""
+    one, two, three = trained_runs(store, *HUB, "loss_type=ipo", "beta=0.1,0.2,0.5")
+    publish(hub, store, "scan", one.run_id, two.run_id)
+    before = head(hub, "ipo-0.1").id
+    hub.repos[REPO].branches["ipo-0.1"] = theirs = head(hub, "ipo-0.2").id
+    hand = hub.repos[REPO].add("ipo-0.2", "by hand", {"model.safetensors": b"by hand"})
+    told = said_twice(hub, store, code=1)
+    moved = f"{REPO}@ipo-0.1 was published at commit {before} and is at {theirs} now, which is the revision of "
+    assert told[one.run_id].startswith(f"{moved}{two.run_id}; remove that branch to have it published again, or ")
+    assert told[one.run_id].endswith("publish it elsewhere with --repo")
+    assert f"is at {hand.id} now, which is none of ours; " in told[two.run_id]
+    assert told[three.run_id].endswith(f"published as {REPO}@ipo-0.5")
+    assert_whole(hub, three, "ipo-0.5")
+    assert [head(hub, name).id for name in ("ipo-0.1", "ipo-0.2")] == [theirs, hand.id]
+
+
+@pytest.mark.parametrize("why", ["no way", "no token"])
+def test_where_the_hub_cannot_be_asked_nothing_is_claimed(hub: HubServer, store: Store, why: str) -> None:
+    """Neither that a published model is there nor that it is gone; what is not known is said, and is no error."""
+    trained_runs(store, *HUB, "loss_type=ipo", "beta=0.1,0.5")
+    publish(hub, store, "scan")
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    lacking = {"no way": {"HF_ENDPOINT": f"http://127.0.0.1:{port}"}, "no token": {"HF_TOKEN": ""}}[why]
+    done = publish(hub, store, "scan", **lacking)
+    assert done.returncode == 0, done.stdout
+    reason = {"no way": f"{REPO}: no way to the Hub from", "no token": f"{REPO}: .*401"}[why]
+    for name in ("ipo-0.1", "ipo-0.5"):
+        assert re.search(rf"was published as {REPO}@{name}; not checked: {reason}", done.stdout)
+    assert done.stdout.endswith("0 of 2 runs of scan are published; 2 more were, and could not be checked\n")
+    assert "is published" not in done.stdout
+    told = json.loads(publish(hub, store, "scan", "--json", **lacking).stdout)["runs"]
+    assert [(each["checked"], each["error"]) for each in told] == [(False, None)] * 2
+
+
+def test_a_dry_run_pushes_nothing(hub: HubServer, store: Store) -> None:
+    """--dry-run names what would be pushed where; of models that are published nowhere it asks nobody."""
     (run,) = trained_runs(store, *HUB, "loss_type=ipo")
     done = publish(hub, store, "scan", "--dry-run")
     assert f"{run.run_id}: to be published (ipo-0.1 of tiny-scan, hub=huggingface)" in done.stdout

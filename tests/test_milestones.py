@@ -19,6 +19,7 @@ from worker_fixtures import LORA, Configure
 from launcher.collect import _points
 from launcher.config import Checkpoint, ConfigError, Hub, PublishError
 from launcher.files import Fact, read_fact, write_derived, write_once
+from launcher.hub_look import HubLook
 from launcher.payload import Point
 from launcher.publication import act, decide
 from launcher.publish import publish
@@ -208,7 +209,7 @@ def test_a_job_publishes_every_point_and_notes_which_it_could_not(store: Store) 
     assert not attempt.failure_file.exists()
     foreign.rmdir()
     (state,) = states_of([run], FakeScheduler())
-    assert [act(each, store).error for each in decide(state, store=None, repo=None)] == [None] * 3
+    assert [act(each, store).error for each in decide(state, HubLook(), store=None, repo=None)] == [None] * 3
     assert reason(run) is None
 
 
@@ -242,7 +243,7 @@ def test_scores_that_cannot_be_published_are_kept_and_told(store: Store) -> None
     assert not attempt.failure_file.exists()
     write_derived(marker, own)
     (state,) = states_of([run], FakeScheduler())
-    assert [act(each, store).error for each in decide(state, store=None, repo=None)] == [None] * 3
+    assert [act(each, store).error for each in decide(state, HubLook(), store=None, repo=None)] == [None] * 3
     assert reason(run) is None
 
 

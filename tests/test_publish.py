@@ -22,15 +22,16 @@ from launcher.config import ConfigError, Hub, PublishError
 from launcher.facts import read_facts
 from launcher.files import append_line, read_fact, write_derived, write_once
 from launcher.hub_faults import passes, told
+from launcher.hub_look import HubLook
 from launcher.payload import Point
 from launcher.plan import Sweep
-from launcher.publication import Outcome, _best
+from launcher.publication import Outcome, Publication, _best
 from launcher.publication import act as push
 from launcher.publication import decide as decide_publication
 from launcher.publish import due_in_job, hub_of, lacks, publish
 from launcher.records import record_of
 from launcher.revisions import default_name, has_token, missing_token, with_revisions
-from launcher.states import states_of
+from launcher.states import RunState, states_of
 from launcher.status import Phase, Status
 from launcher.store import RunDir, Store
 from launcher.submit import act, decide
@@ -131,10 +132,15 @@ def test_an_adapter_names_the_commit_of_its_base_model(store: Store) -> None:
 # ------------------------------------------------------------------------------------------------ milestones
 
 
+def decided(state: RunState, store: str | None = None, repo: str | None = None) -> list[Publication]:
+    """What `publish` does to a run's models."""
+    return decide_publication(state, HubLook(), store=store, repo=repo)
+
+
 def pushed_by_the_verb(run: RunDir, store: Store) -> dict[str, str | None]:
     """What became of each model, by its name: None, or the error."""
     (state,) = states_of([run], FakeScheduler())
-    outcomes = [push(each, store) for each in decide_publication(state, store=None, repo=None)]
+    outcomes = [push(each, store) for each in decided(state)]
     return {outcome.point.name: outcome.error for outcome in outcomes}
 
 
@@ -180,7 +186,7 @@ def test_a_milestone_that_cannot_be_pushed_keeps_no_other(store: Store) -> None:
     (state,) = states_of([run], FakeScheduler())
     assert state.reason == "not published: waits for the verb `publish` (hub.when=login)"
     foreign.rmdir()
-    due = [each.point.step for each in decide_publication(state, store=None, repo=None) if each.due]
+    due = [each.point.step for each in decided(state) if each.verdict.due]
     assert due == [2]
     assert set(pushed_by_the_verb(run, store).values()) == {None}
     (state,) = states_of([run], FakeScheduler())
@@ -338,21 +344,21 @@ def test_what_publish_does_to_each_run(store: Store) -> None:
 
     def whys() -> list[str]:
         states = states_of([done, evaluating, waiting], scheduler)
-        return [each.why for state in states for each in decide_publication(state, store=None, repo=None)]
+        return [each.verdict.why for state in states for each in decided(state)]
 
     assert whys() == ["to be published", "in flight", "in flight"]
     (state,) = states_of([done], scheduler)
-    (publication,) = decide_publication(state, store=None, repo=None)
+    (publication,) = decided(state)
     assert push(publication, store).error is None
     assert whys()[0].startswith("is published as ")
-    (elsewhere,) = decide_publication(state, store="folder", repo="else/where")
-    assert (elsewhere.due, elsewhere.hub.repo) == (True, "else/where")
+    (elsewhere,) = decided(state, "folder", "else/where")
+    assert (elsewhere.verdict.due, elsewhere.hub.repo) == (True, "else/where")
 
 
 def whys_of(run: RunDir, store: str | None = None) -> list[str]:
     """What `publish` says of each of the run's models before it pushes any."""
     (state,) = states_of([run], FakeScheduler())
-    return [each.why.partition(" as ")[0] for each in decide_publication(state, store=store, repo=None)]
+    return [each.verdict.why.partition(" as ")[0] for each in decided(state, store)]
 
 
 def test_a_published_run_whose_model_was_removed_keeps_no_other(store: Store) -> None:
@@ -414,7 +420,7 @@ def test_runs_launched_with_hub_off_have_revisions_of_their_own(store: Store) ->
     assert later == [(None, runs[2].run_id)]
     for run in trained_runs(store, "hub=off", "sweep=scan", "seed=1,2"):
         (state,) = states_of([run], FakeScheduler())
-        (publication,) = decide_publication(state, store="folder", repo="scan")
+        (publication,) = decided(state, "folder", "scan")
         assert push(publication, store).error is None
 
 
@@ -422,10 +428,10 @@ def test_runs_launched_with_hub_off_can_be_published_later(store: Store) -> None
     """--hub and --repo stand in for what was not asked for at launch; without a repository there is no name."""
     (run,) = trained_runs(store, "hub=off", "sweep=scan")
     (state,) = states_of([run], FakeScheduler())
-    assert ["hub=off" in each.why for each in decide_publication(state, store=None, repo=None)] == [True]
+    assert ["hub=off" in each.verdict.why for each in decided(state)] == [True]
     with pytest.raises(ConfigError, match="--repo"):
-        decide_publication(state, store="folder", repo=None)
-    (publication,) = decide_publication(state, store="folder", repo="scan")
+        decided(state, "folder")
+    (publication,) = decided(state, "folder", "scan")
     assert push(publication, store).error is None
     assert (store.published("scan", "sigmoid-0.1") / "config.json").exists()
 
@@ -605,7 +611,7 @@ def test_a_revision_holds_what_benchmarks_found(store: Store) -> None:
     write_once(run.evaluations.result_file("command"), COMMAND)
     append_line(run.evaluations.judgements_log, {"words": "of the judge"})
     (state,) = states_of([run], FakeScheduler())
-    whys = [each.why.partition(" as ")[0] for each in decide_publication(state, store=None, repo=None)]
+    whys = [each.verdict.why.partition(" as ")[0] for each in decided(state)]
     assert whys == ["is published", "changed since it was published"]
     pushed_by_the_verb(run, store)
     folder = store.published("tiny-scan", "ipo-0.1")
