@@ -64,10 +64,11 @@ def _launch(argv: Sequence[str]) -> int:
         launch_parser().print_help()
         return DONE
     # Imported here: only planning needs Hydra, and the verbs stay quick without it.
+    from launcher.claims import claim_revisions
     from launcher.compose import compose
     from launcher.plan import executor_of, plan, plan_run
     from launcher.resources import trl_losses
-    from launcher.revisions import has_token, missing_token, with_revisions
+    from launcher.revisions import has_token, missing_token
     from launcher.sources import check_sources, fetch_sources, short_of_disk, unpinned
 
     grid, points = compose(options.overrides, multirun=options.multirun)
@@ -75,12 +76,13 @@ def _launch(argv: Sequence[str]) -> int:
     sweep = plan(runs, grid.varied, grid.name)
     config = sweep.runs[0].config
     store = Store(Path(config.output_dir).absolute())
-    sweep = with_revisions(sweep, store.sweep(sweep.name).run_records(), token=has_token(os.environ))
+    sweep, unchecked = claim_revisions(sweep, store, token=has_token(os.environ))
     notes = [
         *check_sources(sweep, store, dry_run=config.dry_run),
         *unpinned(sweep),
         *short_of_disk(sweep, store),
         *missing_token(sweep, os.environ),
+        *unchecked,
     ]
     scheduler = scheduler_for(executor_of(sweep.runs))
     if config.dry_run:

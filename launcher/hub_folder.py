@@ -13,7 +13,7 @@ from pathlib import Path
 
 from launcher.config import Hub, PublishError
 from launcher.files import building, read_fact
-from launcher.payload import MARKER, Payload, already_there
+from launcher.payload import MARKER, Payload, already_there, owner_of
 from launcher.store import Store
 
 
@@ -55,6 +55,13 @@ class FolderShelf:
         if not self._is_there(payload):  # somebody else was quicker
             raise PublishError(f"{payload.name}: {self.folder} was written by somebody else just now; publish again")
         return payload.content
+
+    def holder(self) -> str | None:
+        """The model that the folder holds, RUN or RUN@STEP; empty: it is none of ours; None: there is none."""
+        if not self.folder.exists():
+            return None
+        found = read_fact(self.folder / MARKER)
+        return "" if found is None else owner_of(found)
 
     def _is_there(self, payload: Payload) -> bool:
         found = read_fact(self.folder / MARKER)

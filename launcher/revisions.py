@@ -1,7 +1,7 @@
 """Which revision of which repository each run of a sweep will be. Pure, but for the look for a token.
 
 Owns: the store that `auto` stands for, the repositories' default names, the rules for names, collisions.
-Must not know: what a revision holds, how it is pushed.
+Must not know: what a revision holds, how it is pushed, how it is known whose one is that is there (`claims`).
 
 Repository names follow the Hub's rules (huggingface_hub.utils.validate_repo_id), revision names git's
 (git-check-ref-format) less the slash, so that either is also the name of a folder and cannot lead out of its own.
@@ -10,16 +10,19 @@ Repository names follow the Hub's rules (huggingface_hub.utils.validate_repo_id)
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from launcher.config import ConfigError, Hub
+from launcher.payload import name_of
 from launcher.plan import Run, Sweep
 
 Key = tuple[str | None, str]
 Owner = tuple[str, Mapping[str, Any]]  # run id, axes
+NOBODY: Mapping[Key, str] = MappingProxyType({})
 MAX_NAME = 96
 _PART = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 _REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
@@ -44,13 +47,16 @@ def missing_token(sweep: Sweep, environment: Mapping[str, str]) -> list[str]:
     return [f"hub.store=huggingface: no token was found on this machine; `hf auth login` or HF_TOKEN is needed {where}"]
 
 
-def with_revisions(sweep: Sweep, recorded: Iterable[Mapping[str, Any]], *, token: bool) -> Sweep:
+def with_revisions(
+    sweep: Sweep, recorded: Iterable[Mapping[str, Any]], *, token: bool, holders: Mapping[Key, str] = NOBODY
+) -> Sweep:
     """The sweep with each run's store, repository and revision settled, as its attempts will record them.
 
     Args:
         sweep: as planned.
         recorded: what earlier launches recorded of the sweep's runs; their revisions are taken.
         token: whether a token was found, which decides what `hub=auto` means.
+        holders: which model, RUN or RUN@STEP, a revision holds already; empty where it is none of ours.
 
     Raises:
         ConfigError: a name that the Hub or a folder cannot have, or two runs would write one revision.
@@ -61,25 +67,36 @@ def with_revisions(sweep: Sweep, recorded: Iterable[Mapping[str, Any]], *, token
         if "store" in (hub := record["settings"].get("hub", {}))
         for each in _hubs(Hub(revision=hub["revision"]), record["settings"].get("checkpoint", {}).get("milestones"))
     }
-    return replace(sweep, runs=tuple(_settled(run, sweep.name, owners, token=token) for run in sweep.runs))
+    settled = (_settled(run, sweep.name, owners, holders, token=token) for run in sweep.runs)
+    return replace(sweep, runs=tuple(settled))
 
 
-def _settled(run: Run, sweep: str, owners: dict[Key, Owner], *, token: bool) -> Run:
+def models_of(run: Run) -> dict[str, Hub]:
+    """Where each model of a run goes, by its name: RUN, and its milestones, RUN@STEP."""
+    hub, steps = run.config.hub, run.config.checkpoint.milestones or ()
+    return {name_of(run.run_id, step): hub.at_step(step) for step in (None, *steps)}
+
+
+def _settled(run: Run, sweep: str, owners: dict[Key, Owner], holders: Mapping[Key, str], *, token: bool) -> Run:
     asked = run.config.hub
     store = asked.store if asked.store != "auto" else "huggingface" if token else "folder"
-    off, steps = store == "off", run.config.checkpoint.milestones
+    off = store == "off"
     repo = None if off else _repo(asked, run.config.model.name, sweep)
-    hub = replace(asked, store=store, repo=repo)
-    clash = next((each for each in _hubs(hub, steps) if _owner(each, owners, run)[0] != run.run_id), None)
+    named = _with_hub(run, replace(asked, store=store, repo=repo))
+    clash = next(_clashes(named, owners, holders), None)
     if clash is not None:
         if not off and (asked.store != "auto" or asked.repo is not None):
-            raise ConfigError(_shared(clash, _owner(clash, owners, run), run))
-        hub = replace(hub, revision=run.run_id)  # nobody asked for names, so any that tells runs apart will do
-    for each in _hubs(hub, steps):
+            raise ConfigError(clash)
+        # Nobody asked for names, so any that tells runs apart will do.
+        named = _with_hub(named, replace(named.config.hub, revision=run.run_id))
+    for each in models_of(named).values():
         if not off:
             check_names(each)
-        owners[each.repo, each.revision] = _owner(each, owners, run)
-    hub = replace(hub, repo=asked.repo if off else repo)
+        owners.setdefault((each.repo, each.revision), (run.run_id, run.axes))
+    return _with_hub(named, replace(named.config.hub, repo=asked.repo if off else repo))
+
+
+def _with_hub(run: Run, hub: Hub) -> Run:
     return replace(run, config=replace(run.config, hub=hub), settings={**run.settings, "hub": asdict(hub)})
 
 
@@ -88,9 +105,15 @@ def _hubs(hub: Hub, milestones: Iterable[int] | None) -> list[Hub]:
     return [hub, *(hub.at_step(step) for step in milestones or ())]
 
 
-def _owner(hub: Hub, owners: Mapping[Key, Owner], run: Run) -> Owner:
-    """Whose the revision is: the run's own, where nobody has taken it."""
-    return owners.get((hub.repo, hub.revision), (run.run_id, run.axes))
+def _clashes(run: Run, owners: Mapping[Key, Owner], holders: Mapping[Key, str]) -> Iterator[str]:
+    """In words, which of the run's revisions are another's: of this sweep, or in their store already."""
+    for name, hub in models_of(run).items():
+        owner = owners.get((hub.repo, hub.revision), (run.run_id, run.axes))
+        if owner[0] != run.run_id:
+            yield _shared(hub, owner, run)
+        holder = holders.get((hub.repo, hub.revision), name)
+        if holder != name:
+            yield _held(hub, holder)
 
 
 def _repo(hub: Hub, model: str, sweep: str) -> str:
@@ -127,6 +150,11 @@ def check_names(hub: Hub) -> None:
             f"hub.revision={name}: needs letters, digits, '-', '_', '+', '.', at most {MAX_NAME}, the first no sign, "
             "and may not have '..' or '.lock', or look like a commit"
         )
+
+
+def _held(hub: Hub, holder: str) -> str:
+    whose = f"the revision of {holder}, which is never overwritten" if holder else "none of ours"
+    return f"hub.revision={hub.revision}: {hub.repo} has one already, {whose}; give another hub.revision or hub.repo"
 
 
 def _shared(hub: Hub, owner: Owner, run: Run) -> str:
