@@ -202,7 +202,7 @@ class HuggingFaceShelf:
 
         return tenacity.Retrying(
             retry=tenacity.retry_if_exception(passing),
-            wait=_pause,
+            wait=pause,
             stop=lambda state: self.stop() or enough(state),
             before_sleep=self._say,
             reraise=True,
@@ -254,7 +254,7 @@ def _knock() -> None:
             raise
 
 
-def _pause(state: Any) -> float:
+def pause(state: Any) -> float:
     """Seconds until the next try: random, so that runs that collided do not again; longer where the Hub asks for it."""
     import tenacity
 

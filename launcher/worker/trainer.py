@@ -172,6 +172,9 @@ def build_trainer(
         # TRL rounds adapters on packed weights to bfloat16; peft would load a checkpoint's as float32, as all others.
         for parameter in trainer.model.parameters():
             parameter.data = parameter.data.float() if parameter.requires_grad else parameter.data
+    if config.trainer.lora is not None:
+        for adapter in trainer.model.peft_config.values():  # what its config.json says of the model below
+            adapter.base_model_name_or_path, adapter.revision = models.name_of(config.model, store)
     trainer.keep_checkpoints = config.checkpoint.keep
     trainer.milestones = {step: run.milestone(step).model for step in config.checkpoint.milestones or ()}
     trainer.remove_callback(PrinterCallback)
