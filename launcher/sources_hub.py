@@ -58,7 +58,7 @@ class Settled:
 
 
 def settle(sweep: Sweep, store: Store, *, dry_run: bool) -> Settled:
-    """Look every source up, once; writes nothing.
+    """Look every source up, once; writes nothing but, in the Hub's cache, what a branch stands for.
 
     Raises:
         ConfigError: there is no such repository or revision, or no access to it.
@@ -142,19 +142,24 @@ class _Look:
             if is_unreachable(error):
                 self.silence = error
                 return self._unanswered(source, known, elsewhere=elsewhere)
-            if is_gated(error) and (elsewhere or self.dry_run):
-                self._note(f"{refusal(source, error)} (where the jobs run)" if elsewhere else refusal(source, error))
-                return known
-            raise ConfigError(refusal(source, error)) from error
+            words = refusal(source, error)
+            if known is not None and is_cached(source, known):  # what is gone from the Hub is still here
+                self._note(f"{words}; the cache has its commit {known}, which is used")
+            elif not (is_gated(error) and (elsewhere or self.dry_run)):
+                raise ConfigError(words) from error
+            else:
+                self._note(f"{words} (where the jobs run)" if elsewhere else words)
+            return known
 
     def _answered(self, source: Source, known: str | None) -> str:
         """What the Hub says of it; that a branch has moved since it was pinned is noted."""
         from huggingface_hub import HfApi
 
-        api = HfApi()
-        info = api.repo_info(
-            source.path, repo_type=source.kind, revision=known or source.revision, timeout=LOOK_SECONDS
-        )
+        api, commit = HfApi(), known
+        if commit is None and not self.dry_run:  # so that the cache knows it too, for a launch that is offline
+            commit = api.resolve_revision(source.path, repo_type=source.kind, revision=source.revision).resolved
+        revision = commit or source.revision
+        info = api.repo_info(source.path, repo_type=source.kind, revision=revision, timeout=LOOK_SECONDS)
         if info.gated:  # its description may be read by all, its files only by some
             api.auth_check(source.path, repo_type=source.kind)
         if known is not None and not is_commit(source.revision):

@@ -51,16 +51,17 @@ def model_folder(source: Source, commit: str, gguf_file: str | None = None, *, w
         beside = sorted(name for name in names if _is_beside(name))
         return [*beside, *_weights(source, names, gguf_file)] if weights else beside
 
-    return _folder(source, commit, needed, _cached(source, commit, needed))
+    return _folder(source, commit, needed)
 
 
-def dataset_folder(source: Source, commit: str) -> Path:
-    """The folder of a data set at a commit, with all of its files.
+def whole_folder(source: Source, commit: str) -> Path | None:
+    """The folder of a repository at a commit, if the cache is known to have all of its files."""
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError
 
-    Raises:
-        ConfigError: it cannot be fetched, and is not in the cache.
-    """
-    return _folder(source, commit, sorted, None)
+    try:
+        return _there(source, commit, sorted(_cached_listing(source, commit)))
+    except CachedRepoTreeNotFoundError:
+        return None
 
 
 def _is_beside(name: str) -> bool:
@@ -91,8 +92,8 @@ def _weights(source: Source, names: Collection[str], gguf_file: str | None) -> l
 Choose = Callable[[Collection[str]], Sequence[str]]
 
 
-def _folder(source: Source, commit: str, choose: Choose, cached: Path | None) -> Path:
-    """The folder with the files that are chosen; `cached` is what may be taken for it if nobody answers."""
+def _folder(source: Source, commit: str, choose: Choose) -> Path:
+    cached = _cached(source, commit, choose)
     silence = 0.0 if cached is not None else SILENCE_SECONDS
     try:
         sizes = patiently(source, silence, lambda: _listing(source, commit))
@@ -109,15 +110,21 @@ def _folder(source: Source, commit: str, choose: Choose, cached: Path | None) ->
 
 def _listing(source: Source, commit: str) -> dict[str, int]:
     """The size of each file of the repository, asked once for each cache."""
-    from huggingface_hub import HfApi, get_cached_repo_tree
+    from huggingface_hub import HfApi
     from huggingface_hub.errors import CachedRepoTreeNotFoundError
 
-    named: dict[str, Any] = {"repo_type": source.kind, "revision": commit}
     try:
-        entries: Sequence[Any] = get_cached_repo_tree(source.path, **named)
+        return _cached_listing(source, commit)
     except CachedRepoTreeNotFoundError:
-        entries = list(HfApi().list_repo_tree(source.path, recursive=True, **named))
-    return {entry.path: entry.size for entry in entries if hasattr(entry, "size")}  # a folder has none
+        entries = HfApi().list_repo_tree(source.path, recursive=True, repo_type=source.kind, revision=commit)
+        return {entry.path: entry.size for entry in entries if hasattr(entry, "size")}  # a folder has none
+
+
+def _cached_listing(source: Source, commit: str) -> dict[str, int]:
+    from huggingface_hub import get_cached_repo_tree
+
+    entries = get_cached_repo_tree(source.path, repo_type=source.kind, revision=commit)
+    return {entry.path: entry.size for entry in entries}
 
 
 def _fetched(source: Source, commit: str, sizes: dict[str, int], silence: float) -> Path:

@@ -3,21 +3,25 @@
 Owns: that the rows are of that commit, also where the Hub cannot be reached; waiting for faults that pass.
 Must not know: columns, limits, mixtures.
 
-Without a way to the Hub `datasets` takes what it has prepared last of a data set, of whatever commit. So what was
-prepared is only taken if it is of the commit, and else the files in the Hub's cache, if they are all there.
+What `datasets` has prepared of a commit is used without a question. So are the files in the Hub's cache, if they are all
+there. Without a way to the Hub `datasets` would take what it has prepared last, of whatever commit and configuration; so
+it is not asked then.
 """
 
 from __future__ import annotations
 
+import glob
 from pathlib import Path
 from typing import Any
 
 import datasets
 from datasets.naming import camelcase_to_snakecase
 from datasets.packaged_modules.cache.cache import Cache
+from datasets.utils.metadata import MetadataConfigs
+from huggingface_hub import DatasetCard, HfApi
 
 from launcher.config import ConfigError
-from launcher.hub_sources import Source, is_unreachable, refusal
+from launcher.hub_sources import Source, cached_folder, refusal
 from launcher.worker import hub_files
 
 
@@ -29,7 +33,7 @@ def read(source: Source, commit: str, split: str) -> datasets.Dataset:
     """
     datasets.disable_progress_bars()
     try:
-        builder = _builder(source, commit)
+        builder = _prepared(source, commit) or _builder(source, commit)
         hub_files.patiently(source, hub_files.SILENCE_SECONDS, builder.download_and_prepare)
         return builder.as_dataset(split=split)
     except ConfigError:
@@ -39,32 +43,42 @@ def read(source: Source, commit: str, split: str) -> datasets.Dataset:
 
 
 def _builder(source: Source, commit: str) -> Any:
-    prepared = _prepared(source, commit)
-    silence = 0.0 if prepared is not None else hub_files.SILENCE_SECONDS
-    try:
-        found = hub_files.patiently(
-            source, silence, lambda: datasets.load_dataset_builder(source.path, revision=commit)
-        )
-        if found.hash == commit:
-            return found
-    except Exception as error:
-        if not is_unreachable(error):
-            raise
-    if prepared is not None:
-        return prepared
-    # what came was prepared from another commit, since nobody answered
-    return datasets.load_dataset_builder(str(hub_files.dataset_folder(source, commit)))
+    """What prepares the data set, from the files in the cache if they are all there, else from the Hub."""
+    folder = hub_files.whole_folder(source, commit)
+    if folder is not None:
+        return datasets.load_dataset_builder(str(folder))
+
+    def ask() -> object:
+        return HfApi().repo_info(source.path, repo_type=source.kind, revision=commit)
+
+    hub_files.patiently(source, hub_files.SILENCE_SECONDS, ask)  # whether there is a way; `datasets` would not say
+    found = hub_files.patiently(
+        source, hub_files.SILENCE_SECONDS, lambda: datasets.load_dataset_builder(source.path, revision=commit)
+    )
+    if found.hash != commit:  # the Hub has been lost in between, and what was prepared last came instead
+        raise ConfigError(f"{source.key}={source}: the Hub was lost while its rows were looked up; try again")
+    return found
 
 
 def _prepared(source: Source, commit: str) -> Any:
-    """What `datasets` has prepared of this commit on this machine; None where there is nothing, or more than one."""
+    """What `datasets` has prepared of this commit on this machine; None where there is nothing."""
     organisation, _, name = source.path.rpartition("/")
     folder = Path(datasets.config.HF_DATASETS_CACHE) / f"{organisation}___{camelcase_to_snakecase(name)}"
-    found = sorted(path for path in folder.glob(f"*/*/{commit}") if (path / "dataset_info.json").is_file())
-    if len(found) != 1:
+    found = sorted(folder.glob(f"{glob.escape(_configuration(source, commit))}/*/{commit}/dataset_info.json"))
+    if not found:
         return None
-    configuration, version = found[0].parts[-3:-1]
+    configuration, version = found[0].parts[-4:-2]
     return Cache(dataset_name=name, repo_id=source.path, config_name=configuration, version=version, hash=commit)
+
+
+def _configuration(source: Source, commit: str) -> str:
+    """The name of the configuration that is read where none is named, as the card says; `default` without one."""
+    card = cached_folder(source, commit) / "README.md"
+    if not card.is_file():
+        return "default"
+    found = MetadataConfigs.from_dataset_card_data(DatasetCard.load(card).data)
+    only = next(iter(found)) if len(found) == 1 else None
+    return found.get_default_config_name() or only or "default"
 
 
 def _words(source: Source, split: str, error: BaseException) -> str:
