@@ -190,7 +190,12 @@ def test_a_job_that_nobody_has_pinned_for_pins_for_all(place: Place, contents: P
         (["model=org/base", "dataset=org/none"], "dataset.path=org/none@main: the Hub has no such dataset, or it is"),
         (["model=org/base@" + "f" * 40, "dataset=org/data"], f"model.revision={'f' * 40}: org/base has no such branch"),
         (
-            ["model=tiny", "dataset=mixture", "dataset.name=m", "dataset.mixture=[{path: org/data, fraction: 1.0}, {path: org/none}]"],
+            [
+                "model=tiny",
+                "dataset=mixture",
+                "dataset.name=m",
+                "dataset.mixture=[{path: org/data, fraction: 1.0}, {path: org/none}]",
+            ],
             "dataset.mixture[1].path=org/none@main: the Hub has no such dataset",
         ),
     ],
@@ -294,13 +299,15 @@ except ConfigError as error:
 """
 
 
-def test_a_download_that_breaks_off_goes_on_where_it_was(place: Place, contents: Path) -> None:
+def test_a_download_that_breaks_off_goes_on_where_it_was(place: Place) -> None:
     """At the byte that it had reached; what came is what is on the Hub."""
-    place.hub.spoil("org/base/model.safetensors", "cut:100000")
+    large = bytes(range(256)) * 48_000  # more than huggingface_hub keeps in memory before it writes
+    place.hub.plant("model", "org/base", {"config.json": b"{}", "model.safetensors": large}, commit=COMMIT)
+    place.hub.spoil("org/base/model.safetensors", "cut:11000000")
     done = place.run(COMMIT, code=FETCH)
     assert " in " in f" {done.stdout}", done.stdout + done.stderr
     folder = Path(done.stdout.split()[-1])
-    assert (folder / "model.safetensors").read_bytes() == (contents / "base" / "model.safetensors").read_bytes()
+    assert (folder / "model.safetensors").read_bytes() == large
     assert place.hub.downloads["org/base/model.safetensors"]["ranges"] >= 1
 
 

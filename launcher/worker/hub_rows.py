@@ -3,9 +3,9 @@
 Owns: that the rows are of that commit, also where the Hub cannot be reached; waiting for faults that pass.
 Must not know: columns, limits, mixtures.
 
-What `datasets` has prepared of a commit is used without a question. So are the files in the Hub's cache, if they are all
-there. Without a way to the Hub `datasets` would take what it has prepared last, of whatever commit and configuration; so
-it is not asked then.
+What `datasets` has prepared of a commit is used without a question. So are the files in the Hub's cache, if they are
+all there. Without a way to the Hub `datasets` would take what it has prepared last, of whatever commit and
+configuration; so it is not asked then.
 """
 
 from __future__ import annotations
