@@ -245,6 +245,8 @@ def _number(value: float) -> str:
 
 def _loading(subject: Subject) -> str:
     where = f'"{subject.address}"' + (f', revision="{subject.revision}"' if subject.revision else "")
+    if subject.objective["model"].get("trust_remote_code"):
+        where += ", trust_remote_code=True"
     library, auto = (
         ("peft", "AutoPeftModelForCausalLM") if subject.is_adapter else ("transformers", "AutoModelForCausalLM")
     )

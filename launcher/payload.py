@@ -4,10 +4,9 @@ Owns: which models of a run are published and with which files, the marker that 
 milestone), the rule that no run overwrites another's.
 Must not know: how a revision is pushed, what the card says.
 
-Only files of kinds that loading a model needs are taken, and only from the model's own folder, so that optimizer
-states, pickles and checkpoints cannot leave whatever a trainer may put there. Of a benchmark its scores go, with what
-they depend on. Answers and verdicts stay in the run folder: they are long, and hold the words of questions and judges
-that are not ours to publish. So does what a program printed or was called with, which may be anything.
+Of the model go the files that `model_files` takes. Of a benchmark its scores go, with what they depend on. Answers and
+verdicts stay in the run folder: they are long, and hold the words of questions and judges that are not ours to
+publish. So does what a program printed or was called with, which may be anything.
 """
 
 from __future__ import annotations
@@ -20,13 +19,11 @@ from pathlib import Path
 
 from launcher.config import BENCHMARKS, PublishError
 from launcher.files import Fact, read_fact, read_lines
+from launcher.model_files import WEIGHTS, model_files
 from launcher.store import RunDir
 
 MARKER = "prefsweep.json"
 CARD = "README.md"
-WEIGHTS = ".safetensors"
-KINDS = frozenset({WEIGHTS, ".json", ".txt", ".model", ".jinja", ".tiktoken", ".py"})
-NEVER = frozenset({"trainer_state.json", "complete.json", MARKER})
 ADAPTER_CONFIG = "adapter_config.json"
 UNTOLD = frozenset({"argv", "output", "printed"})  # of a benchmark that is a program
 
@@ -119,20 +116,12 @@ def _hash(point: Point, files: Mapping[str, bytes | Path]) -> str:
 
 def _model_files(point: Point) -> dict[str, bytes | Path]:
     model = point.folder.model
-    found = {
-        path.relative_to(model).as_posix(): path
-        for path in sorted(model.rglob("*"))
-        if path.is_file() and path.suffix in KINDS and path.name not in NEVER and not _is_hidden(path, model)
-    }
+    found = {name: path for name, path in model_files(model).items() if name != MARKER}
     if not any(name.endswith(WEIGHTS) for name in found):
         raise PublishError(f"{point.name}: {model} holds no weights; is the run trained?")
     if ADAPTER_CONFIG in found:
         return {**found, ADAPTER_CONFIG: _with_base_revision(found[ADAPTER_CONFIG], point.run)}
     return {**found}
-
-
-def _is_hidden(path: Path, folder: Path) -> bool:
-    return any(part.startswith((".", "checkpoint-", "global_step")) for part in path.relative_to(folder).parts)
 
 
 def _with_base_revision(path: Path, run: RunDir) -> bytes:
