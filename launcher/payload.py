@@ -22,6 +22,8 @@ from launcher.files import Fact, read_fact, read_lines
 from launcher.model_files import WEIGHTS, model_files
 from launcher.store import RunDir
 
+Base = tuple[str, str | None]  # what from_pretrained takes, and its revision
+
 MARKER = "prefsweep.json"
 CARD = "README.md"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -83,14 +85,24 @@ class Payload:
         return (json.dumps({"run_id": self.run_id, **step, "content": self.content}, indent=1) + "\n").encode()
 
 
-def payload_of(point: Point, card: str) -> Payload:
-    """What is published of a model of a trained run.
+def payload_of(point: Point, card: str, base: Base | None = None) -> Payload:
+    """What is published of a model of a trained run; `base` is the model below an adapter, where it is published too.
 
     Raises:
         PublishError: there are no weights.
     """
     files = _files(point)
-    return Payload(point.run.run_id, point.step, _hash(point, files), {**files, CARD: card.encode()})
+    content, published = _hash(point, files), {**files, CARD: card.encode()}
+    if base is not None:
+        published[ADAPTER_CONFIG] = _naming(point.folder.model / ADAPTER_CONFIG, base)
+    return Payload(point.run.run_id, point.step, content, published)
+
+
+def _naming(adapter_config: Path, base: Base) -> bytes:
+    """The adapter's configuration, with the model below it under the name by which others load that."""
+    config = json.loads(adapter_config.read_text(encoding="utf-8"))
+    path, revision = base
+    return json.dumps({**config, "base_model_name_or_path": path, "revision": revision}, indent=2).encode()
 
 
 def content_of(point: Point) -> str:
@@ -119,22 +131,7 @@ def _model_files(point: Point) -> dict[str, bytes | Path]:
     found = {name: path for name, path in model_files(model).items() if name != MARKER}
     if not any(name.endswith(WEIGHTS) for name in found):
         raise PublishError(f"{point.name}: {model} holds no weights; is the run trained?")
-    if ADAPTER_CONFIG in found:
-        return {**found, ADAPTER_CONFIG: _with_base_revision(found[ADAPTER_CONFIG], point.run)}
     return {**found}
-
-
-def _with_base_revision(path: Path, run: RunDir) -> bytes:
-    """The adapter's config, naming the commit of the base model that it was trained on: peft then loads that one."""
-    config = json.loads(path.read_text(encoding="utf-8"))
-    commit = base_commit(run)
-    return json.dumps({**config, "revision": commit or config.get("revision")}, indent=2).encode()
-
-
-def base_commit(run: RunDir) -> str | None:
-    """The commit (or the revision asked for) of the base model; None where it is no Hub model, or nobody noted it."""
-    model = (read_fact(run.sources_file) or {}).get("model") or {}
-    return model.get("commit") or (run.read_config().get("model") or {}).get("revision")
 
 
 def _records(point: Point) -> dict[str, bytes]:
