@@ -4,10 +4,9 @@ Owns: which models of a run are published and with which files, the marker that 
 milestone), the rule that no run overwrites another's.
 Must not know: how a revision is pushed, what the card says.
 
-Only files of kinds that loading a model needs are taken, and only from the model's own folder, so that optimizer
-states, pickles and checkpoints cannot leave whatever a trainer may put there. Of a benchmark its scores go, with what
-they depend on. Answers and verdicts stay in the run folder: they are long, and hold the words of questions and judges
-that are not ours to publish. So does what a program printed or was called with, which may be anything.
+Of the model go the files that `model_files` takes. Of a benchmark its scores go, with what they depend on. Answers and
+verdicts stay in the run folder: they are long, and hold the words of questions and judges that are not ours to
+publish. So does what a program printed or was called with, which may be anything.
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ from pathlib import Path
 
 from launcher.config import BENCHMARKS, PublishError
 from launcher.files import Fact, read_fact, read_lines
+from launcher.model_files import WEIGHTS, model_files
 from launcher.store import RunDir
+
+Base = tuple[str, str | None]  # what from_pretrained takes, and its revision
 
 MARKER = "prefsweep.json"
 CARD = "README.md"
-WEIGHTS = ".safetensors"
-KINDS = frozenset({WEIGHTS, ".json", ".txt", ".model", ".jinja", ".tiktoken", ".py"})
-NEVER = frozenset({"trainer_state.json", "complete.json", MARKER})
 ADAPTER_CONFIG = "adapter_config.json"
 UNTOLD = frozenset({"argv", "output", "printed"})  # of a benchmark that is a program
 
@@ -86,14 +85,24 @@ class Payload:
         return (json.dumps({"run_id": self.run_id, **step, "content": self.content}, indent=1) + "\n").encode()
 
 
-def payload_of(point: Point, card: str) -> Payload:
-    """What is published of a model of a trained run.
+def payload_of(point: Point, card: str, base: Base | None = None) -> Payload:
+    """What is published of a model of a trained run; `base` is the model below an adapter, where it is published too.
 
     Raises:
         PublishError: there are no weights.
     """
     files = _files(point)
-    return Payload(point.run.run_id, point.step, _hash(point, files), {**files, CARD: card.encode()})
+    content, published = _hash(point, files), {**files, CARD: card.encode()}
+    if base is not None:
+        published[ADAPTER_CONFIG] = _naming(point.folder.model / ADAPTER_CONFIG, base)
+    return Payload(point.run.run_id, point.step, content, published)
+
+
+def _naming(adapter_config: Path, base: Base) -> bytes:
+    """The adapter's configuration, with the model below it under the name by which others load that."""
+    config = json.loads(adapter_config.read_text(encoding="utf-8"))
+    path, revision = base
+    return json.dumps({**config, "base_model_name_or_path": path, "revision": revision}, indent=2).encode()
 
 
 def content_of(point: Point) -> str:
@@ -119,33 +128,10 @@ def _hash(point: Point, files: Mapping[str, bytes | Path]) -> str:
 
 def _model_files(point: Point) -> dict[str, bytes | Path]:
     model = point.folder.model
-    found = {
-        path.relative_to(model).as_posix(): path
-        for path in sorted(model.rglob("*"))
-        if path.is_file() and path.suffix in KINDS and path.name not in NEVER and not _is_hidden(path, model)
-    }
+    found = {name: path for name, path in model_files(model).items() if name != MARKER}
     if not any(name.endswith(WEIGHTS) for name in found):
         raise PublishError(f"{point.name}: {model} holds no weights; is the run trained?")
-    if ADAPTER_CONFIG in found:
-        return {**found, ADAPTER_CONFIG: _with_base_revision(found[ADAPTER_CONFIG], point.run)}
     return {**found}
-
-
-def _is_hidden(path: Path, folder: Path) -> bool:
-    return any(part.startswith((".", "checkpoint-", "global_step")) for part in path.relative_to(folder).parts)
-
-
-def _with_base_revision(path: Path, run: RunDir) -> bytes:
-    """The adapter's config, naming the commit of the base model that it was trained on: peft then loads that one."""
-    config = json.loads(path.read_text(encoding="utf-8"))
-    commit = base_commit(run)
-    return json.dumps({**config, "revision": commit or config.get("revision")}, indent=2).encode()
-
-
-def base_commit(run: RunDir) -> str | None:
-    """The commit (or the revision asked for) of the base model; None where it is no Hub model, or nobody noted it."""
-    model = (read_fact(run.sources_file) or {}).get("model") or {}
-    return model.get("commit") or (run.read_config().get("model") or {}).get("revision")
 
 
 def _records(point: Point) -> dict[str, bytes]:

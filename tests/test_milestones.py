@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from launcher.config import Checkpoint, ConfigError, Hub, PublishError
 from launcher.files import Fact, read_fact, write_derived, write_once
 from launcher.payload import Point
 from launcher.publication import act, decide
+from launcher.publish import publish
 from launcher.resources import trl_losses
 from launcher.rules import check
 from launcher.states import states_of
@@ -102,18 +104,53 @@ def test_results_have_a_row_for_each_evaluated_milestone(store: Store) -> None:
     assert (own["gpu_hours"], own["revision"]) == (2.0, {"address": "me/r@r"})
 
 
+MODEL = (
+    "config.json", "generation_config.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors",
+    "model.safetensors.index.json", "adapter_config.json", "adapter_model.safetensors", "tokenizer.json",
+    "tokenizer_config.json", "tokenizer.model", "spiece.model", "qwen.tiktoken", "source.spm", "vocab.json",
+    "vocab.txt", "merges.txt", "special_tokens_map.json", "chat_template.jinja",
+    "additional_chat_templates/tool_use.jinja", "modeling_ours.py", "modules/attention.py", "1_Pooling/config.json",
+)  # fmt: skip
+TRAINING = (
+    "trainer_state.json", "complete.json", "zero_to_fp32.py", "optimizer.pt", "optimizer.bin", "scheduler.pt",
+    "rng_state.pth", "rng_state_0.pth", "training_args.bin", "pytorch_model.bin", "latest", "README.md",
+    "global_step3/zero_pp_rank_0_mp_rank_00_optim_states.pt", "global_step3/weights.safetensors", ".hidden.json",
+    ".cache/config.json", "checkpoint-1/model.safetensors", "runs/events.out.tfevents.1", "modules/state.pkl",
+)  # fmt: skip
+
+
+def fill(folder: Path) -> None:
+    """Make the folder of a trainer with every kind of file, each with its name as content."""
+    for name in (*MODEL, *TRAINING):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("{}" if name.endswith("adapter_config.json") else name)
+
+
+def names_in(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
 def test_a_milestone_survives_its_checkpoint(tmp_path: Path) -> None:
-    """Weights and tokenizer stay when the checkpoint goes, optimizer state does not; a second time changes nothing."""
+    """All that loading needs stays when the checkpoint goes, what only training needs does not; once is enough."""
     checkpoint = tmp_path / "checkpoint-3"
-    checkpoint.mkdir()
-    for name in ("model.safetensors", "config.json", "tokenizer.json", "optimizer.pt", "trainer_state.json"):
-        (checkpoint / name).write_text(name)
+    fill(checkpoint)
     keep(checkpoint, tmp_path / "kept")
-    for path in checkpoint.iterdir():
-        path.unlink()
+    shutil.rmtree(checkpoint)
     keep(checkpoint, tmp_path / "kept")
-    names = {path.name: path.read_text() for path in (tmp_path / "kept").iterdir()}
-    assert names == {name: name for name in ("model.safetensors", "config.json", "tokenizer.json")}
+    assert names_in(tmp_path / "kept") == set(MODEL)
+    assert (tmp_path / "kept/modules/attention.py").read_text() == "modules/attention.py"
+
+
+def test_a_revision_holds_of_a_model_what_a_milestone_keeps(store: Store) -> None:
+    """One rule says what makes a model, of whichever folder, so that no milestone lacks what its revision needs."""
+    (run,) = trained_runs(store, "hub=folder", "sweep=scan", "loss_type=ipo")
+    shutil.rmtree(run.model)
+    fill(run.model)
+    keep(run.model, run.milestone(2).model)
+    records = {"config.yaml", "metrics.jsonl", "README.md", "prefsweep.json"}
+    for point, own in ((Point(run, 2), set()), (Point(run), {"result.json", "evaluation.json"})):
+        revision = Path(publish(point, Hub(store="folder", repo="x", revision="ipo"), store)["address"])
+        assert names_in(revision) == {*MODEL, *records, *own}
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Models on the way: the weights of a training after so many steps, kept as points of their own.
 
-Owns: what of a checkpoint makes a model, and how it is kept.
-Must not know: torch, when checkpoints are made, what becomes of the models.
+Owns: how what makes a model is kept of a checkpoint.
+Must not know: torch, which files that is (`model_files`), when checkpoints are made, what becomes of the models.
 
 One training serves as many points as it has milestones, in place of one training for each number of steps. That is
 only sound where the learning rate does not depend on the end: under a cosine, a model half way is no model of half the
@@ -14,10 +14,7 @@ import os
 import shutil
 from pathlib import Path
 
-MODEL_FILES = (
-    "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "adapter_config.json",
-    "tokenizer*", "*.model", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "chat_template*",
-)  # fmt: skip
+from launcher.model_files import model_files
 
 
 def keep(checkpoint: Path, folder: Path) -> None:
@@ -27,8 +24,9 @@ def keep(checkpoint: Path, folder: Path) -> None:
     aside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    for path in {path for pattern in MODEL_FILES for path in checkpoint.glob(pattern)}:
-        _link(path, aside / path.name)
+    for name, path in model_files(checkpoint).items():
+        (aside / name).parent.mkdir(parents=True, exist_ok=True)
+        _link(path, aside / name)
     aside.rename(folder)
 
 
