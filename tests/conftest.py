@@ -24,9 +24,9 @@ REPOSITORY = Path(__file__).parent.parent
 
 
 # The longest first, so that of several processes none is left alone with one of them at the end.
-SLOW = ("test_slurm_runs", "test_slurm_scan", "test_distributed", "test_slurm_cluster", "test_end_to_end",
-        "test_mt_bench_end_to_end", "test_publish_end_to_end", "test_tracking", "test_evaluating", "test_hub",
-        "test_dev_cluster", "test_wheel")  # fmt: skip
+SLOW = ("test_slurm_runs", "test_slurm_scan", "test_distributed", "test_named_sweeps", "test_slurm_cluster",
+        "test_end_to_end", "test_mt_bench_end_to_end", "test_publish_end_to_end", "test_tracking", "test_evaluating",
+        "test_hub", "test_dev_cluster", "test_wheel")  # fmt: skip
 
 
 def pytest_configure() -> None:

@@ -1,8 +1,8 @@
 """Tiny models and data sets under the names and at the commits that conf/ gives, for a Hub on loopback.
 
-Files lie as in the real repositories, and columns, splits and roles are theirs; what is in them is made on the spot.
-The branch main of a repository that conf/ pins has moved on since, as those of the real ones have, so that whoever
-loses the commit on the way finds other weights and other rows.
+Columns, splits and roles are those of the real data sets, and their cards say it as the real ones do; the rows, and the
+weights, are made on the spot. The branch main of what conf/ pins has moved on since, so that whoever loses the commit
+on the way finds other weights and other rows.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import io
 import random
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -33,9 +34,9 @@ Row = dict[str, Any]
 def plant_everything(hub: HubServer) -> None:
     """Every model and data set of pref_align_scan, zephyr_ipo_lora and kto_unpaired."""
     for number, choice in enumerate(MODELS):
-        plant(hub, "model", choice, lambda seed, choice=choice: model_files(choice, seed), seed=2 * number)
+        plant(hub, "model", choice, partial(model_files, choice), seed=2 * number)
     for choice in DATA_SETS:
-        plant(hub, "dataset", choice, lambda seed, choice=choice: data_files(choice, seed), seed=0)
+        plant(hub, "dataset", choice, partial(data_files, choice), seed=0)
 
 
 def named(kind: str, choice: str) -> dict[str, Any]:

@@ -165,7 +165,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             yield data
 
-    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = serve  # noqa: N815 - http.server's names
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = serve  # noqa: N815 - http.server's names
 
 
 class _Quiet(ThreadingHTTPServer):

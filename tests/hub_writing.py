@@ -39,6 +39,12 @@ def branch(hub: HubServer, request: Request, name: str, branch: str) -> Answer:
     return 200, {}, {}
 
 
+def delete_branch(hub: HubServer, request: Request, name: str, branch: str) -> Answer:
+    if hub.repo(request, "models", name).branches.pop(branch, None) is None:
+        raise Refusal(404, f"Invalid rev id: {branch}", "RevisionNotFound")
+    return 200, {}, {}
+
+
 def preupload(hub: HubServer, request: Request, name: str, revision: str) -> Answer:
     there = commit_at(hub.repo(request, "models", name), revision).files
 
@@ -119,6 +125,7 @@ ROUTES = [
     (("POST",), r"/api/validate-yaml", validate),
     (("POST",), r"/api/repos/create", create),
     (("POST",), rf"/api/models/{NAME}/branch/([^/]+)", branch),
+    (("DELETE",), rf"/api/models/{NAME}/branch/([^/]+)", delete_branch),
     (("POST",), rf"/api/models/{NAME}/preupload/([^/]+)", preupload),
     (("POST",), rf"/api/models/{NAME}/commit/([^/]+)", commit),
     (("POST",), rf"/{NAME}\.git/info/lfs/objects/batch", batch),

@@ -14,7 +14,7 @@ import pytest
 from conftest import clean_environment
 from hub_contents import DATA_SETS, MODELS, TRAIN, named, plant_everything
 from hub_server import TOKEN, HubServer, serving
-from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -32,6 +32,7 @@ FILES = {"config.json": b"{}", "model.safetensors": WEIGHTS, "runs/one/log.txt":
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # whatever the environment said when it was imported
     with serving() as server:
         yield server
 
@@ -193,7 +194,7 @@ def test_transformers_and_datasets_load_what_conf_names(tmp_path: Path) -> None:
         plant_everything(hub)
 
         def load(**more: str) -> dict[str, Any]:
-            environment = clean_environment(**hub.environment(str(tmp_path)), **more)
+            environment = clean_environment(**(hub.environment(str(tmp_path)) | more))
             command = [sys.executable, "-c", LOAD]
             done = subprocess.run(
                 command, env=environment, input=asked, capture_output=True, text=True, check=False, timeout=LONGEST_WAIT
