@@ -82,5 +82,11 @@ def adapter_of(text: str, where: str) -> Adapter:
     return Adapter(base, _text(config.get("revision")))
 
 
+def with_base(text: str, adapter: Adapter) -> str:
+    """The text of an adapter_config.json, naming another model as that which the adapter belongs to."""
+    named = {"base_model_name_or_path": adapter.base, "revision": adapter.revision}
+    return json.dumps({**json.loads(text), **named}, indent=2) + "\n"
+
+
 def _text(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None

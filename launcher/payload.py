@@ -17,16 +17,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from launcher.adapters import CONFIG_FILE, Adapter, with_base
 from launcher.config import BENCHMARKS, PublishError
 from launcher.files import Fact, read_fact, read_lines
 from launcher.model_files import WEIGHTS, model_files
 from launcher.store import RunDir
 
-Base = tuple[str, str | None]  # what from_pretrained takes, and its revision
-
 MARKER = "prefsweep.json"
 CARD = "README.md"
-ADAPTER_CONFIG = "adapter_config.json"
 UNTOLD = frozenset({"argv", "output", "printed"})  # of a benchmark that is a program
 
 
@@ -85,8 +83,8 @@ class Payload:
         return (json.dumps({"run_id": self.run_id, **step, "content": self.content}, indent=1) + "\n").encode()
 
 
-def payload_of(point: Point, card: str, base: Base | None = None) -> Payload:
-    """What is published of a model of a trained run; `base` is the model below an adapter, where it is published too.
+def payload_of(point: Point, card: str, base: Adapter | None = None) -> Payload:
+    """What is published of a model of a trained run; `base`: what an adapter is to name as the model below it.
 
     Raises:
         PublishError: there are no weights.
@@ -94,15 +92,9 @@ def payload_of(point: Point, card: str, base: Base | None = None) -> Payload:
     files = _files(point)
     content, published = _hash(point, files), {**files, CARD: card.encode()}
     if base is not None:
-        published[ADAPTER_CONFIG] = _naming(point.folder.model / ADAPTER_CONFIG, base)
+        config = (point.folder.model / CONFIG_FILE).read_text(encoding="utf-8")
+        published[CONFIG_FILE] = with_base(config, base).encode()
     return Payload(point.run.run_id, point.step, content, published)
-
-
-def _naming(adapter_config: Path, base: Base) -> bytes:
-    """The adapter's configuration, with the model below it under the name by which others load that."""
-    config = json.loads(adapter_config.read_text(encoding="utf-8"))
-    path, revision = base
-    return json.dumps({**config, "base_model_name_or_path": path, "revision": revision}, indent=2).encode()
 
 
 def content_of(point: Point) -> str:

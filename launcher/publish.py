@@ -14,9 +14,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Protocol
 
+from launcher.adapters import Adapter
 from launcher.config import Hub, PublishError, from_plain
 from launcher.files import Fact, read_fact, write_once
-from launcher.payload import Base, Point, benchmarks_of, content_of, payload_of, points_of
+from launcher.payload import Point, benchmarks_of, content_of, payload_of, points_of
 from launcher.starting_point import payload_of_start, revision_of, starting_point
 from launcher.store import AttemptDir, RunDir, Store
 
@@ -119,14 +120,14 @@ def publish(point: Point, hub: Hub, store: Store, stop: Callable[[], bool] = lam
     return fact
 
 
-def _base(point: Point, hub: Hub, store: Store, stop: Callable[[], bool]) -> Base | None:
+def _base(point: Point, hub: Hub, store: Store, stop: Callable[[], bool]) -> Adapter | None:
     """The model below an adapter, published now if it is nowhere but in this output folder; else None."""
     folder = starting_point(point, store)
     if folder is None:
         return None
     shelf = shelf_of(replace(hub, revision=revision_of(folder)), store, stop)
     commit = shelf.push(payload_of_start(folder, point, shelf.address, hub.license))
-    return (shelf.repo, commit) if hub.store == "huggingface" else (shelf.address, None)
+    return Adapter(shelf.repo, commit) if hub.store == "huggingface" else Adapter(shelf.address)
 
 
 def shelf_of(hub: Hub, store: Store, stop: Callable[[], bool] = lambda: False) -> Shelf:

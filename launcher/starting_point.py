@@ -15,11 +15,12 @@ import hashlib
 import json
 from pathlib import Path
 
+from launcher.adapters import CONFIG_FILE
 from launcher.card import starting_point_card
 from launcher.config import PublishError
 from launcher.files import read_fact
 from launcher.model_files import model_files
-from launcher.payload import ADAPTER_CONFIG, CARD, Payload, Point
+from launcher.payload import CARD, Payload, Point
 from launcher.store import Store
 
 MADE_HERE = ("cache", "models")  # the last folders of a path below the output folder, which may have been moved
@@ -31,7 +32,7 @@ def starting_point(point: Point, store: Store) -> Path | None:
     Raises:
         PublishError: it was removed.
     """
-    file = point.folder.model / ADAPTER_CONFIG
+    file = point.folder.model / CONFIG_FILE
     if not file.is_file():
         return None
     base = Path(str(json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path")))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -53,6 +54,10 @@ class Place:
 @pytest.fixture(scope="module")
 def contents(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model in `base`, with its weights in a second form too; a data set in `data`; more of it in `later`."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
     from launcher.worker.tiny import build_tiny
 
     folder = tmp_path_factory.mktemp("contents")
@@ -62,6 +67,14 @@ def contents(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "base" / "consolidated.safetensors").write_bytes(b"and again")
     write_pairs(folder / "data")
     write_pairs(folder / "later", train=24)
+    base = AutoModelForCausalLM.from_pretrained(folder / "base")
+    adapted = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
+    with torch.no_grad():
+        for name, weights in adapted.named_parameters():
+            weights.add_(0.3 if "lora_B" in name else 0.0)
+    adapted.peft_config["default"].base_model_name_or_path = "org/base"
+    adapted.peft_config["default"].revision = COMMIT
+    adapted.save_pretrained(folder / "sft")
     return folder
 
 
@@ -131,6 +144,75 @@ def test_an_adapter_names_its_base_on_the_hub(place: Place) -> None:
 def _published(place: Place, run: Path) -> str:
     revision = json.loads((run / "revision.json").read_text())
     return place.hub.repos[revision["repo"]].commits[revision["commit"]].files["adapter_config.json"].decode()
+
+
+LOADED = """
+import json, sys
+import torch
+from peft import AutoPeftModelForCausalLM, PeftModel
+from transformers import AutoModelForCausalLM
+base, commit, sft, lora_model, full_model = sys.argv[1:6]
+ids = torch.arange(5, 25).unsqueeze(0)
+def logits(module):
+    with torch.no_grad():
+        return module.eval()(input_ids=ids).logits
+published = [json.loads(each) for each in sys.argv[6:]]
+lora, full = ({"pretrained_model_name_or_path": each["repo"], "revision": each["revision"]} for each in published)
+start = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), sft)
+start = start.merge_and_unload()
+untrained = logits(start)
+by_hand = logits(PeftModel.from_pretrained(start, lora_model))
+found = logits(AutoPeftModelForCausalLM.from_pretrained(**lora, dtype=torch.float32))
+print("adapter", float((found - by_hand).abs().max()), float((found - untrained).abs().max()))
+found = logits(AutoModelForCausalLM.from_pretrained(**full, dtype=torch.float32))
+by_hand = logits(AutoModelForCausalLM.from_pretrained(full_model, dtype=torch.float32))
+print("full", float((found - by_hand).abs().max()), float((found - untrained).abs().max()))
+"""
+
+
+def test_an_adapter_on_the_hub_is_a_starting_point(place: Place, contents: Path) -> None:
+    """Its base at the revision that it names is pinned too; both trainers begin at log 2; the plan says what is done.
+
+    What is published loads with plain peft and transformers, from the Hub alone, and computes what was evaluated.
+    """
+    place.hub.plant("model", "org/base", contents / "moved")  # so that main is another model than the adapter's base
+    place.hub.plant("model", "org/sft", contents / "sft")
+    sft = place.hub.repos["org/sft"].branches["main"]
+    here = ["model=org/sft", "dataset=org/data", "loss_type=sigmoid", "beta=0.1", "trainer=lora,full"]
+    done = place.run("-m", *here, *SMALL[1:])
+    assert done.returncode == 0, done.stdout + done.stderr
+    merged = (
+        f"model: org/sft@main is an adapter of org/base@{COMMIT}; the two are merged once, and training starts there"
+    )
+    assert merged in done.stdout
+    found = _by_trainer(place)
+    for run in found.values():
+        sources = json.loads((run / "sources.json").read_text())["model"]
+        assert sources["adapter"] == {"hub": "org/sft", "commit": sft}
+        assert sources["base"] == {"hub": "org/base", "commit": COMMIT}
+        first = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
+        assert first["loss"] == pytest.approx(math.log(2), abs=1e-5)
+    revisions = [(found[trainer] / "revision.json").read_text() for trainer in ("lora", "full")]
+    folders = [str(found[trainer] / "model") for trainer in ("lora", "full")]
+    checked = place.run(
+        str(contents / "base"), COMMIT, str(contents / "sft"), *folders, *revisions, code=LOADED, home="reader"
+    )
+    differences = {line.split()[0]: [float(word) for word in line.split()[1:]] for line in checked.stdout.splitlines()}
+    assert differences.keys() == {"adapter", "full"}, checked.stderr
+    for difference, trained in differences.values():
+        assert difference < 1e-5
+        assert trained > 1e-3
+    repository = place.hub.repos[json.loads(revisions[0])["repo"]]
+    (start,) = [branch for branch in repository.branches if branch.startswith("start-")]
+    card = repository.commits[repository.branches[start]].files["README.md"].decode()
+    assert "an adapter merged into [org/base]" in card
+    assert COMMIT in card
+    assert sft in card
+
+
+def _by_trainer(place: Place) -> dict[str, Path]:
+    runs = place.runs("outputs").values()
+    return {"lora" if (run / "model" / "adapter_config.json").exists() else "full": run for run in runs}
 
 
 # ------------------------------------------------------------------------------------------------ what moves

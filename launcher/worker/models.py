@@ -31,7 +31,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.utils import logging as transformers_logging
 from trl.trainer.utils import add_fused_lm_head
 
-from launcher.adapters import CONFIG_FILE, adapter_in
+from launcher.adapters import CONFIG_FILE, Adapter, adapter_in
 from launcher.config import ConfigError, Model
 from launcher.files import building, content_key, read_fact, write_once
 from launcher.hub_sources import commit_of, model_source
@@ -323,16 +323,13 @@ def scoring(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
         del module.forward
 
 
-def name_of(model: Model, store: Store) -> tuple[str, str | None]:
-    """By which name and revision others load the base model, where it has such a name: else its folder here, and None.
-
-    For the config of an adapter that was trained on it.
-    """
+def name_of(model: Model, store: Store) -> Adapter:
+    """What an adapter trained on the base model names: the Hub id and commit, where it has them, else its folder."""
     source = model_source(model)
     folder = base_folder(model, store)
     if source is None or model.gguf_file is not None or adapter_in(_located(model, store, weights=False)) is not None:
-        return folder, None
-    return source.path, commit_of(source, store)
+        return Adapter(folder)
+    return Adapter(source.path, commit_of(source, store))
 
 
 def fingerprint(model: Model, store: Store) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from peft import LoraConfig
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 from trl import DPOConfig, KTOConfig
 
+from launcher.adapters import CONFIG_FILE, Adapter, with_base
 from launcher.config import UNPAIRED_LOSS, ConfigError, Lora, RunConfig
 from launcher.files import append_line
 from launcher.store import RunDir, Store
@@ -46,6 +47,7 @@ class _Kept(Trainer):
 
     keep_checkpoints = 1
     milestones: Mapping[int, Path] = MappingProxyType({})  # where to keep the model of which step
+    base: Adapter | None = None  # what an adapter is to name as the model below it
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         optimizer: torch.optim.Optimizer = super().create_optimizer(*args, **kwargs)
@@ -58,6 +60,13 @@ class _Kept(Trainer):
         if not torch.isfinite(loss):
             raise RuntimeError(f"step {self.state.global_step + 1}: the loss is {loss.item()}; lower the learning rate")
         return loss
+
+    def _save(self, output_dir: str | None = None, *args: Any, **kwargs: Any) -> None:
+        super()._save(output_dir, *args, **kwargs)
+        file = Path(output_dir or self.args.output_dir) / CONFIG_FILE
+        if self.base is not None and file.is_file():
+            # Only in the file: with a Hub id in memory, peft would ask the Hub at every save.
+            file.write_text(with_base(file.read_text(encoding="utf-8"), self.base), encoding="utf-8")
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         super()._save_checkpoint(*args, **kwargs)
@@ -172,9 +181,7 @@ def build_trainer(
         # TRL rounds adapters on packed weights to bfloat16; peft would load a checkpoint's as float32, as all others.
         for parameter in trainer.model.parameters():
             parameter.data = parameter.data.float() if parameter.requires_grad else parameter.data
-    if config.trainer.lora is not None:
-        for adapter in trainer.model.peft_config.values():  # what its config.json says of the model below
-            adapter.base_model_name_or_path, adapter.revision = models.name_of(config.model, store)
+    trainer.base = models.name_of(config.model, store)
     trainer.keep_checkpoints = config.checkpoint.keep
     trainer.milestones = {step: run.milestone(step).model for step in config.checkpoint.milestones or ()}
     trainer.remove_callback(PrinterCallback)
