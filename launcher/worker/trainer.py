@@ -233,7 +233,7 @@ def arguments(config: RunConfig, run: RunDir) -> DPOConfig | KTOConfig:
         activation_checkpointing=trainer.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False},
         max_length=trainer.max_length,
-        disable_dropout=trainer.lora is None or trainer.lora.dropout == 0.0,
+        disable_dropout=False,  # the base's own is off (`models.policy`), the adapters' stays as configured
         precompute_ref_log_probs=trainer.lora is None,  # no reference model is loaded: the columns are there
         # No autocast: the forward runs in the dtype of the weights, as the reference pass does.
         **zero.arguments(config.deepspeed, models.dtype_of(config.model)),
