@@ -22,11 +22,11 @@ from trl import DPOConfig, KTOConfig
 from launcher.config import UNPAIRED_LOSS, ConfigError, Lora, RunConfig
 from launcher.files import append_line
 from launcher.store import RunDir, Store
-from launcher.worker import checkpoints, distributed, milestones, models, zero
+from launcher.worker import checkpoints, distributed, first_step, milestones, models, zero
 from launcher.worker.data import Pairs, collator
 from launcher.worker.kto import UnpairedTrainer, kto_arguments
 from launcher.worker.kto import collator as kto_collator
-from launcher.worker.losses import PreferenceTrainer, loss_arguments
+from launcher.worker.losses import PreferenceTrainer, Watched, loss_arguments
 from launcher.worker.precision import keep_master_weights
 
 LOGGED = {
@@ -42,8 +42,9 @@ LOGGED = {
 
 
 class _Kept(Trainer):
-    """A trainer with float32 master weights, sealed checkpoints, and an end at the first loss that is NaN."""
+    """A trainer with float32 master weights, sealed checkpoints, and an end at a first step or a loss that is wrong."""
 
+    precision = torch.float32  # of the weights in every forward
     keep_checkpoints = 1
     milestones: Mapping[int, Path] = MappingProxyType({})  # where to keep the model of which step
 
@@ -52,6 +53,15 @@ class _Kept(Trainer):
         if not self.is_deepspeed_enabled:  # which keeps its own
             keep_master_weights(optimizer)
         return optimizer
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """The loss; in the first step of a training, after a look at whether it starts at the reference model."""
+        if self.state.global_step or not self.model.training:
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        watched = Watched(model)
+        loss = super().compute_loss(watched, inputs, *args, **kwargs)
+        first_step.check(self, loss.item(), watched.outputs, inputs)
+        return loss
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         loss: torch.Tensor = super().training_step(*args, **kwargs)
@@ -172,6 +182,7 @@ def build_trainer(
         # TRL rounds adapters on packed weights to bfloat16; peft would load a checkpoint's as float32, as all others.
         for parameter in trainer.model.parameters():
             parameter.data = parameter.data.float() if parameter.requires_grad else parameter.data
+    trainer.precision = models.dtype_of(config.model)
     trainer.keep_checkpoints = config.checkpoint.keep
     trainer.milestones = {step: run.milestone(step).model for step in config.checkpoint.milestones or ()}
     trainer.remove_callback(PrinterCallback)
