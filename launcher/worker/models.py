@@ -25,6 +25,7 @@ from transformers import (
     AutoTokenizer,
     BitsAndBytesConfig,
     GgufConfig,
+    PreTrainedConfig,
     PreTrainedTokenizerBase,
 )
 from transformers.integrations import is_deepspeed_zero3_enabled
@@ -285,12 +286,37 @@ def _packing(model: Model, dtype: torch.dtype) -> dict[str, Any]:
 def policy(model: Model, store: Store) -> torch.nn.Module:
     """A fresh module to train, equal to one that was just loaded; under ZeRO-3 it is, since no rank has all of it.
 
-    Packed weights stay frozen beneath adapters.
+    Packed weights stay frozen beneath adapters. The reference was scored without dropout, so there is none here either.
     """
     if is_deepspeed_zero3_enabled():
-        return from_folder(base_folder(model, store), model, dtype_of(model))
-    fresh = copy.deepcopy(load(model, store))
+        return without_dropout(from_folder(base_folder(model, store), model, dtype_of(model)))
+    fresh = without_dropout(copy.deepcopy(load(model, store)))
     return fresh if model.quantization is not None else fresh.requires_grad_()
+
+
+def without_dropout(module: torch.nn.Module) -> torch.nn.Module:
+    """The module, with each rate of its own dropout set to 0, wherever its forward looks for it.
+
+    Some modules read their rate from the configuration in each forward. So those inside get another one; the model's
+    own, which is saved with it, keeps its values.
+    """
+    quiet: dict[int, Any] = {}
+    for part in module.modules():
+        _without_rates(part)
+        config: Any = getattr(part, "config", None)
+        if part is module or not isinstance(config, PreTrainedConfig):
+            continue
+        if id(config) not in quiet:
+            quiet[id(config)] = _without_rates(copy.deepcopy(config))
+        part.config = quiet[id(config)]
+    return module
+
+
+def _without_rates(holder: Any) -> Any:
+    for name, value in vars(holder).items():
+        if isinstance(value, float) and ("drop" in name or (name == "p" and "Dropout" in type(holder).__name__)):
+            setattr(holder, name, 0.0)
+    return holder
 
 
 def device() -> torch.device:

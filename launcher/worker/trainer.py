@@ -23,11 +23,11 @@ from launcher.adapters import CONFIG_FILE, Adapter, with_base
 from launcher.config import UNPAIRED_LOSS, ConfigError, Lora, RunConfig
 from launcher.files import append_line
 from launcher.store import RunDir, Store
-from launcher.worker import checkpoints, distributed, milestones, models, zero
+from launcher.worker import checkpoints, distributed, first_step, milestones, models, zero
 from launcher.worker.data import Pairs, collator
 from launcher.worker.kto import UnpairedTrainer, kto_arguments
 from launcher.worker.kto import collator as kto_collator
-from launcher.worker.losses import PreferenceTrainer, loss_arguments
+from launcher.worker.losses import PreferenceTrainer, Watched, loss_arguments
 from launcher.worker.precision import keep_master_weights
 
 LOGGED = {
@@ -43,8 +43,9 @@ LOGGED = {
 
 
 class _Kept(Trainer):
-    """A trainer with float32 master weights, sealed checkpoints, and an end at the first loss that is NaN."""
+    """A trainer with float32 master weights, sealed checkpoints, and an end at a first step or a loss that is wrong."""
 
+    precision = torch.float32  # of the weights in every forward
     keep_checkpoints = 1
     milestones: Mapping[int, Path] = MappingProxyType({})  # where to keep the model of which step
     base: Adapter | None = None  # what an adapter is to name as the model below it
@@ -54,6 +55,15 @@ class _Kept(Trainer):
         if not self.is_deepspeed_enabled:  # which keeps its own
             keep_master_weights(optimizer)
         return optimizer
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """The loss; in the first step of a training, after a look at whether it starts at the reference model."""
+        if self.state.global_step or not self.model.training:
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        watched = Watched(model)
+        loss = super().compute_loss(watched, inputs, *args, **kwargs)
+        first_step.check(self, loss.item(), watched.outputs, inputs)
+        return loss
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         loss: torch.Tensor = super().training_step(*args, **kwargs)
@@ -182,6 +192,7 @@ def build_trainer(
         for parameter in trainer.model.parameters():
             parameter.data = parameter.data.float() if parameter.requires_grad else parameter.data
     trainer.base = models.name_of(config.model, store)
+    trainer.precision = models.dtype_of(config.model)
     trainer.keep_checkpoints = config.checkpoint.keep
     trainer.milestones = {step: run.milestone(step).model for step in config.checkpoint.milestones or ()}
     trainer.remove_callback(PrinterCallback)
@@ -243,7 +254,7 @@ def arguments(config: RunConfig, run: RunDir) -> DPOConfig | KTOConfig:
         activation_checkpointing=trainer.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False},
         max_length=trainer.max_length,
-        disable_dropout=trainer.lora is None or trainer.lora.dropout == 0.0,
+        disable_dropout=False,  # the base's own is off (`models.policy`), the adapters' stays as configured
         precompute_ref_log_probs=trainer.lora is None,  # no reference model is loaded: the columns are there
         # No autocast: the forward runs in the dtype of the weights, as the reference pass does.
         **zero.arguments(config.deepspeed, models.dtype_of(config.model)),
