@@ -69,6 +69,50 @@ def card(subject: Subject) -> str:
     return f"---\n{front}---\n\n" + "\n".join(part for part in parts if part)
 
 
+def starting_point_card(model: Fact, sources: Fact, address: str, license_: str | None) -> str:
+    """The card of a model from which adapters start, and which is published for their sake.
+
+    Args:
+        model: the section `model` of config.yaml.
+        sources: what it was made from; see sources.json.
+        address: where it is published.
+        license_: the Hub's identifier of the licence, or None.
+    """
+    found = {
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "license": license_,
+        "base_model": _base_ids(model, sources) or None,
+        "tags": ["prefsweep"],
+    }
+    front = yaml.safe_dump({key: value for key, value in found.items() if value is not None}, sort_keys=False)
+    return (
+        f"---\n{front}---\n\n# The starting point of the adapters here: {model['name']}\n\n"
+        f"{_model_words(model, sources)}. Nothing was trained: the adapters in the other revisions of this repository "
+        f"start from it, and load it from here ({address}).\n"
+    )
+
+
+def _base_ids(model: Fact, sources: Fact) -> list[str]:
+    """The Hub ids of what a starting point consists of."""
+    ids = [hub_id(model.get("path"))]
+    while "base" in sources:
+        sources = sources["base"]
+        ids.append(sources.get("hub"))
+    return [each for each in dict.fromkeys(ids) if each]
+
+
+def _model_words(model: Fact, sources: Fact) -> str:
+    """What a starting point consists of: an adapter and the model below it, or the model alone."""
+    own = sources.get("adapter", sources)
+    told = _linked(model, "model", own) or f"{model['name']} ({_origin(model)})"
+    if "base" not in sources:
+        return told
+    base = sources["base"]
+    below = {"name": "a model", "path": base.get("adapter", base).get("hub")}
+    return f"{told}, an adapter merged into {_model_words(below, base)}"
+
+
 def hub_id(path: Any) -> str | None:
     """The Hub id that a configured path is; None where it is none."""
     text = str(path or "")
@@ -77,14 +121,14 @@ def hub_id(path: Any) -> str | None:
 
 def metadata(subject: Subject) -> Fact:
     """The metadata; what is not known, or is not on the Hub, is left out."""
-    base = hub_id(subject.objective["model"].get("path"))
+    bases = _base_ids(subject.objective["model"], subject.sources.get("model") or {})
     data = [known for each in _sources(subject.objective["dataset"]) if (known := hub_id(each.get("path")))]
     found: Fact = {
         "library_name": "peft" if subject.is_adapter else "transformers",
         "pipeline_tag": "text-generation",
         "license": subject.license,
-        "base_model": base,
-        "base_model_relation": base and ("adapter" if subject.is_adapter else "finetune"),
+        "base_model": bases[0] if len(bases) == 1 else bases or None,
+        "base_model_relation": (bases and ("adapter" if subject.is_adapter else "finetune")) or None,
         "datasets": data or None,
         "tags": ["prefsweep", "trl", "preference-tuning", str(subject.objective["loss_type"])],
         "model-index": _model_index(subject) or None,
@@ -183,6 +227,8 @@ def _sources(config: Fact) -> list[Fact]:
 def _source(subject: Subject, key: str) -> str:
     """The model or the data set, linked where it is on the Hub, with what identifies its content."""
     config, known = subject.objective[key], subject.sources.get(key) or {}
+    if "adapter" in known:
+        return _model_words(config, known)
     told = [_linked(source, key, known) for source in _sources(config)]
     if _sources(config) == [config]:
         return told[0] or f"{config['name']} ({_origin(config)})"

@@ -69,7 +69,8 @@ def _launch(argv: Sequence[str]) -> int:
     from launcher.plan import executor_of, plan, plan_run
     from launcher.resources import trl_losses
     from launcher.revisions import has_token, missing_token
-    from launcher.sources import check_sources, fetch_sources, short_of_disk, unpinned
+    from launcher.sources import check_sources, fetch_sources, short_of_disk
+    from launcher.sources_hub import pin_sources, settle
 
     grid, points = compose(options.overrides, multirun=options.multirun)
     runs = [plan_run(point.config, point.axes, point.overrides, trl_losses()) for point in points]
@@ -77,9 +78,11 @@ def _launch(argv: Sequence[str]) -> int:
     config = sweep.runs[0].config
     store = Store(Path(config.output_dir).absolute())
     sweep, unchecked = claim_revisions(sweep, store, token=has_token(os.environ))
+    settled = settle(sweep, store, dry_run=config.dry_run)
+    sweep = settled.sweep
     notes = [
         *check_sources(sweep, store, dry_run=config.dry_run),
-        *unpinned(sweep),
+        *settled.notes,
         *short_of_disk(sweep, store),
         *missing_token(sweep, os.environ),
         *unchecked,
@@ -87,15 +90,16 @@ def _launch(argv: Sequence[str]) -> int:
     scheduler = scheduler_for(executor_of(sweep.runs))
     if config.dry_run:
         decisions = decide(sweep, store, scheduler)
-        views_plan.show_plan(sweep, decisions, scheduler, store, as_json=options.json)
+        views_plan.show_plan(sweep, decisions, scheduler, store, as_json=options.json, sources=settled.lines)
         views.show_notes(notes)
         return DONE
     check_ranks(sweep, scheduler)
     views.show_notes(notes)
     fetch_sources(sweep, store)
+    pin_sources(sweep, store)
     with store.submission_lock:
         adopt([store.run(run.run_id) for run in sweep.runs], scheduler)
         decisions = decide(sweep, store, scheduler)
-        views_plan.show_plan(sweep, decisions, None, store, as_json=options.json)
+        views_plan.show_plan(sweep, decisions, None, store, as_json=options.json, sources=settled.lines)
         act(sweep, decisions, store, scheduler, {"argv": list(argv), "time": time.time()})
     return after_submission(sweep.name, decisions, store, scheduler, quiet=options.json)

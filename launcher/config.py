@@ -307,6 +307,7 @@ class RunConfig:
     evaluation: Evaluation = MISSING
     deepspeed: DeepSpeed = field(default_factory=DeepSpeed)
     sweep: str | None = None
+    pins: dict[str, str] = field(default_factory=dict)  # the commits of what is on the Hub; the launch gives them
     output_dir: str = MISSING
     dry_run: bool = False
 

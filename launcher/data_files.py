@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -17,10 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from launcher.config import ConfigError, Dataset, Model, RunConfig
+from launcher.locate import DATA_SUFFIXES, is_hub_id
 
 COLUMNS = {True: ("chosen", "rejected"), False: ("prompt", "completion", "label")}  # whether paired
-SUFFIXES = (".jsonl", ".json", ".parquet")
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 CHECKED_ROWS = 2000  # of a data file, when looking for a prompt that fits
 TOKEN_COUNT_SECONDS = 120
 
@@ -52,10 +50,10 @@ def local_file(dataset: Dataset, split: str) -> Path | None:
     if path.is_file():
         return path
     if not path.is_dir():
-        if HUB_ID.fullmatch(dataset.path):
+        if is_hub_id(dataset.path):
             return None
         raise ConfigError(f"dataset.path={dataset.path}: no such file or folder, nor of the form ORG/NAME of the Hub")
-    files = [path / f"{split}{suffix}" for suffix in SUFFIXES if (path / f"{split}{suffix}").is_file()]
+    files = [path / f"{split}{suffix}" for suffix in DATA_SUFFIXES if (path / f"{split}{suffix}").is_file()]
     if not files:
         raise ConfigError(f"dataset.path={dataset.path}: has no {split}.jsonl or {split}.parquet")
     return files[0]

@@ -19,10 +19,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from http import HTTPStatus
 
 from launcher.config import Hub, PublishError
-from launcher.hub_faults import Persistence, never, passes
+from launcher.hub_faults import Overtaken, Persistence, never, passes
 from launcher.hub_repo import Held, HubRepo
 from launcher.payload import MARKER, Payload, already_there
 from launcher.resources import package_dir
@@ -106,6 +105,7 @@ class HuggingFaceShelf:
     def _make(self, draft: str, drafted: str | None, payload: Payload) -> str:
         """Make the revision, by way of its draft where that is needed; it may be there since an earlier try."""
         from huggingface_hub import HfApi
+        from huggingface_hub.errors import RevisionNotFoundError
 
         held = self._there.at(drafted or self._there.first_commit())
         self._check_privacy(held)
@@ -113,7 +113,10 @@ class HuggingFaceShelf:
             HfApi().create_branch(self.repo, branch=self.hub.revision, revision=held.commit, exist_ok=True)
             return self._commit(self.hub.revision, held, payload)
         HfApi().create_branch(self.repo, branch=draft, revision=held.commit, exist_ok=True)
-        commit = self._commit(draft, held, payload)
+        try:
+            commit = self._commit(draft, held, payload)
+        except RevisionNotFoundError as error:
+            raise Overtaken(f"{draft} was put away by another push of {payload.name}") from error
         HfApi().create_branch(self.repo, branch=self.hub.revision, revision=commit)
         self._put_away(draft)
         return commit
@@ -135,14 +138,14 @@ class HuggingFaceShelf:
         return str(done.oid)
 
     def _put_away(self, draft: str) -> None:
-        """Remove a draft; one that stays since the token may not remove it harms nobody."""
+        """Remove a draft, if nobody else has; one that stays since the token may not remove it harms nobody."""
         from huggingface_hub import HfApi
         from huggingface_hub.errors import HfHubHTTPError
 
         try:
             HfApi().delete_branch(self.repo, branch=draft)
         except HfHubHTTPError as error:
-            if passes(error) and error.response.status_code != HTTPStatus.NOT_FOUND:
+            if passes(error):
                 raise
 
     def _check_privacy(self, held: Held) -> None:

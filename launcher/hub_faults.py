@@ -35,6 +35,10 @@ _ADVICE = re.compile(r"For more information check: \S+")
 _SIGNED = re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\"]*")
 
 
+class Overtaken(Exception):
+    """Another process was quicker; what is there now is to be looked at, and decided upon anew."""
+
+
 def never() -> bool:
     """Not to give up before patience runs out."""
     return False
@@ -94,7 +98,7 @@ class Persistence:
 
         return tenacity.Retrying(
             retry=tenacity.retry_if_exception(passing),
-            wait=_pause,
+            wait=pause,
             stop=lambda state: self.stop() or enough(state),
             before_sleep=self._say,
             reraise=True,
@@ -107,10 +111,10 @@ class Persistence:
 def passes(error: BaseException) -> bool:
     """Whether a fault is one that goes away by itself: contention, quota, the server's or the network's trouble."""
     import httpx2
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RevisionNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
-    if isinstance(error, RevisionNotFoundError):
-        return True  # a draft that another process of the same run has just put away
+    if isinstance(error, Overtaken):
+        return True
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
         return status in PASSING or status >= HTTPStatus.INTERNAL_SERVER_ERROR
@@ -151,7 +155,7 @@ def _knock() -> None:
             raise
 
 
-def _pause(state: Any) -> float:
+def pause(state: Any) -> float:
     """Seconds until the next try: random, so that runs that collided do not again; longer where the Hub asks for it."""
     import tenacity
 

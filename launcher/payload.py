@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from launcher.adapters import CONFIG_FILE, Adapter, with_base
 from launcher.config import BENCHMARKS, PublishError
 from launcher.files import Fact, read_fact, read_lines
 from launcher.model_files import WEIGHTS, model_files
@@ -24,7 +25,6 @@ from launcher.store import RunDir
 
 MARKER = "prefsweep.json"
 CARD = "README.md"
-ADAPTER_CONFIG = "adapter_config.json"
 UNTOLD = frozenset({"argv", "output", "printed"})  # of a benchmark that is a program
 
 
@@ -84,14 +84,18 @@ class Payload:
         return (json.dumps({"run_id": self.run_id, **step, "content": self.content}, indent=1) + "\n").encode()
 
 
-def payload_of(point: Point, card: str) -> Payload:
-    """What is published of a model of a trained run.
+def payload_of(point: Point, card: str, base: Adapter | None = None) -> Payload:
+    """What is published of a model of a trained run; `base`: what an adapter is to name as the model below it.
 
     Raises:
         PublishError: there are no weights.
     """
     files = _files(point)
-    return Payload(point.run.run_id, point.step, _hash(point, files), {**files, CARD: card.encode()})
+    content, published = _hash(point, files), {**files, CARD: card.encode()}
+    if base is not None:
+        config = (point.folder.model / CONFIG_FILE).read_text(encoding="utf-8")
+        published[CONFIG_FILE] = with_base(config, base).encode()
+    return Payload(point.run.run_id, point.step, content, published)
 
 
 def content_of(point: Point) -> str:
@@ -120,22 +124,7 @@ def _model_files(point: Point) -> dict[str, bytes | Path]:
     found = {name: path for name, path in model_files(model).items() if name != MARKER}
     if not any(name.endswith(WEIGHTS) for name in found):
         raise PublishError(f"{point.name}: {model} holds no weights; is the run trained?")
-    if ADAPTER_CONFIG in found:
-        return {**found, ADAPTER_CONFIG: _with_base_revision(found[ADAPTER_CONFIG], point.run)}
     return {**found}
-
-
-def _with_base_revision(path: Path, run: RunDir) -> bytes:
-    """The adapter's config, naming the commit of the base model that it was trained on: peft then loads that one."""
-    config = json.loads(path.read_text(encoding="utf-8"))
-    commit = base_commit(run)
-    return json.dumps({**config, "revision": commit or config.get("revision")}, indent=2).encode()
-
-
-def base_commit(run: RunDir) -> str | None:
-    """The commit (or the revision asked for) of the base model; None where it is no Hub model, or nobody noted it."""
-    model = (read_fact(run.sources_file) or {}).get("model") or {}
-    return model.get("commit") or (run.read_config().get("model") or {}).get("revision")
 
 
 def _records(point: Point) -> dict[str, bytes]:

@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Protocol
 
+from launcher.adapters import Adapter
 from launcher.config import Hub, PublishError, from_plain
 from launcher.files import Fact, read_fact, write_once
 from launcher.payload import Point, benchmarks_of, content_of, payload_of, points_of
+from launcher.starting_point import payload_of_start, revision_of, starting_point
 from launcher.store import AttemptDir, RunDir, Store
 
 
@@ -106,7 +109,7 @@ def publish(point: Point, hub: Hub, store: Store, stop: Callable[[], bool] = lam
 
     hub, file = hub.at_step(point.step), point.folder.revision_file
     shelf = shelf_of(hub, store, stop)
-    payload = payload_of(point, card(_subject(point, hub, shelf)))
+    payload = payload_of(point, card(_subject(point, hub, shelf)), _base(point, hub, store, stop))
     commit = shelf.push(payload)
     place = {"store": hub.store, "repo": shelf.repo, "revision": hub.revision, "commit": commit}
     fact = {**place, "address": shelf.address, "content": payload.content, "time": time.time()}
@@ -115,6 +118,16 @@ def publish(point: Point, hub: Hub, store: Store, stop: Callable[[], bool] = lam
         file.unlink()  # of a revision that is no longer the model's
     write_once(file, fact)
     return fact
+
+
+def _base(point: Point, hub: Hub, store: Store, stop: Callable[[], bool]) -> Adapter | None:
+    """The model below an adapter, published now if it is nowhere but in this output folder; else None."""
+    folder = starting_point(point, store)
+    if folder is None:
+        return None
+    shelf = shelf_of(replace(hub, revision=revision_of(folder)), store, stop)
+    commit = shelf.push(payload_of_start(folder, point, shelf.address, hub.license))
+    return Adapter(shelf.repo, commit) if hub.store == "huggingface" else Adapter(shelf.address)
 
 
 def shelf_of(hub: Hub, store: Store, stop: Callable[[], bool] = lambda: False) -> Shelf:

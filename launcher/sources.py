@@ -9,32 +9,30 @@ from __future__ import annotations
 
 import importlib
 import os
-import re
 import shutil
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from launcher import cost, mt_bench
+from launcher.adapters import CONFIG_FILE
 from launcher.config import (
     UNPAIRED_LOSS,
     WEAK_REJECTS,
     ConfigError,
     Dataset,
     Model,
-    Part,
     RunConfig,
     WeakRejects,
     suggestion,
 )
-from launcher.data_files import HUB_ID, check_absolute, check_columns, check_length, local_file, parts_of, rows_of
+from launcher.data_files import check_absolute, check_columns, check_length, local_file, parts_of, rows_of
+from launcher.locate import PACKAGE, is_hub_id
 from launcher.plan import Sweep
 from launcher.resources import INSTALL_BITSANDBYTES, package_dir, transformers_names
 from launcher.store import Store
 
 BUILDERS = {"movie_reviews": "launcher.movie_reviews", "three_actions": "launcher.three_actions"}
-PACKAGE = "package:"
-COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def check_sources(sweep: Sweep, store: Store, *, dry_run: bool) -> list[str]:
@@ -138,30 +136,6 @@ def short_of_disk(sweep: Sweep, store: Store) -> list[str]:
     return [f"output_dir={store.root}: has {cost.size(free)} free, the sweep may need about {cost.size(needed)}"]
 
 
-def unpinned(sweep: Sweep) -> list[str]:
-    """For each model and data set of a model hub that is not named by a commit: that it may change between runs."""
-    found: dict[str, None] = {}
-    for run in sweep.runs:
-        dataset = run.config.dataset
-        named: list[tuple[str, Model | Dataset | Part | WeakRejects]] = [("model", run.config.model)]
-        for key, source in [*named, ("dataset", dataset), *_parts(dataset), *_weak_sources(dataset)]:
-            path, revision = source.path, source.revision
-            if path and HUB_ID.fullmatch(path) and not Path(path).exists() and not COMMIT.fullmatch(revision or ""):
-                found[f"{key}.revision={revision}: {path} is not pinned to a commit, so it may change between runs"] = (
-                    None
-                )
-    return list(found)
-
-
-def _parts(dataset: Dataset) -> list[tuple[str, Part]]:
-    return [(f"dataset.mixture[{number}]", part) for number, part in enumerate(dataset.mixture or [])]
-
-
-def _weak_sources(dataset: Dataset) -> list[tuple[str, Model | WeakRejects]]:
-    weak, key = dataset.weak_rejects, f"dataset.{WEAK_REJECTS}"
-    return [] if weak is None else [(key, weak), (f"{key}.model", weak.model)]
-
-
 def fetch_sources(sweep: Sweep, store: Store) -> None:
     """Build the data sets that we build ourselves, here, since compute nodes often have no internet.
 
@@ -191,12 +165,12 @@ def _check_model(model: Model) -> None:
     if model.path.startswith(PACKAGE):
         folder = package_dir(model.path.removeprefix(PACKAGE)) or folder
     elif not folder.exists():
-        if not HUB_ID.fullmatch(model.path):
+        if not is_hub_id(model.path):
             raise ConfigError(f"model.path={model.path}: no such folder, nor of the form ORG/NAME of a Hub model")
         return
-    needed = model.gguf_file or "config.json"
-    if not (folder / needed).is_file():
-        raise ConfigError(f"model.path={model.path}: {folder} has no {needed}, so it holds no model")
+    needed = [model.gguf_file] if model.gguf_file else ["config.json", CONFIG_FILE]
+    if not any((folder / name).is_file() for name in needed):
+        raise ConfigError(f"model.path={model.path}: {folder} has no {' or '.join(needed)}, so it holds no model")
 
 
 def _check_dataset(dataset: Dataset, *, paired: bool) -> None:

@@ -30,6 +30,7 @@ Must not know: how a file is written (`files` does), what a fact means, what a s
                            /code/<hash>/             the code that the jobs run
                            /results.jsonl, report/   derived
                            /tracking/                derived: a local tracker's data, a dashboard's definition
+    <output>/pins/<models|datasets>/<source>.json    which commit a branch on the Hub stands for in this folder
     <output>/cache/<kind>/<key>/                     models, datasets, reference tables, base evaluations
     <output>/cache/tokens/<key>/rows.parquet         token ids of one text by one tokenizer
     <output>/cache/prepare/<key>/done.json           that a job made the table; a hint, the runs check the table itself
@@ -49,6 +50,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import yaml
 from filelock import FileLock
@@ -402,6 +404,9 @@ class Store:
     def published(self, repo: str, revision: str) -> Path:
         # `--` may not stand in a repository's name, so `a/b` and a revision `b` of `a` never meet.
         return self.root / "hub" / repo.replace("/", "--") / revision
+
+    def pin_file(self, kind: str, path: str, revision: str) -> Path:
+        return self.root / "pins" / kind / f"{path.replace('/', '--')}@{quote(revision, safe='')}.json"
 
     def cache(self, kind: str, key: str) -> Path:
         return self.root / "cache" / kind / key

@@ -25,19 +25,28 @@ from launcher.views import duration, open_console, say_judging_ahead
 
 
 def show_plan(
-    sweep: Sweep, decisions: Sequence[Decision], scheduler: Scheduler | None, store: Store, *, as_json: bool
+    sweep: Sweep,
+    decisions: Sequence[Decision],
+    scheduler: Scheduler | None,
+    store: Store,
+    *,
+    as_json: bool,
+    sources: Sequence[str] = (),
 ) -> None:
-    """The plan: each run, what will happen to it and why; `scheduler`, where given, shows a job's script too."""
+    """The plan: each run, what will happen to it and why, and where its sources come from.
+
+    `scheduler`, where given, shows a job's script too.
+    """
     if as_json:
         print(json.dumps(_plan_json(sweep, decisions), indent=1))
         return
     console = open_console()
     console.print(_plan_table(sweep, decisions))
     console.print(_totals(sweep, decisions))
-    for line in _places(sweep):
+    for line in (*sources, *_places(sweep)):
         console.print(escape(line), soft_wrap=True)
     if scheduler is not None:
-        _show_sources_and_cost(console, sweep, decisions)
+        _show_cost(console, decisions)
         say_judging_ahead(*evaluating.ahead(sweep, store), sweep.runs[0].config.evaluation.judge)
         groups = planned_batches(decisions, store.sweep(sweep.name), store, scheduler, lambda folder: folder / "HASH")
         batches = [batch for group in groups for batch, _ in group.batches]
@@ -57,22 +66,13 @@ def _jobs_in_words(groups: Sequence[RunGroup]) -> str:
     return what + (", such as:" if jobs else "")
 
 
-def _show_sources_and_cost(console: Console, sweep: Sweep, decisions: Iterable[Decision]) -> None:
-    """What is loaded from a model hub, at which revision, and what the runs to be trained will cost."""
-    for source in dict.fromkeys(found for run in sweep.runs for found in _hub_sources(run.config)):
-        console.print(escape(source), soft_wrap=True)
+def _show_cost(console: Console, decisions: Iterable[Decision]) -> None:
+    """What the runs to be trained will cost."""
     configs = [d.run.config for d in decisions if d.action in (Action.SUBMIT, Action.RESUME)]
     if configs:
         cluster = configs[0].cluster
         for line in cost.sentences(cost.total(configs, cluster.max_parallel), cluster.gpu_tflops):
             console.print(escape(line), soft_wrap=True)
-
-
-def _hub_sources(config: RunConfig) -> list[str]:
-    model, dataset = config.model, config.dataset
-    named = [("model", model.path, model.revision), ("dataset", dataset.path, dataset.revision)]
-    named += [("dataset", part.path, part.revision) for part in dataset.mixture or []]
-    return [f"{what}: {path}@{revision}" for what, path, revision in named if path and revision]
 
 
 def _plan_json(sweep: Sweep, decisions: Iterable[Decision]) -> Fact:
@@ -90,6 +90,7 @@ def _plan_json(sweep: Sweep, decisions: Iterable[Decision]) -> Fact:
             "gpu_hours": cost.cost(decision.run.config).gpu_hours,
             "model_revision": decision.run.config.model.revision,
             "dataset_revision": decision.run.config.dataset.revision,
+            "pins": decision.run.config.pins,
             "hub_store": decision.run.config.hub.store,
             "hub_repo": decision.run.config.hub.repo,
             "hub_revision": decision.run.config.hub.revision,

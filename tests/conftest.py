@@ -24,9 +24,9 @@ REPOSITORY = Path(__file__).parent.parent
 
 
 # The longest first, so that of several processes none is left alone with one of them at the end.
-SLOW = ("test_slurm_runs", "test_slurm_scan", "test_distributed", "test_slurm_cluster", "test_end_to_end",
-        "test_mt_bench_end_to_end", "test_publish_end_to_end", "test_tracking", "test_evaluating", "test_hub",
-        "test_dev_cluster", "test_wheel")  # fmt: skip
+SLOW = ("test_slurm_runs", "test_slurm_scan", "test_distributed", "test_named_sweeps", "test_slurm_cluster",
+        "test_end_to_end", "test_mt_bench_end_to_end", "test_publish_end_to_end", "test_tracking", "test_evaluating",
+        "test_hub", "test_dev_cluster", "test_wheel")  # fmt: skip
 
 
 def pytest_configure() -> None:
@@ -48,13 +48,18 @@ def sweep_of(*argv: str) -> Sweep:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def no_account() -> Iterator[None]:
-    """Whoever runs the tests may be logged in to Weights & Biases; no test may track to that account."""
+def no_account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Whoever runs the tests may be logged in to Weights & Biases or the Hub; no test may track, ask or publish there.
+
+    Tests that need a Hub give their processes one on loopback.
+    """
     with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        for name in [name for name in os.environ if name.startswith(("WANDB_", "HF_", "HUGGING_FACE_"))]:
             patch.delenv(name)
         patch.setenv("NETRC", os.devnull)
         patch.setenv("WANDB_ERROR_REPORTING", "false")
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setenv("HF_HOME", str(tmp_path_factory.mktemp("hub")))
         yield
 
 

@@ -7,13 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pyarrow
 import pyarrow.parquet
 import pytest
 from worker_fixtures import Configure, write_pairs
 
 from launcher.config import ConfigError, Dataset, Model, Part, WeakRejects
+from launcher.hub_sources import Source, pin
 from launcher.store import Store
 from launcher.worker import data, models, reading, unpaired
 from launcher.worker.data import collator, load_pairs, tokenised
@@ -285,33 +285,20 @@ def test_the_pairs_folder_of_the_fixtures_is_deterministic(tmp_path: Path) -> No
     assert (one / "train.jsonl").read_text() == (two / "train.jsonl").read_text()
 
 
-def test_the_commit_of_a_hub_data_set_is_the_one_that_was_loaded(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """It is read from the addresses that `datasets` kept with the rows; local files and unclear cases have none."""
-    commit = "0123456789abcdef0123456789abcdef01234567"
-    rows = datasets.Dataset.from_list([{"prompt": "a", "chosen": "b", "rejected": "c"}])
-    rows.info.download_checksums = {
-        f"hf://datasets/org/pairs@{commit}/data/{split}.parquet": {"num_bytes": 1, "checksum": None} for split in "ab"
-    }
-    monkeypatch.setattr(reading, "_read_hub", lambda *_: rows)
-    pairs = Dataset(name="pairs", path="org/pairs")
-    assert reading.hub_commit(pairs) == commit
-    rows.info.download_checksums = None
-    assert reading.hub_commit(pairs) is None
-    assert reading.hub_commit(Dataset(name="mine", path=str(tmp_path))) is None
-    assert reading.hub_commit(Dataset(name="built", builder="movie_reviews")) is None
-
-
-def test_the_commits_of_all_that_rows_come_from_are_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Of the parts of a mixture, and of the instructions that a weaker model answers."""
-    monkeypatch.setattr(reading, "hub_commit", lambda source: {"org/a": "a" * 40, "org/b": "b" * 40}.get(source.path))
+def test_the_commits_of_all_that_rows_come_from_are_known(store: Store, tmp_path: Path) -> None:
+    """Of the parts of a mixture, and of the instructions that a weaker model answers; what is pinned asks nobody."""
+    commits = {"org/a": "a" * 40, "org/b": "b" * 40}
+    for path, commit in commits.items():
+        pin(Source("dataset", path), commit, store)
     mixture = [Part(path="org/a"), Part(path="org/b"), Part(path=str(tmp_path))]
-    assert reading.hub_commits(Dataset(name="m", mixture=mixture)) == {"org/a": "a" * 40, "org/b": "b" * 40}
+    assert reading.hub_commits(Dataset(name="m", mixture=mixture), store) == commits
     weak = WeakRejects(path="org/b", model=Model(name="weaker"))
-    assert reading.hub_commits(Dataset(name="w", builder="weak_rejects", weak_rejects=weak)) == {"org/b": "b" * 40}
-    assert reading.hub_commits(Dataset(name="a", path="org/a")) == {"org/a": "a" * 40}
-    assert reading.hub_commits(Dataset(name="mine", path=str(tmp_path))) == {}
+    weaker = Dataset(name="w", builder="weak_rejects", weak_rejects=weak)
+    assert reading.hub_commits(weaker, store) == {"org/b": "b" * 40}
+    assert reading.hub_commits(Dataset(name="a", path="org/a"), store) == {"org/a": "a" * 40}
+    assert reading.hub_commits(Dataset(name="mine", path=str(tmp_path)), store) == {}
+    twice = Dataset(name="t", mixture=[Part(path="org/a"), Part(path="org/a", revision="c" * 40)])
+    assert reading.hub_commits(twice, store) == {"org/a@main": "a" * 40, f"org/a@{'c' * 40}": "c" * 40}
 
 
 def test_a_text_is_tokenised_once_for_a_sweep(

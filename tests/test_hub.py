@@ -276,6 +276,26 @@ def test_a_sweep_with_hub_private_false_publishes_where_everybody_sees_it(hub: H
     assert not hub.repos["me/new"].private
 
 
+def test_a_draft_that_another_push_of_the_run_has_put_away_is_made_again(hub: HubServer, store: Store) -> None:
+    """Two processes may push one run at the same time: that the other was quicker costs another look, not the push."""
+    (run,) = trained_runs(store, *HUB, "loss_type=ipo")
+    squashed(hub, THEIRS)
+    put_away: list[str] = []
+
+    def overtake(_: str, path: str) -> None:
+        branch = path.rpartition("/commit/")[2]
+        if not put_away and branch in hub.repos[REPO].branches:
+            put_away.append(branch)
+            del hub.repos[REPO].branches[branch]
+
+    hub.fault = overtake
+    done = publish(hub, store, "scan")
+    assert done.returncode == 0, done.stdout
+    assert put_away[0].startswith("prefsweep-draft-")
+    assert set(hub.repos[REPO].branches) == {"main", "ipo-0.1"}
+    assert_whole(hub, run, "ipo-0.1")
+
+
 @pytest.mark.parametrize("files", [None, THEIRS], ids=["new repository", "repository of somebody's"])
 def test_of_two_runs_that_want_one_revision_at_once_one_gets_it(
     hub: HubServer, store: Store, files: dict[str, bytes] | None

@@ -114,11 +114,6 @@ def test_a_package_is_found_without_being_imported(
     assert "holds_a_model" not in sys.modules
 
 
-def test_a_hub_id_is_loaded_by_name(store: Store) -> None:
-    """It is handed to the libraries as it is."""
-    assert models.base_folder(Model(name="m", path="org/name", revision="abc"), store) == "org/name"
-
-
 def test_a_broken_folder_is_one_line(store: Store, tmp_path: Path) -> None:
     """A folder that holds no model is the user's error, not a traceback."""
     with pytest.raises(ConfigError, match=r"model\.path=.*cannot be loaded") as caught:

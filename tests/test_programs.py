@@ -117,14 +117,14 @@ def perplexity(model: Any, tokens: Any, words: Sequence[str]) -> float:
 
 
 def test_lm_eval_arguments() -> None:
-    """A Hub model's revision is given, a folder's is not; a comma, which would end an argument, is refused."""
+    """The folder and the adapter on top of it are given; a comma, which would end an argument, is refused."""
     settings = LmEval(tasks=["a"], apply_chat_template=False)
-    argv = lm_eval_argv(settings, Weights("org/name", "abc", None), "bfloat16", 7, Path("out"))
-    assert argv[argv.index("--model_args") + 1] == "pretrained=org/name,dtype=bfloat16,revision=abc"
+    argv = lm_eval_argv(settings, Weights("/base", Path("/adapter")), "bfloat16", 7, Path("out"))
+    assert argv[argv.index("--model_args") + 1] == "pretrained=/base,dtype=bfloat16,peft=/adapter"
     assert "--apply_chat_template" not in argv
     assert "--limit" not in argv
     with pytest.raises(ConfigError, match=r"output_dir: lm_eval takes no comma in a path, and peft is /a,b"):
-        lm_eval_argv(settings, Weights("org/name", None, Path("/a,b")), "float32", 0, Path("out"))
+        lm_eval_argv(settings, Weights("/base", Path("/a,b")), "float32", 0, Path("out"))
 
 
 def test_a_chat_template_of_the_config_is_that_of_lm_eval_too(configure: Configure, store: Store) -> None:

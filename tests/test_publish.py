@@ -120,13 +120,26 @@ def test_a_run_without_weights_is_refused(store: Store) -> None:
     assert not store.published("tiny-scan", "ipo-0.1").exists()
 
 
-def test_an_adapter_names_the_commit_of_its_base_model(store: Store) -> None:
-    """adapter_config.json gets the commit that the worker noted, so that peft loads the base that was trained on."""
-    (run,) = trained_runs(store, *FOLDER)
-    (run.model / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "a/b", "revision": None}))
-    write_once(run.sources_file, {"model": {"hub": "a/b", "commit": "c" * 40}, "dataset": {}})
-    assert json.loads((published(run, store) / "adapter_config.json").read_text())["revision"] == "c" * 40
-    assert json.loads((run.model / "adapter_config.json").read_text())["revision"] is None
+def test_a_model_made_here_is_published_beside_its_adapters(store: Store) -> None:
+    """Once, as a revision of its own that the adapters name; what has a name elsewhere keeps that name."""
+    runs = trained_runs(store, *FOLDER, "beta=0.1,0.2,0.3")
+    made = store.cache("models", "merged-0123")
+    made.mkdir(parents=True)
+    (made / "model.safetensors").write_bytes(b"weights")
+    (made / "config.json").write_text("{}")
+    for run, base in zip(runs, [str(made), "/moved/outputs/cache/models/merged-0123", "org/base"], strict=True):
+        config = {"base_model_name_or_path": base, "revision": "abc", "r": 4}
+        (run.model / "adapter_config.json").write_text(json.dumps(config))
+    folders = [published(run, store) for run in runs]
+    named = [json.loads((folder / "adapter_config.json").read_text()) for folder in folders]
+    start = Path(named[0]["base_model_name_or_path"])
+    assert start.parent == folders[0].parent
+    assert start.name.startswith("start-")
+    assert (start / "model.safetensors").read_bytes() == b"weights"
+    assert "starting point of the adapters here" in (start / "README.md").read_text()
+    assert named[1] == named[0] == {"base_model_name_or_path": str(start), "revision": None, "r": 4}
+    assert named[2] == {"base_model_name_or_path": "org/base", "revision": "abc", "r": 4}
+    assert [folder.name for folder in start.parent.iterdir()].count(start.name) == 1
 
 
 # ------------------------------------------------------------------------------------------------ milestones

@@ -12,7 +12,6 @@ from conftest import Launch, sweep_of
 from launcher import sources
 from launcher.config import ConfigError
 from launcher.resources import data_dir, transformers_names
-from launcher.sources import unpinned
 from launcher.store import Store
 
 NAMES = sorted(path.stem for path in data_dir("sweeps").glob("*.yaml"))
@@ -104,14 +103,6 @@ def test_what_packs_weights_must_be_installed(store: Store, monkeypatch: pytest.
     named = ("dataset=weak_rejects", "dataset.name=w", *(f"dataset.weak_rejects.{each}" for each in weak))
     with pytest.raises(ConfigError, match=r"model\.quantization=4bit: bitsandbytes is not installed"):
         sources.check_sources(sweep_of("model=tiny", *named), store, dry_run=False)
-
-
-def test_what_is_not_pinned_is_named() -> None:
-    """A model and a data set at a branch are named once each; those at a commit are not."""
-    found = unpinned(sweep_of("+sweeps=pref_align_scan"))
-    assert [line.split(":")[0] for line in found] == ["dataset.revision=main"]
-    found = unpinned(sweep_of("dataset=orca_dpo_pairs", "model=ORG/NAME@main"))
-    assert [line.split(":")[0] for line in found] == ["model.revision=main", "dataset.revision=main"]
 
 
 def test_a_plan_of_60_runs_asks_no_hub_and_takes_seconds(launch: Launch, tmp_path: Path) -> None:

@@ -5,32 +5,45 @@ from __future__ import annotations
 import copy
 import gc
 import hashlib
+import math
 import os
 import signal
 import subprocess
 import sys
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import AutoConfig
 from waiting import LONGEST_WAIT
-from worker_fixtures import LORA, Configure, make_config, write_pairs
+from worker_fixtures import ARCHITECTURE, LORA, Configure, make_config, write_pairs
 
-from launcher.config import ConfigError, RunConfig
+from launcher.config import ConfigError, Lora, Model, RunConfig
 from launcher.files import read_fact, read_lines
 from launcher.store import RunDir, Store
-from launcher.worker import checkpoints
+from launcher.worker import checkpoints, models
 from launcher.worker import trainer as trainer_module
 from launcher.worker.losses import PreferenceTrainer
 from launcher.worker.precision import keep_master_weights
 from launcher.worker.trainer import accumulation, arguments
-from launcher.worker.training import Stopped, train
+from launcher.worker.training import Stopped, finished, train
 
 TESTS = Path(__file__).parent
+# One holds its rates in modules, one in attributes of modules, one in its configuration only.
+WITH_DROPOUT = [
+    Model(name="gpt2", architecture={"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 2}, dtype="float32"),
+    Model(name="llama", architecture=ARCHITECTURE | {"attention_dropout": 0.1}, dtype="float32"),
+    Model(
+        name="falcon",
+        architecture={"model_type": "falcon", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+        | {"hidden_dropout": 0.1},
+        dtype="float32",
+    ),
+]
 
 
 def never() -> bool:
@@ -212,12 +225,11 @@ def test_a_loss_that_is_not_a_number_ends_the_run(
     configure: Configure, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The error names the step; there is no result and no checkpoint of it."""
-    compute, calls = PreferenceTrainer._compute_loss, []
+    compute = PreferenceTrainer._compute_loss
 
     def broken(self: Any, model: Any, inputs: Any, return_outputs: bool) -> Any:
-        calls.append(1)
         loss = compute(self, model, inputs, return_outputs)
-        return loss * float("nan") if len(calls) == 6 else loss  # two micro-batches a step
+        return loss * float("nan") if self.state.global_step == 2 else loss
 
     monkeypatch.setattr(PreferenceTrainer, "_compute_loss", broken)
     run = store.run("nan")
@@ -271,6 +283,32 @@ def test_gradient_checkpointing_changes_no_result(configure: Configure, store: S
     train(configure(trainer__max_steps=3, trainer__gradient_checkpointing=True), saving, store, never)
     one, other = (load_file(run.model / "model.safetensors") for run in (plain, saving))
     assert max(float((one[name] - other[name]).abs().max()) for name in one) < 1e-5
+
+
+@pytest.mark.parametrize("lora", [None, replace(LORA, dropout=0.1)], ids=["full", "lora"])
+@pytest.mark.parametrize("model", WITH_DROPOUT, ids=lambda model: model.name)
+def test_a_models_own_dropout_is_off(configure: Configure, store: Store, model: Model, lora: Lora | None) -> None:
+    """The first loss is log 2 to float32's last digits, and what is saved has the rates of the model it came from."""
+    run = store.run("r")
+    train(configure(model=model, trainer__lora=lora, trainer__max_steps=1), run, store, never)
+    assert read_lines(run.metrics_file)[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
+    if lora is None:
+        saved, base = (AutoConfig.from_pretrained(at) for at in (run.model, models.base_folder(model, store)))
+        rates = {name: rate for name, rate in vars(base).items() if "drop" in name}
+        assert 0.1 in rates.values()
+        assert {name: getattr(saved, name) for name in rates} == rates
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_adapters_have_the_dropout_that_they_are_given(configure: Configure, store: Store, dropout: float) -> None:
+    """Once they are trained, two passes over the same pairs differ where they have some, and there only."""
+    config = configure(model=WITH_DROPOUT[1], trainer__lora=replace(LORA, dropout=dropout), trainer__max_steps=2)
+    train(config, store.run("r"), store, never)
+    trainer = finished(config, store.run("r"), store)
+    trainer.model.train()
+    batch = trainer.place(trainer.data_collator([trainer.train_dataset[0]]))
+    one, other = (trainer._compute_loss(trainer.model, batch, return_outputs=False).item() for _ in range(2))
+    assert (one != other) is (dropout > 0)
 
 
 def test_small_steps_move_bfloat16_weights() -> None:

@@ -300,4 +300,4 @@ def test_missing_sources_are_refused_at_launch(launch: Launch, tmp_path: Path) -
     ]
     done = launch(*here, weaker[0], f"{weaker[1]}=org/weak", *mapped)
     assert done.returncode == 0, done.stderr
-    assert "dataset.weak_rejects.model.revision=None: org/weak is not pinned" in done.stderr + done.stdout
+    assert "dataset.weak_rejects.model.path=org/weak@main: not looked up" in done.stderr

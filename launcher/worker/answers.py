@@ -235,11 +235,8 @@ class VllmWriter:
         forget_trained()
         vllm = importlib.import_module("vllm")
         model, lora = config.model, config.trainer.lora
-        revision = None if Path(folder).is_dir() else model.revision
         engine = vllm.LLM(
             model=folder,
-            revision=revision,
-            tokenizer_revision=revision,
             dtype=str(models.dtype_of(model)).removeprefix("torch."),
             seed=config.evaluation.mt_bench.seed,
             trust_remote_code=model.trust_remote_code,

@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 from launcher.benchmarks import discard_all, is_measured, lacking
 from launcher.config import PrefsweepError, RunConfig, from_plain
 from launcher.files import Fact, read_fact, write_once
+from launcher.hub_sources import restore
 from launcher.publish import due_in_job
 from launcher.resources import gpu_names
 from launcher.store import AttemptDir, PreparingDir, RunDir, Store
@@ -70,6 +71,7 @@ def make_table(fact: Fact, folder: PreparingDir) -> None:
     with distributed.joined(folder.path, always=bool(config.deepspeed.config)) as rank:
         distributed.begin("table", record)
         try:
+            distributed.first(partial(restore, config.pins, Store(Path(fact["root"]))))
             _prepared(config, Store(Path(fact["root"])))
         except Exception as error:
             record(distributed.failed(_reason(error)).cause or "")
@@ -230,6 +232,7 @@ def _train_and_evaluate(config: RunConfig, attempt: AttemptDir, store: Store, st
     from launcher.worker.training import train
 
     run = attempt.run
+    distributed.first(partial(restore, config.pins, store))
     if distributed.first(lambda: not run.result_file.exists()):
         distributed.first(partial(discard_all, run))  # of a result that was deleted
         distributed.first(partial(record_sources, config, run, store))

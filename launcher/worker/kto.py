@@ -7,6 +7,7 @@ Must not know: where the table, the model and the rows come from.
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,8 +15,9 @@ from datasets import Dataset
 from trl import KTOTrainer
 from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference
 
-from launcher.config import Trainer
+from launcher.config import UNPAIRED_LOSS, Trainer
 from launcher.files import Fact
+from launcher.worker.losses import Scored, Watched, unlogged
 
 COLUMNS = {
     "chosen_ids": "completion_ids",
@@ -23,10 +25,13 @@ COLUMNS = {
     "ref_chosen_logps": "ref_logps",
     "ref_rejected_logps": "ref_KL_logps",
 }
+FOREIGN = 2  # the kind of the KL term's completions, beside those with label 0 and 1
 
 
 class UnpairedTrainer(KTOTrainer):
     """KTOTrainer on the rows of `unpaired`, which carry their reference log-probs; it holds no reference model."""
+
+    loss_name = UNPAIRED_LOSS
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -50,11 +55,23 @@ class UnpairedTrainer(KTOTrainer):
         placed: dict[str, Any] = self._prepare_inputs(batch)
         return placed
 
+    def scored(self, outputs: Sequence[Any], inputs: dict[str, Any]) -> list[Scored]:
+        """What the loss is told of a batch: by the forward of its KL term, which comes first, and that of the rows."""
+        labels, (foreign, own) = inputs["label"].long(), outputs
+        return [
+            _scored(foreign, inputs["ref_KL_logps"], inputs["KL_completion_mask"], torch.full_like(labels, FOREIGN)),
+            _scored(own, inputs["ref_logps"], inputs["completion_mask"], labels),
+        ]
+
+
+def _scored(outputs: Any, reference: torch.Tensor, completion_mask: torch.Tensor, kinds: torch.Tensor) -> Scored:
+    return Scored(outputs, outputs.log_probs.sum(dim=1) - reference, reference, completion_mask, kinds)
+
 
 def kto_arguments(trainer: Trainer, beta: float) -> dict[str, Any]:
     """What KTOConfig must be told: the loss, and that the order of the rows stays as it is."""
     return {
-        "loss_type": "kto",
+        "loss_type": UNPAIRED_LOSS,
         "beta": beta,
         "desirable_weight": 1.0 if trainer.desirable_weight is None else trainer.desirable_weight,
         "undesirable_weight": 1.0 if trainer.undesirable_weight is None else trainer.undesirable_weight,
@@ -80,17 +97,12 @@ def held_out_metrics(trainer: Any, beta: float) -> Fact:
     losses, rewards, labels = [], [], []
     for start in range(0, len(rows), size):
         batch = trainer.place(trainer.data_collator([rows[index] for index in range(start, start + size)]))
-        seen: list[Any] = []
-
-        def watched(seen: list[Any] = seen, **inputs: Any) -> Any:
-            seen.append(trainer.model(**inputs))
-            return seen[-1]
-
-        losses.append(float(trainer._compute_loss(watched, batch, return_outputs=False)))  # noqa: SLF001 - its own
-        log_probs = seen[-1].log_probs.sum(dim=1)  # the KL term's forward comes first
-        rewards += (beta * (log_probs - batch["ref_logps"])).tolist()
+        watched = Watched(trainer.model)
+        with unlogged(trainer):
+            losses.append(float(trainer._compute_loss(watched, batch, return_outputs=False)))  # noqa: SLF001 - its own
+        _, own = trainer.scored(watched.outputs, batch)
+        rewards += (beta * own.ratios).tolist()
         labels += batch["label"].tolist()
-    trainer._metrics["eval"].clear()  # noqa: SLF001 - nothing of this is training's
     return {"loss": statistics.fmean(losses), **_ranked(rewards, labels), "pairs": len(rewards)}
 
 

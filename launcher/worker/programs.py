@@ -38,22 +38,15 @@ class ProgramFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class Weights:
-    """What a program is to load: a folder or a Hub id, the adapter on top of it and another tokenizer, if any."""
+    """What a program is to load: a folder, the adapter on top of it and another tokenizer, if any."""
 
     model: str
-    revision: str | None
-    adapter: Path | None
+    adapter: Path | None = None
     tokenizer: Path | None = None
 
     def folder(self) -> str:
         """One folder that `from_pretrained` understands; an adapter's names the model below it."""
-        if self.adapter is not None:
-            return str(self.adapter)
-        if Path(self.model).is_dir():
-            return self.model
-        from huggingface_hub import snapshot_download
-
-        return str(snapshot_download(self.model, revision=self.revision))
+        return self.model if self.adapter is None else str(self.adapter)
 
 
 Compute = Callable[[Weights, Path], Fact]  # what to measure, and a folder for what is left beside the result
@@ -91,8 +84,8 @@ def _weights(config: RunConfig, run: RunDir, store: Store) -> tuple[Weights, Wei
     """The untrained model and the run's; where the config gives a chat template, the run's tokenizer has it."""
     model, lora = final_model(run), config.trainer.lora
     tokenizer = None if config.model.chat_template is None else model
-    base = Weights(models.base_folder(config.model, store), config.model.revision, None, tokenizer)
-    return base, Weights(str(model), None, None) if lora is None else replace(base, adapter=model)
+    base = Weights(models.base_folder(config.model, store), tokenizer=tokenizer)
+    return base, Weights(str(model)) if lora is None else replace(base, adapter=model)
 
 
 def _write(directory: EvaluationDir, benchmark: str, weights: Weights, compute: Compute, about: Fact) -> None:
@@ -165,8 +158,6 @@ def _lm_eval(config: RunConfig, weights: Weights, folder: Path, stop: Callable[[
 def lm_eval_argv(settings: LmEval, weights: Weights, dtype: str, seed: int, folder: Path) -> list[str]:
     """The command line of lm-evaluation-harness 0.4."""
     arguments = {"pretrained": weights.model, "dtype": dtype}
-    if weights.revision is not None and not Path(weights.model).is_dir():
-        arguments["revision"] = weights.revision
     if weights.adapter is not None:
         arguments["peft"] = str(weights.adapter)
     if weights.tokenizer is not None:

@@ -25,7 +25,7 @@ LONGEST_REASON = 2000  # characters
 def record_sources(config: RunConfig, run: RunDir, store: Store) -> None:
     """Note what the run was trained on, once: Hub commits where there are any, else the hashes of the model's files."""
     if not run.sources_file.exists():
-        dataset = {"commits": hub_commits(config.dataset)}
+        dataset = {"commits": hub_commits(config.dataset, store)}
         write_once(run.sources_file, {"model": models.fingerprint(config.model, store), "dataset": dataset})
 
 

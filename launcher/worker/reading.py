@@ -7,7 +7,7 @@ Must not know: tokens, models, losses.
 from __future__ import annotations
 
 import json
-import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,10 +19,11 @@ from datasets import Dataset
 from launcher import movie_reviews, three_actions
 from launcher.config import ConfigError, Part
 from launcher.config import Dataset as DatasetConfig
+from launcher.hub_sources import commit_of, dataset_sources
+from launcher.locate import DATA_SUFFIXES, is_hub_id
 from launcher.store import Store
-from launcher.worker import weak_rejects
+from launcher.worker import hub_rows, weak_rejects
 
-SUFFIXES = (".jsonl", ".json", ".parquet")
 BUILDERS = {"movie_reviews": movie_reviews.pairs_folder, "three_actions": three_actions.pairs_folder}
 HELD_OUT = 0.1  # of a data set that is one file
 MIXING_SEED = 0  # the same order in every run, so that a smaller train_pairs is the beginning of a larger one
@@ -122,9 +123,9 @@ def _read_splits(dataset: DatasetConfig, store: Store) -> tuple[Dataset, Dataset
         return _read_folder(path, dataset)
     if path.is_file():
         return _divided(_read_file(path), dataset.test_pairs)
-    if dataset.path.startswith((".", "/", "~")) or path.suffix in SUFFIXES:
+    if not is_hub_id(dataset.path):
         raise ConfigError(f"dataset.path={dataset.path}: there is no such folder or file on this machine")
-    return _read_hub(dataset, dataset.train_split), _read_hub(dataset, dataset.test_split)
+    return _read_hub(dataset, dataset.train_split, store), _read_hub(dataset, dataset.test_split, store)
 
 
 def _instructions(dataset: DatasetConfig, store: Store) -> tuple[Dataset, Dataset]:
@@ -139,7 +140,7 @@ def _instructions(dataset: DatasetConfig, store: Store) -> tuple[Dataset, Datase
 
 def _read_folder(folder: Path, dataset: DatasetConfig) -> tuple[Dataset, Dataset]:
     def read_split(key: str, split: str) -> Dataset:
-        found = [folder / f"{split}{suffix}" for suffix in SUFFIXES if (folder / f"{split}{suffix}").is_file()]
+        found = [folder / f"{split}{suffix}" for suffix in DATA_SUFFIXES if (folder / f"{split}{suffix}").is_file()]
         if not found:
             there = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
             raise ConfigError(f"dataset.{key}={split}: no {split}.jsonl, .json or .parquet in {folder}; found {there}")
@@ -170,28 +171,13 @@ def _divided(rows: Dataset, test_pairs: int | None) -> tuple[Dataset, Dataset]:
     return rows.select(range(first)), rows.select(range(first, len(rows)))
 
 
-def _read_hub(dataset: DatasetConfig, split: str) -> Dataset:
-    try:
-        return datasets.load_dataset(dataset.path, revision=dataset.revision, split=split)
-    except Exception as error:  # the Hub client, fsspec and datasets each have their own family of errors
-        why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ConfigError(f"dataset.path={dataset.path} (split {split}): cannot be loaded: {why}") from error
+def _read_hub(dataset: DatasetConfig, split: str, store: Store) -> Dataset:
+    (source,) = dataset_sources(dataset)
+    return hub_rows.read(source, commit_of(source, store), split)
 
 
-def hub_commits(dataset: DatasetConfig) -> dict[str, str]:
-    """The commits of the Hub data sets that the rows come from, as far as they are known, by Hub id."""
-    found = {source.path or "": hub_commit(source) for source in sources_of(dataset)}
-    return {path: commit for path, commit in found.items() if commit is not None}
-
-
-def hub_commit(dataset: DatasetConfig) -> str | None:
-    """The commit of a Hub data set, as it was loaded: asked of the cache, since the Hub may have moved on.
-
-    None where it is no Hub data set, or the cache does not say.
-    """
-    path = Path(dataset.path or "").expanduser()
-    if not dataset.path or path.exists() or path.suffix in SUFFIXES:
-        return None
-    files = _read_hub(dataset, dataset.train_split).info.download_checksums or {}
-    commits = {found[1] for url in files if (found := re.search(r"@([0-9a-f]{40})/", url))}
-    return commits.pop() if len(commits) == 1 else None
+def hub_commits(dataset: DatasetConfig, store: Store) -> dict[str, str]:
+    """The commits of the Hub data sets that the rows come from, by Hub id, with its revision where there are two."""
+    sources = dataset_sources(dataset)
+    paths = Counter(source.path for source in sources)
+    return {source.path if paths[source.path] == 1 else str(source): commit_of(source, store) for source in sources}

@@ -19,14 +19,15 @@ from peft import LoraConfig
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 from trl import DPOConfig, KTOConfig
 
+from launcher.adapters import CONFIG_FILE, Adapter, with_base
 from launcher.config import UNPAIRED_LOSS, ConfigError, Lora, RunConfig
 from launcher.files import append_line
 from launcher.store import RunDir, Store
-from launcher.worker import checkpoints, distributed, milestones, models, zero
+from launcher.worker import checkpoints, distributed, first_step, milestones, models, zero
 from launcher.worker.data import Pairs, collator
 from launcher.worker.kto import UnpairedTrainer, kto_arguments
 from launcher.worker.kto import collator as kto_collator
-from launcher.worker.losses import PreferenceTrainer, loss_arguments
+from launcher.worker.losses import PreferenceTrainer, Watched, loss_arguments
 from launcher.worker.precision import keep_master_weights
 
 LOGGED = {
@@ -42,10 +43,12 @@ LOGGED = {
 
 
 class _Kept(Trainer):
-    """A trainer with float32 master weights, sealed checkpoints, and an end at the first loss that is NaN."""
+    """A trainer with float32 master weights, sealed checkpoints, and an end at a first step or a loss that is wrong."""
 
+    precision = torch.float32  # of the weights in every forward
     keep_checkpoints = 1
     milestones: Mapping[int, Path] = MappingProxyType({})  # where to keep the model of which step
+    base: Adapter | None = None  # what an adapter is to name as the model below it
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         optimizer: torch.optim.Optimizer = super().create_optimizer(*args, **kwargs)
@@ -53,11 +56,27 @@ class _Kept(Trainer):
             keep_master_weights(optimizer)
         return optimizer
 
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """The loss; in the first step of a training, after a look at whether it starts at the reference model."""
+        if self.state.global_step or not self.model.training:
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        watched = Watched(model)
+        loss = super().compute_loss(watched, inputs, *args, **kwargs)
+        first_step.check(self, loss.item(), watched.outputs, inputs)
+        return loss
+
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         loss: torch.Tensor = super().training_step(*args, **kwargs)
         if not torch.isfinite(loss):
             raise RuntimeError(f"step {self.state.global_step + 1}: the loss is {loss.item()}; lower the learning rate")
         return loss
+
+    def _save(self, output_dir: str | None = None, *args: Any, **kwargs: Any) -> None:
+        super()._save(output_dir, *args, **kwargs)
+        file = Path(output_dir or self.args.output_dir) / CONFIG_FILE
+        if self.base is not None and file.is_file():
+            # Only in the file: with a Hub id in memory, peft would ask the Hub at every save.
+            file.write_text(with_base(file.read_text(encoding="utf-8"), self.base), encoding="utf-8")
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         super()._save_checkpoint(*args, **kwargs)
@@ -172,6 +191,8 @@ def build_trainer(
         # TRL rounds adapters on packed weights to bfloat16; peft would load a checkpoint's as float32, as all others.
         for parameter in trainer.model.parameters():
             parameter.data = parameter.data.float() if parameter.requires_grad else parameter.data
+    trainer.base = models.name_of(config.model, store)
+    trainer.precision = models.dtype_of(config.model)
     trainer.keep_checkpoints = config.checkpoint.keep
     trainer.milestones = {step: run.milestone(step).model for step in config.checkpoint.milestones or ()}
     trainer.remove_callback(PrinterCallback)
@@ -233,7 +254,7 @@ def arguments(config: RunConfig, run: RunDir) -> DPOConfig | KTOConfig:
         activation_checkpointing=trainer.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False},
         max_length=trainer.max_length,
-        disable_dropout=trainer.lora is None or trainer.lora.dropout == 0.0,
+        disable_dropout=False,  # the base's own is off (`models.policy`), the adapters' stays as configured
         precompute_ref_log_probs=trainer.lora is None,  # no reference model is loaded: the columns are there
         # No autocast: the forward runs in the dtype of the weights, as the reference pass does.
         **zero.arguments(config.deepspeed, models.dtype_of(config.model)),

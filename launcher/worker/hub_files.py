@@ -1,0 +1,196 @@
+"""The files of a model or data set on the Hub, in the Hub's own cache on this machine.
+
+Owns: which files of a model's repository are needed, fetching them, going on after a fault, what a cache may be trusted
+with where there is no way to the Hub.
+Must not know: which revision was asked for (`hub_sources` makes it a commit), what the files hold.
+
+Files lie where huggingface_hub keeps them (HF_HOME), for all that use it. A commit never changes, so what is there is
+used without a question. A fetch that breaks off goes on where it was, in this process or in the next that asks.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import glob
+import json
+import time
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rich.filesize import decimal
+
+from launcher.adapters import CONFIG_FILE
+from launcher.config import ConfigError
+from launcher.hub_faults import is_silence, passes, pause
+from launcher.hub_sources import Source, cached_folder, is_unreachable, refusal
+
+PATIENCE_SECONDS = 600.0  # with faults that pass, while a job waits for its model
+SILENCE_SECONDS = 60.0  # with no connection at all, where the cache does not have what is needed
+# The first of these forms that a repository has is fetched; the others are the same weights again.
+WEIGHTS = (
+    ("model.safetensors", "model.safetensors.index.json", "model-*.safetensors"),
+    ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*.bin"),
+)
+ADAPTER_WEIGHTS = (("adapter_model*.safetensors",), ("adapter_model*.bin",))
+BESIDE_WEIGHTS = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*.py")
+IN_FOLDERS = ("additional_chat_templates/*", "*/*.py")
+INDEX = ".index.json"
+
+Value = TypeVar("Value")
+
+
+def model_folder(source: Source, commit: str, gguf_file: str | None = None, *, weights: bool = True) -> Path:
+    """The folder of a model at a commit, with all that loading it needs; without its weights where those are not asked.
+
+    Raises:
+        ConfigError: it cannot be fetched, and is not in the cache; or it holds no weights.
+    """
+
+    def needed(names: Collection[str]) -> list[str]:
+        beside = sorted(name for name in names if _is_beside(name))
+        return [*beside, *_weights(source, names, gguf_file)] if weights else beside
+
+    return _folder(source, commit, needed)
+
+
+def whole_folder(source: Source, commit: str) -> Path | None:
+    """The folder of a repository at a commit, if the cache is known to have all of its files."""
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError
+
+    try:
+        return _there(source, commit, sorted(_cached_listing(source, commit)))
+    except CachedRepoTreeNotFoundError:
+        return None
+
+
+def _is_beside(name: str) -> bool:
+    if name.endswith(INDEX):
+        return False  # it goes with its weights
+    patterns = IN_FOLDERS if "/" in name else BESIDE_WEIGHTS
+    return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
+
+
+def _weights(source: Source, names: Collection[str], gguf_file: str | None) -> list[str]:
+    """The names of the files with the weights, in one form."""
+    if gguf_file is not None:
+        if gguf_file in names:
+            return [gguf_file]
+        there = ", ".join(sorted(name for name in names if name.endswith(".gguf"))) or "none"
+        raise ConfigError(f"model.gguf_file={gguf_file}: {source} has no such file; its .gguf files: {there}")
+    for form in ADAPTER_WEIGHTS if CONFIG_FILE in names else WEIGHTS:
+        found = sorted(name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in form))
+        if any(not name.endswith(INDEX) for name in found):
+            return found
+    packed = sorted(name for name in names if name.endswith(".gguf"))
+    hint = f"; give model.gguf_file={packed[0]}" if packed else ""
+    raise ConfigError(f"{source.key}={source}: holds no weights that can be trained (safetensors, or .bin){hint}")
+
+
+# ------------------------------------------------------------------------------------------------ fetching
+
+Choose = Callable[[Collection[str]], Sequence[str]]
+
+
+def _folder(source: Source, commit: str, choose: Choose) -> Path:
+    cached = _cached(source, commit, choose)
+    silence = 0.0 if cached is not None else SILENCE_SECONDS
+    try:
+        sizes = patiently(source, silence, lambda: _listing(source, commit))
+        names = choose(sizes)
+        return _there(source, commit, names) or _fetched(source, commit, {n: sizes[n] for n in names}, silence)
+    except ConfigError:
+        raise
+    except Exception as error:  # the client, the network and the server each have their own family of errors
+        if cached is not None and is_unreachable(error):
+            print(f"{source}: no way to the Hub from here; taken from the cache, {cached}", flush=True)
+            return cached
+        raise ConfigError(refusal(source, error)) from error
+
+
+def _listing(source: Source, commit: str) -> dict[str, int]:
+    """The size of each file of the repository, asked once for each cache."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError
+
+    try:
+        return _cached_listing(source, commit)
+    except CachedRepoTreeNotFoundError:
+        entries = HfApi().list_repo_tree(source.path, recursive=True, repo_type=source.kind, revision=commit)
+        return {entry.path: entry.size for entry in entries if hasattr(entry, "size")}  # a folder has none
+
+
+def _cached_listing(source: Source, commit: str) -> dict[str, int]:
+    from huggingface_hub import get_cached_repo_tree
+
+    entries = get_cached_repo_tree(source.path, repo_type=source.kind, revision=commit)
+    return {entry.path: entry.size for entry in entries}
+
+
+def _fetched(source: Source, commit: str, sizes: dict[str, int], silence: float) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
+
+    disable_progress_bars()  # a log is no terminal
+    began = time.monotonic()
+    missing = [size for name, size in sizes.items() if not _has(source, commit, name)]
+    what = f"{len(missing)} of {len(sizes)} files, {decimal(sum(missing))}"
+    print(f"fetching {source} (commit {commit}): {what}", flush=True)
+    wanted: dict[str, Any] = {"repo_type": source.kind, "revision": commit}
+    patterns = [glob.escape(name) for name in sizes]
+    folder = patiently(source, silence, lambda: snapshot_download(source.path, allow_patterns=patterns, **wanted))
+    print(f"fetched {source} in {time.monotonic() - began:.0f} s", flush=True)
+    return Path(folder)
+
+
+def patiently(source: Source, silence: float, work: Callable[[], Value]) -> Value:
+    """What `work` returns, tried again while its faults are of a kind that passes; a silence, for so many seconds."""
+    import tenacity
+
+    began = time.monotonic()
+
+    def enough(state: Any) -> bool:
+        limit = silence if is_silence(state.outcome.exception()) else PATIENCE_SECONDS
+        return bool(time.monotonic() + state.upcoming_sleep - began > limit)
+
+    def say(state: Any) -> None:
+        error = refusal(source, state.outcome.exception())
+        print(f"{error}; trying again in {state.next_action.sleep:.0f} s", flush=True)
+
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(passes), wait=pause, stop=enough, before_sleep=say, reraise=True
+    )
+    return retrying(work)
+
+
+# ------------------------------------------------------------------------------------------------ what is there
+
+
+def _there(source: Source, commit: str, names: Sequence[str]) -> Path | None:
+    """The folder at a commit, if the cache has all these files of it."""
+    return cached_folder(source, commit) if names and all(_has(source, commit, name) for name in names) else None
+
+
+def _has(source: Source, commit: str, name: str) -> bool:
+    return (cached_folder(source, commit) / name).is_file()
+
+
+def _cached(source: Source, commit: str, choose: Choose) -> Path | None:
+    """The folder at a commit, if it looks whole by what lies in it.
+
+    It is not asked first: a fetch by another program may have left out, say, a chat template.
+    """
+    folder = cached_folder(source, commit)
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    try:
+        whole = bool(names) and all(_shards(folder / name) <= set(names) for name in choose(names))
+    except (ConfigError, OSError, ValueError):
+        return None
+    return folder if whole else None
+
+
+def _shards(file: Path) -> set[str]:
+    """The files that an index names; of any other file none."""
+    if not file.name.endswith(INDEX):
+        return set()
+    return set(json.loads(file.read_text(encoding="utf-8"))["weight_map"].values())
