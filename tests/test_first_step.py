@@ -224,7 +224,7 @@ def test_a_drift_is_seen_in_bfloat16(world: World, column: str) -> None:
 
 
 def test_what_is_rounding_and_what_is_not() -> None:
-    """The bounds at 100 tokens: far above what was measured of rounding, below a drift of 0.05 nats a token (float32: 0.001)."""
+    """At 100 tokens: far above what was measured of rounding, below a drift of 0.05 nats a token, in float32 0.001."""
     tokens, reference = torch.tensor([100]), torch.tensor([-350.0])
     assert 2e-3 < float(rounding(tokens, reference, torch.float32)) < 0.001 * 100
     assert 2.0 < float(rounding(tokens, reference, torch.bfloat16)) < 0.05 * 100
