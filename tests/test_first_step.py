@@ -182,7 +182,7 @@ def test_a_loss_without_a_reference_has_its_ratios_checked(world: World) -> None
         world.train(loss_type="sft")
 
 
-@pytest.mark.parametrize("nats", [1e-3, -1e-3, math.nan])
+@pytest.mark.parametrize("nats", [1e-2, -1e-2, math.nan])
 @pytest.mark.parametrize(
     ("loss_type", "column"),
     [
@@ -194,11 +194,13 @@ def test_a_loss_without_a_reference_has_its_ratios_checked(world: World) -> None
     ],
 )
 def test_one_completion_that_is_off_is_seen(world: World, loss_type: str, column: str, nats: float) -> None:
-    """In float32 a thousandth of a nat is not rounding, whichever completion it is."""
+    """In float32 a hundredth of a nat is not rounding, whichever completion it is."""
     made, batch = world.trainer(loss_type=loss_type)
     made.compute_loss(made.model, batch)
     batch[column][2] += nats
-    with pytest.raises(RuntimeError, match=r"not the model of the reference table \(log-ratios up to (0\.00\d+|nan) "):
+    with pytest.raises(
+        RuntimeError, match=r"not the model of the reference table \(log-ratios up to (0\.01\d*|0\.009\d*|nan) "
+    ):
         made.compute_loss(made.model, batch)
 
 
@@ -222,9 +224,9 @@ def test_a_drift_is_seen_in_bfloat16(world: World, column: str) -> None:
 
 
 def test_what_is_rounding_and_what_is_not() -> None:
-    """The bounds at 100 tokens: far above what was measured of rounding, below a drift of 0.05 nats a token."""
+    """At 100 tokens: far above what was measured of rounding, below a drift of 0.05 nats a token, in float32 0.001."""
     tokens, reference = torch.tensor([100]), torch.tensor([-350.0])
-    assert 2e-4 < float(rounding(tokens, reference, torch.float32)) < 1e-3
+    assert 2e-3 < float(rounding(tokens, reference, torch.float32)) < 0.001 * 100
     assert 2.0 < float(rounding(tokens, reference, torch.bfloat16)) < 0.05 * 100
 
 

@@ -98,9 +98,9 @@ def rounding(tokens: torch.Tensor, reference: torch.Tensor, precision: torch.dty
         bfloat16   SmolLM2-135M 0.08 (0.5 nats over 33 tokens), on 4-bit weights 0.09 (1.4 nats over 209), with eager
                    attention 6e-6; random models 0.02
 
-    Two ranks, with and without ZeRO-3, are in float32 where one is. A false alarm costs a sweep, and other processors and
-    larger models were not seen: so the bounds are 4 times what was seen in bfloat16 and 25 times in float32. That is
-    less than 0.05 nats a token in bfloat16, and 1e-4 in float32, where a completion has 100 tokens.
+    Two ranks, with and without ZeRO-3, are in float32 where one is. A false alarm costs a sweep, and no GPU and no
+    large model was seen: so the bounds are 4 times what was seen in bfloat16, 25 times in float32. That is below
+    0.05 nats a token in bfloat16, and below 1e-4 in float32, where a completion has 100 tokens.
     """
     if torch.get_float32_matmul_precision() != "highest":
         precision = torch.bfloat16  # products of float32 are then rounded to about that
