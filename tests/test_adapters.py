@@ -20,7 +20,7 @@ from worker_fixtures import ARCHITECTURE, LORA, Configure
 from launcher.adapters import adapter_in, adapter_of
 from launcher.config import ConfigError, Model
 from launcher.store import RunDir, Store
-from launcher.worker import models
+from launcher.worker import base_model
 from launcher.worker.tiny import build_tiny
 from launcher.worker.training import finished, train
 
@@ -105,7 +105,7 @@ def name_base(adapter: Path, base: Path) -> None:
 def test_the_merged_model_is_the_base_with_its_adapter(make_adapter: Make, store: Store, options: Any) -> None:
     """It computes what plain peft does, whatever the adapter changes; its folder is a model like any other."""
     folder = make_adapter(**options)
-    merged = models.base_folder(model_at(folder), store)
+    merged = base_model.base_folder(model_at(folder), store)
     logits = logits_of(loaded(merged))
     assert (logits - logits_by_peft(folder)).abs().max() < 1e-4
     base = loaded(folder.parent / "base")
@@ -119,7 +119,7 @@ def test_a_tied_head_that_the_adapter_changes_is_kept(tmp_path: Path, make_adapt
     shutil.rmtree(tmp_path / "base")
     build_tiny(ARCHITECTURE | {"tie_word_embeddings": True}, tmp_path / "base")
     folder = make_adapter(modules_to_save=["lm_head"], target_modules=["q_proj"])
-    merged = loaded(models.base_folder(model_at(folder), store))
+    merged = loaded(base_model.base_folder(model_at(folder), store))
     assert (logits_of(merged) - logits_by_peft(folder)).abs().max() < 1e-4
 
 
@@ -132,35 +132,35 @@ def test_weights_beside_an_adapter_are_not_its_base(make_adapter: Make, store: S
         other.lm_head.weight.add_(1.0)
     other.save_pretrained(folder)
     assert (folder / "model.safetensors").exists()
-    assert (logits_of(loaded(models.base_folder(model_at(folder), store))) - logits).abs().max() < 1e-4
+    assert (logits_of(loaded(base_model.base_folder(model_at(folder), store))) - logits).abs().max() < 1e-4
 
 
 def test_an_adapter_of_an_adapter(make_adapter: Make, store: Store) -> None:
     """The one below is merged first."""
     below, above = make_adapter("below"), make_adapter("above")
     name_base(above, below)
-    middle = loaded(models.base_folder(model_at(below), store))
+    middle = loaded(base_model.base_folder(model_at(below), store))
     expected = logits_of(PeftModel.from_pretrained(middle, above))
-    assert (logits_of(loaded(models.base_folder(model_at(above), store))) - expected).abs().max() < 1e-4
+    assert (logits_of(loaded(base_model.base_folder(model_at(above), store))) - expected).abs().max() < 1e-4
 
 
 def test_merging_is_done_once_and_known_by_content(make_adapter: Make, store: Store) -> None:
     """A second run finds the folder; another adapter, another base or another precision is another folder."""
     folder = make_adapter()
-    first, known = models.base_folder(model_at(folder), store), models.fingerprint(model_at(folder), store)
+    first, known = base_model.base_folder(model_at(folder), store), base_model.fingerprint(model_at(folder), store)
     written = (Path(first) / "model.safetensors").stat().st_mtime_ns
-    assert models.base_folder(model_at(folder), store) == first
+    assert base_model.base_folder(model_at(folder), store) == first
     assert (Path(first) / "model.safetensors").stat().st_mtime_ns == written
-    half = models.base_folder(model_at(folder, dtype="bfloat16"), store)
+    half = base_model.base_folder(model_at(folder, dtype="bfloat16"), store)
     assert half != first
     assert load_file(Path(half) / "model.safetensors")["lm_head.weight"].dtype is torch.bfloat16
     assert known.keys() == {"adapter", "base"}
     other = make_adapter("other", r=2)
-    assert models.fingerprint(model_at(other), store)["adapter"] != known["adapter"]
-    assert models.fingerprint(model_at(other), store)["base"] == known["base"]
+    assert base_model.fingerprint(model_at(other), store)["adapter"] != known["adapter"]
+    assert base_model.fingerprint(model_at(other), store)["base"] == known["base"]
     build_tiny(ARCHITECTURE | {"seed": 5}, folder.parent / "base")
-    assert models.fingerprint(model_at(folder), store)["base"] != known["base"]
-    assert models.base_folder(model_at(folder), store) != first
+    assert base_model.fingerprint(model_at(folder), store)["base"] != known["base"]
+    assert base_model.base_folder(model_at(folder), store) != first
 
 
 # ------------------------------------------------------------------------------------------------ training
@@ -214,7 +214,7 @@ def test_an_adapter_of_itself_is_refused(make_adapter: Make, store: Store) -> No
     name_base(folder, folder)
     assert adapter_in(folder) is not None
     with pytest.raises(ConfigError, match=r"base_model_name_or_path in its adapter_config\.json is the adapter itself"):
-        models.base_folder(model_at(folder), store)
+        base_model.base_folder(model_at(folder), store)
 
 
 def test_packed_weights_take_no_adapter(make_adapter: Make, store: Store) -> None:
@@ -226,4 +226,4 @@ def test_packed_weights_take_no_adapter(make_adapter: Make, store: Store) -> Non
     with pytest.raises(
         ConfigError, match="holds packed weights, into which no adapter can be merged; name the base in"
     ):
-        models.base_folder(model_at(folder), store)
+        base_model.base_folder(model_at(folder), store)

@@ -26,7 +26,7 @@ from launcher.benchmarks import lacking
 from launcher.config import ConfigError, Lora, MTBench, RunConfig
 from launcher.files import read_fact, read_lines
 from launcher.store import EvaluationDir, RunDir, Store
-from launcher.worker import answers, models
+from launcher.worker import answers, base_model, models
 from launcher.worker.answers import TransformersWriter, answer
 from launcher.worker.interruption import Interrupted
 from launcher.worker.training import train
@@ -231,7 +231,7 @@ def test_vllm_writes_where_it_is_there(config: RunConfig, store: Store, monkeypa
     assert {call["chat_template"] for call in calls if "sampling" in call} == {template}  # the base's is another
     assert importlib.import_module("vllm") is fake
     loaded = [call for call in calls if "model" in call]
-    folder = models.base_folder(config.model, store)
+    folder = base_model.base_folder(config.model, store)
     assert [call["model"] for call in loaded] == [folder, folder]
     assert [call.get("max_lora_rank") for call in loaded] == [None, LORA.r]
     assert calls[-1]["lora_request"] == ("run", 1, str(run.model))

@@ -18,7 +18,7 @@ from worker_fixtures import ARCHITECTURE, LORA, Configure
 
 from launcher.config import ConfigError, Model
 from launcher.store import Store
-from launcher.worker import models
+from launcher.worker import base_model, models, precision
 from launcher.worker.tiny import byte_tokenizer
 from launcher.worker.training import train
 
@@ -34,7 +34,7 @@ def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
 def test_a_policy_equals_a_freshly_loaded_model(store: Store) -> None:
     """The copy has the same weights and config, gives the same logits, and can be trained."""
     policy = models.policy(TINY, store)
-    fresh = AutoModelForCausalLM.from_pretrained(models.base_folder(TINY, store), dtype=torch.float32)
+    fresh = AutoModelForCausalLM.from_pretrained(base_model.base_folder(TINY, store), dtype=torch.float32)
     ids = torch.arange(5, 25).unsqueeze(0)
     assert same(policy, fresh)
     assert torch.equal(policy(input_ids=ids).logits, fresh(input_ids=ids).logits)
@@ -48,7 +48,7 @@ def test_a_run_leaves_the_base_as_it_was(configure: Configure, store: Store, lor
     config = configure(trainer__lora=lora)
     base = models.load(config.model, store)
     train(config, store.run("r"), store, lambda: False)
-    fresh = AutoModelForCausalLM.from_pretrained(models.base_folder(config.model, store), dtype=torch.float32)
+    fresh = AutoModelForCausalLM.from_pretrained(base_model.base_folder(config.model, store), dtype=torch.float32)
     assert models.load(config.model, store) is base
     assert same(base, fresh)
     assert "forward" not in vars(base)
@@ -68,7 +68,7 @@ def test_a_bad_architecture_is_named(store: Store) -> None:
     """An unknown model_type or a vocabulary smaller than the bytes is the user's error, and leaves nothing behind."""
     for change, message in (({"model_type": "llamma"}, "llamma"), ({"vocab_size": 10}, "vocab_size=10: at least 259")):
         with pytest.raises(ConfigError, match=message):
-            models.base_folder(Model(name="bad", architecture=ARCHITECTURE | change), store)
+            base_model.base_folder(Model(name="bad", architecture=ARCHITECTURE | change), store)
 
 
 @given(st.text())
@@ -98,7 +98,7 @@ def test_the_byte_tokenizer_speaks_chatml() -> None:
 def test_a_model_that_is_not_there(store: Store, model: Model, message: str) -> None:
     """The error names the key, the value and, where there is one, the remedy."""
     with pytest.raises(ConfigError, match=message):
-        models.base_folder(model, store)
+        base_model.base_folder(model, store)
 
 
 def test_a_package_is_found_without_being_imported(
@@ -106,7 +106,7 @@ def test_a_package_is_found_without_being_imported(
 ) -> None:
     """A package that cannot even be imported may hold a model."""
     package = tmp_path / "holds_a_model"
-    shutil.copytree(models.base_folder(TINY, store), package)
+    shutil.copytree(base_model.base_folder(TINY, store), package)
     (package / "__init__.py").write_text("import a_module_that_is_absent")
     monkeypatch.syspath_prepend(tmp_path)
     found = Model(name="m", path="package:holds_a_model", dtype="float32")
@@ -123,28 +123,28 @@ def test_a_broken_folder_is_one_line(store: Store, tmp_path: Path) -> None:
 
 def test_dtypes(monkeypatch: pytest.MonkeyPatch) -> None:
     """auto follows the machine; float16 is refused."""
-    assert models.dtype_of(Model(name="m", dtype="float32")) is torch.float32
-    assert models.dtype_of(Model(name="m", dtype="bfloat16")) is torch.bfloat16
+    assert precision.dtype_of(Model(name="m", dtype="float32")) is torch.float32
+    assert precision.dtype_of(Model(name="m", dtype="bfloat16")) is torch.bfloat16
     with pytest.raises(ConfigError, match=r"model\.dtype=float16"):
-        models.dtype_of(Model(name="m", dtype="float16"))
+        precision.dtype_of(Model(name="m", dtype="float16"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for capable, dtype in ((True, torch.bfloat16), (False, torch.float32)):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda capable=capable: {"avx512_bf16": capable})
-        models._automatic_dtype.cache_clear()
-        assert models.dtype_of(Model(name="m")) is dtype
-    models._automatic_dtype.cache_clear()
+        precision._automatic_dtype.cache_clear()
+        assert precision.dtype_of(Model(name="m")) is dtype
+    precision._automatic_dtype.cache_clear()
 
 
 def test_file_hashes_are_remembered_and_renewed(store: Store, tmp_path: Path) -> None:
     """An unchanged file is not read again; a changed one is."""
     path = tmp_path / "weights.bin"
     path.write_bytes(b"one")
-    first = models.file_sha256(path, store)
+    first = base_model.file_sha256(path, store)
     remembered = next(store.cache("hashes", "x").parent.iterdir())
     remembered.write_text(json.dumps({"sha256": "from memory"}))
-    assert models.file_sha256(path, store) == "from memory"
+    assert base_model.file_sha256(path, store) == "from memory"
     path.write_bytes(b"another")
-    assert models.file_sha256(path, store) not in {"from memory", first}
+    assert base_model.file_sha256(path, store) not in {"from memory", first}
 
 
 def write_gguf(path: Path, weights: dict[str, numpy.ndarray]) -> None:

@@ -26,7 +26,7 @@ from worker_fixtures import ARCHITECTURE, LORA, Configure
 
 from launcher.config import Model, RunConfig
 from launcher.store import Store
-from launcher.worker import first_step, models, prepare
+from launcher.worker import base_model, first_step, models, prepare
 from launcher.worker.data import collator, load_pairs, tokenised
 from launcher.worker.losses import PreferenceTrainer
 from launcher.worker.trainer import arguments
@@ -80,7 +80,7 @@ def test_the_values_are_the_models_log_probs(configure: Configure, store: Store)
     config = configure()
     pairs = tokenised(config, store)
     table = prepare.reference_table(config, store, pairs)
-    model = AutoModelForCausalLM.from_pretrained(models.base_folder(config.model, store), dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(base_model.base_folder(config.model, store), dtype=torch.float32)
     for split in (pairs.train, pairs.test):
         for pair in list(split)[:5]:
             chosen, rejected, *_ = table.values[prepare.row_of(pair)]
@@ -93,7 +93,7 @@ def test_long_completions_are_measured_as_far_as_training_sees_them(configure: C
     config = configure(trainer__max_length=12)
     pairs = tokenised(config, store)
     table = prepare.reference_table(config, store, pairs)
-    model = AutoModelForCausalLM.from_pretrained(models.base_folder(config.model, store), dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(base_model.base_folder(config.model, store), dtype=torch.float32)
     pair = pairs.train[0]
     cut = pair["chosen_ids"][: 12 - len(pair["prompt_ids"])]
     assert len(cut) < len(pair["chosen_ids"])
@@ -191,7 +191,7 @@ def test_what_changes_a_value_changes_the_key(
 def local_model(configure: Configure, store: Store, tmp_path: Path) -> tuple[RunConfig, Path]:
     """A config whose model is a folder that the test may change."""
     folder = tmp_path / "model"
-    shutil.copytree(models.base_folder(configure().model, store), folder)
+    shutil.copytree(base_model.base_folder(configure().model, store), folder)
     return configure(model=Model(name="local", path=str(folder), dtype="float32")), folder
 
 
@@ -350,7 +350,7 @@ def test_one_table_serves_every_ld_alpha(
     counted = sum(forwards)
     pairs = prepare.prepared(configure(trainer__ld_alpha=alpha), store)
     assert sum(forwards) == counted
-    model = AutoModelForCausalLM.from_pretrained(models.base_folder(configure().model, store), dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(base_model.base_folder(configure().model, store), dtype=torch.float32)
     for pair in list(pairs.train)[:4]:
         shared = min(len(pair["chosen_ids"]), len(pair["rejected_ids"]))
         for name in ("chosen", "rejected"):

@@ -20,7 +20,7 @@ from worker_fixtures import LORA, WORDS, Configure
 from launcher.config import Command, ConfigError, LmEval, RunConfig
 from launcher.files import read_fact
 from launcher.store import EvaluationDir, RunDir, Store
-from launcher.worker import models, programs
+from launcher.worker import base_model, programs
 from launcher.worker.interruption import Interrupted
 from launcher.worker.programs import ProgramFailed, Weights, lm_eval_argv, lm_eval_scores, numbers_in, run_program
 from launcher.worker.training import train
@@ -94,7 +94,7 @@ def test_lm_eval_measures_the_adapter_and_the_untrained_model(
     programs.measure("lm_eval", config, run, store, never)
     fact = read_fact(run.evaluations.result_file("lm_eval")) or {}
     base = read_fact(EvaluationDir(store.cache("benchmarks", f"lm_eval-{fact['base']}")).result_file("lm_eval")) or {}
-    untrained = AutoModelForCausalLM.from_pretrained(models.base_folder(config.model, store), dtype="float32")
+    untrained = AutoModelForCausalLM.from_pretrained(base_model.base_folder(config.model, store), dtype="float32")
     tokens = AutoTokenizer.from_pretrained(run.model)
     expected = [perplexity(untrained, tokens, words[:8])]
     expected.append(perplexity(PeftModel.from_pretrained(untrained, run.model), tokens, words[:8]))

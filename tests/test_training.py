@@ -25,7 +25,7 @@ from worker_fixtures import ARCHITECTURE, LORA, Configure, make_config, write_pa
 from launcher.config import ConfigError, Lora, Model, RunConfig
 from launcher.files import read_fact, read_lines
 from launcher.store import RunDir, Store
-from launcher.worker import checkpoints, models
+from launcher.worker import base_model, checkpoints
 from launcher.worker import trainer as trainer_module
 from launcher.worker.losses import PreferenceTrainer
 from launcher.worker.precision import keep_master_weights
@@ -293,7 +293,7 @@ def test_a_models_own_dropout_is_off(configure: Configure, store: Store, model: 
     train(configure(model=model, trainer__lora=lora, trainer__max_steps=1), run, store, never)
     assert read_lines(run.metrics_file)[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
     if lora is None:
-        saved, base = (AutoConfig.from_pretrained(at) for at in (run.model, models.base_folder(model, store)))
+        saved, base = (AutoConfig.from_pretrained(at) for at in (run.model, base_model.base_folder(model, store)))
         rates = {name: rate for name, rate in vars(base).items() if "drop" in name}
         assert 0.1 in rates.values()
         assert {name: getattr(saved, name) for name in rates} == rates

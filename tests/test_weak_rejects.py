@@ -17,7 +17,7 @@ from worker_fixtures import ARCHITECTURE, Configure
 
 from launcher.config import ConfigError, Dataset, Model, RunConfig, WeakRejects
 from launcher.store import Fact, PreparingDir, Store, write_once
-from launcher.worker import completions, models, prepare, weak_rejects
+from launcher.worker import base_model, completions, models, prepare, weak_rejects
 from launcher.worker.completions import OwnNumbers
 from launcher.worker.data import load_pairs, tokenised
 from launcher.worker.training import train
@@ -83,7 +83,7 @@ def test_the_answer_is_chosen_over_the_weaker_models(tmp_path: Path, store: Stor
 def test_greedy_completions_are_those_of_the_model(tmp_path: Path, store: Store) -> None:
     """At temperature 0 a completion is what an argmax loop over the model's own template gives."""
     said = rejected(load_pairs(tasks(tmp_path / "tasks", TASKS, temperature=0.0), store)[0])
-    folder = models.base_folder(WEAKER, store)
+    folder = base_model.base_folder(WEAKER, store)
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), models.tokenizer(WEAKER, store)
     text = "<|im_start|>user\nName 3 animals.<|im_end|>\n<|im_start|>assistant\n"
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -199,7 +199,7 @@ def test_the_weaker_model_and_its_settings_are_on_record(tmp_path: Path, store: 
     dataset = tasks(tmp_path / "tasks", TASKS, seed=5, temperature=0.7)
     first = load_pairs(dataset, store)[0]
     weaker = manifest_of(store)["made_from"]["weaker"]
-    assert weaker["model"] == models.fingerprint(WEAKER, store)
+    assert weaker["model"] == base_model.fingerprint(WEAKER, store)
     assert (weaker["seed"], weaker["temperature"], weaker["max_new_tokens"]) == (5, 0.7, 24)
     assert dataset.weak_rejects is not None
     other = replace(WEAKER, architecture=ARCHITECTURE | {"seed": 8})

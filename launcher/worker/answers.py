@@ -27,7 +27,7 @@ from launcher.config import ConfigError, MTBench, RunConfig
 from launcher.files import Fact, append_line, content_key, mend_log, read_lines, write_once
 from launcher.mt_bench import Bench, Messages, Question, load
 from launcher.store import EvaluationDir, RunDir, Store
-from launcher.worker import models
+from launcher.worker import base_model, models, precision
 from launcher.worker.generations import end_tokens, ended_text, rendered
 from launcher.worker.interruption import Interrupted, locked
 from launcher.worker.training import final_model, finished, forget_trained
@@ -52,7 +52,7 @@ def answer(config: RunConfig, run: RunDir, store: Store, stop: Callable[[], bool
     """
     bench, settings = load(config.evaluation.mt_bench), config.evaluation.mt_bench
     identity = _identity(config, bench)
-    key = content_key(identity | {"base": models.fingerprint(config.model, store)})
+    key = content_key(identity | {"base": base_model.fingerprint(config.model, store)})
     base = EvaluationDir(store.cache("benchmarks", f"mt_bench-{key}"))
     with locked(base.path, stop):
         _answer(base, bench, settings, identity | {"base": None}, lambda: _base_writer(config, store), stop)
@@ -67,7 +67,7 @@ def _identity(config: RunConfig, bench: Bench) -> Fact:
         "max_new_tokens": settings.max_new_tokens,
         "batch_size": settings.batch_size,
         "seed": settings.seed,
-        "dtype": str(models.dtype_of(config.model)).removeprefix("torch."),
+        "dtype": str(precision.dtype_of(config.model)).removeprefix("torch."),
         "attn_implementation": config.model.attn_implementation,
         "backend": "vllm" if _has_vllm() else "transformers",
     }
@@ -194,7 +194,7 @@ def _base_writer(config: RunConfig, store: Store) -> Iterator[Writer]:
     tokenizer, length = _chat_tokenizer(config, store), config.evaluation.mt_bench.max_new_tokens
     print("mt_bench of the untrained model (once)", flush=True)
     if _has_vllm():
-        yield VllmWriter.of(config, models.base_folder(config.model, store), None)
+        yield VllmWriter.of(config, base_model.base_folder(config.model, store), None)
         return
     with models.in_use(models.load(config.model, store)) as module:
         yield TransformersWriter(module, tokenizer, length)
@@ -206,7 +206,7 @@ def _run_writer(config: RunConfig, run: RunDir, store: Store) -> Iterator[Writer
     if _has_vllm():
         model = final_model(run)
         adapter = None if config.trainer.lora is None else model
-        yield VllmWriter.of(config, models.base_folder(config.model, store) if adapter else str(model), adapter)
+        yield VllmWriter.of(config, base_model.base_folder(config.model, store) if adapter else str(model), adapter)
         return
     module = finished(config, run, store).model
     yield TransformersWriter(module.eval(), tokenizer, length)
@@ -237,7 +237,7 @@ class VllmWriter:
         model, lora = config.model, config.trainer.lora
         engine = vllm.LLM(
             model=folder,
-            dtype=str(models.dtype_of(model)).removeprefix("torch."),
+            dtype=str(precision.dtype_of(model)).removeprefix("torch."),
             seed=config.evaluation.mt_bench.seed,
             trust_remote_code=model.trust_remote_code,
             generation_config="vllm",  # not the model's own top_k and top_p

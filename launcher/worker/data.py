@@ -27,7 +27,7 @@ from launcher.config import ConfigError, RunConfig
 from launcher.config import Dataset as DatasetConfig
 from launcher.files import building, content_key
 from launcher.store import Store
-from launcher.worker import models, reading, shapes
+from launcher.worker import base_model, reading, shapes
 from launcher.worker.models import tokenizer
 from launcher.worker.templates import check_template
 
@@ -127,7 +127,7 @@ def shared_token_ids(texts: Dataset, config: RunConfig, store: Store, tokenise: 
 
     The columns of pairs and of labelled completions differ, and so do their keys.
     """
-    made_from = [models.fingerprint(config.model, store), config.model.chat_template, _content(texts)]
+    made_from = [base_model.fingerprint(config.model, store), config.model.chat_template, _content(texts)]
     key = content_key(made_from)
     folder = store.cache("tokens", key)
     file = folder / "rows.parquet"

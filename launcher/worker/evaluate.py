@@ -22,7 +22,7 @@ from peft import PeftModel
 from launcher.config import UNPAIRED_LOSS, RunConfig
 from launcher.files import Fact, building, content_key, read_fact, write_once
 from launcher.store import RunDir, Store
-from launcher.worker import golden, models
+from launcher.worker import base_model, golden, models, precision
 from launcher.worker.data import collator, first_distinct, load_prompts
 from launcher.worker.generations import Prompt, kl_to_reference, sample
 from launcher.worker.kto import held_out_metrics
@@ -79,7 +79,7 @@ def evaluate_base(config: RunConfig, store: Store) -> Fact:
 
 def base_key(config: RunConfig, store: Store) -> str:
     """The cache entry of the untrained model's evaluation: by its content and what its generations depend on."""
-    identity = {"base": models.fingerprint(config.model, store), "settings": _settings(config, store)}
+    identity = {"base": base_model.fingerprint(config.model, store), "settings": _settings(config, store)}
     return content_key(identity)
 
 
@@ -88,7 +88,7 @@ def _settings(config: RunConfig, store: Store) -> Fact:
     return {key: getattr(config.evaluation, key) for key in SETTINGS} | {
         "prompts": prompts(config, store),
         "golden_reward": config.dataset.golden_reward,
-        "dtype": str(models.dtype_of(config.model)).removeprefix("torch."),
+        "dtype": str(precision.dtype_of(config.model)).removeprefix("torch."),
         "attn_implementation": config.model.attn_implementation,
         "kl_estimator": KL_ESTIMATOR,
     }

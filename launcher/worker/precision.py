@@ -1,6 +1,6 @@
-"""Training weights that are stored in bfloat16.
+"""The precision of weights, and training those that are stored in bfloat16.
 
-Owns: the float32 copies that an optimizer updates in their place.
+Owns: which precision `model.dtype` means here; the float32 copies that an optimizer updates in place of bfloat16.
 Must not know: which optimizer it is, what is trained.
 
 A bfloat16 has 8 significant bits: adding a step of 1e-5 to a weight of 0.1 leaves it as it was, so full fine-tuning in
@@ -11,9 +11,12 @@ copies, rounded. Adapters need none of it: peft keeps them in float32.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
+
+from launcher.config import ConfigError, Model
 
 MASTER = "master"  # key in the optimizer's state, so that a checkpoint holds the copies
 
@@ -53,3 +56,25 @@ def _master(parameter: torch.Tensor, masters: dict[torch.Tensor, torch.Tensor]) 
         return parameter
     masters[parameter] = parameter.detach().float().clone().requires_grad_()
     return masters[parameter]
+
+
+@functools.cache
+def _automatic_dtype() -> torch.dtype:
+    """bfloat16 where the machine computes in it; elsewhere it is emulated, slower than float32."""
+    if torch.cuda.is_available():
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    capabilities = torch.cpu.get_capabilities()
+    return torch.bfloat16 if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else torch.float32
+
+
+def dtype_of(model: Model) -> torch.dtype:
+    """The precision of the weights in every forward, of the reference and of the policy alike.
+
+    Raises:
+        ConfigError: float16, whose gradients vanish without loss scaling.
+    """
+    if model.dtype == "auto":
+        return _automatic_dtype()
+    if model.dtype == "float16":
+        raise ConfigError("model.dtype=float16: its small gradients become 0; use bfloat16 or float32")
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[model.dtype]

@@ -42,7 +42,7 @@ from trl.trainer.utils import add_fused_lm_head
 from launcher.config import UNPAIRED_LOSS, RunConfig, StoreError
 from launcher.files import Fact, building, content_key, read_fact, write_once
 from launcher.store import Store
-from launcher.worker import distributed, models, unpaired, zero
+from launcher.worker import base_model, distributed, models, precision, unpaired, zero
 from launcher.worker.data import IDS, Pairs, collator, tokenised
 from launcher.worker.losses import sums_and_tails
 from launcher.worker.memory import Latest
@@ -165,8 +165,8 @@ def _build(folder: Path, made_from: Fact, facts: list[Fact]) -> None:
 def _made_from(config: RunConfig, store: Store, rows: Iterable[str]) -> Fact:
     """All that changes a value, and nothing else."""
     return {
-        "base": models.fingerprint(config.model, store),
-        "dtype": str(models.dtype_of(config.model)).removeprefix("torch."),
+        "base": base_model.fingerprint(config.model, store),
+        "dtype": str(precision.dtype_of(config.model)).removeprefix("torch."),
         "attn_implementation": config.model.attn_implementation,
         "max_length": config.trainer.max_length,
         "truncation": "keep_start",
@@ -202,7 +202,7 @@ def _reference(config: RunConfig, store: Store) -> Iterator[torch.nn.Module]:
         with models.in_use(models.load(config.model, store)) as base, models.scoring(base):
             yield base
         return
-    folder, dtype = models.base_folder(config.model, store), models.dtype_of(config.model)
+    folder, dtype = base_model.base_folder(config.model, store), precision.dtype_of(config.model)
 
     def load() -> torch.nn.Module:
         base = models.from_folder(folder, config.model, dtype).requires_grad_(requires_grad=False)

@@ -23,7 +23,7 @@ from launcher.config import ConfigError, LmEval, RunConfig
 from launcher.files import Fact, content_key, write_once
 from launcher.resources import package_dir
 from launcher.store import EvaluationDir, RunDir, Store
-from launcher.worker import models
+from launcher.worker import base_model, precision
 from launcher.worker.interruption import Interrupted, locked
 from launcher.worker.training import final_model, forget_trained
 
@@ -76,7 +76,7 @@ def measure(benchmark: str, config: RunConfig, run: RunDir, store: Store, stop: 
 
 
 def _base_key(benchmark: str, settings: Fact, config: RunConfig, store: Store) -> str:
-    identity = [benchmark, settings, str(models.dtype_of(config.model)), models.fingerprint(config.model, store)]
+    identity = [benchmark, settings, str(precision.dtype_of(config.model)), base_model.fingerprint(config.model, store)]
     return content_key(identity)
 
 
@@ -84,7 +84,7 @@ def _weights(config: RunConfig, run: RunDir, store: Store) -> tuple[Weights, Wei
     """The untrained model and the run's; where the config gives a chat template, the run's tokenizer has it."""
     model, lora = final_model(run), config.trainer.lora
     tokenizer = None if config.model.chat_template is None else model
-    base = Weights(models.base_folder(config.model, store), tokenizer=tokenizer)
+    base = Weights(base_model.base_folder(config.model, store), tokenizer=tokenizer)
     return base, Weights(str(model)) if lora is None else replace(base, adapter=model)
 
 
@@ -142,7 +142,7 @@ def numbers_in(value: Fact, prefix: str = "") -> dict[str, float]:
 def _lm_eval(config: RunConfig, weights: Weights, folder: Path, stop: Callable[[], bool]) -> Fact:
     if package_dir("lm_eval") is None:
         raise ConfigError("evaluation.benchmarks=lm_eval: not installed here; pip install lm_eval[hf]")
-    dtype = str(models.dtype_of(config.model)).removeprefix("torch.")
+    dtype = str(precision.dtype_of(config.model)).removeprefix("torch.")
     argv = lm_eval_argv(config.evaluation.lm_eval, weights, dtype, config.evaluation.seed, folder)
     if config.model.trust_remote_code:
         argv.append("--trust_remote_code")

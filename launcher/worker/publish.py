@@ -16,7 +16,7 @@ from launcher.files import write_once
 from launcher.payload import points_of
 from launcher.publish import hub_of, lacks, publish, publishes
 from launcher.store import AttemptDir, RunDir, Store
-from launcher.worker import models
+from launcher.worker import base_model
 from launcher.worker.reading import hub_commits
 
 LONGEST_REASON = 2000  # characters
@@ -26,7 +26,7 @@ def record_sources(config: RunConfig, run: RunDir, store: Store) -> None:
     """Note what the run was trained on, once: Hub commits where there are any, else the hashes of the model's files."""
     if not run.sources_file.exists():
         dataset = {"commits": hub_commits(config.dataset, store)}
-        write_once(run.sources_file, {"model": models.fingerprint(config.model, store), "dataset": dataset})
+        write_once(run.sources_file, {"model": base_model.fingerprint(config.model, store), "dataset": dataset})
 
 
 def publish_in_job(attempt: AttemptDir, store: Store, stop: Callable[[], bool]) -> None:

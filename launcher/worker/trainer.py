@@ -23,7 +23,7 @@ from launcher.adapters import CONFIG_FILE, Adapter, with_base
 from launcher.config import UNPAIRED_LOSS, ConfigError, Lora, RunConfig
 from launcher.files import append_line
 from launcher.store import RunDir, Store
-from launcher.worker import checkpoints, distributed, first_step, milestones, models, zero
+from launcher.worker import base_model, checkpoints, distributed, first_step, milestones, models, precision, zero
 from launcher.worker.data import Pairs, collator
 from launcher.worker.kto import UnpairedTrainer, kto_arguments
 from launcher.worker.kto import collator as kto_collator
@@ -191,8 +191,8 @@ def build_trainer(
         # TRL rounds adapters on packed weights to bfloat16; peft would load a checkpoint's as float32, as all others.
         for parameter in trainer.model.parameters():
             parameter.data = parameter.data.float() if parameter.requires_grad else parameter.data
-    trainer.base = models.name_of(config.model, store)
-    trainer.precision = models.dtype_of(config.model)
+    trainer.base = base_model.name_of(config.model, store)
+    trainer.precision = precision.dtype_of(config.model)
     trainer.keep_checkpoints = config.checkpoint.keep
     trainer.milestones = {step: run.milestone(step).model for step in config.checkpoint.milestones or ()}
     trainer.remove_callback(PrinterCallback)
@@ -257,7 +257,7 @@ def arguments(config: RunConfig, run: RunDir) -> DPOConfig | KTOConfig:
         disable_dropout=False,  # the base's own is off (`models.policy`), the adapters' stays as configured
         precompute_ref_log_probs=trainer.lora is None,  # no reference model is loaded: the columns are there
         # No autocast: the forward runs in the dtype of the weights, as the reference pass does.
-        **zero.arguments(config.deepspeed, models.dtype_of(config.model)),
+        **zero.arguments(config.deepspeed, precision.dtype_of(config.model)),
         seed=config.seed,
         data_seed=config.seed,
         save_strategy="no",  # Recorder says when

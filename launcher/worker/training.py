@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 from launcher.config import DeepSpeed, RunConfig, StoreError
 from launcher.files import Fact, read_fact, read_lines, write_once
 from launcher.store import RunDir, Store
-from launcher.worker import checkpoints, distributed, models, zero
+from launcher.worker import checkpoints, distributed, models, precision, zero
 from launcher.worker.data import Pairs
 from launcher.worker.memory import Latest
 from launcher.worker.prepare import prepared
@@ -140,7 +140,7 @@ def _result(config: RunConfig, run: RunDir, trainer: RunTrainer, pairs: Pairs, b
         "repeated_pairs": pairs.repeated,
         "leaked_pairs": pairs.leaked,
         "micro_batch_size": config.trainer.micro_batch_size,
-        "dtype": str(models.dtype_of(config.model)).removeprefix("torch."),
+        "dtype": str(precision.dtype_of(config.model)).removeprefix("torch."),
         "device": _device_name(),
         "threads": torch.get_num_threads(),
         "versions": {name: version(name) for name in VERSIONS},
@@ -199,7 +199,7 @@ def _load_final(trainer: RunTrainer, config: RunConfig, run: RunDir) -> None:
     if config.trainer.lora is not None:
         set_peft_model_state_dict(trainer.model, load_file(folder / "adapter_model.safetensors"))
         return
-    saved = models.from_folder(str(folder), config.model, models.dtype_of(config.model))
+    saved = models.from_folder(str(folder), config.model, precision.dtype_of(config.model))
     trainer.model.load_state_dict(saved.state_dict())
 
 

@@ -34,7 +34,7 @@ from filelock import FileLock
 from launcher.config import ConfigError, WeakRejects
 from launcher.files import Fact, append_line, building, content_key, mend_log, read_lines, write_once
 from launcher.store import Store
-from launcher.worker import distributed, models
+from launcher.worker import base_model, distributed, models, precision
 from launcher.worker.completions import NO_ROOM, Messages, complete
 from launcher.worker.shapes import plain
 
@@ -79,8 +79,8 @@ def _settings(weak: WeakRejects, store: Store) -> Fact:
     """All that a completion depends on, besides its prompt."""
     with _naming_the_key():
         return {
-            "model": models.fingerprint(weak.model, store),
-            "dtype": str(models.dtype_of(weak.model)).removeprefix("torch."),
+            "model": base_model.fingerprint(weak.model, store),
+            "dtype": str(precision.dtype_of(weak.model)).removeprefix("torch."),
             "attn_implementation": weak.model.attn_implementation,
             "max_new_tokens": weak.max_new_tokens,
             "temperature": weak.temperature,

@@ -26,6 +26,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from launcher.worker import base_model
+
 sys.path.insert(0, str(Path(__file__).parent.parent))  # worker_fixtures
 
 import datasets
@@ -144,7 +146,7 @@ def counted(owner: Any, name: str) -> Iterator[list[None]]:
 def truth(job: Job) -> list[tuple[float, float]]:
     """The values from a fresh copy of the job's model: no batch, no padding, no cache."""
     store = Store(job.folder / "truth")
-    folder = models.base_folder(job.config.model, store)
+    folder = base_model.base_folder(job.config.model, store)
     model = models.from_folder(folder, job.config.model, torch.float32).eval()
     pairs, _ = prepare.tokenised(job.config, store).train, None
     alpha = job.config.trainer.ld_alpha
@@ -221,7 +223,7 @@ def first_job(folder: Path, *, conversations: bool, lora: bool) -> Job:
         for path in pairs.glob("*.jsonl"):
             path.write_text("".join(_conversation(line) for line in path.read_text().splitlines()))
     config = make_config(pairs, trainer__lora=LORA if lora else None, output_dir="here")
-    shutil.copytree(models.base_folder(config.model, Store(folder / "made")), folder / "model")
+    shutil.copytree(base_model.base_folder(config.model, Store(folder / "made")), folder / "model")
     (folder / "model" / "chat_template.jinja").write_text(TEMPLATE.replace("<", "["))
     return Job(replace(config, model=Model(name="tiny", path=str(folder / "model"), dtype="float32")), folder / "job")
 
