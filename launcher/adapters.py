@@ -13,7 +13,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from launcher.config import ConfigError
 
@@ -79,14 +78,13 @@ def adapter_of(text: str, where: str) -> Adapter:
             f"model.path={where}: {CONFIG_FILE} does not say which model the adapter belongs to; "
             "set base_model_name_or_path there"
         )
-    return Adapter(base, _text(config.get("revision")))
+    revision = config.get("revision")
+    if not isinstance(revision, str | None):
+        raise ConfigError(f"model.path={where}: revision={revision} in its {CONFIG_FILE} must be text, in quotes")
+    return Adapter(base, revision or None)
 
 
 def with_base(text: str, adapter: Adapter) -> str:
     """The text of an adapter_config.json, naming another model as that which the adapter belongs to."""
     named = {"base_model_name_or_path": adapter.base, "revision": adapter.revision}
     return json.dumps({**json.loads(text), **named}, indent=2) + "\n"
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None

@@ -15,7 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from launcher import cost, mt_bench
-from launcher.adapters import CONFIG_FILE
 from launcher.config import (
     UNPAIRED_LOSS,
     WEAK_REJECTS,
@@ -28,6 +27,7 @@ from launcher.config import (
 )
 from launcher.data_files import check_absolute, check_columns, check_length, local_file, parts_of, rows_of
 from launcher.locate import PACKAGE, is_hub_id
+from launcher.model_files import MissingFiles, check_whole
 from launcher.plan import Sweep
 from launcher.resources import INSTALL_BITSANDBYTES, package_dir, transformers_names
 from launcher.store import Store
@@ -168,9 +168,10 @@ def _check_model(model: Model) -> None:
         if not is_hub_id(model.path):
             raise ConfigError(f"model.path={model.path}: no such folder, nor of the form ORG/NAME of a Hub model")
         return
-    needed = [model.gguf_file] if model.gguf_file else ["config.json", CONFIG_FILE]
-    if not any((folder / name).is_file() for name in needed):
-        raise ConfigError(f"model.path={model.path}: {folder} has no {' or '.join(needed)}, so it holds no model")
+    try:
+        check_whole(folder, model.gguf_file)
+    except MissingFiles as error:
+        raise ConfigError(f"model.path={model.path}: {folder} {error}") from error
 
 
 def _check_dataset(dataset: Dataset, *, paired: bool) -> None:

@@ -25,6 +25,7 @@ from launcher.config import ConfigError, Model
 from launcher.files import building, content_key, read_fact, write_once
 from launcher.hub_sources import commit_of, model_source
 from launcher.locate import PACKAGE
+from launcher.model_files import has_tokenizer
 from launcher.resources import package_dir
 from launcher.store import Store
 from launcher.worker import hub_files
@@ -35,7 +36,8 @@ from launcher.worker.tiny import build_tiny
 WEIGHT_FILES = ("*.safetensors", "*.bin", "config.json", "*.py")
 TOKENIZER_FILES = ("tokenizer*", "*.model", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json",
                    "chat_template*", "additional_chat_templates/*")  # fmt: skip
-VOCABULARY = ("tokenizer.json", "*.model", "vocab*")  # a tokenizer has one of them
+TEMPLATES = ("chat_template*", "additional_chat_templates/*")
+LONGEST_WORDS = 300  # characters of a library's error
 ADAPTER_FILES = ("adapter_config.json", "adapter_model*")
 
 
@@ -105,12 +107,14 @@ def _merged(model: Model, folder: Path, store: Store) -> str:
         if empty is not None:
             print(f"merging the adapter {model.path} into {base.path} (once)", flush=True)
             below = base_folder(base, store)
-            with _naming(model):
-                merge(Path(below), folder, empty, dtype, trust_remote_code=model.trust_remote_code)
             tokens = Path(tokenizer_folder(model, store))
-            for name in _hashes(tokens, TOKENIZER_FILES, store):
+            with _naming(model):
+                known = len(AutoTokenizer.from_pretrained(tokens, trust_remote_code=model.trust_remote_code))
+                merge(Path(below), folder, empty, dtype, known, trust_remote_code=model.trust_remote_code)
+            templates = dict.fromkeys(_hashes(folder, TEMPLATES, store), folder)
+            for name, place in {**dict.fromkeys(_hashes(tokens, TOKENIZER_FILES, store), tokens), **templates}.items():
                 (empty / name).parent.mkdir(exist_ok=True)
-                shutil.copyfile(tokens / name, empty / name)
+                shutil.copyfile(place / name, empty / name)
     return str(target)
 
 
@@ -133,7 +137,9 @@ def _below(model: Model, folder: Path) -> Model:
 def _naming(model: Model) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except ConfigError:
+        raise
+    except Exception as error:  # peft, transformers and torch each have their own ways to refuse a file
         raise not_loadable(model, error) from error
 
 
@@ -158,7 +164,9 @@ def _dequantise(source: Path, gguf_file: str, folder: Path) -> None:
 def not_loadable(model: Model, error: Exception) -> ConfigError:
     """What a library's error becomes that could not load the model, or a part of it."""
     at = f"@{model.revision}" if model.revision else ""
-    return ConfigError(f"model.path={model.path}{at}: cannot be loaded: {str(error).strip().splitlines()[0]}")
+    kind = "" if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: "
+    words = " ".join(str(error).split())[:LONGEST_WORDS] or type(error).__name__
+    return ConfigError(f"model.path={model.path}{at}: cannot be loaded: {kind}{words}")
 
 
 def tokenizer_folder(model: Model, store: Store) -> str:
@@ -166,8 +174,18 @@ def tokenizer_folder(model: Model, store: Store) -> str:
     if model.architecture is not None or model.gguf_file is not None:
         return base_folder(model, store)
     folder = _located(model, store, weights=False)
-    own = adapter_in(folder) is None or any(path.is_file() for name in VOCABULARY for path in folder.glob(name))
+    own = adapter_in(folder) is None or has_tokenizer([path.name for path in folder.iterdir()])
     return str(folder) if own else tokenizer_folder(_below(model, folder), store)
+
+
+def own_template(model: Model, store: Store) -> str | None:
+    """The chat template that an adapter has beside it, though it leaves the tokenizer to its base; None without one."""
+    if model.architecture is not None or model.gguf_file is not None:
+        return None
+    file = _located(model, store, weights=False) / "chat_template.jinja"
+    if not file.is_file() or tokenizer_folder(model, store) == str(file.parent):
+        return None
+    return file.read_text(encoding="utf-8")
 
 
 def name_of(model: Model, store: Store) -> Adapter:

@@ -10,32 +10,22 @@ used without a question. A fetch that breaks off goes on where it was, in this p
 
 from __future__ import annotations
 
-import fnmatch
 import glob
-import json
 import time
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from rich.filesize import decimal
 
-from launcher.adapters import CONFIG_FILE
 from launcher.config import ConfigError
 from launcher.hub_faults import is_silence, passes, pause
 from launcher.hub_sources import Source, cached_folder, is_unreachable, refusal
+from launcher.model_files import MissingFiles, beside_weights, needed_files, shards
 
 PATIENCE_SECONDS = 600.0  # with faults that pass, while a job waits for its model
 SILENCE_SECONDS = 60.0  # with no connection at all, where the cache does not have what is needed
-# The first of these forms that a repository has is fetched; the others are the same weights again.
-WEIGHTS = (
-    ("model.safetensors", "model.safetensors.index.json", "model-*.safetensors"),
-    ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*.bin"),
-)
-ADAPTER_WEIGHTS = (("adapter_model*.safetensors",), ("adapter_model*.bin",))
-BESIDE_WEIGHTS = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*.py")
-IN_FOLDERS = ("additional_chat_templates/*", "*/*.py")
-INDEX = ".index.json"
 
 Value = TypeVar("Value")
 
@@ -44,14 +34,13 @@ def model_folder(source: Source, commit: str, gguf_file: str | None = None, *, w
     """The folder of a model at a commit, with all that loading it needs; without its weights where those are not asked.
 
     Raises:
-        ConfigError: it cannot be fetched, and is not in the cache; or it holds no weights.
+        ConfigError: it cannot be fetched, and is not in the cache; or it holds no model.
     """
-
-    def needed(names: Collection[str]) -> list[str]:
-        beside = sorted(name for name in names if _is_beside(name))
-        return [*beside, *_weights(source, names, gguf_file)] if weights else beside
-
-    return _folder(source, commit, needed)
+    choose = partial(needed_files, gguf_file=gguf_file) if weights else beside_weights
+    try:
+        return _folder(source, commit, choose)
+    except MissingFiles as error:
+        raise ConfigError(f"{source.key}={source}: {error}") from error
 
 
 def whole_folder(source: Source, commit: str) -> Path | None:
@@ -62,29 +51,6 @@ def whole_folder(source: Source, commit: str) -> Path | None:
         return _there(source, commit, sorted(_cached_listing(source, commit)))
     except CachedRepoTreeNotFoundError:
         return None
-
-
-def _is_beside(name: str) -> bool:
-    if name.endswith(INDEX):
-        return False  # it goes with its weights
-    patterns = IN_FOLDERS if "/" in name else BESIDE_WEIGHTS
-    return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
-
-
-def _weights(source: Source, names: Collection[str], gguf_file: str | None) -> list[str]:
-    """The names of the files with the weights, in one form."""
-    if gguf_file is not None:
-        if gguf_file in names:
-            return [gguf_file]
-        there = ", ".join(sorted(name for name in names if name.endswith(".gguf"))) or "none"
-        raise ConfigError(f"model.gguf_file={gguf_file}: {source} has no such file; its .gguf files: {there}")
-    for form in ADAPTER_WEIGHTS if CONFIG_FILE in names else WEIGHTS:
-        found = sorted(name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in form))
-        if any(not name.endswith(INDEX) for name in found):
-            return found
-    packed = sorted(name for name in names if name.endswith(".gguf"))
-    hint = f"; give model.gguf_file={packed[0]}" if packed else ""
-    raise ConfigError(f"{source.key}={source}: holds no weights that can be trained (safetensors, or .bin){hint}")
 
 
 # ------------------------------------------------------------------------------------------------ fetching
@@ -99,7 +65,7 @@ def _folder(source: Source, commit: str, choose: Choose) -> Path:
         sizes = patiently(source, silence, lambda: _listing(source, commit))
         names = choose(sizes)
         return _there(source, commit, names) or _fetched(source, commit, {n: sizes[n] for n in names}, silence)
-    except ConfigError:
+    except MissingFiles:
         raise
     except Exception as error:  # the client, the network and the server each have their own family of errors
         if cached is not None and is_unreachable(error):
@@ -183,14 +149,7 @@ def _cached(source: Source, commit: str, choose: Choose) -> Path | None:
     folder = cached_folder(source, commit)
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     try:
-        whole = bool(names) and all(_shards(folder / name) <= set(names) for name in choose(names))
-    except (ConfigError, OSError, ValueError):
+        whole = bool(names) and all(shards(name, folder) <= set(names) for name in choose(names))
+    except (MissingFiles, OSError):
         return None
     return folder if whole else None
-
-
-def _shards(file: Path) -> set[str]:
-    """The files that an index names; of any other file none."""
-    if not file.name.endswith(INDEX):
-        return set()
-    return set(json.loads(file.read_text(encoding="utf-8"))["weight_map"].values())

@@ -29,7 +29,8 @@ from trl.trainer.utils import add_fused_lm_head
 from launcher.config import ConfigError, Model
 from launcher.resources import INSTALL_BITSANDBYTES, package_dir
 from launcher.store import Store
-from launcher.worker.base_model import base_folder, not_loadable, tokenizer_folder
+from launcher.worker.base_model import base_folder, not_loadable, own_template, tokenizer_folder
+from launcher.worker.loading import check_loaded
 from launcher.worker.memory import Latest, keep_freed_memory
 from launcher.worker.precision import dtype_of
 
@@ -44,12 +45,12 @@ def tokenizer(model: Model, store: Store) -> PreTrainedTokenizerBase:
     def read() -> PreTrainedTokenizerBase:
         try:
             found = AutoTokenizer.from_pretrained(folder, trust_remote_code=model.trust_remote_code)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # each tokenizer class has its own way to refuse a file
             raise not_loadable(model, error) from error
         if found.pad_token is None:
             found.pad_token = found.eos_token
-        if model.chat_template is not None:
-            found.chat_template = model.chat_template
+        if (template := model.chat_template or own_template(model, store)) is not None:
+            found.chat_template = template
         return found
 
     return _tokenizer.get((folder, model.chat_template, _stamp(folder)), read)
@@ -79,11 +80,13 @@ def from_folder(folder: str, model: Model, dtype: torch.dtype) -> torch.nn.Modul
     transformers_logging.disable_progress_bar()
     options = {"trust_remote_code": model.trust_remote_code} | _packing(model, dtype)
     try:
-        module: torch.nn.Module = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, attn_implementation=model.attn_implementation, **options
+        loaded = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, attn_implementation=model.attn_implementation, output_loading_info=True, **options
         )
     except (OSError, ValueError) as error:
         raise not_loadable(model, error) from error
+    module: torch.nn.Module = loaded[0]
+    check_loaded(loaded[1], folder)
     layers: Iterable[Any] = module.modules() if model.quantization is not None else ()
     for layer in layers:
         # On some CPUs a pass without gradients would rearrange the weights, for good, into a form whose product has
