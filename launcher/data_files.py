@@ -29,6 +29,7 @@ def parts_of(dataset: Dataset) -> list[Dataset]:
         replace(
             dataset,
             path=part.path,
+            revision=part.revision,
             train_split=part.train_split or dataset.train_split,
             test_split=part.test_split or dataset.test_split,
             columns=dataset.columns if part.columns is None else part.columns,
@@ -44,6 +45,8 @@ def local_file(dataset: Dataset, split: str) -> Path | None:
         ConfigError: the path is neither there nor of a Hub data set's form, or has no file of that split.
     """
     if dataset.path is None:
+        return None
+    if is_hub_id(dataset.path) and dataset.revision is not None:
         return None
     path = Path(dataset.path).expanduser()
     check_absolute("dataset.path", path)

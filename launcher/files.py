@@ -9,9 +9,11 @@ Must not know: where a file lies (`store` does), what a fact means.
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -135,13 +137,17 @@ def read_lines(path: Path) -> list[Fact]:
 def building(folder: Path) -> Iterator[Path | None]:
     """Build a cache entry once: yields a scratch folder to fill, or None where `folder` is there already.
 
-    The lock makes others wait and then use it; a killed builder leaves only a scratch folder, never half an entry.
+    The lock makes others wait and then use it; a killed builder leaves only a scratch folder, never half an entry, and
+    the next one removes it.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f".{folder.name}.lock")):
         if folder.is_dir():
             yield None
             return
+        for stale in folder.parent.glob(f".{glob.escape(folder.name)}.*"):  # of builders that were killed
+            if stale.is_dir():
+                shutil.rmtree(stale, ignore_errors=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
             filled = Path(scratch) / folder.name
             filled.mkdir()

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from hydra.core.override_parser.types import Glob, Override
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Override
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from launcher.config import ConfigError, suggestion
-from launcher.overrides import BLANK, Overrides, as_text, expand, first_line, meaning, options, parse
+from launcher.overrides import BLANK, Overrides, assigned, expand, first_line, is_revision, meaning, options, parse
 from launcher.resources import data_dir
 
 MAX_POINTS = 100_000  # planning so many takes minutes; more is a slip of the pen
@@ -104,6 +104,10 @@ def _values(override: Override) -> list[str]:
     value = override.value()
     if isinstance(value, Glob):
         return value.filter(sorted(options(override.key_or_group) - BLANK))
+    if (
+        isinstance(value, ChoiceSweep) and value.simple_form and is_revision(override.get_key_element())
+    ):  # 1.10 would be 1.1
+        return [each.strip() for each in (override.input_line or "").partition("=")[2].split(",")]
     try:
         values = list(itertools.islice(override.sweep_string_iterator(), MAX_POINTS + 1))
     except ValueError as error:
@@ -129,7 +133,7 @@ def _read_sweep_file(name: str) -> Grid:
         raise ConfigError(f"sweeps={name}: {path} is not readable as YAML: {first_line(error)}") from error
     if not isinstance(content, dict) or not set(content) <= {"overrides", "grid", "zip", "exclude"}:
         raise ConfigError(f"sweeps={name}: {path} may hold the keys overrides, grid, zip and exclude, and no others")
-    axes = [_axis(key, [f"{key}={as_text(value)}"]) for key, value in _section(content, "overrides", dict)]
+    axes = [_axis(key, [assigned(key, value)]) for key, value in _section(content, "overrides", dict)]
     axes += [_file_axis(key, value) for key, value in _section(content, "grid", dict)]
     axes += [_zipped(path, group) for group in content.get("zip") or []]
     exclude = tuple(frozenset(map(meaning, _point(item))) for item in content.get("exclude") or [])
@@ -144,13 +148,13 @@ def _section(content: Mapping[Any, Any], key: str, kind: type) -> list[tuple[str
 
 
 def _point(item: Mapping[str, Any]) -> list[str]:
-    return [override for key, value in item.items() for override in expand(f"{key}={as_text(value)}")]
+    return [override for key, value in item.items() for override in expand(assigned(key, value))]
 
 
 def _file_axis(key: str, value: Any) -> Axis:
     """An axis in a sweep file: a YAML list, or Hydra's sweep grammar as text."""
     if isinstance(value, list):
-        return _axis(key, [f"{key}={as_text(item)}" for item in value])
+        return _axis(key, [assigned(key, item) for item in value])
     return _axis_of(parse(f"{key}={value}"), multirun=True)
 
 

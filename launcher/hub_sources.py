@@ -13,9 +13,10 @@ moved. The run ids hold what was typed: another revision, or the commit itself, 
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +24,7 @@ from launcher.config import ConfigError, Dataset, Model, RunConfig
 from launcher.files import read_fact, write_once
 from launcher.hub_faults import told
 from launcher.locate import DEFAULT_REVISION, is_commit, is_hub_id
+from launcher.model_files import MissingFiles, check_whole
 from launcher.store import Store
 
 LOOK_SECONDS = 10.0  # for one answer, while a user waits
@@ -31,12 +33,21 @@ HINTS = 10  # branches and tags that are named to somebody who has mistyped one
 
 @dataclass(frozen=True)
 class Source:
-    """A repository of the Hub at a revision; `key` is the key of the configuration that names it."""
+    """A repository of the Hub at a revision.
 
-    kind: str  # "model" or "dataset", as huggingface_hub calls them
+    Attributes:
+        kind: "model" or "dataset", as huggingface_hub calls them.
+        path, revision: its name; no revision is the default branch.
+        key, revision_key: the keys of the configuration that name these.
+        gguf_file: which of a model's files holds the weights, if it is such a one.
+    """
+
+    kind: str
     path: str
     revision: str | None = None
     key: str = field(default="", compare=False)
+    revision_key: str = field(default="", compare=False)
+    gguf_file: str | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         return f"{self.path}@{self.revision or DEFAULT_REVISION}"
@@ -72,7 +83,8 @@ def models_of(config: RunConfig) -> list[tuple[Model, str]]:
 
 def model_source(model: Model, key: str = "model") -> Source | None:
     """The repository of a model; None where it is on this machine."""
-    return _source("model", model, f"{key}.path")
+    source = _source("model", model, f"{key}.path")
+    return None if source is None else replace(source, gguf_file=model.gguf_file)
 
 
 def dataset_sources(dataset: Dataset) -> list[Source]:
@@ -85,7 +97,9 @@ def dataset_sources(dataset: Dataset) -> list[Source]:
 
 
 def _source(kind: str, named: _Named, key: str) -> Source | None:
-    return Source(kind, named.path, named.revision, key) if is_hub_id(named.path) else None
+    if not is_hub_id(named.path):
+        return None
+    return Source(kind, named.path, named.revision, key, key.removesuffix("path") + "revision")
 
 
 # ------------------------------------------------------------------------------------------------ pins
@@ -108,7 +122,7 @@ def pinned(source: Source, store: Store) -> str | None:
     """The commit that a source stands for, as far as it is settled; without a question to anybody."""
     if is_commit(source.revision):
         return source.revision
-    fact = read_fact(_pin_file(source, store))
+    fact = read_fact(pin_file(source, store))
     return None if fact is None else str(fact["commit"])
 
 
@@ -116,7 +130,7 @@ def pin(source: Source, commit: str, store: Store) -> None:
     """Settle what a source stands for in this output folder; where somebody was quicker, his word holds."""
     if not is_commit(source.revision):
         fact = {"path": source.path, "revision": source.revision or DEFAULT_REVISION, "commit": commit}
-        write_once(_pin_file(source, store), {**fact, "time": time.time()})
+        write_once(pin_file(source, store), {**fact, "time": time.time()})
 
 
 def restore(pins: Mapping[str, str], store: Store) -> None:
@@ -125,7 +139,8 @@ def restore(pins: Mapping[str, str], store: Store) -> None:
         pin(named(name), commit, store)
 
 
-def _pin_file(source: Source, store: Store) -> Path:
+def pin_file(source: Source, store: Store) -> Path:
+    """Where a source's pin is."""
     return store.pin_file(f"{source.kind}s", source.path, source.revision or DEFAULT_REVISION)
 
 
@@ -154,9 +169,35 @@ def cached_commit(source: Source) -> str | None:
     return str(found.resolved)
 
 
-def is_cached(source: Source, commit: str) -> bool:
-    """Whether this machine's cache has anything of a commit."""
-    return cached_folder(source, commit).is_dir()
+def is_whole(source: Source, commit: str) -> bool:
+    """Whether a job would do with what this machine's caches have of a commit."""
+    if source.kind == "dataset":
+        return _has_all(source, commit) or _is_prepared(commit)
+    try:
+        check_whole(cached_folder(source, commit), source.gguf_file)
+    except MissingFiles:
+        return False
+    return True
+
+
+def _has_all(source: Source, commit: str) -> bool:
+    """Whether the cache knows which files there are, and has them."""
+    from huggingface_hub import get_cached_repo_tree
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError
+
+    try:
+        listed = get_cached_repo_tree(source.path, repo_type=source.kind, revision=commit)
+    except CachedRepoTreeNotFoundError:
+        return False
+    return all((cached_folder(source, commit) / entry.path).is_file() for entry in listed)
+
+
+def _is_prepared(commit: str) -> bool:
+    """Whether `datasets`, which is not asked since it is slow to import, has prepared the rows of a commit."""
+    from huggingface_hub import constants
+
+    cache = Path(os.environ.get("HF_DATASETS_CACHE") or Path(constants.HF_HOME) / "datasets")
+    return any(cache.expanduser().glob(f"*___*/*/*/{commit}/dataset_info.json"))
 
 
 def cached_folder(source: Source, commit: str) -> Path:
@@ -209,22 +250,17 @@ def refusal(source: Source, error: BaseException) -> str:
     if isinstance(error, GatedRepoError):
         return f"{where}: {_gate(source, error)}"
     if isinstance(error, RevisionNotFoundError):
-        key = revision_key(source)
-        return f"{key}={source.revision}: {source.path} has no such branch, tag or commit{_branches(source)}"
+        known = _branches(source)
+        return f"{source.revision_key}={source.revision}: {source.path} has no such branch, tag or commit{known}"
     if isinstance(error, RepositoryNotFoundError):
         return f"{where}: the Hub has no such {source.kind}, or it is private and {_token_may_not()}"
     if is_offline(error):
-        return (
-            f"{where}: is not in this machine's cache ({_cache()}), and HF_HUB_OFFLINE is set; {fetch_command(source)}"
-        )
+        return f"{where}: is not whole in the cache ({_cache()}), and HF_HUB_OFFLINE is set; {fetch_command(source)}"
     if is_unreachable(error):
-        return f"{where}: no way to the Hub from here, and it is not in the cache ({_cache()}); {fetch_command(source)}"
+        return (
+            f"{where}: is not whole in the cache ({_cache()}), and there is no way to the Hub; {fetch_command(source)}"
+        )
     return f"{where}: cannot be read: {told(error)}"
-
-
-def revision_key(source: Source) -> str:
-    """The key beside the one that names the source."""
-    return source.key.removesuffix("path") + "revision" if source.key.endswith(".path") else f"revision of {source.key}"
 
 
 def _gate(source: Source, error: Any) -> str:

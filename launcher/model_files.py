@@ -131,10 +131,17 @@ def shards(name: str, folder: Path) -> set[str]:
     Raises:
         MissingFiles: the index is none.
     """
-    if not name.endswith(INDEX):
-        return set()
+    return shards_in((folder / name).read_text(encoding="utf-8"), name) if name.endswith(INDEX) else set()
+
+
+def shards_in(text: str, name: str) -> set[str]:
+    """The files that the text of an index names.
+
+    Raises:
+        MissingFiles: the index is none.
+    """
     try:
-        return set(json.loads((folder / name).read_text(encoding="utf-8"))["weight_map"].values())
+        return set(json.loads(text)["weight_map"].values())
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise MissingFiles(f"has an index that cannot be read, {name}") from error
 

@@ -20,6 +20,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from launcher.config import ConfigError, RunConfig, canonical, suggestion
+from launcher.locate import is_hub_id
 from launcher.resources import data_dir
 
 Overrides = tuple[str, ...]
@@ -98,20 +99,42 @@ def expand(override: str) -> Overrides:
 
     `model.chat_template=FILE.jinja` -> its text, so that a run is known by what the template says.
     """
-    key = override.partition("=")[0]
+    key, _, given = override.partition("=")
     if key == TEMPLATE:
         return (_with_template(override),)
+    if is_revision(key) and not isinstance(parse(override).value(), str | None):
+        return (f"{key}={quoted(given)}",)  # 1.10 would be 1.1
     value = parse(override).value() if key in SHORTHANDS else None
     if not isinstance(value, str) or not re.search(r"[/@]", value) or value in options(key):
         return (override,)
-    path, _, revision = value.partition("@")
-    if path.startswith((".", "~")) or Path(path).exists():
-        path = str(Path(path).expanduser().resolve())  # a run must not depend on where it was launched from
+    path, revision = _located(override, value)
     name = re.sub(r"[^a-z0-9.]+", "-", Path(path).name.lower()).strip("-.")
     if not name:
         raise ConfigError(f"{override}: is neither a file of conf/{key}, nor ORG/NAME@REVISION, nor a folder")
     values = {"name": name, "path": path, "revision": revision or None}
     return (f"{key}=custom", *(f"{key}.{part}={as_text(value)}" for part, value in values.items()))
+
+
+def _located(override: str, value: str) -> tuple[str, str]:
+    """Path and revision of a shorthand's value: a folder's absolute path, or a name on the Hub as it stands.
+
+    Raises:
+        ConfigError: it may be either, or a folder is given a revision.
+    """
+    path, at, revision = value.partition("@")
+    whole, folder = Path(value).expanduser(), Path(path).expanduser()
+    if whole.exists() and not is_hub_id(value):
+        return str(whole.resolve()), ""  # a run must not depend on where it was launched from
+    if is_hub_id(path) and (at or not folder.exists()):
+        return path, revision
+    if is_hub_id(path):
+        raise ConfigError(
+            f"{override}: is both a folder here and of the form of a name on the Hub; give ./{path} for the folder, "
+            f"{path}@main for the Hub"
+        )
+    if at and folder.exists():
+        raise ConfigError(f"{override}: {path} is a folder, which has no revision {revision}; leave out @{revision}")
+    return (str(folder.resolve()) if path.startswith((".", "~")) or folder.exists() else path), revision
 
 
 def _with_template(override: str) -> str:
@@ -155,6 +178,22 @@ def _in_words(kind: Any) -> str:
     return _WORDS.get(kind, "a mapping {key:value}")
 
 
+def is_revision(key: str) -> bool:
+    """Whether a key's value is a revision: text, though it may look like a number."""
+    return key.lstrip("+").split(".")[-1] == "revision"
+
+
+def assigned(key: str, value: Any) -> str:
+    """The override that gives a key a value of a YAML file.
+
+    Raises:
+        ConfigError: a revision that YAML has made a number of.
+    """
+    if is_revision(key) and not isinstance(value, str | None):
+        raise ConfigError(f"{key}={value}: must be text; write it in quotes")
+    return f"{key}={as_text(value)}"
+
+
 def as_text(value: Any) -> str:
     """A YAML value as Hydra's grammar writes it."""
     if value is None or isinstance(value, bool):
@@ -165,7 +204,17 @@ def as_text(value: Any) -> str:
         return "[" + ",".join(map(as_text, value)) + "]"
     text = str(value)
     plain = re.fullmatch(r"[\w./@+-]+", text, re.ASCII) or not isinstance(value, str)
-    return text if plain else "'" + re.sub(r"(\\*)('|\Z)", _escaped, text) + "'"
+    return text if plain and not (isinstance(value, str) and _is_no_text(text)) else quoted(text)
+
+
+def quoted(text: str) -> str:
+    """A text that Hydra's grammar takes for nothing else."""
+    return "'" + re.sub(r"(\\*)('|\Z)", _escaped, text) + "'"
+
+
+def _is_no_text(text: str) -> bool:
+    """Whether Hydra's grammar would read these letters as a number or the like."""
+    return not isinstance(parse(f"key={text}").value(), str)
 
 
 def _escaped(end: re.Match[str]) -> str:

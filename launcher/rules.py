@@ -135,6 +135,8 @@ def _source_problems(config: RunConfig) -> Iterator[str]:
     if (model.path is None) == (model.architecture is None):
         yield f"model.path={model.path}: give either model.path (a Hub id or a folder) or model.architecture"
     yield from dataset_problems(dataset)
+    if not isinstance(model.revision, str | None):
+        yield f"model.revision={model.revision}: must be text; write it in quotes"
     if model.quantization is not None and config.trainer.lora is None:
         yield f"model.quantization={model.quantization}: packed weights cannot be trained; give trainer=lora too"
     chosen = {

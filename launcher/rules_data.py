@@ -21,11 +21,22 @@ def dataset_problems(dataset: Dataset) -> Iterator[str]:
     yield from _column_problems("dataset.columns", dataset.columns, COLUMNS)
     yield from _mixture_problems(dataset)
     yield from _weak_rejects_problems(dataset)
+    yield from _revision_problems(dataset)
     if sum(source is not None for source in (dataset.path, dataset.builder, dataset.mixture)) != 1:
         yield (
             f"dataset.path={dataset.path}: give one of dataset.path (a Hub id, folder or file), dataset.builder "
             "and dataset.mixture"
         )
+
+
+def _revision_problems(dataset: Dataset) -> Iterator[str]:
+    if dataset.revision is not None and dataset.path is None:
+        yield f"dataset.revision={dataset.revision}: goes with dataset.path alone; a part of a mixture has its own"
+    named = {"dataset": dataset.revision}
+    named |= {f"dataset.mixture[{number}]": part.revision for number, part in enumerate(dataset.mixture or [])}
+    for key, revision in named.items():
+        if not isinstance(revision, str | None):
+            yield f"{key}.revision={revision}: must be text; write it in quotes"
 
 
 def _column_problems(key: str, columns: Collection[str], known: Collection[str]) -> Iterator[str]:

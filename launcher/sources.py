@@ -158,7 +158,7 @@ def _check_writable(folder: Path) -> None:
 
 
 def _check_model(model: Model) -> None:
-    if model.path is None:
+    if model.path is None or (is_hub_id(model.path) and model.revision is not None):
         return
     folder = Path(model.path).expanduser()
     check_absolute("model.path", folder)

@@ -17,26 +17,28 @@ from typing import Any
 
 from launcher.adapters import CONFIG_FILE, Adapter, adapter_in, adapter_of
 from launcher.config import ConfigError, Model, RunConfig
+from launcher.data_files import check_absolute
 from launcher.hub_sources import (
     LOOK_SECONDS,
     Source,
     cached_commit,
     cached_text,
     fetch_command,
-    is_cached,
     is_gated,
     is_offline,
     is_unreachable,
+    is_whole,
     models_of,
     named,
     pin,
+    pin_file,
     pinned,
     refusal,
-    revision_key,
     sources_of,
     text_of,
 )
-from launcher.locate import PACKAGE, is_commit, is_hub_id
+from launcher.locate import DEFAULT_REVISION, PACKAGE, is_commit, is_hub_id
+from launcher.model_files import INDEX, MissingFiles, check_tokenizer, needed_files, shards_in
 from launcher.plan import Run, Sweep
 from launcher.resources import package_dir
 from launcher.store import Store
@@ -94,8 +96,10 @@ class _Look:
     lines: dict[str, None] = field(default_factory=dict)
     notes: dict[str, None] = field(default_factory=dict)
     silence: Exception | None = None
+    _earlier: dict[str, str] | None = None
     _runs: dict[str, dict[str, str]] = field(default_factory=dict)
     _commits: dict[Source, str | None] = field(default_factory=dict)
+    _files: dict[Source, frozenset[str]] = field(default_factory=dict)
 
     def at(self, config: RunConfig) -> dict[str, str]:
         """The pins of a run: of what it names, and of the models that its adapters belong to."""
@@ -122,7 +126,10 @@ class _Look:
 
     def _settled(self, source: Source, *, elsewhere: bool) -> str | None:
         """Its commit; None where only a job can tell."""
-        known = pinned(source, self.store)
+        if source.revision is None:
+            check_absolute(source.key, Path(source.path))  # a folder of that name here may be what is meant
+        _check_name(source)
+        known = pinned(source, self.store) or self._recorded().get(source.name)
         commit = self._asked(source, known, elsewhere=elsewhere)
         if commit is not None:
             kind = "" if source.revision == commit else f", commit {commit}"
@@ -138,13 +145,15 @@ class _Look:
             return self._unanswered(source, known, elsewhere=elsewhere)
         try:
             return self._answered(source, known)
+        except ConfigError:
+            raise
         except Exception as error:
             if is_unreachable(error):
                 self.silence = error
                 return self._unanswered(source, known, elsewhere=elsewhere)
-            words = refusal(source, error)
-            if known is not None and is_cached(source, known):  # what is gone from the Hub is still here
-                self._note(f"{words}; the cache has its commit {known}, which is used")
+            words = _gone(source, known, self.store, error) or refusal(source, error)
+            if known is not None and is_whole(source, known):  # what is gone from the Hub is still here
+                self._note(f"{words}; this machine's cache has that commit, and jobs take it from there")
             elif not (is_gated(error) and (elsewhere or self.dry_run)):
                 raise ConfigError(words) from error
             else:
@@ -160,11 +169,25 @@ class _Look:
             commit = api.resolve_revision(source.path, repo_type=source.kind, revision=source.revision).resolved
         revision = commit or source.revision
         info = api.repo_info(source.path, repo_type=source.kind, revision=revision, timeout=LOOK_SECONDS)
+        self._files[source] = frozenset(each.rfilename for each in getattr(info, "siblings", None) or ())
         if info.gated:  # its description may be read by all, its files only by some
             api.auth_check(source.path, repo_type=source.kind)
         if known is not None and not is_commit(source.revision):
             self._compare(source, known, api)
+        if source.kind == "model":
+            self._check_files(source, str(info.sha))
         return str(info.sha)
+
+    def _check_files(self, source: Source, commit: str) -> None:
+        """Whether the repository has all that loading the model needs, by its files' names and its index."""
+        names = self._files[source]
+        try:
+            check_tokenizer(names, source.gguf_file)
+            for name in needed_files(names, source.gguf_file):
+                if name.endswith(INDEX) and (lost := shards_in(text_of(source, commit, name) or "", name) - names):
+                    raise MissingFiles(f"lacks {', '.join(sorted(lost))}, which {name} names")  # noqa: TRY301
+        except MissingFiles as error:
+            raise ConfigError(f"{source.key}={source}: {error}") from error
 
     def _compare(self, source: Source, known: str, api: Any) -> None:
         try:
@@ -177,20 +200,28 @@ class _Look:
         if now != known:
             self._note(
                 f"{source}: has moved on to {now}; runs in {self.store.root} keep to {known}, to which it was pinned "
-                f"there ({revision_key(source)}={now} makes runs on what it is now)"
+                f"there ({source.revision_key}={now} makes runs on what it is now)"
             )
 
     def _unanswered(self, source: Source, known: str | None, *, elsewhere: bool) -> str | None:
         """What this machine's cache says of it, where there is no way to the Hub."""
         commit = known or cached_commit(source)
-        if commit is None or not is_cached(source, commit):
+        if commit is None or not is_whole(source, commit):
             offline = self.silence is not None and is_offline(self.silence)
             if self.silence is not None and offline and not (elsewhere or self.dry_run):
                 raise ConfigError(refusal(source, self.silence))
             why = "HF_HUB_OFFLINE is set" if offline else "there is no way to the Hub from here"
-            self._note(f"{source.key}={source}: not looked up, {why}, and it is not in the cache; jobs need one or "
-                       f"the other ({fetch_command(source)})")  # fmt: skip
+            self._note(f"{source.key}={source}: not looked up, {why}, and it is not whole in the cache; jobs need "
+                       f"one or the other ({fetch_command(source)})")  # fmt: skip
         return commit
+
+    def _recorded(self) -> dict[str, str]:
+        """The pins with which earlier launches were recorded here, in case their files were removed since."""
+        if self._earlier is None:
+            records = [record for sweep in self.store.sweeps() for record in sweep.run_records()]
+            settings = [record.get("settings") or {} for record in records]
+            self._earlier = {name: commit for each in settings for name, commit in each.get("pins", {}).items()}
+        return self._earlier
 
     def _note(self, text: str) -> None:
         self.notes[text] = None
@@ -209,29 +240,61 @@ class _Look:
         """The repository of the model that an adapter on the Hub belongs to."""
         if source.kind != "model":
             return []
-        text = self._adapter_config(source, commit)
+        try:
+            text = self._adapter_config(source, commit)
+        except Exception as error:
+            raise ConfigError(refusal(source, error)) from error
         return [] if text is None else list(self._base(adapter_of(text, str(source)), str(source), source.key))
 
     def _adapter_config(self, source: Source, commit: str) -> str | None:
-        try:
-            return cached_text(source, commit, CONFIG_FILE) if self.silence else text_of(source, commit, CONFIG_FILE)
-        except Exception as error:
-            if not is_unreachable(error):
-                raise ConfigError(refusal(source, error)) from error
-            self.silence = error
+        files = self._files.get(source)
+        if files is None or self.silence is not None:
             return cached_text(source, commit, CONFIG_FILE)
+        return text_of(source, commit, CONFIG_FILE) if CONFIG_FILE in files else None
 
     def _base(self, adapter: Adapter, path: str, key: str) -> Iterator[Source]:
         self.lines[f"model: {path} is an adapter of {adapter}; the two are merged once, and training starts there"] = (
             None
         )
         if is_hub_id(adapter.base):
-            yield Source("model", adapter.base, adapter.revision, f"{key}={path}: base_model_name_or_path")
-        elif not Path(adapter.base).is_absolute() or not Path(adapter.base).is_dir():
+            if adapter.base == path.partition("@")[0]:
+                raise ConfigError(f"{key}={path}: base_model_name_or_path in its {CONFIG_FILE} is the adapter itself")
+            yield Source(
+                "model",
+                adapter.base,
+                adapter.revision,
+                f"{key}={path}: base_model_name_or_path",
+                f"{key}={path}: revision of base_model_name_or_path",
+            )
+        elif not Path(adapter.base).is_absolute() or not (Path(adapter.base) / "config.json").is_file():
             raise ConfigError(
                 f"{key}={path}: is an adapter of {adapter.base}, which is neither ORG/NAME of the Hub nor the absolute "
-                f"path of a folder here; set base_model_name_or_path in its {CONFIG_FILE}"
+                f"path of a model's folder here; set base_model_name_or_path in its {CONFIG_FILE}"
             )
+
+
+def _check_name(source: Source) -> None:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(source.path)
+    except HFValidationError as error:
+        raise ConfigError(
+            f"{source.key}={source}: cannot be a name on the Hub: {' '.join(str(error).split())}"
+        ) from error
+
+
+def _gone(source: Source, known: str | None, store: Store, error: Exception) -> str | None:
+    """What to say where the Hub lacks the commit to which a branch is pinned; None where that is not what is wrong."""
+    from huggingface_hub.errors import RevisionNotFoundError
+
+    if known is None or is_commit(source.revision) or not isinstance(error, RevisionNotFoundError):
+        return None
+    return (
+        f"{source.key}={source}: is pinned to {known} in {store.root}, which the Hub does not have any more; remove "
+        f"{pin_file(source, store)} to take what {source.revision or DEFAULT_REVISION} is now"
+    )
 
 
 def _folder_of(model: Model) -> Path | None:

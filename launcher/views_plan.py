@@ -38,7 +38,7 @@ def show_plan(
     `scheduler`, where given, shows a job's script too.
     """
     if as_json:
-        print(json.dumps(_plan_json(sweep, decisions), indent=1))
+        print(json.dumps(_plan_json(sweep, decisions) | {"sources": list(sources)}, indent=1))
         return
     console = open_console()
     console.print(_plan_table(sweep, decisions))

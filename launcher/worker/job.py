@@ -237,7 +237,10 @@ def _train_and_evaluate(config: RunConfig, attempt: AttemptDir, store: Store, st
         distributed.first(partial(discard_all, run))  # of a result that was deleted
         distributed.first(partial(record_sources, config, run, store))
         train(config, run, store, stop)
-    for benchmark in distributed.first(lambda: lacking(run, config.evaluation.benchmarks)):
+    missing = distributed.first(lambda: lacking(run, config.evaluation.benchmarks))
+    if missing:
+        distributed.first(partial(record_sources, config, run, store))
+    for benchmark in missing:
         distributed.first(partial(_measure, benchmark, config, run, store, stop))
     distributed.first(partial(publish_in_job, attempt, store, stop))
 

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from launcher.config import PrefsweepError, RunConfig
-from launcher.files import write_once
+from launcher.config import ConfigError, PrefsweepError, RunConfig
+from launcher.files import Fact, read_fact, write_once
 from launcher.payload import points_of
 from launcher.publish import hub_of, lacks, publish, publishes
 from launcher.store import AttemptDir, RunDir, Store
@@ -23,10 +23,38 @@ LONGEST_REASON = 2000  # characters
 
 
 def record_sources(config: RunConfig, run: RunDir, store: Store) -> None:
-    """Note what the run was trained on, once: Hub commits where there are any, else the hashes of the model's files."""
-    if not run.sources_file.exists():
-        dataset = {"commits": hub_commits(config.dataset, store)}
-        write_once(run.sources_file, {"model": base_model.fingerprint(config.model, store), "dataset": dataset})
+    """Note what a run is trained on: Hub commits, or the hashes of files. One that has begun is held to what it noted.
+
+    Raises:
+        ConfigError: its model or its data are others by now.
+    """
+    sources = _sources(config, store)
+    recorded = read_fact(run.sources_file)
+    if recorded is not None and (run.result_file.exists() or run.last_checkpoint_step() is not None):
+        _compare(run, recorded, sources)
+        return
+    if recorded is not None:  # of a training of which nothing is left
+        run.sources_file.unlink()
+    write_once(run.sources_file, sources)
+
+
+def _sources(config: RunConfig, store: Store) -> Fact:
+    dataset: Fact = {"commits": hub_commits(config.dataset, store)}
+    if config.dataset.weak_rejects is not None:
+        dataset["weaker_model"] = base_model.fingerprint(config.dataset.weak_rejects.model, store)
+    return {"model": base_model.fingerprint(config.model, store), "dataset": dataset}
+
+
+def _compare(run: RunDir, recorded: Fact, sources: Fact) -> None:
+    commits = recorded["dataset"].get("commits", {})
+    moved = [path for path, commit in commits.items() if sources["dataset"]["commits"].get(path, commit) != commit]
+    other = ["its model is not the one"] if recorded["model"] != sources["model"] else []
+    other += [f"{path} is not at the commit" for path in moved]
+    if other:
+        raise ConfigError(
+            f"{run.run_id}: {' and '.join(other)} that it was trained on so far ({run.sources_file}); put that back, "
+            f"or remove {run.path} to train it anew"
+        )
 
 
 def publish_in_job(attempt: AttemptDir, store: Store, stop: Callable[[], bool]) -> None:

@@ -118,14 +118,14 @@ def _read_splits(dataset: DatasetConfig, store: Store) -> tuple[Dataset, Dataset
         return _read_folder(BUILDERS[dataset.builder](store), dataset)
     if not dataset.path:
         raise ConfigError("dataset.path: neither a path nor a builder is given; give a Hub id, a folder or a file")
+    if is_hub_id(dataset.path):  # whatever folder of that name the job may have been started beside
+        return _read_hub(dataset, dataset.train_split, store), _read_hub(dataset, dataset.test_split, store)
     path = Path(dataset.path).expanduser()
     if path.is_dir():
         return _read_folder(path, dataset)
     if path.is_file():
         return _divided(_read_file(path), dataset.test_pairs)
-    if not is_hub_id(dataset.path):
-        raise ConfigError(f"dataset.path={dataset.path}: there is no such folder or file on this machine")
-    return _read_hub(dataset, dataset.train_split, store), _read_hub(dataset, dataset.test_split, store)
+    raise ConfigError(f"dataset.path={dataset.path}: there is no such folder or file on this machine")
 
 
 def _instructions(dataset: DatasetConfig, store: Store) -> tuple[Dataset, Dataset]:
