@@ -104,6 +104,9 @@ def expand(override: str) -> Overrides:
         return (_with_template(override),)
     if is_revision(key) and not isinstance(parse(override).value(), str | None):
         return (f"{key}={quoted(given)}",)  # 1.10 would be 1.1
+    number: Any = _revision_in(parse(override).value())
+    if number is not None:
+        raise ConfigError(f"{override}: revision {number} must be text; write it in quotes")
     value = parse(override).value() if key in SHORTHANDS else None
     if not isinstance(value, str) or not re.search(r"[/@]", value) or value in options(key):
         return (override,)
@@ -176,6 +179,16 @@ def _in_words(kind: Any) -> str:
     if is_dataclass(kind):
         return f"a mapping of {', '.join(get_type_hints(kind))}"
     return _WORDS.get(kind, "a mapping {key:value}")
+
+
+def _revision_in(value: Any) -> Any:
+    """A revision within a list or a mapping that is no text; None where there is none."""
+    if isinstance(value, Mapping):
+        own = value.get("revision")
+        found = None if isinstance(own, str | None) else own
+        return found if found is not None else _revision_in(list(value.values()))
+    found = (_revision_in(item) for item in value) if isinstance(value, list) else iter(())
+    return next((number for number in found if number is not None), None)
 
 
 def is_revision(key: str) -> bool:

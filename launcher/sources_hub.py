@@ -66,6 +66,8 @@ def settle(sweep: Sweep, store: Store, *, dry_run: bool) -> Settled:
         ConfigError: there is no such repository or revision, or no access to it.
     """
     look = _Look(store, dry_run=dry_run)
+    if package_dir("huggingface_hub") is not None:
+        _quiet()
     runs = [_with_pins(run, look.at(run.config)) for run in sweep.runs]
     return Settled(replace(sweep, runs=tuple(runs)), list(look.lines), list(look.notes))
 
@@ -271,6 +273,13 @@ class _Look:
                 f"{key}={path}: is an adapter of {adapter.base}, which is neither ORG/NAME of the Hub nor the absolute "
                 f"path of a model's folder here; set base_model_name_or_path in its {CONFIG_FILE}"
             )
+
+
+def _quiet() -> None:
+    """Have huggingface_hub warn nobody: what it would say is told once, in our words."""
+    from huggingface_hub.utils import logging
+
+    logging.get_logger("huggingface_hub").setLevel("ERROR")
 
 
 def _check_name(source: Source) -> None:

@@ -6,23 +6,25 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import load_file
+from peft import LoraConfig, LoraModel, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from worker_fixtures import ARCHITECTURE, LORA, Configure
 
 from launcher.adapters import adapter_in, adapter_of
 from launcher.config import ConfigError, Model
 from launcher.store import RunDir, Store
-from launcher.worker import base_model
+from launcher.worker import base_model, models
+from launcher.worker.publish import record_sources
 from launcher.worker.tiny import build_tiny
-from launcher.worker.training import finished, train
+from launcher.worker.training import Stopped, finished, train
 
 IDS = torch.arange(5, 25).unsqueeze(0)
 Make = Callable[..., Path]
@@ -58,6 +60,10 @@ def make_adapter(tmp_path: Path) -> Make:
 
 def model_at(folder: Path, **changes: Any) -> Model:
     return replace(Model(name="sft", path=str(folder), dtype="float32"), **changes)
+
+
+def models_folder(folder: Path, store: Store) -> str:
+    return base_model.base_folder(model_at(folder), store)
 
 
 def logits_by_peft(folder: Path) -> torch.Tensor:
@@ -123,6 +129,100 @@ def test_a_tied_head_that_the_adapter_changes_is_kept(tmp_path: Path, make_adapt
     assert (logits_of(merged) - logits_by_peft(folder)).abs().max() < 1e-4
 
 
+@pytest.mark.parametrize("target", [["lm_head"], ["embed_tokens"], ["embed_tokens", "lm_head", "q_proj"]])
+def test_tied_embeddings_that_the_adapter_changes_are_parted(
+    tmp_path: Path, make_adapter: Make, store: Store, target: list[str]
+) -> None:
+    """A change of one of two that share their weights is no change of the other."""
+    shutil.rmtree(tmp_path / "base")
+    build_tiny(ARCHITECTURE | {"tie_word_embeddings": True}, tmp_path / "base")
+    folder = make_adapter(target_modules=target)
+    merged = loaded(models_folder(folder, store))
+    assert (logits_of(merged) - logits_by_peft(folder)).abs().max() < 1e-3
+    assert (logits_of(merged) - logits_of(loaded(tmp_path / "base"))).abs().max() > 0.1
+
+
+def test_what_peft_cannot_merge_is_refused(make_adapter: Make, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The merged model is compared with base and adapter: a merge that is wrong, for whatever reason, is not used."""
+    folder = make_adapter()
+    merge = LoraModel.merge_and_unload
+
+    def wrong(self: Any, *args: Any, **kwargs: Any) -> Any:
+        merged = merge(self, *args, **kwargs)
+        with torch.no_grad():
+            merged.lm_head.weight.add_(0.01)
+        return merged
+
+    monkeypatch.setattr(LoraModel, "merge_and_unload", wrong)
+    with pytest.raises(ConfigError, match=r"merged into its base it is another model \(logits up to \d"):
+        models_folder(folder, store)
+    assert not list(store.cache("models", "x").parent.glob("merged-*"))
+
+
+@pytest.mark.parametrize("target", [["embed_tokens"], ["lm_head"], ["embed_tokens", "lm_head"]])
+def test_weights_that_stay_tied_are_merged_as_such_or_refused(
+    tmp_path: Path, make_adapter: Make, store: Store, target: list[str]
+) -> None:
+    """peft's `ensure_weight_tying`: whatever comes of it computes what plain peft does."""
+    shutil.rmtree(tmp_path / "base")
+    build_tiny(ARCHITECTURE | {"tie_word_embeddings": True}, tmp_path / "base")
+    folder = make_adapter(target_modules=target, ensure_weight_tying=True)
+    merged = None
+    with suppress(ConfigError):
+        merged = logits_of(loaded(models_folder(folder, store)))
+    assert merged is None or (merged - logits_by_peft(folder)).abs().max() < 1e-3
+
+
+def test_trained_tokens_and_tokens_without_embeddings(make_adapter: Make, store: Store) -> None:
+    """An adapter may bring new values for some tokens only; a tokenizer with more tokens enlarges the embeddings."""
+    folder = make_adapter(trainable_token_indices=[5, 6, 7], target_modules=["q_proj"])
+    assert (logits_of(loaded(models_folder(folder, store))) - logits_by_peft(folder)).abs().max() < 1e-4
+    tokens = AutoTokenizer.from_pretrained(folder)
+    tokens.add_tokens(["<one more>"])
+    tokens.save_pretrained(folder)
+    merged = loaded(models_folder(folder, store))
+    assert merged.get_input_embeddings().weight.shape[0] == len(tokens)
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.5])
+def test_an_adapter_whose_weights_do_not_fit_is_refused(make_adapter: Make, store: Store, kept: float) -> None:
+    """Where none of them, or only some, are those of its configuration; peft would leave the rest out in silence."""
+    folder = make_adapter()
+    weights = sorted(load_file(folder / "adapter_model.safetensors").items())
+    part = int(len(weights) * kept)
+    renamed = {
+        name if n < part else name.replace("model.", "model._orig_mod.", 1): w for n, (name, w) in enumerate(weights)
+    }
+    save_file(renamed, folder / "adapter_model.safetensors")
+    with pytest.raises(
+        ConfigError, match=r"its weights are not those of its adapter_config\.json on this base: \d+ missing"
+    ):
+        models_folder(folder, store)
+
+
+def test_a_template_beside_an_adapter_without_a_tokenizer_counts(make_adapter: Make, store: Store) -> None:
+    """The base's tokenizer, with the adapter's template; in the merged folder too."""
+    folder = make_adapter()
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+    (folder / "chat_template.jinja").write_text("of the adapter")
+    assert models.tokenizer(model_at(folder), store).chat_template == "of the adapter"
+    assert AutoTokenizer.from_pretrained(models_folder(folder, store)).chat_template == "of the adapter"
+
+
+def test_a_checkpoint_that_lacks_weights_is_refused(tmp_path: Path, store: Store) -> None:
+    """They would be drawn at random, and trained on."""
+    build_tiny(ARCHITECTURE, tmp_path / "whole")
+    weights = load_file(tmp_path / "whole" / "model.safetensors")
+    gone = next(name for name in weights if "mlp" in name)
+    save_file({name: w for name, w in weights.items() if name != gone}, tmp_path / "whole" / "model.safetensors",
+              metadata={"format": "pt"})  # fmt: skip
+    with pytest.raises(
+        ConfigError, match=rf"lacks weights that its config\.json asks for \({gone}\); they would be random"
+    ):
+        models.load(model_at(tmp_path / "whole"), store)
+
+
 def test_weights_beside_an_adapter_are_not_its_base(make_adapter: Make, store: Store) -> None:
     """Whatever else lies in the folder, merged weights for one: the base is the one that the adapter names."""
     folder = make_adapter()
@@ -185,6 +285,24 @@ def test_what_was_trained_is_what_its_folder_holds(make_adapter: Make, configure
     train(config, run, store, lambda: False)
     evaluated = logits_of(finished(config, run, store).model)
     assert (logits_by_peft(run.model) - evaluated).abs().max() < 1e-5
+
+
+def test_a_run_that_has_begun_is_held_to_its_model(make_adapter: Make, configure: Configure, store: Store) -> None:
+    """Another adapter in the same folder: the run does not go on from it, nor is it measured against it."""
+    folder = make_adapter()
+    config, run = configure(model=model_at(folder), trainer__lora=LORA), store.run("r")
+    record_sources(config, run, store)
+    stops = iter([False, False, True, True])
+    with pytest.raises(Stopped):
+        train(config, run, store, lambda: next(stops, True))
+    make_adapter(r=2)
+    with pytest.raises(
+        ConfigError, match=r"r: its model is not the one that it was trained on so far \(.*sources\.json\)"
+    ):
+        record_sources(config, run, store)
+    shutil.rmtree(run.checkpoints)  # nothing is left of the training: it begins anew
+    record_sources(config, run, store)
+    assert json.loads(run.sources_file.read_text())["model"] == base_model.fingerprint(config.model, store)
 
 
 # ------------------------------------------------------------------------------------------------ what is refused

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -291,6 +292,114 @@ def test_what_is_not_on_the_hub_is_refused_when_planned(place: Place, overrides:
     assert not (place.folder / "outputs").exists()
 
 
+@pytest.mark.parametrize(
+    ("gone", "words"),
+    [
+        (["config.json"], "has no config.json and no adapter_config.json, so it holds no model"),
+        (
+            ["model.safetensors", "pytorch_model.bin"],
+            "holds no weights: no model.safetensors or model.safetensors.index",
+        ),
+        (["tokenizer.json", "tokenizer_config.json"], "holds no tokenizer"),
+        (["model-00002-of-00002.safetensors"], "lacks model-00002-of-00002.safetensors, which model.safetensors.index"),
+    ],
+)
+def test_a_repository_that_holds_no_whole_model_is_refused_when_planned(
+    place: Place, contents: Path, gone: list[str], words: str
+) -> None:
+    """By the names of its files and its index; the same of a folder."""
+    files = content_of(contents / "base")
+    if "model-00002-of-00002.safetensors" in gone:
+        del files["model.safetensors"], files["pytorch_model.bin"]
+        shards = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+        files |= dict.fromkeys(shards, b"weights")
+        files["model.safetensors.index.json"] = json.dumps(
+            {"weight_map": dict(zip("ab", shards, strict=True))}
+        ).encode()
+    files = {name: data for name, data in files.items() if name not in gone}
+    place.hub.plant("model", "org/part", files)
+    folder = place.folder / "part"
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    for model in ("org/part", "./part"):
+        done = place.plan(f"model={model}", "dataset=org/data")
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+        assert words in done.stderr
+
+
+def test_a_revision_stays_what_was_typed(place: Place, contents: Path) -> None:
+    """1.10 is not 1.1, in whichever way it is given."""
+    old = place.hub.repos["org/base"].branches["main"]
+    new = place.hub.plant("model", "org/base", contents / "moved").branches["main"]
+    place.hub.repos["org/base"].tags.update({"1.1": old, "1.10": new, "1e3": new})
+    for given in ("model=org/base@1.10", "model=org/base@1.1,org/base@1.10", "model=org/base@1e3"):
+        done = place.plan(given, "dataset=org/data")
+        assert f"commit {new}" in done.stdout, done.stderr
+    done = place.plan(
+        "model=custom", "model.name=b", "model.path=org/base", "model.revision=1.1,1.10", "dataset=org/data"
+    )
+    assert f"model: org/base@1.1, commit {old}" in done.stdout, done.stderr
+    assert f"model: org/base@1.10, commit {new}" in done.stdout
+    done = place.plan(
+        "model=tiny", "dataset=mixture", "dataset.name=m", "dataset.mixture=[{path: org/data, revision: 1.10}]"
+    )
+    assert "revision 1.1 must be text; write it in quotes" in done.stderr
+
+
+def test_a_folder_does_not_take_the_place_of_a_name_on_the_hub(place: Place) -> None:
+    """Where both may be meant the launch asks; with a revision, and in jobs, the name is on the Hub."""
+    write_pairs(place.folder / "org" / "data", train=24)
+    done = place.plan("model=org/base", "dataset=org/data")
+    assert done.returncode == 2
+    assert (
+        "dataset=org/data: is both a folder here and of the form of a name on the Hub; give ./org/data" in done.stderr
+    )
+    done = place.plan("model=org/base", "dataset=org/data@main")
+    assert "dataset: org/data@main, commit" in done.stdout
+    code = (
+        "from launcher.config import Dataset; from launcher.store import Store; from pathlib import Path\n"
+        "from launcher.worker.reading import read\n"
+        "rows = read(Dataset(name='d', path='org/data'), Store(Path('outputs')), lambda rows, _: rows)\n"
+        "print(*map(len, rows))"
+    )
+    assert place.run(code=code).stdout.split()[-2:] == ["32", "6"]
+    (place.folder / "m").mkdir()
+    done = place.plan("model=./m@v1", "dataset=org/data@main")
+    assert "./m is a folder, which has no revision v1; leave out @v1" in done.stderr
+
+
+def test_pins_outlive_their_files(place: Place, contents: Path) -> None:
+    """A launch finds them in what was recorded before; one whose commit is gone from the Hub says what to do."""
+    launch = ["-m", "model=org/base", "dataset=org/data", "loss_type=ipo", "beta=0.1", *SMALL, "hub=off"]
+    assert place.run(*launch).returncode == 0
+    moved = place.hub.plant("model", "org/base", contents / "moved").branches["main"]
+    shutil.rmtree(place.folder / "outputs" / "pins")
+    done = place.run(*launch, "dry_run=true")
+    assert f"model: org/base@main, commit {COMMIT}" in done.stdout
+    assert f"has moved on to {moved}" in done.stderr
+    del place.hub.repos["org/base"].commits[COMMIT]
+    done = place.run(*launch, "dry_run=true")
+    assert done.returncode == 0  # the cache has it
+    assert f"is pinned to {COMMIT} in " in done.stderr
+    done = place.run(*launch, "dry_run=true", home="another")
+    assert done.returncode == 2
+    assert "which the Hub does not have any more; remove " in done.stderr
+
+
+def test_what_a_cache_has_only_half_is_refused_at_an_offline_launch(place: Place) -> None:
+    """So is a name that the Hub cannot have, with one line."""
+    half = "from huggingface_hub import hf_hub_download as h; h('org/base', 'config.json')"
+    assert place.run(code=half).returncode == 0
+    launch = ["-m", "loss_type=ipo", "beta=0.1", *SMALL, "hub=off"]
+    done = place.run(*launch, "model=org/base", "dataset=org/data", HF_HUB_OFFLINE="1")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "model.path=org/base@main: is not whole in the cache (" in done.stderr
+    done = place.run(*launch, "model=tiny", "dataset=org/a--b", HF_HUB_OFFLINE="1")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "dataset.path=org/a--b@main: cannot be a name on the Hub: " in done.stderr
+
+
 def test_a_gated_model_is_refused_before_anything_is_submitted(place: Place) -> None:
     """Without a token and with one that has no access, each with its remedy; a dry run only says so."""
     place.hub.repos["org/base"].gated = "manual"
@@ -329,7 +438,7 @@ def test_a_warm_cache_needs_no_hub_and_a_cold_one_is_refused(place: Place, conte
     assert weights_of(one) == weights_of(other)
     cold = place.run(*launch, "output_dir=cold", home="empty", HF_HUB_OFFLINE="1")
     assert cold.returncode == 2
-    assert cold.stderr.startswith("prefsweep: model.path=org/base@main: is not in this machine's cache (")
+    assert cold.stderr.startswith("prefsweep: model.path=org/base@main: is not whole in the cache (")
     assert "and HF_HUB_OFFLINE is set; where there is internet: hf download org/base" in cold.stderr
     assert not (place.folder / "cold").exists()
 
@@ -355,7 +464,7 @@ def test_rows_are_of_the_commit_that_is_asked_for_without_a_hub_too(place: Place
     assert place.run(first, later, code=ROWS).stdout.split() == ["32", "24"]
     offline = place.run(first, later, third, code=ROWS, HF_HUB_OFFLINE="1").stdout.splitlines()
     assert offline[:2] == ["32", "24"]
-    assert "dataset.path=org/data@main: is not in this machine's cache" in offline[2]
+    assert "dataset.path=org/data@main: is not whole in the cache" in offline[2]
 
 
 def test_rows_come_from_what_was_downloaded_beforehand(place: Place) -> None:
@@ -421,6 +530,7 @@ def test_a_repository_without_weights_names_what_it_has(place: Place) -> None:
     """A GGUF file is named with the key that takes it; one that is not there, with those that are."""
     place.hub.plant("model", "org/base", {"config.json": b"{}", "q8.gguf": b"GGUF"}, commit="9" * 40)
     done = place.run("9" * 40, code=FETCH)
-    assert "holds no weights that can be trained (safetensors, or .bin); give model.gguf_file=q8.gguf" in done.stdout
+    assert "holds no weights: no model.safetensors" in done.stdout
+    assert "; give model.gguf_file=q8.gguf" in done.stdout
     done = place.run("9" * 40, "q4.gguf", code=FETCH)
-    assert "model.gguf_file=q4.gguf: org/base@main has no such file; its .gguf files: q8.gguf" in done.stdout
+    assert "org/base@main: has no q4.gguf (model.gguf_file); its .gguf files: q8.gguf" in done.stdout

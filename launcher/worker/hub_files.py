@@ -53,6 +53,16 @@ def whole_folder(source: Source, commit: str) -> Path | None:
         return None
 
 
+def dataset_folder(source: Source, commit: str) -> Path:
+    """The folder of a data set at a commit, with all of its files.
+
+    Raises:
+        Exception: the client's, the network's or the server's; see `hub_sources.refusal`.
+    """
+    sizes = patiently(source, SILENCE_SECONDS, lambda: _listing(source, commit))
+    return _there(source, commit, sorted(sizes)) or _fetched(source, commit, sizes, SILENCE_SECONDS)
+
+
 # ------------------------------------------------------------------------------------------------ fetching
 
 Choose = Callable[[Collection[str]], Sequence[str]]

@@ -45,6 +45,8 @@ def read(source: Source, commit: str, split: str) -> datasets.Dataset:
 def _builder(source: Source, commit: str) -> Any:
     """What prepares the data set, from the files in the cache if they are all there, else from the Hub."""
     folder = hub_files.whole_folder(source, commit)
+    if folder is None and Path(source.path).exists():  # which `datasets` would read in place of the Hub
+        folder = hub_files.dataset_folder(source, commit)
     if folder is not None:
         return datasets.load_dataset_builder(str(folder))
 

@@ -45,6 +45,22 @@ def merge(base: Path, adapter: Path, target: Path, dtype: torch.dtype, tokens: i
             or peft cannot merge it.
         ValueError, RuntimeError, OSError: the two do not fit, or cannot be loaded.
     """
+    _check_weights(adapter)
+    adapted = _adapted(base, adapter, tokens, trust_remote_code=trust_remote_code)
+    _check_keys(adapted, adapter)
+    before, kinds = _logits(adapted), PeftConfig.from_pretrained(adapter)
+    if _is_tied(adapted.get_base_model()) and _reaches_embeddings(adapted.get_base_model(), kinds):
+        # Peft would merge a change of one of the two into the weights that they share.
+        adapted = _adapted(base, adapter, tokens, trust_remote_code=trust_remote_code, tied=False)
+    merged = adapted.merge_and_unload(safe_merge=True)
+    _check_equal(before, _logits(merged), adapter)
+    if (adapter / GENERATION_CONFIG).is_file():
+        merged.generation_config = GenerationConfig.from_pretrained(adapter)
+    merged.to(dtype).save_pretrained(target)
+
+
+def _adapted(base: Path, adapter: Path, tokens: int, *, trust_remote_code: bool, tied: bool = True) -> PeftModel:
+    """The adapter on top of its base, in float32; `tied`: whether a head may share the embeddings' weights."""
     transformers_logging.disable_progress_bar()
     module, loading = AutoModelForCausalLM.from_pretrained(
         base, dtype=torch.float32, trust_remote_code=trust_remote_code, output_loading_info=True
@@ -55,19 +71,10 @@ def merge(base: Path, adapter: Path, target: Path, dtype: torch.dtype, tokens: i
             f"model.path={adapter}: its base {base} holds packed weights, into which no adapter can be merged; name "
             "the base in full precision in adapter_config.json"
         )
-    _check_weights(adapter)
     _enlarge(module, _embedding_rows(adapter), tokens)
-    kinds = PeftConfig.from_pretrained(adapter)
-    if _reaches_embeddings(module, kinds):
-        _untie(module)  # peft would merge a change of one of the two into the weights that they share
-    adapted = PeftModel.from_pretrained(module, adapter).eval()
-    _check_keys(adapted, adapter)
-    before = _logits(adapted)
-    merged = adapted.merge_and_unload(safe_merge=True)
-    _check_equal(before, _logits(merged), adapter)
-    if (adapter / GENERATION_CONFIG).is_file():
-        merged.generation_config = GenerationConfig.from_pretrained(adapter)
-    merged.to(dtype).save_pretrained(target)
+    if not tied:
+        _untie(module)
+    return PeftModel.from_pretrained(module, adapter).eval()
 
 
 def _check_weights(adapter: Path) -> None:
@@ -110,9 +117,12 @@ def _is_named(module: str, wanted: Any) -> bool:
 def _untie(module: Any) -> None:
     """Give a head that is the embeddings' own weights a copy of them."""
     head, embeddings = module.get_output_embeddings(), module.get_input_embeddings()
-    if head is not None and head.weight is embeddings.weight:
-        head.weight = torch.nn.Parameter(embeddings.weight.detach().clone())
-        module.config.tie_word_embeddings = False
+    head.weight = torch.nn.Parameter(embeddings.weight.detach().clone())
+    module.config.tie_word_embeddings = False
+
+
+def _is_tied(module: Any) -> bool:
+    return module.get_output_embeddings() is not None and bool(getattr(module.config, "tie_word_embeddings", False))
 
 
 def _check_keys(adapted: PeftModel, adapter: Path) -> None:
