@@ -187,8 +187,8 @@ def _revision_in(value: Any) -> Any:
         own = value.get("revision")
         found = None if isinstance(own, str | None) else own
         return found if found is not None else _revision_in(list(value.values()))
-    found = (_revision_in(item) for item in value) if isinstance(value, list) else iter(())
-    return next((number for number in found if number is not None), None)
+    found_in_items = [_revision_in(item) for item in value] if isinstance(value, list) else []
+    return next((number for number in found_in_items if number is not None), None)
 
 
 def is_revision(key: str) -> bool:
