@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from launcher.config import ConfigError, Hub, PublishError
+from launcher.files import Fact
 from launcher.hub import told_public
 from launcher.hub_folder import FolderShelf
 from launcher.hub_look import HubLook
@@ -26,7 +27,9 @@ def claim_revisions(sweep: Sweep, store: Store, *, token: bool) -> tuple[Sweep, 
         ConfigError: a name that was asked for is taken, or everybody would see what is to be private; besides,
             whatever is wrong with the names themselves.
     """
-    recorded = store.sweep(sweep.name).run_records()
+    # Also of other sweeps: what is trained there, or is to be, takes its names when it is published.
+    others = [record for each in store.sweeps() if each.name != sweep.name for record in each.run_records()]
+    recorded = [*(record for record in others if _is_taken(record, store)), *store.sweep(sweep.name).run_records()]
     named = with_revisions(sweep, recorded, token=token)
     holders: dict[Key, str] = {}
     notes = []
@@ -35,6 +38,12 @@ def claim_revisions(sweep: Sweep, store: Store, *, token: bool) -> tuple[Sweep, 
     except PublishError as error:
         notes.append(f"hub.store=huggingface: not checked which revisions are taken: {error}")
     return with_revisions(sweep, recorded, token=token, holders=holders), notes
+
+
+def _is_taken(record: Fact, store: Store) -> bool:
+    """Whether a recorded run is still there, and is to be published."""
+    hub = record["settings"].get("hub", {})
+    return hub.get("store", "off") != "off" and store.run(record["run_id"]).path.is_dir()
 
 
 def _held(runs: Iterable[Run], store: Store) -> Iterator[tuple[Key, str]]:

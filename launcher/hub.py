@@ -50,13 +50,13 @@ class HuggingFaceShelf:
         """What `model=` takes; for from_pretrained, the part behind the @ is `revision`."""
         return f"{self.repo}@{self.hub.revision}"
 
-    def push(self, payload: Payload) -> str:
-        """Make the revision hold the payload and return its commit.
+    def push(self, payload: Payload, *, anew: bool = False) -> str:
+        """Make the revision hold the payload and return its commit; `anew`: though its marker says that it does.
 
         Raises:
             PublishError: it is another run's, or the Hub did not take it within `hub.patience` seconds.
         """
-        commit: str = self._persistently(lambda: self._push_once(payload))
+        commit: str = self._persistently(lambda: self._push_once(payload, anew=anew))
         return commit
 
     def collect(self, title: str, notes: dict[str, str]) -> str:
@@ -70,7 +70,7 @@ class HuggingFaceShelf:
 
     # -------------------------------------------------------------------------------------------- one try
 
-    def _push_once(self, payload: Payload) -> str:
+    def _push_once(self, payload: Payload, *, anew: bool) -> str:
         from huggingface_hub import HfApi
 
         heads = self._there.heads()
@@ -83,7 +83,7 @@ class HuggingFaceShelf:
         if draft in heads:
             self._put_away(draft)  # of a push that was cut off, or that somebody was quicker than
         held = self._there.at(head)
-        if self._is_there(held, payload):
+        if self._is_there(held, payload) and not anew:
             return head
         self._check_privacy(held)
         return self._commit(self.hub.revision, held, payload)

@@ -11,8 +11,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher.config import Hub, PublishError
-from launcher.files import building, read_fact
+from launcher.config import Hub, PublishError, StoreError
+from launcher.files import Fact, building, read_fact
 from launcher.payload import MARKER, Payload, already_there, owner_of
 from launcher.store import Store
 
@@ -39,13 +39,15 @@ class FolderShelf:
         """What from_pretrained takes."""
         return str(self.folder)
 
-    def push(self, payload: Payload) -> str:
+    def push(self, payload: Payload, *, anew: bool = False) -> str:
         """Make the folder hold the payload, whole or not at all; returns the payload's hash in place of a commit.
+
+        `anew`: though its marker says that it does.
 
         Raises:
             PublishError: the folder is another run's, or is none of ours.
         """
-        if self._is_there(payload):
+        if self._is_there(payload) and not anew:
             return payload.content
         if self.folder.exists():
             self._put_away()
@@ -60,11 +62,18 @@ class FolderShelf:
         """The model that the folder holds, RUN or RUN@STEP; empty: it is none of ours; None: there is none."""
         if not self.folder.exists():
             return None
-        found = read_fact(self.folder / MARKER)
+        found = self.marker()
         return "" if found is None else owner_of(found)
 
+    def marker(self) -> Fact | None:
+        """What the folder says of whose revision it is; None where it is none of ours."""
+        try:
+            return read_fact(self.folder / MARKER)
+        except (StoreError, OSError):
+            return None
+
     def _is_there(self, payload: Payload) -> bool:
-        found = read_fact(self.folder / MARKER)
+        found = self.marker()
         if found is None and self.folder.exists():
             raise PublishError(f"{payload.name}: {self.folder} is there and is no revision of ours; move it away")
         return already_there(found, payload, str(self.folder))

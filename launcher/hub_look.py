@@ -40,6 +40,10 @@ class HubLook:
         """What a commit says of whose revision it is; None where it is none of ours."""
         return self._once(hub, f"marker {commit}", lambda repo: repo.marker(commit))
 
+    def changed(self, hub: Hub, since: str, now: str) -> list[str]:
+        """The files, the card aside, that differ between two commits."""
+        return self._once(hub, f"changed {since} {now}", lambda repo: repo.changed(since, now))
+
     def holder(self, hub: Hub) -> str | None:
         """The model that a revision holds, RUN or RUN@STEP; empty: it is none of ours; None: it may be written."""
         commit = self.head(hub)

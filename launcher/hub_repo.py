@@ -5,6 +5,7 @@ Owns: the questions, each asked once and without patience. Must not know: why th
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -77,5 +78,27 @@ class HubRepo:
             hf_raise_for_status(answer)
         except EntryNotFoundError:
             return None
-        found: Fact = answer.json()
-        return found
+        try:
+            found = json.loads(answer.content)
+        except ValueError:  # whatever it is, we have not written it
+            return None
+        return found if isinstance(found, dict) else None
+
+    def changed(self, since: str, now: str) -> list[str]:
+        """The files, the card aside, that differ between two commits; of one that is not there any more, all."""
+        before, after = self._contents(since), self._contents(now)
+        names = (before.keys() | after.keys()) - NOBODYS
+        return sorted(name for name in names if before.get(name) != after.get(name))
+
+    def _contents(self, commit: str) -> dict[str, str]:
+        """A name by content for each file at a commit."""
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import RevisionNotFoundError
+        from huggingface_hub.hf_api import RepoFile
+
+        try:
+            listed = list(HfApi().list_repo_tree(self.name, recursive=True, revision=commit))
+        except RevisionNotFoundError:
+            return {}
+        files = [entry for entry in listed if isinstance(entry, RepoFile)]
+        return {entry.path: entry.lfs.sha256 if entry.lfs else entry.blob_id for entry in files}

@@ -17,13 +17,18 @@ from pathlib import Path
 from launcher.card import measures
 from launcher.config import ConfigError, Hub, PublishError
 from launcher.files import Fact, read_fact
+from launcher.hub_folder import FolderShelf
 from launcher.hub_look import HubLook
+from launcher.model_files import WEIGHTS, model_files
 from launcher.payload import Point, owner_of, points_of
 from launcher.publish import has_changed, hub_of, is_at, publish, shelf_of
 from launcher.revisions import check_names
+from launcher.starting_point import revision_of_start
 from launcher.states import RunState
 from launcher.store import Store, SweepDir
 
+SHOWN = 3  # names of files
+COMPARED = 1 << 20  # bytes of a file that was copied
 MAX_NOTE = 500  # characters that the Hub takes
 RANKED_BY = ("mt_bench", "golden_reward", "reward_accuracy")  # the first that some model has; more is better
 
@@ -37,12 +42,14 @@ class Verdict:
         why: in words.
         error: what is wrong with its revision, which only its owner can mend.
         checked: whether what is said of its revision is known; where not, the record says it.
+        anew: whether it is pushed though its marker is there.
     """
 
     due: bool
     why: str
     error: str | None = None
     checked: bool = True
+    anew: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,36 +118,66 @@ def _verdict(state: RunState, point: Point, hub: Hub, look: HubLook) -> Verdict:
     recorded = read_fact(point.folder.revision_file)
     if recorded is None or not is_at(recorded, hub.at_step(point.step)):
         return Verdict(due=True, why="to be published")
-    verdict = _in_folder(recorded) if recorded["store"] == "folder" else _on_hub(point, recorded, hub, look)
+    verdict = _in_folder(point, recorded, hub) if recorded["store"] == "folder" else _on_hub(point, recorded, hub, look)
     if verdict.error is None and not verdict.due and has_changed(point, recorded):
         return Verdict(due=True, why="changed since it was published")
     return verdict
 
 
-def _in_folder(recorded: Fact) -> Verdict:
-    if Path(recorded["address"]).is_dir():
-        return Verdict(due=False, why=f"is published as {recorded['address']}")
-    return Verdict(due=True, why="no longer where it was published")
+def _in_folder(point: Point, recorded: Fact, hub: Hub) -> Verdict:
+    """What to do about a model that was published in a folder, by what the folder holds now."""
+    store, address = Store(point.run.path.parent.parent), recorded["address"]
+    folder = Path(address)
+    if not folder.is_dir():
+        return Verdict(due=True, why="no longer where it was published")
+    holder = FolderShelf(hub.at_step(point.step), store).holder()
+    if holder != point.name:
+        whose = f"the revision of {holder}" if holder else "none of ours"
+        why = f"{address} is {whose} now; move it away to have this model published again, or give --repo"
+        return Verdict(due=False, why=why, error=why)
+    start = revision_of_start(point)
+    if start is not None and not (folder.parent / start).is_dir():
+        return Verdict(due=True, why=f"its starting point {start} is gone")
+    if changed := [name for name, path in _local_files(point).items() if not _is_same(path, folder / name)]:
+        return Verdict(due=True, why=f"changed where it was published: {', '.join(changed[:SHOWN])}", anew=True)
+    return Verdict(due=False, why=f"is published as {address}")
+
+
+def _local_files(point: Point) -> dict[str, Path]:
+    """The weights that were published, as far as they are still in the run folder."""
+    files = model_files(point.folder.model) if point.folder.model.is_dir() else {}
+    return {name: path for name, path in files.items() if name.endswith(WEIGHTS)}
+
+
+def _is_same(path: Path, published: Path) -> bool:
+    """Whether they are one file under two names, or of one size and one beginning."""
+    if not published.is_file() or published.stat().st_size != path.stat().st_size:
+        return False
+    if published.samefile(path):
+        return True
+    with path.open("rb") as one, published.open("rb") as other:
+        return one.read(COMPARED) == other.read(COMPARED)
 
 
 def _on_hub(point: Point, recorded: Fact, hub: Hub, look: HubLook) -> Verdict:
     """What to do about a model that was published on the Hub, by what its branch is at now."""
     hub, address = replace(hub, repo=recorded["repo"], revision=recorded["revision"]), recorded["address"]
     try:
-        head = look.head(hub)
-        marker = None if head in (None, recorded["commit"]) else look.marker(hub, head)
+        head, start = look.head(hub), revision_of_start(point)
+        if head is None:
+            return Verdict(due=True, why="no longer on the Hub")
+        if start is not None and look.head(replace(hub, revision=start)) is None:
+            return Verdict(due=True, why=f"its starting point {start} is no longer on the Hub")
+        if head == recorded["commit"]:
+            return Verdict(due=False, why=f"is published as {address}")
+        return _moved(point, recorded, head, hub, look)
     except PublishError as error:
         return Verdict(due=False, why=f"was published as {address}; not checked: {error}", checked=False)
-    if head is None:
-        return Verdict(due=True, why="no longer on the Hub")
-    if head == recorded["commit"]:
-        return Verdict(due=False, why=f"is published as {address}")
-    return _moved(point, recorded, head, marker)
 
 
-def _moved(point: Point, recorded: Fact, head: str, marker: Fact | None) -> Verdict:
-    """The same where the branch has moved since, to a commit with this marker."""
-    address = recorded["address"]
+def _moved(point: Point, recorded: Fact, head: str, hub: Hub, look: HubLook) -> Verdict:
+    """The same where the branch has moved since."""
+    address, marker = recorded["address"], look.marker(hub, head)
     if marker is None or owner_of(marker) != point.name:
         whose = "none of ours" if marker is None else f"the revision of {owner_of(marker)}"
         why = (
@@ -150,7 +187,10 @@ def _moved(point: Point, recorded: Fact, head: str, marker: Fact | None) -> Verd
         return Verdict(due=False, why=why, error=why)
     if marker.get("content") != recorded["content"]:
         return Verdict(due=True, why="another version of it is on the Hub")
-    return Verdict(due=False, why=f"is published as {address}, and was edited there since (commit {head})")
+    if changed := look.changed(hub, recorded["commit"], head):
+        names = ", ".join(changed[:SHOWN]) + (f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else "")
+        return Verdict(due=True, why=f"changed on the Hub since: {names}", anew=True)
+    return Verdict(due=False, why=f"is published as {address}, and its card was edited there since (commit {head})")
 
 
 def act(publication: Publication, store: Store) -> Outcome:
@@ -161,8 +201,8 @@ def act(publication: Publication, store: Store) -> Outcome:
     if not verdict.due:
         return Outcome(point, verdict.why, read_fact(point.folder.revision_file), checked=verdict.checked)
     try:
-        fact = publish(point, publication.hub, store)
-    except PublishError as error:
+        fact = publish(point, publication.hub, store, anew=verdict.anew)
+    except (PublishError, OSError) as error:
         return Outcome(point, f"not published: {error}", None, str(error))
     return Outcome(point, f"published as {fact['address']}", fact)
 

@@ -18,7 +18,7 @@ from launcher.adapters import Adapter
 from launcher.config import Hub, PublishError, from_plain
 from launcher.files import Fact, read_fact, write_once
 from launcher.payload import Point, benchmarks_of, content_of, payload_of, points_of
-from launcher.starting_point import payload_of_start, revision_of, starting_point
+from launcher.starting_point import payload_of_start, revision_of_start, starting_point
 from launcher.store import AttemptDir, RunDir, Store
 
 
@@ -29,7 +29,7 @@ class Shelf(Protocol):
     def repo(self) -> str: ...  # noqa: D102 - see above
     @property
     def address(self) -> str: ...  # noqa: D102
-    def push(self, payload: Any) -> str: ...  # noqa: D102
+    def push(self, payload: Any, *, anew: bool = False) -> str: ...  # noqa: D102
 
 
 def hub_of(attempt: AttemptDir) -> Hub:
@@ -90,7 +90,9 @@ def has_changed(point: Point, recorded: Fact) -> bool:
         return False
 
 
-def publish(point: Point, hub: Hub, store: Store, stop: Callable[[], bool] = lambda: False) -> Fact:
+def publish(
+    point: Point, hub: Hub, store: Store, stop: Callable[[], bool] = lambda: False, *, anew: bool = False
+) -> Fact:
     """Push a model of a trained run and record where it is; what is there already is not pushed again.
 
     Args:
@@ -98,6 +100,7 @@ def publish(point: Point, hub: Hub, store: Store, stop: Callable[[], bool] = lam
         hub: the run's settings.
         store: the output folder.
         stop: whether to give up between two tries.
+        anew: push it though its marker says that it is there.
 
     Returns:
         revision.json: store, repo, revision, commit, address, content.
@@ -110,7 +113,7 @@ def publish(point: Point, hub: Hub, store: Store, stop: Callable[[], bool] = lam
     hub, file = hub.at_step(point.step), point.folder.revision_file
     shelf = shelf_of(hub, store, stop)
     payload = payload_of(point, card(_subject(point, hub, shelf)), _base(point, hub, store, stop))
-    commit = shelf.push(payload)
+    commit = shelf.push(payload, anew=anew)
     place = {"store": hub.store, "repo": shelf.repo, "revision": hub.revision, "commit": commit}
     fact = {**place, "address": shelf.address, "content": payload.content, "time": time.time()}
     recorded = read_fact(file)
@@ -122,12 +125,12 @@ def publish(point: Point, hub: Hub, store: Store, stop: Callable[[], bool] = lam
 
 def _base(point: Point, hub: Hub, store: Store, stop: Callable[[], bool]) -> Adapter | None:
     """The model below an adapter, published now if it is nowhere but in this output folder; else None."""
-    folder = starting_point(point, store)
-    if folder is None:
+    folder, revision = starting_point(point, store), revision_of_start(point)
+    if folder is None or revision is None:
         return None
-    shelf = shelf_of(replace(hub, revision=revision_of(folder)), store, stop)
-    commit = shelf.push(payload_of_start(folder, point, shelf.address, hub.license))
-    return Adapter(shelf.repo, commit) if hub.store == "huggingface" else Adapter(shelf.address)
+    shelf = shelf_of(replace(hub, revision=revision), store, stop)
+    shelf.push(payload_of_start(folder, point, shelf.address, hub.license))
+    return Adapter(shelf.repo, revision) if hub.store == "huggingface" else Adapter(shelf.address)
 
 
 def shelf_of(hub: Hub, store: Store, stop: Callable[[], bool] = lambda: False) -> Shelf:

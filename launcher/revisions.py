@@ -26,6 +26,7 @@ NOBODY: Mapping[Key, str] = MappingProxyType({})
 MAX_NAME = 96
 _PART = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 _REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
+_START = re.compile(r"start-[0-9a-f]{12}")  # see `starting_point`
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")
 
 
@@ -145,6 +146,8 @@ def check_names(hub: Hub) -> None:
         )
     name = hub.revision
     wrong = not _REVISION.fullmatch(name) or len(name) > MAX_NAME or re.search(r"\.\.|\.$|\.lock$", name)
+    if _START.fullmatch(name):
+        raise ConfigError(f"hub.revision={name}: is the name of a starting point's revision; give another")
     if wrong or _COMMIT.fullmatch(name):
         raise ConfigError(
             f"hub.revision={name}: needs letters, digits, '-', '_', '+', '.', at most {MAX_NAME}, the first no sign, "

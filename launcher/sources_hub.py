@@ -66,8 +66,6 @@ def settle(sweep: Sweep, store: Store, *, dry_run: bool) -> Settled:
         ConfigError: there is no such repository or revision, or no access to it.
     """
     look = _Look(store, dry_run=dry_run)
-    if package_dir("huggingface_hub") is not None:
-        _quiet()
     runs = [_with_pins(run, look.at(run.config)) for run in sweep.runs]
     return Settled(replace(sweep, runs=tuple(runs)), list(look.lines), list(look.notes))
 
@@ -143,6 +141,7 @@ class _Look:
             self._note(f"{source.key}={source}: not looked up, since huggingface_hub is not installed here "
                        "(pip install 'prefsweep[hub]'); the first job pins its commit")  # fmt: skip
             return known
+        _quiet()
         if self.silence is not None:
             return self._unanswered(source, known, elsewhere=elsewhere)
         try:

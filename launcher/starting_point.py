@@ -23,6 +23,7 @@ from launcher.model_files import model_files
 from launcher.payload import CARD, Payload, Point
 from launcher.store import Store
 
+START = "start-"  # how such a revision's name begins
 MADE_HERE = ("cache", "models")  # the last folders of a path below the output folder, which may have been moved
 
 
@@ -32,13 +33,10 @@ def starting_point(point: Point, store: Store) -> Path | None:
     Raises:
         PublishError: it was removed.
     """
-    file = point.folder.model / CONFIG_FILE
-    if not file.is_file():
+    name = _name_of_start(point)
+    if name is None:
         return None
-    base = Path(str(json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path")))
-    if base.parts[-3:-1] != MADE_HERE:
-        return None
-    folder = store.cache("models", base.name)
+    folder = store.cache("models", name)
     if not folder.is_dir():
         raise PublishError(
             f"{point.name}: is an adapter of {folder}, which was removed; any job of the sweep makes it again, such as "
@@ -47,9 +45,22 @@ def starting_point(point: Point, store: Store) -> Path | None:
     return folder
 
 
-def revision_of(folder: Path) -> str:
-    """The revision that holds the model in `folder`, whose name tells it from all others that were made here."""
-    return f"start-{hashlib.sha256(folder.name.encode()).hexdigest()[:12]}"
+def _name_of_start(point: Point) -> str | None:
+    file = point.folder.model / CONFIG_FILE
+    if not file.is_file():
+        return None
+    base = Path(str(json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path")))
+    return base.name if base.parts[-3:-1] == MADE_HERE else None
+
+
+def revision_of_start(point: Point) -> str | None:
+    """The revision that holds the model below an adapter; None where it needs none beside it.
+
+    A name that tells the model from all others that were made here: so what was removed can be published again under
+    the name that adapters know it by.
+    """
+    name = _name_of_start(point)
+    return None if name is None else f"{START}{hashlib.sha256(name.encode()).hexdigest()[:12]}"
 
 
 def payload_of_start(folder: Path, point: Point, address: str, license_: str | None) -> Payload:

@@ -123,6 +123,23 @@ def test_of_runs_that_are_trained_nothing_is_asked(hub: HubServer, store: Store)
         claim_revisions(sweep, store, token=False)
 
 
+def test_names_that_another_sweep_has_claimed_are_taken(store: Store) -> None:
+    """Also while its runs wait to be trained or published: they will take their names."""
+    names = ("hub=folder", "hub.repo=scan", "hub.revision=best", "loss_type=ipo")
+    trained_runs(store, *names, "beta=0.1", "sweep=first", "hub.when=login")
+    with pytest.raises(ConfigError, match=r"hub\.revision=best: .* would both write it to scan"):
+        claim_revisions(sweep_of("model=tiny", *names, "beta=0.2", "sweep=second"), store, token=False)
+    claimed, _ = claim_revisions(
+        sweep_of("model=tiny", "trainer=full", *names, "beta=0.1", "sweep=third"), store, token=False
+    )
+    assert [run.config.hub.revision for run in claimed.runs] == ["best"]  # the same run
+    with pytest.raises(
+        ConfigError, match=r"hub\.revision=start-0123456789ab: is the name of a starting point's revision"
+    ):
+        claim_revisions(sweep_of("model=tiny", "hub=folder", "hub.repo=r", "hub.revision=start-0123456789ab",
+                                 "loss_type=ipo", "beta=0.2"), store, token=False)  # fmt: skip
+
+
 def test_where_nobody_asked_for_names_a_run_makes_way(store: Store) -> None:
     """hub=auto without a repository: a name that is taken is left to whoever has it, and the run id stands for it."""
     other = store.published("tiny-scan", "sigmoid-0.1")

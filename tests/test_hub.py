@@ -490,9 +490,56 @@ def test_what_was_edited_on_the_hub_stays(hub: HubServer, store: Store) -> None:
     files = head(hub, "ipo-0.1").files
     edited = hub.repos[REPO].add("ipo-0.1", "by hand", {**files, "README.md": b"words"})
     told = said_twice(hub, store)[run.run_id]
-    words = f"is published as {REPO}@ipo-0.1, and was edited there since (commit {edited.id})"
+    words = f"is published as {REPO}@ipo-0.1, and its card was edited there since (commit {edited.id})"
     assert told == f"{words}\n{words}"
     assert head(hub, "ipo-0.1") == edited
+
+
+@pytest.mark.parametrize("weights", [b"by hand", None])
+def test_weights_that_were_changed_beside_our_marker_are_published_again(
+    hub: HubServer, store: Store, weights: bytes | None
+) -> None:
+    """The marker alone proves nothing: other weights under it, or none, are named and put right."""
+    (run,) = trained_runs(store, *HUB, "loss_type=ipo")
+    publish(hub, store, "scan")
+    files = {**head(hub, "ipo-0.1").files}
+    name = next(name for name in files if name.endswith(".safetensors"))
+    hub.repos[REPO].add("ipo-0.1", "by hand", {k: v for k, v in (files | {name: weights}).items() if v is not None})
+    told = said_twice(hub, store)[run.run_id]
+    assert told.startswith(f"changed on the Hub since: {name} (ipo-0.1 of tiny-scan, hub=huggingface)\npublished as ")
+    now = head(hub, "ipo-0.1")
+    assert now.files[name] == (run.model / name).read_bytes()
+    assert (read_fact(run.revision_file) or {})["commit"] == now.id
+    assert said_twice(hub, store)[run.run_id] == "\n".join([f"is published as {REPO}@ipo-0.1"] * 2)
+
+
+def test_a_marker_that_is_none_is_somebodys(hub: HubServer, store: Store) -> None:
+    """Whatever its file holds: an error of that model, and the others are looked at."""
+    runs = trained_runs(store, *HUB, "loss_type=ipo", "beta=0.1,0.2,0.5")
+    publish(hub, store, "scan")
+    files = head(hub, "ipo-0.1").files
+    for revision, content in (("ipo-0.1", b"[]"), ("ipo-0.2", b"\xff")):
+        hub.repos[REPO].add(revision, "by hand", {**files, "prefsweep.json": content})
+    told = said_twice(hub, store, code=1)
+    assert [("which is none of ours" in told[run.run_id]) for run in runs] == [True, True, False]
+
+
+def test_a_starting_point_that_is_gone_is_published_again(hub: HubServer, store: Store) -> None:
+    """Adapters name its revision, so that they load again."""
+    (run,) = trained_runs(store, *HUB, "loss_type=ipo")
+    made = store.cache("models", "merged-0123")
+    made.mkdir(parents=True)
+    (made / "model.safetensors").write_bytes(b"weights")
+    (run.model / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(made), "r": 4}))
+    publish(hub, store, "scan")
+    (start,) = [name for name in hub.repos[REPO].branches if name.startswith("start-")]
+    named = json.loads(head(hub, "ipo-0.1").files["adapter_config.json"])
+    assert (named["base_model_name_or_path"], named["revision"]) == (REPO, start)
+    del hub.repos[REPO].branches[start]
+    told = said_twice(hub, store)[run.run_id]
+    assert told.startswith(f"its starting point {start} is no longer on the Hub (ipo-0.1 of tiny-scan")
+    assert head(hub, start).files["model.safetensors"] == b"weights"
+    assert json.loads(head(hub, "ipo-0.1").files["adapter_config.json"]) == named
 
 
 def test_what_was_replaced_on_the_hub_is_an_error_that_keeps_no_other(hub: HubServer, store: Store) -> None:

@@ -142,6 +142,36 @@ def test_a_model_made_here_is_published_beside_its_adapters(store: Store) -> Non
     assert [folder.name for folder in start.parent.iterdir()].count(start.name) == 1
 
 
+@pytest.mark.parametrize("damage", ["weights gone", "weights changed", "another run's", "none of ours", "a file"])
+def test_a_folder_is_looked_into_before_it_is_said_to_be_published(store: Store, damage: str) -> None:
+    """What was damaged is made anew; what is somebody else's now is an error, and keeps no other."""
+    one, two = trained_runs(store, *FOLDER, "beta=0.1,0.2")
+    folder, other = published(one, store), published(two, store)
+    weights = next(folder.glob("*.safetensors"))
+    match damage:
+        case "weights gone":
+            weights.unlink()
+        case "weights changed":
+            size = weights.stat().st_size
+            weights.unlink()
+            weights.write_bytes(b"x" * size)
+        case "another run's":
+            shutil.rmtree(folder)
+            shutil.copytree(other, folder)
+        case "none of ours":
+            (folder / "prefsweep.json").write_text("[]")
+        case _:
+            shutil.rmtree(folder)
+            folder.write_text("a file")
+    outcomes = {name: error for run in (one, two) for name, error in pushed_by_the_verb(run, store).items()}
+    assert outcomes[two.run_id] is None
+    if damage.startswith("weights"):
+        assert outcomes[one.run_id] is None
+        assert weights.samefile(one.model / weights.name)
+    else:
+        assert str(folder) in (outcomes[one.run_id] or "")
+
+
 # ------------------------------------------------------------------------------------------------ milestones
 
 

@@ -44,7 +44,7 @@ class Farthest:
         return not self.ratio <= self.explained
 
     def __str__(self) -> str:
-        explained = f"rounding explains {self.explained:.1g}"
+        explained = f"rounding explains {self.explained:.2g}"
         return f"log-ratios up to {self.ratio:.2g} nats over {self.tokens} tokens; {explained}"
 
 
