@@ -49,7 +49,8 @@ def tokenizer(model: Model, store: Store) -> PreTrainedTokenizerBase:
             raise not_loadable(model, error) from error
         if found.pad_token is None:
             found.pad_token = found.eos_token
-        if (template := model.chat_template or own_template(model, store)) is not None:
+        template = own_template(model, store) if model.chat_template is None else model.chat_template
+        if template is not None:
             found.chat_template = template
         return found
 
