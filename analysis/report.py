@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import best, page, plots, render, statistics, tables
-from analysis.figure import Figure
+from analysis import best, statistics, tables
+from analysis.figures import figures, look
+from analysis.figures.figure import Figure
+from analysis.page import page
 
 _ENDS = ("svg", "png", "pdf")
 # figures that an earlier report may have had
@@ -38,7 +40,7 @@ def write(frame: pd.DataFrame, folder: Path, notes: list[str]) -> Report:
     runs = statistics.with_estimates(frame)
     settings = statistics.settings(runs)
     chosen = best.best_settings(settings)
-    drawn = plots.figures(runs, settings, chosen)
+    drawn = figures.figures(runs, settings, chosen)
     images = {figure.name: _save(figure, folder / "figures") for figure in drawn}
     for stale in {*_OPTIONAL} - set(images):
         _remove(folder / "figures", stale)
@@ -53,10 +55,10 @@ def _save(figure: Figure, folder: Path) -> str:
     if figure.chart is None:
         _remove(folder, figure.name)
         return ""
-    image = render.to_svg(figure.chart)
+    image = look.to_svg(figure.chart)
     (folder / f"{figure.name}.svg").write_text(image, encoding="utf-8")
-    (folder / f"{figure.name}.png").write_bytes(render.svg_to_png(image))
-    (folder / f"{figure.name}.pdf").write_bytes(render.svg_to_pdf(image))
+    (folder / f"{figure.name}.png").write_bytes(look.svg_to_png(image))
+    (folder / f"{figure.name}.pdf").write_bytes(look.svg_to_pdf(image))
     return image
 
 

@@ -16,11 +16,11 @@ from tabulate import tabulate
 
 from analysis.best import Best, Lead
 from analysis.columns import COLUMNS
-from analysis.measures import ACCURACY, TEXT_MEASURES, categories, present
+from analysis.measures import categories, present
 from analysis.read import STEP, show
-from analysis.words import fixed, limits, number, or_missing, signed
+from analysis.rows import _NAMED, other_axes, other_scores, setting
+from analysis.words import fixed, limits, or_missing, signed
 
-_NAMED = ("kind", "run_id", "sweep", "model", "dataset", "loss_type", "beta", "seed")
 _STATE = ("status", "reason", "step", "max_steps", "seconds", "gpus", "gpu_hours", "attempts", "job_id", "address")
 _SCORES = (
     *("training_loss", "heldout_loss", "reward_accuracy", "reward_margin", "kl", "kl_stderr"),
@@ -53,18 +53,6 @@ def runs_table(frame: pd.DataFrame) -> pd.DataFrame:
                 name = stem if part == "value" else f"{stem}_{part}"
                 added[name] = [getattr(estimate, part) for estimate in frame[column]]
     return pd.concat([table, pd.DataFrame(added, index=table.index, dtype=float)], axis="columns")
-
-
-def other_axes(frame: pd.DataFrame) -> list[str]:
-    """Name the sweep's axes that have no column of their own, in order of appearance."""
-    names = dict.fromkeys(name for axes in frame["axes"] for name in axes)
-    return [name for name in names if name not in _NAMED]
-
-
-def other_scores(frame: pd.DataFrame) -> list[str]:
-    """Name the scores that have no column of their own, in order of appearance."""
-    names = dict.fromkeys(name for scores in frame["other_scores"] for name in scores)
-    return [name for name in names if name not in frame.columns]
 
 
 def to_csv(table: pd.DataFrame) -> str:
@@ -175,18 +163,6 @@ def verdict(found: Best | Lead) -> str:
     if not found.beyond_noise:
         return "within noise"
     return "better" if found.corrected.value > 0 else "worse"
-
-
-def setting(row: pd.Series) -> str:
-    """Name a run's beta and further axes."""
-    parts = [f"beta {number(row['beta'])}", row["setting"]]
-    return ", ".join(part for part in parts if part)
-
-
-def judged(frame: pd.DataFrame) -> pd.Series:
-    """Tell which rows have a score of any kind."""
-    names = [measure.column for measure in (*TEXT_MEASURES, ACCURACY)]
-    return frame[names].abs().lt(math.inf).any(axis="columns")
 
 
 def _whole(value: float) -> object:

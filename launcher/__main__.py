@@ -1,6 +1,6 @@
-"""python -m launcher: see launcher.cli."""
+"""python -m launcher: see launcher.cli.main."""
 
-from launcher.cli import main
+from launcher.cli.main import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

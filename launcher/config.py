@@ -7,12 +7,13 @@ live in `conf/`.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Collection
 from dataclasses import dataclass, field, is_dataclass, replace
 from functools import cache
 from typing import Any, get_args, get_type_hints
+
+from launcher.errors import ConfigError, suggestion
 
 MISSING: Any = "???"  # OmegaConf's mark for a value that the user must give
 
@@ -22,38 +23,6 @@ WEAK_REJECTS = "weak_rejects"  # the builder whose pairs a model writes, on a no
 BENCHMARKS = ("preference", "mt_bench", "lm_eval", "command")
 AUTO_TIME = "auto"  # a time limit from what earlier runs took
 WEIGHTS_DIVIDED = 3  # the ZeRO stage from which no rank holds all weights
-
-
-class PrefsweepError(Exception):
-    """Root of our errors: the message is one line for the user, never a traceback.
-
-    PrefsweepError
-    |- ConfigError    the command or the config is wrong; nothing was done (exit code 2)
-    |- StoreError     a file of the run directory is missing, torn or foreign (exit code 1)
-    |- PublishError   a revision was not taken, or is another run's (exit code 1)
-    `- SchedulerError the scheduler did not answer (exit code 1)
-       `- Refused     it answered, and took nothing
-    """
-
-
-class ConfigError(PrefsweepError):
-    """Names the key, the value and what would be right."""
-
-
-class StoreError(PrefsweepError):
-    """Names the run and the file."""
-
-
-class PublishError(PrefsweepError):
-    """Names the revision and why it is not there; the run stays TRAINED."""
-
-
-class SchedulerError(PrefsweepError):
-    """Names the scheduler's own words."""
-
-
-class Refused(SchedulerError):
-    """The scheduler said no: it has taken nothing of what it was handed."""
 
 
 @dataclass
@@ -347,9 +316,3 @@ def canonical(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: canonical(item) for key, item in value.items()}
     return [canonical(item) for item in value] if isinstance(value, list) else value
-
-
-def suggestion(wrong: str, known: Collection[str]) -> str:
-    """`; did you mean ...?`, or nothing where no known word is near."""
-    near = difflib.get_close_matches(wrong, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""

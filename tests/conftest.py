@@ -13,11 +13,12 @@ import pytest
 from waiting import LONGEST_WAIT
 from worker_fixtures import *  # noqa: F403 - the worker's fixtures
 
-from launcher.compose import compose
-from launcher.plan import Sweep, plan, plan_run
-from launcher.resources import trl_losses
-from launcher.revisions import with_revisions
-from launcher.store import Store
+from launcher.hub.revisions import with_revisions
+from launcher.machine.installed import trl_losses
+from launcher.planning.compose import compose
+from launcher.planning.plan import plan, plan_run
+from launcher.store.output_folder import Store
+from launcher.sweep import Sweep
 
 Launch = Callable[..., subprocess.CompletedProcess[str]]
 REPOSITORY = Path(__file__).parent.parent

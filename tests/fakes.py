@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from launcher.cluster.batch import Batch
+from launcher.cluster.job_state import JobState, Phase
 from launcher.config import Cluster
-from launcher.files import Fact
-from launcher.jobs import Batch
-from launcher.status import JobState, Phase
+from launcher.store.files import Fact
 
 
 class FakeScheduler:

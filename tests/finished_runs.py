@@ -15,9 +15,11 @@ from hub_server import HubServer
 from safetensors.numpy import save_file
 from waiting import LONGEST_WAIT
 
-from launcher.files import append_line, write_once
-from launcher.store import RunDir, Store
-from launcher.submit import act, decide
+from launcher.store.files import append_line, write_once
+from launcher.store.output_folder import Store
+from launcher.store.run_folder import RunDir
+from launcher.submission.decide import decide
+from launcher.submission.submit import act
 
 NEVER_PUBLISHED = (
     "optimizer.pt", "training_args.bin", "rng_state.pth", "scheduler.pt", "trainer_state.json", ".secret.json",

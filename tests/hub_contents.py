@@ -61,7 +61,7 @@ def model_files(choice: str, seed: int) -> dict[str, bytes]:
     """A tiny Llama in two files of weights, its chat template where models of that time have it."""
     from transformers import AutoModelForCausalLM
 
-    from launcher.worker.tiny import build_tiny, byte_tokenizer
+    from launcher.worker.model.tiny import build_tiny, byte_tokenizer
 
     tokenizer, template = byte_tokenizer(), MODELS[choice]
     if template is not None:

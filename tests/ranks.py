@@ -12,8 +12,8 @@ from pathlib import Path
 from waiting import LONGEST_WAIT
 
 from launcher.config import OBJECTIVE, RunConfig
-from launcher.files import write_once
-from launcher.store import AttemptDir, RunDir
+from launcher.store.files import write_once
+from launcher.store.run_folder import AttemptDir, RunDir
 
 TESTS = Path(__file__).parent
 # Where DeepSpeed's one compiled operator is kept from one test run to the next.

@@ -9,15 +9,18 @@ import pytest
 from conftest import sweep_of
 from fakes import FakeScheduler
 
-from launcher.adapt import Past, adapted
-from launcher.compose import change_settings
-from launcher.config import Cluster, ConfigError
-from launcher.files import read_fact, write_once
-from launcher.plan import Run
-from launcher.records import recorded_sweep
-from launcher.status import Phase
-from launcher.store import RunDir, Store
-from launcher.submit import Decision, act, decide
+from launcher.cluster.job_state import Phase
+from launcher.config import Cluster
+from launcher.errors import ConfigError
+from launcher.planning.changes import change_settings
+from launcher.planning.launches import recorded_sweep
+from launcher.store.files import read_fact, write_once
+from launcher.store.output_folder import Store
+from launcher.store.run_folder import RunDir
+from launcher.submission.decide import Decision, decide
+from launcher.submission.resources import Past, adapted
+from launcher.submission.submit import act
+from launcher.sweep import Run
 
 
 def run_of(*overrides: str) -> Run:

@@ -1,4 +1,4 @@
-"""launcher.adapters and launcher.worker.merging: an adapter of a supervised fine-tuning as the starting point."""
+"""launcher.model.adapter, launcher.worker.model.merging: an adapter of an SFT as the starting point."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from worker_fixtures import ARCHITECTURE, LORA, Configure
 
-from launcher.adapters import adapter_in, adapter_of
-from launcher.config import ConfigError, Model
-from launcher.store import RunDir, Store
-from launcher.worker import base_model, models
-from launcher.worker.publish import record_sources
-from launcher.worker.tiny import build_tiny
-from launcher.worker.training import Stopped, finished, train
+from launcher.config import Model
+from launcher.errors import ConfigError
+from launcher.model.adapter import adapter_in, adapter_of
+from launcher.store.output_folder import Store
+from launcher.store.run_folder import RunDir
+from launcher.worker.hub import record_sources
+from launcher.worker.model import base_model
+from launcher.worker.model import weights as models
+from launcher.worker.model.tiny import build_tiny
+from launcher.worker.training.train import Stopped, finished, train
 
 IDS = torch.arange(5, 25).unsqueeze(0)
 Make = Callable[..., Path]

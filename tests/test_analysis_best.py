@@ -13,10 +13,11 @@ from scipy import stats
 from test_analysis_read import Row, base_row, evaluation, run_row, write_rows
 
 import analysis
-from analysis import cautions, intervals, statistics, summary
+from analysis import intervals, statistics
 from analysis.best import Best, best_settings, corrected_level, leads
 from analysis.intervals import Estimate
 from analysis.measures import ACCURACY, GOLDEN, MT_BENCH
+from analysis.page import cautions, summary
 
 LOSSES = ("sigmoid", "ipo", "kto_pair")
 QUESTIONS = 80

@@ -19,8 +19,11 @@ from test_analysis_read import Row, base_row, command, grid, run_row, write_rows
 from waiting import LONGEST_WAIT
 
 import analysis
-from analysis import cautions, config, plots, render, statistics, summary
+from analysis import statistics
 from analysis.best import best_settings
+from analysis.figures import figures as plots
+from analysis.figures import look
+from analysis.page import cautions, configurations, summary
 from analysis.report import write
 from analysis.words import MINUS, MISSING, duration, fixed, signed
 
@@ -276,15 +279,15 @@ def test_other_axes_get_panels_and_are_said(tmp_path: Path) -> None:
 
 def test_a_panel_narrower_than_its_title_has_it_in_lines() -> None:
     """Model and data set are both read above a heat map of three columns."""
-    assert render.panel_title("smollm2-135m · movie-reviews", 192).text == ["smollm2-135m ·", "movie-reviews"]
-    assert render.panel_title("smollm2-135m · movie-reviews", 400).text == "smollm2-135m · movie-reviews"
+    assert look.panel_title("smollm2-135m · movie-reviews", 192).text == ["smollm2-135m ·", "movie-reviews"]
+    assert look.panel_title("smollm2-135m · movie-reviews", 400).text == "smollm2-135m · movie-reviews"
 
 
 def test_thousands_of_gpu_hours_are_written_out(tmp_path: Path) -> None:
     """With one decimal, not in powers of ten; those of runs that came to nothing are named."""
     rows = [run_row(gpu_hours=1200.0), run_row(beta=0.5, gpu_hours=800.5, status="FAILED")]
     frame = analysis.load(write_rows(tmp_path, rows))
-    assert ("GPU-hours", "2000.5, of them 800.5 in runs without a result") in config.provenance(frame)
+    assert ("GPU-hours", "2000.5, of them 800.5 in runs without a result") in configurations.provenance(frame)
 
 
 def test_a_difference_within_noise_is_called_so(tmp_path: Path) -> None:
@@ -297,7 +300,7 @@ def test_a_difference_within_noise_is_called_so(tmp_path: Path) -> None:
 
 def test_losses_differ_by_shape_and_colour() -> None:
     """Nothing is said by colour alone, for as many losses as TRL has."""
-    channels = render.loss_channels([f"loss{number}" for number in range(16)])
+    channels = look.loss_channels([f"loss{number}" for number in range(16)])
     ranges = [channels[name].to_dict()["scale"]["range"] for name in ("color", "shape")]
     marks = list(zip(*ranges, strict=True))
     assert len(set(marks)) == 16

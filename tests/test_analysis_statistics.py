@@ -14,7 +14,7 @@ from test_analysis_read import Row, base_row, grid, run_row, write_rows
 import analysis
 from analysis import intervals, statistics
 from analysis.best import Best, best_settings
-from analysis.labels import Axis, place, spread_evenly_in_log
+from analysis.figures.axes import Axis, place, spread_evenly_in_log
 from analysis.measures import ACCURACY, GOLDEN
 
 

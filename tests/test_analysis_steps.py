@@ -13,9 +13,11 @@ from test_analysis_read import Row, base_row, run_row, write_rows
 from test_analysis_report import report_on
 
 import analysis
-from analysis import actions, config, figure, plots, statistics, steps, summary, tables
+from analysis import statistics, tables
 from analysis.best import best_settings
+from analysis.figures import actions, figure, figures, steps
 from analysis.measures import GOLDEN
+from analysis.page import configurations, summary
 
 STEPS = (5, 10)
 
@@ -45,7 +47,7 @@ def estimated(folder: Path, rows: list[Row]) -> pd.DataFrame:
 
 def drawn(frame: pd.DataFrame) -> dict[str, figure.Figure]:
     settings = statistics.settings(frame)
-    return {each.name: each for each in plots.figures(frame, settings, best_settings(settings))}
+    return {each.name: each for each in figures.figures(frame, settings, best_settings(settings))}
 
 
 def values(figure: figure.Figure, *keys: str) -> list[set[tuple[Any, ...]]]:
@@ -103,7 +105,7 @@ def test_the_page_and_the_table_show_each_point(tmp_path: Path) -> None:
     assert page.text.count("Its model: ") == 4
     assert "After step" not in page.text
     frame = analysis.load(tmp_path)
-    assert ("ran on", "n1") in config.provenance(frame[frame["milestone"].isna()])
+    assert ("ran on", "n1") in configurations.provenance(frame[frame["milestone"].isna()])
     table = tables.runs_table(statistics.with_estimates(frame))
     assert not [name for name in table if name.startswith("axis ")]
     assert table["step"].dropna().tolist() == [5.0, 10.0, 20.0] * 4

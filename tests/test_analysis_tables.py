@@ -12,9 +12,10 @@ from test_analysis_read import base_row, command, grid, run_row, write_rows
 from test_analysis_report import EVIL, report_on
 
 import analysis
-from analysis import plots, statistics, tables
+from analysis import statistics, tables
 from analysis.best import best_settings
 from analysis.columns import CATEGORIES, COLUMNS
+from analysis.figures import figures
 
 
 def estimated(folder: Path, rows: list[dict[str, object]]) -> pd.DataFrame:
@@ -107,7 +108,7 @@ def test_radar_and_heat_map_hold_the_scores(tmp_path: Path) -> None:
             for loss in ("ipo", "sigmoid") for beta in (0.1, 0.5))]  # fmt: skip
     frame = estimated(tmp_path, rows)
     settings = statistics.settings(frame)
-    drawn = {figure.name: figure for figure in plots.figures(frame, settings, best_settings(settings))}
+    drawn = {figure.name: figure for figure in figures.figures(frame, settings, best_settings(settings))}
     points = [each for table in drawn["radar"].chart["datasets"].values() for each in table if "category" in each]
     seen = {(each["loss"], each["category"], each["value"]) for each in points}
     wanted = {

@@ -1,4 +1,4 @@
-"""launcher.worker.answers: a real (tiny) model answers questions, in batches that survive a kill."""
+"""launcher.worker.evaluation.mt_bench: a real (tiny) model answers questions, in batches that survive a kill."""
 
 from __future__ import annotations
 
@@ -21,15 +21,18 @@ from transformers import AutoModelForCausalLM
 from waiting import LONGEST_WAIT, eventually
 from worker_fixtures import LORA, Configure
 
-from launcher import mt_bench
-from launcher.benchmarks import lacking
-from launcher.config import ConfigError, Lora, MTBench, RunConfig
-from launcher.files import read_fact, read_lines
-from launcher.store import EvaluationDir, RunDir, Store
-from launcher.worker import answers, base_model, models
-from launcher.worker.answers import TransformersWriter, answer
+from launcher.config import Lora, MTBench, RunConfig
+from launcher.errors import ConfigError
+from launcher.evaluation import mt_bench
+from launcher.evaluation.missing import lacking
+from launcher.store.files import read_fact, read_lines
+from launcher.store.output_folder import Store
+from launcher.store.run_folder import EvaluationDir, RunDir
+from launcher.worker.evaluation import mt_bench as answers
+from launcher.worker.evaluation.mt_bench import TransformersWriter, answer
 from launcher.worker.interruption import Interrupted
-from launcher.worker.training import train
+from launcher.worker.model import base_model, weights
+from launcher.worker.training.train import train
 
 
 @pytest.fixture
@@ -104,7 +107,7 @@ def test_greedy_answers_are_the_argmax_through_the_chat_template(
     config = replace(config, trainer=replace(config.trainer, lora=lora, learning_rate=0.05, max_steps=4))
     run = trained(config, store)
     answer(config, run, store, never)
-    tokens, base = models.tokenizer(config.model, store), models.load(config.model, store)
+    tokens, base = weights.tokenizer(config.model, store), weights.load(config.model, store)
     saved = copy.deepcopy(base) if lora else AutoModelForCausalLM.from_pretrained(run.model, dtype=torch.float32)
     policy = PeftModel.from_pretrained(saved, str(run.model)) if lora else saved
     for directory, module in ((base_of(run, store), base), (run.evaluations, policy.eval())):
@@ -184,7 +187,7 @@ def test_other_settings_ask_for_other_answers(config: RunConfig, store: Store, s
 def test_a_prompt_that_fills_the_context_has_no_answer(configure: Configure, store: Store) -> None:
     """It stays empty and says why; another beside it is answered within the context that is left."""
     config = configure()
-    writer = TransformersWriter(models.load(config.model, store), models.tokenizer(config.model, store), 400)
+    writer = TransformersWriter(weights.load(config.model, store), weights.tokenizer(config.model, store), 400)
     long, short = ([{"role": "user", "content": text}] for text in ("word " * 400, "word"))
     full, answered = writer.write([long, short], 0.0, 0)
     assert full == ("", "no room")
@@ -197,7 +200,7 @@ def test_a_model_without_a_chat_template_is_told(
 ) -> None:
     """In one line that names the model and the way out."""
     run = trained(config, store)
-    monkeypatch.setattr(models.tokenizer(config.model, store), "chat_template", None)
+    monkeypatch.setattr(weights.tokenizer(config.model, store), "chat_template", None)
     with pytest.raises(ConfigError, match=r"model\.name=tiny: its tokenizer has no chat template, which mt_bench"):
         answer(config, run, store, never)
 

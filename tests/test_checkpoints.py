@@ -1,4 +1,4 @@
-"""launcher.worker.checkpoints: which checkpoint is whole."""
+"""launcher.worker.training.checkpoints: which checkpoint is whole."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from launcher.config import ConfigError
-from launcher.worker import checkpoints
+from launcher.errors import ConfigError
+from launcher.worker.training import checkpoints
 
 FILES = ("trainer_state.json", "model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "config.json")
 
@@ -113,5 +113,5 @@ def test_rotation_keeps_the_newest_whole_ones(tmp_path: Path) -> None:
 
 def test_the_login_node_may_ask_for_the_step() -> None:
     """The module imports no torch."""
-    code = "import sys, launcher.worker.checkpoints; sys.exit('torch' in sys.modules)"
+    code = "import sys, launcher.worker.training.checkpoints; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -15,11 +15,12 @@ from hub_server import TOKEN, HubServer, serving
 from huggingface_hub import HfApi
 from waiting import LONGEST_WAIT
 
-from launcher.claims import claim_revisions
-from launcher.compose import compose
-from launcher.config import ConfigError
-from launcher.plan import Sweep, plan, plan_run
-from launcher.store import Store
+from launcher.errors import ConfigError
+from launcher.hub.claims import claim_revisions
+from launcher.planning.compose import compose
+from launcher.planning.plan import plan, plan_run
+from launcher.store.output_folder import Store
+from launcher.sweep import Sweep
 
 GRID = (
     "model=tiny",
@@ -185,7 +186,7 @@ def test_where_the_hub_cannot_be_asked_one_note_says_so(launch: Launch) -> None:
 
 QUICK = """
 import sys
-from launcher import cli
+from launcher.cli import main as cli
 assert cli.main(sys.argv[1:]) == 0
 print([name for name in ("huggingface_hub", "httpx2", "tenacity") if name in sys.modules])
 """

@@ -9,11 +9,13 @@ import pytest
 from conftest import Launch, sweep_of
 from fakes import FakeScheduler
 
-from launcher import cli, sources
-from launcher.arguments import VERBS
-from launcher.files import write_once
-from launcher.store import Store
-from launcher.submit import act, decide
+from launcher.cli import main
+from launcher.cli.arguments import VERBS
+from launcher.planning import prerequisites
+from launcher.store.files import write_once
+from launcher.store.output_folder import Store
+from launcher.submission.decide import decide
+from launcher.submission.submit import act
 
 
 def dataset(folder: Path, **columns: str) -> Path:
@@ -159,12 +161,12 @@ def test_deepspeed_that_is_not_installed_is_told_before_anything_is_submitted(
 ) -> None:
     """In one line with the remedy; a dry run shows the plan all the same."""
     monkeypatch.chdir(tmp_path)
-    installed = sources.package_dir
-    monkeypatch.setattr(sources, "package_dir", lambda name: None if name == "deepspeed" else installed(name))
+    installed = prerequisites.package_dir
+    monkeypatch.setattr(prerequisites, "package_dir", lambda name: None if name == "deepspeed" else installed(name))
     words = ["model=tiny", "deepspeed=zero3", "cluster.executor=local"]
-    assert cli.main(words) == 2
+    assert main.main(words) == 2
     assert "deepspeed=zero3: not installed here; pip install 'prefsweep[deepspeed]'" in capsys.readouterr().err
-    assert cli.main([*words, "dry_run=true"]) == 0
+    assert main.main([*words, "dry_run=true"]) == 0
     assert not (tmp_path / "outputs").exists()
 
 

@@ -13,12 +13,14 @@ from fakes import FakeScheduler
 
 import analysis
 from analysis.columns import COLUMNS, SCORES, document
-from launcher.collect import collect
-from launcher.files import Fact, append_line, write_once
-from launcher.plan import Sweep
-from launcher.states import states_of
-from launcher.store import RunDir, Store
-from launcher.submit import act, decide
+from launcher.runs.collect import collect
+from launcher.runs.run_state import states_of
+from launcher.store.files import Fact, append_line, write_once
+from launcher.store.output_folder import Store
+from launcher.store.run_folder import RunDir
+from launcher.submission.decide import decide
+from launcher.submission.submit import act
+from launcher.sweep import Sweep
 
 GRID = ["model=tiny", "cluster.gpus_per_node=1", "loss_type=sigmoid,ipo", "beta=0.1,0.5"]
 EVALUATION = {"loss": 0.6, "reward_accuracy": 0.7, "kl": 2.0, "golden_reward": 0.5, "golden_rewards": [0.25, 0.75]}

@@ -13,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from launcher import grid as grid_module
-from launcher.compose import compose
-from launcher.config import ConfigError, RunConfig
-from launcher.overrides import BLANK
-from launcher.resources import data_dir
+from launcher.config import RunConfig
+from launcher.errors import ConfigError
+from launcher.machine.installed import data_dir
+from launcher.planning import grid as grid_module
+from launcher.planning.compose import compose
+from launcher.planning.overrides import BLANK
 
 
 def by_hydra(overrides: tuple[str, ...]) -> object:

@@ -1,4 +1,4 @@
-"""launcher.cost: GPU-hours and disk against values computed by hand or known from elsewhere."""
+"""launcher.planning.estimate: GPU-hours and disk against values computed by hand or known from elsewhere."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pytest
 from conftest import sweep_of
 from worker_fixtures import make_config
 
-from launcher import cost
-from launcher.cli import main
+from launcher.cli.main import main
 from launcher.config import DatasetFacts, Lora, Model, ModelFacts, RunConfig
-from launcher.sources import short_of_disk
-from launcher.store import Store
+from launcher.planning import estimate
+from launcher.planning.prerequisites import short_of_disk
+from launcher.store.output_folder import Store
 
 
 def zephyr() -> RunConfig:
@@ -32,7 +32,7 @@ def zephyr() -> RunConfig:
 
 def test_hours_of_a_7b_run() -> None:
     """4 x 2 x 7.24e9 x 2048 x 61135 / (0.4 x 312e12 x 3600) = 16.14 h, by hand; the table a quarter of it."""
-    found = cost.cost(zephyr())
+    found = estimate.cost(zephyr())
     assert found.gpu_hours == pytest.approx(16.14, abs=0.01)
     assert found.reference_gpu_hours == pytest.approx(16.14 / 4, abs=0.01)
     assert found.at_most
@@ -44,37 +44,37 @@ def test_what_is_recomputed_and_what_is_frozen() -> None:
     plain = replace(whole, trainer=replace(whole.trainer, gradient_checkpointing=False))
     adapters = replace(plain, trainer=replace(plain.trainer, lora=Lora()))
     both = replace(whole, trainer=replace(whole.trainer, lora=Lora()))
-    base = cost.cost(whole).gpu_hours or 0
-    assert [cost.cost(each).gpu_hours for each in (plain, adapters, both)] == pytest.approx(
+    base = estimate.cost(whole).gpu_hours or 0
+    assert [estimate.cost(each).gpu_hours for each in (plain, adapters, both)] == pytest.approx(
         [base * 3 / 4, base * 2 / 4, base * 3 / 4]
     )
     known = replace(whole, dataset=replace(whole.dataset, about=DatasetFacts(61135, 1024)))
-    assert (cost.cost(known).gpu_hours, cost.cost(known).at_most) == (pytest.approx(base / 2), False)
+    assert (estimate.cost(known).gpu_hours, estimate.cost(known).at_most) == (pytest.approx(base / 2), False)
 
 
 def test_limits_and_hardware() -> None:
     """max_steps counts batches, train_pairs cuts an epoch, a quicker GPU is asked less."""
     whole = zephyr()
-    base = cost.cost(whole).gpu_hours or 0
+    base = estimate.cost(whole).gpu_hours or 0
     steps = replace(whole, trainer=replace(whole.trainer, max_steps=100, batch_size=128))
-    assert cost.cost(steps).gpu_hours == pytest.approx(base * 12800 / 61135)
+    assert estimate.cost(steps).gpu_hours == pytest.approx(base * 12800 / 61135)
     cut = replace(whole, dataset=replace(whole.dataset, train_pairs=6113))
-    assert cost.cost(cut).gpu_hours == pytest.approx(base * 6113 / 61135)
+    assert estimate.cost(cut).gpu_hours == pytest.approx(base * 6113 / 61135)
     quick = replace(whole, cluster=replace(whole.cluster, gpu_tflops=989))
-    assert cost.cost(quick).gpu_hours == pytest.approx(base * 312 / 989)
+    assert estimate.cost(quick).gpu_hours == pytest.approx(base * 312 / 989)
 
 
 def test_kto_trains_one_sequence_of_two() -> None:
     """Of a row's two sequences one costs 4 forwards, the other 1: 5/8 of a pair; a pair is split into two rows."""
-    kto, base = replace(zephyr(), loss_type="kto"), cost.cost(zephyr()).gpu_hours or 0
-    assert cost.cost(kto).gpu_hours == pytest.approx(2 * base * 5 / 8)
+    kto, base = replace(zephyr(), loss_type="kto"), estimate.cost(zephyr()).gpu_hours or 0
+    assert estimate.cost(kto).gpu_hours == pytest.approx(2 * base * 5 / 8)
     rows = replace(kto, dataset=replace(kto.dataset, about=DatasetFacts(61135, labelled=True)))
-    assert cost.cost(rows).gpu_hours == pytest.approx(base * 5 / 8)
+    assert estimate.cost(rows).gpu_hours == pytest.approx(base * 5 / 8)
 
 
 def test_disk_of_a_7b_checkpoint() -> None:
     """Weights of 14.5 GB, a ZeRO-3 checkpoint of about 100 GB, as users of 7B models see on their disks."""
-    found = cost.cost(zephyr())
+    found = estimate.cost(zephyr())
     assert found.model_bytes == pytest.approx(14.5e9, rel=0.01)
     assert found.checkpoint_bytes == pytest.approx(101e9, rel=0.01)
 
@@ -82,7 +82,7 @@ def test_disk_of_a_7b_checkpoint() -> None:
 def test_adapters_of_mistral_7b() -> None:
     """peft counts 41,943,040 weights for rank 16 on all linear layers of Mistral-7B; we say up to half more."""
     whole = zephyr()
-    found = cost.cost(replace(whole, trainer=replace(whole.trainer, lora=Lora(r=16)))).model_bytes or 0
+    found = estimate.cost(replace(whole, trainer=replace(whole.trainer, lora=Lora(r=16)))).model_bytes or 0
     assert 41_943_040 <= found / 4 <= 1.5 * 41_943_040
 
 
@@ -99,25 +99,25 @@ def test_adapters_of_mistral_7b() -> None:
 )
 def test_the_size_in_a_models_name(path: str, size: float | None) -> None:
     """A number with B or M is the number of weights; version numbers are not."""
-    assert cost.parameters(Model(name="m", path=path)) == size
+    assert estimate.parameters(Model(name="m", path=path)) == size
 
 
 def test_a_sweep_shares_reference_tables_and_limits_checkpoints() -> None:
     """Two runs on one model and data set pay one table; only runs at work hold checkpoints, keep + 1 each."""
     one, two = zephyr(), replace(zephyr(), beta=0.5)
-    own = cost.cost(one)
-    total = cost.total([one, two], at_once=1)
+    own = estimate.cost(one)
+    total = estimate.total([one, two], at_once=1)
     assert total.gpu_hours == pytest.approx(2 * (own.gpu_hours or 0) + (own.reference_gpu_hours or 0))
     assert total.checkpoint_bytes == pytest.approx(2 * (own.checkpoint_bytes or 0))
-    assert cost.total([one, two], at_once=None).checkpoint_bytes == pytest.approx(4 * (own.checkpoint_bytes or 0))
+    assert estimate.total([one, two], at_once=None).checkpoint_bytes == pytest.approx(4 * (own.checkpoint_bytes or 0))
 
 
 def test_what_cannot_be_known_is_not_said() -> None:
     """Without the model's size there is no estimate, in numbers or in words."""
     config = make_config(Path("unused"))
-    total = cost.total([config], at_once=None)
-    assert total == cost.Total(None, at_most=True, model_bytes=None, checkpoint_bytes=None)
-    assert cost.sentences(total, None) == []
+    total = estimate.total([config], at_once=None)
+    assert total == estimate.Total(None, at_most=True, model_bytes=None, checkpoint_bytes=None)
+    assert estimate.sentences(total, None) == []
 
 
 def test_doctor_says_what_a_sweep_needs_on_disk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""launcher.dashboard: what it defines, and the local pages as they are served."""
+"""launcher.tracking.dashboard: what it defines, and the local pages as they are served."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from conftest import REPOSITORY, sweep_of
 from waiting import LONGEST_WAIT, eventually
 from wandb_server import serving
 
-from launcher.config import ConfigError
-from launcher.dashboard import Page, open_dashboard
-from launcher.files import append_line
-from launcher.records import record_of
-from launcher.store import Store, SweepDir
-from launcher.worker import tracking
-from launcher.worker.job import read_config
+from launcher.errors import ConfigError
+from launcher.planning.launches import record_of
+from launcher.store.attempt_config import read_config
+from launcher.store.files import append_line
+from launcher.store.output_folder import Store, SweepDir
+from launcher.tracking import process as tracking
+from launcher.tracking.dashboard import Page, open_dashboard
 
 ARGUMENTS = ("model=tiny", "loss_type=ipo,sigmoid", "beta=0.1,0.5", "sweep=shown")
 

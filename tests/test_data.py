@@ -1,4 +1,4 @@
-"""launcher.worker.data: pairs from files and folders, their columns, their token ids."""
+"""launcher.worker.dataset.pairs: pairs from files and folders, their columns, their token ids."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ import pyarrow.parquet
 import pytest
 from worker_fixtures import Configure, write_pairs
 
-from launcher.config import ConfigError, Dataset, Model, Part, WeakRejects
-from launcher.hub_sources import Source, pin
-from launcher.store import Store
-from launcher.worker import data, models, reading, unpaired
-from launcher.worker.data import collator, load_pairs, tokenised
+from launcher.config import Dataset, Model, Part, WeakRejects
+from launcher.errors import ConfigError
+from launcher.hub.sources import Source, pin
+from launcher.store.output_folder import Store
+from launcher.worker.dataset import pairs as data
+from launcher.worker.dataset import reading, unpaired
+from launcher.worker.dataset.pairs import collator, load_pairs, tokenised
+from launcher.worker.model import weights
 
 PAIR = {"prompt": "Q", "chosen": " yes", "rejected": " no"}
 USER, YES, NO = ({"role": r, "content": c} for r, c in (("user", "Q"), ("assistant", "yes"), ("assistant", "no")))
@@ -135,7 +138,7 @@ def test_a_broken_or_empty_file_is_named(tmp_path: Path, store: Store) -> None:
 def test_token_ids_are_the_texts_with_an_end_token(configure: Configure, store: Store) -> None:
     """Prompt and completion decode to what was written, and the completion ends with the model's end token."""
     config = configure()
-    pairs, tokens = tokenised(config, store), models.tokenizer(config.model, store)
+    pairs, tokens = tokenised(config, store), weights.tokenizer(config.model, store)
     text = load_pairs(config.dataset, store)[0][0]
     assert tokens.decode(pairs.train[0]["prompt_ids"]) == text["prompt"]
     assert tokens.decode(pairs.train[0]["rejected_ids"]) == text["rejected"] + tokens.eos_token

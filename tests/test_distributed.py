@@ -23,12 +23,17 @@ from waiting import LONGEST_WAIT
 from worker_fixtures import LORA, make_config, write_pairs
 
 from launcher.config import DeepSpeed, RunConfig
-from launcher.files import read_fact, read_lines
-from launcher.resources import data_dir
-from launcher.store import RunDir, Store
-from launcher.worker import checkpoints, distributed, job, prepare, unpaired
-from launcher.worker.rendezvous import Rank, own_address
-from launcher.worker.training import train
+from launcher.machine.installed import data_dir
+from launcher.store import attempt_config
+from launcher.store.files import read_fact, read_lines
+from launcher.store.output_folder import Store
+from launcher.store.run_folder import RunDir
+from launcher.worker import job
+from launcher.worker.dataset import unpaired
+from launcher.worker.distributed import ranks as distributed
+from launcher.worker.distributed.rendezvous import Rank, own_address
+from launcher.worker.training import checkpoints, reference_table
+from launcher.worker.training.train import train
 
 PAIRS = 32 + 6
 TOLERANCE = 1e-5
@@ -49,7 +54,7 @@ MILESTONES: dict[str, Any] = {
 KTO: dict[str, Any] = {"loss_type": "kto", "trainer__learning_rate": 1e-2}
 
 COUNT_FORWARDS = """
-from launcher.worker import prepare
+from launcher.worker.training import reference_table as prepare
 score = prepare.score
 def counting(module, batch):
     with open(sys.argv[1] + f"/forwards-{rank}", "a") as file:
@@ -61,7 +66,7 @@ prepare.score = counting
 # After step 4, before its checkpoint: the last whole one is that of step 2.
 KILL_RANK_1 = """
 import signal
-from launcher.worker import trainer
+from launcher.worker.training import trainer
 agreed, asked = trainer._agreed, []
 def dying(wish):
     asked.append(wish)
@@ -76,8 +81,8 @@ FILL_RANK_1_IN_STEP_4 = """
 import torch
 del os.environ["SUBMITIT_EXECUTOR"]
 os.environ |= {"SLURM_JOB_ID": "77", "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank), "SLURM_STEP_NUM_TASKS": "2"}
-from launcher.worker import distributed
-from launcher.worker.trainer import RunTrainer
+from launcher.worker.distributed import ranks as distributed
+from launcher.worker.training.trainer import RunTrainer
 distributed.END_SECONDS = 2.0
 step = RunTrainer.training_step
 def limited(self, model, inputs, *more):
@@ -89,7 +94,7 @@ RunTrainer.training_step = limited
 
 STOP_RANK_1_IN_STEP_3 = """
 import signal
-from launcher.worker.trainer import Recorder
+from launcher.worker.training.trainer import Recorder
 begin = Recorder.on_step_begin
 def warned(self, args, state, control, **kwargs):
     if rank == 1 and state.global_step == 2:
@@ -101,8 +106,8 @@ Recorder.on_step_begin = warned
 # It neither dies nor answers, as a rank that hangs in the driver of a broken GPU.
 FREEZE_RANK_1_IN_STEP_2 = """
 import signal
-from launcher.worker import liveness
-from launcher.worker.trainer import Recorder
+from launcher.worker.distributed import liveness
+from launcher.worker.training.trainer import Recorder
 liveness.BEAT_SECONDS, liveness.SILENT_BEATS = 0.5, 20
 begin = Recorder.on_step_begin
 def frozen(self, args, state, control, **kwargs):
@@ -113,8 +118,8 @@ Recorder.on_step_begin = frozen
 """
 
 BREAK_RANK_1_IN_STEP_2 = """
-from launcher.worker import distributed
-from launcher.worker.trainer import Recorder
+from launcher.worker.distributed import ranks as distributed
+from launcher.worker.training.trainer import Recorder
 distributed.END_SECONDS = 8.0
 begin = Recorder.on_step_begin
 def broken(self, args, state, control, **kwargs):
@@ -182,7 +187,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 def single(world: World) -> Store:
     """Every variant, trained by one process."""
     store = world.store("single")
-    prepare._prepared.forget()
+    reference_table._prepared.forget()
     for name, changes in (*VARIANTS.items(), ("milestones", MILESTONES)):
         train(world.config(**changes), store.run(name), store, lambda: False)
     return store
@@ -270,10 +275,10 @@ def test_two_ranks_estimate_ktos_kl_over_both_of_their_micro_batches(
     """So they train the model of one process whose micro-batch is both, completions moved on within each half."""
     move_on = unpaired._with_foreign
     monkeypatch.setattr(unpaired, "_with_foreign", lambda rows, _size: move_on(rows, 2))
-    prepare._prepared.forget()
+    reference_table._prepared.forget()
     for name, size in (("kto", 4), ("kto-apart", 2)):
         train(world.config(trainer__micro_batch_size=size, **KTO), single.run(name), single, lambda: False)
-    prepare._prepared.forget()
+    reference_table._prepared.forget()
     assert distance(single.run("kto"), later.run("kto-none")) < TOLERANCE
     assert distance(single.run("kto"), later.run("kto-zero3")) < TOLERANCE
     assert distance(single.run("kto-apart"), later.run("kto-none")) > 10 * TOLERANCE
@@ -298,9 +303,9 @@ def test_the_shared_table_equals_that_of_one_rank(
     request: pytest.FixtureRequest, world: World, single: Store, store: str
 ) -> None:
     """Value by value, under the same key, so that either can be used by the other."""
-    prepare._prepared.forget()
-    ours = prepare.reference_table(world.config(**VARIANTS["sigmoid"]), single)
-    theirs = prepare.reference_table(world.config(**VARIANTS["sigmoid"]), request.getfixturevalue(store))
+    reference_table._prepared.forget()
+    ours = reference_table.reference_table(world.config(**VARIANTS["sigmoid"]), single)
+    theirs = reference_table.reference_table(world.config(**VARIANTS["sigmoid"]), request.getfixturevalue(store))
     assert ours.key == theirs.key
     assert ours.values.keys() == theirs.values.keys()
     for row, values in ours.values.items():
@@ -420,11 +425,11 @@ def test_out_of_memory_without_a_queue_fails_and_the_next_attempt_has_less(
     monkeypatch.setattr(distributed, "size", lambda: 2)
     monkeypatch.setenv("SUBMITIT_EXECUTOR", "local")
     assert not job._back_with_less(attempt, "rank 1: MemoryError: something else")
-    assert job.read_config(attempt).trainer.micro_batch_size == 4
+    assert attempt_config.read_config(attempt).trainer.micro_batch_size == 4
     assert not job._back_with_less(attempt, "rank 1: OutOfMemoryError: CUDA out of memory")
     again = new_attempt(world.config(trainer__micro_batch_size=4), run)
-    assert job.read_config(again).trainer.micro_batch_size == 2
-    assert job.read_config(again).trainer.batch_size == 8
+    assert attempt_config.read_config(again).trainer.micro_batch_size == 2
+    assert attempt_config.read_config(again).trainer.batch_size == 8
 
 
 def test_a_failure_of_all_ranks_is_one_runs_a_failure_of_one_rank_is_the_jobs(world: World) -> None:
@@ -463,7 +468,7 @@ def test_a_rank_that_hangs_is_noticed(world: World) -> None:
 MEET = """
 import json, os, sys
 from pathlib import Path
-from launcher.worker import distributed, rendezvous
+from launcher.worker.distributed import ranks as distributed, rendezvous
 rendezvous.TRY_SECONDS = 5
 with distributed.joined(Path(sys.argv[1])) as rank:
     import torch
@@ -513,7 +518,7 @@ def test_what_an_earlier_start_left_is_not_used(tmp_path: Path) -> None:
 
 def test_a_lone_process_initialises_nothing(tmp_path: Path) -> None:
     """No port, no group, no variable, no torch; rank 0 does what it is told."""
-    code = "import os, sys, pathlib; from launcher.worker import distributed\n"
+    code = "import os, sys, pathlib; from launcher.worker.distributed import ranks as distributed\n"
     code += "with distributed.joined(pathlib.Path(sys.argv[1])) as rank:\n"
     code += "    assert (rank.size, distributed.first(lambda: 5), distributed.failed('x').together) == (1, 5, True)\n"
     code += "    assert not {'torch'} & set(sys.modules) and 'RANK' not in os.environ\n"

@@ -1,4 +1,4 @@
-"""launcher.worker.evaluate, generations and golden: what a finished run is worth."""
+"""launcher.worker.evaluation, preference, generations and golden: what a finished run is worth."""
 
 from __future__ import annotations
 
@@ -13,17 +13,21 @@ import pytest
 import torch
 from worker_fixtures import ARCHITECTURE, LORA, Configure
 
-from launcher.config import ConfigError, Dataset, Hub, RunConfig, StoreError
-from launcher.files import read_fact, write_derived
-from launcher.payload import Point
-from launcher.publish import publish
-from launcher.store import RunDir, Store
-from launcher.worker import evaluate as evaluation
-from launcher.worker import golden, models, training
-from launcher.worker.data import first_distinct, tokenised
-from launcher.worker.evaluate import evaluate, evaluate_base, pair_metrics
-from launcher.worker.generations import _until_end, kl_to_reference, next_log_probs, rendered, sample
-from launcher.worker.training import train
+from launcher.config import Dataset, Hub, RunConfig
+from launcher.errors import ConfigError, StoreError
+from launcher.hub.push import publish
+from launcher.store.files import read_fact, write_derived
+from launcher.store.output_folder import Store
+from launcher.store.run_folder import Point, RunDir
+from launcher.worker.dataset.pairs import first_distinct, tokenised
+from launcher.worker.evaluation import golden
+from launcher.worker.evaluation import preference as evaluation
+from launcher.worker.evaluation.generations import _until_end, kl_to_reference, next_log_probs, sample
+from launcher.worker.evaluation.preference import evaluate, evaluate_base, pair_metrics
+from launcher.worker.model import weights as models
+from launcher.worker.model.text import rendered
+from launcher.worker.training import train as training
+from launcher.worker.training.train import train
 
 KEYS = {
     "loss", "losses", "reward_accuracy", "reward_margin", "kl", "kl_stderr", "golden_reward", "golden_reward_stderr",

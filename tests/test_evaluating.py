@@ -1,4 +1,4 @@
-"""launcher.evaluating and the verb `evaluate`: from answers in the run folders to scores in results.jsonl."""
+"""launcher.evaluation.scores and the verb `evaluate`: from answers in the run folders to scores in results.jsonl."""
 
 from __future__ import annotations
 
@@ -19,17 +19,23 @@ from judge_server import judge_server, rule
 from test_mt_bench import write_bench
 from worker_fixtures import write_pairs
 
-from launcher import evaluating, mt_bench, views_results
-from launcher.benchmarks import discard_all, lacking, set_aside, wanted_by
-from launcher.collect import collect
-from launcher.config import ConfigError, Judge, PrefsweepError, StoreError
-from launcher.facts import read_facts
-from launcher.files import Fact, append_line, read_fact, read_lines, write_once
-from launcher.plan import Sweep
-from launcher.records import recorded_sweep
-from launcher.states import states_of
-from launcher.store import EvaluationDir, Store
-from launcher.submit import Action, act, decide
+from launcher.config import Judge
+from launcher.errors import ConfigError, PrefsweepError, StoreError
+from launcher.evaluation import mt_bench
+from launcher.evaluation import scores as evaluating
+from launcher.evaluation.missing import discard_all, lacking, set_aside
+from launcher.planning import changes
+from launcher.planning.launches import recorded_sweep
+from launcher.runs.collect import collect
+from launcher.runs.run_state import read_facts, states_of
+from launcher.store.attempt_config import wanted_by
+from launcher.store.files import Fact, append_line, read_fact, read_lines, write_once
+from launcher.store.output_folder import Store
+from launcher.store.run_folder import EvaluationDir
+from launcher.submission.decide import Action, decide
+from launcher.submission.submit import act
+from launcher.sweep import Sweep
+from launcher.views import results
 
 __all__ = ["judge_server"]
 GRID = ["model=tiny", "loss_type=sigmoid,ipo", "sweep=s"]
@@ -117,7 +123,7 @@ def test_another_benchmark_makes_another_attempt_of_a_trained_run(store: Store, 
     first, scheduler = sweep_of(*GRID), FakeScheduler()
     trained(first, store)
     assert {decision.action for decision in decide(first, store, scheduler)} == {Action.SKIP}
-    sweep = evaluating.asked(first, ["mt_bench"], bench[1:])
+    sweep = changes.asked(first, ["mt_bench"], bench[1:])
     assert [run.run_id for run in sweep.runs] == [run.run_id for run in first.runs]
     decisions = decide(sweep, store, scheduler)
     assert [(d.action, d.why) for d in decisions] == [(Action.EVALUATE, "trained, not evaluated: mt_bench")] * 2
@@ -135,7 +141,7 @@ def test_a_benchmark_of_a_later_launch_is_judged_too(store: Store, bench: list[s
     act(later := sweep_of(*GRID, *bench), decide(later, store, FakeScheduler()), store, FakeScheduler(), {"argv": []})
     answered(later, store)
     recorded = recorded_sweep(store.sweep("s"), store, ["sigmoid", "ipo"])
-    asked = evaluating.asked(recorded, [], judged_by(judge_server))
+    asked = changes.asked(recorded, [], judged_by(judge_server))
     assert evaluating.needs_judge(asked, store, again=False)
     assert judge(asked, store)[0] == ["tiny-base", *(run.run_id for run in later.runs)]
 
@@ -148,10 +154,10 @@ def test_the_command_that_has_answers_judged_is_one_that_does(
     answered(sweep_of(*GRID, *bench), store)
     names = [run.run_id for run in sweep.runs]
     said = "2 runs have MT-Bench answers and no scores: python -m launcher evaluate s"
-    views_results.say_unjudged(store.sweep("s"), names)
+    results.say_unjudged(store.sweep("s"), names)
     assert capsys.readouterr().out == f"{said} --benchmark mt_bench\n"
     act(later := sweep_of(*GRID, *bench), decide(later, store, FakeScheduler()), store, FakeScheduler(), {"argv": []})
-    views_results.say_unjudged(store.sweep("s"), names)
+    results.say_unjudged(store.sweep("s"), names)
     assert capsys.readouterr().out == f"{said}\n"
 
 
@@ -208,7 +214,7 @@ def test_again_asks_another_judge_and_keeps_the_old_scores(
     trained(sweep, store)
     answered(sweep, store)
     judge(sweep, store)
-    other = evaluating.asked(sweep, [], ["evaluation.judge.model=other"])
+    other = changes.asked(sweep, [], ["evaluation.judge.model=other"])
     assert judge(other, store) == ([], 0)
     assert evaluating.judged_otherwise(other, store) == [run.run_id for run in sweep.runs]
     evaluating.set_aside(other, store)
@@ -227,7 +233,7 @@ def test_again_with_other_settings_asks_for_new_answers(store: Store, bench: lis
     sweep = sweep_of(*GRID, *bench, *judged_by(judge_server))
     trained(sweep, store)
     answered(sweep, store)
-    longer = evaluating.asked(sweep, ["mt_bench"], ["evaluation.mt_bench.max_new_tokens=7"])
+    longer = changes.asked(sweep, ["mt_bench"], ["evaluation.mt_bench.max_new_tokens=7"])
     evaluating.set_aside(longer, store)
     assert lacking(store.run(sweep.runs[0].run_id), ["mt_bench", "preference"]) == ["mt_bench"]
 
@@ -256,7 +262,7 @@ def test_other_questions_are_noticed(store: Store, bench: list[str], judge_serve
     sweep = sweep_of(*GRID, *bench, *judged_by(judge_server))
     trained(sweep, store)
     answered(sweep, store)
-    fewer = evaluating.asked(sweep, [], ["evaluation.mt_bench.questions=2"])
+    fewer = changes.asked(sweep, [], ["evaluation.mt_bench.questions=2"])
     with pytest.raises(ConfigError, match=r"questions=2: tiny-base has answered other questions.*--again"):
         judge(fewer, store)
 
@@ -302,7 +308,7 @@ def test_what_is_asked_wrongly_is_told(store: Store, names: list[str], overrides
     sweep = sweep_of(*GRID)
     trained(sweep, store)
     with pytest.raises(ConfigError, match=message) as error:
-        evaluating.asked(sweep, names, overrides)
+        changes.asked(sweep, names, overrides)
     assert "pw@" not in str(error.value)
     assert "sk-12" not in str(error.value)
 

@@ -1,4 +1,4 @@
-"""launcher.worker.first_step: a training starts at the reference model, or ends at once and says why."""
+"""launcher.worker.training.first_step: a training starts at the reference model, or ends at once and says why."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from ranks import new_attempt
 from worker_fixtures import ARCHITECTURE, LORA, make_config, write_pairs
 
 from launcher.config import Model, RunConfig
-from launcher.files import read_fact, read_lines
-from launcher.resources import trl_losses
-from launcher.store import RunDir, Store
-from launcher.worker import first_step, models, trainer
-from launcher.worker.first_step import rounding
+from launcher.machine.installed import trl_losses
+from launcher.store.files import read_fact, read_lines
+from launcher.store.output_folder import Store
+from launcher.store.run_folder import RunDir
 from launcher.worker.interruption import StopRequest
 from launcher.worker.job import make_attempt
-from launcher.worker.losses import EXO_LABEL_SMOOTHING, WITHOUT_REFERENCE, PreferenceTrainer, Watched
-from launcher.worker.prepare import prepared
-from launcher.worker.training import Stopped, train
+from launcher.worker.model import weights
+from launcher.worker.training import first_step, trainer
+from launcher.worker.training.first_step import rounding
+from launcher.worker.training.losses import EXO_LABEL_SMOOTHING, WITHOUT_REFERENCE, PreferenceTrainer, Watched
+from launcher.worker.training.reference_table import prepared
+from launcher.worker.training.train import Stopped, train
 
 LOG_2 = math.log(2)
 KNOWN = {
@@ -100,7 +102,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 @pytest.fixture
 def other_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every policy is another model than the reference."""
-    honest = models.policy
+    honest = weights.policy
 
     def perturbed(model: Model, store: Store) -> torch.nn.Module:
         policy, generator = honest(model, store), torch.Generator().manual_seed(0)
@@ -109,7 +111,7 @@ def other_weights(monkeypatch: pytest.MonkeyPatch) -> None:
                 parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.01)
         return policy
 
-    monkeypatch.setattr(models, "policy", perturbed)
+    monkeypatch.setattr(weights, "policy", perturbed)
 
 
 @pytest.fixture

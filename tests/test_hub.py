@@ -22,8 +22,9 @@ from hub_server import TOKEN, Commit, HubServer, serving
 from huggingface_hub import HfApi
 from waiting import LONGEST_WAIT
 
-from launcher.files import read_fact, write_derived
-from launcher.store import RunDir, Store
+from launcher.store.files import read_fact, write_derived
+from launcher.store.output_folder import Store
+from launcher.store.run_folder import RunDir
 
 HUB = ("hub=huggingface", "hub.patience=600", "hub.timeout=30", "sweep=scan")
 REPO = "me/tiny-scan"
@@ -350,7 +351,7 @@ def test_what_does_not_pass_is_one_line_at_once(
 
 IMPATIENT = """
 import sys
-from launcher import cli, hub_faults as hub
+from launcher.cli import main as cli; from launcher.hub import faults as hub
 hub.SILENCE_SECONDS = 5.0
 sys.exit(cli.main(sys.argv[1:]))
 """
@@ -380,7 +381,7 @@ def test_where_nothing_answers_a_push_gives_up_soon(hub: HubServer, store: Store
 SILENT = """
 import sys, time, httpx2, tenacity
 from types import SimpleNamespace
-from launcher import cli, hub_faults as hub
+from launcher.cli import main as cli; from launcher.hub import faults as hub
 waited = []
 def knock():
     raise httpx2.ConnectError("nobody there")

@@ -59,7 +59,7 @@ def contents(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    from launcher.worker.tiny import build_tiny
+    from launcher.worker.model.tiny import build_tiny
 
     folder = tmp_path_factory.mktemp("contents")
     build_tiny(ARCHITECTURE, folder / "base")
@@ -242,8 +242,8 @@ def test_a_sweep_keeps_to_the_commits_that_it_was_launched_with(place: Place, co
 def test_a_job_that_nobody_has_pinned_for_pins_for_all(place: Place, contents: Path) -> None:
     """Where the launching machine had no way to the Hub, the first job settles what a branch stands for."""
     code = (
-        "import sys; from pathlib import Path; from launcher.store import Store\n"
-        "from launcher.hub_sources import Source, commit_of\n"
+        "import sys; from pathlib import Path; from launcher.store.output_folder import Store\n"
+        "from launcher.hub.sources import Source, commit_of\n"
         "print(commit_of(Source('model', 'org/base'), Store(Path(sys.argv[1]))))"
     )
     assert place.run("here", code=code).stdout.strip() == COMMIT
@@ -358,8 +358,9 @@ def test_a_folder_does_not_take_the_place_of_a_name_on_the_hub(place: Place) -> 
     done = place.plan("model=org/base", "dataset=org/data@main")
     assert "dataset: org/data@main, commit" in done.stdout
     code = (
-        "from launcher.config import Dataset; from launcher.store import Store; from pathlib import Path\n"
-        "from launcher.worker.reading import read\n"
+        "from pathlib import Path\n"
+        "from launcher.config import Dataset; from launcher.store.output_folder import Store\n"
+        "from launcher.worker.dataset.reading import read\n"
         "rows = read(Dataset(name='d', path='org/data'), Store(Path('outputs')), lambda rows, _: rows)\n"
         "print(*map(len, rows))"
     )
@@ -445,9 +446,9 @@ def test_a_warm_cache_needs_no_hub_and_a_cold_one_is_refused(place: Place, conte
 
 ROWS = """
 import sys
-from launcher.config import ConfigError
-from launcher.hub_sources import Source
-from launcher.worker import hub_rows
+from launcher.errors import ConfigError
+from launcher.hub.sources import Source
+from launcher.worker.dataset import hub_rows
 for commit in sys.argv[1:]:
     try:
         print(len(hub_rows.read(Source("dataset", "org/data", key="dataset.path"), commit, "train")))
@@ -479,8 +480,8 @@ def test_rows_come_from_what_was_downloaded_beforehand(place: Place) -> None:
 
 FETCH = """
 import sys
-from launcher.config import ConfigError
-from launcher.hub_sources import Source
+from launcher.errors import ConfigError
+from launcher.hub.sources import Source
 from launcher.worker import hub_files
 hub_files.PATIENCE_SECONDS = hub_files.SILENCE_SECONDS = 3.0
 try:

@@ -13,10 +13,12 @@ import pytest
 from conftest import clean_environment
 from waiting import LONGEST_WAIT
 
-from launcher.files import append_line, read_fact, read_lines
-from launcher.store import AttemptDir, Store
+from launcher.cluster.slurm_node import SlurmJob
+from launcher.store.files import append_line, read_fact, read_lines
+from launcher.store.output_folder import Store
+from launcher.store.run_folder import AttemptDir
 from launcher.worker import interruption
-from launcher.worker.interruption import Interrupted, SlurmJob, leave, locked
+from launcher.worker.interruption import Interrupted, leave, locked
 
 # Says when it has begun; its child is one that executes another program, its thread one that was there before.
 PROCESS = """

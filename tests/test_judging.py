@@ -1,4 +1,4 @@
-"""launcher.judging: the real client against a loopback endpoint that misbehaves."""
+"""launcher.evaluation.judge: the real client against a loopback endpoint that misbehaves."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from judge_server import Judge as Server
 from judge_server import judge_server, rule
 from waiting import LONGEST_WAIT
 
-from launcher import judging
-from launcher.config import ConfigError, Judge
-from launcher.files import read_lines
-from launcher.judging import Ask, JudgeError, Spent, ask_all, estimate, open_asks, require_judge
+from launcher.config import Judge
+from launcher.errors import ConfigError, JudgeError
+from launcher.evaluation import judge as judging
+from launcher.evaluation.judge import Ask, Spent, ask_all, estimate, open_asks, require_judge
+from launcher.store.files import read_lines
 
 __all__ = ["judge_server"]
 KEY = "sk-very-secret-0123456789"
@@ -195,7 +196,7 @@ import sys
 from pathlib import Path
 from test_judging import asks_for
 from launcher.config import Judge
-from launcher.judging import ask_all, open_asks
+from launcher.evaluation.judge import ask_all, open_asks
 judge = Judge(base_url=sys.argv[2], model="rule", key_env="JUDGE_KEY", concurrency=3)
 ask_all(open_asks(asks_for(Path(sys.argv[1]), 20), judge), judge, lambda *_: None)
 """

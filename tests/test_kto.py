@@ -11,17 +11,19 @@ import pytest
 import torch
 from worker_fixtures import LORA, Configure, make_config
 
-from launcher.config import ConfigError, Dataset, RunConfig
-from launcher.files import read_fact, read_lines
-from launcher.resources import trl_losses
-from launcher.rules import check
-from launcher.store import Store
-from launcher.worker import models, unpaired
-from launcher.worker.evaluate import evaluate
-from launcher.worker.kto import _ranked
-from launcher.worker.prepare import prepared
-from launcher.worker.trainer import build_trainer
-from launcher.worker.training import train
+from launcher.config import Dataset, RunConfig
+from launcher.errors import ConfigError
+from launcher.machine.installed import trl_losses
+from launcher.planning.rules import check
+from launcher.store.files import read_fact, read_lines
+from launcher.store.output_folder import Store
+from launcher.worker.dataset import unpaired
+from launcher.worker.evaluation.preference import evaluate
+from launcher.worker.model import weights as models
+from launcher.worker.training.kto import _ranked
+from launcher.worker.training.reference_table import prepared
+from launcher.worker.training.train import train
+from launcher.worker.training.trainer import build_trainer
 
 KTO = {"loss_type": "kto", "trainer__micro_batch_size": 4, "trainer__batch_size": 8}
 

@@ -1,4 +1,4 @@
-"""launcher.worker.losses: kto_pair, and the other losses as TRL computes them."""
+"""launcher.worker.training.losses: kto_pair, and the other losses as TRL computes them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from trl.trainer.utils import add_fused_lm_head
 from worker_fixtures import make_config, write_pairs
 
 from launcher.config import Model, RunConfig
-from launcher.resources import trl_losses
-from launcher.store import Store
-from launcher.worker import models
-from launcher.worker.losses import kto_pair_loss, logratios
-from launcher.worker.prepare import prepared
-from launcher.worker.trainer import RunTrainer, build_trainer
+from launcher.machine.installed import trl_losses
+from launcher.store.output_folder import Store
+from launcher.worker.model import weights
+from launcher.worker.training.losses import kto_pair_loss, logratios
+from launcher.worker.training.reference_table import prepared
+from launcher.worker.training.trainer import RunTrainer, build_trainer
 
 CHOSEN, REJECTED = (2.0, -1.0, 0.5, 3.0), (-1.0, 0.5, -2.0, 1.0)
 LENGTHS = (4, 5, 6, 7), (3, 5, 8, 2)
@@ -148,7 +148,7 @@ def test_gradients_agree_with_finite_differences(
     """The gradient along random directions of a tiny model in float64 equals the loss's difference quotient."""
     trainer, _, store = trained_parts
     inputs = a_batch(trainer)
-    module = models.policy(IN_DOUBLE, store).double()
+    module = weights.policy(IN_DOUBLE, store).double()
     trainer.set_objective(loss_type, 0.3)
     generator = torch.Generator().manual_seed(0)
     trainer._compute_loss(in_float64(module), inputs, return_outputs=False).backward()
@@ -164,7 +164,7 @@ def test_gradients_of_the_fused_head(trained_parts: tuple[RunTrainer, RunConfig,
     trainer, config, store = trained_parts
     inputs = a_batch(trainer)
     trainer.set_objective(loss_type, 0.3)
-    fused, exact = models.policy(config.model, store), models.policy(config.model, store).double()
+    fused, exact = weights.policy(config.model, store), weights.policy(config.model, store).double()
     add_fused_lm_head(fused, outputs=("log_probs", "entropy", "mean_logits", "is_top1"))
     trainer._compute_loss(fused, inputs, return_outputs=False).backward()
     trainer._compute_loss(in_float64(exact), inputs, return_outputs=False).backward()

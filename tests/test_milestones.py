@@ -16,22 +16,23 @@ from finished_runs import keep_milestones, trained_runs
 from safetensors.torch import load_file
 from worker_fixtures import LORA, Configure
 
-from launcher.collect import _points
-from launcher.config import Checkpoint, ConfigError, Hub, PublishError
-from launcher.files import Fact, read_fact, write_derived, write_once
-from launcher.hub_look import HubLook
-from launcher.payload import Point
-from launcher.publication import act, decide
-from launcher.publish import publish
-from launcher.resources import trl_losses
-from launcher.rules import check
-from launcher.states import states_of
-from launcher.store import AttemptDir, RunDir, Store
-from launcher.worker import publish as worker_publish
-from launcher.worker.evaluate import evaluate
-from launcher.worker.milestones import keep
-from launcher.worker.publish import publish_in_job
-from launcher.worker.training import Stopped, train
+from launcher.config import Checkpoint, Hub
+from launcher.errors import ConfigError, PublishError
+from launcher.hub.look import HubLook
+from launcher.hub.publish import act, decide
+from launcher.hub.push import publish
+from launcher.machine.installed import trl_losses
+from launcher.planning.rules import check
+from launcher.runs.collect import _points
+from launcher.runs.run_state import states_of
+from launcher.store.files import Fact, read_fact, write_derived, write_once
+from launcher.store.output_folder import Store
+from launcher.store.run_folder import AttemptDir, Point, RunDir
+from launcher.worker import hub as worker_publish
+from launcher.worker.evaluation.preference import evaluate
+from launcher.worker.hub import publish_in_job
+from launcher.worker.training.milestones import keep
+from launcher.worker.training.train import Stopped, train
 
 CONSTANT = {"trainer__lr_scheduler": "constant", "trainer__warmup_ratio": 0.0}
 
@@ -208,8 +209,9 @@ def test_a_job_publishes_every_point_and_notes_which_it_could_not(store: Store) 
     assert reason(run) == f"not published: {note['reason']}"
     assert not attempt.failure_file.exists()
     foreign.rmdir()
-    (state,) = states_of([run], FakeScheduler())
-    assert [act(each, store).error for each in decide(state, HubLook(), store=None, repo=None)] == [None] * 3
+    assert [
+        act(each, store).error for each in decide(run, HubLook(), trained=True, in_flight=False, store=None, repo=None)
+    ] == [None] * 3
     assert reason(run) is None
 
 
@@ -242,8 +244,9 @@ def test_scores_that_cannot_be_published_are_kept_and_told(store: Store) -> None
     assert run.evaluations.result_file("command").exists()
     assert not attempt.failure_file.exists()
     write_derived(marker, own)
-    (state,) = states_of([run], FakeScheduler())
-    assert [act(each, store).error for each in decide(state, HubLook(), store=None, repo=None)] == [None] * 3
+    assert [
+        act(each, store).error for each in decide(run, HubLook(), trained=True, in_flight=False, store=None, repo=None)
+    ] == [None] * 3
     assert reason(run) is None
 
 

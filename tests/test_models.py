@@ -1,4 +1,4 @@
-"""launcher.worker.models: where weights lie, the shared base, policies."""
+"""launcher.worker.model: where weights lie, the shared base, policies."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 from worker_fixtures import ARCHITECTURE, LORA, Configure
 
-from launcher.config import ConfigError, Model
-from launcher.store import Store
-from launcher.worker import base_model, models, precision
-from launcher.worker.tiny import byte_tokenizer
-from launcher.worker.training import train
+from launcher.config import Model
+from launcher.errors import ConfigError
+from launcher.store.output_folder import Store
+from launcher.worker.model import base_model, precision
+from launcher.worker.model import weights as models
+from launcher.worker.model.tiny import byte_tokenizer
+from launcher.worker.training.train import train
 
 TINY = Model(name="tiny", architecture=ARCHITECTURE, dtype="float32")
 TOKENIZER = byte_tokenizer()

@@ -1,4 +1,4 @@
-"""launcher.movie_reviews: pairs from the archive of rated snippets."""
+"""launcher.dataset.movie_reviews: pairs from the archive of rated snippets."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from launcher import movie_reviews
-from launcher.config import ConfigError
-from launcher.store import Store
+from launcher.dataset import movie_reviews
+from launcher.errors import ConfigError
+from launcher.store.output_folder import Store
 
 GOOD = [(2.0 + index / 100, f"A good film, number {index}, with a warm heart") for index in range(300)]
 BAD = [(-2.0 - index / 100, f"A bad film, number {index}, with a cold heart") for index in range(300)]

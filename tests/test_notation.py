@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from launcher.notation import megabytes, minutes
+from launcher.cluster.notation import megabytes, minutes
 
 
 @pytest.mark.parametrize(

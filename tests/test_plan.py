@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from conftest import sweep_of
 
-from launcher.config import ConfigError
-from launcher.plan import executor_of, run_id
+from launcher.errors import ConfigError
+from launcher.planning.plan import executor_of, run_id
 
 
 def test_run_id_is_readable_and_the_hash_of_the_objective() -> None:

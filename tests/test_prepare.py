@@ -1,4 +1,4 @@
-"""launcher.worker.prepare: the reference table."""
+"""launcher.worker.training.reference_table: the reference table."""
 
 from __future__ import annotations
 
@@ -25,31 +25,33 @@ from trl import DPOTrainer
 from worker_fixtures import ARCHITECTURE, LORA, Configure
 
 from launcher.config import Model, RunConfig
-from launcher.store import Store
-from launcher.worker import base_model, first_step, models, prepare
-from launcher.worker.data import collator, load_pairs, tokenised
-from launcher.worker.losses import PreferenceTrainer
-from launcher.worker.trainer import arguments
-from launcher.worker.training import train
+from launcher.store.output_folder import Store
+from launcher.worker.dataset.pairs import collator, load_pairs, tokenised
+from launcher.worker.model import base_model
+from launcher.worker.model import weights as models
+from launcher.worker.training import first_step, reference_table
+from launcher.worker.training.losses import PreferenceTrainer
+from launcher.worker.training.train import train
+from launcher.worker.training.trainer import arguments
 
 
 @pytest.fixture(autouse=True)
 def _forget_earlier_tests() -> None:
     """What another test left in this process must not answer for the table."""
-    prepare._prepared.forget()
+    reference_table._prepared.forget()
 
 
 @pytest.fixture
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The number of pairs of every reference pass."""
     counted: list[int] = []
-    measure = prepare.measure
+    measure = reference_table.measure
 
     def counting(config: RunConfig, store: Store, rows: Any) -> Any:
         counted.append(len(rows))
         return measure(config, store, rows)
 
-    monkeypatch.setattr(prepare, "measure", counting)
+    monkeypatch.setattr(reference_table, "measure", counting)
     return counted
 
 
@@ -57,13 +59,13 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def forwards(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The number of sequences in every forward that scores with the base model."""
     counted: list[int] = []
-    score = prepare.score
+    score = reference_table.score
 
     def counting(module: torch.nn.Module, batch: dict[str, Any]) -> torch.Tensor:
         counted.append(len(batch["input_ids"]))
         return score(module, batch)
 
-    monkeypatch.setattr(prepare, "score", counting)
+    monkeypatch.setattr(reference_table, "score", counting)
     return counted
 
 
@@ -79,11 +81,11 @@ def test_the_values_are_the_models_log_probs(configure: Configure, store: Store)
     """Each value equals the sum over the completion's tokens of a plain forward of the freshly loaded model."""
     config = configure()
     pairs = tokenised(config, store)
-    table = prepare.reference_table(config, store, pairs)
+    table = reference_table.reference_table(config, store, pairs)
     model = AutoModelForCausalLM.from_pretrained(base_model.base_folder(config.model, store), dtype=torch.float32)
     for split in (pairs.train, pairs.test):
         for pair in list(split)[:5]:
-            chosen, rejected, *_ = table.values[prepare.row_of(pair)]
+            chosen, rejected, *_ = table.values[reference_table.row_of(pair)]
             assert chosen == pytest.approx(plain_sum(model, pair["prompt_ids"], pair["chosen_ids"]), abs=1e-3)
             assert rejected == pytest.approx(plain_sum(model, pair["prompt_ids"], pair["rejected_ids"]), abs=1e-3)
 
@@ -92,13 +94,13 @@ def test_long_completions_are_measured_as_far_as_training_sees_them(configure: C
     """Tokens behind max_length count neither in training nor in the table."""
     config = configure(trainer__max_length=12)
     pairs = tokenised(config, store)
-    table = prepare.reference_table(config, store, pairs)
+    table = reference_table.reference_table(config, store, pairs)
     model = AutoModelForCausalLM.from_pretrained(base_model.base_folder(config.model, store), dtype=torch.float32)
     pair = pairs.train[0]
     cut = pair["chosen_ids"][: 12 - len(pair["prompt_ids"])]
     assert len(cut) < len(pair["chosen_ids"])
     expected = plain_sum(model, pair["prompt_ids"], cut)
-    assert table.values[prepare.row_of(pair)][0] == pytest.approx(expected, abs=1e-3)
+    assert table.values[reference_table.row_of(pair)][0] == pytest.approx(expected, abs=1e-3)
 
 
 def test_one_pass_serves_every_run(configure: Configure, store: Store, forwards: list[int]) -> None:
@@ -112,7 +114,7 @@ def test_one_pass_serves_every_run(configure: Configure, store: Store, forwards:
     for number, change in enumerate(changes):
         config = configure(trainer__max_steps=1, **change)
         train(config, store.run(f"run-{number}"), store, lambda: False)
-        prepare._prepared.forget()  # as in another process
+        reference_table._prepared.forget()  # as in another process
     assert sum(forwards) == 2 * (32 + 6)
 
 
@@ -120,28 +122,28 @@ def test_a_pass_that_lacks_memory_goes_on_in_smaller_batches(
     configure: Configure, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also in a job of its own, whose failure would fail every run; a pair that does not fit alone is the end."""
-    whole = prepare.reference_table(configure(), store).values
-    score, most = prepare.score, 2
+    whole = reference_table.reference_table(configure(), store).values
+    score, most = reference_table.score, 2
 
     def small(module: torch.nn.Module, batch: dict[str, Any]) -> torch.Tensor:
         if len(batch["input_ids"]) > most:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return score(module, batch)
 
-    monkeypatch.setattr(prepare, "score", small)
+    monkeypatch.setattr(reference_table, "score", small)
     shutil.rmtree(store.root / "cache" / "reference")
-    again = prepare.reference_table(configure(), store).values
+    again = reference_table.reference_table(configure(), store).values
     assert again.keys() == whole.keys()
     for row, values in whole.items():
         assert again[row] == pytest.approx(values, abs=1e-3)
     most = 1
     shutil.rmtree(store.root / "cache" / "reference")
     with pytest.raises(torch.OutOfMemoryError):
-        prepare.reference_table(configure(), store)
+        reference_table.reference_table(configure(), store)
 
 
 def key_of(config: RunConfig, store: Store) -> str:
-    return prepare.reference_table(config, store).key
+    return reference_table.reference_table(config, store).key
 
 
 @pytest.mark.parametrize(
@@ -229,7 +231,7 @@ def rewrite(folder: Path, change: Callable[[list[dict[str, Any]]], list[dict[str
     rows = pyarrow.parquet.read_table(folder / "table.parquet").to_pylist()
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(change(rows)), folder / "table.parquet")
     manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["table_sha256"] = prepare._sha256(folder / "table.parquet")
+    manifest["table_sha256"] = reference_table._sha256(folder / "table.parquet")
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
@@ -261,10 +263,10 @@ def test_a_bad_table_is_refused_and_made_again(
     configure: Configure, store: Store, passes: list[int], caplog: pytest.LogCaptureFixture, harm: str
 ) -> None:
     """The reason is said, the table is computed again, and its values are right."""
-    table = prepare.reference_table(configure(), store)
+    table = reference_table.reference_table(configure(), store)
     do, reason = HARMS[harm]
     do(store.cache("reference", table.key))
-    assert prepare.reference_table(configure(), store) == table
+    assert reference_table.reference_table(configure(), store) == table
     assert reason in caplog.text
     assert len(passes) == 2
 
@@ -274,10 +276,10 @@ def test_a_table_of_another_model_is_refused(
 ) -> None:
     """Even under the right key, with the right rows."""
     ours, theirs = configure(), configure(model__architecture=ARCHITECTURE | {"seed": 1})
-    right, wrong = prepare.reference_table(ours, store), prepare.reference_table(theirs, store)
+    right, wrong = reference_table.reference_table(ours, store), reference_table.reference_table(theirs, store)
     shutil.rmtree(store.cache("reference", right.key))
     shutil.copytree(store.cache("reference", wrong.key), store.cache("reference", right.key))
-    assert prepare.reference_table(ours, store) == right
+    assert reference_table.reference_table(ours, store) == right
     assert "computed from another base" in caplog.text
     assert len(passes) == 3
 
@@ -287,7 +289,8 @@ def test_of_two_that_start_together_one_computes(configure: Configure, store: St
     config, found = configure(), []
     pairs = tokenised(config, store)
     threads = [
-        threading.Thread(target=lambda: found.append(prepare.reference_table(config, store, pairs))) for _ in range(2)
+        threading.Thread(target=lambda: found.append(reference_table.reference_table(config, store, pairs)))
+        for _ in range(2)
     ]
     for thread in threads:
         thread.start()
@@ -300,11 +303,11 @@ def test_of_two_that_start_together_one_computes(configure: Configure, store: St
 def test_a_killed_pass_leaves_no_table(configure: Configure, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was begun does not look complete; the next pass starts again."""
     with monkeypatch.context() as patch:
-        patch.setattr(prepare, "write_once", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(reference_table, "write_once", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            prepare.reference_table(configure(), store)
+            reference_table.reference_table(configure(), store)
     assert not [path for path in store.cache("reference", "x").parent.iterdir() if not path.name.startswith(".")]
-    assert len(prepare.reference_table(configure(), store).values) == 38
+    assert len(reference_table.reference_table(configure(), store).values) == 38
 
 
 @pytest.mark.parametrize(("loss_type", "ld_alpha"), [("sigmoid", None), ("ipo", None), ("sigmoid", 0.3)])
@@ -346,9 +349,9 @@ def test_one_table_serves_every_ld_alpha(
     configure: Configure, store: Store, forwards: list[int], alpha: float | None
 ) -> None:
     """LD-DPO's weighted sums come from the same pass; they equal those of the token log-probs of a plain forward."""
-    prepare.reference_table(configure(), store)
+    reference_table.reference_table(configure(), store)
     counted = sum(forwards)
-    pairs = prepare.prepared(configure(trainer__ld_alpha=alpha), store)
+    pairs = reference_table.prepared(configure(trainer__ld_alpha=alpha), store)
     assert sum(forwards) == counted
     model = AutoModelForCausalLM.from_pretrained(base_model.base_folder(configure().model, store), dtype=torch.float32)
     for pair in list(pairs.train)[:4]:
@@ -386,7 +389,7 @@ def test_kto_pair_on_the_table_equals_a_live_reference_away_from_its_kink(
 
     def live(trainer: Any, model: Any, inputs: dict[str, Any], *more: Any, **options: Any) -> Any:
         with models.scoring(base):
-            values = prepare.score(base, inputs).sum(dim=1).chunk(2)
+            values = reference_table.score(base, inputs).sum(dim=1).chunk(2)
         reference = dict(zip(("ref_chosen_logps", "ref_rejected_logps"), values, strict=True))
         return compute(trainer, model, inputs | reference, *more, **options)
 
@@ -406,8 +409,8 @@ import os, sys
 from pathlib import Path
 sys.path[:0] = [{tests!r}]
 from worker_fixtures import make_config
-from launcher.store import Store
-from launcher.worker import prepare
+from launcher.store.output_folder import Store
+from launcher.worker.training import reference_table as prepare
 owner, name = {where}
 original = getattr(owner, name)
 def dying(*args, **kwargs):
@@ -438,9 +441,9 @@ def test_a_pass_that_is_killed_leaves_nothing_that_looks_complete(
     killed = subprocess.run([sys.executable, "-c", script], env=clean_environment(), check=False, capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     assert not [path for path in store.cache("reference", "x").parent.glob("*") if not path.name.startswith(".")]
-    table = prepare.reference_table(config, store)
+    table = reference_table.reference_table(config, store)
     assert len(passes) == 1
-    assert table.values == prepare.reference_table(config, Store(store.root / "elsewhere")).values
+    assert table.values == reference_table.reference_table(config, Store(store.root / "elsewhere")).values
 
 
 def test_a_full_disk_is_told_and_costs_no_wrong_number(configure: Configure, tmp_path: Path) -> None:
@@ -459,10 +462,10 @@ def test_a_full_disk_is_told_and_costs_no_wrong_number(configure: Configure, tmp
                 file.write(bytes(4096))
                 file.flush()
         with pytest.raises(OSError, match="No space left"):
-            prepare.reference_table(config, store)
+            reference_table.reference_table(config, store)
         assert not [path for path in store.cache("reference", "x").parent.glob("*") if not path.name.startswith(".")]
         filler.unlink()
-        right = prepare.reference_table(config, Store(tmp_path / "roomy"))
-        assert prepare.reference_table(config, store).values == right.values
+        right = reference_table.reference_table(config, Store(tmp_path / "roomy"))
+        assert reference_table.reference_table(config, store).values == right.values
     finally:
         subprocess.run(["umount", "--lazy", str(disk)], check=True)  # noqa: S607 - the weights may still be mapped

@@ -1,4 +1,4 @@
-"""launcher.worker.programs: benchmarks that another program computes, lm-evaluation-harness itself among them."""
+"""launcher.worker.evaluation.programs: benchmarks that another program computes, lm-evaluation-harness too."""
 
 from __future__ import annotations
 
@@ -17,13 +17,23 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from waiting import eventually
 from worker_fixtures import LORA, WORDS, Configure
 
-from launcher.config import Command, ConfigError, LmEval, RunConfig
-from launcher.files import read_fact
-from launcher.store import EvaluationDir, RunDir, Store
-from launcher.worker import base_model, programs
+from launcher.config import Command, LmEval, RunConfig
+from launcher.errors import ConfigError
+from launcher.store.files import read_fact
+from launcher.store.output_folder import Store
+from launcher.store.run_folder import EvaluationDir, RunDir
+from launcher.worker.evaluation import programs
+from launcher.worker.evaluation.programs import (
+    ProgramFailed,
+    Weights,
+    lm_eval_argv,
+    lm_eval_scores,
+    numbers_in,
+    run_program,
+)
 from launcher.worker.interruption import Interrupted
-from launcher.worker.programs import ProgramFailed, Weights, lm_eval_argv, lm_eval_scores, numbers_in, run_program
-from launcher.worker.training import train
+from launcher.worker.model import base_model
+from launcher.worker.training.train import train
 
 SCRIPT = """
 import json, pathlib, sys

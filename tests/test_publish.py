@@ -16,25 +16,30 @@ from fakes import FakeScheduler
 from finished_runs import NEVER_PUBLISHED, evaluation, files_holding, finish, keep_milestones, trained_runs
 from huggingface_hub import ModelCard
 
-from launcher.arguments import verb_parser
-from launcher.card import Subject, card, measures
-from launcher.config import ConfigError, Hub, PublishError
-from launcher.facts import read_facts
-from launcher.files import append_line, read_fact, write_derived, write_once
-from launcher.hub_faults import passes, told
-from launcher.hub_look import HubLook
-from launcher.payload import Point
-from launcher.plan import Sweep
-from launcher.publication import Outcome, Publication, _best
-from launcher.publication import act as push
-from launcher.publication import decide as decide_publication
-from launcher.publish import due_in_job, hub_of, lacks, publish
-from launcher.records import record_of
-from launcher.revisions import default_name, has_token, missing_token, with_revisions
-from launcher.states import RunState, states_of
-from launcher.status import Phase, Status
-from launcher.store import RunDir, Store
-from launcher.submit import act, decide
+from launcher.cli.main import verb_parser
+from launcher.cluster.job_state import Phase
+from launcher.config import Hub
+from launcher.errors import ConfigError, PublishError
+from launcher.hub.card import Subject, card, measures
+from launcher.hub.due import due_in_job
+from launcher.hub.faults import passes, told
+from launcher.hub.look import HubLook
+from launcher.hub.publish import Outcome, Publication, _best
+from launcher.hub.publish import act as push
+from launcher.hub.publish import decide as decide_publication
+from launcher.hub.push import lacks, publish
+from launcher.hub.revisions import default_name, missing_token, with_revisions
+from launcher.machine.accounts import has_token
+from launcher.planning.launches import record_of
+from launcher.runs.run_state import RunState, read_facts, states_of
+from launcher.runs.status import Status
+from launcher.store.attempt_config import hub_of
+from launcher.store.files import append_line, read_fact, write_derived, write_once
+from launcher.store.output_folder import Store
+from launcher.store.run_folder import Point, RunDir
+from launcher.submission.decide import decide
+from launcher.submission.submit import act
+from launcher.sweep import Sweep
 
 FOLDER = ("hub=folder", "sweep=scan", "loss_type=ipo")
 
@@ -177,7 +182,8 @@ def test_a_folder_is_looked_into_before_it_is_said_to_be_published(store: Store,
 
 def decided(state: RunState, store: str | None = None, repo: str | None = None) -> list[Publication]:
     """What `publish` does to a run's models."""
-    return decide_publication(state, HubLook(), store=store, repo=repo)
+    known = {"trained": state.facts.trained, "in_flight": state.in_flight}
+    return decide_publication(state.run, HubLook(), store=store, repo=repo, **known)
 
 
 def pushed_by_the_verb(run: RunDir, store: Store) -> dict[str, str | None]:
@@ -364,8 +370,8 @@ def test_auto_is_the_hub_only_where_there_is_a_token(tmp_path: Path) -> None:
 
 
 def _unsettled(override: str) -> tuple:  # type: ignore[type-arg]
-    from launcher.compose import compose
-    from launcher.plan import plan_run
+    from launcher.planning.compose import compose
+    from launcher.planning.plan import plan_run
 
     _, (point,) = compose([override], multirun=False)
     return (plan_run(point.config, point.axes, point.overrides, {"sigmoid"}),)

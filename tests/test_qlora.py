@@ -13,11 +13,13 @@ from safetensors.torch import load_file
 from worker_fixtures import ARCHITECTURE, LORA, make_config, write_pairs
 
 from launcher.config import Model, RunConfig
-from launcher.files import read_fact, read_lines
-from launcher.store import Store
-from launcher.worker import models, prepare, training
-from launcher.worker.evaluate import evaluate
-from launcher.worker.training import Stopped, train
+from launcher.store.files import read_fact, read_lines
+from launcher.store.output_folder import Store
+from launcher.worker.evaluation.preference import evaluate
+from launcher.worker.model import weights
+from launcher.worker.training import reference_table
+from launcher.worker.training import train as training
+from launcher.worker.training.train import Stopped, train
 
 bitsandbytes = pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed; pip install bitsandbytes")
 
@@ -55,8 +57,8 @@ def logits_and_gradient(module: Any) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_a_base_that_was_the_reference_has_right_gradients(config: RunConfig, store: Store) -> None:
     """Logits and gradients of a policy are those of the plain weights that the packed ones stand for."""
-    prepare.prepared(config, store)
-    policy = models.policy(config.model, store)
+    reference_table.prepared(config, store)
+    policy = weights.policy(config.model, store)
     kinds = {type(layer).__name__ for layer in policy.modules()}
     assert {"Linear4bit", "Linear"} <= kinds  # the head stays as it is
     logits, gradient = logits_and_gradient(policy)
@@ -68,14 +70,14 @@ def test_a_base_that_was_the_reference_has_right_gradients(config: RunConfig, st
 
 def test_a_run_from_packed_weights_to_its_evaluation(config: RunConfig, store: Store) -> None:
     """It starts where the reference is, learns, leaves the base as it was, and its adapter is read back as it was."""
-    base = models.load(config.model, store)
+    base = weights.load(config.model, store)
     before = {name: value.clone() for name, value in base.state_dict().items()}
     run = store.run("r")
     train(config, run, store, lambda: False)
     losses = [line["loss"] for line in read_lines(run.metrics_file)]
     assert losses[0] == pytest.approx(math.log(2), abs=1e-6)
     assert losses[-1] < math.log(2) - 0.05
-    after = models.load(config.model, store).state_dict()
+    after = weights.load(config.model, store).state_dict()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
     files = {path.name for path in run.model.iterdir()}
     assert "adapter_model.safetensors" in files

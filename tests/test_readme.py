@@ -13,7 +13,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from launcher.arguments import VERBS, verb_parser
+from launcher.cli.arguments import VERBS
+from launcher.cli.main import verb_parser
 
 REPOSITORY = Path(__file__).parent.parent
 README = REPOSITORY / "README.md"

@@ -14,14 +14,14 @@ from transformers import AutoConfig, AutoModelForCausalLM, dynamic_module_utils
 from worker_fixtures import ARCHITECTURE, Configure
 
 from launcher.config import OBJECTIVE, Checkpoint, Hub, Model
-from launcher.files import read_fact
-from launcher.payload import Point, points_of
-from launcher.publish import publish
-from launcher.store import Store
-from launcher.worker.evaluate import evaluate
-from launcher.worker.publish import record_sources
-from launcher.worker.tiny import byte_tokenizer
-from launcher.worker.training import train
+from launcher.hub.push import publish
+from launcher.store.files import read_fact
+from launcher.store.output_folder import Store
+from launcher.store.run_folder import Point, points_of
+from launcher.worker.evaluation.preference import evaluate
+from launcher.worker.hub import record_sources
+from launcher.worker.model.tiny import byte_tokenizer
+from launcher.worker.training.train import train
 
 CONFIGURATION = """
 from transformers import LlamaConfig

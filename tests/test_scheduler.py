@@ -13,11 +13,14 @@ from pathlib import Path
 import pytest
 from waiting import eventually
 
-from launcher.config import Cluster, ConfigError
-from launcher.files import Fact
-from launcher.jobs import Batch, Work
-from launcher.scheduler import LocalScheduler, process_start, scheduler_for, this_process, visible_gpus
-from launcher.status import Phase
+from launcher.cluster.batch import Batch, Work
+from launcher.cluster.job_state import Phase
+from launcher.cluster.local import LocalScheduler, process_start, this_process
+from launcher.cluster.scheduler import scheduler_for
+from launcher.config import Cluster
+from launcher.errors import ConfigError
+from launcher.machine.gpus import visible_gpus
+from launcher.store.files import Fact
 
 
 @pytest.fixture
@@ -108,7 +111,7 @@ def test_no_executor_is_promised_that_is_not_there(monkeypatch: pytest.MonkeyPat
 def test_verbs_import_nothing_heavy() -> None:
     """--help and status answer at once on a slow disk: no torch & co., and no Hydra for verbs."""
     code = (
-        "import sys, json; from launcher.cli import main\n"
+        "import sys, json; from launcher.cli.main import main\n"
         "try: main(sys.argv[1:])\n"
         "except SystemExit: pass\n"
         "print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})), file=sys.stderr)"

@@ -11,15 +11,16 @@ from typing import Any
 import pytest
 import yaml
 
-from launcher import doctor, slurm_survey
-from launcher import slurm_words as words
-from launcher.config import Cluster, Refused, SchedulerError
-from launcher.files import write_once
-from launcher.jobs import Batch
-from launcher.resources import gpu_names
-from launcher.slurm import SlurmScheduler
-from launcher.slurm_survey import Limits
-from launcher.status import JobState, Phase
+from launcher.cluster import doctor, slurm_survey
+from launcher.cluster import slurm_words as words
+from launcher.cluster.batch import Batch
+from launcher.cluster.job_state import JobState, Phase
+from launcher.cluster.slurm import SlurmScheduler
+from launcher.cluster.slurm_survey import Limits
+from launcher.config import Cluster
+from launcher.errors import Refused, SchedulerError
+from launcher.machine.gpus import gpu_names
+from launcher.store.files import write_once
 
 QUEUE = """\
 10|CANCELLED|DependencyNeverSatisfied|

@@ -193,11 +193,13 @@ def test_a_launcher_killed_while_sbatch_is_under_way(site: Site, kind: str, agai
 
 CRASHES = """
 import io, json, os, signal, sys
-import launcher.cli, launcher.compose, launcher.plan, launcher.sources, launcher.handover, launcher.status, submitit
+import launcher.cli.launch, launcher.planning.compose, launcher.planning.plan, launcher.planning.prerequisites
+import launcher.cli.main, launcher.runs.status, launcher.submission.adopt, launcher.submission.reference_job, submitit
 import submitit.slurm.slurm
 
 STEPS = {"os.link", "os.rename", "os.mkdir", "os.symlink", "subprocess.Popen"}
-launcher.handover.LAG_SECONDS = launcher.preparation.LAG_SECONDS = launcher.status.LAG_SECONDS = 0.3
+for module in (launcher.submission.adopt, launcher.submission.reference_job, launcher.runs.status):
+    module.LAG_SECONDS = 0.3
 
 def launch(folder, die_at):
     os.chdir(folder)
@@ -212,7 +214,7 @@ def launch(folder, die_at):
                 os.kill(os.getpid(), signal.SIGKILL)
     if die_at:
         sys.addaudithook(step)
-    return launcher.cli.main(sys.argv[2:] + ["sweep=" + os.path.basename(folder)])
+    return launcher.cli.main.main(sys.argv[2:] + ["sweep=" + os.path.basename(folder)])
 
 def forked(folder, die_at=0):
     child = os.fork()

@@ -1,4 +1,4 @@
-"""launcher.worker.smaller: a run that fills its GPU's memory goes on with a smaller micro-batch."""
+"""launcher.worker.out_of_memory: a run that fills its GPU's memory goes on with a smaller micro-batch."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from safetensors.torch import load_file
 from worker_fixtures import LORA, Configure
 
 from launcher.config import RunConfig
-from launcher.files import read_fact, read_lines
-from launcher.store import Store
-from launcher.worker import smaller
-from launcher.worker.trainer import RunTrainer
-from launcher.worker.training import train
+from launcher.store import attempt_config
+from launcher.store.files import read_fact, read_lines
+from launcher.store.output_folder import Store
+from launcher.worker import out_of_memory
+from launcher.worker.training.train import train
+from launcher.worker.training.trainer import RunTrainer
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def small_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def trained(config: RunConfig, store: Store, name: str) -> dict[str, torch.Tensor]:
     run = store.run(name)
-    smaller.within_memory(config, run, lambda fitted: train(fitted, run, store, lambda: False))
+    out_of_memory.within_memory(config, run, lambda fitted: train(fitted, run, store, lambda: False))
     return load_file(next(run.model.glob("*model.safetensors")))
 
 
@@ -77,12 +78,12 @@ def test_a_loss_that_looks_at_its_neighbours_is_not_changed(configure: Configure
 )
 def test_when_half_may_mend_it(configure: Configure, change: dict[str, Any], reason: str, *, can: bool) -> None:
     """Only a lack of the accelerator's memory, only where a half is left and means the same, only if wanted."""
-    assert smaller.can_halve(reason, configure(**change)) is can
+    assert out_of_memory.can_halve(reason, configure(**change)) is can
 
 
 def test_later_attempts_begin_with_what_fitted(configure: Configure, store: Store) -> None:
     """A requeued job and a resumed run read it from disk."""
     config, run = configure(trainer__micro_batch_size=4), store.run("later")
-    assert smaller.fitted(config, run) is config
-    smaller.halve(config, run)
-    assert smaller.fitted(config, run).trainer.micro_batch_size == 2
+    assert attempt_config.fitted(config, run) is config
+    out_of_memory.halve(config, run)
+    assert attempt_config.fitted(config, run).trainer.micro_batch_size == 2

@@ -15,19 +15,22 @@ from fakes import FakeScheduler
 from test_submit import actions, launch
 from waiting import LONGEST_WAIT
 
-from launcher import evaluating
-from launcher.benchmarks import wanted_by
-from launcher.cancelling import cancel
-from launcher.config import ConfigError
-from launcher.files import read_fact, write_once
-from launcher.handover import adopt
-from launcher.jobs import Batch
-from launcher.plan import Sweep
-from launcher.slurm_words import parameters
-from launcher.states import RunState, states_of
-from launcher.status import JobState, Phase, Status
-from launcher.store import AttemptDir, RunDir, Store
-from launcher.submit import Action, decide, planned_batches
+from launcher.cluster.batch import Batch
+from launcher.cluster.job_state import JobState, Phase
+from launcher.cluster.slurm_words import parameters
+from launcher.errors import ConfigError
+from launcher.planning import changes
+from launcher.runs.cancel import cancel
+from launcher.runs.run_state import RunState, states_of
+from launcher.runs.status import Status
+from launcher.store.attempt_config import wanted_by
+from launcher.store.files import read_fact, write_once
+from launcher.store.output_folder import Store
+from launcher.store.run_folder import AttemptDir, RunDir
+from launcher.submission.adopt import adopt
+from launcher.submission.batches import planned_batches
+from launcher.submission.decide import Action, decide
+from launcher.sweep import Sweep
 
 GPUS = ["cluster=slurm", "cluster.gpus_per_node=8", "cluster.nodes=2", "cluster.time=auto", "trainer.batch_size=128"]
 SCORE = ["evaluation=command", "evaluation.command.argv=[score,'{model}']"]
@@ -133,7 +136,7 @@ def test_evaluations_behind_different_trainings_share_max_parallel_out(store: St
     scheduler, first = FakeScheduler(batch_size=2), sweep_of(*GRID[:-2], "cluster.max_parallel=4", "beta=0.1,0.3,0.5")
     launch(first, store, scheduler)
     assert [(batch.size, batch.at_once) for batch in scheduler.submitted] == [(2, 2), (1, 2)]
-    launch(evaluating.asked(first, ["command"], SCORE[1:]), store, scheduler)
+    launch(changes.asked(first, ["command"], SCORE[1:]), store, scheduler)
     assert [(batch.size, batch.at_once) for batch in scheduler.evaluations] == [(1, 1), (1, 1), (1, 2)]
 
 
@@ -256,9 +259,9 @@ def test_a_launcher_that_dies_between_the_two(
     store: Store, moment: str, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed around any submission (a table, two trainings, two evaluations), it ends with each of them once."""
-    monkeypatch.setattr("launcher.handover.LAG_SECONDS", 0.1)
-    monkeypatch.setattr("launcher.preparation.LAG_SECONDS", 0.1)
-    monkeypatch.setattr("launcher.status.LAG_SECONDS", 0.1)
+    monkeypatch.setattr("launcher.submission.adopt.LAG_SECONDS", 0.1)
+    monkeypatch.setattr("launcher.submission.reference_job.LAG_SECONDS", 0.1)
+    monkeypatch.setattr("launcher.runs.status.LAG_SECONDS", 0.1)
     scheduler, sweep = FakeScheduler(), sweep_of(*GRID)
     setattr(scheduler, moment, number)
     with pytest.raises(KeyboardInterrupt):
@@ -308,7 +311,7 @@ def test_evaluate_while_it_trains_waits_for_the_training(store: Store) -> None:
     """Another benchmark, asked for in the middle of a training, gets a job behind it; and gets it once."""
     scheduler, first = FakeScheduler(), sweep_of(*GRID[:-2])
     launch(first, store, scheduler)
-    sweep = evaluating.asked(first, ["command"], SCORE[1:])
+    sweep = changes.asked(first, ["command"], SCORE[1:])
     assert actions(launch(sweep, store, scheduler)) == [Action.EVALUATE] * 4
     after = [(batch.after or {})["job_id"] for batch in scheduler.evaluations]
     assert after == [scheduler.jobs[batch.name][0]["job_id"] for batch in scheduler.submitted]

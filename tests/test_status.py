@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from launcher.status import JobState, Phase, RunFacts, Status, status_of
+from launcher.cluster.job_state import JobState, Phase
+from launcher.runs.status import RunFacts, Status, status_of
 
 OLD = 1000.0
 SUBMITTED = RunFacts(attempts=1, submitted_seconds=OLD, job_id="7")

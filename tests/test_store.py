@@ -12,11 +12,11 @@ import pytest
 from fakes import FakeScheduler
 from finished_runs import keep_milestones, trained_runs
 
-from launcher.config import OBJECTIVE, StoreError
-from launcher.facts import last_metrics, read_facts
-from launcher.files import append_line, building, read_fact, read_lines, write_once
-from launcher.states import states_of
-from launcher.store import Store
+from launcher.config import OBJECTIVE
+from launcher.errors import StoreError
+from launcher.runs.run_state import last_metrics, read_facts, states_of
+from launcher.store.files import append_line, building, read_fact, read_lines, write_once
+from launcher.store.output_folder import Store
 
 
 def test_the_first_writer_of_a_fact_wins(tmp_path: Path) -> None:

@@ -10,17 +10,19 @@ import pytest
 from conftest import sweep_of
 from fakes import FakeScheduler
 
-from launcher.cancelling import cancel
-from launcher.config import StoreError
-from launcher.facts import read_facts
-from launcher.files import read_fact, write_once
-from launcher.handover import adopt
-from launcher.plan import Sweep
-from launcher.records import recorded_sweep
-from launcher.states import states_of
-from launcher.status import Phase, Status
-from launcher.store import RunDir, Store
-from launcher.submit import Action, Decision, act, decide
+from launcher.cluster.job_state import Phase
+from launcher.errors import StoreError
+from launcher.planning.launches import recorded_sweep
+from launcher.runs.cancel import cancel
+from launcher.runs.run_state import read_facts, states_of
+from launcher.runs.status import Status
+from launcher.store.files import read_fact, write_once
+from launcher.store.output_folder import Store
+from launcher.store.run_folder import RunDir
+from launcher.submission.adopt import adopt
+from launcher.submission.decide import Action, Decision, decide
+from launcher.submission.submit import act
+from launcher.sweep import Sweep
 
 LOSSES = ["sigmoid", "ipo", "kto_pair"]
 GRID = ["model=tiny", "cluster.runs_per_job=2", "loss_type=sigmoid,ipo,kto_pair", "beta=0.1,0.5"]
@@ -108,7 +110,7 @@ def test_a_removed_run_that_is_another_by_now_is_named(store: Store, monkeypatch
     launch(sweep, store, FakeScheduler())
     shutil.rmtree(store.run(sweep.runs[0].run_id).path)
     (other,) = sweep_of("model=tiny", "seed=7").runs
-    monkeypatch.setattr("launcher.records.plan_run", lambda *_: other)
+    monkeypatch.setattr("launcher.planning.launches.plan_run", lambda *_: other)
     with pytest.raises(StoreError, match=f"was removed, and its settings now give {other.run_id}; launch the sweep"):
         recorded_sweep(store.sweep(sweep.name), store, LOSSES)
 
@@ -144,8 +146,8 @@ def test_a_launcher_that_dies_loses_and_doubles_nothing(
     store: Store, moment: str, batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed around any of its submissions, the launcher submits what is missing when called again, and no more."""
-    monkeypatch.setattr("launcher.handover.LAG_SECONDS", 0.1)
-    monkeypatch.setattr("launcher.status.LAG_SECONDS", 0.1)
+    monkeypatch.setattr("launcher.submission.adopt.LAG_SECONDS", 0.1)
+    monkeypatch.setattr("launcher.runs.status.LAG_SECONDS", 0.1)
     scheduler, sweep = FakeScheduler(), sweep_of(*GRID)
     setattr(scheduler, moment, batch)
     with pytest.raises(KeyboardInterrupt):

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from conftest import Launch, sweep_of
 
-from launcher import sources
-from launcher.config import ConfigError
-from launcher.resources import data_dir, transformers_names
-from launcher.store import Store
+from launcher.errors import ConfigError
+from launcher.machine.installed import data_dir, transformers_names
+from launcher.planning import prerequisites
+from launcher.store.output_folder import Store
 
 NAMES = sorted(path.stem for path in data_dir("sweeps").glob("*.yaml"))
 
@@ -84,7 +84,7 @@ def test_optimizers_and_schedules_are_those_of_the_installed_transformers(
 ) -> None:
     """A name that it lacks is refused before anything is submitted, with the nearest and all that it has."""
     with pytest.raises(ConfigError, match=f"{override}: no such name; did you mean '{near}'.*; the installed"):
-        sources.check_sources(sweep_of("model=tiny", override), store, dry_run=True)
+        prerequisites.check_sources(sweep_of("model=tiny", override), store, dry_run=True)
     names = (("training_args.py", "OptimizerNames"), ("trainer_utils.py", "SchedulerType"))
     optimizers, schedules = (transformers_names(*each) for each in names)
     assert {"adamw_torch", "adafactor", "paged_adamw_8bit"} <= optimizers
@@ -94,15 +94,15 @@ def test_optimizers_and_schedules_are_those_of_the_installed_transformers(
 
 def test_what_packs_weights_must_be_installed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where jobs use this Python and bitsandbytes is not there, a launch says how to get it; a dry run notes it."""
-    monkeypatch.setattr(sources, "package_dir", lambda _: None)
+    monkeypatch.setattr(prerequisites, "package_dir", lambda _: None)
     sweep = sweep_of("model=qwen_0_6b", "model.quantization=4bit", "trainer=zephyr_lora", "dataset=orca_dpo_pairs")
     with pytest.raises(ConfigError, match=r"model\.quantization=4bit: bitsandbytes is not installed here; pip install"):
-        sources.check_sources(sweep, store, dry_run=False)
-    assert len(sources.check_sources(sweep, store, dry_run=True)) == 1
+        prerequisites.check_sources(sweep, store, dry_run=False)
+    assert len(prerequisites.check_sources(sweep, store, dry_run=True)) == 1
     weak = ("path=a/b", "model.path=a/weak", "model.gguf_file=null", "model.quantization=4bit")
     named = ("dataset=weak_rejects", "dataset.name=w", *(f"dataset.weak_rejects.{each}" for each in weak))
     with pytest.raises(ConfigError, match=r"model\.quantization=4bit: bitsandbytes is not installed"):
-        sources.check_sources(sweep_of("model=tiny", *named), store, dry_run=False)
+        prerequisites.check_sources(sweep_of("model=tiny", *named), store, dry_run=False)
 
 
 def test_a_plan_of_60_runs_asks_no_hub_and_takes_seconds(launch: Launch, tmp_path: Path) -> None:

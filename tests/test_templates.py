@@ -10,12 +10,13 @@ import pytest
 from transformers import PreTrainedTokenizerBase
 from worker_fixtures import Configure
 
-from launcher.compose import compose
-from launcher.config import ConfigError, Dataset
-from launcher.store import Store
-from launcher.worker import models
-from launcher.worker.data import collator, tokenised
-from launcher.worker.tiny import byte_tokenizer
+from launcher.config import Dataset
+from launcher.errors import ConfigError
+from launcher.planning.compose import compose
+from launcher.store.output_folder import Store
+from launcher.worker.dataset.pairs import collator, tokenised
+from launcher.worker.model import weights
+from launcher.worker.model.tiny import byte_tokenizer
 
 SYSTEM, USER, YES, NO = (
     {"role": role, "content": text}
@@ -63,7 +64,7 @@ def test_the_loss_sees_exactly_the_answer(
     """The tokens under the completion mask are the answer and its end, those before them the rendered prompt."""
     text = None if template is None else str(zephyr().chat_template)
     config = configure(dataset=conversation(tmp_path), trainer__max_length=200, model__chat_template=text)
-    tokens, pairs = models.tokenizer(config.model, store), tokenised(config, store)
+    tokens, pairs = weights.tokenizer(config.model, store), tokenised(config, store)
     batch = collator(config, store)([pairs.train[0]])
     prompt, end = (CHATML_PROMPT, "<|im_end|>\n") if template is None else (ZEPHYR_PROMPT, "<|im_end|>\n")
     for row, answer in enumerate(("Because.", "Dunno")):

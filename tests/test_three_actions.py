@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from conftest import sweep_of
 
-from launcher.files import read_fact
-from launcher.plan import Run
-from launcher.store import Store
-from launcher.worker.evaluate import evaluate
-from launcher.worker.training import train
+from launcher.store.files import read_fact
+from launcher.store.output_folder import Store
+from launcher.sweep import Run
+from launcher.worker.evaluation.preference import evaluate
+from launcher.worker.training.train import train
 
 
 def trained(run: Run, store: Store) -> list[float]:
@@ -61,7 +61,7 @@ def test_ipo_is_held_by_tau_and_dpo_is_not(outcomes: dict[tuple[str, float], lis
 
 def test_the_pairs_are_every_order_of_three_actions(tmp_path: Path) -> None:
     """y1 over y2, y1 over y3, y2 over y3; each split holds all of them."""
-    from launcher.three_actions import pairs_folder  # as a builder is found: by name
+    from launcher.dataset.three_actions import pairs_folder
 
     folder = pairs_folder(Store(tmp_path))
     assert (folder / "train.jsonl").read_text() == (folder / "test.jsonl").read_text()

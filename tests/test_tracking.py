@@ -23,14 +23,16 @@ from waiting import eventually
 from wandb_server import WandbServer, history, records, serving
 from worker_fixtures import Configure, make_config, write_pairs
 
-from launcher import wandb_account
-from launcher.config import OBJECTIVE, ConfigError, RunConfig
-from launcher.files import Fact, append_line, read_fact, read_lines, write_once
-from launcher.plan import run_id
-from launcher.rules import check
-from launcher.store import AttemptDir, RunDir, Store
-from launcher.sync import pending, upload
-from launcher.worker import tracking
+from launcher.config import OBJECTIVE, RunConfig
+from launcher.errors import ConfigError
+from launcher.machine import accounts
+from launcher.planning.plan import run_id
+from launcher.planning.rules import check
+from launcher.store.files import Fact, append_line, read_fact, read_lines, write_once
+from launcher.store.output_folder import Store
+from launcher.store.run_folder import AttemptDir, RunDir
+from launcher.tracking import process as tracking
+from launcher.tracking.sync import pending, upload
 from launcher.worker.job import make_attempt
 
 KEY = "0123456789abcdef" * 2 + "01234567"  # as long as W&B wants one
@@ -243,7 +245,7 @@ def test_a_server_that_never_answers_costs_a_run_nothing_but_a_short_wait_at_its
     assert without_times(run) == without_times(plain)
     assert read_fact(run.result_file) is not None
     assert run.evaluation_file.exists()
-    assert beside < alone + wandb_account.ANSWER_SECONDS + 10
+    assert beside < alone + accounts.ANSWER_SECONDS + 10
     assert [step for step, _ in history(offline_folders(run)[0])] == list(range(1, 7))
     assert len([line for line in capfd.readouterr().out.splitlines() if "does not answer" in line]) == 1
 
@@ -308,9 +310,9 @@ def test_a_tracker_outlives_neither_kill_9_nor_its_run(store: Store, configure: 
     attempt = begun(store, config)
     code = (
         "import sys, time, pathlib\n"
-        "from launcher.store import AttemptDir\n"
-        "from launcher.worker.job import read_config\n"
-        "from launcher.worker import tracking\n"
+        "from launcher.store.run_folder import AttemptDir\n"
+        "from launcher.store.attempt_config import read_config\n"
+        "from launcher.tracking import process as tracking\n"
         "attempt = AttemptDir(pathlib.Path(sys.argv[1]))\n"
         "with tracking.tracked(read_config(attempt), attempt):\n"
         "    print('begun', flush=True); time.sleep(600)\n"
@@ -492,8 +494,8 @@ def test_without_a_tracker_nothing_is_started_or_imported(store: Store, configur
     attempt = begun(store, configure(tracking__backend=backend))
     code = (
         "import pathlib, subprocess, sys\n"
-        "from launcher.store import AttemptDir\n"
-        "from launcher.worker import job, tracking\n"
+        "from launcher.store.run_folder import AttemptDir\n"
+        "from launcher.worker import job; from launcher.tracking import process as tracking\n"
         "subprocess.Popen = None\n"
         "attempt = AttemptDir(pathlib.Path(sys.argv[1]))\n"
         "with tracking.tracked(job.read_config(attempt), attempt):\n"
@@ -524,9 +526,9 @@ def test_wrong_tracking_is_refused(configure: Configure, changes: dict[str, Any]
 def test_where_wandb_is(tmp_path: Path) -> None:
     """The server is that of the environment, else of the user's settings, else the public one."""
     (tmp_path / "settings").write_text("[default]\nbase_url = https://wandb.example.org/\n")
-    assert wandb_account.server({"WANDB_CONFIG_DIR": str(tmp_path)}) == "https://wandb.example.org"
-    assert wandb_account.server({"WANDB_CONFIG_DIR": str(tmp_path), "WANDB_BASE_URL": "http://x"}) == "http://x"
-    assert wandb_account.server({"WANDB_CONFIG_DIR": str(tmp_path / "none")}) == "https://api.wandb.ai"
+    assert accounts.server({"WANDB_CONFIG_DIR": str(tmp_path)}) == "https://wandb.example.org"
+    assert accounts.server({"WANDB_CONFIG_DIR": str(tmp_path), "WANDB_BASE_URL": "http://x"}) == "http://x"
+    assert accounts.server({"WANDB_CONFIG_DIR": str(tmp_path / "none")}) == "https://api.wandb.ai"
 
 
 def test_every_run_knows_its_sweep() -> None:

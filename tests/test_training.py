@@ -22,15 +22,18 @@ from transformers import AutoConfig
 from waiting import LONGEST_WAIT
 from worker_fixtures import ARCHITECTURE, LORA, Configure, make_config, write_pairs
 
-from launcher.config import ConfigError, Lora, Model, RunConfig
-from launcher.files import read_fact, read_lines
-from launcher.store import RunDir, Store
-from launcher.worker import base_model, checkpoints
-from launcher.worker import trainer as trainer_module
-from launcher.worker.losses import PreferenceTrainer
-from launcher.worker.precision import keep_master_weights
-from launcher.worker.trainer import accumulation, arguments
-from launcher.worker.training import Stopped, finished, train
+from launcher.config import Lora, Model, RunConfig
+from launcher.errors import ConfigError
+from launcher.store.files import read_fact, read_lines
+from launcher.store.output_folder import Store
+from launcher.store.run_folder import RunDir
+from launcher.worker.model import base_model
+from launcher.worker.model.precision import keep_master_weights
+from launcher.worker.training import checkpoints
+from launcher.worker.training import trainer as trainer_module
+from launcher.worker.training.losses import PreferenceTrainer
+from launcher.worker.training.train import Stopped, finished, train
+from launcher.worker.training.trainer import accumulation, arguments
 
 TESTS = Path(__file__).parent
 # One holds its rates in modules, one in attributes of modules, one in its configuration only.
@@ -116,7 +119,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[RunConfi
 
 
 def child(name: str, pairs: Path, run: RunDir) -> subprocess.Popen[bytes]:
-    code = "import sys, pathlib; from launcher.store import RunDir; from test_training import KILLS, die; "
+    code = "import sys, pathlib; from launcher.store.run_folder import RunDir; from test_training import KILLS, die; "
     code += "die(KILLS[sys.argv[1]], pathlib.Path(sys.argv[2]), RunDir(pathlib.Path(sys.argv[3])))"
     path = os.pathsep.join([str(TESTS.parent), str(TESTS)])
     command = [sys.executable, "-c", code, name, str(pairs), str(run.path)]

@@ -1,4 +1,4 @@
-"""launcher.worker.weak_rejects: pairs from instructions and a weaker model."""
+"""launcher.worker.dataset.weak_rejects: pairs from instructions and a weaker model."""
 
 from __future__ import annotations
 
@@ -15,12 +15,16 @@ from ranks import finish, start
 from transformers import AutoModelForCausalLM
 from worker_fixtures import ARCHITECTURE, Configure
 
-from launcher.config import ConfigError, Dataset, Model, RunConfig, WeakRejects
-from launcher.store import Fact, PreparingDir, Store, write_once
-from launcher.worker import base_model, completions, models, prepare, weak_rejects
-from launcher.worker.completions import OwnNumbers
-from launcher.worker.data import load_pairs, tokenised
-from launcher.worker.training import train
+from launcher.config import Dataset, Model, RunConfig, WeakRejects
+from launcher.errors import ConfigError
+from launcher.store.output_folder import Fact, PreparingDir, Store, write_once
+from launcher.worker.dataset import completions, weak_rejects
+from launcher.worker.dataset.completions import OwnNumbers
+from launcher.worker.dataset.pairs import load_pairs, tokenised
+from launcher.worker.model import base_model
+from launcher.worker.model import weights as models
+from launcher.worker.training import reference_table
+from launcher.worker.training.train import train
 
 TASKS = [{"prompt": f"Name {number} animals.", "completion": f"A cat and {number} dogs."} for number in range(10)]
 WEAKER = Model(name="weaker", architecture=ARCHITECTURE | {"seed": 7}, dtype="float32")
@@ -225,7 +229,7 @@ def test_what_is_missing_is_named_by_its_key(tmp_path: Path, store: Store, chang
 def test_a_run_trains_on_the_pairs(tmp_path: Path, configure: Configure, store: Store, written: list[int]) -> None:
     """Preparing a run makes the pairs; its loss begins at log 2, and its process completes each prompt once."""
     config: RunConfig = configure(dataset=tasks(tmp_path / "tasks", TASKS), trainer__max_steps=2)
-    prepare._prepared.forget()
+    reference_table._prepared.forget()
     assert len(tokenised(config, store).train) == manifest_of(store)["splits"]["train"]["pairs"] >= 8
     train(config, store.run("run"), store, lambda: False)
     first = json.loads((store.run("run").path / "metrics.jsonl").read_text().splitlines()[0])
@@ -234,7 +238,7 @@ def test_a_run_trains_on_the_pairs(tmp_path: Path, configure: Configure, store: 
 
 
 COUNT_BATCHES = """
-from launcher.worker import weak_rejects
+from launcher.worker.dataset import weak_rejects
 complete = weak_rejects.complete
 def counting(*arguments):
     with open(sys.argv[1] + f"/batches-{rank}", "a") as file:

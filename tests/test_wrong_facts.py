@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from finished_runs import keep_milestones, trained_runs
 
-from launcher import cli
-from launcher.files import write_once
-from launcher.scheduler import LocalScheduler
-from launcher.store import Store
+from launcher.cli import main
+from launcher.cluster.local import LocalScheduler
+from launcher.store.files import write_once
+from launcher.store.output_folder import Store
 
 GRID = ["model=tiny", "trainer=full", "hub.when=login", "loss_type=sigmoid,ipo", "cluster.executor=local", "sweep=s"]
 RUN = "tiny-sigmoid"
@@ -37,7 +37,7 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The output folder of two runs that are trained, measured and published; one has a failed attempt before that."""
     monkeypatch.chdir(tmp_path)
     store = Store(tmp_path / "outputs")
-    monkeypatch.setattr("launcher.following.POLL_SECONDS", 0.0)
+    monkeypatch.setattr("launcher.cli.watch.POLL_SECONDS", 0.0)
     monkeypatch.setattr("finished_runs.FakeScheduler", _Ended)
     runs = trained_runs(store, "loss_type=sigmoid,ipo", "sweep=s", "cluster.executor=local")
     for run in runs:
@@ -49,7 +49,7 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         write_once(run.evaluations.result_file("mt_bench"), _mt_bench())
         last.log_file().write_text("step 1\n")
         keep_milestones(run, step1=0.5)
-    assert cli.main(["publish", "s"]) == 0
+    assert main.main(["publish", "s"]) == 0
     return store.root
 
 
@@ -88,7 +88,7 @@ def changes(fact: dict[str, Any]) -> Iterator[tuple[Any, Sequence[list[str]]]]:
 def complaint(words: list[str], path: Path, capsys: pytest.CaptureFixture[str]) -> str | None:
     """What is wrong with the answer, where `path` is: a traceback, or an error that does not name it."""
     try:
-        code = cli.main(words)
+        code = main.main(words)
     except Exception as error:  # noqa: BLE001 - any is a traceback for the user
         return f"{type(error).__name__}: {error}"
     lines = capsys.readouterr().err.splitlines()
@@ -126,10 +126,10 @@ def test_the_line_says_what_is_wrong_and_what_to_do(sweep: Path, capsys: pytest.
     ):
         text = (run / name).read_text()
         (run / name).write_text(json.dumps(content))
-        assert cli.main(["status", "s"]) == 1
+        assert main.main(["status", "s"]) == 1
         assert f"{run / name}: {said}" in capsys.readouterr().err
         (run / name).write_text(text)
     (run / "result.json").unlink()
     (run / "attempts/001/failure.json").write_text('{"reason": "why", "status": "odd"}')
-    assert cli.main(["status", "s"]) == 0
+    assert main.main(["status", "s"]) == 0
     assert "FAILED" in capsys.readouterr().out

@@ -2,7 +2,7 @@
 
 Owns: which files of a model's repository are needed, fetching them, going on after a fault, what a cache may be trusted
 with where there is no way to the Hub.
-Must not know: which revision was asked for (`hub_sources` makes it a commit), what the files hold.
+Must not know: which revision was asked for (`hub.sources` makes it a commit), what the files hold.
 
 Files lie where huggingface_hub keeps them (HF_HOME), for all that use it. A commit never changes, so what is there is
 used without a question. A fetch that breaks off goes on where it was, in this process or in the next that asks.
@@ -19,10 +19,10 @@ from typing import Any, TypeVar
 
 from rich.filesize import decimal
 
-from launcher.config import ConfigError
-from launcher.hub_faults import is_silence, passes, pause
-from launcher.hub_sources import Source, cached_folder, is_unreachable, refusal
-from launcher.model_files import MissingFiles, beside_weights, needed_files, shards
+from launcher.errors import ConfigError
+from launcher.hub.faults import is_silence, passes, pause
+from launcher.hub.sources import Source, cached_folder, is_unreachable, refusal
+from launcher.model.files import MissingFiles, beside_weights, needed_files, shards
 
 PATIENCE_SECONDS = 600.0  # with faults that pass, while a job waits for its model
 SILENCE_SECONDS = 60.0  # with no connection at all, where the cache does not have what is needed
@@ -57,7 +57,7 @@ def dataset_folder(source: Source, commit: str) -> Path:
     """The folder of a data set at a commit, with all of its files.
 
     Raises:
-        Exception: the client's, the network's or the server's; see `hub_sources.refusal`.
+        Exception: the client's, the network's or the server's; see `sources.refusal`.
     """
     sizes = patiently(source, SILENCE_SECONDS, lambda: _listing(source, commit))
     return _there(source, commit, sorted(sizes)) or _fetched(source, commit, sizes, SILENCE_SECONDS)

@@ -10,23 +10,20 @@ Must not know: how a run is trained or saved; it is asked at each step boundary 
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 from filelock import FileLock, Timeout
 
-from launcher.files import append_line, read_lines, write_once
-from launcher.store import AttemptDir
+from launcher.cluster.slurm_node import SlurmJob, requeue
+from launcher.store.files import append_line, read_lines, write_once
+from launcher.store.run_folder import AttemptDir
 
 PATIENCE_SECONDS = 900  # longer than the grace that sites give
-ANSWER_SECONDS = 60
 LOCK_POLL_SECONDS = 1.0
 
 
@@ -85,24 +82,6 @@ class StopRequest:
         return self.signal is not None
 
 
-@dataclass(frozen=True)
-class SlurmJob:
-    """The SLURM job that this process is a task of."""
-
-    job_id: str
-    rank: int
-
-    @classmethod
-    def here(cls) -> SlurmJob | None:
-        """The job of this process; None where it is of another executor, or of none."""
-        names = ("SLURM_JOB_ID", "SLURM_PROCID")
-        if os.environ.get("SUBMITIT_EXECUTOR") == "local" or not all(os.environ.get(name) for name in names):
-            return None
-        array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
-        job_id = f"{array}_{task}" if array and task else os.environ["SLURM_JOB_ID"]
-        return cls(job_id, int(os.environ["SLURM_PROCID"]))
-
-
 def leave(attempts: Sequence[AttemptDir], number: int, max_requeues: int) -> None:
     """Decide what becomes of the attempts that the signal `number` cut short; the first may have begun."""
     job = SlurmJob.here()
@@ -144,19 +123,6 @@ def _back(job: SlurmJob, attempts: Sequence[AttemptDir]) -> None:
     complaint = requeue(job)
     for attempt in attempts if complaint is not None else ():
         _timed_out(attempt, f"the time limit; it could not be requeued: {complaint}")
-
-
-def requeue(job: SlurmJob) -> str | None:
-    """Put the job back into the queue, which ends this process; what SLURM complained of, where it refused."""
-    return _complaint_of(["scontrol", "requeue", job.job_id])
-
-
-def _complaint_of(command: list[str]) -> str | None:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return str(error)
-    return done.stderr.strip() or f"exit code {done.returncode}" if done.returncode else None
 
 
 def _timed_out(attempt: AttemptDir, reason: str) -> None:

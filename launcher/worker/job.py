@@ -20,17 +20,22 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from launcher.benchmarks import discard_all, is_measured, lacking
-from launcher.config import PrefsweepError, RunConfig, from_plain
-from launcher.files import Fact, read_fact, write_once
-from launcher.hub_sources import restore
-from launcher.publish import due_in_job
-from launcher.resources import gpu_names
-from launcher.store import AttemptDir, PreparingDir, RunDir, Store
-from launcher.worker import distributed, smaller
-from launcher.worker.interruption import SlurmJob, StopRequest, leave, requeue
-from launcher.worker.rendezvous import MEETING_SECONDS, PATIENCE, Rank
-from launcher.worker.tracking import tracked
+from launcher.cluster.slurm_node import SlurmJob, requeue
+from launcher.config import RunConfig, from_plain
+from launcher.errors import PrefsweepError
+from launcher.evaluation.missing import discard_all, is_measured, lacking
+from launcher.hub.due import due_in_job
+from launcher.hub.sources import restore
+from launcher.machine.gpus import gpu_names
+from launcher.store.attempt_config import read_config
+from launcher.store.files import Fact, read_fact, write_once
+from launcher.store.output_folder import PreparingDir, Store
+from launcher.store.run_folder import AttemptDir, RunDir
+from launcher.tracking.process import tracked
+from launcher.worker import out_of_memory
+from launcher.worker.distributed import ranks
+from launcher.worker.distributed.rendezvous import MEETING_SECONDS, PATIENCE, Rank
+from launcher.worker.interruption import StopRequest, leave
 
 SLOT_POLL_SECONDS = 0.5
 
@@ -64,24 +69,24 @@ def make_table(fact: Fact, folder: PreparingDir) -> None:
     config: RunConfig = from_plain(fact["prepare"])
 
     def record(reason: str) -> None:
-        if distributed.is_first():
+        if ranks.is_first():
             failure = {"reason": reason, "traceback": traceback.format_exc()[-8000:], "time": time.time()}
             write_once(folder.failure_file, failure)
 
-    with distributed.joined(folder.path, always=bool(config.deepspeed.config)) as rank:
-        distributed.begin("table", record)
+    with ranks.joined(folder.path, always=bool(config.deepspeed.config)) as rank:
+        ranks.begin("table", record)
         try:
-            distributed.first(partial(restore, config.pins, Store(Path(fact["root"]))))
+            ranks.first(partial(restore, config.pins, Store(Path(fact["root"]))))
             _prepared(config, Store(Path(fact["root"])))
         except Exception as error:
-            record(distributed.failed(_reason(error)).cause or "")
+            record(ranks.failed(_reason(error)).cause or "")
             raise
     if rank.index == 0:
         write_once(folder.done_file, {"time": time.time()})
 
 
 def _prepared(config: RunConfig, store: Store) -> None:
-    from launcher.worker.prepare import prepared
+    from launcher.worker.training.reference_table import prepared
 
     prepared(config, store)
 
@@ -95,7 +100,7 @@ def take_up_runs(folder: Path) -> None:
     slots = jobs.slots if Rank.here().index == 0 else None  # the others wait for rank 0 anyway
     with _slot(store, slots, stop), _joined(folder, jobs) as rank:
         for number, attempt in enumerate(jobs.attempts, 1):
-            step = distributed.first(partial(_next_step, attempt, stop))
+            step = ranks.first(partial(_next_step, attempt, stop))
             if step == "leave":
                 break
             if step == "make":
@@ -112,7 +117,7 @@ def _joined(folder: Path, jobs: JobList) -> AbstractContextManager[Rank]:
     """The job's ranks as one. Where rank 0 may have to wait for a slot, the others wait for it as long as it takes."""
     deepspeed = any(read_config(attempt).deepspeed.config for attempt in jobs.attempts)
     within = MEETING_SECONDS if jobs.slots is None else PATIENCE.total_seconds()
-    return distributed.joined(folder, always=deepspeed, within=within)
+    return ranks.joined(folder, always=deepspeed, within=within)
 
 
 def _next_step(attempt: AttemptDir, stop: StopRequest) -> str:
@@ -147,12 +152,12 @@ def make_attempt(attempt: AttemptDir, store: Store, stop_process: StopRequest) -
 
     What the end of the process has cut short is no failure: `interruption.leave` says what becomes of it.
     """
-    distributed.begin(f"{attempt.run.run_id}/{attempt.number}", partial(_record_loss, attempt))
+    ranks.begin(f"{attempt.run.run_id}/{attempt.number}", partial(_record_loss, attempt))
     job = SlurmJob.here()
     process = {"host": _host(), "gpus": gpu_names(), "pid": os.getpid(), "job": job and job.job_id, "time": time.time()}
-    if distributed.is_first():
+    if ranks.is_first():
         write_once(attempt.started_file, process)
-    place = f", rank {distributed.index()} of {distributed.size()}" if distributed.size() > 1 else ""
+    place = f", rank {ranks.index()} of {ranks.size()}" if ranks.size() > 1 else ""
     print(f"{attempt.run.run_id}, attempt {attempt.number}, on {_host()}{place}", flush=True)
 
     def stop() -> bool:
@@ -161,10 +166,10 @@ def make_attempt(attempt: AttemptDir, store: Store, stop_process: StopRequest) -
     try:
         config = read_config(attempt)
         with tracked(config, attempt):
-            if distributed.size() > 1:
+            if ranks.size() > 1:
                 _train_and_evaluate(config, attempt, store, stop)
             else:
-                smaller.within_memory(config, attempt.run, lambda c: _train_and_evaluate(c, attempt, store, stop))
+                out_of_memory.within_memory(config, attempt.run, lambda c: _train_and_evaluate(c, attempt, store, stop))
     except Exception as error:  # noqa: BLE001 - whatever it is, it is recorded, and the next run goes on
         traceback.print_exc()
         _failed(attempt, error, stop_process)
@@ -175,12 +180,12 @@ def make_attempt(attempt: AttemptDir, store: Store, stop_process: StopRequest) -
 def _failed(attempt: AttemptDir, error: Exception, stop_process: StopRequest) -> None:
     """Record the failure, or another rank's that has led to it. Ranks that are apart are of no more use."""
     trace = traceback.format_exc()
-    end = distributed.failed(_reason(error), stop_process.signal if stop_process() else None)
+    end = ranks.failed(_reason(error), stop_process.signal if stop_process() else None)
     cancelled = attempt.cancel_file.exists()
     if end.signal is not None and not cancelled:
         stop_process.signal = end.signal  # the only one may have come to another rank
         return
-    if distributed.is_first() and not _back_with_less(attempt, end.cause or ""):
+    if ranks.is_first() and not _back_with_less(attempt, end.cause or ""):
         _record_failure(attempt, end.cause or "", status="CANCELLED" if cancelled else "FAILED", trace=trace)
     if not end.together:
         print(f"leaving the other ranks: {end.cause}", flush=True)
@@ -189,16 +194,16 @@ def _failed(attempt: AttemptDir, error: Exception, stop_process: StopRequest) ->
 
 def _record_loss(attempt: AttemptDir, reason: str) -> None:
     print(f"leaving the other ranks: {reason}", flush=True)
-    if distributed.is_first() and not _back_with_less(attempt, reason):
+    if ranks.is_first() and not _back_with_less(attempt, reason):
         _record_failure(attempt, reason, status="FAILED")
 
 
 def _back_with_less(attempt: AttemptDir, reason: str) -> bool:
     """Where several ranks ran out of GPU memory: the next start has half the micro-batch; whether the queue has it."""
     config, job = read_config(attempt), SlurmJob.here()
-    if distributed.size() == 1 or not smaller.can_halve(reason, config):
+    if ranks.size() == 1 or not out_of_memory.can_halve(reason, config):
         return False
-    smaller.halve(config, attempt.run)
+    out_of_memory.halve(config, attempt.run)
     return job is not None and requeue(job) is None
 
 
@@ -213,36 +218,30 @@ def attempt_here(run: RunDir, store: Store, choose: Callable[[], AttemptDir], *,
     """
     stop = StopRequest()
     stop.listen()
-    with distributed.joined(run.path, always=deepspeed) as rank:
-        attempt = AttemptDir(Path(distributed.first(lambda: str(choose().path))))
+    with ranks.joined(run.path, always=deepspeed) as rank:
+        attempt = AttemptDir(Path(ranks.first(lambda: str(choose().path))))
         succeeded = make_attempt(attempt, store, stop)
     if rank.index == 0:
         _leave_if_asked([] if _is_over(attempt) else [attempt], stop)
     return succeeded
 
 
-def read_config(attempt: AttemptDir) -> RunConfig:
-    """The run's configuration: the objective of the run, the settings of the attempt."""
-    settings = attempt.record.get("settings", {})
-    return smaller.fitted(from_plain({**attempt.run.read_config(), **settings}), attempt.run)
-
-
 def _train_and_evaluate(config: RunConfig, attempt: AttemptDir, store: Store, stop: Callable[[], bool]) -> None:
-    from launcher.worker.publish import publish_in_job, record_sources
-    from launcher.worker.training import train
+    from launcher.worker.hub import publish_in_job, record_sources
+    from launcher.worker.training.train import train
 
     run = attempt.run
-    distributed.first(partial(restore, config.pins, store))
-    if distributed.first(lambda: not run.result_file.exists()):
-        distributed.first(partial(discard_all, run))  # of a result that was deleted
-        distributed.first(partial(record_sources, config, run, store))
+    ranks.first(partial(restore, config.pins, store))
+    if ranks.first(lambda: not run.result_file.exists()):
+        ranks.first(partial(discard_all, run))  # of a result that was deleted
+        ranks.first(partial(record_sources, config, run, store))
         train(config, run, store, stop)
-    missing = distributed.first(lambda: lacking(run, config.evaluation.benchmarks))
+    missing = ranks.first(lambda: lacking(run, config.evaluation.benchmarks))
     if missing:
-        distributed.first(partial(record_sources, config, run, store))
+        ranks.first(partial(record_sources, config, run, store))
     for benchmark in missing:
-        distributed.first(partial(_measure, benchmark, config, run, store, stop))
-    distributed.first(partial(publish_in_job, attempt, store, stop))
+        ranks.first(partial(_measure, benchmark, config, run, store, stop))
+    ranks.first(partial(publish_in_job, attempt, store, stop))
 
 
 def _measure(benchmark: str, config: RunConfig, run: RunDir, store: Store, stop: Callable[[], bool]) -> None:
@@ -251,9 +250,9 @@ def _measure(benchmark: str, config: RunConfig, run: RunDir, store: Store, stop:
     The others wait without using their GPU. It is a small part of a run, and sampling in step would need all ranks to
     agree on each token's end.
     """
-    from launcher.worker.measure import measure
+    from launcher.worker.evaluation.measure import measure
 
-    with distributed.alone():
+    with ranks.alone():
         measure(benchmark, config, run, store, stop)
 
 

@@ -11,8 +11,8 @@ import tempfile
 from pathlib import Path
 
 from launcher.config import Model
-from launcher.store import Store
-from launcher.worker.models import tokenizer
+from launcher.store.output_folder import Store
+from launcher.worker.model.weights import tokenizer
 
 
 def main() -> None:

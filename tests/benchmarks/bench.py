@@ -21,10 +21,10 @@ from hydra.core.config_store import ConfigStore
 from rich.console import Console
 from rich.table import Table
 
-from launcher.compose import compose
 from launcher.config import RunConfig
-from launcher.plan import plan, plan_run
-from launcher.resources import data_dir, trl_losses
+from launcher.machine.installed import data_dir, trl_losses
+from launcher.planning.compose import compose
+from launcher.planning.plan import plan, plan_run
 
 RUNS = 1000
 HYDRA_RUNS = 50  # of the same grid; Hydra's time is proportional to their number

@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from launcher.worker import base_model
+from launcher.worker.model import base_model
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # worker_fixtures
 
@@ -40,11 +40,13 @@ from worker_fixtures import LORA, make_config, write_pairs
 from worker_fixtures import WORDS as VOCABULARY
 
 from launcher.config import Model, RunConfig
-from launcher.store import Store
-from launcher.worker import distributed, models, prepare, zero
-from launcher.worker.data import load_pairs
-from launcher.worker.trainer import arguments, lora_config
-from launcher.worker.training import train
+from launcher.store.output_folder import Store
+from launcher.worker.dataset.pairs import load_pairs
+from launcher.worker.distributed import ranks, zero
+from launcher.worker.model import weights
+from launcher.worker.training import reference_table
+from launcher.worker.training.train import train
+from launcher.worker.training.trainer import arguments, lora_config
 
 TOLERANCE = 1e-3  # of a sum of some ten log-probs in float32
 TEMPLATE = "{% for message in messages %}<{{ message['role'] }}>{{ message['content'] }}{% endfor %}"
@@ -72,10 +74,10 @@ class Seen:
 
 def ours(job: Job) -> Seen:
     """prepare.prepared, as a fresh process would call it."""
-    prepare._prepared.forget()
+    reference_table._prepared.forget()
     store = Store(job.folder.parent / "outputs")
-    with counted(prepare, "score") as forwards:
-        pairs = prepare.prepared(job.config, store)
+    with counted(reference_table, "score") as forwards:
+        pairs = reference_table.prepared(job.config, store)
     return Seen(
         len(forwards), list(zip(pairs.train["ref_chosen_logps"], pairs.train["ref_rejected_logps"], strict=True))
     )
@@ -94,13 +96,13 @@ def theirs(job: Job, **options: Any) -> Seen:
         precompute_ref_log_probs=True, bf16=False, report_to="none", disable_tqdm=True, **options,
     )  # fmt: skip
     # Under ZeRO-3 TRL must load the model itself, which divides it; elsewhere both get the same copy.
-    model = str(job.config.model.path) if options else models.policy(config.model, store)
+    model = str(job.config.model.path) if options else weights.policy(config.model, store)
     with counted(DPOTrainer, "compute_ref_log_probs") as forwards:
         made = DPOTrainer(
             model=model,
             args=told,
             train_dataset=rows_of(job),
-            processing_class=models.tokenizer(config.model, store),
+            processing_class=weights.tokenizer(config.model, store),
             peft_config=None if trainer.lora is None else lora_config(trainer.lora),
         )
     columns = made.train_dataset["ref_chosen_logps"], made.train_dataset["ref_rejected_logps"]
@@ -109,7 +111,7 @@ def theirs(job: Job, **options: Any) -> Seen:
 
 def under_deepspeed(job: Job, way: str) -> Seen:
     """Either, in a process group of one rank, its weights divided by ZeRO-3."""
-    with distributed.joined(job.folder, always=True):
+    with ranks.joined(job.folder, always=True):
         if way == "ours":
             return ours(job)
         told = zero.arguments(job.config.deepspeed, torch.float32)
@@ -147,8 +149,8 @@ def truth(job: Job) -> list[tuple[float, float]]:
     """The values from a fresh copy of the job's model: no batch, no padding, no cache."""
     store = Store(job.folder / "truth")
     folder = base_model.base_folder(job.config.model, store)
-    model = models.from_folder(folder, job.config.model, torch.float32).eval()
-    pairs, _ = prepare.tokenised(job.config, store).train, None
+    model = weights.from_folder(folder, job.config.model, torch.float32).eval()
+    pairs, _ = reference_table.tokenised(job.config, store).train, None
     alpha = job.config.trainer.ld_alpha
     return [_pair(model, pair, job.config.trainer.max_length, 1.0 if alpha is None else alpha) for pair in pairs]
 
@@ -387,7 +389,7 @@ def both_ways(folder: Path, lora: Any) -> tuple[float, float]:
         tracking__every=PAIRS,
         checkpoint__every=10**6,
     )
-    models.policy(config.model, store)  # built and loaded, for both
+    weights.policy(config.model, store)  # built and loaded, for both
     seconds = [0.0, 0.0]
     for number, (loss_type, beta) in enumerate(RUNS):
         run = replace(config, loss_type=loss_type, beta=beta)
@@ -420,11 +422,11 @@ def live_run(config: RunConfig, store: Store, number: int) -> None:
     told.precompute_ref_log_probs, told.logging_steps = False, 10**6
     rows, _ = load_pairs(config.dataset, store)
     trainer = DPOTrainer(
-        model=models.policy(config.model, store),
-        ref_model=None if config.trainer.lora else models.policy(config.model, store),
+        model=weights.policy(config.model, store),
+        ref_model=None if config.trainer.lora else weights.policy(config.model, store),
         args=told,
         train_dataset=rows,
-        processing_class=models.tokenizer(config.model, store),
+        processing_class=weights.tokenizer(config.model, store),
         peft_config=None if config.trainer.lora is None else lora_config(config.trainer.lora),
     )
     trainer.train()

@@ -1,0 +1,38 @@
+"""The figures: one chart definition each, for the page (interactive) and for files (SVG, PNG, PDF).
+
+Owns: what is drawn, and what a reader is told about it.
+Must not know: files, HTML, how an interval is computed.
+
+Marks differ by shape, dash or width as well as by colour, so that nothing is said by colour alone.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from analysis.best import Best
+from analysis.figures import actions, heatmap, radar, steps
+from analysis.figures.curves import _curves
+from analysis.figures.figure import Figure
+from analysis.figures.frontier import _frontier
+from analysis.figures.heldout import _heldout
+from analysis.figures.scan import _scan
+from analysis.measures import GOLDEN, present
+
+
+def figures(frame: pd.DataFrame, settings: pd.DataFrame, best: list[Best]) -> list[Figure]:
+    """Draw the report's figures from ``with_estimates`` frames of runs and of settings, and the best of them.
+
+    Radar and heat map are left out where no category was judged, or fewer than two axes vary; the figure against steps
+    where those do not vary, that of actions where no policy is a table.
+    """
+    runs = frame[frame["kind"] == "run"]
+    pooled, bases = settings[settings["kind"] == "run"], settings[settings["kind"] == "base"]
+    scans = [_scan(runs, pooled, bases, measure) for measure in present(pooled) or [GOLDEN]]
+    optional = [
+        radar.radar(best, bases),
+        steps.figure(pooled, bases),
+        heatmap.heat_map(pooled),
+        actions.figure(pooled),
+    ]
+    return [*scans, *filter(None, optional), _frontier(pooled, bases), _heldout(pooled), _curves(runs)]

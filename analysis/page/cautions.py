@@ -1,0 +1,181 @@
+"""What a reader of the results could get wrong, in sentences.
+
+Owns: the words of the cautions, and when each is due. Must not know: HTML, files, how an interval is computed.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from analysis.best import Best
+from analysis.measures import ACCURACY, GOLDEN, MT_BENCH, Measure, present, primary
+from analysis.rows import judged, other_axes, setting
+from analysis.statistics import hidden_damage
+from analysis.words import fixed, listed, number
+
+_FEW = 30  # values of a bootstrap
+_UNKNOWN_SEEDS = (
+    "Training again with another seed would move the scores too, and by how much is not known without an axis over "
+    "seed (seed=1,2,3)."
+)
+_NAMED_RUNS = 6  # run ids written out in a sentence
+
+
+def cautions(frame: pd.DataFrame, best: list[Best], settings: pd.DataFrame) -> list[str]:
+    """Say what a reader could get wrong, most serious first; ``settings`` is the frame with its seeds pooled."""
+    runs = frame[frame["kind"] == "run"]
+    found = [
+        *_damage(frame),
+        *_no_base(best),
+        *_two_bases(frame),
+        *_partial(runs),
+        *_disagreement(settings, best),
+        *_choice(best),
+        *_noise(frame, settings),
+        *_settings(runs),
+        *_code(frame),
+    ]
+    if any(each.difference.method == "unpaired" for each in best):
+        found.append("Some differences could not be paired value by value; their intervals are wider for it.")
+    return found
+
+
+def _damage(frame: pd.DataFrame) -> list[str]:
+    runs = [str(name) for name in hidden_damage(frame)["run_id"]]
+    if not runs:
+        return []
+    text = (
+        f"Good reward accuracy hides worse text in {_some(runs)}: held-out pairs are told apart better than by "
+        "chance, yet the text scored below that of the untrained model. Read the generations."
+    )
+    return [text]
+
+
+def _no_base(best: list[Best]) -> list[str]:
+    missing = {str(each.row["model"]) for each in best if each.measure is not ACCURACY and not each.difference.known}
+    return [f"No difference to the untrained model is known for {listed(sorted(missing))}."] if missing else []
+
+
+def _two_bases(frame: pd.DataFrame) -> list[str]:
+    bases = frame[frame["kind"] == "base"]
+    models = [str(key[0]) for key, group in bases.groupby(["model", "dataset"], dropna=False) if len(group) > 1]
+    if not models:
+        return []
+    text = (
+        f"The runs of {listed(models)} were evaluated in more than one way (prompts, seed or generation settings), "
+        "each beside an untrained model of its own: compare a run with its own dashed line, and not across."
+    )
+    return [text]
+
+
+def _partial(runs: pd.DataFrame) -> list[str]:
+    """Say which trained runs lack a measure that others have, and which were judged on fewer questions."""
+    found = []
+    for measure in present(runs):
+        without = runs[~np.isfinite(runs[measure.column]) & (runs["status"] == "TRAINED")]
+        if len(without):
+            names = _some([str(name) for name in without["run_id"]])
+            found.append(f"No {measure.name} is known for {names}, so the choice of the best passes over them.")
+    counts = [sum(map(math.isfinite, each.values())) for each in runs["mt_bench_scores"]]
+    fewer = runs[[0 < count < max(counts, default=0) for count in counts]]
+    if len(fewer):
+        names = _some([str(name) for name in fewer["run_id"]])
+        found.append(f"Not every question of MT-Bench has a score for {names}; differences use those that both have.")
+    return found
+
+
+def _disagreement(settings: pd.DataFrame, best: list[Best]) -> list[str]:
+    """Say where golden reward would have chosen another setting than MT-Bench did."""
+    found = []
+    for each in best:
+        if each.measure is not MT_BENCH:
+            continue
+        keys = ("model", "dataset", "loss_type")
+        group = settings[np.logical_and.reduce([settings[key] == each.row[key] for key in keys])]
+        golden = group[np.isfinite(group[GOLDEN.column])]
+        if len(golden) and (other := golden.loc[golden[GOLDEN.column].idxmax()]).name != each.row.name:
+            found.append(f"{each.row['loss_type']} on {each.row['model']} ({setting(other)})")
+    if not found:
+        return []
+    return [f"By golden reward rather than MT-Bench another setting would be the best of {listed(found)}."]
+
+
+def _choice(best: list[Best]) -> list[str]:
+    most = max((each.looked_at for each in best), default=0)
+    if most <= 1:
+        return []
+    text = (
+        f"The best settings were chosen among up to {most} of a model on the numbers that they are judged by, and the "
+        "best of several is optimistic. The verdicts therefore use intervals with Bonferroni's correction for all "
+        "settings of the model, of every loss."
+    )
+    return [text]
+
+
+def _noise(frame: pd.DataFrame, settings: pd.DataFrame) -> list[str]:
+    found = [*_reruns(settings)]
+    if not found and judged(frame).any():
+        found = [f"The intervals hold the noise of evaluation only. {_UNKNOWN_SEEDS}"]
+    for measure in present(frame):
+        counts = [sum(map(math.isfinite, measure.values(row).values())) for _, row in frame.iterrows()]
+        few = min(filter(None, counts), default=_FEW)
+        if few < _FEW:
+            found.append(f"With only {few} {measure.unit}s the intervals of {measure.name} are somewhat too narrow.")
+    return found
+
+
+def _reruns(settings: pd.DataFrame) -> list[str]:
+    """Say how far apart scores of one setting lie when it is trained again with another seed."""
+    found = []
+    runs = settings[(settings["kind"] == "run") & settings["spread"].map(bool)]
+    for (model, dataset), own in runs.groupby(["model", "dataset"], sort=False, dropna=False):
+        measure = primary(own)
+        spread = own.iloc[0]["spread"].get(measure.column)
+        if spread is not None:
+            several = runs[runs["model"] == model]["dataset"].drop_duplicates().size > 1
+            name = f"{model} ({dataset})" if several else str(model)
+            found.append(_rerun(name, measure, spread.deviation, own["seeds"]))
+    return found
+
+
+def _rerun(model: str, measure: Measure, deviation: float, seeds: pd.Series) -> str:
+    apart = 1.96 * math.sqrt(2) * deviation
+    each = number(seeds.min()) if seeds.min() == seeds.max() else f"{number(seeds.min())} to {number(seeds.max())}"
+    return (
+        f"Training {model} again with another seed moves its {measure.name} by a standard deviation of "
+        f"{fixed(deviation, 3)} ({each} seeds a setting): two single runs less than about {fixed(apart)} apart may "
+        "well be the same setting. Scores here are means over seeds, and their intervals hold this noise as well."
+    )
+
+
+def _settings(runs: pd.DataFrame) -> list[str]:
+    found = []
+    axes = [name for name in other_axes(runs) if len({str(each.get(name)) for each in runs["axes"]}) > 1]
+    axes += ["dataset"] if any(len(each) > 1 for each in runs.groupby("model")["dataset"].unique()) else []
+    if runs["setting"].any():
+        what = f" ({listed(axes)})" if axes else ""
+        found.append(
+            f"The runs differ in more than model, loss_type and beta{what}. Nothing is averaged over them: each "
+            "combination has a panel of its own, and a model's best setting on a dataset is chosen across all of them."
+        )
+    repeated = int(runs.duplicated(["panel", "loss_type", "beta", "seed"], keep=False).sum())
+    if repeated:
+        found.append(f"{repeated} runs share all axes with another and differ in their config only; see the configs.")
+    return found
+
+
+def _code(frame: pd.DataFrame) -> list[str]:
+    states = {(each.get("git_commit"), bool(each.get("git_dirty"))) for each in frame["provenance"] if each}
+    found = []
+    if len({commit for commit, _ in states}) > 1:
+        found.append("The runs come from more than one commit; see the provenance.")
+    if any(dirty for _, dirty in states):
+        found.append("Some runs were made from a tree with uncommitted changes: their commit does not hold their code.")
+    return found
+
+
+def _some(runs: list[str]) -> str:
+    return listed(runs[:_NAMED_RUNS] + ([f"{len(runs) - _NAMED_RUNS} more"] if len(runs) > _NAMED_RUNS else []))

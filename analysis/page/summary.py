@@ -1,0 +1,116 @@
+"""What the results say, in sentences.
+
+Owns: the words of the findings; what to beware of is in ``cautions``.
+Must not know: HTML, files, how an interval is computed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+
+from analysis.best import Best, Lead, by_model, leads
+from analysis.measures import ACCURACY
+from analysis.rows import judged, setting
+from analysis.words import fixed, limits, listed, signed
+
+_NAMED = 6  # settings written out in a sentence
+_WORDS = {
+    "NEW": "not submitted",
+    "PENDING": "pending",
+    "RUNNING": "running",
+    "TRAINED": "trained",
+    "FAILED": "failed",
+    "CANCELLED": "cancelled",
+    "TIMEOUT": "timed out",
+    "LOST": "lost",
+}
+
+
+def title(frame: pd.DataFrame) -> str:
+    """Name the sweep, or the sweeps."""
+    names = dict.fromkeys(name for each in frame["sweep"] if each for name in each.split(", "))
+    return listed(list(names)) or "unnamed sweep"
+
+
+def findings(frame: pd.DataFrame, best: list[Best]) -> list[str]:
+    """Sum up in a few paragraphs: for each model what is best, by how much and how surely; then what is done."""
+    progress = _progress(frame[frame["kind"] == "run"])
+    if not best:
+        return [progress, "No run has been evaluated yet, so nothing can be said about which setting is best."]
+    datasets = {each.row["model"]: each.row["dataset"] for each in best}
+    several = any(datasets[each.row["model"]] != each.row["dataset"] for each in best)
+    return [*(" ".join(_winner(group, name_dataset=several)) for group in by_model(best)), progress]
+
+
+def _progress(runs: pd.DataFrame) -> str:
+    models, runs = len(runs), runs[runs["milestone"].isna()]
+    counts = Counter(_WORDS.get(str(status), str(status)) for status in runs["status"])
+    trained = counts.pop("trained", 0)
+    evaluated = int(judged(runs).sum())
+    text = f"{trained} of {len(runs)} runs {_are(trained)} trained and {evaluated} evaluated"
+    others = [f"{count} {word}" for word, count in counts.items()]
+    text = f"{text}; {listed(others)}." if others else f"{text}."
+    if kept := models - len(runs):
+        text += f" {kept} of their milestones {_are(kept)} evaluated as well."
+    hours = float(np.nansum(runs["gpu_hours"]))
+    return f"{text} They took {fixed(hours, 1)} GPU-hours." if hours > 0 else text
+
+
+def _winner(group: list[Best], *, name_dataset: bool) -> list[str]:
+    """Name the best loss and setting of one model, how sure its gain is, and how sure its lead."""
+    first = max(group, key=lambda each: each.value)
+    where = f"On {first.row['model'] or 'an unnamed model'}"
+    where += f" with {first.row['dataset']}" if name_dataset else ""
+    what = f"{first.row['loss_type']} at {setting(first.row)}"
+    text = f"{where} the best is {what}: {first.measure.name} {fixed(first.value)}{_gain(first)}."
+    return [text, *_ties(first), *(_lead_over(each) for each in leads(group)[:1]), *_by_accuracy(first)]
+
+
+def _gain(best: Best) -> str:
+    """Say the difference of a best setting with its intervals, and whether it is noise."""
+    if not best.corrected.known:
+        return ""
+    other = "chance" if best.measure is ACCURACY else "the untrained model"
+    text = f", {signed(best.corrected.value)} against {other} (95 % interval {limits(best.corrected)}"
+    if best.looked_at > 1:
+        text += f", corrected for the {best.looked_at} settings looked at"
+    return f"{text})" + ("" if best.beyond_noise else "; the difference is within noise")
+
+
+def _ties(best: Best) -> list[str]:
+    """Say which other settings of the loss would do as well, as far as can be told."""
+    if not best.ties:
+        return []
+    alike = len(best.ties)
+    if alike == best.of_loss - 1:
+        count = "the other setting" if alike == 1 else f"any of the {alike} other settings"
+        return [f"It cannot be told from {count} of {best.row['loss_type']}."]
+    names = [setting(each).removeprefix("beta ") for each in best.ties[:_NAMED]]
+    names += [f"{alike - _NAMED} more"] if alike > _NAMED else []
+    return [f"Within noise of it: beta {listed(names)}; the other settings of {best.row['loss_type']} are worse."]
+
+
+def _lead_over(lead: Lead) -> str:
+    name = f"the next loss, {lead.second.row['loss_type']} at {setting(lead.second.row)}"
+    if not lead.corrected.known:
+        return f"How sure its lead over {name} is cannot be said."
+    noise = "" if lead.beyond_noise else ", so which of them is better is within noise"
+    interval = f"95 % interval {limits(lead.corrected)}, corrected in the same way"
+    return f"It leads {name}, by {fixed(lead.corrected.value)} ({interval}){noise}."
+
+
+def _by_accuracy(best: Best) -> list[str]:
+    if best.measure is not ACCURACY:
+        return []
+    if math.isfinite(best.row["kl"]):
+        kl = fixed(best.row["kl"])
+        return [f"Its KL to the reference is {kl}, the lowest of the settings within noise of the highest accuracy."]
+    return ["Nothing but reward metrics is known of it, which can look fine while the text is destroyed."]
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"

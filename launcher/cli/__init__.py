@@ -1,0 +1,1 @@
+"""What is typed: the launch, and a file for each verb."""

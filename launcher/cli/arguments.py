@@ -1,0 +1,59 @@
+"""What can be typed: the verbs, their arguments, examples and help, and the exit codes that answer.
+
+Owns: names, defaults and meanings on the command line. Must not know: what a verb does, or anything of a sweep.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import NoReturn
+
+from launcher.errors import ConfigError
+from launcher.runs.status import Status
+
+DONE, FAILED, WRONG = 0, 1, 2  # exit codes: WRONG is the command or the config
+
+
+VERBS = {
+    "status": "the runs of a sweep: state, step, time left, reason",
+    "logs": "what a run printed",
+    "cancel": "stop runs that are in flight; they keep their checkpoints",
+    "resume": "submit again what failed, was cancelled, timed out or got lost",
+    "run": "one run in this process",
+    "evaluate": "measure what is missing: answers in jobs, judging here",
+    "collect": "write results.jsonl from what is there now",
+    "dashboard": "the sweep's W&B workspace and report, or its local trackio or TensorBoard page",
+    "sync": "upload what nodes without internet kept for W&B",
+    "publish": "push the models that are trained and not published, each as one revision",
+    "doctor": "what this machine and its cluster offer, and a file for conf/cluster",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with our one-line errors."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what a wrong command line is."""
+        raise ConfigError(f"{message}; see `{self.prog} --help`")
+
+
+def count(text: str) -> int:
+    """A number of at least 1, as argparse's `type`."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no number of at least 1")
+    return int(text)
+
+
+def sweep_arguments(parser: Parser) -> None:
+    """A sweep, and JSON."""
+    parser.add_argument("sweep", nargs="?", metavar="SWEEP", help="default: the sweep launched last")
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+
+
+def chosen_arguments(parser: Parser, which: str = "run ids or their beginnings (default: all)") -> None:
+    """A sweep, and which of its runs."""
+    parser.add_argument("sweep", metavar="SWEEP")
+    parser.add_argument("runs", nargs="*", metavar="RUN", help=which)
+    states = [status.lower() for status in Status]
+    parser.add_argument("--state", action="append", default=[], choices=states, help="only runs in this state")
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")

@@ -1,0 +1,19 @@
+"""The verb `collect`: write results.jsonl and show it."""
+
+from __future__ import annotations
+
+import argparse
+
+from launcher.cli.arguments import DONE, sweep_arguments
+from launcher.cli.selection import opened
+from launcher.cli.watch import show_results
+
+EXAMPLES = ("python -m launcher collect smoke",)
+arguments = sweep_arguments
+
+
+def collect(options: argparse.Namespace) -> int:
+    """Write results.jsonl and show it."""
+    directory, store, scheduler = opened(options)
+    show_results(directory, store, scheduler)
+    return DONE

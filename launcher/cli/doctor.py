@@ -1,0 +1,72 @@
+"""The verb `doctor`: what this machine and its cluster offer."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+
+from launcher.cli.arguments import DONE, Parser
+from launcher.cluster.scheduler import scheduler_for
+from launcher.config import Cluster, RunConfig, from_plain
+from launcher.errors import ConfigError
+from launcher.planning import estimate
+from launcher.views import console
+
+EXAMPLES = (
+    "python -m launcher doctor",
+    "python -m launcher doctor +sweeps=pref_align_scan",
+    "python -m launcher doctor --probe cluster.partition=gpu cluster.gpus_per_node=1",
+)
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """Show what this machine and its cluster offer."""
+    from launcher.cluster import doctor, slurm
+
+    survey = slurm.survey() if scheduler_for("auto").name == "slurm" else None
+    found = doctor.findings(survey, options.output_dir.absolute(), os.environ)
+    if options.overrides:
+        found += _needed(options.overrides)
+    if options.probe:
+        found += _probed(options, survey is not None)
+    console.show_findings(found, None if survey is None else doctor.proposal(survey))
+    return DONE
+
+
+def _needed(overrides: Sequence[str]) -> list[tuple[str, str]]:
+    """What the sweep of these overrides needs on disk."""
+    from launcher.planning.compose import compose
+
+    _, points = compose(overrides, multirun=True)
+    configs: list[RunConfig] = [from_plain(point.config) for point in points]
+    needed = estimate.total(configs, configs[0].cluster.max_parallel).disk_bytes
+    if needed is None:
+        return []
+    return [("disk needed", f"about {estimate.size(needed)} for {len(configs)} runs, models and checkpoints")]
+
+
+def _probed(options: argparse.Namespace, on_slurm: bool) -> list[tuple[str, str]]:
+    """What a job sees of the node that it gets."""
+    from launcher.cluster import doctor, slurm
+    from launcher.planning.compose import compose
+
+    if not on_slurm:
+        raise ConfigError("--probe: there is no SLURM here on which a job could look at a node")
+    _, (point, *_) = compose(["cluster=slurm", *options.overrides], multirun=True)
+    batch = doctor.question(from_plain(point.config["cluster"], Cluster, "cluster."), options.output_dir.absolute())
+    console.complain(f"the probe job {batch.name} is in the queue; waiting up to {options.wait:g} s")
+    job = slurm.run_and_wait(batch, "launcher.worker.probe", options.wait)
+    return list(doctor.answer(batch, ended_well=job is not None))
+
+
+def arguments(parser: Parser) -> None:
+    """What the verb may be given."""
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="a sweep, to know its disk; for --probe: cluster.partition=gpu, ...",
+    )
+    parser.add_argument("--probe", action="store_true", help="also look at a node, with a job of one task")
+    parser.add_argument("--wait", type=float, default=600.0, metavar="S", help="seconds for that job (default: 600)")

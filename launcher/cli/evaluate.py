@@ -1,0 +1,105 @@
+"""The verb `evaluate`: measure what is missing, and have a judge rate it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from launcher.cli.arguments import DONE, FAILED, Parser
+from launcher.cli.selection import opened, runs_of
+from launcher.cli.watch import show_results, watch
+from launcher.cluster.scheduler import Scheduler, scheduler_for
+from launcher.config import Judge
+from launcher.evaluation import scores
+from launcher.evaluation.judge import estimate, require_judge
+from launcher.evaluation.missing import lacking
+from launcher.planning import changes
+from launcher.planning.launches import recorded_sweep
+from launcher.store.output_folder import Store, SweepDir
+from launcher.submission.adopt import adopt
+from launcher.submission.decide import Action, Decision, decide
+from launcher.submission.submit import act
+from launcher.sweep import Sweep
+from launcher.views import console, plan, results
+from launcher.views import states as views_states
+
+EXAMPLES = (
+    "python -m launcher evaluate smoke",
+    "python -m launcher evaluate smoke --benchmark mt_bench evaluation.judge.base_url=URL evaluation.judge.model=NAME",
+    "python -m launcher evaluate smoke --again evaluation.generations=256",
+)
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """Measure what is missing: answers in jobs, then judging here."""
+    from launcher.machine.installed import trl_losses
+    from launcher.planning.prerequisites import check_benchmarks
+
+    directory, store, _ = opened(options)
+    sweep = changes.asked(recorded_sweep(directory, store, trl_losses()), options.benchmark, options.overrides)
+    check_benchmarks(sweep)
+    judge = scores.judge_of(sweep)
+    if not options.dry_run and scores.needs_judge(sweep, store, again=options.again):
+        require_judge(judge)
+    scheduler = scheduler_for(sweep.runs[0].config.cluster.executor)
+    with store.submission_lock:
+        adopt(runs_of(directory, store), scheduler)
+        if options.again:
+            scores.set_aside(sweep, store)
+        decisions = [d for d in decide(sweep, store, scheduler) if d.action is Action.EVALUATE]
+        if decisions:
+            plan.show_plan(sweep, decisions, None, store, as_json=False)
+        if not options.dry_run:
+            act(sweep, decisions, store, scheduler, {})
+    if decisions and not options.dry_run and not _measured(decisions, directory, store, scheduler):
+        return FAILED
+    return _judge(sweep, store, judge, options)
+
+
+def _measured(decisions: Sequence[Decision], directory: SweepDir, store: Store, scheduler: Scheduler) -> bool:
+    """Follow local jobs to their end, leave detached ones alone; whether, as far as is known, they succeed."""
+    if scheduler.detached:
+        views_states.say_submitted_to_evaluate(directory, len(decisions))
+        return True
+    runs = [store.run(decision.run.run_id) for decision in decisions]
+    watched = watch(runs, directory, scheduler)
+    wanted = [decision.run.config.evaluation.benchmarks for decision in decisions]
+    if watched is not None and any(map(lacking, runs, wanted)):
+        show_results(directory, store, scheduler)
+    return watched is not None and not any(map(lacking, runs, wanted))
+
+
+def _judge(sweep: Sweep, store: Store, judge: Judge, options: argparse.Namespace) -> int:
+    """Have the judge rate what awaits it, with its cost before and after."""
+    with scores.only_judge(store):
+        waiting = scores.answers_to_judge(sweep, store)
+        opened = scores.open_judgements(waiting, judge, again=options.again)
+        if waiting:
+            results.say_to_judge(waiting, estimate(opened, judge), judge)
+        if options.dry_run:
+            console.say_judging_ahead(*scores.ahead(sweep, store), judge)
+            return DONE
+        if waiting:
+            try:
+                spent = scores.judge_all(waiting, opened, judge, results.judging_progress())
+            except KeyboardInterrupt:
+                console.complain("stopped; what was judged is kept, and the same command goes on")
+                return FAILED
+            results.say_judged(spent, waiting)
+    results.say_judged_otherwise(scores.judged_otherwise(sweep, store), judge)
+    directory = store.sweep(sweep.name)
+    show_results(directory, store, scheduler_for("auto"))
+    return DONE
+
+
+def arguments(parser: Parser) -> None:
+    """What the verb may be given."""
+    parser.add_argument("sweep", metavar="SWEEP")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="evaluation...=value", help="in place of what it was launched with"
+    )
+    named = "only this one (may be given again); default: those of evaluation.benchmarks"
+    parser.add_argument("--benchmark", action="append", default=[], metavar="NAME", help=named)
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--again", action="store_true", help="also what is there already, which is kept under a number")
+    mode.add_argument("--dry-run", action="store_true", help="only show what would be measured and what judging costs")

@@ -1,0 +1,71 @@
+"""One command line: which verb answers, and how everything ends: exit codes, one-line errors.
+
+Owns: the choice of the verb, what an error becomes. Must not know: what a launch or a verb does.
+
+Each verb is a module of its name, which has its EXAMPLES, its `arguments` and a function of its name. Only the one that
+was typed is imported: the verbs stay quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from launcher.cli.arguments import DONE, FAILED, VERBS, WRONG, Parser
+from launcher.errors import ConfigError, PrefsweepError
+from launcher.views import console
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code: 0 done, 1 something failed, 2 the command or config was wrong."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _answer(argv)
+    except PrefsweepError as error:
+        console.complain(str(error))
+        return WRONG if isinstance(error, ConfigError) else FAILED
+    except KeyboardInterrupt:
+        console.complain("interrupted; the same command goes on where it was")
+        return FAILED
+    except BrokenPipeError:  # the reader of a pipe, `head` for one, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return DONE
+    except OSError as error:  # a full disk, a folder without rights: not ours to mend
+        console.complain(f"{error.filename or 'cannot read or write'}: {error.strerror or error}")
+        return FAILED
+
+
+def _answer(argv: Sequence[str]) -> int:
+    if not argv or argv[0] not in VERBS:
+        from launcher.cli.launch import launch
+
+        return launch(argv)
+    name = argv[0]
+    code: int = getattr(_verb(name), name)(verb_parser(name).parse_intermixed_args(argv[1:]))
+    return code
+
+
+def _verb(name: str) -> Any:
+    return importlib.import_module(f"launcher.cli.{name}")
+
+
+def verb_parser(name: str) -> Parser:
+    """What this verb may be given; its help has examples."""
+    verb = _verb(name)
+    parser = Parser(
+        prog=f"python -m launcher {name}",
+        description=VERBS[name],
+        epilog="examples:\n" + "\n".join(f"  {example}" for example in verb.EXAMPLES),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    verb.arguments(parser)
+    parser.add_argument(
+        "--output-dir", type=Path, default=Path("outputs"), help="where everything is (default: outputs)"
+    )
+    return parser

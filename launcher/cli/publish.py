@@ -1,0 +1,55 @@
+"""The verb `publish`: push the models that are not published as they are now."""
+
+from __future__ import annotations
+
+import argparse
+
+from launcher.cli.arguments import DONE, FAILED, Parser, chosen_arguments, count
+from launcher.cli.selection import chosen, opened
+from launcher.hub.look import HubLook
+from launcher.views import results
+
+EXAMPLES = (
+    "python -m launcher publish smoke",
+    "python -m launcher publish smoke --hub huggingface --repo me/scan",
+    "python -m launcher publish smoke --collection 3",
+)
+
+
+def arguments(parser: Parser) -> None:
+    """What the verb may be given."""
+    chosen_arguments(parser)
+    parser.add_argument(
+        "--hub", choices=["huggingface", "folder"], help="another store than the sweep was launched with"
+    )
+    parser.add_argument("--repo", metavar="REPO", help="another repository: NAME or OWNER/NAME")
+    parser.add_argument("--public", action="store_true", help="where everybody sees it (hub.private=false)")
+    best = "gather the N best models in a Hub collection, by MT-Bench, golden reward or accuracy"
+    parser.add_argument("--collection", type=count, metavar="N", help=best)
+    parser.add_argument("--dry-run", action="store_true", help="show what would be pushed, and push nothing")
+
+
+def publish(options: argparse.Namespace) -> int:
+    """Push the chosen runs' models, or with --dry-run only say which."""
+    from launcher.hub.publish import act, decide, gather
+
+    directory, store, scheduler = opened(options)
+    states = chosen(options, directory, store, scheduler)
+    given, look = {"store": options.hub, "repo": options.repo, "public": options.public}, HubLook()
+    publications = [
+        each
+        for state in states
+        for each in decide(state.run, look, trained=state.facts.trained, in_flight=state.in_flight, **given)
+    ]
+    if options.dry_run:
+        results.show_publications(directory, publications, as_json=options.json)
+        return FAILED if any(each.verdict.error for each in publications) else DONE
+    outcomes = []
+    for number, publication in enumerate(publications, 1):
+        results.say_pushing(publication, number, len(publications), quiet=options.json)
+        outcomes.append(act(publication, store))
+        results.say_outcome(outcomes[-1], number, len(publications), quiet=options.json)
+    count, hub = options.collection, publications[0].hub if publications else None
+    address = gather(outcomes, directory, hub, store, count) if count and hub else None
+    results.show_published(directory, outcomes, address, as_json=options.json)
+    return FAILED if any(outcome.error for outcome in outcomes) else DONE

@@ -1,0 +1,61 @@
+"""The verb `resume`: submit again what is not done."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import time
+from collections.abc import Sequence
+
+from launcher.cli.arguments import Parser, chosen_arguments
+from launcher.cli.selection import chosen, opened, runs_of
+from launcher.cli.watch import after_submission
+from launcher.cluster.scheduler import scheduler_for
+from launcher.planning.launches import recorded_sweep
+from launcher.planning.plan import executor_of
+from launcher.runs.run_state import RunState
+from launcher.submission.adopt import adopt
+from launcher.submission.decide import decide
+from launcher.submission.submit import act
+from launcher.sweep import Run, Sweep
+from launcher.views import plan
+
+EXAMPLES = (
+    "python -m launcher resume smoke",
+    "python -m launcher resume smoke tiny-ipo",
+    "python -m launcher resume smoke cluster.time=8:00:00 cluster.exclude=n3",
+)
+
+
+def arguments(parser: Parser) -> None:
+    """What the verb may be given."""
+    chosen_arguments(parser, "run ids or their beginnings (default: all), and key=value for new settings")
+
+
+def resume(options: argparse.Namespace) -> int:
+    """Submit again those of the chosen runs that are not done, with changed settings where given."""
+    from launcher.machine.installed import trl_losses
+    from launcher.planning.changes import change_settings
+
+    words = options.runs
+    overrides = [word for word in words if "=" in word]
+    options.runs = [word for word in words if "=" not in word]
+    given = {word.partition("=")[0].removeprefix("cluster.") for word in overrides}
+    directory, store, scheduler = opened(options)
+    with store.submission_lock:
+        changed = functools.partial(change_settings, overrides=overrides) if overrides else dict
+        sweep = recorded_sweep(directory, store, trl_losses(), changed)
+        adopt(runs_of(directory, store), scheduler)
+        states = chosen(options, directory, store, scheduler)
+        names = {state.run.run_id for state in states}
+        scheduler = scheduler_for(executor_of(_to_be_submitted(sweep, states)))
+        decisions = [d for d in decide(sweep, store, scheduler, given) if d.run.run_id in names]
+        plan.show_plan(sweep, decisions, None, store, as_json=options.json)
+        act(sweep, decisions, store, scheduler, {"argv": ["resume", directory.name, *words], "time": time.time()})
+    return after_submission(directory.name, decisions, store, scheduler, quiet=options.json)
+
+
+def _to_be_submitted(sweep: Sweep, states: Sequence[RunState]) -> Sequence[Run]:
+    """The runs that are neither done nor in flight; the first where there are none."""
+    names = {state.run.run_id for state in states if not (state.facts.finished or state.in_flight)}
+    return [run for run in sweep.runs if run.run_id in names] or sweep.runs[:1]

@@ -1,0 +1,50 @@
+"""The verb `run`: one run in this process."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import importlib
+from pathlib import Path
+
+from launcher.cli.arguments import DONE, FAILED, Parser
+from launcher.cluster.local import this_process
+from launcher.cluster.scheduler import key_of, scheduler_for
+from launcher.errors import ConfigError
+from launcher.planning.launches import recorded_settings
+from launcher.runs.run_state import require_run, states_of
+from launcher.store.output_folder import Store
+from launcher.store.run_folder import AttemptDir, RunDir
+from launcher.submission.adopt import adopt
+from launcher.submission.submit import new_attempt_here
+
+EXAMPLES = ("python -m launcher run outputs/runs/tiny-ipo-beta0.1-0a1b2c3d",)
+
+
+def arguments(parser: Parser) -> None:
+    """What the verb may be given."""
+    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="a folder of outputs/runs")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Make one run in this process."""
+    run = require_run(RunDir(options.run_dir.absolute()))
+    store = Store(run.path.parent.parent)
+    settings = recorded_settings(run)
+    job = importlib.import_module("launcher.worker.job")  # named by its path only: it imports torch
+    deepspeed = bool((settings.get("deepspeed") or {}).get("config"))
+    succeeded = job.attempt_here(run, store, functools.partial(_attempt_by_hand, run, store), deepspeed=deepspeed)
+    return DONE if succeeded else FAILED
+
+
+def _attempt_by_hand(run: RunDir, store: Store) -> AttemptDir:
+    """The attempt that this process is to make: its own, where SLURM has requeued it, else a new one."""
+    scheduler = scheduler_for("auto")
+    with store.submission_lock:
+        adopt([run], scheduler)
+        state = states_of([run], scheduler)[0]
+        if state.in_flight and state.facts.job is not None and key_of(state.facts.job) == key_of(this_process()):
+            return run.attempts()[-1]
+        if state.in_flight:
+            raise ConfigError(f"{run.run_id}: is {state.status} as job {state.facts.job_id}; cancel it first")
+        return new_attempt_here(run)

@@ -1,0 +1,53 @@
+"""The verb `status`: the states of a sweep's runs."""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+from launcher.cli.arguments import DONE, Parser, sweep_arguments
+from launcher.cli.selection import opened, runs_of
+from launcher.cluster.scheduler import Scheduler
+from launcher.errors import SchedulerError
+from launcher.runs.run_state import RunState, states_of
+from launcher.store.output_folder import Store, SweepDir
+from launcher.views import console
+from launcher.views import states as views_states
+
+EXAMPLES = (
+    "python -m launcher status",
+    "python -m launcher status smoke --watch",
+    "python -m launcher status smoke --json | jq '.runs[] | select(.status==\"FAILED\")'",
+)
+
+
+def arguments(parser: Parser) -> None:
+    """What the verb may be given."""
+    sweep_arguments(parser)
+    parser.add_argument("--watch", action="store_true", help="again and again, until nothing is in flight")
+    parser.add_argument("--every", type=float, default=30.0, metavar="S", help="seconds between two (default: 30)")
+
+
+def status(options: argparse.Namespace) -> int:
+    """Show the states of a sweep's runs, once or until none is in flight."""
+    directory, store, scheduler = opened(options)
+    while True:
+        states = _states_or_complaint(directory, store, scheduler, raises=not options.watch)
+        if states is not None:
+            views_states.show_status(directory, states, as_json=options.json, clear=options.watch)
+            if not options.watch or not any(state.in_flight for state in states):
+                return DONE
+        time.sleep(max(options.every, scheduler.poll_seconds))
+
+
+def _states_or_complaint(
+    directory: SweepDir, store: Store, scheduler: Scheduler, *, raises: bool
+) -> list[RunState] | None:
+    """The states; None where the scheduler did not answer and the user is watching anyway."""
+    try:
+        return states_of(runs_of(directory, store), scheduler)
+    except SchedulerError as error:
+        if raises:
+            raise
+        console.complain(str(error))
+        return None

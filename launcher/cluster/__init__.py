@@ -1,0 +1,1 @@
+"""Where jobs go: the schedulers, and what they say of jobs."""

@@ -1,0 +1,83 @@
+"""What is handed to an executor: a batch of jobs that need the same, and the work that each of them does.
+
+Owns: the batch, in memory and on disk; what is pickled.
+Must not know: executors, what a run is. A job is a folder with a list of work in it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from launcher.config import Cluster, from_plain
+from launcher.errors import StoreError
+from launcher.store.files import Fact, read_fact, write_once
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is pickled: one path. The configuration on disk is the record, so that a job never replays stale state."""
+
+    folder: str
+
+    def __call__(self) -> None:
+        """Do the work that is listed in the folder."""
+        importlib.import_module("launcher.worker.job").work(Path(self.folder))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Jobs that are handed over in one piece.
+
+    Attributes:
+        name: unique, so that a scheduler can be asked whether it has the batch.
+        folder: takes the executor's files; `folder/<index>` lists the work of each job.
+        size: how many jobs.
+        resources: what each job needs.
+        root: the output folder.
+        code: the snapshot of the code that the jobs run; None: the installed one.
+        at_once: how many of the jobs may be at work at the same time; None: all.
+        after: the job, as its executor recorded it, that must have ended well before these start; None: none.
+        in_step: whether `after` is of a batch of the same size, and each job waits for its counterpart there alone.
+    """
+
+    name: str
+    folder: Path
+    size: int
+    resources: Cluster
+    root: Path
+    code: Path | None = None
+    at_once: int | None = None
+    after: Fact | None = None
+    in_step: bool = False
+
+    @property
+    def job_folders(self) -> list[Path]:
+        """Each job's folder, in order."""
+        return [self.folder / str(index) for index in range(self.size)]
+
+    @property
+    def work(self) -> list[Work]:
+        """What each job does."""
+        return [Work(str(folder)) for folder in self.job_folders]
+
+    def write(self, fact: Fact) -> None:
+        """Record the batch, before it is handed over."""
+        code = self.code and str(self.code)
+        plain = {"name": self.name, "size": self.size, "resources": asdict(self.resources), "code": code, **fact}
+        write_once(self.folder / "batch.json", {**plain, "root": str(self.root)})
+
+    @classmethod
+    def read(cls, folder: Path) -> tuple[Batch, Fact]:
+        """The batch that was recorded in `folder`, and its record.
+
+        Raises:
+            StoreError: there is no record.
+        """
+        fact = read_fact(folder / "batch.json")
+        if fact is None:
+            raise StoreError(f"{folder / 'batch.json'}: is missing")
+        code = Path(fact["code"]) if fact["code"] else None
+        resources = from_plain(fact["resources"], Cluster, "cluster.")
+        return cls(fact["name"], folder, fact["size"], resources, Path(fact["root"]), code), fact

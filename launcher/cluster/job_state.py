@@ -1,0 +1,38 @@
+"""What a scheduler says of a job, in words that all schedulers share.
+
+Owns: those words. Must not know: any scheduler's own, runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+LAG_SECONDS = 15.0  # a scheduler may not show a job for so long after accepting it
+
+
+class Phase(StrEnum):
+    """What a scheduler says of a job, in words that every scheduler shares."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    TIMEOUT = "timeout"
+    UNKNOWN = "unknown"  # not known to the scheduler (any more)
+
+
+@dataclass(frozen=True)
+class JobState:
+    """A job's phase, the scheduler's reason for it, and the node where it is or was."""
+
+    phase: Phase
+    reason: str | None = None
+    node: str | None = None
+
+
+UNKNOWN = JobState(Phase.UNKNOWN)
+
+
+BAD_ENDS = frozenset({Phase.FAILED, Phase.CANCELLED, Phase.TIMEOUT})

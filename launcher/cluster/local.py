@@ -1,0 +1,130 @@
+"""Jobs on this machine, as processes.
+
+Owns: finding, starting, asking and ending them. Must not know: what a job does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from launcher.cluster.batch import Batch
+from launcher.cluster.job_state import JobState, Phase
+from launcher.config import Cluster
+from launcher.machine.gpus import visible_gpus
+from launcher.store.files import Fact
+
+NO_LIMIT_MINUTES = 60 * 24 * 365
+
+
+class LocalScheduler:
+    """Jobs on this machine, each a process of its own that outlives the launcher.
+
+    All start at once; the worker's slots make them a queue.
+    """
+
+    name = "local"
+    detached = False
+    poll_seconds = 2.0
+    runs_per_job = 100  # which pay imports and base weights once
+
+    def batch_size(self, cluster: Cluster) -> int:  # noqa: ARG002 - the protocol's
+        return 1
+
+    def script(self, batch: Batch) -> str:
+        return shlex.join([sys.executable, "-u", "-m", "submitit.core._submit", str(batch.folder)])
+
+    def submit(self, batch: Batch) -> list[Fact]:
+        import submitit  # here, since asking for states and cancelling need none of it
+
+        executor = submitit.LocalExecutor(folder=batch.folder)
+        gpus = visible_gpus()[:1]
+        executor.update_parameters(
+            timeout_min=NO_LIMIT_MINUTES, stderr_to_stdout=True, gpus_per_node=len(gpus), visible_gpus=gpus
+        )
+        with _children_ignore_terminal():
+            processes = [executor.submit(work) for work in batch.work]
+        return [_record(batch, int(process.job_id)) for process in processes]
+
+    def find(self, batch: Batch) -> list[Fact] | None:
+        controllers = [pid for pid in _processes() if str(batch.folder) in _command(pid)[1:]]
+        return [_record(batch, min(controllers))] if controllers else None  # the others are its children
+
+    def states(self, jobs: Sequence[Fact]) -> dict[str, JobState]:
+        return {job["job_id"]: self._state(job) for job in jobs}
+
+    def _state(self, job: Fact) -> JobState:
+        node = str(job["host"])
+        if node != socket.gethostname():
+            return JobState(Phase.RUNNING, f"was started on {node}; ask there", node)
+        return JobState(Phase.RUNNING if _is_alive(job) else Phase.FAILED, None, node)
+
+    def cancel(self, jobs: Sequence[Fact]) -> None:
+        for job in jobs:
+            if job["host"] == socket.gethostname() and _is_alive(job):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(job["job_id"]), signal.SIGTERM)  # submitit's controller passes it on to the run
+
+
+def _record(batch: Batch, pid: int) -> Fact:
+    return {**_process_record(pid), "log": str(batch.folder / f"{pid}_0_log.out")}
+
+
+def _process_record(pid: int) -> Fact:
+    return {
+        "executor": LocalScheduler.name,
+        "job_id": str(pid),
+        "host": socket.gethostname(),
+        "process_start": process_start(pid),
+    }
+
+
+def this_process() -> Fact:
+    """This process as a job: of SLURM, where it is a task of one, else a local one."""
+    job_id = os.environ.get("SLURM_JOB_ID")
+    if job_id and os.environ.get("SLURM_PROCID"):
+        return {"executor": "slurm", "job_id": job_id}
+    return _process_record(os.getpid())
+
+
+def process_start(pid: int) -> int | None:
+    """When a process started, in clock ticks since boot: tells it from a later one with the same pid."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] == "Z" else int(fields[19])
+
+
+def _processes() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def _command(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8", errors="replace").split("\0")
+    except OSError:
+        return []
+
+
+def _is_alive(job: Fact) -> bool:
+    start = process_start(int(job["job_id"]))
+    return start is not None and start == job["process_start"]
+
+
+@contextlib.contextmanager
+def _children_ignore_terminal() -> Iterator[None]:
+    """Processes started within ignore Ctrl-C and a closed terminal, which are meant for the launcher alone."""
+    signals = (signal.SIGINT, signal.SIGHUP)
+    before = [signal.signal(number, signal.SIG_IGN) for number in signals]
+    try:
+        yield
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)

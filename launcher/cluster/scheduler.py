@@ -1,0 +1,99 @@
+"""Where jobs go: the Scheduler protocol, this machine as an executor, and which executor to use.
+
+Owns: turning a batch into running processes, and the executor's words into `status.Phase`. With `slurm`, the only
+importer of submitit.
+Must not know: what a run is, what a fact means; a job is a folder with a list of work in it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from launcher.cluster.batch import Batch
+from launcher.cluster.job_state import JobState
+from launcher.cluster.local import LocalScheduler
+from launcher.config import Cluster
+from launcher.errors import ConfigError
+from launcher.store.files import Fact
+
+JobKey = tuple[str, str]  # executor, job id
+
+
+class Scheduler(Protocol):
+    """What an executor must do. `tests/fakes.py` has one that runs nothing."""
+
+    name: str
+    detached: bool  # whether jobs outlive the machine on which they were submitted
+    poll_seconds: float  # how long to wait between two questions
+    runs_per_job: int  # where the config says nothing
+
+    def batch_size(self, cluster: Cluster) -> int:
+        """How many jobs of these resources may be handed over in one piece."""
+        ...
+
+    def script(self, batch: Batch) -> str:
+        """What will be executed, for the eyes of the user."""
+        ...
+
+    def submit(self, batch: Batch) -> list[Fact]:
+        """Submit; of each job, what is needed to find it again: `executor`, `job_id` and the executor's own.
+
+        Raises:
+            Refused: nothing was submitted.
+            SchedulerError: nobody knows.
+        """
+        ...
+
+    def find(self, batch: Batch) -> list[Fact] | None:
+        """What `submit` would have returned for a batch that was handed over; None where there is none."""
+        ...
+
+    def states(self, jobs: Sequence[Fact]) -> dict[str, JobState]:
+        """The state of each job that is known, by job id, in one question for all."""
+        ...
+
+    def cancel(self, jobs: Sequence[Fact]) -> None:
+        """Ask these jobs to stop; those that have ended are left alone."""
+        ...
+
+
+def scheduler_for(executor: str) -> Scheduler:
+    """The executor of that name; `auto` is SLURM where this machine knows of a cluster, else this machine.
+
+    Raises:
+        ConfigError: there is no such executor here.
+    """
+    from launcher.cluster import slurm
+
+    if executor == "slurm" and shutil.which("sbatch") is None:
+        raise ConfigError("cluster.executor=slurm: there is no sbatch on the PATH; on one machine use cluster=local")
+    if executor == "slurm" or (executor == "auto" and shutil.which("sbatch") and slurm.is_here()):
+        return slurm.SlurmScheduler()
+    return LocalScheduler()
+
+
+def key_of(job: Fact) -> JobKey:
+    """What tells a job from all others: a process may have the number of a SLURM job."""
+    return str(job["executor"]), str(job["job_id"])
+
+
+def _by_executor(jobs: Sequence[Fact], scheduler: Scheduler) -> Iterator[tuple[Scheduler, list[Fact]]]:
+    for name in dict.fromkeys(str(job["executor"]) for job in jobs):
+        mine = [job for job in jobs if job["executor"] == name]
+        yield (scheduler if scheduler.name == name else scheduler_for(name)), mine
+
+
+def states(jobs: Sequence[Fact], scheduler: Scheduler) -> dict[JobKey, JobState]:
+    """The state of each job, asked of the executor that has it: `scheduler`, or another."""
+    answers: dict[JobKey, JobState] = {}
+    for executor, mine in _by_executor(jobs, scheduler):
+        answers |= {(executor.name, job_id): state for job_id, state in executor.states(mine).items()}
+    return answers
+
+
+def cancel(jobs: Sequence[Fact], scheduler: Scheduler) -> None:
+    """Ask these jobs to stop, each through the executor that has it."""
+    for executor, mine in _by_executor(jobs, scheduler):
+        executor.cancel(mine)

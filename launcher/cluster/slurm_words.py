@@ -1,0 +1,293 @@
+"""SLURM's words: its options, states and output, from and to plain values. Pure.
+
+Owns: what sbatch is told, what squeue, sacct and scontrol say.
+Must not know: processes, files, submitit's objects; `slurm.py` makes the calls.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from launcher.cluster.batch import Batch
+from launcher.cluster.job_state import JobState, Phase
+from launcher.cluster.notation import minutes
+
+PENDING = {"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD", "PREEMPTED"}
+RUNNING = {"RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"}
+ENDS = {
+    "COMPLETED": Phase.COMPLETED,
+    "CANCELLED": Phase.CANCELLED,
+    "TIMEOUT": Phase.TIMEOUT,
+    "DEADLINE": Phase.TIMEOUT,
+}  # and every other word is a failure: FAILED, OUT_OF_MEMORY, NODE_FAIL, BOOT_FAIL, REVOKED, ...
+NOTHING = frozenset({"", "None", "(null)", "None assigned", "N/A"})
+SAYS_LITTLE = NOTHING | {"NonZeroExitCode", "TimeLimit", "NodeDown", "OutOfMemory"}  # the state says as much
+# What an enclosing job sets for itself; a nested one must find its own.
+JOB_VARIABLES = re.compile(
+    r"SLURM_.*|SLURMD_.*|SRUN_.*|SUBMITIT_.*|PMI_.*|PMIX_.*|RANK|LOCAL_RANK|WORLD_SIZE|LOCAL_WORLD_SIZE"
+    r"|MASTER_ADDR|MASTER_PORT|CUDA_VISIBLE_DEVICES|ROCR_VISIBLE_DEVICES|GPU_DEVICE_ORDINAL"
+)
+CLUSTER_VARIABLES = {"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT"}  # where the cluster is, who we are
+# sbatch heeds these before what a script says.
+OVERRIDING = {
+    "ACCOUNT", "ARRAY_INX", "COMMENT", "CONSTRAINT", "GPUS", "GPUS_PER_NODE", "GPUS_PER_TASK", "JOB_NAME",
+    "MEM_PER_CPU", "MEM_PER_GPU", "MEM_PER_NODE", "NO_REQUEUE", "OPEN_MODE", "OUTPUT", "PARTITION", "QOS", "REQUEUE",
+    "SIGNAL", "TIMELIMIT", "WAIT",
+}  # fmt: skip
+SUBMIT_LIMIT = re.compile(r"(Assoc|QOS)\w*SubmitJob\w*Limit")
+MAY_HAVE_COME_THROUGH = re.compile(
+    r"timed out|timeout|unable to contact|communication|connect|zero bytes", re.IGNORECASE
+)
+
+
+# ------------------------------------------------------------------------------------------------ what sbatch is told
+
+
+def parameters(batch: Batch) -> dict[str, Any]:
+    """The batch in submitit's words."""
+    cluster, options = batch.resources, _options(batch)
+    tasks = max(1, cluster.gpus_per_node)
+    ours = {
+        "job_name": batch.name,
+        "partition": cluster.partition,
+        "account": cluster.account,
+        "qos": cluster.qos,
+        "constraint": cluster.constraint,
+        "exclude": cluster.exclude,
+        "time": minutes(cluster.time),  # none of its own as long as `auto` knows nothing
+        "mem": cluster.mem,
+        "nodes": cluster.nodes,
+        "ntasks_per_node": tasks,  # one for each GPU
+        "gpus_per_node": cluster.gpus_per_node or None,
+        "cpus_per_task": cluster.cpus_per_gpu,
+        "signal_delay_s": cluster.warning_seconds,
+        "array_parallelism": batch.at_once or batch.size,
+        "stderr_to_stdout": True,
+        "wckey": None,  # submitit's default is refused where wckeys are tracked
+        "setup": setup_lines(batch),
+        "srun_args": srun_arguments(batch),
+    }
+    # Of an option that both name, submitit would write two lines, and sbatch heed the last, which is ours.
+    ours = {key: value for key, value in ours.items() if key.replace("_", "-") not in options}
+    return {**ours, "additional_parameters": options}
+
+
+def _options(batch: Batch) -> dict[str, Any]:
+    cluster = batch.resources
+    options: dict[str, Any] = {"requeue": True, "kill-on-invalid-dep": "yes"}
+    if cluster.mail:
+        options |= {"mail-user": cluster.mail, "mail-type": "END,FAIL"}
+    extra = {key.replace("_", "-"): value for key, value in cluster.extra.items()}
+    if batch.after:
+        ours = _dependency(str(batch.after["job_id"]), in_step=batch.in_step)
+        extra["dependency"] = ",".join(filter(None, [ours, extra.get("dependency")]))
+    if extra.get("requeue") is False:
+        options["no-requeue"] = True
+    return {key: value for key, value in (options | extra).items() if value is not None and value is not False}
+
+
+def _dependency(job_id: str, *, in_step: bool) -> str:
+    """What to wait for: a job, or in an array of the same size the task of the same number."""
+    return f"aftercorr:{job_id.partition('_')[0]}" if in_step else f"afterok:{job_id}"
+
+
+def setup_lines(batch: Batch) -> list[str]:
+    """What a job's script runs before srun: our code first, then the site's settings."""
+    lines = []
+    if batch.code is not None:
+        lines.append(f"export PYTHONPATH={shlex.quote(str(batch.code))}${{PYTHONPATH:+:$PYTHONPATH}}")
+        lines.append(f"source {shlex.quote(str(batch.code / 'slurm' / 'setup.sh'))}")
+    return [*lines, *batch.resources.setup]
+
+
+def srun_arguments(batch: Batch) -> list[str]:
+    """Options of srun: cores, which it no longer takes over from sbatch, and the container."""
+    cluster = batch.resources
+    arguments = [] if cluster.cpus_per_gpu is None else [f"--cpus-per-task={cluster.cpus_per_gpu}"]
+    if cluster.container and cluster.container_runtime == "pyxis":
+        arguments.append(f"--container-image={cluster.container}")
+        arguments.append("--container-mounts=" + ",".join(_mounts(batch)))
+    return arguments
+
+
+def python_command(batch: Batch) -> str:
+    """The shell words that start Python; -P, since a checkout in the working folder must not win over the snapshot."""
+    cluster = batch.resources
+    words = [cluster.python or ("python3" if cluster.container else sys.executable), "-P"]
+    if cluster.container and cluster.container_runtime == "apptainer":
+        gpus = ["--nv"] if cluster.gpus_per_node else []
+        words = ["apptainer", "exec", *gpus, "--bind", ",".join(_mounts(batch)), cluster.container, *words]
+    return shlex.join(words)
+
+
+def task_command(batch: Batch) -> str:
+    """The shell words that start Python for a batch's work, which the time limit's warning may reach at any moment."""
+    return f"{python_command(batch)} -m launcher.worker.shielded"
+
+
+def _mounts(batch: Batch) -> list[str]:
+    return [f"{batch.root}:{batch.root}", *batch.resources.container_mounts]
+
+
+def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment less what an enclosing job set for itself, and less what would override our script."""
+    return {
+        key: value
+        for key, value in environment.items()
+        if key in CLUSTER_VARIABLES or not (JOB_VARIABLES.fullmatch(key) or _overrides(key))
+    }
+
+
+def _overrides(variable: str) -> bool:
+    return variable.startswith("SBATCH_") and variable.removeprefix("SBATCH_") in OVERRIDING
+
+
+def may_have_come_through(message: str) -> bool:
+    """Whether sbatch's complaint leaves it open that the job was accepted."""
+    return MAY_HAVE_COME_THROUGH.search(message) is not None
+
+
+def complaint(message: str) -> str:
+    """What a command complained of, in one line, each thing once and without its prefix."""
+    lines = [re.sub(r"^\w+: (error|fatal): ", "", line.strip()) for line in message.splitlines()]
+    if SUBMIT_LIMIT.search(message):
+        lines.append("launch again when some jobs have ended, or put more runs into each (cluster.runs_per_job)")
+    return "; ".join(dict.fromkeys(line for line in lines if line)) or "no word of explanation"
+
+
+# ------------------------------------------------------------------------------------------------ what SLURM is asked
+
+
+def queue_command(ids: Iterable[str]) -> list[str]:
+    """Ask squeue for these jobs, those included that ended a short time ago; a line for each task of an array."""
+    return ["squeue", "-h", "-a", "-r", "-t", "all", "-o", "%i|%T|%r|%N", "-j", ",".join(_parents(ids))]
+
+
+def accounting_command(ids: Iterable[str]) -> list[str]:
+    """Ask sacct for these jobs."""
+    return ["sacct", "-n", "-P", "-X", "-o", "JobID,State,ExitCode,NodeList", "-j", ",".join(_parents(ids))]
+
+
+def named_queue_command(name: str) -> list[str]:
+    """Ask squeue for the id of the job, or array, of that name."""
+    return ["squeue", "-h", "-a", "-r", "-t", "all", "-o", "%F", "-n", name]
+
+
+def named_accounting_command(name: str) -> list[str]:
+    """Ask sacct for the id of the job, or array, of that name."""
+    return ["sacct", "-n", "-P", "-X", "-o", "JobID", f"--name={name}", "--starttime=now-14days"]
+
+
+def _parents(ids: Iterable[str]) -> list[str]:
+    """An array is asked for as one."""
+    return list(dict.fromkeys(job_id.partition("_")[0] for job_id in ids))
+
+
+# ------------------------------------------------------------------------------------------------ what SLURM says
+
+
+def read_queue(text: str) -> dict[str, JobState]:
+    """What squeue answered."""
+    states = {}
+    for line in text.splitlines():
+        job, word, reason, node = line.split("|")[:4]
+        for job_id in task_ids(job):
+            states[job_id] = _state(word, "" if reason in NOTHING else reason, node)
+    return states
+
+
+def read_accounting(text: str) -> dict[str, JobState]:
+    """What sacct answered."""
+    states = {}
+    for line in text.splitlines():
+        job, state, code, node = line.split("|")[:4]
+        word = state.split()[0]  # "CANCELLED by 1000"
+        for job_id in task_ids(job):
+            states[job_id] = _state(word, exit_words(code) if word == "FAILED" else "", node)
+    return states
+
+
+def _state(word: str, reason: str, node: str) -> JobState:
+    where = None if node in NOTHING else node
+    if word in PENDING:
+        return JobState(Phase.PENDING, reason or (None if word == "PENDING" else word), where)
+    if word in RUNNING:
+        return JobState(Phase.RUNNING, None if word in ("RUNNING", "COMPLETING") else word, where)
+    if word == "COMPLETED":
+        return JobState(Phase.COMPLETED, None, where)
+    more = [where] if word == "NODE_FAIL" and where else [reason] if reason and reason not in SAYS_LITTLE else []
+    return JobState(ENDS.get(word, Phase.FAILED), " ".join([word, *more]), where)
+
+
+def exit_words(code: str) -> str:
+    """The `code:signal` of sacct, in words."""
+    status, _, number = code.partition(":")
+    return f"signal {number}" if number.isdigit() and int(number) else f"exit code {status}"
+
+
+def task_ids(text: str) -> list[str]:
+    """The ids that one id column means: `7`, `7_1`, `7_[0-3,9%2]`; what squeue left out (`...`) is left out."""
+    job, _, tasks = text.partition("_[")
+    if not tasks:
+        return [text]
+    return [f"{job}_{index}" for part in tasks.rstrip("]").split("%")[0].split(",") for index in _indices(part)]
+
+
+def _indices(part: str) -> Iterator[int]:
+    match = re.fullmatch(r"(\d+)(?:-(\d+))?(?::(\d+))?", part)
+    if match:
+        first, last, step = match[1], match[2] or match[1], match[3] or "1"
+        yield from range(int(first), int(last) + 1, int(step))
+
+
+def combined(queue: Mapping[str, JobState], accounting: Mapping[str, JobState]) -> dict[str, JobState]:
+    """One answer from both: squeue knows what is in flight, sacct better how it ended.
+
+    A job that squeue does not list has ended, whatever state sacct saw last.
+    """
+    states = dict(queue)
+    for job_id, state in accounting.items():
+        ended = state.phase not in (Phase.PENDING, Phase.RUNNING)
+        if job_id in queue:
+            if ended and job_id in ended_in(queue):
+                states[job_id] = state
+        elif ended:
+            states[job_id] = state
+        elif state.reason:  # preempted or requeued, and not in the queue any more
+            states[job_id] = JobState(Phase.FAILED, state.reason, state.node)
+    return states
+
+
+def ended_in(queue: Mapping[str, JobState]) -> set[str]:
+    """The jobs that squeue still lists though they have ended."""
+    return {job_id for job_id, state in queue.items() if state.phase not in (Phase.PENDING, Phase.RUNNING)}
+
+
+def open_ids(wanted: Collection[str], queue: Mapping[str, JobState]) -> list[str]:
+    """The jobs that sacct is needed for."""
+    over = ended_in(queue)
+    return [job_id for job_id in wanted if job_id not in queue or job_id in over]
+
+
+def read_settings(text: str) -> dict[str, str]:
+    """`scontrol show config` as a mapping."""
+    pairs = (line.partition("=") for line in text.splitlines() if "=" in line)
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+# ------------------------------------------------------------------------------------------------ names
+
+
+def job_id(parent: str, index: int, size: int) -> str:
+    """The id of one job of a batch: submitit makes no array of a single job."""
+    return parent if size == 1 else f"{parent}_{index}"
+
+
+def log_file(folder: Path, identity: str) -> Path:
+    """Where submitit has srun write what the first task prints."""
+    return folder / f"{identity}_0_log.out"

@@ -1,0 +1,156 @@
+"""Data sets that lie in files, as the login node sees them: which file is a split, its columns, its prompts' lengths.
+
+Owns: reading such files without the libraries of the compute node, and no more of them than is needed.
+Must not know: what a sweep is, where models come from.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from launcher.config import Dataset, Model, RunConfig
+from launcher.errors import ConfigError
+from launcher.machine.locate import DATA_SUFFIXES, is_hub_id
+
+COLUMNS = {True: ("chosen", "rejected"), False: ("prompt", "completion", "label")}  # whether paired
+CHECKED_ROWS = 2000  # of a data file, when looking for a prompt that fits
+TOKEN_COUNT_SECONDS = 120
+
+
+def parts_of(dataset: Dataset) -> list[Dataset]:
+    """The data set, or each part of a mixture as one."""
+    return [
+        replace(
+            dataset,
+            path=part.path,
+            revision=part.revision,
+            train_split=part.train_split or dataset.train_split,
+            test_split=part.test_split or dataset.test_split,
+            columns=dataset.columns if part.columns is None else part.columns,
+        )
+        for part in dataset.mixture or []
+    ] or [dataset]
+
+
+def local_file(dataset: Dataset, split: str) -> Path | None:
+    """The file of a split of a local data set; None for one on the Hub, or one that we build.
+
+    Raises:
+        ConfigError: the path is neither there nor of a Hub data set's form, or has no file of that split.
+    """
+    if dataset.path is None:
+        return None
+    if is_hub_id(dataset.path) and dataset.revision is not None:
+        return None
+    path = Path(dataset.path).expanduser()
+    check_absolute("dataset.path", path)
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        if is_hub_id(dataset.path):
+            return None
+        raise ConfigError(f"dataset.path={dataset.path}: no such file or folder, nor of the form ORG/NAME of the Hub")
+    files = [path / f"{split}{suffix}" for suffix in DATA_SUFFIXES if (path / f"{split}{suffix}").is_file()]
+    if not files:
+        raise ConfigError(f"dataset.path={dataset.path}: has no {split}.jsonl or {split}.parquet")
+    return files[0]
+
+
+def check_absolute(key: str, path: Path) -> None:
+    """Whether what a path names does not depend on the folder in which the launcher, or a job, was started.
+
+    Raises:
+        ConfigError: it does, and what to give instead.
+    """
+    if path.exists() and not path.is_absolute():
+        raise ConfigError(f"{key}={path}: what is on disk needs its absolute path; give {key}={path.resolve()}")
+
+
+def check_columns(dataset: Dataset, file: Path, *, paired: bool) -> None:
+    """Whether the file's first row has the columns that training needs, under the names that are mapped to ours.
+
+    Raises:
+        ConfigError: what is missing, and what there is.
+    """
+    found = next((set(row) for row in rows_of(file)), set())
+    paired = paired or dataset.columns.get("completion", "completion") not in found  # pairs are split for kto
+    named = dataset.columns.keys() & {"prompt"}  # else it may be the beginning of both completions
+    needed = [dataset.columns.get(column, column) for column in (*(named if paired else ()), *COLUMNS[paired])]
+    missing = [column for column in needed if column not in found]
+    if missing:
+        raise ConfigError(
+            f"dataset.columns: {file} has no column {', '.join(missing)}; it has "
+            f"{', '.join(sorted(found)) or 'no rows'}; map ours to its own with +dataset.columns.chosen=NAME"
+        )
+
+
+def rows_of(file: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a jsonl or parquet file, read as they are asked for.
+
+    Raises:
+        ConfigError: a line is not JSON.
+    """
+    if file.suffix == ".parquet":
+        parquet = importlib.import_module("pyarrow.parquet")
+        for batch in parquet.ParquetFile(file).iter_batches(CHECKED_ROWS):
+            yield from batch.to_pylist()
+        return
+    with file.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise ConfigError(f"dataset.path={file}: line {number} is not JSON ({error})") from error
+
+
+def check_length(config: RunConfig) -> None:
+    """Whether at least one prompt of the training split leaves room for an answer.
+
+    Raises:
+        ConfigError: none does.
+    """
+    prompts = [prompt for prompt in _prompts(config.dataset) if isinstance(prompt, str)]
+    if not prompts:
+        return
+    shortest = min(prompts, key=lambda prompt: len(prompt.encode()))
+    limit = config.trainer.max_length
+    if len(shortest.encode()) < limit:  # a token is at least a byte
+        return
+    tokens = _count_tokens(config.model, shortest)
+    if tokens >= limit:
+        raise ConfigError(
+            f"trainer.max_length={limit}: the shortest prompt has {tokens} tokens, which leaves no room for an answer; "
+            f"give more than {tokens}"
+        )
+
+
+def _prompts(dataset: Dataset) -> Iterable[Any]:
+    file = local_file(dataset, dataset.train_split)
+    if file is None:
+        return dataset.prompts
+    column = dataset.columns.get("prompt", "prompt")
+    return [row.get(column) for row, _ in zip(rows_of(file), range(CHECKED_ROWS), strict=False)]
+
+
+def _count_tokens(model: Model, text: str) -> int:
+    """Tokens of a text, counted by the model's tokenizer in a process of its own, as that imports transformers.
+
+    Raises:
+        ConfigError: the tokenizer cannot be loaded.
+    """
+    question = json.dumps({"model": asdict(model), "text": text})
+    command = [sys.executable, "-m", "launcher.worker.tokens"]
+    done = subprocess.run(
+        command, input=question, capture_output=True, text=True, timeout=TOKEN_COUNT_SECONDS, check=False
+    )
+    if done.returncode != 0:
+        last = done.stderr.strip().splitlines()[-1:] or ["no message"]
+        raise ConfigError(f"model.path={model.path}: its tokenizer cannot be loaded ({last[0]})")
+    return int(done.stdout.split()[-1])

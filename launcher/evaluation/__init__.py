@@ -1,0 +1,1 @@
+"""What runs are measured by: which benchmarks are missing, MT-Bench, its judge, the scores."""

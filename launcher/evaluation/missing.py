@@ -1,0 +1,56 @@
+"""Which benchmarks a run lacks, and what happens to their results when they are to be had anew.
+
+Owns: what counts as done, for a job and for the launcher alike.
+Must not know: how a benchmark is computed or judged, schedulers.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from launcher.store.attempt_config import wanted_by
+from launcher.store.run_folder import AttemptDir, RunDir
+
+
+def job_file(run: RunDir, benchmark: str) -> Path:
+    """The fact that a job leaves of a benchmark."""
+    return run.evaluation_file if benchmark == "preference" else run.evaluations.job_file(benchmark)
+
+
+def lacking(run: RunDir, wanted: Iterable[str]) -> list[str]:
+    """Of these benchmarks, those that a job still has to do."""
+    return [benchmark for benchmark in wanted if not job_file(run, benchmark).exists()]
+
+
+def is_measured(attempt: AttemptDir) -> bool:
+    """Whether the attempt's run is trained and has all that the attempt was made to measure."""
+    return attempt.run.result_file.exists() and not lacking(attempt.run, wanted_by(attempt))
+
+
+def unclaimed(run: RunDir, wanted: Iterable[str]) -> list[str]:
+    """Of these benchmarks, those that are lacking and that no attempt under way was made for."""
+    alive = [a for a in run.last_attempts() if not (a.failure_file.exists() or a.cancel_file.exists())]
+    claimed = {name for attempt in alive for name in wanted_by(attempt)}
+    return [name for name in lacking(run, wanted) if name not in claimed]
+
+
+def awaits_judge(run: RunDir) -> bool:
+    """Whether the run has answers that nobody has rated."""
+    return run.evaluations.answered_file.exists() and not run.evaluations.result_file("mt_bench").exists()
+
+
+def discard_all(run: RunDir) -> None:
+    """Remove what was said of a model that is no more: its scores, where it is published, what it was made from."""
+    for fact in (run.evaluation_file, run.sources_file, run.revision_file):
+        fact.unlink(missing_ok=True)
+    shutil.rmtree(run.evaluations.path, ignore_errors=True)
+
+
+def set_aside(file: Path) -> None:
+    """Keep a result under a number, so that its benchmark counts as lacking."""
+    if file.exists():
+        numbers = (file.with_name(f"{file.stem}.{number:03d}{file.suffix}") for number in itertools.count(1))
+        file.rename(next(name for name in numbers if not name.exists()))

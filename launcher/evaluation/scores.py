@@ -1,0 +1,247 @@
+"""What `evaluate` does to a sweep: which evaluation is asked for, which answers await the judge, what they score.
+
+Owns: the way from the answers in the run folders to `evaluations/mt_bench.json`.
+Must not know: how answers are written, how a judge is spoken to, what is printed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from launcher.config import Evaluation, Judge
+from launcher.errors import ConfigError, PrefsweepError, StoreError
+from launcher.evaluation import judge as judging
+from launcher.evaluation import missing, mt_bench
+from launcher.evaluation.judge import CHARACTERS_PER_TOKEN, Ask, Progress, Spent
+from launcher.evaluation.mt_bench import Bench
+from launcher.store.files import Fact, read_fact, read_lines, write_once
+from launcher.store.output_folder import Store
+from launcher.store.run_folder import EvaluationDir
+from launcher.sweep import Sweep
+
+JUDGE_SETTINGS = ("model", "temperature", "max_tokens", "repeats")  # of the judge, what a score depends on
+ANSWER_SETTINGS = ("max_new_tokens", "batch_size", "seed")
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """One model's answers, and the judgements of them that are wanted."""
+
+    name: str
+    directory: EvaluationDir
+    bench: Bench
+    answered: Fact
+    asks: tuple[Ask, ...]
+
+
+# ------------------------------------------------------------------------------------------------ what is asked for
+
+
+# ------------------------------------------------------------------------------------------------ anew
+
+
+def set_aside(sweep: Sweep, store: Store) -> None:
+    """Let the benchmarks of these runs count as lacking; what is there is kept under a number."""
+    for run in sweep.runs:
+        folder, evaluation = store.run(run.run_id), run.config.evaluation
+        for name in evaluation.benchmarks:
+            if name != "mt_bench":
+                missing.set_aside(missing.job_file(folder, name))
+            elif folder.evaluations.answered_file.exists():
+                _set_aside_mt_bench(folder.evaluations, evaluation, store)
+
+
+def _set_aside_mt_bench(directory: EvaluationDir, evaluation: Evaluation, store: Store) -> None:
+    """The scores; the answers too where other ones are asked for: with the same settings they would be the same."""
+    answered = read_fact(directory.answered_file) or {}
+    for each in (directory, *_base_of(answered, store)):
+        missing.set_aside(each.result_file("mt_bench"))
+    if _other_answers(answered, evaluation, mt_bench.load(evaluation.mt_bench)):
+        missing.set_aside(directory.answered_file)
+
+
+def _base_of(answered: Fact, store: Store) -> Iterator[EvaluationDir]:
+    if answered.get("base"):
+        yield EvaluationDir(store.cache("benchmarks", f"mt_bench-{answered['base']}"))
+
+
+def _other_answers(answered: Fact, evaluation: Evaluation, bench: Bench) -> bool:
+    wanted = {name: getattr(evaluation.mt_bench, name) for name in ANSWER_SETTINGS}
+    wanted |= {"questions": bench.hashes["questions"]}
+    return any(answered["settings"].get(name) != value for name, value in wanted.items())
+
+
+# ------------------------------------------------------------------------------------------------ judging
+
+
+@contextmanager
+def only_judge(store: Store) -> Iterator[None]:
+    """Nobody else judges here meanwhile: two would pay for the same verdicts.
+
+    Raises:
+        PrefsweepError: somebody does.
+    """
+    try:
+        with FileLock(store.root / ".judge.lock").acquire(timeout=0):
+            yield
+    except Timeout as error:
+        raise PrefsweepError(f"{store.root}: another `evaluate` is judging there; wait until it is done") from error
+
+
+def judge_of(sweep: Sweep) -> Judge:
+    """The judge of the sweep: one for all its runs, or their scores could not be compared.
+
+    Raises:
+        ConfigError: the runs name different ones.
+    """
+    judge, *others = [run.config.evaluation.judge for run in sweep.runs]
+    if any(other != judge for other in others):
+        raise ConfigError("evaluation.judge: differs between the runs; give evaluation.judge.model=... for all of them")
+    return judge
+
+
+def needs_judge(sweep: Sweep, store: Store, *, again: bool) -> bool:
+    """Whether a trained run is to have scores and has none, or is to have them anew."""
+    runs = [store.run(run.run_id) for run in sweep.runs if "mt_bench" in run.config.evaluation.benchmarks]
+    trained = [run for run in runs if run.result_file.exists()]
+    return any(again or not run.evaluations.result_file("mt_bench").exists() for run in trained)
+
+
+def answers_to_judge(sweep: Sweep, store: Store) -> list[Waiting]:
+    """The models of the sweep, trained and untrained, that have answers and no scores yet.
+
+    Raises:
+        ConfigError: the questions that they answered are not those that are there now.
+    """
+    found: dict[str, Waiting] = {}
+    for run in sweep.runs:
+        evaluation, directory = run.config.evaluation, store.run(run.run_id).evaluations
+        answered = read_fact(directory.answered_file) if "mt_bench" in evaluation.benchmarks else None
+        if answered is None:
+            continue
+        bases = [(f"{run.config.model.name}-base", base) for base in _base_of(answered, store)]
+        for name, each in (*bases, (run.run_id, directory)):
+            if str(each.path) not in found and not each.result_file("mt_bench").exists():
+                found[str(each.path)] = _waiting(name, each, evaluation)
+    return list(found.values())
+
+
+def judged_otherwise(sweep: Sweep, store: Store) -> list[str]:
+    """The runs whose scores were given by another judge, or with other repeats, than is asked for now."""
+    different = []
+    for run in sweep.runs:
+        fact = read_fact(store.run(run.run_id).evaluations.result_file("mt_bench"))
+        wanted = _judge_fact(run.config.evaluation.judge)
+        if fact and wanted["model"] and any(fact["judge"].get(name) != value for name, value in wanted.items()):
+            different.append(run.run_id)
+    return different
+
+
+def _waiting(name: str, directory: EvaluationDir, evaluation: Evaluation) -> Waiting:
+    bench, answered = mt_bench.load(evaluation.mt_bench), read_fact(directory.answered_file) or {}
+    if answered.get("settings", {}).get("questions") != bench.hashes["questions"]:
+        raise ConfigError(
+            f"evaluation.mt_bench.questions={evaluation.mt_bench.questions}: {name} has answered other questions, or "
+            f"from another source; ask for those again, or give --again for new answers ({directory.answered_file})"
+        )
+    lines = {line["question_id"]: line for line in read_lines(directory.answers_log) if _is_of(line, answered)}
+    if lost := [question.question_id for question in bench.questions if question.question_id not in lines]:
+        raise StoreError(
+            f"{name}: {directory.answers_log} has lost the answers to {', '.join(map(str, lost))}; remove "
+            f"{directory.answered_file.name} beside it to have them written again"
+        )
+    asks = tuple(_asks(directory, bench, lines, evaluation.judge.repeats))
+    return Waiting(name, directory, bench, answered, asks)
+
+
+def _is_of(line: Fact, answered: Fact) -> bool:
+    return bool(line["settings"] == answered["key"])
+
+
+def _asks(directory: EvaluationDir, bench: Bench, answers: dict[int, Fact], repeats: int) -> Iterator[Ask]:
+    for question in bench.questions:
+        texts = answers[question.question_id]["turns"]
+        for turn in mt_bench.TURNS:
+            messages = mt_bench.judge_messages(bench, question, texts, turn)
+            for repeat in range(repeats):
+                log, text = directory.judgements_log, texts[turn - 1]
+                yield Ask(log, question.question_id, turn, repeat, text, messages)
+
+
+def open_judgements(waiting: Iterable[Waiting], judge: Judge, *, again: bool) -> list[tuple[Ask, int]]:
+    """What is still to be asked of the judge, each with the tries that it has left."""
+    return judging.open_asks([ask for each in waiting for ask in each.asks], judge, again=again)
+
+
+def ahead(sweep: Sweep, store: Store) -> tuple[int, tuple[int, int, int]]:
+    """Of models without answers: how many, and what judging them will need; see `judge.estimate`.
+
+    Each answer counts as being of full length, and the untrained model as having answered where one of its runs has.
+    """
+    runs = [run for run in sweep.runs if "mt_bench" in run.config.evaluation.benchmarks]
+    silent = [run for run in runs if not store.run(run.run_id).evaluations.answered_file.exists()]
+    known = {run.config.model.name for run in runs if run not in silent}
+    bases = {run.config.model.name: run for run in silent if run.config.model.name not in known}
+    wanted = [run.config.evaluation for run in (*bases.values(), *silent)]
+    costs = {key: _full_length(each) for key, each in {repr(each): each for each in wanted}.items()}
+    calls, read, written = (sum(costs[repr(each)][part] for each in wanted) for part in range(3))
+    return len(wanted), (calls, read, written)
+
+
+def _full_length(evaluation: Evaluation) -> tuple[int, int, int]:
+    """What judging a model needs whose every answer is as long as it may be."""
+    bench, longest = mt_bench.load(evaluation.mt_bench), "x" * evaluation.mt_bench.max_new_tokens * CHARACTERS_PER_TOKEN
+    answers = {question.question_id: {"turns": [longest] * len(mt_bench.TURNS)} for question in bench.questions}
+    asks = _asks(EvaluationDir(Path()), bench, answers, evaluation.judge.repeats)
+    return judging.estimate([(ask, 1) for ask in asks], evaluation.judge)
+
+
+def judge_all(waiting: Sequence[Waiting], opened: Sequence[tuple[Ask, int]], judge: Judge, progress: Progress) -> Spent:
+    """Ask the judge, and write the scores of every model; a model's scores come when its last verdict is in.
+
+    Raises:
+        ConfigError, JudgeError: the judge cannot be had; its verdicts so far are kept.
+    """
+    spent = judging.ask_all(opened, judge, progress) if opened else Spent()
+    for each in waiting:
+        write_once(each.directory.result_file("mt_bench"), _scored(each, judge))
+    return spent
+
+
+def _scored(waiting: Waiting, judge: Judge) -> Fact:
+    """The fact of one model: its scores, and all that they depend on."""
+    said = judging.said([waiting.directory.judgements_log])
+    ratings: dict[tuple[int, int], list[float]] = {}
+    lines: list[Fact] = []
+    for ask in waiting.asks:
+        heard = said.get((ask.log, ask.key(judge), ask.repeat), [])
+        lines += heard
+        found = [line["rating"] for line in heard if line["rating"] is not None]
+        ratings.setdefault((ask.question_id, ask.turn), []).extend(found[:1])
+    judged = sum(map(len, ratings.values()))
+    return {
+        **mt_bench.scores(waiting.bench.questions, ratings),
+        "judged": judged,
+        "unparsable": len(waiting.asks) - judged,
+        "judge": _judge_fact(judge) | {"served_models": sorted({line.get("served_model") or "" for line in lines})},
+        "hashes": waiting.bench.hashes,
+        "answers": waiting.answered["settings"],
+        "base": waiting.answered["base"],
+        "spent": {"calls": len(lines), **_tokens(lines)},
+        "time": time.time(),
+    }
+
+
+def _judge_fact(judge: Judge) -> Fact:
+    return {name: getattr(judge, name) for name in JUDGE_SETTINGS}
+
+
+def _tokens(lines: Iterable[Fact]) -> dict[str, int]:
+    used = [line["usage"] for line in lines]
+    return {name: sum(usage[name] for usage in used) for name in ("prompt_tokens", "completion_tokens")}

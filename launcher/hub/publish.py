@@ -1,0 +1,267 @@
+"""The verb `publish`: which models of a sweep are pushed, what became of each, and the collection of the best.
+
+Owns: the decision for each model, made before anything is pushed; the choice of the best models.
+Must not know: how a store works, how anything is printed.
+
+What changed since it was published (an evaluation was added, the run was trained again) is published anew, and so is
+what is gone from where it was. A record says where a model was published; on the Hub, where anybody may remove or
+replace it, its branch is looked at before it is said to be there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from launcher.config import Hub
+from launcher.errors import ConfigError, PublishError
+from launcher.hub.card import measures
+from launcher.hub.folder import FolderShelf
+from launcher.hub.look import HubLook
+from launcher.hub.payload import owner_of
+from launcher.hub.push import has_changed, is_at, publish, shelf_of
+from launcher.hub.revisions import check_names
+from launcher.hub.starting_point import revision_of_start
+from launcher.model.files import WEIGHTS, model_files
+from launcher.store.attempt_config import hub_of
+from launcher.store.files import Fact, read_fact
+from launcher.store.output_folder import Store, SweepDir
+from launcher.store.run_folder import Point, RunDir, points_of
+
+SHOWN = 3  # names of files
+COMPARED = 1 << 20  # bytes of a file that was copied
+MAX_NOTE = 500  # characters that the Hub takes
+RANKED_BY = ("mt_bench", "golden_reward", "reward_accuracy")  # the first that some model has; more is better
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What `publish` does about a model, and why.
+
+    Attributes:
+        due: whether it is pushed.
+        why: in words.
+        error: what is wrong with its revision, which only its owner can mend.
+        checked: whether what is said of its revision is known; where not, the record says it.
+        anew: whether it is pushed though its marker is there.
+    """
+
+    due: bool
+    why: str
+    error: str | None = None
+    checked: bool = True
+    anew: bool = False
+
+
+@dataclass(frozen=True)
+class Publication:
+    """A model and what is done about it; `hub` is that of its run."""
+
+    point: Point
+    hub: Hub
+    verdict: Verdict
+
+    @property
+    def revision(self) -> str:
+        """What it is published as."""
+        return self.hub.at_step(self.point.step).revision
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of it: the revision that is there now, and the error that kept it from being made."""
+
+    point: Point
+    said: str
+    revision: Fact | None
+    error: str | None = None
+    checked: bool = True
+
+
+def decide(
+    run: RunDir,
+    look: HubLook,
+    *,
+    trained: bool,
+    in_flight: bool,
+    store: str | None,
+    repo: str | None,
+    public: bool = False,
+) -> list[Publication]:
+    """What publishing does to a run's milestones and its final model.
+
+    Args:
+        run: the run.
+        look: at what is on the Hub.
+        trained: whether the run has its result.
+        in_flight: whether a job has it in its hands.
+        store: the store that the user wants instead of the recorded one.
+        repo: the repository, likewise.
+        public: whether it may be one that everybody sees, whatever is recorded.
+
+    Raises:
+        ConfigError: the repository cannot be called so.
+    """
+    attempts = run.attempts()
+    recorded = hub_of(attempts[-1]) if attempts else Hub(revision="")
+    private = recorded.private and not public
+    hub = replace(recorded, store=store or recorded.store, repo=repo or recorded.repo, private=private)
+    hindrance = "in flight" if in_flight else None if trained else "not trained"
+    return [_publication(point, hub, look, hindrance) for point in points_of(run)]
+
+
+def _publication(point: Point, hub: Hub, look: HubLook, hindrance: str | None) -> Publication:
+    verdict = _verdict(point, hub, look) if hindrance is None else Verdict(due=False, why=hindrance)
+    if verdict.due and hub.repo is None:
+        raise ConfigError(f"--repo: {point.run.run_id} was launched with hub=off; say which repository is to hold it")
+    if verdict.due:
+        check_names(hub.at_step(point.step))
+    return Publication(point, hub, verdict)
+
+
+def _verdict(point: Point, hub: Hub, look: HubLook) -> Verdict:
+    if hub.store == "off":
+        return Verdict(due=False, why="hub=off; --hub folder or --hub huggingface publishes it")
+    recorded = read_fact(point.folder.revision_file)
+    if recorded is None or not is_at(recorded, hub.at_step(point.step)):
+        return Verdict(due=True, why="to be published")
+    verdict = _in_folder(point, recorded, hub) if recorded["store"] == "folder" else _on_hub(point, recorded, hub, look)
+    if verdict.error is None and not verdict.due and has_changed(point, recorded):
+        return Verdict(due=True, why="changed since it was published")
+    return verdict
+
+
+def _in_folder(point: Point, recorded: Fact, hub: Hub) -> Verdict:
+    """What to do about a model that was published in a folder, by what the folder holds now."""
+    store, address = Store(point.run.path.parent.parent), recorded["address"]
+    folder = Path(address)
+    if not folder.is_dir():
+        return Verdict(due=True, why="no longer where it was published")
+    holder = FolderShelf(hub.at_step(point.step), store).holder()
+    if holder != point.name:
+        whose = f"the revision of {holder}" if holder else "none of ours"
+        why = f"{address} is {whose} now; move it away to have this model published again, or give --repo"
+        return Verdict(due=False, why=why, error=why)
+    start = revision_of_start(point)
+    if start is not None and not (folder.parent / start).is_dir():
+        return Verdict(due=True, why=f"its starting point {start} is gone")
+    if changed := [name for name, path in _local_files(point).items() if not _is_same(path, folder / name)]:
+        return Verdict(due=True, why=f"changed where it was published: {', '.join(changed[:SHOWN])}", anew=True)
+    return Verdict(due=False, why=f"is published as {address}")
+
+
+def _local_files(point: Point) -> dict[str, Path]:
+    """The weights that were published, as far as they are still in the run folder."""
+    files = model_files(point.folder.model) if point.folder.model.is_dir() else {}
+    return {name: path for name, path in files.items() if name.endswith(WEIGHTS)}
+
+
+def _is_same(path: Path, published: Path) -> bool:
+    """Whether they are one file under two names, or of one size and one beginning."""
+    if not published.is_file() or published.stat().st_size != path.stat().st_size:
+        return False
+    if published.samefile(path):
+        return True
+    with path.open("rb") as one, published.open("rb") as other:
+        return one.read(COMPARED) == other.read(COMPARED)
+
+
+def _on_hub(point: Point, recorded: Fact, hub: Hub, look: HubLook) -> Verdict:
+    """What to do about a model that was published on the Hub, by what its branch is at now."""
+    hub, address = replace(hub, repo=recorded["repo"], revision=recorded["revision"]), recorded["address"]
+    try:
+        head, start = look.head(hub), revision_of_start(point)
+        if head is None:
+            return Verdict(due=True, why="no longer on the Hub")
+        if start is not None and look.head(replace(hub, revision=start)) is None:
+            return Verdict(due=True, why=f"its starting point {start} is no longer on the Hub")
+        if head == recorded["commit"]:
+            return Verdict(due=False, why=f"is published as {address}")
+        return _moved(point, recorded, head, hub, look)
+    except PublishError as error:
+        return Verdict(due=False, why=f"was published as {address}; not checked: {error}", checked=False)
+
+
+def _moved(point: Point, recorded: Fact, head: str, hub: Hub, look: HubLook) -> Verdict:
+    """The same where the branch has moved since."""
+    address, marker = recorded["address"], look.marker(hub, head)
+    if marker is None or owner_of(marker) != point.name:
+        whose = "none of ours" if marker is None else f"the revision of {owner_of(marker)}"
+        why = (
+            f"{address} was published at commit {recorded['commit']} and is at {head} now, which is {whose}; remove "
+            "that branch to have it published again, or publish it elsewhere with --repo"
+        )
+        return Verdict(due=False, why=why, error=why)
+    if marker.get("content") != recorded["content"]:
+        return Verdict(due=True, why="another version of it is on the Hub")
+    if changed := look.changed(hub, recorded["commit"], head):
+        names = ", ".join(changed[:SHOWN]) + (f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else "")
+        return Verdict(due=True, why=f"changed on the Hub since: {names}", anew=True)
+    return Verdict(due=False, why=f"is published as {address}, and its card was edited there since (commit {head})")
+
+
+def act(publication: Publication, store: Store) -> Outcome:
+    """Push a model that is due; its failure is told, never raised, so that the next is pushed all the same."""
+    point, verdict = publication.point, publication.verdict
+    if verdict.error is not None:
+        return Outcome(point, f"not published: {verdict.why}", None, verdict.error)
+    if not verdict.due:
+        return Outcome(point, verdict.why, read_fact(point.folder.revision_file), checked=verdict.checked)
+    try:
+        fact = publish(point, publication.hub, store, anew=verdict.anew)
+    except (PublishError, OSError) as error:
+        return Outcome(point, f"not published: {error}", None, str(error))
+    return Outcome(point, f"published as {fact['address']}", fact)
+
+
+# ------------------------------------------------------------------------------------------------ the best
+
+
+def gather(outcomes: Iterable[Outcome], sweep: SweepDir, hub: Hub, store: Store, count: int) -> str:
+    """Make the sweep's collection hold the repositories of its `count` best models; returns its address.
+
+    A collection holds repositories, not revisions: each one's note names its best revisions with their scores.
+
+    Raises:
+        ConfigError: there is no model to choose from.
+        PublishError: the Hub did not take it.
+    """
+    published = [outcome for outcome in outcomes if (outcome.revision or {}).get("store") == "huggingface"]
+    best = _best(published)[:count]
+    if not best:
+        raise ConfigError(
+            "--collection: no evaluated model of this sweep is on the Hugging Face Hub; publish them first"
+        )
+    notes: dict[str, list[str]] = {}
+    for told, revision in best:
+        notes.setdefault(revision["repo"], []).append(told)
+    from launcher.hub.huggingface import HuggingFaceShelf
+
+    shelf = shelf_of(replace(hub, store="huggingface", repo=best[0][1]["repo"]), store)
+    assert isinstance(shelf, HuggingFaceShelf)  # noqa: S101 - for the type checker: we have just asked for it
+    return shelf.collect(
+        f"prefsweep {sweep.name}", {repo: "; ".join(lines)[:MAX_NOTE] for repo, lines in notes.items()}
+    )
+
+
+def _best(outcomes: Sequence[Outcome]) -> list[tuple[str, Fact]]:
+    """The models by score, best first: what to tell of each, and its revision; those without the score are left out."""
+    results = [(outcome, _scores(outcome.point)) for outcome in outcomes]
+    measure = next((name for name in RANKED_BY if any(name in scores for _, scores in results)), None)
+    if measure is None:
+        return []
+    scored = [(outcome, scores) for outcome, scores in results if measure in scores]
+    ranked = sorted(scored, key=lambda result: -result[1][measure][0])
+    found = []
+    for outcome, scores in ranked:
+        value, error = scores[measure]
+        told = f"{(outcome.revision or {})['revision']}: {measure} {value:.3f}"
+        found.append((told + ("" if error is None else f" ± {error:.3f}"), outcome.revision or {}))
+    return found
+
+
+def _scores(point: Point) -> dict[str, tuple[float, float | None]]:
+    found = {name: (value, error) for name, value, error in measures(read_fact(point.folder.evaluation_file) or {})}
+    rated = read_fact(point.folder.evaluations.result_file("mt_bench")) or {"score": None}
+    return found if rated["score"] is None else {**found, "mt_bench": (rated["score"], rated["stderr"])}

@@ -1,0 +1,1 @@
+"""What this machine has: packages, GPUs, accounts, the code and its state."""

@@ -1,0 +1,74 @@
+"""Whether Weights & Biases can be had here: a key in the environment or a login, a server that answers.
+
+Owns: where W&B keeps its server's address and its keys; a key itself is never read into a value.
+Must not know: runs, what is tracked. Imports no wandb: it is asked before each run, and on the login node.
+
+Source: wandb 0.31, `sdk/lib/wbauth` and `sdk/lib/settings_file.py`.
+"""
+
+from __future__ import annotations
+
+import configparser
+import http.client
+import importlib.util
+import netrc
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+ANSWER_SECONDS = 5.0  # within which a server must answer to be used
+CLOUD = "https://api.wandb.ai"
+KEY_VARIABLES = ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
+
+
+def installed(package: str) -> bool:
+    """Whether a package could be imported; does not import it."""
+    return importlib.util.find_spec(package) is not None
+
+
+def server(environment: Mapping[str, str] = os.environ) -> str:
+    """The address of the W&B server: of the environment, else of the user's settings file, else the public one."""
+    folder = environment.get("WANDB_CONFIG_DIR") or Path("~/.config/wandb").expanduser()
+    settings = configparser.ConfigParser(interpolation=None)
+    try:
+        settings.read(Path(folder) / "settings", encoding="utf-8")
+    except (configparser.Error, UnicodeDecodeError):
+        settings.clear()
+    known = settings.get("default", "base_url", fallback=CLOUD)
+    return (environment.get("WANDB_BASE_URL") or known).rstrip("/")
+
+
+def has_login(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether there is a key or a login for that server."""
+    if any(environment.get(name) for name in KEY_VARIABLES):
+        return True
+    path = Path(environment.get("NETRC") or "~/.netrc").expanduser()
+    try:
+        return urlsplit(server(environment)).netloc in netrc.netrc(path).hosts
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def answers(address: str) -> bool:
+    """Whether a server says anything at all within ANSWER_SECONDS; an error is an answer."""
+    if not address.startswith(("http://", "https://")):
+        return False
+    try:
+        urllib.request.urlopen(address, timeout=ANSWER_SECONDS).close()  # noqa: S310 - checked above
+    except urllib.error.HTTPError:
+        return True
+    except (OSError, http.client.HTTPException):
+        return False
+    return True
+
+
+def has_token(environment: Mapping[str, str]) -> bool:
+    """Whether huggingface_hub would find a token here; looked up without importing it (a third of a second)."""
+    home = Path(environment.get("HOME", "/nonexistent"))
+    cache = Path(environment.get("XDG_CACHE_HOME", home / ".cache"))
+    folder = Path(environment.get("HF_HOME", cache / "huggingface"))
+    file = Path(environment.get("HF_TOKEN_PATH", folder / "token"))
+    return bool(environment.get("HF_TOKEN") or environment.get("HUGGING_FACE_HUB_TOKEN")) or file.is_file()

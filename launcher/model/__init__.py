@@ -1,0 +1,1 @@
+"""Models, without torch: adapters, and which files make a model."""

@@ -1,0 +1,1 @@
+"""From a command line, or an earlier launch, to a checked Sweep."""

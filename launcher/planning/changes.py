@@ -1,0 +1,93 @@
+"""New settings for runs that are there: `resume KEY=VALUE`, `evaluate evaluation.KEY=VALUE`.
+
+Owns: which settings may change, and composing them. Must not know: what becomes of the runs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from launcher.config import BENCHMARKS, OBJECTIVE, RunConfig, canonical
+from launcher.errors import ConfigError, suggestion
+from launcher.machine.installed import trl_losses
+from launcher.planning.compose import _OF_THE_LAUNCH, Plain, _apply, _keys
+from launcher.planning.overrides import chooses_group, parse
+from launcher.planning.plan import plan_run
+from launcher.sweep import Run, Sweep
+
+
+def change_settings(settings: Plain, overrides: Sequence[str]) -> Plain:
+    """A run's recorded settings with these overrides, `cluster.time=4:00:00` for one.
+
+    Raises:
+        ConfigError: an override is wrong, would change what is trained, or has no meaning for runs that are there.
+    """
+    parsed = [parse(override) for override in overrides]
+    for override in parsed:
+        section = override.key_or_group.split(".")[0]
+        if section in OBJECTIVE:
+            raise ConfigError(f"{override.input_line}: {section} says what is trained; another value is another run")
+        if section in _OF_THE_LAUNCH:
+            raise ConfigError(f"{override.input_line}: {section} is for launching; nothing was done")
+        if override.is_sweep_override() or chooses_group(override):
+            raise ConfigError(f"{override.input_line}: give one value of one key, such as cluster.time=4:00:00")
+        if override.key_or_group not in (known := sorted(_keys(settings))) and not override.is_add():
+            raise ConfigError(f"{override.key_or_group}: no such key{suggestion(override.key_or_group, known)}")
+    config = cast(DictConfig, OmegaConf.merge(OmegaConf.structured(RunConfig), canonical(settings)))
+    for section in (config.cluster.extra, config.evaluation.cluster):
+        OmegaConf.set_struct(section, value=False)
+    for override in parsed:
+        _apply(override, config)
+    return {key: OmegaConf.to_container(v) if OmegaConf.is_config(v := config[key]) else v for key in settings}
+
+
+def asked(sweep: Sweep, names: Sequence[str], overrides: Sequence[str]) -> Sweep:
+    """The sweep with the evaluation that is asked for now, in place of the one that it was launched with.
+
+    Args:
+        sweep: as it was launched.
+        names: the benchmarks to do; none: those of the configuration.
+        overrides: `evaluation...=value`, as when launching.
+
+    Raises:
+        ConfigError: a name or an override is wrong.
+    """
+    for name in names:
+        if name not in BENCHMARKS:
+            near = suggestion(name, BENCHMARKS)
+            raise ConfigError(f"--benchmark {name}: no such benchmark{near}; there are: {', '.join(BENCHMARKS)}")
+    for override in overrides:
+        if not _is_ours(override):
+            raise ConfigError(f"{override}: only evaluation=... and evaluation.KEY=... can be given to a trained run")
+    return dataclasses.replace(sweep, runs=tuple(_asked_run(run, names, tuple(overrides)) for run in sweep.runs))
+
+
+def _is_ours(override: str) -> bool:
+    key, sign, _ = override.partition("=")
+    return bool(sign) and key.lstrip("+~").split(".")[0] == "evaluation"
+
+
+def _asked_run(run: Run, names: Sequence[str], overrides: tuple[str, ...]) -> Run:
+    evaluation = run.settings["evaluation"]
+    if overrides:
+        replaced = {override.partition("=")[0] for override in overrides}
+        recorded = [o for o in run.overrides if _is_ours(o) and o.partition("=")[0] not in replaced]
+        evaluation = _composed((*recorded, *overrides))
+    if names:
+        evaluation = {**evaluation, "benchmarks": list(names)}
+    config = {**run.objective, **run.settings, "evaluation": evaluation}
+    return plan_run(config, run.axes, run.overrides, trl_losses())
+
+
+@cache
+def _composed(overrides: tuple[str, ...]) -> dict[str, Any]:
+    """The evaluation section of a command line; composed as at a launch, so that the same mistakes are found."""
+    from launcher.planning.compose import compose
+
+    evaluation: dict[str, Any] = compose(overrides, multirun=False)[1][0].config["evaluation"]
+    return evaluation

@@ -1,0 +1,178 @@
+"""The grid of a command line: its axes, a sweep file's axes, axes that vary together, excluded combinations.
+
+Owns: the form of a sweep file, and which overrides each grid point has.
+Must not know: how a config is composed, run ids, the run directory. Writes nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Override
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from launcher.errors import ConfigError, suggestion
+from launcher.machine.installed import data_dir
+from launcher.planning.overrides import (
+    BLANK,
+    Overrides,
+    assigned,
+    expand,
+    first_line,
+    is_revision,
+    meaning,
+    options,
+    parse,
+)
+
+MAX_POINTS = 100_000  # planning so many takes minutes; more is a slip of the pen
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One dimension of the grid: its keys (several vary together), and each of its values: the overrides per key."""
+
+    keys: tuple[str, ...]
+    values: tuple[tuple[Overrides, ...], ...]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The axes (one value: fixed), the combinations that are left out, and the sweep file that it came from."""
+
+    axes: tuple[Axis, ...]
+    exclude: tuple[frozenset[tuple[str, str]], ...] = ()
+    name: str | None = None
+
+    @property
+    def varied(self) -> list[str]:
+        """The keys that really vary, in order."""
+        return [key for axis in self.axes if len(axis.values) > 1 for key in axis.keys]
+
+    def points(self) -> Iterator[Overrides]:
+        """Each combination's overrides, in the order of the axes, the last axis fastest.
+
+        Raises:
+            ConfigError: there are more than anybody means.
+        """
+        _check_size(math.prod(len(axis.values) for axis in self.axes))
+        for combination in itertools.product(*(axis.values for axis in self.axes)):
+            overrides = tuple(override for value in combination for of_key in value for override in of_key)
+            if not any(excluded <= set(map(meaning, overrides)) for excluded in self.exclude):
+                yield overrides
+
+
+def read_grid(argv: Sequence[str], *, multirun: bool) -> Grid:
+    """The grid of a command line: the sweep file's axes, each replaced by the command line where that names it too."""
+    parsed = [parse(argument) for argument in argv]
+    names = [o for o in parsed if o.key_or_group == "sweeps"]
+    if len(names) > 1 or any(o.is_sweep_override() for o in names):
+        raise ConfigError("sweeps: give one sweep file at a time")
+    given = {o.get_key_element(): _axis_of(o, multirun=multirun) for o in parsed if o not in names}
+    if not names:
+        return Grid(tuple(given.values()))
+    name = str(names[0].value())
+    file = _read_sweep_file(name)
+    replaced = {key.lstrip("+~") for key in given}
+    axes = [axis for axis in (_without(axis, replaced) for axis in file.axes) if axis.keys]
+    return Grid((*axes, *given.values()), file.exclude, name)
+
+
+def _without(axis: Axis, keys: set[str]) -> Axis:
+    """The axis less the keys that the command line gives; equal values that remain become one."""
+    kept = [i for i, key in enumerate(axis.keys) if key not in keys]
+    values = (tuple(value[i] for i in kept) for value in axis.values)
+    return Axis(tuple(axis.keys[i] for i in kept), tuple(dict.fromkeys(values)))
+
+
+def _axis_of(override: Override, *, multirun: bool) -> Axis:
+    """The values of one override: several where it sweeps."""
+    key = override.get_key_element()
+    if not override.is_sweep_override():
+        return _axis(key, [override.input_line or ""])
+    if not multirun:
+        raise ConfigError(f"{override.input_line}: several values for {key}; add -m to run all of them")
+    if not override.is_discrete_sweep():
+        raise ConfigError(f"{override.input_line}: interval() has no definite values; use range() or a list")
+    return _axis(key, [f"{key}={value}" for value in _values(override)])
+
+
+def _axis(key: str, overrides: Sequence[str]) -> Axis:
+    return Axis((key,), tuple((expand(override),) for override in overrides))
+
+
+def _values(override: Override) -> list[str]:
+    """The values of a sweep override, as text that Hydra can parse again."""
+    value = override.value()
+    if isinstance(value, Glob):
+        return value.filter(sorted(options(override.key_or_group) - BLANK))
+    if (
+        isinstance(value, ChoiceSweep) and value.simple_form and is_revision(override.get_key_element())
+    ):  # 1.10 would be 1.1
+        return [each.strip() for each in (override.input_line or "").partition("=")[2].split(",")]
+    try:
+        values = list(itertools.islice(override.sweep_string_iterator(), MAX_POINTS + 1))
+    except ValueError as error:
+        raise ConfigError(f"{override.input_line}: {error}") from error
+    _check_size(len(values))
+    return values
+
+
+def _check_size(points: int) -> None:
+    if points > MAX_POINTS:
+        raise ConfigError(f"the grid has more than {MAX_POINTS:,} combinations; divide it into several sweeps")
+
+
+def _read_sweep_file(name: str) -> Grid:
+    """`sweeps/NAME.yaml`: overrides, grid, zip and exclude, each optional."""
+    path = data_dir("sweeps") / f"{name}.yaml"
+    if not re.fullmatch(r"[\w-]+", name) or not path.is_file():
+        known = sorted(file.stem for file in data_dir("sweeps").glob("*.yaml"))
+        raise ConfigError(f"sweeps={name}: no such sweep file{suggestion(name, known)}; there are: {', '.join(known)}")
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"sweeps={name}: {path} is not readable as YAML: {first_line(error)}") from error
+    if not isinstance(content, dict) or not set(content) <= {"overrides", "grid", "zip", "exclude"}:
+        raise ConfigError(f"sweeps={name}: {path} may hold the keys overrides, grid, zip and exclude, and no others")
+    axes = [_axis(key, [assigned(key, value)]) for key, value in _section(content, "overrides", dict)]
+    axes += [_file_axis(key, value) for key, value in _section(content, "grid", dict)]
+    axes += [_zipped(path, group) for group in content.get("zip") or []]
+    exclude = tuple(frozenset(map(meaning, _point(item))) for item in content.get("exclude") or [])
+    return Grid(tuple(axes), exclude)
+
+
+def _section(content: Mapping[Any, Any], key: str, kind: type) -> list[tuple[str, Any]]:
+    section = content.get(key) or {}
+    if not isinstance(section, kind):
+        raise ConfigError(f"{key}: a sweep file needs `key: value` lines below it, found {section!r}")
+    return list(cast(dict[str, Any], section).items())
+
+
+def _point(item: Mapping[str, Any]) -> list[str]:
+    return [override for key, value in item.items() for override in expand(assigned(key, value))]
+
+
+def _file_axis(key: str, value: Any) -> Axis:
+    """An axis in a sweep file: a YAML list, or Hydra's sweep grammar as text."""
+    if isinstance(value, list):
+        return _axis(key, [assigned(key, item) for item in value])
+    return _axis_of(parse(f"{key}={value}"), multirun=True)
+
+
+def _zipped(path: Path, group: Mapping[str, Any]) -> Axis:
+    """Axes that vary together, as one."""
+    axes = [_file_axis(key, value) for key, value in group.items()]
+    lengths = {axis.keys[0]: len(axis.values) for axis in axes}
+    if len(set(lengths.values())) != 1:
+        raise ConfigError(f"{path}: axes that vary together need equally many values, found {lengths}")
+    rows = zip(*(axis.values for axis in axes), strict=True)
+    return Axis(tuple(group), tuple(tuple(of_key for (of_key,) in row) for row in rows))

@@ -1,0 +1,315 @@
+"""What of a sweep lies on the Hub: looked up when it is launched, before anything is submitted.
+
+Owns: which sources are asked for, when they are pinned, what the plan tells of them.
+Must not know: how a name is resolved or told (`hub.sources`), files of models and data sets, torch.
+
+A repository or revision that is not there, or may not be read, costs one line here and sixty failed jobs later. Where
+the Hub cannot be reached from the launching machine, the cache is asked, and what that does not know is left to the
+jobs: their nodes may have another way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from launcher.config import Model, RunConfig
+from launcher.dataset.local_files import check_absolute
+from launcher.errors import ConfigError
+from launcher.hub.sources import (
+    LOOK_SECONDS,
+    Source,
+    cached_commit,
+    cached_text,
+    fetch_command,
+    is_gated,
+    is_offline,
+    is_unreachable,
+    is_whole,
+    models_of,
+    named,
+    pin,
+    pin_file,
+    pinned,
+    refusal,
+    sources_of,
+    text_of,
+)
+from launcher.machine.installed import package_dir
+from launcher.machine.locate import DEFAULT_REVISION, PACKAGE, is_commit, is_hub_id
+from launcher.model.adapter import CONFIG_FILE, Adapter, adapter_in, adapter_of
+from launcher.model.files import INDEX, MissingFiles, check_tokenizer, needed_files, shards_in
+from launcher.store.output_folder import Store
+from launcher.sweep import Run, Sweep
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What a launch found out about the sources of its sweep.
+
+    Attributes:
+        sweep: with the pins of each run among its settings.
+        lines: which commit each source stands for, and which models are adapters.
+        notes: what could not be looked up, and what has moved since it was pinned.
+    """
+
+    sweep: Sweep
+    lines: list[str]
+    notes: list[str]
+
+
+def settle(sweep: Sweep, store: Store, *, dry_run: bool) -> Settled:
+    """Look every source up, once; writes nothing but, in the Hub's cache, what a branch stands for.
+
+    Raises:
+        ConfigError: there is no such repository or revision, or no access to it.
+    """
+    look = _Look(store, dry_run=dry_run)
+    runs = [_with_pins(run, look.at(run.config)) for run in sweep.runs]
+    return Settled(replace(sweep, runs=tuple(runs)), list(look.lines), list(look.notes))
+
+
+def pin_sources(sweep: Sweep, store: Store) -> None:
+    """Pin what the sweep's sources were found to stand for.
+
+    Raises:
+        ConfigError: another launch has just pinned one of them to another commit.
+    """
+    for name, commit in {item for run in sweep.runs for item in run.config.pins.items()}:
+        source = named(name)
+        pin(source, commit, store)
+        if pinned(source, store) != commit:
+            raise ConfigError(f"{source}: another launch has pinned it to {pinned(source, store)}; launch again")
+
+
+def _with_pins(run: Run, pins: dict[str, str]) -> Run:
+    return replace(run, config=replace(run.config, pins=pins), settings={**run.settings, "pins": pins})
+
+
+@dataclass
+class _Look:
+    """One look at the sources of a sweep: each is asked for once, and none after a silence."""
+
+    store: Store
+    dry_run: bool
+    lines: dict[str, None] = field(default_factory=dict)
+    notes: dict[str, None] = field(default_factory=dict)
+    silence: Exception | None = None
+    _earlier: dict[str, str] | None = None
+    _runs: dict[str, dict[str, str]] = field(default_factory=dict)
+    _commits: dict[Source, str | None] = field(default_factory=dict)
+    _files: dict[Source, frozenset[str]] = field(default_factory=dict)
+
+    def at(self, config: RunConfig) -> dict[str, str]:
+        """The pins of a run: of what it names, and of the models that its adapters belong to."""
+        identity = repr((config.model, config.dataset))
+        if identity not in self._runs:
+            self._runs[identity] = dict(self._pins(config))
+        return self._runs[identity]
+
+    def _pins(self, config: RunConfig) -> Iterator[tuple[str, str]]:
+        elsewhere = bool(config.cluster.setup or config.cluster.container)  # a job may have another way, or a token
+        left, seen = [*sources_of(config), *self._local_bases(config)], set()
+        while left:
+            source = left.pop(0)
+            if source in seen:
+                continue
+            seen.add(source)
+            if source not in self._commits:
+                self._commits[source] = self._settled(source, elsewhere=elsewhere)
+            if (commit := self._commits[source]) is not None:
+                yield source.name, commit
+                left += self._bases(source, commit)
+
+    # -------------------------------------------------------------------------------------------- one source
+
+    def _settled(self, source: Source, *, elsewhere: bool) -> str | None:
+        """Its commit; None where only a job can tell."""
+        if source.revision is None:
+            check_absolute(source.key, Path(source.path))  # a folder of that name here may be what is meant
+        _check_name(source)
+        known = pinned(source, self.store) or self._recorded().get(source.name)
+        commit = self._asked(source, known, elsewhere=elsewhere)
+        if commit is not None:
+            kind = "" if source.revision == commit else f", commit {commit}"
+            self.lines[f"{source.kind}: {source}{kind}"] = None
+        return commit
+
+    def _asked(self, source: Source, known: str | None, *, elsewhere: bool) -> str | None:
+        if package_dir("huggingface_hub") is None:
+            self._note(f"{source.key}={source}: not looked up, since huggingface_hub is not installed here "
+                       "(pip install 'prefsweep[hub]'); the first job pins its commit")  # fmt: skip
+            return known
+        _quiet()
+        if self.silence is not None:
+            return self._unanswered(source, known, elsewhere=elsewhere)
+        try:
+            return self._answered(source, known)
+        except ConfigError:
+            raise
+        except Exception as error:
+            if is_unreachable(error):
+                self.silence = error
+                return self._unanswered(source, known, elsewhere=elsewhere)
+            words = _gone(source, known, self.store, error) or refusal(source, error)
+            if known is not None and is_whole(source, known):  # what is gone from the Hub is still here
+                self._note(f"{words}; this machine's cache has that commit, and jobs take it from there")
+            elif not (is_gated(error) and (elsewhere or self.dry_run)):
+                raise ConfigError(words) from error
+            else:
+                self._note(f"{words} (where the jobs run)" if elsewhere else words)
+            return known
+
+    def _answered(self, source: Source, known: str | None) -> str:
+        """What the Hub says of it; that a branch has moved since it was pinned is noted."""
+        from huggingface_hub import HfApi
+
+        api, commit = HfApi(), known
+        if commit is None and not self.dry_run:  # so that the cache knows it too, for a launch that is offline
+            commit = api.resolve_revision(source.path, repo_type=source.kind, revision=source.revision).resolved
+        revision = commit or source.revision
+        info = api.repo_info(source.path, repo_type=source.kind, revision=revision, timeout=LOOK_SECONDS)
+        self._files[source] = frozenset(each.rfilename for each in getattr(info, "siblings", None) or ())
+        if info.gated:  # its description may be read by all, its files only by some
+            api.auth_check(source.path, repo_type=source.kind)
+        if known is not None and not is_commit(source.revision):
+            self._compare(source, known, api)
+        if source.kind == "model":
+            self._check_files(source, str(info.sha))
+        return str(info.sha)
+
+    def _check_files(self, source: Source, commit: str) -> None:
+        """Whether the repository has all that loading the model needs, by its files' names and its index."""
+        names = self._files[source]
+        try:
+            check_tokenizer(names, source.gguf_file)
+            for name in needed_files(names, source.gguf_file):
+                if name.endswith(INDEX) and (lost := shards_in(text_of(source, commit, name) or "", name) - names):
+                    raise MissingFiles(f"lacks {', '.join(sorted(lost))}, which {name} names")  # noqa: TRY301
+        except MissingFiles as error:
+            raise ConfigError(f"{source.key}={source}: {error}") from error
+
+    def _compare(self, source: Source, known: str, api: Any) -> None:
+        try:
+            now = api.repo_info(source.path, repo_type=source.kind, revision=source.revision, timeout=LOOK_SECONDS).sha
+        except Exception as error:  # noqa: BLE001 - the branch may be gone; what it stood for is there
+            self._note(
+                f"{refusal(source, error)}; runs in {self.store.root} keep to the commit it was pinned to, {known}"
+            )
+            return
+        if now != known:
+            self._note(
+                f"{source}: has moved on to {now}; runs in {self.store.root} keep to {known}, to which it was pinned "
+                f"there ({source.revision_key}={now} makes runs on what it is now)"
+            )
+
+    def _unanswered(self, source: Source, known: str | None, *, elsewhere: bool) -> str | None:
+        """What this machine's cache says of it, where there is no way to the Hub."""
+        commit = known or cached_commit(source)
+        if commit is None or not is_whole(source, commit):
+            offline = self.silence is not None and is_offline(self.silence)
+            if self.silence is not None and offline and not (elsewhere or self.dry_run):
+                raise ConfigError(refusal(source, self.silence))
+            why = "HF_HUB_OFFLINE is set" if offline else "there is no way to the Hub from here"
+            self._note(f"{source.key}={source}: not looked up, {why}, and it is not whole in the cache; jobs need "
+                       f"one or the other ({fetch_command(source)})")  # fmt: skip
+        return commit
+
+    def _recorded(self) -> dict[str, str]:
+        """The pins with which earlier launches were recorded here, in case their files were removed since."""
+        if self._earlier is None:
+            records = [record for sweep in self.store.sweeps() for record in sweep.run_records()]
+            settings = [record.get("settings") or {} for record in records]
+            self._earlier = {name: commit for each in settings for name, commit in each.get("pins", {}).items()}
+        return self._earlier
+
+    def _note(self, text: str) -> None:
+        self.notes[text] = None
+
+    # -------------------------------------------------------------------------------------------- adapters
+
+    def _local_bases(self, config: RunConfig) -> Iterator[Source]:
+        """The repositories of the models that adapters on this machine belong to."""
+        for model, key in models_of(config):
+            folder = _folder_of(model)
+            adapter = None if folder is None else adapter_in(folder)
+            if adapter is not None:
+                yield from self._base(adapter, str(model.path), f"{key}.path")
+
+    def _bases(self, source: Source, commit: str) -> list[Source]:
+        """The repository of the model that an adapter on the Hub belongs to."""
+        if source.kind != "model":
+            return []
+        try:
+            text = self._adapter_config(source, commit)
+        except Exception as error:
+            raise ConfigError(refusal(source, error)) from error
+        return [] if text is None else list(self._base(adapter_of(text, str(source)), str(source), source.key))
+
+    def _adapter_config(self, source: Source, commit: str) -> str | None:
+        files = self._files.get(source)
+        if files is None or self.silence is not None:
+            return cached_text(source, commit, CONFIG_FILE)
+        return text_of(source, commit, CONFIG_FILE) if CONFIG_FILE in files else None
+
+    def _base(self, adapter: Adapter, path: str, key: str) -> Iterator[Source]:
+        self.lines[f"model: {path} is an adapter of {adapter}; the two are merged once, and training starts there"] = (
+            None
+        )
+        if is_hub_id(adapter.base):
+            if adapter.base == path.partition("@")[0]:
+                raise ConfigError(f"{key}={path}: base_model_name_or_path in its {CONFIG_FILE} is the adapter itself")
+            yield Source(
+                "model",
+                adapter.base,
+                adapter.revision,
+                f"{key}={path}: base_model_name_or_path",
+                f"{key}={path}: revision of base_model_name_or_path",
+            )
+        elif not Path(adapter.base).is_absolute() or not (Path(adapter.base) / "config.json").is_file():
+            raise ConfigError(
+                f"{key}={path}: is an adapter of {adapter.base}, which is neither ORG/NAME of the Hub nor the absolute "
+                f"path of a model's folder here; set base_model_name_or_path in its {CONFIG_FILE}"
+            )
+
+
+def _quiet() -> None:
+    """Have huggingface_hub warn nobody: what it would say is told once, in our words."""
+    from huggingface_hub.utils import logging
+
+    logging.get_logger("huggingface_hub").setLevel("ERROR")
+
+
+def _check_name(source: Source) -> None:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(source.path)
+    except HFValidationError as error:
+        raise ConfigError(
+            f"{source.key}={source}: cannot be a name on the Hub: {' '.join(str(error).split())}"
+        ) from error
+
+
+def _gone(source: Source, known: str | None, store: Store, error: Exception) -> str | None:
+    """What to say where the Hub lacks the commit to which a branch is pinned; None where that is not what is wrong."""
+    from huggingface_hub.errors import RevisionNotFoundError
+
+    if known is None or is_commit(source.revision) or not isinstance(error, RevisionNotFoundError):
+        return None
+    return (
+        f"{source.key}={source}: is pinned to {known} in {store.root}, which the Hub does not have any more; remove "
+        f"{pin_file(source, store)} to take what {source.revision or DEFAULT_REVISION} is now"
+    )
+
+
+def _folder_of(model: Model) -> Path | None:
+    """The folder of a model on this machine."""
+    if model.path is None or is_hub_id(model.path):
+        return None
+    if model.path.startswith(PACKAGE):
+        return package_dir(model.path.removeprefix(PACKAGE))
+    return Path(model.path).expanduser()

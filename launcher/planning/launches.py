@@ -1,0 +1,98 @@
+"""What launches record of a sweep's runs: enough to list them without reading their folders, and to launch them again.
+
+Owns: the record's keys; runs, settings and attempts made from it.
+Must not know: what is done with them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection
+
+from launcher.errors import StoreError
+from launcher.planning.plan import plan_run
+from launcher.store.files import Fact
+from launcher.store.output_folder import Store, SweepDir
+from launcher.store.run_folder import RunDir
+from launcher.sweep import Run, Sweep
+
+
+def record_of(run: Run) -> Fact:
+    """What a launch records of a run."""
+    config = run.config
+    named = {"model": config.model.name, "dataset": config.dataset.name, "loss_type": config.loss_type}
+    return {
+        "run_id": run.run_id,
+        **named,
+        "beta": config.beta,
+        "seed": config.seed,
+        "axes": run.axes,
+        "settings": run.settings,
+        "overrides": list(run.overrides),
+    }
+
+
+def news_of(sweep: Sweep, directory: SweepDir, launched: Collection[str]) -> list[Fact]:
+    """What is to be recorded of the sweep: runs that are new to it; of those launched, also other settings."""
+    known = {record["run_id"]: record for record in directory.run_records()}
+    news = []
+    for record in map(record_of, sweep.runs):
+        before, settings = known.get(record["run_id"]), json.loads(json.dumps(record["settings"]))  # as it is read back
+        if before is None:
+            news.append(record)
+        elif record["run_id"] in launched and before["settings"] != settings:
+            news.append({**record, "axes": {**before["axes"], **record["axes"]}})
+    return news
+
+
+def recorded_sweep(
+    directory: SweepDir, store: Store, losses: Collection[str], changed: Callable[[Fact], Fact] = dict
+) -> Sweep:
+    """The sweep as it was launched last, from what the launches and the runs recorded; `changed` gives new settings.
+
+    Raises:
+        StoreError: what was recorded is gone, or not whole.
+    """
+    runs = []
+    for record in directory.run_records():
+        settings = {**changed(record["settings"]), "sweep": directory.name}
+        config = {**_objective_of(record, store.run(record["run_id"]), losses), **settings}
+        runs.append(plan_run(config, record["axes"], record["overrides"], losses))
+    if not runs:
+        raise StoreError(f"{directory.path / 'launches'}: names no run; launch the sweep again")
+    return Sweep(directory.name, tuple(runs), tuple(directory.axes()))
+
+
+def _objective_of(record: Fact, run: RunDir, losses: Collection[str]) -> Fact:
+    """What the run was made for; where its folder was removed, what its overrides say, if that still is this run.
+
+    Raises:
+        StoreError: the run's config.yaml cannot be read, or its overrides give another run by now.
+    """
+    if run.path.is_dir():
+        return run.read_config()
+    from launcher.planning.compose import compose
+
+    _, (point,) = compose(record["overrides"], multirun=False)
+    found = plan_run(point.config, record["axes"], record["overrides"], losses)
+    if found.run_id != run.run_id:
+        raise StoreError(f"{run.path}: was removed, and its settings now give {found.run_id}; launch the sweep again")
+    return found.objective
+
+
+def recorded_settings(run: RunDir) -> Fact:
+    """The settings that the run was last launched with.
+
+    Raises:
+        StoreError: no launch has recorded any.
+    """
+    settings: Fact = _last_record(run)["settings"]
+    return settings
+
+
+def _last_record(run: RunDir) -> Fact:
+    store = Store(run.path.parent.parent)
+    records = [r for sweep in store.sweeps() for r in sweep.run_records() if r["run_id"] == run.run_id]
+    if not records:
+        raise StoreError(f"{run.run_id}: no sweep in {store.root} holds it; launch it with -m")
+    return records[-1]

@@ -1,0 +1,242 @@
+"""One override of the command line or a sweep file: Hydra's grammar, and what we add to it.
+
+Owns: what an override says, whether it picks a file of `conf/`, its shorthands (a Hub id, a folder, a template's file).
+Must not know: how several make a grid, how a config is composed of them. Writes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import is_dataclass
+from functools import cache
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+from launcher.config import RunConfig, canonical
+from launcher.errors import ConfigError, suggestion
+from launcher.machine.installed import data_dir
+from launcher.machine.locate import is_hub_id
+
+Overrides = tuple[str, ...]
+SHORTHANDS = ("model", "dataset")  # groups whose value may be a Hub id or a folder
+BLANK = {"custom", "mixture", "weak_rejects"}  # files of conf/ that say nothing until the user does
+TEMPLATE = "model.chat_template"
+
+
+@cache
+def parse(override: str) -> Override:
+    """The override as Hydra reads it.
+
+    Raises:
+        ConfigError: it is not in Hydra's grammar.
+    """
+    try:
+        parsed = OverridesParser.create().parse_override(override)
+    except HydraException as error:
+        why = re.sub(r" expecting \{.*", "", first_line(error))
+        hint = """; quote such a value: key="'value'\"""" if "token recognition" in why else ""
+        raise ConfigError(f"{override}: not a valid override, expected key=value ({why}{hint})") from error
+    if problem := _problem(parsed):
+        raise ConfigError(f"{override}: {problem}")
+    return parsed
+
+
+def _problem(override: Override) -> str | None:
+    """What is in Hydra's grammar, and means nothing here."""
+    key = override.key_or_group
+    if not key:
+        return "not a valid override, expected key=value"
+    if override.is_hydra_override():
+        return "Hydra's own settings have no effect here; leave it out"
+    if override.is_delete() and "." not in key and wanted_of(key) is not None:
+        return f"every run has {key}; give {key}=..."
+    return None
+
+
+@cache
+def options(group: str) -> frozenset[str]:
+    """The names of a group's files in `conf/`."""
+    return frozenset(file.stem for file in (data_dir("conf") / group).glob("*.yaml"))
+
+
+def chooses_group(override: Override) -> bool:
+    """Whether an override picks a file of conf/ rather than setting a value (Hydra's own rule)."""
+    return (data_dir("conf") / override.key_or_group).is_dir() and not isinstance(override.value(), dict)
+
+
+def check_choice(override: Override) -> None:
+    """Check that an override which picks files of `conf/` names some that are there.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    group, value = override.key_or_group, override.value()
+    if override.package is None and (override.is_add() or override.is_force_add()):
+        raise ConfigError(f"{override.input_line}: {group} is there; leave out the +")
+    for name in value if isinstance(value, list) else [value]:
+        if name not in options(group):
+            known = sorted(options(group) - {"custom"})
+            also = ", ORG/NAME@REVISION or ./FOLDER" if group in SHORTHANDS else ""
+            near = suggestion(str(name), known)
+            there = f"no such file in conf/{group}{near}; there are: {', '.join(known)}{also}"
+            raise ConfigError(f"{override.input_line}: {there}")
+
+
+def meaning(override: str) -> tuple[str, str]:
+    """Key and value of an override, the same for every way to write a number."""
+    parsed = parse(override)
+    return parsed.key_or_group, json.dumps(canonical(parsed.value()), default=str)
+
+
+def expand(override: str) -> Overrides:
+    """`model=ORG/NAME@REVISION` or `model=./FOLDER` -> the overrides of conf/model/custom.yaml that say so.
+
+    `model.chat_template=FILE.jinja` -> its text, so that a run is known by what the template says.
+    """
+    key, _, given = override.partition("=")
+    if key == TEMPLATE:
+        return (_with_template(override),)
+    if is_revision(key) and not isinstance(parse(override).value(), str | None):
+        return (f"{key}={quoted(given)}",)  # 1.10 would be 1.1
+    number: Any = _revision_in(parse(override).value())
+    if number is not None:
+        raise ConfigError(f"{override}: revision {number} must be text; write it in quotes")
+    value = parse(override).value() if key in SHORTHANDS else None
+    if not isinstance(value, str) or not re.search(r"[/@]", value) or value in options(key):
+        return (override,)
+    path, revision = _located(override, value)
+    name = re.sub(r"[^a-z0-9.]+", "-", Path(path).name.lower()).strip("-.")
+    if not name:
+        raise ConfigError(f"{override}: is neither a file of conf/{key}, nor ORG/NAME@REVISION, nor a folder")
+    values = {"name": name, "path": path, "revision": revision or None}
+    return (f"{key}=custom", *(f"{key}.{part}={as_text(value)}" for part, value in values.items()))
+
+
+def _located(override: str, value: str) -> tuple[str, str]:
+    """Path and revision of a shorthand's value: a folder's absolute path, or a name on the Hub as it stands.
+
+    Raises:
+        ConfigError: it may be either, or a folder is given a revision.
+    """
+    path, at, revision = value.partition("@")
+    whole, folder = Path(value).expanduser(), Path(path).expanduser()
+    if whole.exists() and not is_hub_id(value):
+        return str(whole.resolve()), ""  # a run must not depend on where it was launched from
+    if is_hub_id(path) and (at or not folder.exists()):
+        return path, revision
+    if is_hub_id(path):
+        raise ConfigError(
+            f"{override}: is both a folder here and of the form of a name on the Hub; give ./{path} for the folder, "
+            f"{path}@main for the Hub"
+        )
+    if at and folder.exists():
+        raise ConfigError(f"{override}: {path} is a folder, which has no revision {revision}; leave out @{revision}")
+    return (str(folder.resolve()) if path.startswith((".", "~")) or folder.exists() else path), revision
+
+
+def _with_template(override: str) -> str:
+    value = str(parse(override).value())
+    if not value.endswith((".jinja", ".jinja2")):
+        return override
+    try:
+        return f"{TEMPLATE}={as_text(Path(value).expanduser().read_text(encoding='utf-8'))}"
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{override}: cannot be read ({error}); give a file with a chat template, or Jinja"
+        ) from error
+
+
+_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+
+
+def wanted_of(key: str) -> str | None:
+    """What the schema wants as the value of a key, in words; None where it has no such key."""
+    kind: Any = RunConfig
+    for part in key.split("."):
+        if kind is Any:
+            break
+        inner = [option for option in _options_of(kind) if is_dataclass(option) or get_origin(option) is dict]
+        if not inner or (is_dataclass(inner[0]) and part not in get_type_hints(inner[0])):
+            return None
+        kind = get_type_hints(inner[0])[part] if is_dataclass(inner[0]) else get_args(inner[0])[1]
+    options_in_words = [_in_words(option) for option in _options_of(kind) if option is not NoneType]
+    return " or ".join(options_in_words) + (", or null" if NoneType in _options_of(kind) else "")
+
+
+def _options_of(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if isinstance(kind, UnionType) else (kind,)
+
+
+def _in_words(kind: Any) -> str:
+    if get_origin(kind) is list:
+        return f"a list, each {_in_words(get_args(kind)[0])}"
+    if is_dataclass(kind):
+        return f"a mapping of {', '.join(get_type_hints(kind))}"
+    return _WORDS.get(kind, "a mapping {key:value}")
+
+
+def _revision_in(value: Any) -> Any:
+    """A revision within a list or a mapping that is no text; None where there is none."""
+    if isinstance(value, Mapping):
+        own = value.get("revision")
+        found = None if isinstance(own, str | None) else own
+        return found if found is not None else _revision_in(list(value.values()))
+    found_in_items = [_revision_in(item) for item in value] if isinstance(value, list) else []
+    return next((number for number in found_in_items if number is not None), None)
+
+
+def is_revision(key: str) -> bool:
+    """Whether a key's value is a revision: text, though it may look like a number."""
+    return key.lstrip("+").split(".")[-1] == "revision"
+
+
+def assigned(key: str, value: Any) -> str:
+    """The override that gives a key a value of a YAML file.
+
+    Raises:
+        ConfigError: a revision that YAML has made a number of.
+    """
+    if is_revision(key) and not isinstance(value, str | None):
+        raise ConfigError(f"{key}={value}: must be text; write it in quotes")
+    return f"{key}={as_text(value)}"
+
+
+def as_text(value: Any) -> str:
+    """A YAML value as Hydra's grammar writes it."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{as_text(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(as_text, value)) + "]"
+    text = str(value)
+    plain = re.fullmatch(r"[\w./@+-]+", text, re.ASCII) or not isinstance(value, str)
+    return text if plain and not (isinstance(value, str) and _is_no_text(text)) else quoted(text)
+
+
+def quoted(text: str) -> str:
+    """A text that Hydra's grammar takes for nothing else."""
+    return "'" + re.sub(r"(\\*)('|\Z)", _escaped, text) + "'"
+
+
+def _is_no_text(text: str) -> bool:
+    """Whether Hydra's grammar would read these letters as a number or the like."""
+    return not isinstance(parse(f"key={text}").value(), str)
+
+
+def _escaped(end: re.Match[str]) -> str:
+    """In quotes Hydra takes backslashes as they are, but for those before a quote."""
+    return end[1] * 2 + ("\\'" if end[2] else "")
+
+
+def first_line(error: BaseException) -> str:
+    """The beginning of a library's message, on one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2]) or type(error).__name__

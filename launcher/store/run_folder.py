@@ -1,0 +1,285 @@
+"""`runs/<run_id>` and its attempts: every path and file name of a run.
+
+Owns: where a run's files lie, its attempts in order, the models that there are of it.
+Must not know: what a fact means, schedulers, training. `output_folder` draws the whole tree.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import yaml
+
+from launcher.config import OBJECTIVE
+from launcher.errors import StoreError
+from launcher.store.files import Fact, read_fact, write_derived, write_once
+
+
+def attempts_of(job_folder: Path) -> list[AttemptDir]:
+    """What a job is to make."""
+    return [AttemptDir(Path(path)) for path in (read_fact(job_folder / "job.json") or {}).get("attempts", [])]
+
+
+@dataclass(frozen=True)
+class Point:
+    """A model that is published: a run's final one, or a milestone, the model after `step` steps."""
+
+    run: RunDir
+    step: int | None = None
+
+    @property
+    def folder(self) -> RunDir:
+        """Where its model, its evaluation and its revision.json lie."""
+        return self.run if self.step is None else self.run.milestone(self.step)
+
+    @property
+    def name(self) -> str:
+        """RUN or RUN@STEP, as in results.jsonl."""
+        return name_of(self.run.run_id, self.step)
+
+
+def name_of(run_id: str, step: int | None) -> str:
+    """RUN or RUN@STEP."""
+    return run_id if step is None else f"{run_id}@{step}"
+
+
+def points_of(run: RunDir) -> list[Point]:
+    """What there is to publish of a trained run: its milestones by step, then the final model."""
+    return [*(Point(run, step) for step, _ in run.milestones()), Point(run)]
+
+
+EVALUATION_SUFFIX = ".evaluation"
+
+
+CHECKPOINT_MARKER = "complete.json"  # in a checkpoint's folder, written last
+
+
+@dataclass(frozen=True)
+class AttemptDir:
+    """`attempts/NNN` of one run, or `attempts/NNN.evaluation`, which trains nothing."""
+
+    path: Path
+
+    @property
+    def number(self) -> int:
+        return int(self.path.name.partition(".")[0])
+
+    @property
+    def evaluates(self) -> bool:
+        return self.path.suffix == EVALUATION_SUFFIX
+
+    @property
+    def attempt_file(self) -> Path:
+        return self.path / "attempt.json"
+
+    @cached_property
+    def record(self) -> Fact:
+        """What was asked for: there before the folder has its name, and never changed; empty where it was lost."""
+        return read_fact(self.attempt_file) or {}
+
+    @property
+    def job_file(self) -> Path:
+        return self.path / "job.json"
+
+    @property
+    def started_file(self) -> Path:
+        return self.path / "started.json"
+
+    @property
+    def failure_file(self) -> Path:
+        return self.path / "failure.json"
+
+    @property
+    def unpublished_file(self) -> Path:
+        return self.path / "unpublished.json"
+
+    @property
+    def cancel_file(self) -> Path:
+        return self.path / "cancel.json"
+
+    @property
+    def run(self) -> RunDir:
+        return RunDir(self.path.parent.parent)
+
+    @property
+    def requeue_log(self) -> Path:
+        return self.path / "requeues.jsonl"
+
+    def log_file(self, rank: int = 0) -> Path:
+        return self.path / f"rank{rank}.log"
+
+
+@dataclass(frozen=True)
+class EvaluationDir:
+    """`evaluations/` of a run; of an untrained model, one folder of the cache for each benchmark and its settings."""
+
+    path: Path
+
+    def result_file(self, benchmark: str) -> Path:
+        return self.path / f"{benchmark}.json"
+
+    def folder(self, benchmark: str) -> Path:
+        """What a benchmark leaves beside its result."""
+        return self.path / benchmark
+
+    @property
+    def answers_log(self) -> Path:
+        return self.folder("mt_bench") / "answers.jsonl"
+
+    @property
+    def answered_file(self) -> Path:
+        return self.folder("mt_bench") / "answered.json"
+
+    @property
+    def judgements_log(self) -> Path:
+        return self.folder("mt_bench") / "judgements.jsonl"
+
+    def job_file(self, benchmark: str) -> Path:
+        """What is there when a job has done its part: of mt_bench the answers, which are judged elsewhere."""
+        return self.answered_file if benchmark == "mt_bench" else self.result_file(benchmark)
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """`runs/<run_id>`, shared by every sweep that holds the run."""
+
+    path: Path
+
+    @property
+    def run_id(self) -> str:
+        return self.path.name
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def tracking(self) -> Path:
+        return self.path / "tracking"
+
+    @property
+    def result_file(self) -> Path:
+        return self.path / "result.json"
+
+    def last_checkpoint_step(self) -> int | None:
+        """The step of the newest complete checkpoint: one with the marker that its writer makes last."""
+        marked = self.checkpoints.glob(f"checkpoint-*/{CHECKPOINT_MARKER}")
+        return max((int(marker.parent.name.rpartition("-")[2]) for marker in marked), default=None)
+
+    @property
+    def evaluation_file(self) -> Path:
+        return self.path / "evaluation.json"
+
+    @property
+    def sources_file(self) -> Path:
+        return self.path / "sources.json"
+
+    @property
+    def revision_file(self) -> Path:
+        return self.path / "revision.json"
+
+    def milestone(self, step: int) -> RunDir:
+        """The model after so many steps, in a folder laid out as a run's: model/, evaluation.json, revision.json."""
+        return RunDir(self.path / "milestones" / f"{step:06d}")
+
+    def milestones(self) -> list[tuple[int, RunDir]]:
+        """Those whose model is there, by step."""
+        found = sorted(self.path.glob("milestones/*/model"))
+        return [(int(model.parent.name), RunDir(model.parent)) for model in found]
+
+    @property
+    def memory_log(self) -> Path:
+        """A line each time that the run went on with a smaller micro-batch."""
+        return self.path / "memory.jsonl"
+
+    @property
+    def evaluations(self) -> EvaluationDir:
+        return EvaluationDir(self.path / "evaluations")
+
+    def write_config(self, objective: Fact) -> None:
+        """Write the objective once; the run id is its hash, so that a second writer has the same."""
+        if not self.config_file.exists():
+            write_derived(self.config_file, yaml.safe_dump(objective, sort_keys=False, allow_unicode=True))
+
+    def read_config(self) -> Fact:
+        """The objective that the run was made for.
+
+        Raises:
+            StoreError: there is no config.yaml, or it is not whole.
+        """
+        try:
+            config = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise StoreError(f"{self.config_file}: not readable as YAML") from error
+        except OSError as error:
+            why = error.strerror
+            raise StoreError(f"{self.config_file}: cannot be read ({why}); launch the run again with -m") from error
+        if not isinstance(config, dict):
+            raise StoreError(f"{self.config_file}: holds no mapping")
+        if lacking := [key for key in OBJECTIVE if key not in config]:
+            raise StoreError(f"{self.config_file}: lacks {', '.join(lacking)}; put it back, or remove the run's folder")
+        return {str(key): value for key, value in config.items()}
+
+    def attempts(self) -> list[AttemptDir]:
+        """The attempts to train it so far, oldest first."""
+        return [attempt for attempt in self.all_attempts() if not attempt.evaluates]
+
+    def evaluation_attempt(self) -> AttemptDir | None:
+        """The last attempt that evaluates what the last of `attempts` trains; numbers are given in order."""
+        last = self.all_attempts()[-1:]
+        return last[0] if last and last[0].evaluates else None
+
+    def last_attempts(self) -> list[AttemptDir]:
+        """The last attempt to train it, and the one that evaluates what that trains, where they are."""
+        return [attempt for attempt in (*self.attempts()[-1:], self.evaluation_attempt()) if attempt]
+
+    def all_attempts(self) -> list[AttemptDir]:
+        """The attempts of both kinds, oldest first."""
+        folder = self.path / "attempts"
+        names = sorted(os.listdir(folder)) if folder.is_dir() else []
+        return [AttemptDir(folder / name) for name in names if name.removesuffix(EVALUATION_SUFFIX).isdigit()]
+
+    def new_attempt(self, fact: Fact, *, evaluates: bool = False) -> AttemptDir:
+        """Make the next attempt, its folder with the fact in it; of two that ask at once each gets its own number."""
+        folder = self.path / "attempts"
+        folder.mkdir(parents=True, exist_ok=True)
+        aside = AttemptDir(Path(tempfile.mkdtemp(prefix=".new.", dir=folder)))
+        write_once(aside.attempt_file, fact)
+        aside.path.chmod(0o755)
+        number = max((attempt.number for attempt in self.all_attempts()), default=0) + 1
+        while True:
+            try:
+                return AttemptDir(aside.path.rename(folder / f"{number:03d}{EVALUATION_SUFFIX if evaluates else ''}"))
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                number += 1
+
+
+@dataclass(frozen=True)
+class SeenRun(RunDir):
+    """A run as it is found at one moment: its attempts are listed once, so that each one's record is read once."""
+
+    @cached_property
+    def _seen(self) -> list[AttemptDir]:
+        return super().all_attempts()
+
+    def all_attempts(self) -> list[AttemptDir]:
+        return self._seen

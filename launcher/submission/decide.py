@@ -1,0 +1,150 @@
+"""Decide, then act: what happens to each run of a sweep, then exactly that. Idempotent.
+
+Owns: the decision for each run, what a launch records of its sweep.
+Must not know: how an executor works, how anything is printed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+from launcher.cluster.scheduler import Scheduler
+from launcher.evaluation.missing import lacking, unclaimed
+from launcher.planning.stages import evaluates_apart, to_be_evaluated, to_be_trained
+from launcher.runs.run_state import RunState, acting_attempt, states_of
+from launcher.runs.status import Status
+from launcher.store.files import Fact
+from launcher.store.output_folder import Store
+from launcher.store.run_folder import AttemptDir
+from launcher.submission.resources import Past, adapted
+from launcher.submission.timings import Costs, costs
+from launcher.sweep import Run, Sweep
+
+
+class Action(StrEnum):
+    """What happens to a run."""
+
+    SUBMIT = "submit"
+    RESUME = "resume"
+    EVALUATE = "evaluate"
+    SKIP = "skip"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What happens to one run, and why.
+
+    Attributes:
+        run: as its job is to make it.
+        action: what happens.
+        why: the reason, for the user.
+        seconds: the estimate, where earlier runs give one.
+        evaluation: the run as a second job is to evaluate it; None where that is left to the first, or nothing to do.
+        follows: the job, under way already, that trains what is to be evaluated; None where it is trained.
+    """
+
+    run: Run
+    action: Action
+    why: str
+    seconds: float | None = None
+    evaluation: Run | None = None
+    follows: Fact | None = None
+
+
+# ------------------------------------------------------------------------------------------------ decide
+
+
+def decide(sweep: Sweep, store: Store, scheduler: Scheduler, given: Collection[str] = ()) -> list[Decision]:
+    """What launching this sweep does to each of its runs; writes nothing. `given`: see `resources.adapted`."""
+    known = costs(store)
+    states = states_of([store.run(run.run_id) for run in sweep.runs], scheduler)
+    waits = scheduler.name if scheduler.detached else None
+    decisions = [_decide(run, state, known, waits) for run, state in zip(sweep.runs, states, strict=True)]
+    staged = [_in_stages(d, s, known) for d, s in zip(decisions, states, strict=True)] if waits else decisions
+    return [_adapt(decision, state, known, given) for decision, state in zip(staged, states, strict=True)]
+
+
+def _adapt(decision: Decision, state: RunState, known: Costs, given: Collection[str]) -> Decision:
+    """The decision, with resources that suit what earlier attempts and runs have shown."""
+    if decision.action is Action.SKIP:
+        return decision
+    if decision.action is Action.EVALUATE:
+        run, words = _adapted_evaluation(decision.run, state, known)
+        return replace(decision, run=run, why="; ".join([decision.why, *words]))
+    cost = known.training(decision.run)
+    seconds = None if cost is None or decision.seconds is None else decision.seconds + cost.around
+    run, words = adapted(decision.run, _past(state), seconds, given)
+    return replace(decision, run=run, why="; ".join([decision.why, *words]))
+
+
+def _in_stages(decision: Decision, state: RunState, known: Costs) -> Decision:
+    """The decision, with a job of its own for what is not measured in the one that trains."""
+    if decision.action not in (Action.SUBMIT, Action.RESUME) or not evaluates_apart(decision.run):
+        return decision
+    # From what is configured, not what training has learnt.
+    evaluation, words = _adapted_evaluation(decision.run, state, known)
+    why = "; ".join([decision.why, *(f"evaluation: {word}" for word in words)])
+    return replace(decision, run=to_be_trained(decision.run), evaluation=evaluation, why=why)
+
+
+def _adapted_evaluation(run: Run, state: RunState, known: Costs) -> tuple[Run, list[str]]:
+    """The run as a job evaluates it, with resources that suit what earlier evaluations have shown."""
+    last = state.run.evaluation_attempt()
+    asked = _asked(last)
+    ended = last is not None and last == acting_attempt(state.run)
+    past = Past(state.job.reason or state.reason or "", state.job.node or state.facts.host, asked)
+    evaluated, wanted = to_be_evaluated(run), run.config.evaluation.benchmarks
+    # Of a run that is still to be trained, `preference` is measured by the job that trains it.
+    left = lacking(state.run, wanted) if state.facts.trained else [name for name in wanted if name != "preference"]
+    return adapted(evaluated, past if ended else Past(asked=asked), known.evaluation(evaluated, left))
+
+
+def _past(state: RunState) -> Past:
+    asked = _asked(next(iter(state.run.attempts()[-1:]), None))
+    return Past(state.reason or "", state.job.node or state.facts.host, asked)
+
+
+def _asked(attempt: AttemptDir | None) -> Mapping[str, Any] | None:
+    """What an attempt asked of the cluster."""
+    asked: Mapping[str, Any] | None = attempt.record.get("settings", {}).get("cluster") if attempt else None
+    return asked
+
+
+def _decide(run: Run, state: RunState, known: Costs, waits: str | None) -> Decision:
+    """The decision; `waits`: the executor, where its jobs can wait for others."""
+    facts = state.facts
+    lacks = lacking(state.run, run.config.evaluation.benchmarks)
+    if facts.trained and not lacks and (facts.finished or not facts.evaluated):
+        return Decision(run, Action.SKIP, "finished")
+    if state.in_flight:
+        return _decide_in_flight(run, state, waits)
+    if facts.trained and not lacks:
+        return Decision(run, Action.SKIP, "finished, not published: use `publish`")
+    if facts.trained:
+        return Decision(run, Action.EVALUATE, f"trained, not evaluated: {', '.join(lacks)}")
+    why = "new" if state.status is Status.NEW else f"was {state.status}: {state.reason}"
+    if facts.checkpoint_step:
+        seconds = _estimate(run, known, facts.checkpoint_step)
+        return Decision(run, Action.RESUME, f"from step {facts.checkpoint_step}; {why}", seconds)
+    return Decision(run, Action.SUBMIT, why, _estimate(run, known, 0))
+
+
+def _decide_in_flight(run: Run, state: RunState, waits: str | None) -> Decision:
+    """Nothing, but where a job trains the run and none is to measure afterwards what is wanted of it."""
+    acting, job = acting_attempt(state.run), state.facts.job or {}
+    training = acting is not None and not acting.evaluates and not state.facts.cancelled
+    missing = unclaimed(state.run, run.config.evaluation.benchmarks)
+    if training and missing and waits is not None and job.get("executor") == waits:
+        return Decision(run, Action.EVALUATE, f"once it is trained: {', '.join(missing)}", follows=job)
+    return Decision(run, Action.SKIP, f"in flight: {state.status} as job {state.facts.job_id}")
+
+
+def _estimate(run: Run, known: Costs, done: int) -> float | None:
+    cost = known.training(run)
+    return None if cost is None else cost.training(run, done)
+
+
+# ------------------------------------------------------------------------------------------------ act

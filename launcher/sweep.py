@@ -1,0 +1,44 @@
+"""A sweep and its runs, as plain frozen values.
+
+Owns: what a planned run consists of. Must not know: how it is planned, where it goes, files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from launcher.config import RunConfig
+
+Plain = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One grid point.
+
+    Attributes:
+        run_id: `<model>-<loss_type>-beta<beta>-<hash8>`.
+        config: the typed configuration, checked; shared, so never changed.
+        objective: what is trained, plain, with canonical floats: what the run id is the hash of.
+        settings: the other sections, plain: where and how it is run.
+        axes: the values of the axes that vary in this sweep.
+        overrides: what to type to get this run alone.
+    """
+
+    run_id: str
+    config: RunConfig
+    objective: Plain
+    settings: Plain
+    axes: Plain
+    overrides: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A named set of runs, in the grid's order, each once."""
+
+    name: str
+    runs: tuple[Run, ...]
+    axes: tuple[str, ...]
+    duplicates: int = 0

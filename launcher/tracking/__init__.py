@@ -1,0 +1,1 @@
+"""Dashboards: the tracker's process beside a training, its backends, what is opened and uploaded later."""

@@ -1,0 +1,158 @@
+"""The plan as the user sees it: each run, what will happen to it and why, its cost, its job. Prints; decides nothing.
+
+Owns: words and columns of a plan. Must not know: how it was decided.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from launcher.cluster.scheduler import Scheduler
+from launcher.config import RunConfig
+from launcher.evaluation import scores
+from launcher.planning import estimate
+from launcher.store.files import Fact
+from launcher.store.output_folder import Store
+from launcher.submission.batches import RunGroup, planned_batches
+from launcher.submission.decide import Action, Decision
+from launcher.sweep import Sweep
+from launcher.views.console import duration, open_console, say_judging_ahead
+
+
+def show_plan(
+    sweep: Sweep,
+    decisions: Sequence[Decision],
+    scheduler: Scheduler | None,
+    store: Store,
+    *,
+    as_json: bool,
+    sources: Sequence[str] = (),
+) -> None:
+    """The plan: each run, what will happen to it and why, and where its sources come from.
+
+    `scheduler`, where given, shows a job's script too.
+    """
+    if as_json:
+        print(json.dumps(_plan_json(sweep, decisions) | {"sources": list(sources)}, indent=1))
+        return
+    console = open_console()
+    console.print(_plan_table(sweep, decisions))
+    console.print(_totals(sweep, decisions))
+    for line in (*sources, *_places(sweep)):
+        console.print(escape(line), soft_wrap=True)
+    if scheduler is not None:
+        _show_cost(console, decisions)
+        say_judging_ahead(*scores.ahead(sweep, store), sweep.runs[0].config.evaluation.judge)
+        groups = planned_batches(decisions, store.sweep(sweep.name), store, scheduler, lambda folder: folder / "HASH")
+        batches = [batch for group in groups for batch, _ in group.batches]
+        console.print(f"dry run: nothing was written or submitted. There would be {_jobs_in_words(groups)}")
+        for batch in batches[:1]:
+            console.print(escape(scheduler.script(batch)), soft_wrap=True)
+
+
+def _jobs_in_words(groups: Sequence[RunGroup]) -> str:
+    batches = [batch for group in groups for batch, _ in group.batches]
+    jobs, tables = sum(batch.size for batch in batches), sum(group.table is not None for group in groups)
+    what = f"{jobs} jobs, in {len(batches)} pieces" if len(batches) > 1 else f"{jobs} jobs"
+    if tables:
+        what += f", after {tables} for the reference table" + ("s" if tables > 1 else "")
+    if then := sum(batch.size for group in groups for batch, _ in group.then.values()):
+        what += f", and {then} that evaluate what they have trained"
+    return what + (", such as:" if jobs else "")
+
+
+def _show_cost(console: Console, decisions: Iterable[Decision]) -> None:
+    """What the runs to be trained will cost."""
+    configs = [d.run.config for d in decisions if d.action in (Action.SUBMIT, Action.RESUME)]
+    if configs:
+        cluster = configs[0].cluster
+        for line in estimate.sentences(estimate.total(configs, cluster.max_parallel), cluster.gpu_tflops):
+            console.print(escape(line), soft_wrap=True)
+
+
+def _plan_json(sweep: Sweep, decisions: Iterable[Decision]) -> Fact:
+    runs = [
+        {
+            "run_id": decision.run.run_id,
+            "model": decision.run.config.model.name,
+            "dataset": decision.run.config.dataset.name,
+            "loss_type": decision.run.config.loss_type,
+            "beta": decision.run.config.beta,
+            "axes": decision.run.axes,
+            "action": decision.action,
+            "why": decision.why,
+            "seconds": decision.seconds,
+            "gpu_hours": estimate.cost(decision.run.config).gpu_hours,
+            "model_revision": decision.run.config.model.revision,
+            "dataset_revision": decision.run.config.dataset.revision,
+            "pins": decision.run.config.pins,
+            "hub_store": decision.run.config.hub.store,
+            "hub_repo": decision.run.config.hub.repo,
+            "hub_revision": decision.run.config.hub.revision,
+        }
+        for decision in decisions
+    ]
+    return {"sweep": sweep.name, "duplicates": sweep.duplicates, "runs": runs}
+
+
+def _plan_table(sweep: Sweep, decisions: Iterable[Decision]) -> Table:
+    table = Table(title=f"sweep {escape(sweep.name)}", title_justify="left", box=None, pad_edge=False)
+    extra = [axis for axis in sweep.axes if axis not in ("model", "loss_type", "beta")]
+    costly = any(
+        (estimate.cost(run.config).gpu_hours or 0) >= 1 for run in sweep.runs
+    )  # a laptop's sweep needs no such column
+    priced = ("resources", "GPU-hours") if costly else ()
+    for column in ("run", "model", "loss_type", "beta", *extra, *priced, "action", "why", "est. time"):
+        table.add_column(escape(column), overflow="fold")
+    for decision in decisions:
+        run, style = decision.run, "dim" if decision.action is Action.SKIP else ""
+        shown = [run.run_id, run.config.model.name, run.config.loss_type, _number(run.config.beta)]
+        shown += [_number(run.axes.get(axis, "")) for axis in extra]
+        shown += _price(run.config) if costly else []
+        shown += [decision.action, decision.why, duration(decision.seconds)]
+        table.add_row(*map(escape, shown), style=style)
+    return table
+
+
+def _price(config: RunConfig) -> list[str]:
+    cluster, own = config.cluster, estimate.cost(config)
+    sharded = "" if config.deepspeed.name == "none" else f" {config.deepspeed.name}"
+    hours = "" if own.gpu_hours is None else f"{'<= ' if own.at_most else ''}{own.gpu_hours:.1f}"
+    return [f"{cluster.nodes} x {cluster.gpus_per_node} GPUs{sharded}", hours]
+
+
+def _totals(sweep: Sweep, decisions: Sequence[Decision]) -> str:
+    counts = Counter(decision.action for decision in decisions)
+    parts = [f"{len(decisions)} runs"] + [f"{count} {action}" for action, count in sorted(counts.items())]
+    if sweep.duplicates:
+        parts.append(f"{sweep.duplicates} duplicates dropped")
+    known = [d.seconds for d in decisions if d.seconds is not None]
+    if known:
+        parts.append(f"about {duration(sum(known))} of training for {len(known)} of them")
+    return ", ".join(parts)
+
+
+def _places(sweep: Sweep) -> list[str]:
+    """Where the models will be published, a line for each repository."""
+    places: dict[tuple[str, str | None], list[str]] = {}
+    for run in sweep.runs:
+        hub = run.config.hub
+        if hub.store != "off":
+            milestones = run.config.checkpoint.milestones or []
+            names = [hub.at_step(step).revision for step in (None, *milestones)]
+            places.setdefault((hub.store, hub.repo), []).extend(names)
+    return [
+        f"published as revisions of {repo} (hub={store}): {names[0]}{', ...' if len(names) > 1 else ''}"
+        for (store, repo), names in places.items()
+    ]
+
+
+def _number(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

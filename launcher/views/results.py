@@ -1,0 +1,182 @@
+"""What runs have come to, as the user sees it: scores, judging, publishing, dashboards. Prints; decides nothing.
+
+Owns: words and columns of results. Must not know: how they were measured or where they went.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+
+from rich.markup import escape
+from rich.table import Table
+
+from launcher.config import Judge
+from launcher.evaluation.judge import Spent
+from launcher.evaluation.scores import Waiting
+from launcher.hub.publish import Outcome, Publication
+from launcher.store.files import Fact
+from launcher.store.output_folder import SweepDir
+from launcher.views.console import complain, duration, judge_name, open_console
+
+JUDGING_SECONDS = 5.0  # between two lines of progress
+
+
+def show_results(directory: SweepDir, rows: Sequence[Fact]) -> None:
+    """The scores of a sweep, and how to get the report."""
+    bench = ["MT-Bench"] if any("mt_bench" in (row.get("evaluation") or {}) for row in rows) else []
+    table = Table(title=f"results of {escape(directory.name)}", title_justify="left", box=None, pad_edge=False)
+    for column in (
+        "run",
+        "status",
+        "steps",
+        "time",
+        "loss",
+        "accuracy",
+        "margin",
+        "KL",
+        "golden reward",
+        *bench,
+        "reason",
+    ):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*map(escape, _result_cells(row, with_bench=bool(bench))))
+    console = open_console()
+    console.print(table)
+    console.print(f"{directory.results_file}; report: python -m analysis {directory.path}", soft_wrap=True)
+
+
+def _result_cells(row: Fact, *, with_bench: bool) -> list[str]:
+    scores = row.get("evaluation") or {}
+    numbers = [scores.get(key) for key in ("loss", "reward_accuracy", "reward_margin", "kl")]
+    golden = _with_error(scores.get("golden_reward"), scores.get("golden_reward_stderr"))
+    bench = [_with_error(scores.get("mt_bench"), scores.get("mt_bench_se"))] if with_bench else []
+    step = "" if row.get("step") is None else str(row["step"])
+    shown = ["" if number is None else f"{number:.3f}" for number in numbers] + [golden, *bench]
+    return [row["run_id"], row["status"], step, duration(row.get("seconds")), *shown, row.get("reason") or ""]
+
+
+def _with_error(value: float | None, error: float | None) -> str:
+    return "" if value is None else f"{value:.3f}" + ("" if error is None else f" ± {error:.3f}")
+
+
+def say_unjudged(directory: SweepDir, run_ids: Sequence[str]) -> None:
+    """How answers get scores; those that this sweep's launches did not ask for have to be named."""
+    if run_ids:
+        settings = {record["run_id"]: record["settings"] for record in directory.run_records()}
+        asked = all("mt_bench" in settings[run_id].get("evaluation", {}).get("benchmarks", []) for run_id in run_ids)
+        command = f"python -m launcher evaluate {directory.name}" + ("" if asked else " --benchmark mt_bench")
+        print(f"{len(run_ids)} runs have MT-Bench answers and no scores: {command}")
+
+
+def say_judged_otherwise(run_ids: Sequence[str], judge: Judge) -> None:
+    """That scores are there, but not from who is asked for now."""
+    if run_ids:
+        print(
+            f"{len(run_ids)} runs were judged by another judge than {judge.model}, or otherwise; --again judges anew:"
+        )
+        print("  " + " ".join(run_ids))
+
+
+def say_to_judge(asked: Sequence[Waiting], estimate: tuple[int, int, int], judge: Judge) -> None:
+    """What judging will cost, before it does."""
+    calls, prompt, verdicts = estimate
+    print(
+        f"{len(asked)} models have answers without scores: {calls} calls of {judge_name(judge)}, "
+        f"about {prompt:,} tokens to read and {verdicts:,} to write",
+        flush=True,
+    )
+
+
+def judging_progress() -> Callable[[Spent, int], None]:
+    """Tells how far judging is: every few seconds, and at its end."""
+    began, told = time.monotonic(), [0.0]
+
+    def tell(spent: Spent, total: int) -> None:
+        now = time.monotonic()
+        if spent.judged < total and now - told[0] < JUDGING_SECONDS:
+            return
+        told[0], pace = now, (now - began) / max(1, spent.judged)
+        left = f", about {duration(pace * (total - spent.judged))} left" if 0 < spent.judged < total else ""
+        print(f"judged {spent.judged} of {total}, {spent.unparsable} unparsable{left}", flush=True)
+
+    return tell
+
+
+def say_judged(spent: Spent, asked: Sequence[Waiting]) -> None:
+    """What judging has cost, and what could not be read."""
+    used = f"{spent.prompt_tokens:,} tokens read and {spent.completion_tokens:,} written"
+    print(f"{len(asked)} models scored: {spent.calls} calls, {used}")
+    if spent.unparsable:
+        print(
+            f"{spent.unparsable} verdicts have no readable rating, so their questions no score: judgements.jsonl has "
+            "the judge's words; --again asks once more"
+        )
+
+
+def show_publications(directory: SweepDir, publications: Sequence[Publication], *, as_json: bool) -> None:
+    """What publishing would do."""
+    if as_json:
+        runs = [{"run_id": each.point.name, **asdict(each.verdict)} for each in publications]
+        print(json.dumps({"sweep": directory.name, "runs": runs}, indent=1))
+        return
+    for publication in publications:
+        hub, verdict = publication.hub, publication.verdict
+        where = f" ({publication.revision} of {hub.repo}, hub={hub.store})" if verdict.due else ""
+        print(f"{publication.point.name}: {verdict.why}{where}")
+    print(f"dry run: {sum(p.verdict.due for p in publications)} of {len(publications)} would be pushed; nothing was")
+
+
+def say_pushing(publication: Publication, number: int, total: int, *, quiet: bool) -> None:
+    """What is about to be pushed: large models take their time."""
+    if publication.verdict.due and not quiet:
+        point = publication.point
+        size = sum(path.stat().st_size for path in point.folder.model.rglob("*") if path.is_file())
+        place = f"{publication.revision} of {publication.hub.repo}"
+        print(f"[{number}/{total}] {point.name}: {size / 1e6:.1f} MB to {place}", flush=True)
+
+
+def say_outcome(outcome: Outcome, number: int, total: int, *, quiet: bool) -> None:
+    """What became of one model."""
+    if not quiet:
+        print(f"[{number}/{total}] {outcome.point.name}: {outcome.said}", flush=True)
+
+
+def show_published(directory: SweepDir, outcomes: Sequence[Outcome], collection: str | None, *, as_json: bool) -> None:
+    """What is published of a sweep."""
+    if as_json:
+        shown = ("revision", "error", "checked")
+        runs = [{"run_id": each.point.name} | {key: getattr(each, key) for key in shown} for each in outcomes]
+        print(json.dumps({"sweep": directory.name, "runs": runs, "collection": collection}, indent=1))
+        return
+    there = [_is_there(outcome) for outcome in outcomes if outcome.point.step is None]
+    kept = [_is_there(outcome) for outcome in outcomes if outcome.point.step is not None]
+    beside = f", {sum(kept)} of {len(kept)} milestones" if kept else ""
+    unknown = sum(not outcome.checked for outcome in outcomes)
+    more = f"; {unknown} more were, and could not be checked" if unknown else ""
+    print(f"{sum(there)} of {len(there)} runs of {directory.name} are published{beside}{more}")
+    if collection:
+        print(f"collection: {collection}")
+
+
+def _is_there(outcome: Outcome) -> bool:
+    return outcome.revision is not None and outcome.checked
+
+
+def say_dashboard(lines: Sequence[str], *, serving: bool) -> None:
+    """Where the sweep's dashboard is."""
+    for line in lines:
+        print(line, flush=True)
+    if serving:
+        print("Ctrl-C ends it", flush=True)
+
+
+def say_uploaded(directory: SweepDir, done: int, left: int, waiting: int, words: str) -> None:
+    """What `sync` has uploaded, and what it has not."""
+    later = f", {waiting} in flight and left for later" if waiting else ""
+    print(f"{done} runs of {directory.name} uploaded to W&B{later}")
+    if left:
+        complain(f"{left} runs could not be uploaded: {words}; `sync {directory.name}` tries again")

@@ -1,0 +1,217 @@
+"""How runs do, as the user sees it: status, progress, logs, what was submitted or stopped. Prints; decides nothing.
+
+Owns: words, columns and colours of states. Must not know: how a state is found out.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rich.console import Group as Stacked
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from launcher.errors import StoreError
+from launcher.runs.run_state import RunState
+from launcher.runs.status import UNSUCCESSFUL, Status
+from launcher.store.files import Fact
+from launcher.store.output_folder import SweepDir
+from launcher.views.console import duration, open_console
+
+Ended = Callable[[], bool]
+LOG_POLL_SECONDS = 0.5
+TRACEBACKS, TRACEBACK_LINES = 3, 3  # shown by status: several runs of a sweep mostly fail alike
+GUESS_AFTER_RUNS = 0.25  # before so much is done, a guess of the time left would mislead
+COLOURS = {Status.TRAINED: "green", Status.RUNNING: "cyan", **dict.fromkeys(UNSUCCESSFUL, "red")}
+
+
+def show_status(directory: SweepDir, states: Sequence[RunState], *, as_json: bool, clear: bool) -> None:
+    """The states of a sweep's runs."""
+    if as_json:
+        records = {record["run_id"]: record for record in directory.run_records()}
+        runs = [_state_json(records[state.run.run_id], state) for state in states]
+        print(json.dumps({"sweep": directory.name, "runs": runs}, indent=1))
+        return
+    console = open_console()
+    if clear and console.is_terminal:
+        console.clear()
+    console.print(_state_table(directory, states))
+    console.print(_summary(states))
+    for state in [state for state in states if state.status is Status.FAILED and state.facts.traceback][:TRACEBACKS]:
+        console.print(f"\n{escape(state.run.run_id)} ended so (all of it: logs {escape(state.run.run_id)}):")
+        console.print(escape("\n".join(state.facts.traceback.splitlines()[-TRACEBACK_LINES:])), soft_wrap=True)
+
+
+def _state_json(record: Fact, state: RunState) -> Fact:
+    facts = state.facts
+    return {
+        **{key: record[key] for key in ("run_id", "model", "loss_type", "beta")},
+        "status": state.status,
+        "job_id": facts.job_id,
+        "attempts": facts.attempts,
+        "step": facts.step,
+        "max_steps": facts.max_steps,
+        "node": state.job.node or facts.host,
+        "reason": state.reason,
+        "address": facts.address,
+    }
+
+
+def _state_table(directory: SweepDir, states: Iterable[RunState]) -> Table:
+    table = Table(title=f"sweep {escape(directory.name)}", title_justify="left", box=None, pad_edge=False)
+    for column in ("run", "status", "step", "left", "job", "attempts", "node", "reason"):
+        table.add_column(column, overflow="fold")
+    for state in states:
+        facts = state.facts
+        shown = [state.run.run_id, _steps(state), _left(state), facts.job_id or "", str(facts.attempts)]
+        run, step, left, job, attempts = map(escape, shown)
+        words = [escape(state.job.node or facts.host or ""), escape(state.reason or _stage(state))]
+        table.add_row(run, Text(state.status, COLOURS.get(state.status, "")), step, left, job, attempts, *words)
+    return table
+
+
+def _stage(state: RunState) -> str:
+    if not state.facts.trained:
+        return ""
+    if not state.facts.evaluated:
+        return "evaluating" if state.in_flight else "not evaluated"
+    if state.facts.publishing:
+        return "publishing" if state.in_flight else "not published"
+    return state.facts.address or ""
+
+
+def _steps(state: RunState) -> str:
+    facts = state.facts
+    return "" if facts.step is None else f"{facts.step}/{facts.max_steps or '?'}"
+
+
+def _seconds_left(state: RunState) -> float | None:
+    facts = state.facts
+    if state.status is not Status.RUNNING or not facts.seconds_per_step or facts.step is None or not facts.max_steps:
+        return None
+    return facts.seconds_per_step * (facts.max_steps - facts.step)
+
+
+def _left(state: RunState) -> str:
+    return duration(_seconds_left(state))
+
+
+def _summary(states: Iterable[RunState]) -> str:
+    states = list(states)
+    counts = Counter(state.status for state in states)
+    return f"{len(states)} runs: " + ", ".join(f"{count} {status}" for status, count in counts.most_common())
+
+
+class Progress:
+    """The live table of a sweep that runs on this machine; where there is no terminal, a line for every change."""
+
+    def __init__(self, directory: SweepDir) -> None:
+        self._directory = directory
+        self._console = open_console()
+        self._live = Live(console=self._console, auto_refresh=False) if self._console.is_terminal else None
+        self._started, self._said = time.time(), ""
+        self._first_step: tuple[float, float] | None = None  # when it was seen, and how many runs' worth was done
+
+    def __enter__(self) -> Self:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def show(self, states: Sequence[RunState]) -> None:
+        """Show these states."""
+        sentence, left = self._sentence(states), self._remaining(states)
+        line = f"{sentence}, about {duration(left)} left" if left else sentence
+        if self._live:
+            self._live.update(Stacked(_state_table(self._directory, states), Text(line)), refresh=True)
+        elif sentence != self._said:
+            print(f"[{duration(time.time() - self._started)}] {line}", flush=True)
+        self._said = sentence
+
+    def _sentence(self, states: Sequence[RunState]) -> str:
+        done = sum(not state.in_flight for state in states)
+        current = next((state for state in states if state.in_flight and state.facts.started), None)
+        if current is None:
+            return f"{done} of {len(states)} runs done" + (
+                "" if done == len(states) else "; waiting for a job to start"
+            )
+        doing = f"step {_steps(current)}" if current.facts.step else _last_words(current) or "preparing"
+        if current.facts.trained:
+            doing = "publishing" if current.facts.publishing else "evaluating"
+        return f"run {done + 1} of {len(states)}: {current.run.run_id}: {doing}"
+
+    def _remaining(self, states: Sequence[RunState]) -> float | None:
+        """Seconds, at the pace since the first step was seen: what comes before it is paid once for all runs."""
+        done = sum(1.0 if not s.in_flight else (s.facts.step or 0) / (s.facts.max_steps or 1) for s in states)
+        if not any(state.in_flight and state.facts.step for state in states) and self._first_step is None:
+            return None
+        self._first_step = self._first_step or (time.time(), done)
+        since, progress = time.time() - self._first_step[0], done - self._first_step[1]
+        return since * (len(states) - done) / progress if progress > GUESS_AFTER_RUNS else None
+
+
+def _last_words(state: RunState) -> str:
+    """What a run that has not come to its first step printed last: how far the shared work is."""
+    attempts = state.run.attempts()
+    log = attempts[-1].log_file() if attempts else None
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log and log.exists() else []
+    return next((line for line in reversed(lines) if line.startswith("reference pass")), "")
+
+
+def show_log(path: Path, *, follow: bool, ended: Ended) -> None:
+    """Print a log, and what is added to it until the run has ended.
+
+    Raises:
+        StoreError: there is no log (yet).
+    """
+    while not path.exists():
+        if not follow or ended():
+            raise StoreError(f"{path}: not there; the run has not been started, or not with so many processes")
+        time.sleep(LOG_POLL_SECONDS)
+    with path.open(encoding="utf-8", errors="replace") as file:
+        while True:
+            over = not follow or ended()
+            sys.stdout.write(file.read())
+            sys.stdout.flush()
+            if over:
+                return
+            time.sleep(LOG_POLL_SECONDS)
+
+
+def say_submitted(directory: SweepDir, count: int, *, quiet: bool) -> None:
+    """Where to look from now on."""
+    if not quiet:
+        print(f"{count} runs submitted; `python -m launcher status {directory.name} --watch` shows how they do")
+
+
+def say_submitted_to_evaluate(directory: SweepDir, count: int) -> None:
+    """What to do when the jobs are done."""
+    print(
+        f"{count} jobs submitted; when they are done, the same command judges what they wrote (sweep {directory.name})"
+    )
+
+
+def say_interrupted(directory: SweepDir, count: int) -> None:
+    """What Ctrl-C did."""
+    print(f"\n{count} runs asked to stop at their next step; `python -m launcher resume {directory.name}` goes on")
+
+
+def say_cancelled(directory: SweepDir, stopped: Sequence[RunState]) -> None:
+    """What cancel did."""
+    for state in stopped:
+        print(f"{state.run.run_id}: asked to stop (was {state.status}, job {state.facts.job_id})")
+    print(f"{len(stopped)} runs of {directory.name} cancelled; the others were not in flight")

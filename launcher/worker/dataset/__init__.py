@@ -1,0 +1,1 @@
+"""Data sets with torch's libraries: rows, columns, token ids."""

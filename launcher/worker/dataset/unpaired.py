@@ -1,0 +1,90 @@
+"""Completions with thumbs up or down: from rows to what KTO's trainer is given.
+
+Owns: splitting pairs, the order of the rows, and the foreign completion beside each that KTO's KL term needs.
+Must not know: reference values, losses.
+
+KTO estimates how far the policy has gone from completions behind prompts that they do not answer (Ethayarajh et al.,
+"KTO: Model Alignment as Prospect Theoretic Optimization", 2024, section 4.1): within each micro-batch the completions
+move on by one row. So the order is fixed beforehand, and the sampler must keep it. A row is written as a pair, its own
+completion as `chosen`, the foreign one as `rejected`: the reference table then holds all that the loss needs.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from types import SimpleNamespace
+
+import datasets
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+from trl import KTOTrainer
+
+from launcher.config import RunConfig
+from launcher.errors import ConfigError
+from launcher.store.output_folder import Store
+from launcher.worker.dataset import reading, shapes
+from launcher.worker.dataset.pairs import TOO_LONG, Pairs, shared_token_ids, told
+from launcher.worker.model.templates import check_template
+from launcher.worker.model.weights import tokenizer
+
+IDS = ("prompt_ids", "completion_ids", "label")
+TEXT = ("prompt", "completion")  # by which rows are compared
+NOT_WHOLE = "too few for another micro-batch"
+
+
+def tokenised(config: RunConfig, store: Store) -> Pairs:
+    """The rows as token ids with `label`, in the order in which they are trained on.
+
+    Raises:
+        ConfigError: no row is left, or the chat template cannot be trained with.
+    """
+    train, test = reading.read(config.dataset, store, shapes.unpaired)
+    ids_train, dropped = _usable(train, config, store, "train_split")
+    ids_test, _ = _usable(test, config, store, "test_split")
+    size = config.trainer.micro_batch_size
+    if left := len(ids_train) % size:
+        dropped[NOT_WHOLE] = left
+    whole = (_with_foreign(ids_train.shuffle(seed=config.seed), size), _with_foreign(ids_test, size))
+    rows = Pairs(*whole, dropped, *shapes.overlaps(train, test, TEXT))
+    return told(rows, len(train), len(test), "completions")
+
+
+def _usable(rows: Dataset, config: RunConfig, store: Store, split: str) -> tuple[Dataset, dict[str, int]]:
+    faults = list(shapes.faults_of_labelled(rows))
+    sound = [index for index, fault in enumerate(faults) if fault is None]
+    dropped = Counter(fault for fault in faults if fault is not None)
+    tokens = tokenizer(config.model, store)
+    if sound:
+        check_template(rows.select(sound), tokens, config.model, ("completion",))
+    ids = shared_token_ids(rows.select(sound), config, store, token_ids) if sound else rows.select([])
+    fitting = [index for index, row in enumerate(ids) if len(row["prompt_ids"]) < config.trainer.max_length]
+    dropped[TOO_LONG] = len(ids) - len(fitting)
+    if len(fitting) < config.trainer.micro_batch_size:
+        raise ConfigError(
+            f"trainer.micro_batch_size={config.trainer.micro_batch_size}: not filled by the {len(fitting)} usable "
+            f"completions of dataset.{split} of {config.dataset.name}; give more rows, or a smaller one of at least 2"
+        )
+    return ids.select(fitting), {reason: count for reason, count in dropped.items() if count}
+
+
+def token_ids(rows: Dataset, tokens: PreTrainedTokenizerBase) -> Dataset:
+    """Tokenise exactly as KTOTrainer does, by its own method."""
+    datasets.disable_progress_bars()
+    trainer = SimpleNamespace(_tokenizer=tokens, calculate_KL=False)
+    arguments = SimpleNamespace(dataset_num_proc=None, max_length=None)
+    tokenised_rows = KTOTrainer._prepare_dataset(trainer, rows, tokens, arguments, "")  # noqa: SLF001 - see `pairs`
+    return tokenised_rows.select_columns(list(IDS))
+
+
+def _with_foreign(rows: Dataset, size: int) -> Dataset:
+    """Whole micro-batches, each row with the completion of the row before it; the first has the last one's."""
+    rows = rows.select(range(len(rows) - len(rows) % size))
+    own = rows["completion_ids"][:]
+    foreign = [own[index - 1 if index % size else index + size - 1] for index in range(len(own))]
+    columns = {
+        "prompt_ids": rows["prompt_ids"][:],
+        "chosen_ids": own,
+        "rejected_ids": foreign,
+        "label": rows["label"][:],
+    }
+    return Dataset.from_dict(columns)

@@ -1,0 +1,1 @@
+"""A job's part of each benchmark."""

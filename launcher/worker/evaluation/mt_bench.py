@@ -1,0 +1,258 @@
+"""MT-Bench's answers: a model's replies to the two turns of each question, written batch by batch.
+
+Owns: `answers.jsonl` and `answered.json` of a run and of the untrained model; how a conversation is continued.
+Must not know: judges, scores, what the questions are about.
+
+A batch is appended when both its turns are written, and what is there is not written again: a job that is killed or
+stopped goes on at the next batch. Batches and their seeds depend on the settings alone, so that the answers are those
+of a job that was left in peace.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import itertools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+from launcher.config import MTBench, RunConfig
+from launcher.errors import ConfigError
+from launcher.evaluation.mt_bench import Bench, Messages, Question, load
+from launcher.store.files import Fact, append_line, content_key, mend_log, read_lines, write_once
+from launcher.store.output_folder import Store
+from launcher.store.run_folder import EvaluationDir, RunDir
+from launcher.worker.interruption import Interrupted, locked
+from launcher.worker.model import base_model, precision, weights
+from launcher.worker.model.text import end_tokens, ended_text, rendered
+from launcher.worker.training.train import final_model, finished, forget_trained
+
+Answer = tuple[str, str]  # the text, and what ended it: stop, length, or "no room" behind the prompt
+Opened = Callable[[], AbstractContextManager["Writer"]]
+
+
+class Writer(Protocol):
+    """Continues conversations."""
+
+    def write(self, conversations: Sequence[Messages], temperature: float, seed: int) -> list[Answer]:
+        """The next message of each conversation; the same for the same arguments."""
+
+
+def answer(config: RunConfig, run: RunDir, store: Store, stop: Callable[[], bool]) -> None:
+    """Answer what is missing, of the untrained model too (once for all runs with its settings).
+
+    Raises:
+        ConfigError: the questions are not there, or the tokenizer has no chat template.
+        Interrupted: `stop` became true; the batches so far are kept.
+    """
+    bench, settings = load(config.evaluation.mt_bench), config.evaluation.mt_bench
+    identity = _identity(config, bench)
+    key = content_key(identity | {"base": base_model.fingerprint(config.model, store)})
+    base = EvaluationDir(store.cache("benchmarks", f"mt_bench-{key}"))
+    with locked(base.path, stop):
+        _answer(base, bench, settings, identity | {"base": None}, lambda: _base_writer(config, store), stop)
+    _answer(run.evaluations, bench, settings, identity | {"base": key}, lambda: _run_writer(config, run, store), stop)
+
+
+def _identity(config: RunConfig, bench: Bench) -> Fact:
+    """What answers depend on, besides the model."""
+    settings = config.evaluation.mt_bench
+    return {
+        "questions": bench.hashes["questions"],
+        "max_new_tokens": settings.max_new_tokens,
+        "batch_size": settings.batch_size,
+        "seed": settings.seed,
+        "dtype": str(precision.dtype_of(config.model)).removeprefix("torch."),
+        "attn_implementation": config.model.attn_implementation,
+        "backend": "vllm" if _has_vllm() else "transformers",
+    }
+
+
+def _answer(
+    directory: EvaluationDir, bench: Bench, settings: MTBench, fact: Fact, opened: Opened, stop: Callable[[], bool]
+) -> None:
+    """Write the answers of one model that are not there, then the fact that they all are."""
+    if directory.answered_file.exists():
+        return
+    key, log, began = content_key({**fact, "base": None}), directory.answers_log, time.perf_counter()
+    mend_log(log)
+    done = {line["question_id"] for line in read_lines(log) if line["settings"] == key}
+    missing = [question for question in bench.questions if question.question_id not in done]
+    if missing:
+        with opened() as writer:
+            for batch in _batches(bench.questions, settings.batch_size):
+                if stop():
+                    raise Interrupted(
+                        f"stopped on request with {len(done)} of {len(bench.questions)} questions answered"
+                    )
+                for line in _answered([q for q in batch if q in missing], batch[0], writer, settings.seed):
+                    append_line(log, {"settings": key, **line, "time": time.time()})
+                    done.add(line["question_id"])
+                print(f"mt_bench: {len(done)} of {len(bench.questions)} questions answered", flush=True)
+    spent = {"answers": len(bench.questions), "seconds": time.perf_counter() - began, "time": time.time()}
+    write_once(directory.answered_file, {"key": key, "base": fact["base"], "settings": fact, **spent})
+
+
+def _batches(questions: Sequence[Question], size: int) -> Iterator[list[Question]]:
+    """Questions of one temperature, as many as are answered at the same time."""
+    ordered = sorted(questions, key=lambda question: question.temperature)
+    for _, alike in itertools.groupby(ordered, key=lambda question: question.temperature):
+        while batch := list(itertools.islice(alike, size)):
+            yield batch
+
+
+def _answered(batch: Sequence[Question], first: Question, writer: Writer, seed: int) -> Iterator[Fact]:
+    """Both turns of each question, the second behind the model's own answer to the first."""
+    if not batch:
+        return
+    seed += first.question_id
+    conversations: list[Messages] = [[] for _ in batch]
+    answers: list[list[Answer]] = [[] for _ in batch]
+    for turn in range(2):
+        for conversation, question in zip(conversations, batch, strict=True):
+            conversation.append({"role": "user", "content": question.turns[turn]})
+        for index, written in enumerate(writer.write(conversations, first.temperature, seed + 1000 * turn)):
+            conversations[index].append({"role": "assistant", "content": written[0]})
+            answers[index].append(written)
+    for question, both in zip(batch, answers, strict=True):
+        named = {"question_id": question.question_id, "category": question.category}
+        made = {"turns": [text for text, _ in both], "finish": [end for _, end in both]}
+        yield {**named, **made, "temperature": question.temperature, "seed": seed}
+
+
+# ------------------------------------------------------------------------------------------------ transformers
+
+
+@dataclass(frozen=True)
+class TransformersWriter:
+    """Writes with a module in this process.
+
+    Plain sampling at the temperature, greedy at 0: no top_k and no top_p, which vLLM would not have by default either.
+    """
+
+    module: Any
+    tokenizer: PreTrainedTokenizerBase
+    max_new_tokens: int
+
+    def write(self, conversations: Sequence[Messages], temperature: float, seed: int) -> list[Answer]:
+        """Continue those behind whose prompt the model's context has room; the others stay empty."""
+        prompts = [rendered(conversation, self.tokenizer) for conversation in conversations]
+        room = self._context() - torch.tensor([len(self._ids([prompt])["input_ids"][0]) for prompt in prompts])
+        fitting = [prompt for prompt, left in zip(prompts, room.tolist(), strict=True) if left > 0]
+        limit = min(self.max_new_tokens, int(room[room > 0].min())) if fitting else 0
+        written = iter(self._generate(fitting, temperature, seed, limit) if fitting else [])
+        return [next(written) if left > 0 else ("", "no room") for left in room.tolist()]
+
+    def _context(self) -> int:
+        return int(getattr(self.module.config, "max_position_embeddings", None) or 2**31)
+
+    def _ids(self, prompts: list[str]) -> Any:
+        """Without special tokens: the chat template has brought its own."""
+        return self.tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False)
+
+    @torch.no_grad()
+    def _generate(self, prompts: list[str], temperature: float, seed: int, limit: int) -> list[Answer]:
+        device = next(self.module.parameters()).device
+        encoded = self._ids(prompts).to(device)
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            made = self.module.generate(
+                input_ids=encoded["input_ids"],
+                attention_mask=encoded["attention_mask"],
+                generation_config=self._generation_config(temperature, limit),
+            )
+        new = made[:, encoded["input_ids"].shape[1] :].tolist()
+        return [ended_text(tokens, self.module, self.tokenizer) for tokens in new]
+
+    def _generation_config(self, temperature: float, limit: int) -> GenerationConfig:
+        sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+        return GenerationConfig(
+            **(sampling if temperature > 0 else {"do_sample": False}),
+            max_new_tokens=limit,
+            eos_token_id=sorted(end_tokens(self.module, self.tokenizer)),
+            pad_token_id=self.tokenizer.pad_token_id,
+        )
+
+
+def _chat_tokenizer(config: RunConfig, store: Store) -> PreTrainedTokenizerBase:
+    tokenizer = weights.tokenizer(config.model, store)
+    if not tokenizer.chat_template:
+        raise ConfigError(
+            f"model.name={config.model.name}: its tokenizer has no chat template, which mt_bench needs; take a model "
+            "that has one, or evaluation.benchmarks without mt_bench"
+        )
+    return tokenizer
+
+
+@contextmanager
+def _base_writer(config: RunConfig, store: Store) -> Iterator[Writer]:
+    tokenizer, length = _chat_tokenizer(config, store), config.evaluation.mt_bench.max_new_tokens
+    print("mt_bench of the untrained model (once)", flush=True)
+    if _has_vllm():
+        yield VllmWriter.of(config, base_model.base_folder(config.model, store), None)
+        return
+    with weights.in_use(weights.load(config.model, store)) as module:
+        yield TransformersWriter(module, tokenizer, length)
+
+
+@contextmanager
+def _run_writer(config: RunConfig, run: RunDir, store: Store) -> Iterator[Writer]:
+    tokenizer, length = _chat_tokenizer(config, store), config.evaluation.mt_bench.max_new_tokens
+    if _has_vllm():
+        model = final_model(run)
+        adapter = None if config.trainer.lora is None else model
+        yield VllmWriter.of(config, base_model.base_folder(config.model, store) if adapter else str(model), adapter)
+        return
+    module = finished(config, run, store).model
+    yield TransformersWriter(module.eval(), tokenizer, length)
+
+
+# ------------------------------------------------------------------------------------------------ vLLM
+
+
+def _has_vllm() -> bool:
+    return torch.cuda.is_available() and importlib.util.find_spec("vllm") is not None
+
+
+@dataclass(frozen=True)
+class VllmWriter:
+    """Writes with vLLM, which batches by itself and takes a LoRA adapter as it is."""
+
+    vllm: Any
+    engine: Any
+    adapter: Any
+    chat_template: str | None
+    max_new_tokens: int
+
+    @classmethod
+    def of(cls, config: RunConfig, folder: str, adapter: Path | None) -> VllmWriter:
+        """The weights in `folder`, with the adapter where there is one; what this process has trained makes room."""
+        forget_trained()
+        vllm = importlib.import_module("vllm")
+        model, lora = config.model, config.trainer.lora
+        engine = vllm.LLM(
+            model=folder,
+            dtype=str(precision.dtype_of(model)).removeprefix("torch."),
+            seed=config.evaluation.mt_bench.seed,
+            trust_remote_code=model.trust_remote_code,
+            generation_config="vllm",  # not the model's own top_k and top_p
+            **({"enable_lora": True, "max_lora_rank": lora.r} if adapter and lora else {}),
+        )
+        lora_request = importlib.import_module("vllm.lora.request").LoRARequest
+        request = lora_request("run", 1, str(adapter)) if adapter else None
+        return cls(vllm, engine, request, model.chat_template, config.evaluation.mt_bench.max_new_tokens)
+
+    def write(self, conversations: Sequence[Messages], temperature: float, seed: int) -> list[Answer]:
+        """Continue all of them at once."""
+        sampling = self.vllm.SamplingParams(temperature=temperature, max_tokens=self.max_new_tokens, seed=seed)
+        given = {"lora_request": self.adapter, "chat_template": self.chat_template}  # None: the tokenizer's own
+        made = self.engine.chat(list(conversations), sampling, use_tqdm=False, **given)
+        outputs = [request.outputs[0] for request in made]
+        return [(output.text.strip(), str(output.finish_reason)) for output in outputs]

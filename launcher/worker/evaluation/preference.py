@@ -1,0 +1,209 @@
+"""The benchmark `preference`: held-out pairs, KL to the reference, golden reward of what a finished run writes.
+
+Owns: evaluation.json of a run, and that of the untrained model.
+Must not know: how the model was trained, how results are shown.
+
+Reward accuracy and margin can look fine while the text is destroyed, so samples and a reward that knows nothing of the
+pairs stand beside them.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+from peft import PeftModel
+
+from launcher.config import UNPAIRED_LOSS, RunConfig
+from launcher.store.files import Fact, building, content_key, read_fact, write_once
+from launcher.store.output_folder import Store
+from launcher.store.run_folder import RunDir
+from launcher.worker.dataset.pairs import collator, first_distinct, load_prompts
+from launcher.worker.evaluation import golden
+from launcher.worker.evaluation.generations import kl_to_reference, sample
+from launcher.worker.model import base_model, precision, weights
+from launcher.worker.model.memory import Latest
+from launcher.worker.model.tabular import action_probabilities
+from launcher.worker.model.text import Prompt
+from launcher.worker.training.kto import held_out_metrics
+from launcher.worker.training.losses import logratios
+from launcher.worker.training.train import finished
+from launcher.worker.training.trainer import RunTrainer
+
+SETTINGS = ("batch_size", "generations", "max_new_tokens", "temperature", "seed", "samples")  # of `evaluation`, ours
+PROMPTS = 16  # taken from the test split where the data set names none
+OTHER_OBJECTIVES = 100  # of the sweep, whose losses stand beside a run's own: their number grows with its square
+KL_ESTIMATOR = "sum over tokens of the KL of the next-token distributions, on the policy's own samples"
+
+_prompts: Latest[list[Prompt]] = Latest()
+
+
+def evaluate(config: RunConfig, run: RunDir, store: Store) -> None:
+    """Write the run's evaluation.json, once; those of its milestones first, so that it closes the run."""
+    if run.evaluation_file.exists():
+        return
+    for _, milestone in run.milestones():
+        evaluate(config, milestone, store)
+    began = time.perf_counter()
+    print("evaluating", flush=True)
+    trainer = finished(config, run, store)
+    trainer.model.eval()
+    kto = config.loss_type == UNPAIRED_LOSS
+    pairs = held_out_metrics(trainer, config.beta) if kto else pair_metrics(trainer, config, store)
+    written = generation_metrics(trainer.model, _reference(trainer.model, config, store), config, store)
+    written |= action_probabilities(trainer.model, weights.tokenizer(config.model, store))
+    spent = {"seconds": time.perf_counter() - began}
+    write_once(
+        run.evaluation_file,
+        pairs | written | spent | {"settings": _settings(config, store), "base": base_key(config, store)},
+    )
+
+
+def evaluate_base(config: RunConfig, store: Store) -> Fact:
+    """What the untrained model writes for the same prompts and seed; once per (model, prompts, settings)."""
+    folder = store.cache("base", base_key(config, store))
+    with building(folder) as empty:
+        if empty is not None:
+            began = time.perf_counter()
+            print("evaluating the untrained model (once)", flush=True)
+            with weights.in_use(weights.load(config.model, store)) as base:
+                fact = generation_metrics(base, None, config, store)
+            write_once(
+                empty / "evaluation.json",
+                fact | {"seconds": time.perf_counter() - began, "settings": _settings(config, store)},
+            )
+    return read_fact(folder / "evaluation.json") or {}
+
+
+def base_key(config: RunConfig, store: Store) -> str:
+    """The cache entry of the untrained model's evaluation: by its content and what its generations depend on."""
+    identity = {"base": base_model.fingerprint(config.model, store), "settings": _settings(config, store)}
+    return content_key(identity)
+
+
+def _settings(config: RunConfig, store: Store) -> Fact:
+    """What the generations depend on, besides the model."""
+    return {key: getattr(config.evaluation, key) for key in SETTINGS} | {
+        "prompts": prompts(config, store),
+        "golden_reward": config.dataset.golden_reward,
+        "dtype": str(precision.dtype_of(config.model)).removeprefix("torch."),
+        "attn_implementation": config.model.attn_implementation,
+        "kl_estimator": KL_ESTIMATOR,
+    }
+
+
+def prompts(config: RunConfig, store: Store) -> list[Prompt]:
+    """The openings that the models continue: the data set's own choice, else the first of its test split."""
+
+    def read() -> list[Prompt]:
+        if config.dataset.prompts:
+            return list(config.dataset.prompts)
+        return first_distinct(load_prompts(config.dataset, store), PROMPTS)
+
+    return _prompts.get(repr((config.dataset, store.root)), read)
+
+
+@torch.no_grad()
+def pair_metrics(trainer: RunTrainer, config: RunConfig, store: Store) -> Fact:
+    """The run's own loss, reward accuracy and margin on the held-out pairs; and the losses of its sweep's other runs.
+
+    The loss is the mean over batches of `evaluation.batch_size`, weighted by their size. For losses that look at the
+    whole batch (`kto_pair`, aot) it therefore depends on that size; accuracy and margin are per pair and do not.
+    """
+    test, size, collate = trainer.eval_dataset, config.evaluation.batch_size, collator(config, store)
+    objectives = _objectives(config, store)
+    losses, margins = dict.fromkeys(objectives, 0.0), []
+    for start in range(0, len(test), size):
+        rows = [test[index] for index in range(start, min(start + size, len(test)))]
+        inputs = trainer.place(collate(rows))
+        outputs = _forward(trainer.model, inputs)
+        for objective in objectives:
+            trainer.set_objective(*objective)
+            losses[objective] += len(rows) * trainer.loss_of(outputs, inputs) / len(test)
+        chosen, rejected = logratios(outputs, inputs, config.trainer.ld_alpha)
+        margins += (config.beta * (chosen - rejected)).tolist()
+    trainer.set_objective(*objectives[0])
+    others = [{"loss_type": name, "beta": beta, "loss": loss} for (name, beta), loss in losses.items()]
+    return {
+        "loss": losses[objectives[0]],
+        "losses": others,
+        "reward_accuracy": sum(margin > 0 for margin in margins) / len(margins),
+        "reward_margin": statistics.fmean(margins),
+        "pairs": len(margins),
+    }
+
+
+def _objectives(config: RunConfig, store: Store) -> list[tuple[str, float]]:
+    """The run's own loss and beta, then the others of its sweep: from the same forward, they cost nothing."""
+    records = store.sweep(config.sweep).run_records() if config.sweep else []
+    excluded = {UNPAIRED_LOSS} | ({"kto_pair"} if config.trainer.ld_alpha is not None else set())
+    theirs = {(str(r["loss_type"]), float(r["beta"])) for r in records if r["loss_type"] not in excluded}
+    own = (config.loss_type, config.beta)
+    return [own, *sorted(theirs - {own})[:OTHER_OBJECTIVES]]
+
+
+def _forward(model: torch.nn.Module, inputs: dict[str, Any]) -> Any:
+    """One forward, whose outputs serve every loss; the trainer has put TRL's head on the model."""
+    labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
+    given = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    return model(**given, use_cache=False, labels=labels, fused_lm_head=True)
+
+
+Reference = Callable[[], AbstractContextManager[torch.nn.Module]]
+
+
+def _reference(model: Any, config: RunConfig, store: Store) -> Reference:
+    """The untrained model: the policy without its adapters, or the base that this process shares."""
+
+    @contextmanager
+    def without_adapters() -> Iterator[torch.nn.Module]:
+        with model.disable_adapter():
+            yield model
+
+    if isinstance(model, PeftModel):
+        return without_adapters
+    return lambda: weights.in_use(weights.load(config.model, store))
+
+
+def generation_metrics(model: torch.nn.Module, reference: Reference | None, config: RunConfig, store: Store) -> Fact:
+    """Golden reward and samples of what `model` writes; KL to the reference where there is one."""
+    tokenizer, settings = weights.tokenizer(config.model, store), config.evaluation
+    asked: list[Prompt] = []
+    texts: list[str] = []
+    divergences: list[float] = []
+    for batch in sample(model, tokenizer, prompts(config, store), settings):
+        asked += batch.prompts
+        texts += batch.texts
+        if reference is not None:
+            with reference() as base:
+                divergences += kl_to_reference(base, batch, settings.temperature)
+    name = config.dataset.golden_reward
+    rewards = [] if name is None else golden.score(name, texts)
+    kl = {"kl": _mean(divergences), "kl_stderr": _stderr(divergences)} if reference is not None else {}
+    return kl | {
+        "golden_reward": _mean(rewards),
+        "golden_reward_stderr": _stderr(rewards),
+        "golden_rewards": rewards,
+        "generations": len(texts),
+        "samples": _samples(asked, texts, rewards, settings.samples),
+    }
+
+
+def _samples(asked: list[Prompt], texts: list[str], rewards: list[float], count: int) -> list[Fact]:
+    """The first texts; prompts take turns, so they are of different prompts where there are enough."""
+    scores: list[float] | list[None] = rewards or [None] * len(texts)
+    rows = zip(asked[:count], texts[:count], scores[:count], strict=True)
+    return [{"prompt": prompt, "text": text, "reward": reward} for prompt, text, reward in rows]
+
+
+def _mean(values: list[float]) -> float | None:
+    return statistics.fmean(values) if values else None
+
+
+def _stderr(values: list[float]) -> float | None:
+    return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None

@@ -1,0 +1,233 @@
+"""Benchmarks that another program computes: lm-evaluation-harness, or any that prints JSON.
+
+Owns: their command lines, their end, what becomes of what they print.
+Must not know: what they measure.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from launcher.config import LmEval, RunConfig
+from launcher.errors import ConfigError
+from launcher.machine.installed import package_dir
+from launcher.store.files import Fact, content_key, write_once
+from launcher.store.output_folder import Store
+from launcher.store.run_folder import EvaluationDir, RunDir
+from launcher.worker.interruption import Interrupted, locked
+from launcher.worker.model import base_model, precision
+from launcher.worker.training.train import final_model, forget_trained
+
+POLL_SECONDS = 0.5
+GRACE_SECONDS = 10  # between SIGTERM and SIGKILL
+PRINTED_CHARACTERS = 200_000  # of what a program prints, kept in the fact
+
+
+class ProgramFailed(RuntimeError):
+    """The program of a benchmark ended badly, took too long, or printed something else; names it and the reason."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a program is to load: a folder, the adapter on top of it and another tokenizer, if any."""
+
+    model: str
+    adapter: Path | None = None
+    tokenizer: Path | None = None
+
+    def folder(self) -> str:
+        """One folder that `from_pretrained` understands; an adapter's names the model below it."""
+        return self.model if self.adapter is None else str(self.adapter)
+
+
+Compute = Callable[[Weights, Path], Fact]  # what to measure, and a folder for what is left beside the result
+
+
+def measure(benchmark: str, config: RunConfig, run: RunDir, store: Store, stop: Callable[[], bool]) -> None:
+    """Write the run's result of `lm_eval` or `command`, and that of the untrained model once for all runs.
+
+    Raises:
+        ConfigError: lm_eval is not installed, or cannot be given such a path.
+        ProgramFailed: the program failed; what it printed is kept beside where its result would be.
+        Interrupted: `stop` became true.
+    """
+    settings = asdict(getattr(config.evaluation, benchmark))
+    key = _base_key(benchmark, settings, config, store)
+    base = EvaluationDir(store.cache("benchmarks", f"{benchmark}-{key}"))
+    forget_trained()  # the program needs the accelerator's memory
+
+    def compute(weights: Weights, folder: Path) -> Fact:
+        program = _lm_eval if benchmark == "lm_eval" else _command
+        return program(config, weights, folder, stop)
+
+    untrained, trained = _weights(config, run, store)
+    with locked(base.path, stop):
+        _write(base, benchmark, untrained, compute, {"settings": settings})
+    _write(run.evaluations, benchmark, trained, compute, {"settings": settings, "base": key})
+
+
+def _base_key(benchmark: str, settings: Fact, config: RunConfig, store: Store) -> str:
+    identity = [benchmark, settings, str(precision.dtype_of(config.model)), base_model.fingerprint(config.model, store)]
+    return content_key(identity)
+
+
+def _weights(config: RunConfig, run: RunDir, store: Store) -> tuple[Weights, Weights]:
+    """The untrained model and the run's; where the config gives a chat template, the run's tokenizer has it."""
+    model, lora = final_model(run), config.trainer.lora
+    tokenizer = None if config.model.chat_template is None else model
+    base = Weights(base_model.base_folder(config.model, store), tokenizer=tokenizer)
+    return base, Weights(str(model)) if lora is None else replace(base, adapter=model)
+
+
+def _write(directory: EvaluationDir, benchmark: str, weights: Weights, compute: Compute, about: Fact) -> None:
+    file = directory.result_file(benchmark)
+    if file.exists():
+        return
+    began = time.perf_counter()
+    folder = directory.folder(benchmark)
+    shutil.rmtree(folder, ignore_errors=True)  # of a program that did not come to its end
+    folder.mkdir(parents=True)
+    print(f"{benchmark} of {weights.adapter or weights.model}", flush=True)
+    fact = compute(weights, folder)
+    write_once(file, fact | about | {"seconds": time.perf_counter() - began, "time": time.time()})
+
+
+# ------------------------------------------------------------------------------------------------ command
+
+
+def _command(config: RunConfig, weights: Weights, folder: Path, stop: Callable[[], bool]) -> Fact:
+    settings, path = config.evaluation.command, weights.folder()
+    argv = [word.replace("{model}", path) for word in settings.argv]
+    printed = run_program(argv, settings.minutes, folder / "stdout.txt", stop)
+    value = _object_in(printed)
+    if value is None:
+        raise ProgramFailed(f"{argv[0]}: printed no JSON object as the whole, or the last line, of {folder}/stdout.txt")
+    return {"scores": numbers_in(value), "output": value, "printed": printed[-PRINTED_CHARACTERS:]}
+
+
+def _object_in(printed: str) -> Fact | None:
+    """The JSON object that is the whole text, or else its last line, behind what libraries print on their own."""
+    lines = printed.strip().split("\n")
+    for text in (printed, lines[-1]):
+        with contextlib.suppress(ValueError):
+            value = json.loads(text)
+            if isinstance(value, dict):
+                return value
+    return None
+
+
+def numbers_in(value: Fact, prefix: str = "") -> dict[str, float]:
+    """The finite numbers of a JSON object, those of inner objects under `outer/inner`."""
+    found: dict[str, float] = {}
+    for key, item in value.items():
+        if isinstance(item, dict):
+            found |= numbers_in(item, f"{prefix}{key}/")
+        elif isinstance(item, int | float) and not isinstance(item, bool) and abs(item) < float("inf"):
+            found[f"{prefix}{key}"] = float(item)
+    return found
+
+
+# ------------------------------------------------------------------------------------------------ lm_eval
+
+
+def _lm_eval(config: RunConfig, weights: Weights, folder: Path, stop: Callable[[], bool]) -> Fact:
+    if package_dir("lm_eval") is None:
+        raise ConfigError("evaluation.benchmarks=lm_eval: not installed here; pip install lm_eval[hf]")
+    dtype = str(precision.dtype_of(config.model)).removeprefix("torch.")
+    argv = lm_eval_argv(config.evaluation.lm_eval, weights, dtype, config.evaluation.seed, folder)
+    if config.model.trust_remote_code:
+        argv.append("--trust_remote_code")
+    run_program(argv, config.evaluation.lm_eval.minutes, folder / "stdout.txt", stop)
+    files = sorted(folder.rglob("results_*.json"))
+    if not files:
+        raise ProgramFailed(f"lm_eval: left no results_*.json in {folder}; its log says why")
+    results = json.loads(files[-1].read_text(encoding="utf-8"))
+    kept = {name: results.get(name) for name in ("versions", "n-shot", "n-samples", "lm_eval_version", "git_hash")}
+    return {"scores": lm_eval_scores(results["results"]), **kept}
+
+
+def lm_eval_argv(settings: LmEval, weights: Weights, dtype: str, seed: int, folder: Path) -> list[str]:
+    """The command line of lm-evaluation-harness 0.4."""
+    arguments = {"pretrained": weights.model, "dtype": dtype}
+    if weights.adapter is not None:
+        arguments["peft"] = str(weights.adapter)
+    if weights.tokenizer is not None:
+        arguments["tokenizer"] = str(weights.tokenizer)
+    for name, value in arguments.items():
+        if "," in value:
+            raise ConfigError(f"output_dir: lm_eval takes no comma in a path, and {name} is {value}; choose another")
+    model_args = ",".join(f"{name}={value}" for name, value in arguments.items())
+    argv = [sys.executable, "-m", "lm_eval", "--model", "hf", "--model_args", model_args]
+    argv += ["--tasks", ",".join(settings.tasks), "--batch_size", settings.batch_size, "--seed", str(seed)]
+    argv += ["--output_path", str(folder)]
+    argv += [] if settings.num_fewshot is None else ["--num_fewshot", str(settings.num_fewshot)]
+    argv += [] if settings.limit is None else ["--limit", str(settings.limit)]
+    return [*argv, "--apply_chat_template"] if settings.apply_chat_template else argv
+
+
+def lm_eval_scores(results: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """`{"task": {"acc,none": 0.5}}` -> `{"task/acc": 0.5}`; a filter other than `none` stays in the name."""
+    found = {}
+    for task, metrics in results.items():
+        numbers = {name: value for name, value in metrics.items() if "," in name}  # the others describe the task
+        for name, value in numbers_in(numbers).items():
+            found[f"{task}/{name.removesuffix(',none')}"] = value
+    return found
+
+
+# ------------------------------------------------------------------------------------------------ processes
+
+
+def run_program(argv: Sequence[str], minutes: float, output: Path, stop: Callable[[], bool]) -> str:
+    """Run a program to its end and return what it printed; its stderr is the log's.
+
+    Raises:
+        ProgramFailed: it is not there, failed, or took longer than `minutes`.
+        Interrupted: `stop` became true.
+    """
+    with output.open("wb") as file:
+        try:
+            process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=file, start_new_session=True)
+        except OSError as error:
+            raise ProgramFailed(f"{argv[0]}: cannot be started ({error.strerror})") from error
+        with _ended_with_its_children(process):
+            _wait(process, argv[0], minutes, stop)
+    if process.returncode != 0:
+        raise ProgramFailed(f"{argv[0]}: ended with exit code {process.returncode}; the log has its last words")
+    return output.read_text(encoding="utf-8", errors="replace")
+
+
+def _wait(process: subprocess.Popen[bytes], name: str, minutes: float, stop: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + minutes * 60
+    while process.poll() is None:
+        if stop():
+            raise Interrupted(f"stopped on request while {name} was measuring")
+        if time.monotonic() > deadline:
+            raise ProgramFailed(f"{name}: took longer than the {minutes:g} minutes that evaluation allows it")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(POLL_SECONDS)
+
+
+@contextlib.contextmanager
+def _ended_with_its_children(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """However this is left, nothing of the program's session remains."""
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if process.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, number)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(GRACE_SECONDS)

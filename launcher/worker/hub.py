@@ -1,0 +1,87 @@
+"""The job's part in publishing: what only the node knows of a run's sources, and the push after the evaluation.
+
+Owns: sources.json; what becomes of a push that fails. Must not know: stores, what a revision holds.
+
+A job that only evaluates pushes as well: its scores change the card of what the training has published.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from launcher.config import RunConfig
+from launcher.errors import ConfigError, PrefsweepError
+from launcher.hub.due import publishes
+from launcher.hub.push import lacks, publish
+from launcher.store.attempt_config import hub_of
+from launcher.store.files import Fact, read_fact, write_once
+from launcher.store.output_folder import Store
+from launcher.store.run_folder import AttemptDir, RunDir, points_of
+from launcher.worker.dataset.reading import hub_commits
+from launcher.worker.model import base_model
+
+LONGEST_REASON = 2000  # characters
+
+
+def record_sources(config: RunConfig, run: RunDir, store: Store) -> None:
+    """Note what a run is trained on: Hub commits, or the hashes of files. One that has begun is held to what it noted.
+
+    Raises:
+        ConfigError: its model or its data are others by now.
+    """
+    sources = _sources(config, store)
+    recorded = read_fact(run.sources_file)
+    if recorded is not None and (run.result_file.exists() or run.last_checkpoint_step() is not None):
+        _compare(run, recorded, sources)
+        return
+    if recorded is not None:  # of a training of which nothing is left
+        run.sources_file.unlink()
+    write_once(run.sources_file, sources)
+
+
+def _sources(config: RunConfig, store: Store) -> Fact:
+    dataset: Fact = {"commits": hub_commits(config.dataset, store)}
+    if config.dataset.weak_rejects is not None:
+        dataset["weaker_model"] = base_model.fingerprint(config.dataset.weak_rejects.model, store)
+    return {"model": base_model.fingerprint(config.model, store), "dataset": dataset}
+
+
+def _compare(run: RunDir, recorded: Fact, sources: Fact) -> None:
+    commits = recorded["dataset"].get("commits", {})
+    moved = [path for path, commit in commits.items() if sources["dataset"]["commits"].get(path, commit) != commit]
+    other = ["its model is not the one"] if recorded["model"] != sources["model"] else []
+    other += [f"{path} is not at the commit" for path in moved]
+    if other:
+        raise ConfigError(
+            f"{run.run_id}: {' and '.join(other)} that it was trained on so far ({run.sources_file}); put that back, "
+            f"or remove {run.path} to train it anew"
+        )
+
+
+def publish_in_job(attempt: AttemptDir, store: Store, stop: Callable[[], bool]) -> None:
+    """Publish what the run lacks, where its job is to; what fails is noted, unless the process is about to end."""
+    reasons = list(_push(attempt, store, stop)) if publishes(attempt) else []
+    for reason in reasons:
+        print(f"not published: {reason}", flush=True)
+    if reasons and not stop():
+        write_once(attempt.unpublished_file, {"reason": "; ".join(reasons)[:LONGEST_REASON], "time": time.time()})
+
+
+def _push(attempt: AttemptDir, store: Store, stop: Callable[[], bool]) -> Iterator[str]:
+    """Push each model that is due; why one could not be pushed, which keeps no other.
+
+    `hub.patience` is that of the run: a GPU is not held for it once for every milestone.
+    """
+    hub, lost = hub_of(attempt), 0.0
+    for point in points_of(attempt.run):
+        began = time.monotonic()
+        left = replace(hub, patience=max(0, hub.patience - int(lost)))
+        try:
+            if not stop() and lacks(point, hub):
+                print(f"published as {publish(point, left, store, stop)['address']}", flush=True)
+        except Exception as error:  # noqa: BLE001 - a store's trouble must not cost a trained run
+            lost += time.monotonic() - began
+            kind = "" if isinstance(error, PrefsweepError) else f"{point.name}: {type(error).__name__}: "
+            yield " ".join(f"{kind}{error}".split())

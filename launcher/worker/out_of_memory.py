@@ -1,0 +1,64 @@
+"""After the accelerator ran out of memory: the same run with half the micro-batch and twice the accumulation.
+
+Owns: when that is the same training, and the record of it. Must not know: how a run is trained or requeued.
+
+The global batch stays, and so do the pairs of each step; the sum over a batch is taken in more pieces, so weights agree
+up to rounding. Where the loss of a pair depends on its neighbours in the micro-batch, it would be another objective.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
+
+from launcher.config import RunConfig
+from launcher.store.files import append_line
+from launcher.store.run_folder import RunDir
+
+Result = TypeVar("Result")
+
+# kto_pair and kto: the KL estimate; bco_pair: running moments; aot: sorted over the batch; sft: a mean over its tokens.
+DEPENDS_ON_NEIGHBOURS = {"kto_pair", "kto", "bco_pair", "aot", "aot_unpaired", "sft"}
+
+
+def can_halve(reason: str, config: RunConfig) -> bool:
+    """Whether what went wrong is a lack of the accelerator's memory that a smaller micro-batch may mend."""
+    trainer = config.trainer
+    wanted = config.cluster.halve_micro_batch and config.loss_type not in DEPENDS_ON_NEIGHBOURS
+    return "OutOfMemoryError" in reason and wanted and trainer.micro_batch_size % 2 == 0
+
+
+def halve(config: RunConfig, run: RunDir) -> RunConfig:
+    """Note on disk that the run goes on with half its micro-batch, in this attempt and those after it."""
+    half = config.trainer.micro_batch_size // 2
+    append_line(run.memory_log, {"micro_batch_size": half, "step": run.last_checkpoint_step(), "time": time.time()})
+    print(f"out of memory: going on with trainer.micro_batch_size={half} and twice the accumulation", flush=True)
+    return replace(config, trainer=replace(config.trainer, micro_batch_size=half))
+
+
+def within_memory(config: RunConfig, run: RunDir, work: Callable[[RunConfig], Result]) -> Result:
+    """What `work` returns; where memory runs out, it is called again with half the micro-batch. For one rank only."""
+    while True:
+        try:
+            return work(config)
+        except Exception as error:
+            if not can_halve(f"{type(error).__name__}: {error}", config):
+                raise
+            traceback.clear_frames(error.__traceback__)  # they hold the tensors that filled the memory
+        config = halve(config, run)
+        _release()
+
+
+def _release() -> None:
+    from launcher.worker.training.train import forget_trained
+
+    forget_trained()
+    gc.collect()
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

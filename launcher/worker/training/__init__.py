@@ -1,0 +1,1 @@
+"""One run's training: the trainer, losses, the reference table, checkpoints."""

@@ -1,0 +1,322 @@
+"""The reference table: log-probs of every pair under the untrained model, computed once per (model, dataset).
+
+Owns: the table's key, file and checks; the reference pass; putting its values beside the tokenised pairs.
+Must not know: losses, beta, learning rates, runs: none of them changes a value.
+
+    <cache>/reference/<key>/table.parquet   row; chosen, rejected (log-prob sums); chosen_tail, rejected_tail (of these,
+                                            what lies beyond the pair's shorter completion); chosen_tokens, ...
+                           /manifest.json   what it was computed from, and the table file's hash
+
+A row is found by the hash of its token ids, never by its place. A table that is torn, incomplete or another's is
+refused with the reason, and made again.
+
+The pass uses training's own forward: same weights and dtype, TRL's fused head, same cut and padding. So the first
+loss of `sigmoid` is log 2, up to what remains: in training a pair meets other neighbours, hence another padding and
+another blocking of the same matrix products, which in bfloat16 moves a sum of log-probs by some hundredths.
+`kto_pair` has a kink exactly there (see `losses.kto_pair_loss`): rounding decides its first gradient.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pyarrow
+import pyarrow.parquet
+import torch
+import transformers
+import trl
+from datasets import Dataset
+from filelock import FileLock
+from trl.trainer.utils import add_fused_lm_head
+
+from launcher.config import UNPAIRED_LOSS, RunConfig
+from launcher.errors import StoreError
+from launcher.store.files import Fact, building, content_key, read_fact, write_once
+from launcher.store.output_folder import Store
+from launcher.worker.dataset import unpaired
+from launcher.worker.dataset.pairs import IDS, Pairs, collator, tokenised
+from launcher.worker.distributed import ranks, zero
+from launcher.worker.model import base_model, precision, weights
+from launcher.worker.model.memory import Latest
+from launcher.worker.training.losses import sums_and_tails
+
+LOG = logging.getLogger(__name__)
+SUMS = ("chosen", "rejected", "chosen_tail", "rejected_tail")
+COLUMNS = ("row", *SUMS, "chosen_tokens", "rejected_tokens")
+SAY_EVERY_SECONDS = 5.0
+
+_prepared: Latest[Pairs] = Latest()
+
+
+class Refused(Exception):
+    """Why a table on disk must not be used."""
+
+
+Sums = tuple[float, float, float, float]
+Collate = Callable[[list[dict[str, list[int]]]], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Table:
+    """The four SUMS by row. With them, one table serves every `ld_alpha`, as it does every loss and beta."""
+
+    key: str
+    values: dict[str, Sums]
+
+    def reference(self, row: str, ld_alpha: float | None) -> tuple[float, float]:
+        """The reference values of a pair's chosen and rejected completion."""
+        chosen, rejected, chosen_tail, rejected_tail = self.values[row]
+        less = 0.0 if ld_alpha is None else 1 - ld_alpha
+        return chosen - less * chosen_tail, rejected - less * rejected_tail
+
+
+def prepared(config: RunConfig, store: Store) -> Pairs:
+    """The tokenised pairs with their reference values; kept for the next run of this process."""
+
+    def prepare() -> Pairs:
+        with ranks.first_ahead():
+            pairs = _rows(config, store)
+        table = reference_table(config, store, pairs)
+        alpha = config.trainer.ld_alpha
+        train, test = attach(pairs.train, table, alpha), attach(pairs.test, table, alpha)
+        return replace(pairs, train=train, test=test)
+
+    # KTO's rows have an order and neighbours, which belong to the objective
+    order = (config.seed, config.trainer.micro_batch_size) if config.loss_type == UNPAIRED_LOSS else None
+    trainer = (config.trainer.max_length, config.trainer.ld_alpha)
+    identity = repr((config.model, config.dataset, trainer, order, store.root))
+    return _prepared.get(identity, prepare)
+
+
+def _rows(config: RunConfig, store: Store) -> Pairs:
+    return unpaired.tokenised(config, store) if config.loss_type == UNPAIRED_LOSS else tokenised(config, store)
+
+
+def row_of(pair: dict[str, list[int]]) -> str:
+    """The hash of a pair's token ids."""
+    digest = hashlib.sha256()
+    for name in IDS:
+        ids = numpy.asarray(pair[name], dtype="<i8")
+        digest.update(len(ids).to_bytes(8, "little") + ids.tobytes())
+    return digest.hexdigest()[:32]
+
+
+def attach(pairs: Dataset, table: Table, ld_alpha: float | None = None) -> Dataset:
+    """The pairs with the two columns that DPOTrainer reads instead of asking a reference model."""
+    values = [table.reference(row_of(pair), ld_alpha) for pair in pairs]
+    with_chosen = pairs.add_column("ref_chosen_logps", [chosen for chosen, _ in values])
+    return with_chosen.add_column("ref_rejected_logps", [rejected for _, rejected in values])
+
+
+def reference_table(config: RunConfig, store: Store, pairs: Pairs | None = None) -> Table:
+    """The table for this model and data set, from the cache, or computed while others wait for it.
+
+    Of several ranks, rank 0 takes the lock, looks and writes; all measure, each its share, or none does.
+    """
+    pairs = pairs or _rows(config, store)
+    rows = {row_of(pair): pair for split in (pairs.train, pairs.test) for pair in split}
+    made_from = ranks.first(lambda: _made_from(config, store, rows))
+    key = content_key(made_from)
+    folder = store.cache("reference", key)
+    with _checking(folder):
+        if not ranks.first(lambda: _is_good(folder, made_from, rows)):
+            facts = measure(config, store, rows.values())
+            ranks.first(lambda: _build(folder, made_from, facts))
+        return Table(key, _read(folder, made_from, rows))
+
+
+@contextlib.contextmanager
+def _checking(folder: Path) -> Iterator[None]:
+    """A second lock around `building`'s: only its holder may throw a bad table away."""
+    if not ranks.is_first():
+        yield
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f".{folder.name}.check.lock")):
+        yield
+
+
+def _is_good(folder: Path, made_from: Fact, rows: Iterable[str]) -> bool:
+    """Whether there is a table that can be used; one that cannot goes."""
+    if not folder.exists():
+        return False
+    try:
+        _read(folder, made_from, rows)
+    except Refused as reason:
+        LOG.warning("reference table %s refused: %s; computing it again", folder, reason)
+        shutil.rmtree(folder)
+        return False
+    return True
+
+
+def _build(folder: Path, made_from: Fact, facts: list[Fact]) -> None:
+    with building(folder) as empty:
+        if empty is not None:
+            _write(empty, made_from, facts)
+
+
+def _made_from(config: RunConfig, store: Store, rows: Iterable[str]) -> Fact:
+    """All that changes a value, and nothing else."""
+    return {
+        "base": base_model.fingerprint(config.model, store),
+        "dtype": str(precision.dtype_of(config.model)).removeprefix("torch."),
+        "attn_implementation": config.model.attn_implementation,
+        "max_length": config.trainer.max_length,
+        "truncation": "keep_start",
+        "rows": hashlib.sha256("".join(sorted(rows)).encode()).hexdigest(),
+    }
+
+
+def measure(config: RunConfig, store: Store, rows: Iterable[dict[str, list[int]]]) -> list[Fact]:
+    """The one pass of the reference model over all rows, the longest first, so that a lack of memory shows at once.
+
+    The batches are dealt to the ranks in turn, and their facts come together on rank 0; the others get none.
+    """
+    ordered = sorted(rows, key=lambda row: -_length(row))
+    collate, size = collator(config, store), config.trainer.micro_batch_size
+    batches = [ordered[start : start + size] for start in range(0, len(ordered), size)]
+    ours = batches[ranks.index() :: ranks.size()]
+    say = _progress(sum(map(len, ours)))
+    divided = zero.divides_weights(config.deepspeed)
+    facts: list[Fact] = []
+    with _reference(config, store) as base:
+        for batch in ours:
+            facts += _measure_batch(base, batch, collate(batch)) if divided else _measure_fitting(base, batch, collate)
+            say(len(facts))
+        if divided and len(ours) < math.ceil(len(batches) / ranks.size()):
+            _measure_batch(base, batches[0], collate(batches[0]))  # the others need our part of the weights once more
+    return ranks.gathered(facts)
+
+
+@contextlib.contextmanager
+def _reference(config: RunConfig, store: Store) -> Iterator[torch.nn.Module]:
+    """The base module, ready to score; under ZeRO-3 divided among the ranks, since one may not hold it."""
+    if not zero.divides_weights(config.deepspeed):
+        with weights.in_use(weights.load(config.model, store)) as base, weights.scoring(base):
+            yield base
+        return
+    folder, dtype = base_model.base_folder(config.model, store), precision.dtype_of(config.model)
+
+    def load() -> torch.nn.Module:
+        base = weights.from_folder(folder, config.model, dtype).requires_grad_(requires_grad=False)
+        add_fused_lm_head(base)
+        return base
+
+    with zero.sharded(config.deepspeed, dtype, load) as base:
+        yield base
+
+
+def _length(row: dict[str, list[int]]) -> int:
+    return len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"]))
+
+
+def _progress(total: int) -> Callable[[int], None]:
+    """Says every few seconds how far the pass is."""
+    said = time.monotonic()
+
+    def say(done: int) -> None:
+        nonlocal said
+        if done == total or time.monotonic() - said >= SAY_EVERY_SECONDS:
+            said = time.monotonic()
+            print(f"reference pass: {done} of {total} pairs", flush=True)
+
+    return say
+
+
+def _measure_fitting(base: torch.nn.Module, rows: list[dict[str, list[int]]], collate: Collate) -> list[Fact]:
+    """The facts of a batch, or of its halves where the accelerator's memory does not hold all of it.
+
+    Not for divided weights: each forward is a joint one of all ranks there.
+    """
+    try:
+        return _measure_batch(base, rows, collate(rows))
+    except torch.OutOfMemoryError:
+        if len(rows) == 1:
+            raise
+    half = len(rows) // 2
+    return [fact for part in (rows[:half], rows[half:]) for fact in _measure_fitting(base, part, collate)]
+
+
+def _measure_batch(base: torch.nn.Module, rows: list[dict[str, list[int]]], batch: dict[str, Any]) -> list[Fact]:
+    sums = sums_and_tails(score(base, batch), batch["completion_mask"])  # in the precision of training
+    halves = [half for values in sums for half in values.double().cpu().chunk(2)]
+    columns = zip(map(row_of, rows), *halves, *batch["completion_mask"].sum(dim=1).chunk(2), strict=True)
+    return [
+        {name: v if isinstance(v, str) else v.item() for name, v in zip(COLUMNS, fact, strict=True)} for fact in columns
+    ]
+
+
+@torch.no_grad()
+def score(module: torch.nn.Module, batch: dict[str, Any]) -> torch.Tensor:
+    """Log-probs of the completions' tokens, 0 elsewhere, by a module under `weights.scoring`; as DPOTrainer does it."""
+    where = weights.device()
+    ids, attention, completion = (batch[name].to(where) for name in ("input_ids", "attention_mask", "completion_mask"))
+    labels = ids.masked_fill(completion == 0, -100)
+    outputs = module(input_ids=ids, attention_mask=attention, use_cache=False, labels=labels, fused_lm_head=True)
+    log_probs: torch.Tensor = outputs.log_probs
+    return log_probs
+
+
+def _write(folder: Path, made_from: Fact, facts: list[Fact]) -> None:
+    table = folder / "table.parquet"
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(facts), table)
+    manifest = {
+        "made_from": made_from,
+        "rows": len(facts),
+        "table_sha256": _sha256(table),
+        "device": str(weights.device()),
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__, "trl": trl.__version__},
+        "time": time.time(),
+    }
+    write_once(folder / "manifest.json", manifest)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read(folder: Path, made_from: Fact, rows: Iterable[str]) -> dict[str, Sums]:
+    """The values of a table that is whole and ours.
+
+    Raises:
+        Refused: it is not.
+    """
+    _check_manifest(folder, made_from)
+    facts = pyarrow.parquet.read_table(folder / "table.parquet").to_pylist()
+    if facts and (lacking := set(COLUMNS) - facts[0].keys()):
+        raise Refused(f"it lacks {', '.join(sorted(lacking))}: an earlier version made it")
+    values = {fact["row"]: tuple(fact[name] for name in SUMS) for fact in facts}
+    wanted = set(rows)
+    if values.keys() != wanted:
+        missing, foreign = len(wanted - values.keys()), len(values.keys() - wanted)
+        raise Refused(f"{missing} of {len(wanted)} rows are missing, {foreign} are foreign")
+    if not all(math.isfinite(value) for pair in values.values() for value in pair):
+        raise Refused("it holds values that are not finite")
+    return values
+
+
+def _check_manifest(folder: Path, made_from: Fact) -> None:
+    try:
+        manifest = read_fact(folder / "manifest.json")
+        digest = _sha256(folder / "table.parquet")
+    except (StoreError, OSError) as error:
+        raise Refused(str(error)) from error
+    if manifest is None:
+        raise Refused("manifest.json is missing")
+    if manifest.get("table_sha256") != digest:
+        raise Refused("table.parquet is not the file that the manifest describes")
+    recorded = manifest.get("made_from", {})
+    other = [name for name in made_from if recorded.get(name) != made_from[name]]
+    if other:
+        raise Refused(f"it was computed from another {', '.join(other)}")

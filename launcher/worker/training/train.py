@@ -1,0 +1,230 @@
+"""One run from its config to its final model and result.json.
+
+Owns: resuming, stopping, the order in which the end of a run is written.
+Must not know: schedulers, signals (it is handed a function that says whether to stop), golden rewards.
+
+The end, in this order: the model, aside and then renamed; result.json; removal of the checkpoints. A kill between any
+two of them costs at most the steps since the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from peft import set_peft_model_state_dict
+from safetensors.torch import load_file
+
+from launcher.config import DeepSpeed, RunConfig
+from launcher.errors import StoreError
+from launcher.store.files import Fact, read_fact, read_lines, write_once
+from launcher.store.output_folder import Store
+from launcher.store.run_folder import RunDir
+from launcher.worker.dataset.pairs import Pairs
+from launcher.worker.distributed import ranks, zero
+from launcher.worker.model import precision, weights
+from launcher.worker.model.memory import Latest
+from launcher.worker.training import checkpoints
+from launcher.worker.training.reference_table import prepared
+from launcher.worker.training.trainer import Recorder, RunTrainer, build_trainer
+
+LAST_LOGGED = 10  # lines whose mean is the run's training loss: one batch alone says little
+VERSIONS = ("torch", "transformers", "trl", "peft", "accelerate")
+
+_trained: Latest[RunTrainer] = Latest()
+
+
+class Stopped(Exception):
+    """The run was asked to stop, has saved a checkpoint, and can be resumed."""
+
+    def __init__(self, step: int, max_steps: int) -> None:
+        super().__init__(f"stopped on request at step {step} of {max_steps}; its checkpoint is saved")
+        self.step = step
+
+
+def train(config: RunConfig, run: RunDir, store: Store, stop_requested: Callable[[], bool]) -> None:
+    """Train one run to its end, from its last complete checkpoint where there is one.
+
+    Raises:
+        Stopped: `stop_requested` became true; the state is saved.
+        ConfigError: the config cannot be trained.
+        RuntimeError: the loss or the gradient is not finite, or training ended early.
+    """
+    if ranks.first(run.result_file.exists):
+        return
+    began = time.time()
+    _trained.forget()
+    pairs = prepared(config, store)
+    recorder = Recorder(run.metrics_file, config.checkpoint.every, stop_requested, config.checkpoint.milestones or ())
+    trainer = None
+    try:
+        trainer = build_trainer(config, run, store, pairs, [recorder])
+        _go(trainer, recorder, _checkpoint_of(config, run))
+        _finish(config, run, trainer, pairs, began)
+    finally:
+        if _is_joint(config):
+            zero.release(trainer)  # also where none was made: what the libraries were told would reach the next run
+    if not _is_joint(config):
+        _let_go_of_training_state(trainer)
+        _trained.put(run.path, trainer)
+
+
+def _is_joint(config: RunConfig) -> bool:
+    """Whether the trainer is one of several, or divided: then rank 0 alone cannot evaluate with it."""
+    return ranks.size() > 1 or bool(config.deepspeed.config)
+
+
+def _checkpoint_of(config: RunConfig, run: RunDir) -> str | None:
+    """The checkpoint to go on from; rank 0 chooses."""
+
+    def choose() -> str | None:
+        checkpoint = checkpoints.last_complete(run.checkpoints)
+        if checkpoint is None:
+            return None
+        checkpoints.check_fits(checkpoint, ranks.size(), sharded=bool(config.deepspeed.config))
+        return str(checkpoint)
+
+    return ranks.first(choose)
+
+
+def _go(trainer: RunTrainer, recorder: Recorder, checkpoint: str | None) -> None:
+    trainer.train(resume_from_checkpoint=checkpoint)
+    step, max_steps = trainer.state.global_step, trainer.state.max_steps
+    if recorder.stopped:
+        raise Stopped(step, max_steps)
+    if step < max_steps:
+        raise RuntimeError(f"training ended at step {step} of {max_steps} without saying why")
+
+
+def _finish(config: RunConfig, run: RunDir, trainer: RunTrainer, pairs: Pairs, began: float) -> None:
+    save_model(trainer, run.model)
+    if ranks.is_first():
+        write_once(run.result_file, _result(config, run, trainer, pairs, began))
+        checkpoints.rotate(run.checkpoints, config.checkpoint.keep_finished)
+        with contextlib.suppress(OSError):
+            run.checkpoints.rmdir()
+
+
+def save_model(trainer: RunTrainer, folder: Path) -> None:
+    """Make `folder` the final model, or adapter, with its tokenizer; whole or not at all.
+
+    All ranks take part: under ZeRO-3 the weights are gathered. Rank 0 writes.
+    """
+    aside = folder.with_name(f".{folder.name}.partial")
+    if not ranks.is_first():
+        trainer.save_model(str(aside))
+        return
+    shutil.rmtree(aside, ignore_errors=True)
+    trainer.save_model(str(aside))
+    (aside / "training_args.bin").unlink(missing_ok=True)  # a pickle of this machine's paths; config.yaml says it all
+    for path in aside.iterdir():
+        path.chmod(0o644)  # some writers use 0600, which would hide a run from its group
+    shutil.rmtree(folder, ignore_errors=True)
+    aside.rename(folder)
+
+
+def _result(config: RunConfig, run: RunDir, trainer: RunTrainer, pairs: Pairs, began: float) -> Fact:
+    lines = list({line["step"]: line for line in read_lines(run.metrics_file)}.values())
+    losses = [line["loss"] for line in lines[-LAST_LOGGED:]]
+    return {
+        "steps": trainer.state.global_step,
+        "max_steps": trainer.state.max_steps,
+        "seconds": sum(line["seconds"] for line in lines),
+        "loss": sum(losses) / len(losses) if losses else math.nan,
+        "train_pairs": len(pairs.train),
+        "dropped_pairs": sum(pairs.dropped.values()),
+        "dropped": pairs.dropped,
+        "repeated_pairs": pairs.repeated,
+        "leaked_pairs": pairs.leaked,
+        "micro_batch_size": config.trainer.micro_batch_size,
+        "dtype": str(precision.dtype_of(config.model)).removeprefix("torch."),
+        "device": _device_name(),
+        "threads": torch.get_num_threads(),
+        "versions": {name: version(name) for name in VERSIONS},
+        "parameters": _parameters(trainer.model),
+        "started": min((line["time"] - line["seconds"] for line in lines), default=began),
+        "ended": time.time(),
+    }
+
+
+def _device_name() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+
+def _parameters(model: torch.nn.Module) -> Fact:
+    # Under ZeRO-3 a rank holds none of a parameter's elements; DeepSpeed remembers how many there are.
+    sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in model.parameters()]
+    return {"total": sum(n for n, _ in sizes), "trainable": sum(n for n, trained in sizes if trained)}
+
+
+def _let_go_of_training_state(trainer: RunTrainer) -> None:
+    """What is kept for the evaluation is the model; optimizer state is twice its size or more."""
+    trainer.optimizer = trainer.lr_scheduler = None
+    trainer.callback_handler.optimizer = trainer.callback_handler.lr_scheduler = None
+    trainer.accelerator.free_memory()  # it knows them too
+    trainer.model.zero_grad(set_to_none=True)
+
+
+def finished(config: RunConfig, run: RunDir, store: Store) -> RunTrainer:
+    """The trainer of a finished run: the one that has just trained it here, or one made from its folder.
+
+    After joint training it comes from the folder, without DeepSpeed: rank 0 evaluates alone.
+    """
+    config = replace(config, deepspeed=DeepSpeed())
+
+    def from_disk() -> RunTrainer:
+        pairs = prepared(config, store)
+        trainer = build_trainer(config, run, store, pairs, [])
+        with contextlib.suppress(OSError):
+            run.checkpoints.rmdir()  # the trainer makes its folder, though it will not train
+        _load_final(trainer, config, run)
+        trainer.model.to(weights.device())
+        return trainer
+
+    return _trained.get(run.path, from_disk)
+
+
+def forget_trained() -> None:
+    """Let go of the model that was trained here last, for what needs its memory."""
+    _trained.forget()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _load_final(trainer: RunTrainer, config: RunConfig, run: RunDir) -> None:
+    folder = final_model(run)
+    if config.trainer.lora is not None:
+        set_peft_model_state_dict(trainer.model, load_file(folder / "adapter_model.safetensors"))
+        return
+    saved = weights.from_folder(str(folder), config.model, precision.dtype_of(config.model))
+    trainer.model.load_state_dict(saved.state_dict())
+
+
+def final_model(run: RunDir) -> Path:
+    """The folder of a run's final model: its own, or where that was removed, its published revision.
+
+    Raises:
+        StoreError: neither can be had.
+    """
+    published = read_fact(run.revision_file) or {}
+    if run.model.is_dir():
+        return run.model
+    if published.get("store") == "folder" and Path(published["address"]).is_dir():
+        return Path(published["address"])
+    gone = f"{run.run_id}: its model is gone from {run.model}"
+    if published.get("store") != "huggingface":
+        raise StoreError(f"{gone}, and is published nowhere; remove {run.result_file.name} there to train it again")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(published["repo"], revision=published["commit"]))
+    except (OSError, ValueError) as error:  # the Hub's own errors are among these
+        words = " ".join(str(error).split())[:200]
+        raise StoreError(f"{gone}, and {published['address']} cannot be fetched: {words}") from error

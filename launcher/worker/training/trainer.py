@@ -1,0 +1,273 @@
+"""One run's trainer: the config's values in TRL's words, checkpoints that are whole, a line per logged step.
+
+Owns: what DPOConfig and peft are told; what is saved, recorded and refused during training.
+Must not know: when a run is done, what is written then.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+import torch.distributed
+from peft import LoraConfig
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
+from trl import DPOConfig, KTOConfig
+
+from launcher.config import UNPAIRED_LOSS, Lora, RunConfig
+from launcher.errors import ConfigError
+from launcher.model.adapter import CONFIG_FILE, Adapter, with_base
+from launcher.store.files import append_line
+from launcher.store.output_folder import Store
+from launcher.store.run_folder import RunDir
+from launcher.worker.dataset.pairs import Pairs, collator
+from launcher.worker.distributed import ranks, zero
+from launcher.worker.model import base_model, precision, weights
+from launcher.worker.model.precision import keep_master_weights
+from launcher.worker.training import checkpoints, first_step, milestones
+from launcher.worker.training.kto import UnpairedTrainer, kto_arguments
+from launcher.worker.training.kto import collator as kto_collator
+from launcher.worker.training.losses import PreferenceTrainer, Watched, loss_arguments
+
+LOGGED = {
+    "loss": "loss",
+    "rewards/accuracies": "reward_accuracy",
+    "rewards/margins": "reward_margin",
+    "rewards/chosen": "chosen_reward",
+    "rewards/rejected": "rejected_reward",
+    "learning_rate": "learning_rate",
+    "grad_norm": "grad_norm",
+    "entropy": "entropy",
+}
+
+
+class _Kept(Trainer):
+    """A trainer with float32 master weights, sealed checkpoints, and an end at a first step or a loss that is wrong."""
+
+    precision = torch.float32  # of the weights in every forward
+    keep_checkpoints = 1
+    milestones: Mapping[int, Path] = MappingProxyType({})  # where to keep the model of which step
+    base: Adapter | None = None  # what an adapter is to name as the model below it
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        optimizer: torch.optim.Optimizer = super().create_optimizer(*args, **kwargs)
+        if not self.is_deepspeed_enabled:  # which keeps its own
+            keep_master_weights(optimizer)
+        return optimizer
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """The loss; in the first step of a training, after a look at whether it starts at the reference model."""
+        if self.state.global_step or not self.model.training:
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        watched = Watched(model)
+        loss = super().compute_loss(watched, inputs, *args, **kwargs)
+        first_step.check(self, loss.item(), watched.outputs, inputs)
+        return loss
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        loss: torch.Tensor = super().training_step(*args, **kwargs)
+        if not torch.isfinite(loss):
+            raise RuntimeError(f"step {self.state.global_step + 1}: the loss is {loss.item()}; lower the learning rate")
+        return loss
+
+    def _save(self, output_dir: str | None = None, *args: Any, **kwargs: Any) -> None:
+        super()._save(output_dir, *args, **kwargs)
+        file = Path(output_dir or self.args.output_dir) / CONFIG_FILE
+        if self.base is not None and file.is_file():
+            # Only in the file: with a Hub id in memory, peft would ask the Hub at every save.
+            file.write_text(with_base(file.read_text(encoding="utf-8"), self.base), encoding="utf-8")
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        super()._save_checkpoint(*args, **kwargs)
+        if torch.distributed.is_initialized():
+            torch.distributed.barrier()
+        if self.args.should_save:
+            folder = Path(self.args.output_dir)
+            checkpoint = folder / f"checkpoint-{self.state.global_step}"
+            checkpoints.seal(checkpoint, self.args.world_size)
+            if self.state.global_step in self.milestones:
+                milestones.keep(checkpoint, self.milestones[self.state.global_step])
+            checkpoints.rotate(folder, self.keep_checkpoints)
+
+
+class RunTrainer(_Kept, PreferenceTrainer):
+    """The trainer of pairs."""
+
+
+class KtoRunTrainer(_Kept, UnpairedTrainer):
+    """The trainer of completions with a label."""
+
+
+class Recorder(TrainerCallback):
+    """Says when to save and when to stop, and appends the metrics."""
+
+    def __init__(
+        self,
+        metrics_file: Path,
+        save_every: int,
+        stop_requested: Callable[[], bool],
+        milestones: Collection[int] = (),
+    ) -> None:
+        self.metrics_file, self.save_every, self.stop_requested = metrics_file, save_every, stop_requested
+        self.milestones = milestones
+        self.stopped = False
+        self._began = 0.0
+        self._seconds = 0.0
+        self._steps = 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        late = [step for step in self.milestones if step > state.max_steps]
+        if late and state.is_world_process_zero:  # with epochs, only now the number of steps is known
+            print(f"checkpoint.milestones={late}: never reached, the training has {state.max_steps} steps", flush=True)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._began = time.perf_counter()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._seconds += time.perf_counter() - self._began
+        self._steps += 1
+        if state.global_step >= state.max_steps:
+            return  # the final model is written next, and needs no checkpoint
+        self.stopped = _agreed(self.stop_requested())
+        due = state.global_step % self.save_every == 0 or state.global_step in self.milestones
+        control.should_save = self.stopped or due
+        control.should_training_stop = control.should_training_stop or self.stopped
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        if not logs or "loss" not in logs:
+            return  # the summary at the end
+        line = {ours: _number(logs[theirs]) for theirs, ours in LOGGED.items() if theirs in logs}
+        if not math.isfinite(line.get("grad_norm", 0.0)):
+            raise RuntimeError(f"step {state.global_step}: the gradient is not finite; lower the learning rate")
+        times = {"seconds": self._seconds, "seconds_per_step": self._seconds / max(1, self._steps), "time": time.time()}
+        self._seconds, self._steps = 0.0, 0
+        if state.is_world_process_zero:
+            append_line(self.metrics_file, {"step": state.global_step, "max_steps": state.max_steps} | line | times)
+            print(_sentence(state.global_step, state.max_steps, line, times["seconds_per_step"]), flush=True)
+
+
+def _number(value: Any) -> float:
+    return float(value.item() if isinstance(value, torch.Tensor) else value)
+
+
+def _sentence(step: int, steps: int, line: dict[str, float], pace: float) -> str:
+    values = " ".join(
+        f"{name} {line[name]:.4g}" for name in ("loss", "reward_accuracy", "reward_margin") if name in line
+    )
+    return f"step {step}/{steps} {values} {pace:.2f} s/step"
+
+
+def _agreed(wish: bool) -> bool:
+    """Whether any rank wishes it: a save is collective, so all must take part at the same step."""
+    if not torch.distributed.is_initialized():
+        return wish
+    flag = torch.tensor([float(wish)], device=weights.device())
+    torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
+    return bool(flag.item())
+
+
+def build_trainer(
+    config: RunConfig,
+    run: RunDir,
+    store: Store,
+    pairs: Pairs,
+    callbacks: list[TrainerCallback],
+) -> RunTrainer | KtoRunTrainer:
+    """The trainer of one run, around a fresh policy."""
+    kto, pad = config.loss_type == UNPAIRED_LOSS, weights.tokenizer(config.model, store).pad_token_id
+    told = arguments(config, run)  # first: under ZeRO-3 the policy is divided among the ranks while it is loaded
+    trainer = (KtoRunTrainer if kto else RunTrainer)(
+        model=weights.policy(config.model, store),
+        args=told,
+        data_collator=kto_collator(pad, config.trainer.max_length) if kto else collator(config, store),
+        train_dataset=pairs.train,
+        eval_dataset=pairs.test,
+        processing_class=weights.tokenizer(config.model, store),
+        peft_config=None if config.trainer.lora is None else lora_config(config.trainer.lora),
+        callbacks=callbacks,
+    )
+    if config.model.quantization is not None:
+        # TRL rounds adapters on packed weights to bfloat16; peft would load a checkpoint's as float32, as all others.
+        for parameter in trainer.model.parameters():
+            parameter.data = parameter.data.float() if parameter.requires_grad else parameter.data
+    trainer.base = base_model.name_of(config.model, store)
+    trainer.precision = precision.dtype_of(config.model)
+    trainer.keep_checkpoints = config.checkpoint.keep
+    trainer.milestones = {step: run.milestone(step).model for step in config.checkpoint.milestones or ()}
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    return trainer
+
+
+def accumulation(config: RunConfig, world_size: int) -> int:
+    """Micro-batches per optimizer step on each device.
+
+    Each step sees the pairs that it would see on one device: the seed alone gives the order of an epoch, the order is
+    cut into micro-batches, and accelerate deals these to the ranks in turn; a step takes batch_size / micro_batch_size
+    of them, on however many ranks. Only where an epoch ends amid a step, ranks that would be left without a
+    micro-batch get the epoch's first pairs once more, where one device makes a smaller step.
+
+    Raises:
+        ConfigError: the batch cannot be made of whole micro-batches.
+    """
+    at_once = config.trainer.micro_batch_size * world_size
+    if config.trainer.batch_size % at_once:
+        raise ConfigError(
+            f"trainer.batch_size={config.trainer.batch_size}: not a multiple of micro_batch_size "
+            f"{config.trainer.micro_batch_size} x {world_size} devices = {at_once}"
+        )
+    return config.trainer.batch_size // at_once
+
+
+def lora_config(lora: Lora) -> LoraConfig:
+    """The adapters in peft's words."""
+    return LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        task_type="CAUSAL_LM",
+    )
+
+
+def arguments(config: RunConfig, run: RunDir) -> DPOConfig | KTOConfig:
+    """The run in TRL's words."""
+    trainer = config.trainer
+    kto = config.loss_type == UNPAIRED_LOSS
+    paired = loss_arguments(config.loss_type, config.beta, trainer.ld_alpha)
+    loss = kto_arguments(trainer, config.beta) if kto else paired
+    return (KTOConfig if kto else DPOConfig)(
+        output_dir=str(run.checkpoints),
+        **loss,
+        learning_rate=trainer.learning_rate,
+        lr_scheduler_type=trainer.lr_scheduler,
+        warmup_steps=trainer.warmup_ratio,  # below 1 it is a share of all steps
+        optim=trainer.optimizer,
+        weight_decay=trainer.weight_decay,
+        max_grad_norm=trainer.max_grad_norm,
+        num_train_epochs=trainer.epochs,
+        max_steps=trainer.max_steps or -1,
+        per_device_train_batch_size=trainer.micro_batch_size,
+        per_device_eval_batch_size=config.evaluation.batch_size,
+        gradient_accumulation_steps=accumulation(config, ranks.size()),
+        activation_checkpointing=trainer.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False},
+        max_length=trainer.max_length,
+        disable_dropout=False,  # the base's own is off (`weights.policy`), the adapters' stays as configured
+        precompute_ref_log_probs=trainer.lora is None,  # no reference model is loaded: the columns are there
+        # No autocast: the forward runs in the dtype of the weights, as the reference pass does.
+        **zero.arguments(config.deepspeed, precision.dtype_of(config.model)),
+        seed=config.seed,
+        data_seed=config.seed,
+        save_strategy="no",  # Recorder says when
+        logging_steps=config.tracking.every,
+        logging_nan_inf_filter=False,  # would hide what must end the run
+        dataloader_pin_memory=torch.cuda.is_available(),
+        disable_tqdm=True,
+        report_to="none",
+    )
