@@ -25,7 +25,7 @@ TOKEN_COUNT_SECONDS = 120
 
 
 def parts_of(dataset: Dataset) -> list[Dataset]:
-    """The data set, or each part of a mixture as one."""
+    """The data set, or each part of a mixture as one; what a part does not say, it has from the mixture."""
     return [
         replace(
             dataset,
@@ -34,6 +34,9 @@ def parts_of(dataset: Dataset) -> list[Dataset]:
             train_split=part.train_split or dataset.train_split,
             test_split=part.test_split or dataset.test_split,
             columns=dataset.columns if part.columns is None else part.columns,
+            train_pairs=None,
+            test_pairs=None,
+            mixture=None,
         )
         for part in dataset.mixture or []
     ] or [dataset]

@@ -173,7 +173,7 @@ def cached_commit(source: Source) -> str | None:
 def is_whole(source: Source, commit: str) -> bool:
     """Whether a job would do with what this machine's caches have of a commit."""
     if source.kind == "dataset":
-        return _has_all(source, commit) or _is_prepared(commit)
+        return has_all_files(source, commit) or _is_prepared(commit)
     try:
         check_whole(cached_folder(source, commit), source.gguf_file)
     except MissingFiles:
@@ -181,8 +181,8 @@ def is_whole(source: Source, commit: str) -> bool:
     return True
 
 
-def _has_all(source: Source, commit: str) -> bool:
-    """Whether the cache knows which files there are, and has them."""
+def has_all_files(source: Source, commit: str) -> bool:
+    """Whether this machine's cache knows which files a commit has, and has them."""
     from huggingface_hub import get_cached_repo_tree
     from huggingface_hub.errors import CachedRepoTreeNotFoundError
 
@@ -190,7 +190,7 @@ def _has_all(source: Source, commit: str) -> bool:
         listed = get_cached_repo_tree(source.path, repo_type=source.kind, revision=commit)
     except CachedRepoTreeNotFoundError:
         return False
-    return all((cached_folder(source, commit) / entry.path).is_file() for entry in listed)
+    return bool(listed) and all((cached_folder(source, commit) / entry.path).is_file() for entry in listed)
 
 
 def _is_prepared(commit: str) -> bool:

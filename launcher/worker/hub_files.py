@@ -43,16 +43,6 @@ def model_folder(source: Source, commit: str, gguf_file: str | None = None, *, w
         raise ConfigError(f"{source.key}={source}: {error}") from error
 
 
-def whole_folder(source: Source, commit: str) -> Path | None:
-    """The folder of a repository at a commit, if the cache is known to have all of its files."""
-    from huggingface_hub.errors import CachedRepoTreeNotFoundError
-
-    try:
-        return _there(source, commit, sorted(_cached_listing(source, commit)))
-    except CachedRepoTreeNotFoundError:
-        return None
-
-
 def dataset_folder(source: Source, commit: str) -> Path:
     """The folder of a data set at a commit, with all of its files.
 

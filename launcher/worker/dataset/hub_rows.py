@@ -21,7 +21,7 @@ from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCard, HfApi
 
 from launcher.errors import ConfigError
-from launcher.hub.sources import Source, cached_folder, refusal
+from launcher.hub.sources import Source, cached_folder, has_all_files, refusal
 from launcher.worker import hub_files
 
 
@@ -44,7 +44,7 @@ def read(source: Source, commit: str, split: str) -> datasets.Dataset:
 
 def _builder(source: Source, commit: str) -> Any:
     """What prepares the data set, from the files in the cache if they are all there, else from the Hub."""
-    folder = hub_files.whole_folder(source, commit)
+    folder = cached_folder(source, commit) if has_all_files(source, commit) else None
     if folder is None and Path(source.path).exists():  # which `datasets` would read in place of the Hub
         folder = hub_files.dataset_folder(source, commit)
     if folder is not None:

@@ -19,6 +19,7 @@ from datasets import Dataset
 from launcher.config import Dataset as DatasetConfig
 from launcher.config import Part
 from launcher.dataset import movie_reviews, three_actions
+from launcher.dataset.local_files import parts_of
 from launcher.errors import ConfigError
 from launcher.hub.sources import commit_of, dataset_sources
 from launcher.machine.locate import DATA_SUFFIXES, is_hub_id
@@ -61,25 +62,10 @@ def read(dataset: DatasetConfig, store: Store, shape: Shape) -> tuple[Dataset, D
 def sources_of(dataset: DatasetConfig) -> list[DatasetConfig]:
     """What the rows come from: the data set, a mixture's parts, or the instructions that a weaker model answers."""
     if dataset.mixture is not None:
-        return [_of_part(part, dataset) for part in dataset.mixture]
+        return parts_of(dataset)
     if (weak := dataset.weak_rejects) is not None:
         return [replace(dataset, builder=None, weak_rejects=None, path=weak.path, revision=weak.revision)]
     return [dataset]
-
-
-def _of_part(part: Part, dataset: DatasetConfig) -> DatasetConfig:
-    """A part as a data set of its own; what it does not say, it has from the mixture."""
-    return replace(
-        dataset,
-        path=part.path,
-        revision=part.revision,
-        train_split=part.train_split or dataset.train_split,
-        test_split=part.test_split or dataset.test_split,
-        columns=dataset.columns if part.columns is None else part.columns,
-        train_pairs=None,
-        test_pairs=None,
-        mixture=None,
-    )
 
 
 def _read_part(part: Part, dataset: DatasetConfig, store: Store, shape: Shape) -> tuple[Dataset, Dataset]:
