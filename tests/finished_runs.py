@@ -15,6 +15,7 @@ from hub_server import HubServer
 from safetensors.numpy import save_file
 from waiting import LONGEST_WAIT
 
+from launcher.store.facts import Revision
 from launcher.store.files import append_line, write_once
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import RunDir
@@ -25,6 +26,11 @@ NEVER_PUBLISHED = (
     "optimizer.pt", "training_args.bin", "rng_state.pth", "scheduler.pt", "trainer_state.json", ".secret.json",
     "checkpoint-5/model.safetensors", "global_step5/weights.safetensors",
 )  # fmt: skip
+
+
+def revision_at(address: str, time: float = 0.0) -> Revision:
+    """What revision.json says of a model that is published in a folder."""
+    return Revision(address, "folder", "tiny-s", "ipo-0.1", commit="0a", content="0a", time=time)
 
 
 def trained_runs(store: Store, *argv: str) -> list[RunDir]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import sweep_of
 from fakes import FakeScheduler
+from finished_runs import revision_at
 
 import analysis
 from analysis.columns import COLUMNS, SCORES, document
@@ -40,7 +41,7 @@ def sweep(store: Store) -> Sweep:
     result = {"steps": 2, "max_steps": 2, "seconds": 60.0, "loss": 0.5, "device": "NVIDIA H200"}
     write_once(done.result_file, result)
     write_once(done.evaluation_file, EVALUATION | ACTIONS | {"seconds": 90.0, "base": "key1"})
-    write_once(done.revision_file, {"store": "folder", "address": "/there/tiny@a", "content": "0a", "time": 3.0})
+    write_once(done.revision_file, revision_at("/there/tiny@a", time=3.0))
     write_once(failed.attempts()[-1].failure_file, {"reason": "out of memory", "status": "FAILED", "time": 2.0})
     write_once(store.cache("base", "key1") / "evaluation.json", EVALUATION | {"golden_reward": 0.1})
     return sweep
@@ -114,7 +115,7 @@ def test_a_milestone_is_a_point_that_costs_its_evaluation(sweep: Sweep, store: S
     run = store.run(sweep.runs[0].run_id)
     run.milestone(1).model.mkdir(parents=True)
     write_once(run.milestone(1).evaluation_file, EVALUATION | {"golden_reward": 0.4, "seconds": 18.0, "base": "key1"})
-    write_once(run.milestone(1).revision_file, {"address": "/there/tiny@a-step1"})
+    write_once(run.milestone(1).revision_file, revision_at("/there/tiny@a-step1"))
     rows_of(sweep, store)
     frame = analysis.load(store.sweep(sweep.name).path)
     own = frame[frame["run_id"].str.startswith(run.run_id)]

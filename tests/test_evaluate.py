@@ -16,6 +16,7 @@ from worker_fixtures import ARCHITECTURE, LORA, Configure
 from launcher.config import Dataset, Hub, RunConfig
 from launcher.errors import ConfigError, StoreError
 from launcher.hub.push import publish
+from launcher.store.facts import Launch, RunRecord
 from launcher.store.files import read_fact, write_derived
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import Point, RunDir
@@ -93,8 +94,8 @@ def test_one_forward_gives_the_losses_of_the_whole_grid(
     """Each equals what TRL's evaluate says with that loss and beta, and no further forward is made for them."""
     config = configure(sweep="grid", trainer__max_steps=1, evaluation__batch_size=3)
     grid = [(loss_type, beta) for loss_type in ("sigmoid", "ipo", "kto_pair") for beta in (0.1, 0.5)]
-    runs = [{"run_id": str(number), "loss_type": a, "beta": b} for number, (a, b) in enumerate(grid)]
-    store.sweep("grid").add_launch({"runs": runs, "axes": []})
+    runs = [RunRecord(str(number), "tiny", "d", a, b, 1, {}, {}, []) for number, (a, b) in enumerate(grid)]
+    store.sweep("grid").add_launch(Launch([], runs))
     trainer = training.finished(config, trained(config, store), store)
     trainer.model.eval()
     forwards: list[None] = []

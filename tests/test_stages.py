@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import sweep_of
 from fakes import FakeScheduler
+from finished_runs import revision_at
 from test_submit import actions, launch
 from waiting import LONGEST_WAIT
 
@@ -50,7 +51,7 @@ def train(run: RunDir) -> None:
     write_once(run.attempts()[-1].started_file, {"host": "n1"})
     write_once(run.result_file, {"steps": 4, "max_steps": 4, "seconds": 8.0})
     write_once(run.evaluation_file, {"loss": 1.0})
-    write_once(run.revision_file, {"address": "somewhere"})
+    write_once(run.revision_file, revision_at("somewhere"))
 
 
 def evaluate(run: RunDir) -> None:

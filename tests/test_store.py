@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from fakes import FakeScheduler
-from finished_runs import keep_milestones, trained_runs
+from finished_runs import keep_milestones, revision_at, trained_runs
 
 from launcher.config import OBJECTIVE
 from launcher.errors import StoreError
@@ -153,7 +153,7 @@ def test_status_reads_each_file_of_a_run_once(store: Store, looked: list[str]) -
         write_once(run.evaluations.job_file("command"), {"scores": {}})
     write_once(trained.attempts()[-1].unpublished_file, {"reason": "no token", "time": 1.0})
     for folder in (published, *(milestone for _, milestone in published.milestones())):
-        write_once(folder.revision_file, {"address": "there", "time": 2.0})
+        write_once(folder.revision_file, revision_at("there", time=2.0))
     looked.clear()
     states_of(runs, FakeScheduler())
     for run in runs:

@@ -65,7 +65,7 @@ def test_a_new_beta_submits_only_the_new_runs(store: Store) -> None:
     assert [d.run.config.beta for d in decisions if d.action is Action.SUBMIT] == [0.9] * 3
     records = store.sweep(grown.name).run_records()
     assert len(records) == 9
-    assert len({record["run_id"] for record in records}) == 9
+    assert len({record.run_id for record in records}) == 9
 
 
 def test_one_run_in_two_sweeps_is_one_run(store: Store) -> None:

@@ -11,6 +11,7 @@ from launcher.cli.arguments import DONE, Parser
 from launcher.cluster.scheduler import scheduler_for
 from launcher.errors import ConfigError, StoreError
 from launcher.runs.run_state import acting_attempt, read_facts, require_run, states_of
+from launcher.store.facts import Job
 from launcher.store.files import read_fact
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir, RunDir
@@ -51,9 +52,9 @@ def logs(options: argparse.Namespace) -> int:
 
 def _logs_before(attempt: AttemptDir) -> Iterator[Path]:
     """What was printed before the job came to the run: by the job itself, or by the one that makes its table."""
-    for job in (read_fact(attempt.job_file) or {}, attempt.record.get("after") or {}):
-        if job.get("log"):
-            yield Path(job["log"])
+    for job in (read_fact(attempt.job_file, Job), attempt.record.after):
+        if job and job.log:
+            yield Path(job.log)
 
 
 def _ended(run: RunDir) -> views_states.Ended:

@@ -11,7 +11,7 @@ from launcher.cli.arguments import DONE, FAILED, Parser
 from launcher.cluster.local import this_process
 from launcher.cluster.scheduler import key_of, scheduler_for
 from launcher.errors import ConfigError
-from launcher.planning.launches import recorded_settings
+from launcher.planning.launches import last_record
 from launcher.runs.run_state import require_run, states_of
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir, RunDir
@@ -30,7 +30,7 @@ def run(options: argparse.Namespace) -> int:
     """Make one run in this process."""
     run = require_run(RunDir(options.run_dir.absolute()))
     store = Store(run.path.parent.parent)
-    settings = recorded_settings(run)
+    settings = last_record(run).settings
     job = importlib.import_module("launcher.worker.job")  # named by its path only: it imports torch
     deepspeed = bool((settings.get("deepspeed") or {}).get("config"))
     succeeded = job.attempt_here(run, store, functools.partial(_attempt_by_hand, run, store), deepspeed=deepspeed)

@@ -16,7 +16,7 @@ from launcher.hub.folder import FolderShelf
 from launcher.hub.huggingface import told_public
 from launcher.hub.look import HubLook
 from launcher.hub.revisions import Key, models_of, with_revisions
-from launcher.store.files import Fact
+from launcher.store.facts import RunRecord
 from launcher.store.output_folder import Store
 from launcher.sweep import Run, Sweep
 
@@ -41,10 +41,10 @@ def claim_revisions(sweep: Sweep, store: Store, *, token: bool) -> tuple[Sweep, 
     return with_revisions(sweep, recorded, token=token, holders=holders), notes
 
 
-def _is_taken(record: Fact, store: Store) -> bool:
+def _is_taken(record: RunRecord, store: Store) -> bool:
     """Whether a recorded run is still there, and is to be published."""
-    hub = record["settings"].get("hub", {})
-    return hub.get("store", "off") != "off" and store.run(record["run_id"]).path.is_dir()
+    hub = record.settings.get("hub", {})
+    return hub.get("store", "off") != "off" and store.run(record.run_id).path.is_dir()
 
 
 def _held(runs: Iterable[Run], store: Store) -> Iterator[tuple[Key, str]]:

@@ -18,6 +18,7 @@ from typing import Any
 from launcher.config import Hub
 from launcher.errors import ConfigError
 from launcher.machine.accounts import has_token
+from launcher.store.facts import RunRecord
 from launcher.store.run_folder import name_of
 from launcher.sweep import Run, Sweep
 
@@ -41,7 +42,7 @@ def missing_token(sweep: Sweep, environment: Mapping[str, str]) -> list[str]:
 
 
 def with_revisions(
-    sweep: Sweep, recorded: Iterable[Mapping[str, Any]], *, token: bool, holders: Mapping[Key, str] = NOBODY
+    sweep: Sweep, recorded: Iterable[RunRecord], *, token: bool, holders: Mapping[Key, str] = NOBODY
 ) -> Sweep:
     """The sweep with each run's store, repository and revision settled, as its attempts will record them.
 
@@ -55,10 +56,10 @@ def with_revisions(
         ConfigError: a name that the Hub or a folder cannot have, or two runs would write one revision.
     """
     owners: dict[Key, Owner] = {
-        (None if hub["store"] == "off" else hub["repo"], each.revision): (record["run_id"], record["axes"])
+        (None if hub["store"] == "off" else hub["repo"], each.revision): (record.run_id, record.axes)
         for record in recorded
-        if "store" in (hub := record["settings"].get("hub", {}))
-        for each in _hubs(Hub(revision=hub["revision"]), record["settings"].get("checkpoint", {}).get("milestones"))
+        if "store" in (hub := record.settings.get("hub", {}))
+        for each in _hubs(Hub(revision=hub["revision"]), record.settings.get("checkpoint", {}).get("milestones"))
     }
     settled = (_settled(run, sweep.name, owners, holders, token=token) for run in sweep.runs)
     return replace(sweep, runs=tuple(settled))

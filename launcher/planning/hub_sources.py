@@ -220,8 +220,7 @@ class _Look:
     def _recorded(self) -> dict[str, str]:
         """The pins with which earlier launches were recorded here, in case their files were removed since."""
         if self._earlier is None:
-            records = [record for sweep in self.store.sweeps() for record in sweep.run_records()]
-            settings = [record.get("settings") or {} for record in records]
+            settings = [record.settings for sweep in self.store.sweeps() for record in sweep.run_records()]
             self._earlier = {name: commit for each in settings for name, commit in each.get("pins", {}).items()}
         return self._earlier
 

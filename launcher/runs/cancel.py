@@ -14,7 +14,7 @@ from launcher.cluster import scheduler as executors
 from launcher.cluster.scheduler import Scheduler
 from launcher.evaluation.missing import is_measured
 from launcher.runs.run_state import RunState, acting_attempt
-from launcher.store.files import Fact, read_fact, write_once
+from launcher.store.files import Fact, plain, read_fact, write_once
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir, RunDir, attempts_of
 
@@ -56,7 +56,8 @@ def _table_of(run: RunDir) -> Fact | None:
     if attempt is None:
         return None
     ended = attempt.started_file.exists() or attempt.failure_file.exists()
-    return None if ended else attempt.record.get("after")
+    after = attempt.record.after
+    return None if ended or after is None else plain(after)
 
 
 def _has_other_work(job: Fact) -> bool:

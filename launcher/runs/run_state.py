@@ -21,14 +21,15 @@ from launcher.evaluation.missing import is_measured, lacking
 from launcher.hub.due import due_in_job, unpublished
 from launcher.runs.status import IN_FLIGHT, RunFacts, Status, status_of
 from launcher.store.attempt_config import BEFORE_BENCHMARKS, wanted_by
-from launcher.store.files import Fact, read_fact
+from launcher.store.facts import Failure, Job, Result, Revision, Started
+from launcher.store.files import Fact, Plain, plain, read_fact
 from launcher.store.output_folder import PreparingDir
 from launcher.store.run_folder import AttemptDir, RunDir, SeenRun
 
 TAIL_BYTES = 4096
 
 
-def last_metrics(path: Path) -> Fact:
+def last_metrics(path: Path) -> Plain:
     """The last whole line of a metrics log, read from its end; empty where there is none."""
     try:
         with path.open("rb") as file:
@@ -55,7 +56,7 @@ def acting_attempt(run: RunDir) -> AttemptDir | None:
     training, evaluation = run.attempts()[-1:], run.evaluation_attempt()
     if evaluation is None or not run.result_file.exists():
         return training[0] if training else None
-    waited = training and evaluation.record.get("follows")
+    waited = training and evaluation.record.follows
     return training[0] if waited and not _has_done_its_part(training[0]) else evaluation
 
 
@@ -67,34 +68,35 @@ def read_facts(run: RunDir) -> RunFacts:
     """What is known of a run without asking a scheduler."""
     run = SeenRun(run.path)
     last = acting_attempt(run)
-    metrics, result = last_metrics(run.metrics_file), read_fact(run.result_file)
-    progress: Fact = {
+    metrics, result = last_metrics(run.metrics_file), read_fact(run.result_file, Result)
+    revision = read_fact(run.revision_file, Revision)
+    progress: Plain = {
         "trained": result is not None,
         "evaluated": not lacking(run, _wanted(run, last)),
-        "step": metrics.get("step") if result is None else result["steps"],
-        "max_steps": metrics.get("max_steps") if result is None else result["max_steps"],
+        "step": metrics.get("step") if result is None else result.steps,
+        "max_steps": metrics.get("max_steps") if result is None else result.max_steps,
         "seconds_per_step": metrics.get("seconds_per_step"),
         "checkpoint_step": run.last_checkpoint_step(),
-        "address": (read_fact(run.revision_file) or {}).get("address"),
+        "address": revision.address if revision else None,
     }
     if last is None:
         return RunFacts(**progress)
-    failure, started, job = map(read_fact, (last.failure_file, last.started_file, last.job_file))
-    after = last.record.get("after")
+    failure, started = read_fact(last.failure_file, Failure), read_fact(last.started_file, Started)
+    job, after = read_fact(last.job_file, Job), last.record.after
     done = bool(progress["trained"] and progress["evaluated"])
     return RunFacts(
         attempts=len(run.attempts()),
         submitted_seconds=max(0.0, time.time() - _made_at(last)),
-        job=job,
-        job_id=None if job is None else job["job_id"],
+        job=plain(job) if job else None,
+        job_id=job.job_id if job else None,
         started=started is not None,
-        host=(started or {}).get("host"),
-        failure=None if failure is None else failure["reason"],
-        ended=Status.__members__.get((failure or {}).get("status", ""), Status.FAILED),
+        host=started.host if started else None,
+        failure=failure.reason if failure else None,
+        ended=Status.__members__.get(failure.status if failure else "", Status.FAILED),
         cancelled=last.cancel_file.exists(),
-        table=after,
-        table_failure=after and failure_of(after),
-        traceback=(failure or {}).get("traceback", ""),
+        table=plain(after) if after else None,
+        table_failure=failure_of(after) if after else None,
+        traceback=failure.traceback if failure else "",
         publishing=done and due_in_job(last),
         unpublished=unpublished(last) if done else None,
         **progress,
@@ -122,10 +124,10 @@ def require_run(run: RunDir) -> RunDir:
     return run
 
 
-def failure_of(job: Fact) -> str | None:
+def failure_of(job: Job) -> str | None:
     """Why a preparing job ended without a table, as it said itself."""
-    failure = read_fact(PreparingDir(Path(job["folder"])).failure_file)
-    return None if failure is None else str(failure["reason"])
+    failure = read_fact(PreparingDir(Path(job.folder)).failure_file, Failure) if job.folder else None
+    return failure.reason if failure else None
 
 
 @dataclass(frozen=True)

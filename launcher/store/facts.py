@@ -9,7 +9,10 @@ seconds since 1970. What is open by nature, such as settings or scores by name, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
 
 from launcher.store.files import Plain
 
@@ -43,13 +46,13 @@ class Launch:
 
     Attributes:
         axes: the keys that vary.
-        runs: those that are new to the sweep, or have other settings than before.
+        runs: those that are new to the sweep, or have other settings than before; never none.
         argv: what was typed.
         provenance: the code, the machine and the versions.
     """
 
-    axes: list[str]
-    runs: list[RunRecord]
+    axes: list[str] = field(default_factory=list)
+    runs: list[RunRecord] = field(default_factory=list)
     argv: list[str] = field(default_factory=list)
     time: float | None = None
     provenance: Plain = field(default_factory=dict)
@@ -77,6 +80,88 @@ class Job:
     process_start: int | None = None
     folder: str | None = None
     time: float | None = None
+
+
+# ------------------------------------------------------------------------------------------------ attempts
+
+
+class Purpose(StrEnum):
+    """What an attempt is made for."""
+
+    TRAINING = "training"  # and for what of the evaluation its job does
+    EVALUATION = "evaluation"  # of what another attempt trains, or has trained
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """`attempt.json`: what was asked for.
+
+    Attributes:
+        settings, overrides: as in a RunRecord; of this attempt.
+        cost_key: that of runs that need about the same time per step.
+        provenance: the code, the machine and the versions.
+        batch: the folder of what it was handed over with; None: it was made by hand.
+        after: the job that makes its reference table, where there is one.
+        follows: the job that trains what it evaluates, where it waits for one.
+        purpose: None: an older version made it, which told it by the folder's name.
+    """
+
+    settings: Plain = field(default_factory=dict)
+    overrides: list[str] = field(default_factory=list)
+    cost_key: str | None = None
+    provenance: Plain = field(default_factory=dict)
+    batch: str | None = None
+    after: Job | None = None
+    follows: Job | None = None
+    time: float | None = None
+    purpose: Purpose | None = None
+
+
+@dataclass(frozen=True)
+class Started:
+    """`started.json`: the process that took the attempt up last.
+
+    Attributes:
+        host: the node.
+        gpus: their names.
+        job: the scheduler's id of the job, where it is one.
+        time: when it did.
+    """
+
+    host: str | None = None
+    gpus: list[str] = field(default_factory=list)
+    pid: int | None = None
+    job: str | None = None
+    time: float | None = None
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """`cancel.json`: the wish that the attempt end."""
+
+    time: float | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """`failure.json`: why an attempt ended without a result, or a job without a reference table.
+
+    Attributes:
+        status: as what that counts: FAILED, CANCELLED, TIMEOUT or LOST.
+    """
+
+    reason: str
+    status: str = "FAILED"
+    traceback: str = ""
+    time: float | None = None
+
+
+@dataclass(frozen=True)
+class Requeue:
+    """A line of `requeues.jsonl`: the job went back into the queue. `step`: of its last checkpoint."""
+
+    step: int | None
+    time: float
 
 
 # ------------------------------------------------------------------------------------------------ results
@@ -269,6 +354,15 @@ class MTBenchResult(MTBenchScores):
     base: str | None
     spent: Plain
     time: float | None = None
+
+
+# By benchmark, what its file holds.
+RESULTS: Mapping[str, type[Any]] = {
+    "preference": Evaluation,
+    "mt_bench": MTBenchResult,
+    "lm_eval": ProgramResult,
+    "command": ProgramResult,
+}
 
 
 # ------------------------------------------------------------------------------------------------ publishing

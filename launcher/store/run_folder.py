@@ -17,7 +17,8 @@ import yaml
 
 from launcher.config import OBJECTIVE
 from launcher.errors import StoreError
-from launcher.store.files import Fact, read_fact, write_derived, write_once
+from launcher.store.facts import Attempt
+from launcher.store.files import Plain, read_fact, write_derived, write_once
 
 
 def attempts_of(job_folder: Path) -> list[AttemptDir]:
@@ -78,9 +79,9 @@ class AttemptDir:
         return self.path / "attempt.json"
 
     @cached_property
-    def record(self) -> Fact:
+    def record(self) -> Attempt:
         """What was asked for: there before the folder has its name, and never changed; empty where it was lost."""
-        return read_fact(self.attempt_file) or {}
+        return read_fact(self.attempt_file, Attempt) or Attempt()
 
     @property
     def job_file(self) -> Path:
@@ -213,12 +214,12 @@ class RunDir:
     def evaluations(self) -> EvaluationDir:
         return EvaluationDir(self.path / "evaluations")
 
-    def write_config(self, objective: Fact) -> None:
+    def write_config(self, objective: Plain) -> None:
         """Write the objective once; the run id is its hash, so that a second writer has the same."""
         if not self.config_file.exists():
             write_derived(self.config_file, yaml.safe_dump(objective, sort_keys=False, allow_unicode=True))
 
-    def read_config(self) -> Fact:
+    def read_config(self) -> Plain:
         """The objective that the run was made for.
 
         Raises:
@@ -256,7 +257,7 @@ class RunDir:
         names = sorted(os.listdir(folder)) if folder.is_dir() else []
         return [AttemptDir(folder / name) for name in names if name.removesuffix(EVALUATION_SUFFIX).isdigit()]
 
-    def new_attempt(self, fact: Fact, *, evaluates: bool = False) -> AttemptDir:
+    def new_attempt(self, fact: Attempt, *, evaluates: bool = False) -> AttemptDir:
         """Make the next attempt, its folder with the fact in it; of two that ask at once each gets its own number."""
         folder = self.path / "attempts"
         folder.mkdir(parents=True, exist_ok=True)

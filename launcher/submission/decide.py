@@ -109,8 +109,7 @@ def _past(state: RunState) -> Past:
 
 def _asked(attempt: AttemptDir | None) -> Mapping[str, Any] | None:
     """What an attempt asked of the cluster."""
-    asked: Mapping[str, Any] | None = attempt.record.get("settings", {}).get("cluster") if attempt else None
-    return asked
+    return attempt.record.settings.get("cluster") if attempt else None
 
 
 def _decide(run: Run, state: RunState, known: Costs, waits: str | None) -> Decision:

@@ -23,9 +23,10 @@ from launcher.errors import ConfigError, Refused, SchedulerError
 from launcher.machine import snapshot
 from launcher.machine.installed import trl_losses
 from launcher.machine.provenance import provenance
-from launcher.planning.launches import _last_record, news_of
+from launcher.planning.launches import last_record, news_of
 from launcher.planning.plan import plan_run
 from launcher.runs.status import Status
+from launcher.store.facts import Attempt, Job, Launch, Purpose
 from launcher.store.files import Fact, write_once
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir, RunDir, attempts_of
@@ -64,16 +65,18 @@ def hand_over(batch: Batch, jobs: Jobs, store: Store, scheduler: Scheduler, *, e
 
 def new_attempt(run: Run, store: Store, batch: Batch | None = None, *, evaluates: bool = False) -> AttemptDir:
     """The run's next attempt, on disk."""
-    after = None if batch is None else batch.after
-    fact = {
-        "settings": run.settings,
-        "overrides": list(run.overrides),
-        "cost_key": cost_key(run),
-        "provenance": provenance(),
-        "batch": None if batch is None else str(batch.folder),
-        ("follows" if evaluates else "after"): after,  # the job that trains it; the one that makes its table
-        "time": time.time(),
-    }
+    waits_for = Job(**batch.after) if batch and batch.after else None
+    fact = Attempt(
+        settings=run.settings,
+        overrides=list(run.overrides),
+        cost_key=cost_key(run),
+        provenance=provenance(),
+        batch=None if batch is None else str(batch.folder),
+        after=None if evaluates else waits_for,
+        follows=waits_for if evaluates else None,
+        time=time.time(),
+        purpose=Purpose.EVALUATION if evaluates else Purpose.TRAINING,
+    )
     return store.run(run.run_id).new_attempt(fact, evaluates=evaluates)
 
 
@@ -97,9 +100,9 @@ def new_attempt_here(run: RunDir) -> AttemptDir:
     Raises:
         StoreError: no launch has recorded settings for the run.
     """
-    record = _last_record(run)
-    config = {**run.read_config(), **record["settings"]}
-    planned = plan_run(config, record["axes"], record["overrides"], trl_losses())
+    record = last_record(run)
+    config = {**run.read_config(), **record.settings}
+    planned = plan_run(config, record.axes, record.overrides, trl_losses())
     attempt = new_attempt(planned, Store(run.path.parent.parent))
     write_once(attempt.job_file, {**this_process(), "folder": None, "time": time.time()})
     return attempt
@@ -137,7 +140,7 @@ def act(sweep: Sweep, decisions: Sequence[Decision], store: Store, scheduler: Sc
     for run in sweep.runs:  # also one that was recorded before, and whose folder was removed since
         store.run(run.run_id).write_config(run.objective)
     if records := news_of(sweep, directory, {d.run.run_id for d in decisions} if launch else ()):
-        directory.add_launch({**launch, "axes": list(sweep.axes), "runs": records, "provenance": provenance()})
+        directory.add_launch(Launch(list(sweep.axes), records, **launch, provenance=provenance()))
     submitted: list[Fact] = []
     try:
         for group in planned_batches(decisions, directory, store, scheduler, snapshot.take):

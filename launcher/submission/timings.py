@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from launcher.evaluation.missing import job_file, lacking
 from launcher.store.attempt_config import wanted_by
-from launcher.store.files import Fact, content_key, read_fact
+from launcher.store.facts import Result, Started
+from launcher.store.files import Plain, content_key, read_fact
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir, RunDir, SeenRun
 from launcher.sweep import Run
@@ -76,7 +77,7 @@ def costs(store: Store) -> Costs:
     )
 
 
-def _evaluation_key(model_and_data: str, settings: Fact, benchmarks: Iterable[str]) -> str:
+def _evaluation_key(model_and_data: str, settings: Plain, benchmarks: Iterable[str]) -> str:
     """Evaluations with the same key do the same work, on as many GPUs."""
     cluster = settings["cluster"]
     how = {key: value for key, value in settings["evaluation"].items() if key not in (*NO_COST, "benchmarks")}
@@ -91,22 +92,23 @@ def _evaluation_of(run: RunDir) -> tuple[str, float] | None:
         return None
     written = {name: job_file(run, name).stat().st_mtime for name in wanted_by(attempt)}
     own = {name: when for name, when in written.items() if when >= began}
-    key = attempt.record.get("cost_key")
-    return (_evaluation_key(key, attempt.record["settings"], own), max(own.values()) - began) if key and own else None
+    key = attempt.record.cost_key
+    return (_evaluation_key(key, attempt.record.settings, own), max(own.values()) - began) if key and own else None
 
 
 def _began(attempt: AttemptDir) -> float | None:
-    return (read_fact(attempt.started_file) or {}).get("time")
+    started = read_fact(attempt.started_file, Started)
+    return None if started is None else started.time
 
 
 def _cost_of(run: RunDir) -> tuple[str, Cost] | None:
-    result = read_fact(run.result_file)
+    result = read_fact(run.result_file, Result)
     attempts = run.attempts() if result else []
-    key = attempts[-1].record.get("cost_key") if attempts else None
-    if not (key and result and result["steps"]):
+    key = attempts[-1].record.cost_key if attempts else None
+    if not (key and result and result.steps):
         return None
-    around = _seconds_around(run, float(result["seconds"])) if len(attempts) == 1 else 0.0
-    return key, Cost(result["seconds"] / result["steps"], result["steps"], around)
+    around = _seconds_around(run, result.seconds) if len(attempts) == 1 else 0.0
+    return key, Cost(result.seconds / result.steps, result.steps, around)
 
 
 def _seconds_around(run: RunDir, training: float) -> float:

@@ -47,11 +47,11 @@ class Page:
     @classmethod
     def of(cls, directory: SweepDir) -> Page:
         """The page of a sweep, from what its launches recorded."""
-        records = [record for launch in directory.launches() for record in launch["runs"]]
+        records = [record for launch in directory.launches() for record in launch.runs]
         if not records:
             raise ConfigError(f"{directory.name}: has no run yet, so no dashboard")
-        tracking = Tracking(**records[-1]["settings"].get("tracking", {}))
-        return cls(directory.name, tuple(dict.fromkeys(record["loss_type"] for record in records)), tracking)
+        tracking = Tracking(**records[-1].settings.get("tracking", {}))
+        return cls(directory.name, tuple(dict.fromkeys(record.loss_type for record in records)), tracking)
 
     @property
     def project(self) -> str:

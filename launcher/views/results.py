@@ -66,7 +66,7 @@ def _with_error(value: float | None, error: float | None) -> str:
 def say_unjudged(directory: SweepDir, run_ids: Sequence[str]) -> None:
     """How answers get scores; those that this sweep's launches did not ask for have to be named."""
     if run_ids:
-        settings = {record["run_id"]: record["settings"] for record in directory.run_records()}
+        settings = {record.run_id: record.settings for record in directory.run_records()}
         asked = all("mt_bench" in settings[run_id].get("evaluation", {}).get("benchmarks", []) for run_id in run_ids)
         command = f"python -m launcher evaluate {directory.name}" + ("" if asked else " --benchmark mt_bench")
         print(f"{len(run_ids)} runs have MT-Bench answers and no scores: {command}")

@@ -142,7 +142,7 @@ def _objectives(config: RunConfig, store: Store) -> list[tuple[str, float]]:
     """The run's own loss and beta, then the others of its sweep: from the same forward, they cost nothing."""
     records = store.sweep(config.sweep).run_records() if config.sweep else []
     excluded = {UNPAIRED_LOSS} | ({"kto_pair"} if config.trainer.ld_alpha is not None else set())
-    theirs = {(str(r["loss_type"]), float(r["beta"])) for r in records if r["loss_type"] not in excluded}
+    theirs = {(record.loss_type, record.beta) for record in records if record.loss_type not in excluded}
     own = (config.loss_type, config.beta)
     return [own, *sorted(theirs - {own})[:OTHER_OBJECTIVES]]
 
