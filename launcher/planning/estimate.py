@@ -24,6 +24,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from launcher.config import UNPAIRED_LOSS, DatasetFacts, Model, RunConfig
+from launcher.machine.disk import in_words
 
 PEAK_TFLOPS = 312.0  # dense bfloat16 of an A100
 UTILISATION = 0.4
@@ -186,7 +187,7 @@ def sentences(sum_of: Total, gpu_tflops: float | None) -> list[str]:
         )
     if sum_of.model_bytes is not None and sum_of.checkpoint_bytes is not None:
         said.append(
-            f"disk: about {size(sum_of.model_bytes)} of final models, and {size(sum_of.checkpoint_bytes)} of "
+            f"disk: about {in_words(sum_of.model_bytes)} of final models, and {in_words(sum_of.checkpoint_bytes)} of "
             "checkpoints while runs are at work; cluster.max_parallel limits those"
         )
     return said
@@ -196,11 +197,3 @@ def _hours(hours: float, *, at_most: bool) -> str:
     if hours < 1:
         return "less than 1 GPU-hour"
     return f"{'at most ' if at_most else ''}{hours:,.0f} GPU-hours"
-
-
-def size(size: float) -> str:
-    """A number of bytes, in words."""
-    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
-        if size >= scale:
-            return f"{size / scale:.3g} {unit}"
-    return "less than 1 MB"

@@ -7,25 +7,23 @@ checked by the job that loads it.
 
 from __future__ import annotations
 
-import importlib
 import os
-import shutil
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from launcher.config import UNPAIRED_LOSS, WEAK_REJECTS, Dataset, Model, RunConfig, WeakRejects
+from launcher.dataset.builders import BUILDERS
 from launcher.dataset.local_files import check_columns, check_length, local_file, on_disk, parts_of, rows_of
 from launcher.errors import ConfigError, suggestion
 from launcher.evaluation import mt_bench
+from launcher.machine import disk
 from launcher.machine.installed import INSTALL_BITSANDBYTES, how_to_install, package_dir, transformers_names
 from launcher.machine.locate import place_of
 from launcher.model.files import MissingFiles, check_whole
 from launcher.planning import estimate
 from launcher.store.output_folder import Store
 from launcher.sweep import Sweep
-
-BUILDERS = {"movie_reviews": "launcher.dataset.movie_reviews", "three_actions": "launcher.dataset.three_actions"}
 
 
 def check_sources(sweep: Sweep, store: Store, *, dry_run: bool) -> list[str]:
@@ -122,12 +120,11 @@ def short_of_disk(sweep: Sweep, store: Store) -> list[str]:
     """That the disk has less free than the sweep is estimated to need, where it has."""
     configs = [run.config for run in sweep.runs]
     needed = estimate.total(configs, configs[0].cluster.max_parallel).disk_bytes
-    free = shutil.disk_usage(next(folder for folder in (store.root, *store.root.parents) if folder.is_dir())).free
+    free = disk.free_bytes(store.root)
     if needed is None or needed <= free:
         return []
-    return [
-        f"output_dir={store.root}: has {estimate.size(free)} free, the sweep may need about {estimate.size(needed)}"
-    ]
+    there, wanted = disk.in_words(free), disk.in_words(needed)
+    return [f"output_dir={store.root}: has {there} free, the sweep may need about {wanted}"]
 
 
 def fetch_sources(sweep: Sweep, store: Store) -> None:
@@ -142,7 +139,7 @@ def fetch_sources(sweep: Sweep, store: Store) -> None:
         raise ConfigError(f"output_dir={store.root}: cannot be made ({error.strerror}); choose another") from error
     for builder in dict.fromkeys(run.config.dataset.builder for run in sweep.runs):
         if builder in BUILDERS:
-            importlib.import_module(BUILDERS[builder]).pairs_folder(store)
+            BUILDERS[builder](store)
 
 
 def _check_writable(folder: Path) -> None:

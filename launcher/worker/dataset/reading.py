@@ -18,7 +18,7 @@ from datasets import Dataset
 
 from launcher.config import Dataset as DatasetConfig
 from launcher.config import Part
-from launcher.dataset import movie_reviews, three_actions
+from launcher.dataset.builders import BUILDERS
 from launcher.dataset.local_files import parts_of
 from launcher.errors import ConfigError
 from launcher.hub.sources import commit_of, dataset_sources
@@ -26,7 +26,6 @@ from launcher.machine.locate import DATA_SUFFIXES, place_of
 from launcher.store.output_folder import Store
 from launcher.worker.dataset import hub_rows, weak_rejects
 
-BUILDERS = {"movie_reviews": movie_reviews.pairs_folder, "three_actions": three_actions.pairs_folder}
 HELD_OUT = 0.1  # of a data set that is one file
 MIXING_SEED = 0  # the same order in every run, so that a smaller train_pairs is the beginning of a larger one
 
