@@ -1,7 +1,8 @@
 """Models and data sets on the Hugging Face Hub as sources: which there are in a run, and at which commit.
 
-Owns: the pins of an output folder, the words for what cannot be read.
-Must not know: how files are fetched (`hub_files`), what a model or a data set holds, publishing.
+Owns: which repositories a configuration names, the pins of an output folder, what this machine's cache has of a commit,
+the words for what cannot be read.
+Must not know: when a launch asks (`planning.hub_sources`), how a commit is fetched (`worker.hub_files`), publishing.
 
     <output>/pins/<models|datasets>/ORG--NAME@REVISION.json    the commit that a branch or a tag stands for here
 

@@ -1,4 +1,4 @@
-"""Which files make a model: those that a milestone keeps and a revision holds, and those that loading it needs.
+"""Which files make a model: what a milestone keeps and a revision holds, what loading it needs, what identifies it.
 
 Owns: these rules. Must not know: who wrote the folder, what becomes of the files.
 

@@ -1,7 +1,7 @@
 """What a sweep will cost before anything of it has run: GPU-hours and disk, from sizes alone. Pure.
 
 Owns: the formulas, their sources and their assumptions.
-Must not know: measured times (`submit` has those, and they are better), files, schedulers.
+Must not know: measured times (`submission.timings` has those, and they are better), files, schedulers.
 
 GPU-hours. One forward over the two completions of a pair, each behind its prompt, costs F = 2 N T floating-point
 operations, for N weights and T tokens in both sequences (Kaplan et al., "Scaling Laws for Neural Language Models",

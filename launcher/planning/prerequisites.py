@@ -1,8 +1,8 @@
-"""Whether the models and data sets of a sweep are there, and fetching those that we build.
+"""Whether what a sweep needs is on this machine: models, data, packages, room on the disk; and building data sets.
 
-Owns: every look at model and data files from the login node, cheap enough to be made at each launch.
-Must not know: how data files are read (`local_files`), runs' states, schedulers, torch. What is on a model hub is
-checked by the job that loads it.
+Owns: every look at this machine that a launch makes, cheap enough to be made at each.
+Must not know: how data files are read (`local_files`), what is on the Hub (`hub_sources`), runs' states, schedulers,
+torch.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Models on the way: the weights of a training after so many steps, kept as points of their own.
 
-Owns: how what makes a model is kept of a checkpoint.
+Owns: how the model that a checkpoint holds is kept.
 Must not know: torch, which files that is (`model.files`), when checkpoints are made, what becomes of the models.
 
 One training serves as many points as it has milestones, in place of one training for each number of steps. That is
