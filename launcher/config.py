@@ -1,8 +1,8 @@
-"""The typed schema of a run's configuration, and the errors that all modules raise.
+"""The typed schema of a run's configuration.
 
 Owns: every key and its type, and how a plain configuration becomes a typed one.
-Must not know: which values are right (`rules` does), files, Hydra, schedulers, torch. The values and their comments
-live in `conf/`.
+Must not know: which values are right (`planning.rules` does), files, Hydra, schedulers, torch. The values and their
+comments live in `conf/`.
 """
 
 from __future__ import annotations
