@@ -18,7 +18,7 @@ from launcher.config import Dataset, Hub, RunConfig
 from launcher.errors import ConfigError, StoreError
 from launcher.hub.push import publish
 from launcher.store.facts import Launch, RunRecord
-from launcher.store.files import read_fact, write_derived
+from launcher.store.files import plain, read_fact, write_derived
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import Point, RunDir
 from launcher.worker.dataset.pairs import first_distinct, tokenised
@@ -83,10 +83,10 @@ def test_pair_metrics_are_trls(configure: Configure, store: Store, loss_type: st
     theirs = trainer.evaluate()
     trainer.model.eval()
     ours = pair_metrics(trainer, config, store)
-    assert ours["pairs"] == 6
-    assert ours["loss"] == pytest.approx(theirs["eval_loss"], rel=1e-5)
-    assert ours["reward_accuracy"] == pytest.approx(theirs["eval_rewards/accuracies"])
-    assert ours["reward_margin"] == pytest.approx(theirs["eval_rewards/margins"], rel=1e-4, abs=1e-6)
+    assert ours.pairs == 6
+    assert ours.loss == pytest.approx(theirs["eval_loss"], rel=1e-5)
+    assert ours.reward_accuracy == pytest.approx(theirs["eval_rewards/accuracies"])
+    assert ours.reward_margin == pytest.approx(theirs["eval_rewards/margins"], rel=1e-4, abs=1e-6)
 
 
 def test_one_forward_gives_the_losses_of_the_whole_grid(
@@ -102,7 +102,8 @@ def test_one_forward_gives_the_losses_of_the_whole_grid(
     forwards: list[None] = []
     forward = evaluation._forward
     monkeypatch.setattr(evaluation, "_forward", lambda *given: forwards.append(None) or forward(*given))
-    losses = {(row["loss_type"], row["beta"]): row["loss"] for row in pair_metrics(trainer, config, store)["losses"]}
+    found = pair_metrics(trainer, config, store).losses
+    losses = {(other.loss_type, other.beta): other.loss for other in found}
     assert len(forwards) == 2  # 6 pairs, 3 at a time
     assert losses.keys() == set(grid)
     for objective in grid:
@@ -115,8 +116,9 @@ def test_no_other_loss_is_taken_that_needs_more_than_the_run_has(
 ) -> None:
     """Not those on other rows, with a key, or, where the run has ld_alpha, those for which that is not defined."""
     monkeypatch.setattr(losses, "LOSSES", (*losses.LOSSES, losses.Loss("hinge", keys={"desirable_weight": 0})))
-    runs = [{"run_id": name, "loss_type": name, "beta": 0.1} for name in ("kto", "kto_pair", "hinge", "ipo")]
-    store.sweep("grid").add_launch({"runs": runs, "axes": []})
+    names = ("kto", "kto_pair", "hinge", "ipo")
+    runs = [RunRecord(name, "tiny", "d", name, 0.1, 1, {}, {}, []) for name in names]
+    store.sweep("grid").add_launch(Launch([], runs))
     own, ipo, kto_pair = ("sigmoid", 0.1), ("ipo", 0.1), ("kto_pair", 0.1)
     assert evaluation._objectives(configure(sweep="grid"), store) == [own, ipo, kto_pair]
     assert evaluation._objectives(configure(sweep="grid", trainer__ld_alpha=0.5), store) == [own, ipo]
@@ -132,8 +134,8 @@ def test_pair_metrics_weigh_every_pair_alike(configure: Configure, store: Store)
         trainer = training.finished(sized, run, store)
         trainer.model.eval()
         found.append(pair_metrics(trainer, sized, store))
-    assert found[1]["loss"] == pytest.approx(found[0]["loss"], rel=1e-5)
-    assert found[2]["reward_margin"] == pytest.approx(found[0]["reward_margin"], abs=1e-5)
+    assert found[1].loss == pytest.approx(found[0].loss, rel=1e-5)
+    assert found[2].reward_margin == pytest.approx(found[0].reward_margin, abs=1e-5)
 
 
 def two_models(configure: Configure, store: Store) -> tuple[RunConfig, torch.nn.Module, torch.nn.Module]:
@@ -264,17 +266,17 @@ def test_the_base_is_evaluated_once(configure: Configure, store: Store, monkeypa
     first = evaluate_base(configure(), store)
     assert evaluate_base(configure(beta=0.9, trainer__lora=LORA, loss_type="ipo"), store) == first
     assert len(calls) == 1
-    assert evaluate_base(configure(evaluation__seed=3), store)["samples"] != first["samples"]
+    assert evaluate_base(configure(evaluation__seed=3), store).samples != first.samples
     assert evaluate_base(configure(model__architecture=ARCHITECTURE | {"seed": 1}), store) != first
     assert len(calls) == 3
-    assert (first["generations"], len(first["golden_rewards"]), len(first["samples"])) == (6, 6, 3)
+    assert (first.generations, len(first.golden_rewards), len(first.samples)) == (6, 6, 3)
 
 
 def test_base_and_runs_are_compared_on_equal_terms(configure: Configure, store: Store) -> None:
     """A policy that has not moved writes what the base writes."""
     config = configure(trainer__max_steps=1, trainer__learning_rate=0.0)
     found = evaluated(config, trained(config, store), store)
-    assert found["samples"] == evaluate_base(config, store)["samples"]
+    assert found["samples"] == plain(evaluate_base(config, store))["samples"]
     assert found["kl"] == pytest.approx(0, abs=1e-5)
 
 

@@ -150,8 +150,8 @@ def test_a_run_from_rows_to_evaluation(store: Store, tmp_path: Path, lora: Any) 
 
 def test_the_accuracy_is_the_share_of_ordered_pairs() -> None:
     """Of 2 x 2 comparisons three are right and one is a draw; without a kind there is no accuracy."""
-    assert _ranked([3.0, 1.0, 1.0, 0.0], [True, True, False, False]) == {"reward_accuracy": 0.875, "reward_margin": 1.5}
-    assert _ranked([1.0], [True])["reward_accuracy"] is None
+    assert _ranked([3.0, 1.0, 1.0, 0.0], [True, True, False, False]) == (0.875, 1.5)
+    assert _ranked([1.0], [True]) == (None, None)
 
 
 def test_wrong_labels_and_missing_columns_are_named(store: Store, tmp_path: Path) -> None:

@@ -25,7 +25,8 @@ from launcher.machine.installed import trl_losses
 from launcher.planning.rules import check
 from launcher.runs.collect import _points
 from launcher.runs.run_state import states_of
-from launcher.store.files import Fact, read_fact, write_derived, write_once
+from launcher.store.facts import Revision
+from launcher.store.files import read_fact, write_derived, write_once
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir, Point, RunDir
 from launcher.worker import hub as worker_publish
@@ -151,7 +152,7 @@ def test_a_revision_holds_of_a_model_what_a_milestone_keeps(store: Store) -> Non
     keep(run.model, run.milestone(2).model)
     records = {"config.yaml", "metrics.jsonl", "README.md", "prefsweep.json"}
     for point, own in ((Point(run, 2), set()), (Point(run), {"result.json", "evaluation.json"})):
-        revision = Path(publish(point, Hub(store="folder", repo="x", revision="ipo"), store)["address"])
+        revision = Path(publish(point, Hub(store="folder", repo="x", revision="ipo"), store).address)
         assert names_in(revision) == {*MODEL, *records, *own}
 
 
@@ -254,7 +255,7 @@ def test_a_run_waits_for_its_hub_once_and_not_for_each_milestone(store: Store, m
     """What a push that failed has taken is taken from the patience of the next ones, which are tried all the same."""
     clock, patiences = [0.0], []
 
-    def in_vain(_: Point, hub: Hub, *__: Any) -> Fact:
+    def in_vain(_: Point, hub: Hub, *__: Any) -> Revision:
         patiences.append(hub.patience)
         clock[0] += hub.patience * 0.75
         raise PublishError("the Hub is away")

@@ -9,6 +9,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 import yaml
 from conftest import sweep_of
@@ -34,7 +35,9 @@ from launcher.planning.launches import record_of
 from launcher.runs.run_state import RunState, read_facts, states_of
 from launcher.runs.status import Status
 from launcher.store.attempt_config import hub_of
+from launcher.store.facts import RESULTS, DatasetSources, Result, Revision, Sources
 from launcher.store.files import append_line, read_fact, write_derived, write_once
+from launcher.store.measured import Measured
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import Point, RunDir
 from launcher.submission.decide import decide
@@ -46,7 +49,7 @@ FOLDER = ("hub=folder", "sweep=scan", "loss_type=ipo")
 
 def published(run: RunDir, store: Store) -> Path:
     """The folder of the run's revision, after publishing it."""
-    return Path(publish(Point(run), hub_of(run.attempts()[-1]), store)["address"])
+    return Path(publish(Point(run), hub_of(run.attempts()[-1]), store).address)
 
 
 # ------------------------------------------------------------------------------------------------ the folder store
@@ -444,8 +447,8 @@ def test_the_best_models_are_the_best_by_mt_bench_where_that_was_rated(store: St
     for run, golden, rated in zip(runs, (0.9, 0.1, 0.5), (4.0, 6.0, None), strict=True):
         write_derived(run.evaluation_file, json.dumps(evaluation(golden)))
         if rated is not None:
-            write_once(run.evaluations.result_file("mt_bench"), {"score": rated, "stderr": 0.5})
-    outcomes = [Outcome(Point(run), "", {"revision": run.run_id}) for run in runs]
+            write_once(run.evaluations.result_file("mt_bench"), MT_BENCH | {"score": rated, "stderr": 0.5})
+    outcomes = [Outcome(Point(run), "", Revision("a", "huggingface", "r", run.run_id, "c", "c")) for run in runs]
     best = [told.partition(": ")[2] for told, _ in _best(outcomes)]
     assert best == ["mt_bench 6.000 ± 0.500", "mt_bench 4.000 ± 0.500"]
     ((told, _),) = _best(outcomes[2:])
@@ -541,6 +544,12 @@ def test_an_attempt_of_an_earlier_release_publishes_nothing(store: Store) -> Non
 # ------------------------------------------------------------------------------------------------ the card
 
 
+def measured(**benchmarks: object) -> Measured:
+    """What was measured of a model: `preference`, and what is given, as their files have it."""
+    found = {"preference": evaluation(0.5), **benchmarks}
+    return Measured(**{name: msgspec.convert(fact, RESULTS[name]) for name, fact in found.items()})
+
+
 def subject(**changes: object) -> Subject:
     objective = {
         "model": {"name": "zephyr", "path": "alignment-handbook/zephyr-7b-sft-full", "revision": "main"},
@@ -548,10 +557,9 @@ def subject(**changes: object) -> Subject:
         "trainer": {"name": "lora", "lora": {"r": 16}, "max_steps": None},
         "loss_type": "ipo", "beta": 0.01, "seed": 1,
     }  # fmt: skip
-    sources = {"model": {"commit": "a" * 40}, "dataset": {"commit": "b" * 40}}
-    whole = Subject(
-        "zephyr-ipo", objective, sources, {"steps": 3}, evaluation(0.5), "me/scan", "ipo-0.01", "apache-2.0"
-    )
+    data = DatasetSources(commits={"HuggingFaceH4/ultrafeedback_binarized": "b" * 40})
+    sources, result = Sources({"commit": "a" * 40}, data), Result(3, 3, 1.0)
+    whole = Subject("zephyr-ipo", objective, sources, result, measured(), "me/scan", "ipo-0.01", "apache-2.0")
     return replace(whole, **changes)  # type: ignore[arg-type]
 
 
@@ -592,7 +600,8 @@ def test_the_card_names_all_that_the_pairs_come_from() -> None:
     for key, value in (("mixture", mixture), ("weak_rejects", weak)):
         dataset = {"name": "mine", "path": None, "builder": None, "test_split": "test", key: value}
         told = subject(
-            objective={**subject().objective, "dataset": dataset}, sources={"dataset": {"commits": {"org/a": "c" * 40}}}
+            objective={**subject().objective, "dataset": dataset},
+            sources=Sources(dataset=DatasetSources({"org/a": "c" * 40})),
         )
         names, words = expected[key]
         assert ModelCard(card(told)).data.datasets == names
@@ -603,7 +612,7 @@ def test_the_card_names_all_that_the_pairs_come_from() -> None:
 def test_what_is_not_on_the_hub_is_not_linked_and_its_folder_is_not_told() -> None:
     """A local base model gives no base_model metadata, and the path of this machine stays here."""
     objective = {**subject().objective, "model": {"name": "mine", "path": "/home/me/secret/model"}}
-    text = card(subject(objective=objective, evaluation={}, license=None))
+    text = card(subject(objective=objective, measured=Measured(), license=None))
     front = yaml.safe_load(text.split("---")[1])
     assert not {"base_model", "license", "model-index"} & front.keys()
     assert "secret" not in text
@@ -623,7 +632,9 @@ QUESTIONS = [
     {"question_id": 4, "category": "math", "turns": [4.0, None], "score": None},
 ]
 MT_BENCH = {"score": 17 / 3, "stderr": 1.4529663145135578, "turns": [20 / 3, 14 / 3], "questions": QUESTIONS,
-            "judge": {"model": "a judge"}, "hashes": {"questions": "ab"}}  # fmt: skip
+            "categories": {"writing": 7.0, "math": 3.0}, "judge_sd": None, "unscored": 1, "judged": 7, "unparsable": 1,
+            "judge": {"model": "a judge"}, "hashes": {"questions": "ab"}, "answers": {}, "base": None,
+            "spent": {}}  # fmt: skip
 LM_EVAL = {"scores": {"ifeval/acc,strict": 0.25, "ifeval/acc_stderr,strict": 0.125, "arc/acc": 0.5},
            "settings": {"tasks": ["ifeval"]}, "n-samples": {"arc": 9}}  # fmt: skip
 COMMAND = {"scores": {"speed": 3.5, "speed_stderr": 0.5}, "settings": {"argv": ["x", "--key=PlantedKey"], "minutes": 1},
@@ -635,7 +646,7 @@ def test_the_card_has_the_scores_of_benchmarks() -> None:
 
     Of MT-Bench's 8, 6, 3 and 7, 5, 2 the error is sqrt(19/3)/sqrt(3), of the writing's 8, 6 it is sqrt(2)/sqrt(2).
     """
-    told = subject(benchmarks={"mt_bench": MT_BENCH, "lm_eval": LM_EVAL, "command": COMMAND})
+    told = subject(measured=measured(mt_bench=MT_BENCH, lm_eval=LM_EVAL, command=COMMAND))
     text = card(told)
     for row in ("MT-Bench: score | 5.667 | ± 1.453", "MT-Bench: turn 2 | 4.667 | ± 1.453", "MT-Bench: math | 3 | ",
                 "MT-Bench: writing | 7 | ± 1", "ifeval: acc,strict | 0.25 | ± 0.125", "arc: acc | 0.5 | ",

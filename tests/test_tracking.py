@@ -62,8 +62,8 @@ def train(run: RunDir, steps: Iterable[int]) -> None:
 
 
 def finish(run: RunDir) -> None:
-    write_once(run.result_file, {"loss": 0.61, "steps": 9, "seconds": 4.5})
-    write_once(run.evaluation_file, {"kl": 0.25, "reward_accuracy": 0.75, "samples": [{"text": "x"}]})
+    write_once(run.result_file, {"loss": 0.61, "steps": 9, "max_steps": 9, "seconds": 4.5})
+    write_once(run.evaluation_file, {"kl": 0.25, "reward_accuracy": 0.75, "samples": [{"prompt": "p", "text": "x"}]})
 
 
 class Preempted(Exception):

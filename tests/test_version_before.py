@@ -40,7 +40,7 @@ def then(root: Path, said: Any) -> Any:
 
 @pytest.mark.parametrize("sweep", SWEEPS)
 def test_every_verb_says_what_it_said(root: Path, sweep: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """The states, the rows of results.jsonl, and what is to be published."""
+    """The states, the rows of results.jsonl, and, where no Hub is asked, what is to be published."""
     before = (root / "sweeps" / sweep / "results.jsonl").read_text().splitlines()
     assert main.main(["status", sweep, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["runs"] == then(root, SAID["status"][sweep])
@@ -48,8 +48,9 @@ def test_every_verb_says_what_it_said(root: Path, sweep: str, capsys: pytest.Cap
     rows = (root / "sweeps" / sweep / "results.jsonl").read_text().splitlines()
     assert list(map(json.loads, rows)) == list(map(json.loads, before))
     capsys.readouterr()
-    assert main.main(["publish", sweep, "--dry-run", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["runs"] == then(root, SAID["publish"][sweep])
+    if sweep in SAID["publish"]:
+        assert main.main(["publish", sweep, "--dry-run", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["runs"] == then(root, SAID["publish"][sweep])
 
 
 def test_a_launch_decides_as_it_did(root: Path) -> None:

@@ -26,7 +26,7 @@ from launcher.config import Judge
 from launcher.errors import ConfigError, JudgeError, PrefsweepError
 from launcher.evaluation.mt_bench import Messages, rating_in
 from launcher.machine.installed import package_dir
-from launcher.store.files import Fact, append_line, mend_log, read_lines
+from launcher.store.files import Plain, append_line, mend_log, read_lines
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -67,7 +67,7 @@ class Spent:
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
-    def add(self, line: Fact) -> None:
+    def add(self, line: Plain) -> None:
         """Count one answer of the judge."""
         self.calls += 1
         self.prompt_tokens += line["usage"]["prompt_tokens"]
@@ -77,9 +77,9 @@ class Spent:
 # ------------------------------------------------------------------------------------------------ what is there
 
 
-def said(logs: Iterable[Path]) -> dict[tuple[Path, str, int], list[Fact]]:
+def said(logs: Iterable[Path]) -> dict[tuple[Path, str, int], list[Plain]]:
     """The stored lines of each judgement, by its log, key and repeat."""
-    found: dict[tuple[Path, str, int], list[Fact]] = {}
+    found: dict[tuple[Path, str, int], list[Plain]] = {}
     for log in dict.fromkeys(logs):
         for line in read_lines(log):
             found.setdefault((log, line["key"], line["repeat"]), []).append(line)
@@ -193,7 +193,7 @@ class _Panel:
             self.spent.judged += 1
             self.spent.unparsable += line["rating"] is None
 
-    def _line(self, ask: Ask) -> Fact:
+    def _line(self, ask: Ask) -> Plain:
         """Ask once; what the judge said, or why it would not, as a line of the log."""
         import openai
 
@@ -220,7 +220,7 @@ class _Panel:
         answer: ChatCompletion = self.client.chat.completions.create(model=model, messages=asked, **sent)
         return answer
 
-    def _record(self, ask: Ask, verdict: str, rating: float | None) -> Fact:
+    def _record(self, ask: Ask, verdict: str, rating: float | None) -> Plain:
         judge, (system, user) = self.settings, ask.messages
         return {
             "key": ask.key(judge),
@@ -239,7 +239,7 @@ class _Panel:
             "time": time.time(),
         }
 
-    def _refusal(self, ask: Ask, error: Exception) -> Fact:
+    def _refusal(self, ask: Ask, error: Exception) -> Plain:
         """A text that the endpoint will not take (too long, filtered): a judgement without a rating, not an end."""
         with self.lock:
             self.refused += self.refused >= 0

@@ -25,6 +25,7 @@ from launcher.config import MTBench
 from launcher.errors import ConfigError
 from launcher.machine.installed import how_to_install
 from launcher.machine.locate import HUB_URL, place_of
+from launcher.store.facts import MTBenchScores, RatedQuestion
 
 TEMPERATURES = {
     "writing": 0.7, "roleplay": 0.7, "extraction": 0.0, "math": 0.0, "coding": 0.0, "reasoning": 0.0, "stem": 0.1,
@@ -211,38 +212,33 @@ def rating_in(verdict: str) -> float | None:
 Ratings = Mapping[tuple[int, int], Sequence[float]]  # (question id, turn) -> the ratings of each repeat
 
 
-def scores(questions: Iterable[Question], ratings: Ratings) -> dict[str, Any]:
+def scores(questions: Iterable[Question], ratings: Ratings) -> MTBenchScores:
     """The scores of one model.
 
     A turn's score is the mean of its ratings; a question's, the mean of its two turns. A question of which a turn has
     no rating has no score: second turns are rated lower, so that half a question would shift the mean. It is counted
     in `unscored`.
-
-    Returns:
-        `score` and `stderr`: mean over questions, and its standard error (standard deviation of the questions' scores
-        over the root of their number); `turns` and `categories`: the means of each; `questions`: one dict each;
-        `judge_sd`: standard deviation of the ratings of one and the same answer, pooled, where there are several.
     """
     rows = [_row(question, ratings) for question in questions]
-    whole = [row for row in rows if row["score"] is not None]
-    values = [row["score"] for row in whole]
-    categories = dict.fromkeys(row["category"] for row in rows)
-    return {
-        "score": _mean(values),
-        "stderr": statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None,
-        "turns": [_mean([row["turns"][turn - 1] for row in whole]) for turn in TURNS],
-        "categories": {name: _mean([row["score"] for row in whole if row["category"] == name]) for name in categories},
-        "judge_sd": _pooled_sd(ratings.values()),
-        "unscored": len(rows) - len(whole),
-        "questions": rows,
-    }
+    whole = [(row, row.score) for row in rows if row.score is not None]
+    values = [score for _, score in whole]
+    categories = dict.fromkeys(row.category for row in rows)
+    return MTBenchScores(
+        score=_mean(values),
+        stderr=statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None,
+        turns=[_mean([score for row, _ in whole if (score := row.turns[turn - 1]) is not None]) for turn in TURNS],
+        categories={name: _mean([score for row, score in whole if row.category == name]) for name in categories},
+        judge_sd=_pooled_sd(ratings.values()),
+        unscored=len(rows) - len(whole),
+        questions=rows,
+    )
 
 
-def _row(question: Question, ratings: Ratings) -> dict[str, Any]:
+def _row(question: Question, ratings: Ratings) -> RatedQuestion:
     turns = [_mean(ratings.get((question.question_id, turn), ())) for turn in TURNS]
     known = [score for score in turns if score is not None]
     score = statistics.fmean(known) if len(known) == len(TURNS) else None
-    return {"question_id": question.question_id, "category": question.category, "turns": turns, "score": score}
+    return RatedQuestion(question.question_id, question.category, turns, score)
 
 
 def _mean(values: Sequence[float]) -> float | None:

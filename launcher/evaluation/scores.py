@@ -20,7 +20,8 @@ from launcher.evaluation import judge as judging
 from launcher.evaluation import missing, mt_bench
 from launcher.evaluation.judge import CHARACTERS_PER_TOKEN, Ask, Progress, Spent
 from launcher.evaluation.mt_bench import Bench
-from launcher.store.files import Fact, read_fact, read_lines, write_once
+from launcher.store.facts import Answered, MTBenchResult
+from launcher.store.files import Plain, read_fact, read_lines, write_once
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import EvaluationDir
 from launcher.sweep import Sweep
@@ -36,7 +37,7 @@ class Waiting:
     name: str
     directory: EvaluationDir
     bench: Bench
-    answered: Fact
+    answered: Answered
     asks: tuple[Ask, ...]
 
 
@@ -59,22 +60,22 @@ def set_aside(sweep: Sweep, store: Store) -> None:
 
 def _set_aside_mt_bench(directory: EvaluationDir, evaluation: Evaluation, store: Store) -> None:
     """The scores; the answers too where other ones are asked for: with the same settings they would be the same."""
-    answered = read_fact(directory.answered_file) or {}
-    for each in (directory, *_base_of(answered, store)):
+    answered = read_fact(directory.answered_file, Answered)
+    for each in (directory, *(_base_of(answered, store) if answered else ())):
         missing.set_aside(each.result_file("mt_bench"))
-    if _other_answers(answered, evaluation, mt_bench.load(evaluation.mt_bench)):
+    if answered and _other_answers(answered, evaluation, mt_bench.load(evaluation.mt_bench)):
         missing.set_aside(directory.answered_file)
 
 
-def _base_of(answered: Fact, store: Store) -> Iterator[EvaluationDir]:
-    if answered.get("base"):
-        yield EvaluationDir(store.cache("benchmarks", f"mt_bench-{answered['base']}"))
+def _base_of(answered: Answered, store: Store) -> Iterator[EvaluationDir]:
+    if answered.base:
+        yield EvaluationDir(store.cache("benchmarks", f"mt_bench-{answered.base}"))
 
 
-def _other_answers(answered: Fact, evaluation: Evaluation, bench: Bench) -> bool:
+def _other_answers(answered: Answered, evaluation: Evaluation, bench: Bench) -> bool:
     wanted = {name: getattr(evaluation.mt_bench, name) for name in ANSWER_SETTINGS}
     wanted |= {"questions": bench.hashes["questions"]}
-    return any(answered["settings"].get(name) != value for name, value in wanted.items())
+    return any(answered.settings.get(name) != value for name, value in wanted.items())
 
 
 # ------------------------------------------------------------------------------------------------ judging
@@ -122,7 +123,7 @@ def answers_to_judge(sweep: Sweep, store: Store) -> list[Waiting]:
     found: dict[str, Waiting] = {}
     for run in sweep.runs:
         evaluation, directory = run.config.evaluation, store.run(run.run_id).evaluations
-        answered = read_fact(directory.answered_file) if "mt_bench" in evaluation.benchmarks else None
+        answered = read_fact(directory.answered_file, Answered) if "mt_bench" in evaluation.benchmarks else None
         if answered is None:
             continue
         bases = [(f"{run.config.model.name}-base", base) for base in _base_of(answered, store)]
@@ -136,16 +137,16 @@ def judged_otherwise(sweep: Sweep, store: Store) -> list[str]:
     """The runs whose scores were given by another judge, or with other repeats, than is asked for now."""
     different = []
     for run in sweep.runs:
-        fact = read_fact(store.run(run.run_id).evaluations.result_file("mt_bench"))
+        fact = read_fact(store.run(run.run_id).evaluations.result_file("mt_bench"), MTBenchResult)
         wanted = _judge_fact(run.config.evaluation.judge)
-        if fact and wanted["model"] and any(fact["judge"].get(name) != value for name, value in wanted.items()):
+        if fact and wanted["model"] and any(fact.judge.get(name) != value for name, value in wanted.items()):
             different.append(run.run_id)
     return different
 
 
 def _waiting(name: str, directory: EvaluationDir, evaluation: Evaluation) -> Waiting:
-    bench, answered = mt_bench.load(evaluation.mt_bench), read_fact(directory.answered_file) or {}
-    if answered.get("settings", {}).get("questions") != bench.hashes["questions"]:
+    bench, answered = mt_bench.load(evaluation.mt_bench), read_fact(directory.answered_file, Answered)
+    if answered is None or answered.settings.get("questions") != bench.hashes["questions"]:
         raise ConfigError(
             f"evaluation.mt_bench.questions={evaluation.mt_bench.questions}: {name} has answered other questions, or "
             f"from another source; ask for those again, or give --again for new answers ({directory.answered_file})"
@@ -160,11 +161,11 @@ def _waiting(name: str, directory: EvaluationDir, evaluation: Evaluation) -> Wai
     return Waiting(name, directory, bench, answered, asks)
 
 
-def _is_of(line: Fact, answered: Fact) -> bool:
-    return bool(line["settings"] == answered["key"])
+def _is_of(line: Plain, answered: Answered) -> bool:
+    return bool(line["settings"] == answered.key)
 
 
-def _asks(directory: EvaluationDir, bench: Bench, answers: dict[int, Fact], repeats: int) -> Iterator[Ask]:
+def _asks(directory: EvaluationDir, bench: Bench, answers: dict[int, Plain], repeats: int) -> Iterator[Ask]:
     for question in bench.questions:
         texts = answers[question.question_id]["turns"]
         for turn in mt_bench.TURNS:
@@ -214,34 +215,34 @@ def judge_all(waiting: Sequence[Waiting], opened: Sequence[tuple[Ask, int]], jud
     return spent
 
 
-def _scored(waiting: Waiting, judge: Judge) -> Fact:
+def _scored(waiting: Waiting, judge: Judge) -> MTBenchResult:
     """The fact of one model: its scores, and all that they depend on."""
     said = judging.said([waiting.directory.judgements_log])
     ratings: dict[tuple[int, int], list[float]] = {}
-    lines: list[Fact] = []
+    lines: list[Plain] = []
     for ask in waiting.asks:
         heard = said.get((ask.log, ask.key(judge), ask.repeat), [])
         lines += heard
         found = [line["rating"] for line in heard if line["rating"] is not None]
         ratings.setdefault((ask.question_id, ask.turn), []).extend(found[:1])
     judged = sum(map(len, ratings.values()))
-    return {
-        **mt_bench.scores(waiting.bench.questions, ratings),
-        "judged": judged,
-        "unparsable": len(waiting.asks) - judged,
-        "judge": _judge_fact(judge) | {"served_models": sorted({line.get("served_model") or "" for line in lines})},
-        "hashes": waiting.bench.hashes,
-        "answers": waiting.answered["settings"],
-        "base": waiting.answered["base"],
-        "spent": {"calls": len(lines), **_tokens(lines)},
-        "time": time.time(),
-    }
+    return MTBenchResult(
+        **vars(mt_bench.scores(waiting.bench.questions, ratings)),
+        judged=judged,
+        unparsable=len(waiting.asks) - judged,
+        judge=_judge_fact(judge) | {"served_models": sorted({line.get("served_model") or "" for line in lines})},
+        hashes=dict(waiting.bench.hashes),
+        answers=waiting.answered.settings,
+        base=waiting.answered.base,
+        spent={"calls": len(lines), **_tokens(lines)},
+        time=time.time(),
+    )
 
 
-def _judge_fact(judge: Judge) -> Fact:
+def _judge_fact(judge: Judge) -> Plain:
     return {name: getattr(judge, name) for name in JUDGE_SETTINGS}
 
 
-def _tokens(lines: Iterable[Fact]) -> dict[str, int]:
+def _tokens(lines: Iterable[Plain]) -> dict[str, int]:
     used = [line["usage"] for line in lines]
     return {name: sum(usage[name] for usage in used) for name in ("prompt_tokens", "completion_tokens")}

@@ -13,7 +13,7 @@ from pathlib import Path
 from launcher.config import Hub
 from launcher.errors import PublishError, StoreError
 from launcher.hub.payload import MARKER, Payload, already_there, owner_of
-from launcher.store.files import Fact, building, link, read_fact
+from launcher.store.files import Plain, building, link, read_fact
 from launcher.store.output_folder import Store
 
 
@@ -65,7 +65,7 @@ class FolderShelf:
         found = self.marker()
         return "" if found is None else owner_of(found)
 
-    def marker(self) -> Fact | None:
+    def marker(self) -> Plain | None:
         """What the folder says of whose revision it is; None where it is none of ours."""
         try:
             return read_fact(self.folder / MARKER)

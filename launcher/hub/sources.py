@@ -26,6 +26,7 @@ from launcher.errors import ConfigError
 from launcher.hub.faults import told
 from launcher.machine.locate import DEFAULT_REVISION, is_commit, is_hub_id, split_revision
 from launcher.model.files import MissingFiles, check_whole
+from launcher.store.facts import Pin
 from launcher.store.files import read_fact, write_once
 from launcher.store.output_folder import Store
 
@@ -123,15 +124,15 @@ def pinned(source: Source, store: Store) -> str | None:
     """The commit that a source stands for, as far as it is settled; without a question to anybody."""
     if is_commit(source.revision):
         return source.revision
-    fact = read_fact(pin_file(source, store))
-    return None if fact is None else str(fact["commit"])
+    fact = read_fact(pin_file(source, store), Pin)
+    return None if fact is None else fact.commit
 
 
 def pin(source: Source, commit: str, store: Store) -> None:
     """Settle what a source stands for in this output folder; where somebody was quicker, his word holds."""
     if not is_commit(source.revision):
-        fact = {"path": source.path, "revision": source.revision or DEFAULT_REVISION, "commit": commit}
-        write_once(pin_file(source, store), {**fact, "time": time.time()})
+        fact = Pin(commit, source.path, source.revision or DEFAULT_REVISION, time.time())
+        write_once(pin_file(source, store), fact)
 
 
 def restore(pins: Mapping[str, str], store: Store) -> None:

@@ -9,25 +9,22 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 
-from launcher.config import BENCHMARKS, OBJECTIVE
+from launcher.config import OBJECTIVE
 from launcher.runs.run_state import RunState
 from launcher.store.facts import (
-    RESULTS,
     Attempt,
     Evaluation,
     MTBenchResult,
-    ProgramResult,
     Result,
     Revision,
     RunRecord,
     Started,
 )
 from launcher.store.files import Plain, plain, read_fact, read_lines, write_derived
+from launcher.store.measured import Measured
 from launcher.store.output_folder import Store, SweepDir
-from launcher.store.run_folder import AttemptDir, EvaluationDir, RunDir
+from launcher.store.run_folder import AttemptDir, RunDir
 
 NAMED_BY = ("run_id", "model", "dataset", "loss_type", "beta", "seed", "axes")  # a row's, of the launch's record
 MADE_BY = ("judge", "hashes", "answers", "spent")  # what MT-Bench scores depend on, and cost
@@ -36,27 +33,6 @@ SCORE_KEYS = (
     "loss", "reward_accuracy", "reward_margin", "kl", "kl_stderr", "golden_reward", "golden_reward_stderr", "pairs",
     "generations", "seconds", "actions",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What was measured of a model, by benchmark."""
-
-    preference: Evaluation | None = None
-    mt_bench: MTBenchResult | None = None
-    lm_eval: ProgramResult | None = None
-    command: ProgramResult | None = None
-
-    @classmethod
-    def read(cls, files: Mapping[str, Path]) -> Measured:
-        """What these files say, each of one benchmark."""
-        return cls(**{name: read_fact(file, RESULTS[name]) for name, file in files.items()})
-
-    @property
-    def bases(self) -> dict[str, str]:
-        """The cache entries of the untrained model's results, by benchmark."""
-        facts = {name: getattr(self, name) for name in BENCHMARKS}
-        return {name: fact.base for name, fact in facts.items() if fact is not None and fact.base}
 
 
 def collect(directory: SweepDir, store: Store, states: Iterable[RunState]) -> list[Plain]:
@@ -95,7 +71,7 @@ def _row(record: RunRecord, state: RunState, directory: SweepDir) -> Plain:
         "objective": run.read_config() if run.path.is_dir() else {},
         "training": plain(result) if result else None,
         "revision": plain(revision) if revision else None,
-        **_scores(measured := _measured(run)),
+        **_scores(measured := Measured.of(run)),
         "base": _base_name(measured.bases),
         "curve": _curve(run),
         "provenance": {**attempt.provenance, "created": attempt.time},
@@ -151,11 +127,6 @@ def _points(row: Plain, run: RunDir) -> list[Plain]:
         for revision in [read_fact(milestone.revision_file, Revision)]
     ]
     return [*points, row | {"axes": {**row["axes"], "step": row["max_steps"]}} if points else row]
-
-
-def _measured(run: RunDir) -> Measured:
-    files = {name: run.evaluations.result_file(name) for name in BENCHMARKS}
-    return Measured.read(files | {"preference": run.evaluation_file})
 
 
 def _scores(measured: Measured) -> Plain:
@@ -216,14 +187,14 @@ def _base_rows(rows: Iterable[Plain], store: Store) -> list[Plain]:
             objective = {name: row["objective"][name] for name in OBJECTIVE[:2]}
             base = {"kind": "base", "run_id": f"{row['model']}-base", **named, "status": "TRAINED"}
             bases.append(({**base, "base": _base_name(keys), "axes": {}, "objective": objective}, keys))
-    found = [(base, _measured_of_base(keys, store)) for base, keys in bases]
+    found = [(base, Measured.of_untrained(keys, store)) for base, keys in bases]
     return [base | _scores(measured) for base, measured in found if measured != Measured()]
 
 
 def _measured_of_row(row: Plain, store: Store) -> Measured:
     run_id, _, step = row["run_id"].partition("@")
     run = store.run(run_id)
-    return Measured(preference=_evaluation_of(run.milestone(int(step)))) if step else _measured(run)
+    return Measured(preference=_evaluation_of(run.milestone(int(step)))) if step else Measured.of(run)
 
 
 def _base_name(keys: Mapping[str, str]) -> str | None:
@@ -233,11 +204,3 @@ def _base_name(keys: Mapping[str, str]) -> str | None:
 
 def _agree(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
     return all(one[name] == other[name] for name in one.keys() & other.keys())
-
-
-def _measured_of_base(keys: Mapping[str, str], store: Store) -> Measured:
-    folders = {name: EvaluationDir(store.cache("benchmarks", f"{name}-{key}")) for name, key in keys.items()}
-    files = {name: folder.result_file(name) for name, folder in folders.items()}
-    if "preference" in keys:
-        files["preference"] = store.cache("base", keys["preference"]) / "evaluation.json"
-    return Measured.read(files)

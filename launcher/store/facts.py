@@ -215,7 +215,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class OtherLoss:
-    """The held-out loss of another objective of the sweep."""
+    """The held-out loss of an objective."""
 
     loss_type: str
     beta: float
@@ -223,8 +223,25 @@ class OtherLoss:
 
 
 @dataclass(frozen=True)
+class HeldOut:
+    """What a trained model makes of the held-out pairs.
+
+    Attributes:
+        loss, reward_accuracy, reward_margin: the means over the pairs; None where they cannot be had.
+        pairs: how many, or how many completions where they are not paired.
+        losses: what the objectives of the sweep, its own too, say of the same pairs.
+    """
+
+    loss: float | None = None
+    reward_accuracy: float | None = None
+    reward_margin: float | None = None
+    pairs: int | None = None
+    losses: list[OtherLoss] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class Written:
-    """What a model writes: all of the untrained model's evaluation.json, and a part of a run's.
+    """What a model, trained or untrained, writes.
 
     Attributes:
         kl, kl_stderr: to the untrained model, in nats a text; None for that model itself.
@@ -232,7 +249,6 @@ class Written:
         golden_rewards: of each text.
         generations: how many texts.
         samples: the first of them.
-        actions: the probability of each action, where the model is a table of them.
     """
 
     kl: float | None = None
@@ -242,27 +258,20 @@ class Written:
     golden_rewards: list[float] = field(default_factory=list)
     generations: int | None = None
     samples: list[Sample] = field(default_factory=list)
-    actions: Plain | None = None
 
 
 @dataclass(frozen=True)
-class Evaluation(Written):
-    """`evaluation.json`: the benchmark `preference`.
+class Evaluation(Written, HeldOut):
+    """`evaluation.json`: the benchmark `preference`; of an untrained model, what it writes.
 
     Attributes:
-        loss, reward_accuracy, reward_margin: on the held-out pairs.
-        pairs: how many, or how many completions where they are not paired.
-        losses: what other objectives of the sweep say of the same pairs.
+        actions: the probability of each action, where the model is a table of them.
         seconds: what the evaluation took.
         settings: what the texts depend on.
         base: the cache entry of the untrained model's evaluation.
     """
 
-    loss: float | None = None
-    reward_accuracy: float | None = None
-    reward_margin: float | None = None
-    pairs: int | None = None
-    losses: list[OtherLoss] = field(default_factory=list)
+    actions: dict[str, float] | None = None
     seconds: float | None = None
     settings: Plain = field(default_factory=dict)
     base: str | None = None

@@ -31,7 +31,8 @@ from filelock import FileLock
 from launcher.cluster import node
 from launcher.config import RunConfig
 from launcher.machine.accounts import has_login, installed
-from launcher.store.files import Fact, read_fact
+from launcher.store.facts import Evaluation, Result
+from launcher.store.files import Plain, plain, read_fact
 from launcher.store.run_folder import AttemptDir, RunDir
 from launcher.tracking.tensorboard_tracker import TensorBoardTracker
 from launcher.tracking.tracker import FINISH_SECONDS, Subject, Tracker, say
@@ -196,11 +197,11 @@ def follow(run: RunDir, tracker: Tracker, listen: Callable[[float], bytes | None
     signal.alarm(0)
 
 
-def lines_of(path: Path) -> Callable[[], list[Fact]]:
+def lines_of(path: Path) -> Callable[[], list[Plain]]:
     """A function that gives the whole lines that were appended since it was last called."""
     offset = 0
 
-    def read() -> list[Fact]:
+    def read() -> list[Plain]:
         nonlocal offset
         if not path.exists():
             return []
@@ -214,7 +215,7 @@ def lines_of(path: Path) -> Callable[[], list[Fact]]:
     return read
 
 
-def _parsed(line: bytes) -> Fact | None:
+def _parsed(line: bytes) -> Plain | None:
     """The record of a line; None where a crash has torn it."""
     try:
         record = json.loads(line)
@@ -223,7 +224,7 @@ def _parsed(line: bytes) -> Fact | None:
     return record if isinstance(record, dict) and "step" in record else None
 
 
-def each_step_once(lines: list[Fact], after: int) -> list[Fact]:
+def each_step_once(lines: list[Plain], after: int) -> list[Plain]:
     """The lines of later steps in order, each step as it was logged last.
 
     A resumed run logs again, with the same values, what came after its checkpoint.
@@ -232,16 +233,17 @@ def each_step_once(lines: list[Fact], after: int) -> list[Fact]:
     return [steps[step] for step in sorted(steps)]
 
 
-def values_of(line: Fact) -> dict[str, float]:
+def values_of(line: Plain) -> dict[str, float]:
     """What a tracker is told of a logged line: its numbers, as `train/<name>`."""
     return {f"train/{name}": value for name, value in line.items() if name not in NOT_TOLD}
 
 
 def summary_of(run: RunDir) -> dict[str, float]:
     """The run's final numbers, as far as there are any: `result/<name>` and `eval/<name>`."""
-    result, evaluation = read_fact(run.result_file) or {}, read_fact(run.evaluation_file) or {}
-    numbers = {f"result/{name}": result[name] for name in SUMMARY if name in result}
-    scores = {name: score for name, score in evaluation.items() if isinstance(score, int | float)}
+    result, evaluation = read_fact(run.result_file, Result), read_fact(run.evaluation_file, Evaluation)
+    numbers = {f"result/{name}": getattr(result, name) for name in SUMMARY} if result else {}
+    told = plain(evaluation) if evaluation else {}
+    scores = {name: score for name, score in told.items() if isinstance(score, int | float)}
     return numbers | {f"eval/{name}": score for name, score in scores.items() if name not in NOT_SCORES}
 
 

@@ -18,7 +18,7 @@ from launcher.cluster.scheduler import Scheduler
 from launcher.config import RunConfig
 from launcher.evaluation import scores
 from launcher.planning import estimate
-from launcher.store.files import Fact
+from launcher.store.files import Plain
 from launcher.store.output_folder import Store
 from launcher.submission.batches import RunGroup, planned_batches
 from launcher.submission.decide import Action, Decision
@@ -77,7 +77,7 @@ def _show_cost(console: Console, decisions: Iterable[Decision]) -> None:
             console.print(escape(line), soft_wrap=True)
 
 
-def _plan_json(sweep: Sweep, decisions: Iterable[Decision]) -> Fact:
+def _plan_json(sweep: Sweep, decisions: Iterable[Decision]) -> Plain:
     runs = [
         {
             "run_id": decision.run.run_id,

@@ -18,14 +18,14 @@ from launcher.evaluation.judge import Spent
 from launcher.evaluation.scores import Waiting
 from launcher.hub.publish import Outcome, Publication
 from launcher.machine.disk import in_words
-from launcher.store.files import Fact
+from launcher.store.files import Plain
 from launcher.store.output_folder import SweepDir
 from launcher.views.console import complain, duration, judge_name, open_console
 
 JUDGING_SECONDS = 5.0  # between two lines of progress
 
 
-def show_results(directory: SweepDir, rows: Sequence[Fact]) -> None:
+def show_results(directory: SweepDir, rows: Sequence[Plain]) -> None:
     """The scores of a sweep, and how to get the report."""
     bench = ["MT-Bench"] if any("mt_bench" in (row.get("evaluation") or {}) for row in rows) else []
     table = Table(title=f"results of {escape(directory.name)}", title_justify="left", box=None, pad_edge=False)
@@ -50,7 +50,7 @@ def show_results(directory: SweepDir, rows: Sequence[Fact]) -> None:
     console.print(f"{directory.results_file}; report: python -m analysis {directory.path}", soft_wrap=True)
 
 
-def _result_cells(row: Fact, *, with_bench: bool) -> list[str]:
+def _result_cells(row: Plain, *, with_bench: bool) -> list[str]:
     scores = row.get("evaluation") or {}
     numbers = [scores.get(key) for key in ("loss", "reward_accuracy", "reward_margin", "kl")]
     golden = _with_error(scores.get("golden_reward"), scores.get("golden_reward_stderr"))

@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from launcher.cluster import node
-from launcher.store.files import Fact, write_once
+from launcher.store.files import Plain, write_once
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "deepspeed", "wandb")
 
@@ -38,7 +38,7 @@ def _version(name: str) -> str | None:
     return None
 
 
-def _of_torch() -> Fact:
+def _of_torch() -> Plain:
     try:
         import torch
     except (ImportError, OSError) as error:  # OSError: a library of the driver is missing

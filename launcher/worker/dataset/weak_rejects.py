@@ -33,7 +33,7 @@ from filelock import FileLock
 
 from launcher.config import WeakRejects
 from launcher.errors import ConfigError
-from launcher.store.files import Fact, append_line, building, content_key, mend_log, read_lines, write_once
+from launcher.store.files import Plain, append_line, building, content_key, mend_log, read_lines, write_once
 from launcher.store.output_folder import Store
 from launcher.worker.dataset.completions import NO_ROOM, Messages, complete
 from launcher.worker.dataset.shapes import plain
@@ -77,7 +77,7 @@ def pairs_folder(weak: WeakRejects, store: Store, train: Dataset, test: Dataset)
     return folder
 
 
-def _settings(weak: WeakRejects, store: Store) -> Fact:
+def _settings(weak: WeakRejects, store: Store) -> Plain:
     """All that a completion depends on, besides its prompt."""
     with _naming_the_key():
         return {
@@ -130,7 +130,7 @@ def _messages(said: Any, role: str) -> Messages:
 # ------------------------------------------------------------------------------------------------ pairs
 
 
-def _write(folder: Path, split: str, instructions: Sequence[Instruction], completions: dict[str, Fact]) -> Fact:
+def _write(folder: Path, split: str, instructions: Sequence[Instruction], completions: dict[str, Plain]) -> Plain:
     """Write the pairs of one split; how many rows it had, and how many were of no use, for each reason."""
     faults: Counter[str] = Counter()
     with (folder / f"{split}.jsonl").open("w", encoding="utf-8") as file:
@@ -144,7 +144,7 @@ def _write(folder: Path, split: str, instructions: Sequence[Instruction], comple
     return {"rows": len(instructions), "pairs": len(instructions) - faults.total(), "dropped": dict(faults)}
 
 
-def _fault(instruction: Instruction, completion: Fact) -> str | None:
+def _fault(instruction: Instruction, completion: Plain) -> str | None:
     """Why the pair teaches nothing, or None. Case, spacing and punctuation make no difference."""
     if not instruction.answer.strip():
         return NO_ANSWER
@@ -160,7 +160,7 @@ def _line(instruction: Instruction, rejected: str) -> str:
     return json.dumps({"prompt": instruction.prompt, **said}) + "\n"
 
 
-def _record(folder: Path, made_from: Fact, weak: WeakRejects, counts: Fact, seconds: float) -> None:
+def _record(folder: Path, made_from: Plain, weak: WeakRejects, counts: Plain, seconds: float) -> None:
     source = {"path": weak.path, "revision": weak.revision}
     versions = {"torch": torch.__version__, "transformers": transformers.__version__}
     spent = {"device": str(weights.device()), "versions": versions, "seconds": seconds, "time": time.time()}
@@ -177,7 +177,9 @@ def _record(folder: Path, made_from: Fact, weak: WeakRejects, counts: Fact, seco
 # ------------------------------------------------------------------------------------------------ completions
 
 
-def completed(instructions: Sequence[Instruction], weak: WeakRejects, settings: Fact, store: Store) -> dict[str, Fact]:
+def completed(
+    instructions: Sequence[Instruction], weak: WeakRejects, settings: Plain, store: Store
+) -> dict[str, Plain]:
     """The weaker model's completions of all prompts that have an answer, by row; what is missing is written now.
 
     Raises:
@@ -207,7 +209,7 @@ def _batches(rows: list[str], size: int) -> list[list[str]]:
     return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
-Write = Callable[[list[Messages]], list[Fact]]
+Write = Callable[[list[Messages]], list[Plain]]
 
 
 @contextmanager

@@ -26,7 +26,8 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 from launcher.config import MTBench, RunConfig
 from launcher.errors import ConfigError
 from launcher.evaluation.mt_bench import Bench, Messages, Question, load
-from launcher.store.files import Fact, append_line, content_key, mend_log, read_lines, write_once
+from launcher.store.facts import Answered
+from launcher.store.files import Plain, append_line, content_key, mend_log, read_lines, write_once
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import EvaluationDir, RunDir
 from launcher.worker.interruption import Interrupted, locked
@@ -61,7 +62,7 @@ def answer(config: RunConfig, run: RunDir, store: Store, stop: Callable[[], bool
     _answer(run.evaluations, bench, settings, identity | {"base": key}, lambda: _run_writer(config, run, store), stop)
 
 
-def _identity(config: RunConfig, bench: Bench) -> Fact:
+def _identity(config: RunConfig, bench: Bench) -> Plain:
     """What answers depend on, besides the model."""
     settings = config.evaluation.mt_bench
     return {
@@ -76,7 +77,7 @@ def _identity(config: RunConfig, bench: Bench) -> Fact:
 
 
 def _answer(
-    directory: EvaluationDir, bench: Bench, settings: MTBench, fact: Fact, opened: Opened, stop: Callable[[], bool]
+    directory: EvaluationDir, bench: Bench, settings: MTBench, fact: Plain, opened: Opened, stop: Callable[[], bool]
 ) -> None:
     """Write the answers of one model that are not there, then the fact that they all are."""
     if directory.answered_file.exists():
@@ -96,8 +97,8 @@ def _answer(
                     append_line(log, {"settings": key, **line, "time": time.time()})
                     done.add(line["question_id"])
                 print(f"mt_bench: {len(done)} of {len(bench.questions)} questions answered", flush=True)
-    spent = {"answers": len(bench.questions), "seconds": time.perf_counter() - began, "time": time.time()}
-    write_once(directory.answered_file, {"key": key, "base": fact["base"], "settings": fact, **spent})
+    count, seconds = len(bench.questions), time.perf_counter() - began
+    write_once(directory.answered_file, Answered(key, fact["base"], fact, count, seconds, time.time()))
 
 
 def _batches(questions: Sequence[Question], size: int) -> Iterator[list[Question]]:
@@ -108,7 +109,7 @@ def _batches(questions: Sequence[Question], size: int) -> Iterator[list[Question
             yield batch
 
 
-def _answered(batch: Sequence[Question], first: Question, writer: Writer, seed: int) -> Iterator[Fact]:
+def _answered(batch: Sequence[Question], first: Question, writer: Writer, seed: int) -> Iterator[Plain]:
     """Both turns of each question, the second behind the model's own answer to the first."""
     if not batch:
         return

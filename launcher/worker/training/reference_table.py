@@ -42,7 +42,7 @@ from trl.trainer.utils import add_fused_lm_head
 from launcher.config import RunConfig
 from launcher.errors import StoreError
 from launcher.losses import loss_named
-from launcher.store.files import Fact, building, content_key, read_fact, write_once
+from launcher.store.files import Plain, building, content_key, read_fact, write_once
 from launcher.store.output_folder import Store
 from launcher.worker.dataset import unpaired
 from launcher.worker.dataset.pairs import IDS, Pairs, collator, tokenised
@@ -147,7 +147,7 @@ def _checking(folder: Path) -> Iterator[None]:
         yield
 
 
-def _is_good(folder: Path, made_from: Fact, rows: Iterable[str]) -> bool:
+def _is_good(folder: Path, made_from: Plain, rows: Iterable[str]) -> bool:
     """Whether there is a table that can be used; one that cannot goes."""
     if not folder.exists():
         return False
@@ -160,13 +160,13 @@ def _is_good(folder: Path, made_from: Fact, rows: Iterable[str]) -> bool:
     return True
 
 
-def _build(folder: Path, made_from: Fact, facts: list[Fact]) -> None:
+def _build(folder: Path, made_from: Plain, facts: list[Plain]) -> None:
     with building(folder) as empty:
         if empty is not None:
             _write(empty, made_from, facts)
 
 
-def _made_from(config: RunConfig, store: Store, rows: Iterable[str]) -> Fact:
+def _made_from(config: RunConfig, store: Store, rows: Iterable[str]) -> Plain:
     """All that changes a value, and nothing else."""
     return {
         "base": base_model.fingerprint(config.model, store),
@@ -178,7 +178,7 @@ def _made_from(config: RunConfig, store: Store, rows: Iterable[str]) -> Fact:
     }
 
 
-def measure(config: RunConfig, store: Store, rows: Iterable[dict[str, list[int]]]) -> list[Fact]:
+def measure(config: RunConfig, store: Store, rows: Iterable[dict[str, list[int]]]) -> list[Plain]:
     """The one pass of the reference model over all rows, the longest first, so that a lack of memory shows at once.
 
     The batches are dealt to the ranks in turn, and their facts come together on rank 0; the others get none.
@@ -189,7 +189,7 @@ def measure(config: RunConfig, store: Store, rows: Iterable[dict[str, list[int]]
     ours = batches[ranks.index() :: ranks.size()]
     say = _progress(sum(map(len, ours)))
     divided = zero.divides_weights(config.deepspeed)
-    facts: list[Fact] = []
+    facts: list[Plain] = []
     with _reference(config, store) as base:
         for batch in ours:
             facts += _measure_batch(base, batch, collate(batch)) if divided else _measure_fitting(base, batch, collate)
@@ -234,7 +234,7 @@ def _progress(total: int) -> Callable[[int], None]:
     return say
 
 
-def _measure_fitting(base: torch.nn.Module, rows: list[dict[str, list[int]]], collate: Collate) -> list[Fact]:
+def _measure_fitting(base: torch.nn.Module, rows: list[dict[str, list[int]]], collate: Collate) -> list[Plain]:
     """The facts of a batch, or of its halves where the accelerator's memory does not hold all of it.
 
     Not for divided weights: each forward is a joint one of all ranks there.
@@ -248,7 +248,7 @@ def _measure_fitting(base: torch.nn.Module, rows: list[dict[str, list[int]]], co
     return [fact for part in (rows[:half], rows[half:]) for fact in _measure_fitting(base, part, collate)]
 
 
-def _measure_batch(base: torch.nn.Module, rows: list[dict[str, list[int]]], batch: dict[str, Any]) -> list[Fact]:
+def _measure_batch(base: torch.nn.Module, rows: list[dict[str, list[int]]], batch: dict[str, Any]) -> list[Plain]:
     sums = sums_and_tails(score(base, batch), batch["completion_mask"])  # in the precision of training
     halves = [half for values in sums for half in values.double().cpu().chunk(2)]
     columns = zip(map(row_of, rows), *halves, *batch["completion_mask"].sum(dim=1).chunk(2), strict=True)
@@ -268,7 +268,7 @@ def score(module: torch.nn.Module, batch: dict[str, Any]) -> torch.Tensor:
     return log_probs
 
 
-def _write(folder: Path, made_from: Fact, facts: list[Fact]) -> None:
+def _write(folder: Path, made_from: Plain, facts: list[Plain]) -> None:
     table = folder / "table.parquet"
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(facts), table)
     manifest = {
@@ -287,7 +287,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _read(folder: Path, made_from: Fact, rows: Iterable[str]) -> dict[str, Sums]:
+def _read(folder: Path, made_from: Plain, rows: Iterable[str]) -> dict[str, Sums]:
     """The values of a table that is whole and ours.
 
     Raises:
@@ -307,7 +307,7 @@ def _read(folder: Path, made_from: Fact, rows: Iterable[str]) -> dict[str, Sums]
     return values
 
 
-def _check_manifest(folder: Path, made_from: Fact) -> None:
+def _check_manifest(folder: Path, made_from: Plain) -> None:
     try:
         manifest = read_fact(folder / "manifest.json")
         digest = _sha256(folder / "table.parquet")
