@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from launcher.config import BENCHMARKS, OBJECTIVE, RunConfig, canonical
 from launcher.errors import UNSAID, ConfigError, UsageError, suggestion
 from launcher.machine.installed import trl_losses
-from launcher.planning.compose import _OF_THE_LAUNCH, Plain, _apply, _keys
+from launcher.planning.compose import OF_THE_LAUNCH, Plain, apply_override, full_keys
 from launcher.planning.overrides import chooses_group, parse, wrong
 from launcher.planning.plan import plan_run
 from launcher.sweep import Run, Sweep
@@ -32,18 +32,18 @@ def change_settings(settings: Plain, overrides: Sequence[str]) -> Plain:
         section = override.key_or_group.split(".")[0]
         if section in OBJECTIVE:
             raise wrong(override, f"{section} says what is trained; another value is another run")
-        if section in _OF_THE_LAUNCH:
+        if section in OF_THE_LAUNCH:
             raise wrong(override, f"{section} is for launching; nothing was done")
         if override.is_sweep_override() or chooses_group(override):
             raise wrong(override, "give one value of one key, such as cluster.time=4:00:00")
-        if override.key_or_group not in (known := sorted(_keys(settings))) and not override.is_add():
+        if override.key_or_group not in (known := sorted(full_keys(settings))) and not override.is_add():
             key = override.key_or_group
             raise ConfigError(key, UNSAID, f"no such key{suggestion(key, known)}")
     config = cast(DictConfig, OmegaConf.merge(OmegaConf.structured(RunConfig), canonical(settings)))
     for section in (config.cluster.extra, config.evaluation.cluster):
         OmegaConf.set_struct(section, value=False)
     for override in parsed:
-        _apply(override, config)
+        apply_override(override, config)
     return {key: OmegaConf.to_container(v) if OmegaConf.is_config(v := config[key]) else v for key in settings}
 
 

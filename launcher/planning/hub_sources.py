@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from launcher.config import Model, RunConfig
+from launcher.config import RunConfig
 from launcher.dataset.local_files import check_absolute
 from launcher.errors import ConfigError, UsageError
 from launcher.hub.sources import (
@@ -40,7 +40,7 @@ from launcher.hub.sources import (
     text_of,
 )
 from launcher.machine.installed import package_dir
-from launcher.machine.locate import DEFAULT_REVISION, PACKAGE, is_commit, is_hub_id
+from launcher.machine.locate import DEFAULT_REVISION, is_commit, is_hub_id, place_of, split_revision
 from launcher.model.adapter import BASE_KEY, CONFIG_FILE, Adapter, adapter_in, adapter_of
 from launcher.model.files import INDEX, MissingFiles, check_tokenizer, needed_files, shards_in
 from launcher.store.output_folder import Store
@@ -236,7 +236,7 @@ class _Look:
     def _local_bases(self, config: RunConfig) -> Iterator[Source]:
         """The repositories of the models that adapters on this machine belong to."""
         for model, key in models_of(config):
-            folder = _folder_of(model)
+            folder = place_of(model.path).path
             adapter = None if folder is None else adapter_in(folder, f"{key}.path")
             if adapter is not None:
                 yield from self._base(adapter, ((f"{key}.path", str(model.path)),))
@@ -269,7 +269,7 @@ class _Look:
             None
         )
         if is_hub_id(adapter.base):
-            if adapter.base == path.partition("@")[0]:
+            if adapter.base == split_revision(path)[0]:
                 remedy = f"{BASE_KEY} in its {CONFIG_FILE} is the adapter itself"
                 raise beneath(above, ConfigError(key, path, remedy))
             yield Source(
@@ -319,12 +319,3 @@ def _gone(source: Source, known: str | None, store: Store, error: Exception) -> 
         f"is pinned to {known} in {store.root}, which the Hub does not have any more; remove "
         f"{pin_file(source, store)} to take what {source.revision or DEFAULT_REVISION} is now"
     )
-
-
-def _folder_of(model: Model) -> Path | None:
-    """The folder of a model on this machine."""
-    if model.path is None or is_hub_id(model.path):
-        return None
-    if model.path.startswith(PACKAGE):
-        return package_dir(model.path.removeprefix(PACKAGE))
-    return Path(model.path).expanduser()
