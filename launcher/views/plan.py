@@ -46,9 +46,9 @@ def show_plan(
         _show_cost(console, plan.decisions)
         say_judging_ahead(*scores.ahead(plan.sweep, store), plan.sweep.runs[0].config.evaluation.judge)
         console.print(f"dry run: nothing was written or submitted. There would be {_jobs_in_words(plan)}")
+        code = store.sweep(plan.sweep.name).code / "HASH"  # the copy has its name, and is made, when it is submitted
         for planned in plan.batches[:1]:
-            script = scheduler.script(replace(planned.batch, code=store.sweep(plan.sweep.name).code / "HASH"))
-            console.print(escape(script), soft_wrap=True)
+            console.print(escape(scheduler.script(replace(planned.batch, code=code))), soft_wrap=True)
 
 
 def _jobs_in_words(plan: Plan) -> str:
