@@ -34,7 +34,7 @@ def revision_at(address: str, time: float = 0.0) -> Revision:
 def trained_runs(store: Store, *argv: str) -> list[RunDir]:
     """The runs of a command line, launched and trained; they are left to `publish` on the login node."""
     sweep, scheduler = sweep_of("model=tiny", "trainer=full", "hub.when=login", *argv), FakeScheduler()
-    submit(sweep, store, scheduler, {})
+    submit(sweep, store, scheduler, None)
     runs = [store.run(run.run_id) for run in sweep.runs]
     for run in runs:
         finish(run)

@@ -103,7 +103,7 @@ GRID = ["model=tiny", "cluster=slurm", "cluster.mem=8G", "loss_type=sigmoid,ipo"
 
 def launch(store: Store, scheduler: FakeScheduler, *overrides: str, given: tuple[str, ...] = ()) -> list[Decision]:
     sweep = sweep_of(*GRID, *overrides)
-    return submit(sweep, store, scheduler, {"argv": [], "time": time.time()}, given)
+    return submit(sweep, store, scheduler, [], given)
 
 
 def finish(run: RunDir, seconds: float, around: float) -> None:

@@ -145,7 +145,7 @@ def test_resume_sends_each_run_to_its_own_executor(launch: Launch, tmp_path: Pat
     store, there = Store(tmp_path / "outputs"), FakeScheduler()
     for arguments in (("cluster=local", "seed=1"), ("cluster=slurm", "seed=2")):
         sweep = sweep_of("model=tiny", "sweep=both", *arguments)
-        submit(sweep, store, there, {})
+        submit(sweep, store, there, None)
     for run in store.runs():
         write_once(run.attempts()[0].failure_file, {"reason": "it failed", "status": "FAILED"})
     done = launch("resume", "both")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from pathlib import Path
 
 import pytest
@@ -30,7 +29,7 @@ ACTIONS = {"actions": {"1": 0.9, "2": 0.1}}
 def sweep(store: Store) -> Sweep:
     """A launched sweep: its first run is done, its second has begun, its third failed, its last one has not started."""
     sweep, scheduler = sweep_of(*GRID), FakeScheduler()
-    submit(sweep, store, scheduler, {"argv": [], "time": time.time()})
+    submit(sweep, store, scheduler, [])
     done, begun, failed, _ = (store.run(run.run_id) for run in sweep.runs)
     for run in (done, begun, failed):
         write_once(run.attempts()[-1].started_file, {"host": "n1", "pid": 1, "job": None, "time": 1.0})

@@ -385,7 +385,7 @@ def _unsettled(override: str) -> tuple:  # type: ignore[type-arg]
 def test_what_publish_does_to_each_run(store: Store) -> None:
     """Only what is trained, not in flight, and not there already is pushed."""
     sweep, scheduler = sweep_of("model=tiny", *FOLDER, "beta=0.1,0.2,0.3"), FakeScheduler()
-    submit(sweep, store, scheduler, {})
+    submit(sweep, store, scheduler, None)
     done, evaluating, waiting = (store.run(run.run_id) for run in sweep.runs)
     finish(done)
     finish(evaluating)
@@ -493,7 +493,7 @@ def test_runs_launched_with_hub_off_can_be_published_later(store: Store) -> None
 def test_a_run_that_its_job_is_to_publish_is_in_flight_until_it_has(store: Store) -> None:
     """TRAINED all the while; a noted failure ends the wait and is the reason that status shows; so does the push."""
     sweep, scheduler = sweep_of("model=tiny", *FOLDER), FakeScheduler()
-    submit(sweep, store, scheduler, {})
+    submit(sweep, store, scheduler, None)
     run = store.run(sweep.runs[0].run_id)
     finish(run)
     attempt = run.attempts()[-1]

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from launcher.cluster.scheduler import scheduler_for
 from launcher.config import Cluster
 from launcher.errors import ConfigError
 from launcher.machine.gpus import visible_gpus
-from launcher.store.files import Fact
+from launcher.store.facts import Job
 
 
 @pytest.fixture
@@ -44,8 +45,8 @@ def sleeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Batch:
     return Batch("name", folder, 1, Cluster(), tmp_path)
 
 
-def phase(scheduler: LocalScheduler, job: Fact) -> Phase:
-    return scheduler.states([job])[job["job_id"]].phase
+def phase(scheduler: LocalScheduler, job: Job) -> Phase:
+    return scheduler.states([job])[job.job_id].phase
 
 
 def test_a_job_runs_until_it_is_killed(sleeper: Batch) -> None:
@@ -64,7 +65,7 @@ def test_jobs_outlive_ctrl_c_and_the_terminal(sleeper: Batch) -> None:
     (job,) = scheduler.submit(sleeper)
     assert eventually((sleeper.folder / "0" / "pid").exists)
     for number in (signal.SIGINT, signal.SIGHUP):
-        os.kill(int(job["job_id"]), number)
+        os.kill(int(job.job_id), number)
     time.sleep(1.5)
     assert phase(scheduler, job) is Phase.RUNNING
     assert process_start(int((sleeper.folder / "0" / "pid").read_text())) is not None
@@ -75,13 +76,13 @@ def test_a_later_process_with_the_same_pid_is_not_the_job() -> None:
     """Pids are used again; a job is a pid and a start time."""
     job = this_process()
     assert phase(LocalScheduler(), job) is Phase.RUNNING
-    assert phase(LocalScheduler(), {**job, "process_start": 1}) is Phase.FAILED
+    assert phase(LocalScheduler(), replace(job, process_start=1)) is Phase.FAILED
 
 
 def test_a_job_of_another_machine_is_left_alone() -> None:
     """On a shared file system, a job of another host is not called dead because its pid is not here."""
-    job = {**this_process(), "host": "elsewhere", "process_start": 1}
-    state = LocalScheduler().states([job])[job["job_id"]]
+    job = replace(this_process(), host="elsewhere", process_start=1)
+    state = LocalScheduler().states([job])[job.job_id]
     assert state.phase is Phase.RUNNING
     assert "elsewhere" in (state.reason or "")
     LocalScheduler().cancel([job])  # would end this test's own process

@@ -20,6 +20,7 @@ from launcher.cluster.slurm_survey import Limits
 from launcher.config import Cluster
 from launcher.errors import Refused, SchedulerError
 from launcher.machine.gpus import gpu_names
+from launcher.store.facts import Job
 from launcher.store.files import write_once
 
 QUEUE = """\
@@ -380,7 +381,7 @@ def test_an_unclear_answer_is_looked_into(commands: Callable[..., None], tmp_pat
     )
     batch = a_batch(tmp_path)
     jobs = SlurmScheduler().submit(batch)
-    assert [job["job_id"] for job in jobs] == ["44_0", "44_1", "44_2"]
+    assert [job.job_id for job in jobs] == ["44_0", "44_1", "44_2"]
     assert sorted(path.name for path in batch.folder.glob("44_*")) == [f"44_{i}_submitted.pkl" for i in range(3)]
     commands(squeue="", sacct="exit 1")
     with pytest.raises(SchedulerError, match="launch again"):
@@ -391,9 +392,9 @@ def test_a_controller_that_does_not_answer_is_no_answer(commands: Callable[..., 
     """Where squeue fails, no job is called lost; where it knows none of them, that is an answer."""
     commands(squeue="echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1", sacct="exit 1")
     with pytest.raises(SchedulerError, match="Unable to contact"):
-        SlurmScheduler().states([{"job_id": "1"}])
+        SlurmScheduler().states([Job("1", "slurm")])
     commands(squeue="echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
-    assert SlurmScheduler().states([{"job_id": "1"}]) == {}
+    assert SlurmScheduler().states([Job("1", "slurm")]) == {}
 
 
 def test_a_folder_that_the_node_does_not_share_is_named(tmp_path: Path) -> None:

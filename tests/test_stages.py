@@ -25,6 +25,7 @@ from launcher.runs.cancel import cancel
 from launcher.runs.run_state import RunState, states_of
 from launcher.runs.status import Status
 from launcher.store.attempt_config import wanted_by
+from launcher.store.facts import Job
 from launcher.store.files import read_fact, write_once
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir, RunDir
@@ -170,7 +171,7 @@ def test_the_dependency_in_slurms_words(tmp_path: Path) -> None:
 
     def dependency(job_id: str, size: int, *, in_step: bool, **extra: str) -> str:
         resources = replace(cluster, extra=extra)
-        batch = Batch("s.1", tmp_path, size, resources, tmp_path, after={"job_id": job_id}, in_step=in_step)
+        batch = Batch("s.1", tmp_path, size, resources, tmp_path, after=Job(job_id, "slurm"), in_step=in_step)
         return str(parameters(batch)["additional_parameters"]["dependency"])
 
     assert dependency("202_0", 3, in_step=True) == "aftercorr:202"
@@ -277,8 +278,8 @@ def test_a_launcher_that_dies_between_the_two(
         adopt(runs_of(sweep, store), scheduler)
         launch(sweep, store, scheduler)
     assert (len(scheduler.submitted), len(scheduler.evaluations)) == (2, 2)
-    jobs = {batch.name: scheduler.jobs[batch.name][0]["job_id"] for batch in scheduler.submitted}
-    assert sorted((batch.after or {})["job_id"] for batch in scheduler.evaluations) == sorted(jobs.values())
+    jobs = {batch.name: scheduler.jobs[batch.name][0].job_id for batch in scheduler.submitted}
+    assert sorted(batch.after.job_id for batch in scheduler.evaluations if batch.after) == sorted(jobs.values())
     for run in runs_of(sweep, store):
         trained_by = (read_fact(run.attempts()[-1].job_file) or {})["job_id"]
         assert ((read_fact(evaluation_of(run).attempt_file) or {})["follows"])["job_id"] == trained_by
@@ -319,8 +320,8 @@ def test_evaluate_while_it_trains_waits_for_the_training(store: Store) -> None:
     launch(first, store, scheduler)
     sweep = changes.asked(first, ["command"], SCORE[1:])
     assert actions(launch(sweep, store, scheduler)) == [Action.EVALUATE] * 4
-    after = [(batch.after or {})["job_id"] for batch in scheduler.evaluations]
-    assert after == [scheduler.jobs[batch.name][0]["job_id"] for batch in scheduler.submitted]
+    after = [batch.after.job_id for batch in scheduler.evaluations if batch.after]
+    assert after == [scheduler.jobs[batch.name][0].job_id for batch in scheduler.submitted]
     assert actions(launch(sweep, store, scheduler)) == [Action.SKIP] * 4
 
 

@@ -8,11 +8,12 @@ import pytest
 
 from launcher.cluster.job_state import UNKNOWN, Cause, JobState, Phase
 from launcher.runs.status import RunFacts, Status, cause_of, status_of
+from launcher.store.facts import Job
 
 OLD = 1000.0
 SUBMITTED = RunFacts(attempts=1, submitted_seconds=OLD, job_id="7")
 STARTED = RunFacts(attempts=1, submitted_seconds=OLD, job_id="7", started=True)
-WAITING = RunFacts(attempts=1, submitted_seconds=OLD, job_id="7", table={"executor": "slurm", "job_id": "5"})
+WAITING = RunFacts(attempts=1, submitted_seconds=OLD, job_id="7", table=Job("5", "slurm"))
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def evaluate(options: argparse.Namespace) -> int:
         if decisions:
             plan.show_plan(planned, None, store, as_json=False)
         if not options.dry_run:
-            act(planned, store, scheduler, {})
+            act(planned, store, scheduler, None)
     if decisions and not options.dry_run and not _measured(decisions, directory, store, scheduler):
         return FAILED
     return _judge(sweep, store, judge, options)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -96,5 +95,5 @@ def launch(argv: Sequence[str]) -> int:
         adopt([store.run(run.run_id) for run in sweep.runs], scheduler)
         planned = plan_batches(sweep, decide(sweep, store, scheduler), store, scheduler)
         views_plan.show_plan(planned, None, store, as_json=options.json, sources=settled.lines)
-        act(planned, store, scheduler, {"argv": list(argv), "time": time.time()})
+        act(planned, store, scheduler, argv)
     return after_submission(planned, store, scheduler, quiet=options.json)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import time
 from collections.abc import Sequence
 
 from launcher.cli.arguments import Parser, chosen_arguments
@@ -53,7 +52,7 @@ def resume(options: argparse.Namespace) -> int:
         decisions = [d for d in decide(sweep, store, scheduler, given) if d.run.run_id in names]
         planned = plan_batches(sweep, decisions, store, scheduler)
         plan.show_plan(planned, None, store, as_json=options.json)
-        act(planned, store, scheduler, {"argv": ["resume", directory.name, *words], "time": time.time()})
+        act(planned, store, scheduler, ["resume", directory.name, *words])
     return after_submission(planned, store, scheduler, quiet=options.json)
 
 

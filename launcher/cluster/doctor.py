@@ -19,7 +19,7 @@ from launcher.machine import disk, snapshot
 from launcher.machine.accounts import has_login, has_token
 from launcher.machine.gpus import visible_gpus
 from launcher.machine.installed import package_dir
-from launcher.store.files import Fact, read_fact
+from launcher.store.files import Plain, read_fact
 
 WORKER_PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate")
 DAY = "1-00:00:00"
@@ -110,7 +110,7 @@ def answer(batch: Batch, *, ended_well: bool) -> Iterator[Finding]:
     shutil.rmtree(batch.folder)
 
 
-def _gpus(fact: Fact) -> str:
+def _gpus(fact: Plain) -> str:
     if not fact["gpus"]:
         return f"none; torch is built for {'CUDA ' + fact['cuda'] if fact['cuda'] else 'the CPU alone'}"
     return f"{', '.join(fact['gpus'])}; CUDA {fact['cuda']}, NCCL {fact['nccl']}"

@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from launcher.cluster import node
@@ -19,7 +20,7 @@ from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import JobState, Phase
 from launcher.config import Cluster
 from launcher.machine.gpus import visible_gpus
-from launcher.store.files import Fact
+from launcher.store.facts import Job
 
 NO_LIMIT_MINUTES = 60 * 24 * 365
 
@@ -41,7 +42,7 @@ class LocalScheduler:
     def script(self, batch: Batch) -> str:
         return shlex.join([sys.executable, "-u", "-m", "submitit.core._submit", str(batch.folder)])
 
-    def submit(self, batch: Batch) -> list[Fact]:
+    def submit(self, batch: Batch) -> list[Job]:
         import submitit  # here, since asking for states and cancelling need none of it
 
         executor = submitit.LocalExecutor(folder=batch.folder)
@@ -53,43 +54,37 @@ class LocalScheduler:
             processes = [executor.submit(work) for work in batch.work]
         return [_record(batch, int(process.job_id)) for process in processes]
 
-    def find(self, batch: Batch) -> list[Fact] | None:
+    def find(self, batch: Batch) -> list[Job] | None:
         controllers = [pid for pid in _processes() if str(batch.folder) in _command(pid)[1:]]
         return [_record(batch, min(controllers))] if controllers else None  # the others are its children
 
-    def states(self, jobs: Sequence[Fact]) -> dict[str, JobState]:
-        return {job["job_id"]: self._state(job) for job in jobs}
+    def states(self, jobs: Sequence[Job]) -> dict[str, JobState]:
+        return {job.job_id: self._state(job) for job in jobs}
 
-    def _state(self, job: Fact) -> JobState:
-        host = str(job["host"])
-        if host != socket.gethostname():
-            return JobState(Phase.RUNNING, f"was started on {host}; ask there", host)
-        return JobState(Phase.RUNNING if _is_alive(job) else Phase.FAILED, None, host)
+    def _state(self, job: Job) -> JobState:
+        if job.host not in (None, socket.gethostname()):
+            return JobState(Phase.RUNNING, f"was started on {job.host}; ask there", job.host)
+        return JobState(Phase.RUNNING if _is_alive(job) else Phase.FAILED, None, job.host)
 
-    def cancel(self, jobs: Sequence[Fact]) -> None:
+    def cancel(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
-            if job["host"] == socket.gethostname() and _is_alive(job):
+            if job.host == socket.gethostname() and _is_alive(job):
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(int(job["job_id"]), signal.SIGTERM)  # submitit's controller passes it on to the run
+                    os.kill(int(job.job_id), signal.SIGTERM)  # submitit's controller passes it on to the run
 
 
-def _record(batch: Batch, pid: int) -> Fact:
-    return {**_process_record(pid), "log": str(batch.folder / f"{pid}_0_log.out")}
+def _record(batch: Batch, pid: int) -> Job:
+    return replace(_process_record(pid), log=str(batch.folder / f"{pid}_0_log.out"))
 
 
-def _process_record(pid: int) -> Fact:
-    return {
-        "executor": LocalScheduler.name,
-        "job_id": str(pid),
-        "host": socket.gethostname(),
-        "process_start": process_start(pid),
-    }
+def _process_record(pid: int) -> Job:
+    return Job(str(pid), LocalScheduler.name, host=socket.gethostname(), process_start=process_start(pid))
 
 
-def this_process() -> Fact:
+def this_process() -> Job:
     """This process as a job: a queue's, where it is a task of one, else a local one."""
     task = node.queued()
-    return {"executor": task.executor, "job_id": task.job_id} if task else _process_record(os.getpid())
+    return Job(task.job_id, task.executor) if task else _process_record(os.getpid())
 
 
 def process_start(pid: int) -> int | None:
@@ -112,9 +107,9 @@ def _command(pid: int) -> list[str]:
         return []
 
 
-def _is_alive(job: Fact) -> bool:
-    start = process_start(int(job["job_id"]))
-    return start is not None and start == job["process_start"]
+def _is_alive(job: Job) -> bool:
+    start = process_start(int(job.job_id))
+    return start is not None and start == job.process_start
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from launcher.cluster.job_state import JobState
 from launcher.cluster.local import LocalScheduler
 from launcher.config import Cluster
 from launcher.errors import ConfigError
-from launcher.store.files import Fact
+from launcher.store.facts import Job
 
 JobKey = tuple[str, str]  # executor, job id
 
@@ -36,8 +36,8 @@ class Scheduler(Protocol):
         """What will be executed, for the eyes of the user."""
         ...
 
-    def submit(self, batch: Batch) -> list[Fact]:
-        """Submit; of each job, what is needed to find it again: `executor`, `job_id` and the executor's own.
+    def submit(self, batch: Batch) -> list[Job]:
+        """Submit; of each job, what is needed to find it again.
 
         Raises:
             Refused: nothing was submitted.
@@ -45,15 +45,15 @@ class Scheduler(Protocol):
         """
         ...
 
-    def find(self, batch: Batch) -> list[Fact] | None:
+    def find(self, batch: Batch) -> list[Job] | None:
         """What `submit` would have returned for a batch that was handed over; None where there is none."""
         ...
 
-    def states(self, jobs: Sequence[Fact]) -> dict[str, JobState]:
+    def states(self, jobs: Sequence[Job]) -> dict[str, JobState]:
         """The state of each job that is known, by job id, in one question for all."""
         ...
 
-    def cancel(self, jobs: Sequence[Fact]) -> None:
+    def cancel(self, jobs: Sequence[Job]) -> None:
         """Ask these jobs to stop; those that have ended are left alone."""
         ...
 
@@ -75,18 +75,18 @@ def scheduler_for(executor: str) -> Scheduler:
     return LocalScheduler()
 
 
-def key_of(job: Fact) -> JobKey:
+def key_of(job: Job) -> JobKey:
     """What tells a job from all others: a process may have the number of a SLURM job."""
-    return str(job["executor"]), str(job["job_id"])
+    return job.executor, job.job_id
 
 
-def _by_executor(jobs: Sequence[Fact], scheduler: Scheduler) -> Iterator[tuple[Scheduler, list[Fact]]]:
-    for name in dict.fromkeys(str(job["executor"]) for job in jobs):
-        mine = [job for job in jobs if job["executor"] == name]
+def _by_executor(jobs: Sequence[Job], scheduler: Scheduler) -> Iterator[tuple[Scheduler, list[Job]]]:
+    for name in dict.fromkeys(job.executor for job in jobs):
+        mine = [job for job in jobs if job.executor == name]
         yield (scheduler if scheduler.name == name else scheduler_for(name)), mine
 
 
-def states(jobs: Sequence[Fact], scheduler: Scheduler) -> dict[JobKey, JobState]:
+def states(jobs: Sequence[Job], scheduler: Scheduler) -> dict[JobKey, JobState]:
     """The state of each job, asked of the executor that has it: `scheduler`, or another."""
     answers: dict[JobKey, JobState] = {}
     for executor, mine in _by_executor(jobs, scheduler):
@@ -94,7 +94,7 @@ def states(jobs: Sequence[Fact], scheduler: Scheduler) -> dict[JobKey, JobState]
     return answers
 
 
-def cancel(jobs: Sequence[Fact], scheduler: Scheduler) -> None:
+def cancel(jobs: Sequence[Job], scheduler: Scheduler) -> None:
     """Ask these jobs to stop, each through the executor that has it."""
     for executor, mine in _by_executor(jobs, scheduler):
         executor.cancel(mine)

@@ -23,7 +23,7 @@ from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import JobState
 from launcher.config import Cluster
 from launcher.errors import Refused, SchedulerError
-from launcher.store.files import Fact
+from launcher.store.facts import Job
 
 ANSWER_SECONDS = 60
 
@@ -57,7 +57,7 @@ class SlurmScheduler:
         array = {} if batch.size == 1 else {"map_count": batch.size}
         return str(_make_sbatch_string(command, batch.folder, **words.parameters(batch), **array))
 
-    def submit(self, batch: Batch) -> list[Fact]:
+    def submit(self, batch: Batch) -> list[Job]:
         """Submit the batch as one array.
 
         Raises:
@@ -77,7 +77,7 @@ class SlurmScheduler:
             return self._after_failure(batch, f"{complaints.getvalue()}\n{error}")
         return _records(batch, str(jobs[0].job_id).partition("_")[0])
 
-    def _after_failure(self, batch: Batch, complaint: str) -> list[Fact]:
+    def _after_failure(self, batch: Batch, complaint: str) -> list[Job]:
         """The jobs, where sbatch reported failure though it accepted them."""
         words_of_sbatch = f"sbatch: {words.complaint(complaint)}"
         if not words.may_have_come_through(complaint):
@@ -87,7 +87,7 @@ class SlurmScheduler:
             raise SchedulerError(f"{words_of_sbatch}; launch again: what was accepted all the same is then found")
         return found
 
-    def find(self, batch: Batch) -> list[Fact] | None:
+    def find(self, batch: Batch) -> list[Job] | None:
         """The jobs of a batch whose submission was not recorded, made whole; None where SLURM has none."""
         queue = _queue(words.named_queue_command(batch.name))
         text = queue or _accounting(words.named_accounting_command(batch.name))
@@ -97,20 +97,20 @@ class SlurmScheduler:
         _complete(batch, parent)
         return _records(batch, parent)
 
-    def states(self, jobs: Sequence[Fact]) -> dict[str, JobState]:
+    def states(self, jobs: Sequence[Job]) -> dict[str, JobState]:
         """Ask squeue, and sacct, where there is one, for those that squeue has forgotten or that have ended."""
-        ids = [str(job["job_id"]) for job in jobs]
+        ids = [job.job_id for job in jobs]
         queue = words.read_queue(_queue(words.queue_command(ids)))
         rest = words.open_ids(ids, queue)
         accounting = words.read_accounting(_accounting(words.accounting_command(rest))) if rest else {}
         known = words.combined(queue, accounting)
         return {job_id: known[job_id] for job_id in ids if job_id in known}
 
-    def cancel(self, jobs: Sequence[Fact]) -> None:
+    def cancel(self, jobs: Sequence[Job]) -> None:
         """Cancel these jobs in one call."""
         if not jobs:
             return
-        done = _ask(["scancel", *(str(job["job_id"]) for job in jobs)])
+        done = _ask(["scancel", *(job.job_id for job in jobs)])
         if done.returncode and "Invalid job id" not in done.stderr:
             raise SchedulerError(f"scancel: {words.complaint(done.stderr)}")
 
@@ -156,12 +156,9 @@ def _answer(command: list[str]) -> str:
     return done.stdout
 
 
-def _records(batch: Batch, parent: str) -> list[Fact]:
+def _records(batch: Batch, parent: str) -> list[Job]:
     ids = [words.job_id(parent, index, batch.size) for index in range(batch.size)]
-    return [
-        {"executor": SlurmScheduler.name, "job_id": job_id, "log": str(words.log_file(batch.folder, job_id))}
-        for job_id in ids
-    ]
+    return [Job(each, SlurmScheduler.name, log=str(words.log_file(batch.folder, each))) for each in ids]
 
 
 def _complete(batch: Batch, parent: str) -> None:

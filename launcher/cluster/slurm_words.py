@@ -85,7 +85,7 @@ def _options(batch: Batch) -> dict[str, Any]:
         options |= {"mail-user": cluster.mail, "mail-type": "END,FAIL"}
     extra = {key.replace("_", "-"): value for key, value in cluster.extra.items()}
     if batch.after:
-        ours = _dependency(str(batch.after["job_id"]), in_step=batch.in_step)
+        ours = _dependency(batch.after.job_id, in_step=batch.in_step)
         extra["dependency"] = ",".join(filter(None, [ours, extra.get("dependency")]))
     if extra.get("requeue") is False:
         options["no-requeue"] = True

@@ -22,7 +22,7 @@ from launcher.hub.due import due_in_job, unpublished
 from launcher.runs.status import IN_FLIGHT, RunFacts, Status, cause_of, status_of
 from launcher.store.attempt_config import BEFORE_BENCHMARKS, wanted_by
 from launcher.store.facts import Failure, Job, Result, Revision, Started
-from launcher.store.files import Fact, Plain, plain, read_fact
+from launcher.store.files import Plain, read_fact
 from launcher.store.output_folder import PreparingDir
 from launcher.store.run_folder import AttemptDir, RunDir, SeenRun
 
@@ -87,14 +87,14 @@ def read_facts(run: RunDir) -> RunFacts:
     return RunFacts(
         attempts=len(run.attempts()),
         submitted_seconds=max(0.0, time.time() - _made_at(last)),
-        job=plain(job) if job else None,
+        job=job,
         job_id=job.job_id if job else None,
         started=started is not None,
         host=started.host if started else None,
         failure=failure.reason if failure else None,
         ended=Status.__members__.get(failure.status if failure else "", Status.FAILED),
         cancelled=last.cancel_file.exists(),
-        table=plain(after) if after else None,
+        table=after,
         table_failure=failure_of(after) if after else None,
         traceback=failure.traceback if failure else "",
         publishing=done and due_in_job(last),
@@ -157,7 +157,7 @@ def states_of(runs: Sequence[RunDir], scheduler: Scheduler) -> list[RunState]:
     wanted = {executors.key_of(job): job for job in (*jobs, *tables) if job}
     answers = executors.states(list(wanted.values()), scheduler)
 
-    def answer(job: Fact | None) -> JobState:
+    def answer(job: Job | None) -> JobState:
         return answers.get(executors.key_of(job), UNKNOWN) if job else UNKNOWN
 
     asked = zip(runs, facts, map(answer, jobs), map(answer, tables), strict=True)

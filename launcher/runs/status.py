@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 from launcher.cluster.job_state import BAD_ENDS, LAG_SECONDS, UNKNOWN, Cause, JobState, Phase
+from launcher.store.facts import Job
 
 
 class Status(StrEnum):
@@ -58,14 +58,14 @@ class RunFacts:
 
     attempts: int = 0
     submitted_seconds: float = 0.0
-    job: dict[str, Any] | None = None
+    job: Job | None = None
     job_id: str | None = None
     started: bool = False
     host: str | None = None
     failure: str | None = None
     ended: Status = Status.FAILED
     cancelled: bool = False
-    table: dict[str, Any] | None = None
+    table: Job | None = None
     table_failure: str | None = None
     traceback: str = ""
     trained: bool = False
@@ -81,7 +81,7 @@ class RunFacts:
     @property
     def waits_for(self) -> str | None:
         """The id of the job that makes its reference table."""
-        return None if self.table is None else str(self.table["job_id"])
+        return None if self.table is None else self.table.job_id
 
     @property
     def finished(self) -> bool:

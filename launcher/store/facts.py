@@ -82,6 +82,54 @@ class Job:
     time: float | None = None
 
 
+@dataclass(frozen=True)
+class BatchRecord:
+    """`batch.json`: what is handed to an executor in one piece, written before it is.
+
+    Attributes:
+        name: unique, so that the executor can be asked for it.
+        size: how many jobs.
+        resources: what each needs: the section `cluster`.
+        root: the output folder.
+        code: the snapshot of the code; None: the installed one.
+    """
+
+    name: str
+    size: int
+    resources: Plain
+    executor: str
+    time: float
+    root: str
+    code: str | None = None
+
+
+@dataclass(frozen=True)
+class JobList:
+    """`<index>/job.json` of a batch: the folders of the attempts that a job makes, one after another.
+
+    Attributes:
+        slots: how many such jobs may be at work on this machine at the same time; None: all.
+    """
+
+    attempts: list[str] = field(default_factory=list)
+    slots: int | None = None
+
+
+@dataclass(frozen=True)
+class TableWork:
+    """The same of a job that makes a reference table: the configuration of one of its runs, and the output folder."""
+
+    prepare: Plain
+    root: str
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """`done.json`: a job has made the reference table."""
+
+    time: float | None = None
+
+
 # ------------------------------------------------------------------------------------------------ attempts
 
 

@@ -17,13 +17,14 @@ import yaml
 
 from launcher.config import OBJECTIVE
 from launcher.errors import StoreError
-from launcher.store.facts import Attempt
+from launcher.store.facts import Attempt, JobList
 from launcher.store.files import Plain, read_fact, write_derived, write_once
 
 
 def attempts_of(job_folder: Path) -> list[AttemptDir]:
     """What a job is to make."""
-    return [AttemptDir(Path(path)) for path in (read_fact(job_folder / "job.json") or {}).get("attempts", [])]
+    listed = read_fact(job_folder / "job.json", JobList) or JobList()
+    return [AttemptDir(Path(path)) for path in listed.attempts]
 
 
 @dataclass(frozen=True)

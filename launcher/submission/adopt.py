@@ -36,7 +36,7 @@ def adopt_batches(folders: Iterable[Path], scheduler: Scheduler) -> None:
     """
     missing = [folder for folder in folders if not _adopted(folder, scheduler)]
     if missing:
-        last = max(float(Batch.read(folder)[1]["time"]) for folder in missing)
+        last = max(Batch.read(folder)[1].time for folder in missing)
         time.sleep(max(0.0, min(LAG_SECONDS, last + LAG_SECONDS - time.time())))
         for folder in missing:
             _adopted(folder, scheduler)
@@ -54,8 +54,8 @@ def _handed_over(attempts: Iterable[AttemptDir]) -> list[Path]:
 
 
 def _adopted(folder: Path, scheduler: Scheduler) -> bool:
-    batch, fact = Batch.read(folder)
-    executor = scheduler if fact["executor"] == scheduler.name else scheduler_for(fact["executor"])
+    batch, record = Batch.read(folder)
+    executor = scheduler if record.executor == scheduler.name else scheduler_for(record.executor)
     found = executor.find(batch)
     if found is not None:
         record_jobs(batch, found)

@@ -16,7 +16,7 @@ from typing import TypeVar
 from launcher.cluster.batch import Batch
 from launcher.cluster.scheduler import Scheduler
 from launcher.config import Cluster
-from launcher.store.files import Fact
+from launcher.store.facts import Job
 from launcher.store.output_folder import Store, SweepDir
 from launcher.submission.decide import Action, Decision
 from launcher.submission.reference_job import Preparation, TableJob, preparation_of, table_job
@@ -43,7 +43,7 @@ class PlannedBatch:
     table: TableJob | None = None
     evaluation: PlannedBatch | None = None
 
-    def ready(self, code: Path | None, after: Fact | None) -> PlannedBatch:
+    def ready(self, code: Path | None, after: Job | None) -> PlannedBatch:
         """The same, to run `code`, and to wait for `after` where that was handed over just now."""
         return replace(self, batch=replace(self.batch, code=code, after=after or self.batch.after))
 
@@ -160,7 +160,7 @@ def _evaluating(decisions: Sequence[Decision], into: Callable[[list[Run]], list[
     """What only evaluates: runs that are trained, and behind each job that is training others, those of that job."""
     behind: dict[str, list[Decision]] = {}
     for decision in decisions:
-        behind.setdefault(str((decision.follows or {}).get("job_id", "")), []).append(decision)
+        behind.setdefault(decision.follows.job_id if decision.follows else "", []).append(decision)
     return _sharing(
         [
             replace(each, batch=replace(_named_evaluating(each.batch), after=members[0].follows), evaluates=True)

@@ -16,7 +16,7 @@ from launcher.evaluation.missing import lacking, unclaimed
 from launcher.planning.stages import evaluates_apart, to_be_evaluated, to_be_trained
 from launcher.runs.run_state import RunState, acting_attempt, states_of
 from launcher.runs.status import Status
-from launcher.store.files import Fact
+from launcher.store.facts import Job
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir
 from launcher.submission.resources import Past, adapted
@@ -51,7 +51,7 @@ class Decision:
     why: str
     seconds: float | None = None
     evaluation: Run | None = None
-    follows: Fact | None = None
+    follows: Job | None = None
 
 
 # ------------------------------------------------------------------------------------------------ decide
@@ -133,10 +133,10 @@ def _decide(run: Run, state: RunState, known: Costs, waits: str | None) -> Decis
 
 def _decide_in_flight(run: Run, state: RunState, waits: str | None) -> Decision:
     """Nothing, but where a job trains the run and none is to measure afterwards what is wanted of it."""
-    acting, job = acting_attempt(state.run), state.facts.job or {}
+    acting, job = acting_attempt(state.run), state.facts.job
     training = acting is not None and not acting.evaluates and not state.facts.cancelled
     missing = unclaimed(state.run, run.config.evaluation.benchmarks)
-    if training and missing and waits is not None and job.get("executor") == waits:
+    if training and missing and waits is not None and job and job.executor == waits:
         return Decision(run, Action.EVALUATE, f"once it is trained: {', '.join(missing)}", follows=job)
     return Decision(run, Action.SKIP, f"in flight: {state.status} as job {state.facts.job_id}")
 

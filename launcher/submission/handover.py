@@ -11,18 +11,20 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from launcher.cluster.batch import Batch
 from launcher.cluster.scheduler import Scheduler
 from launcher.errors import Refused
 from launcher.runs.status import Status
-from launcher.store.files import Fact, write_once
+from launcher.store.facts import Failure, Job, JobList, TableWork
+from launcher.store.files import write_once
 from launcher.store.output_folder import PreparingDir
 from launcher.store.run_folder import AttemptDir, attempts_of
 
 
-def hand_over(batch: Batch, work: Iterable[Fact], scheduler: Scheduler) -> list[Fact]:
+def hand_over(batch: Batch, work: Iterable[JobList | TableWork], scheduler: Scheduler) -> list[Job]:
     """Submit a batch; called under the submission lock, and followed by `record_jobs`. `work`: the list of each job.
 
     Raises:
@@ -30,7 +32,7 @@ def hand_over(batch: Batch, work: Iterable[Fact], scheduler: Scheduler) -> list[
     """
     for folder, listed in zip(batch.job_folders, work, strict=True):
         write_once(folder / "job.json", listed)
-    batch.write({"executor": scheduler.name, "time": time.time()})
+    batch.write(scheduler.name)
     try:
         return scheduler.submit(batch)
     except Refused as refusal:
@@ -39,15 +41,15 @@ def hand_over(batch: Batch, work: Iterable[Fact], scheduler: Scheduler) -> list[
         raise
 
 
-def record_jobs(batch: Batch, jobs: Sequence[Fact]) -> list[Fact]:
+def record_jobs(batch: Batch, jobs: Sequence[Job]) -> list[Job]:
     """Record each job with the attempts that it is to make, or with the reference table; returns what was recorded."""
     return [_record_job(batch, folder, job) for folder, job in zip(batch.job_folders, jobs, strict=True)]
 
 
-def _record_job(batch: Batch, folder: Path, job: Fact) -> Fact:
+def _record_job(batch: Batch, folder: Path, job: Job) -> Job:
     attempts = attempts_of(folder)
     where = folder if attempts else batch.folder  # a table's job is alone in its batch
-    fact = {**job, "folder": str(where), "time": time.time()}
+    fact = replace(job, folder=str(where), time=time.time())
     for file in [attempt.job_file for attempt in attempts] or [PreparingDir(where).job_file]:
         write_once(file, fact)
     return fact
@@ -55,4 +57,4 @@ def _record_job(batch: Batch, folder: Path, job: Fact) -> Fact:
 
 def record_unsubmitted(attempt: AttemptDir, reason: str, status: Status) -> None:
     """Record that no job makes this attempt, and why."""
-    write_once(attempt.failure_file, {"reason": reason, "status": status, "time": time.time()})
+    write_once(attempt.failure_file, Failure(reason, status, time=time.time()))

@@ -23,7 +23,8 @@ from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import LAG_SECONDS, UNKNOWN, Phase
 from launcher.cluster.scheduler import Scheduler, key_of, states
 from launcher.losses import loss_named
-from launcher.store.files import Fact, read_fact
+from launcher.store.facts import Job, TableWork
+from launcher.store.files import read_fact
 from launcher.store.output_folder import PreparingDir, Store
 from launcher.submission.adopt import adopt_batches
 from launcher.submission.handover import hand_over, record_jobs
@@ -80,7 +81,7 @@ def table_job(run: Run, batches: Sequence[Batch], store: Store) -> TableJob | No
     return TableJob(preparation, replace(first, name=name, folder=folder, size=1, at_once=None), run)
 
 
-def ensure(table: TableJob, code: Path | None, scheduler: Scheduler) -> Fact:
+def ensure(table: TableJob, code: Path | None, scheduler: Scheduler) -> Job:
     """The job that makes the table: the one that is on its way, else this one, handed over now to run `code`.
 
     Called under the submission lock.
@@ -92,23 +93,23 @@ def ensure(table: TableJob, code: Path | None, scheduler: Scheduler) -> Fact:
     if underway is not None:
         return underway
     batch = replace(table.batch, code=code)
-    work = {"prepare": {**table.run.objective, **table.run.settings}, "root": str(batch.root)}
+    work = TableWork({**table.run.objective, **table.run.settings}, str(batch.root))
     (job,) = record_jobs(batch, hand_over(batch, [work], scheduler))
     return job
 
 
-def _find(preparation: Preparation, scheduler: Scheduler) -> Fact | None:
+def _find(preparation: Preparation, scheduler: Scheduler) -> Job | None:
     """The job that is making the table, be it running or waiting."""
     folders = [folder for folder in preparation.jobs() if (folder.path / "batch.json").exists()]
     job = _job_in(folders[-1], scheduler) if folders else None
     if job is None:
         return None
     phase = states([job], scheduler).get(key_of(job), UNKNOWN).phase
-    lagging = phase is Phase.UNKNOWN and time.time() - float(job["time"]) < LAG_SECONDS
+    lagging = phase is Phase.UNKNOWN and time.time() - (job.time or 0.0) < LAG_SECONDS
     return job if lagging or phase in (Phase.PENDING, Phase.RUNNING) else None
 
 
-def _job_in(folder: PreparingDir, scheduler: Scheduler) -> Fact | None:
+def _job_in(folder: PreparingDir, scheduler: Scheduler) -> Job | None:
     if not folder.job_file.exists():
         adopt_batches([folder.path], scheduler)
-    return read_fact(folder.job_file)
+    return read_fact(folder.job_file, Job)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from launcher.cluster.batch import Batch
 from launcher.cluster.local import this_process
@@ -19,8 +20,8 @@ from launcher.machine.installed import trl_losses
 from launcher.machine.provenance import provenance
 from launcher.planning.launches import last_record, news_of
 from launcher.planning.plan import plan_run
-from launcher.store.facts import Attempt, Job, Launch, Purpose
-from launcher.store.files import Fact, write_once
+from launcher.store.facts import Attempt, Job, JobList, Launch, Purpose
+from launcher.store.files import write_once
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir, RunDir
 from launcher.submission import reference_job
@@ -32,7 +33,7 @@ from launcher.sweep import Run, Sweep
 
 def new_attempt(run: Run, store: Store, batch: Batch | None = None, *, evaluates: bool = False) -> AttemptDir:
     """The run's next attempt, on disk."""
-    waits_for = Job(**batch.after) if batch and batch.after else None
+    waits_for = None if batch is None else batch.after
     fact = Attempt(
         settings=run.settings,
         overrides=list(run.overrides),
@@ -57,7 +58,7 @@ def new_attempt_here(run: RunDir) -> AttemptDir:
     config = {**run.read_config(), **record.settings}
     planned = plan_run(config, record.axes, record.overrides, trl_losses())
     attempt = new_attempt(planned, Store(run.path.parent.parent))
-    write_once(attempt.job_file, {**this_process(), "folder": None, "time": time.time()})
+    write_once(attempt.job_file, replace(this_process(), time=time.time()))
     return attempt
 
 
@@ -74,13 +75,13 @@ def check_ranks(sweep: Sweep, scheduler: Scheduler) -> None:
             raise ConfigError(f"cluster.{key}", getattr(cluster, key), remedy)
 
 
-def act(plan: Plan, store: Store, scheduler: Scheduler, launch: Fact) -> list[Fact]:
+def act(plan: Plan, store: Store, scheduler: Scheduler, argv: Sequence[str] | None) -> list[Job]:
     """Submit what is planned, and record the sweep; called, like `decide`, under the submission lock.
 
     Each run's folder and attempt and the batch's name are on disk before its jobs exist, and the jobs' ids right
     after: what a launcher that dies in between has handed over is found by that name (`adopt`).
 
-    `launch` is what to record of this launch beside its runs; empty where what was launched before is taken up.
+    `argv` is what was typed, where this is a launch to be recorded; None: what was launched before is taken up.
 
     Returns:
         The jobs that were submitted, as their executor recorded them.
@@ -88,8 +89,8 @@ def act(plan: Plan, store: Store, scheduler: Scheduler, launch: Fact) -> list[Fa
     Raises:
         SchedulerError: a batch was not taken; those before it are submitted and recorded.
     """
-    _record_launch(plan, store, launch)
-    submitted: list[Fact] = []
+    _record_launch(plan, store, argv)
+    submitted: list[Job] = []
     try:
         for jobs in _hand_over_all(plan, store, scheduler):
             submitted += jobs
@@ -98,15 +99,16 @@ def act(plan: Plan, store: Store, scheduler: Scheduler, launch: Fact) -> list[Fa
     return submitted
 
 
-def _record_launch(plan: Plan, store: Store, launch: Fact) -> None:
+def _record_launch(plan: Plan, store: Store, argv: Sequence[str] | None) -> None:
     sweep, directory = plan.sweep, store.sweep(plan.sweep.name)
     for run in sweep.runs:  # also one that was recorded before, and whose folder was removed since
         store.run(run.run_id).write_config(run.objective)
-    if records := news_of(sweep, directory, {d.run.run_id for d in plan.decisions} if launch else ()):
-        directory.add_launch(Launch(list(sweep.axes), records, **launch, provenance=provenance()))
+    launched = () if argv is None else {decision.run.run_id for decision in plan.decisions}
+    if records := news_of(sweep, directory, launched):
+        directory.add_launch(Launch(list(sweep.axes), records, list(argv or ()), time.time(), provenance()))
 
 
-def _hand_over_all(plan: Plan, store: Store, scheduler: Scheduler) -> Iterator[list[Fact]]:
+def _hand_over_all(plan: Plan, store: Store, scheduler: Scheduler) -> Iterator[list[Job]]:
     """Hand over each batch, what it waits for before it, what evaluates it behind it; gives the jobs of each."""
     code = snapshot.take(store.sweep(plan.sweep.name).code) if plan.batches and scheduler.detached else None
     for table, members in itertools.groupby(plan.batches, key=lambda planned: planned.table):
@@ -118,14 +120,14 @@ def _hand_over_all(plan: Plan, store: Store, scheduler: Scheduler) -> Iterator[l
                 yield _hand_over(planned.evaluation.ready(code, jobs[0]), store, scheduler)
 
 
-def _hand_over(planned: PlannedBatch, store: Store, scheduler: Scheduler) -> list[Fact]:
+def _hand_over(planned: PlannedBatch, store: Store, scheduler: Scheduler) -> list[Job]:
     jobs = hand_over(planned.batch, (_work(runs, planned, store, scheduler) for runs in planned.jobs), scheduler)
     record_jobs(planned.batch, jobs)
     return jobs
 
 
-def _work(runs: Sequence[Run], planned: PlannedBatch, store: Store, scheduler: Scheduler) -> Fact:
+def _work(runs: Sequence[Run], planned: PlannedBatch, store: Store, scheduler: Scheduler) -> JobList:
     """What one job is to do: attempts, which are on disk from now on."""
     attempts = [new_attempt(run, store, planned.batch, evaluates=planned.evaluates) for run in runs]
     slots = None if scheduler.detached else planned.batch.resources.max_parallel or 1
-    return {"attempts": [str(attempt.path) for attempt in attempts], "slots": slots}
+    return JobList([str(attempt.path) for attempt in attempts], slots)
