@@ -18,7 +18,6 @@ from launcher.errors import ConfigError, suggestion
 MISSING: Any = "???"  # OmegaConf's mark for a value that the user must give
 
 OBJECTIVE = ("model", "dataset", "trainer", "loss_type", "beta", "seed")  # what is trained, hence a run's identity
-UNPAIRED_LOSS = "kto"  # the one that trains on completions with a label, with a trainer of its own
 WEAK_REJECTS = "weak_rejects"  # the builder whose pairs a model writes, on a node
 BENCHMARKS = ("preference", "mt_bench", "lm_eval", "command")
 AUTO_TIME = "auto"  # a time limit from what earlier runs took

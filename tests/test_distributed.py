@@ -562,7 +562,7 @@ def test_the_address_that_others_reach() -> None:
     """What the user says; on one node its own; else that from which packets leave for the node of srun."""
     assert own_address(one_node=False, environment={"PREFSWEEP_ADDRESS": "node-7.ib"}) == "node-7.ib"
     assert own_address(one_node=True, environment={}) == "127.0.0.1"
-    assert own_address(one_node=False, environment={"SLURM_LAUNCH_NODE_IPADDR": "127.0.0.1"}) == "127.0.0.1"
+    assert own_address(one_node=False, environment=SRUN | {"SLURM_LAUNCH_NODE_IPADDR": "127.0.0.1"}) == "127.0.0.1"
 
 
 def test_configs_are_deepspeeds_own() -> None:

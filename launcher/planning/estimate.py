@@ -23,7 +23,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from launcher.config import UNPAIRED_LOSS, DatasetFacts, Model, RunConfig
+from launcher.config import DatasetFacts, Model, RunConfig
+from launcher.losses import loss_named
 from launcher.machine.disk import in_words
 
 PEAK_TFLOPS = 312.0  # dense bfloat16 of an A100
@@ -126,7 +127,7 @@ def _sum(values: list[float | None]) -> float | None:
 def _forwards(config: RunConfig) -> float:
     """Of both sequences of a pair; of KTO's two, the row's own is trained and the foreign one only scored."""
     trained = (3 if config.trainer.lora is None else 2) + config.trainer.gradient_checkpointing
-    return (trained + 1) / 2 if config.loss_type == UNPAIRED_LOSS else trained
+    return trained if loss_named(config.loss_type).paired else (trained + 1) / 2
 
 
 def _tokens_per_pair(config: RunConfig) -> tuple[float, bool]:
@@ -141,7 +142,7 @@ def _pairs(config: RunConfig) -> float | None:
     """Training pairs; for KTO, rows: a pair is split into two."""
     dataset, about = config.dataset, config.dataset.about or DatasetFacts()
     known = [pairs for pairs in (dataset.train_pairs, about.train_pairs) if pairs is not None]
-    split = config.loss_type == UNPAIRED_LOSS and not about.labelled
+    split = not loss_named(config.loss_type).paired and not about.labelled
     return min(known) * (2 if split else 1) if known else None
 
 

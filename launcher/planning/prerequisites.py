@@ -12,11 +12,12 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from launcher.config import UNPAIRED_LOSS, WEAK_REJECTS, Dataset, Model, RunConfig, WeakRejects
+from launcher.config import WEAK_REJECTS, Dataset, Model, RunConfig, WeakRejects
 from launcher.dataset.builders import BUILDERS
 from launcher.dataset.local_files import check_columns, check_length, local_file, on_disk, parts_of, rows_of
 from launcher.errors import ConfigError, suggestion
 from launcher.evaluation import mt_bench
+from launcher.losses import loss_named
 from launcher.machine import disk
 from launcher.machine.installed import INSTALL_BITSANDBYTES, how_to_install, package_dir, transformers_names
 from launcher.machine.locate import place_of
@@ -46,7 +47,7 @@ def check_sources(sweep: Sweep, store: Store, *, dry_run: bool) -> list[str]:
     seen: set[str] = set()
     for run in sweep.runs:
         config = run.config
-        paired = config.loss_type != UNPAIRED_LOSS
+        paired = loss_named(config.loss_type).paired
         parts = repr((config.model, config.dataset, config.trainer.max_length, paired))
         if parts not in seen:
             seen.add(parts)

@@ -28,7 +28,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from launcher.cluster.slurm_node import SlurmJob
+from launcher.cluster import node
 from launcher.config import RunConfig
 from launcher.machine.accounts import has_login, installed
 from launcher.store.files import Fact, read_fact
@@ -79,8 +79,8 @@ def backend(config: RunConfig, environment: Mapping[str, str] = os.environ) -> s
 
 
 def _rank(environment: Mapping[str, str]) -> int:
-    job = SlurmJob.here()
-    return int(environment.get("RANK") or (job.rank if job else 0))
+    task = node.here(environment)
+    return int(environment.get("RANK") or (task.rank if task else 0))
 
 
 def _start(config: RunConfig, attempt: AttemptDir) -> subprocess.Popen[bytes] | None:

@@ -1,11 +1,11 @@
 """What asks a job to end before its work is done, and what then becomes of the work.
 
-Owns: the signals of this process; the job's way back into SLURM's queue.
+Owns: the signals of this process; the job's way back into its queue.
 Must not know: how a run is trained or saved; it is asked at each step boundary whether to stop.
 
-    SIGUSR2   the time limit is near (sbatch --signal): the run saves, and we put the job back into the queue
-    SIGTERM   preemption, after which SLURM puts the job back by itself; or a cancellation
-    SIGINT    somebody at the keyboard
+    node.WARNING   the time limit is near: the run saves, and we put the job back into the queue
+    SIGTERM        preemption, after which the scheduler puts the job back by itself; or a cancellation
+    SIGINT         somebody at the keyboard
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from types import FrameType
 
 from filelock import FileLock, Timeout
 
-from launcher.cluster.slurm_node import SlurmJob, requeue
+from launcher.cluster import node
+from launcher.cluster.task import Task
 from launcher.store.files import append_line, read_lines, write_once
 from launcher.store.run_folder import AttemptDir
 
@@ -63,12 +64,12 @@ class StopRequest:
     def listen(self) -> None:
         """Take the signals, also from a library that has set handlers of its own.
 
-        SIGUSR2 reaches every process of a job step and kills those that do not expect it. So it is blocked, which
+        The warning reaches every process of a job step and kills those that do not expect it. So it is blocked, which
         our children inherit, whatever they execute; the handler is for threads that were there before us.
         """
-        for number in (signal.SIGTERM, signal.SIGUSR2):
+        for number in (signal.SIGTERM, node.WARNING):
             signal.signal(number, self._note)
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+        signal.pthread_sigmask(signal.SIG_BLOCK, {node.WARNING})
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             signal.signal(signal.SIGINT, self._note)
 
@@ -77,23 +78,23 @@ class StopRequest:
 
     def __call__(self) -> bool:
         """Whether a signal has come."""
-        if self.signal is None and signal.SIGUSR2 in signal.sigpending():
-            self.signal = signal.SIGUSR2
+        if self.signal is None and node.WARNING in signal.sigpending():
+            self.signal = node.WARNING
         return self.signal is not None
 
 
 def leave(attempts: Sequence[AttemptDir], number: int, max_requeues: int) -> None:
     """Decide what becomes of the attempts that the signal `number` cut short; the first may have begun."""
-    job = SlurmJob.here()
+    job = node.queued()
     if job is not None and job.rank != 0:
         return
     if job is None or number == signal.SIGINT:
         _stopped(attempts, number)
-    elif number == signal.SIGUSR2:
+    elif number == node.WARNING:
         _requeue(job, attempts, max_requeues)
     else:
-        # Who leaves within the grace of a preemption has, for SLURM, completed, and is not put back into the queue.
-        print("waiting for SLURM to end this job: it was preempted or cancelled", flush=True)
+        # Who leaves within the grace of a preemption has completed, for SLURM, and is not put back into the queue.
+        print("waiting for the scheduler to end this job: it was preempted or cancelled", flush=True)
         time.sleep(PATIENCE_SECONDS)
         _stopped(attempts, number)
 
@@ -106,7 +107,7 @@ def _stopped(attempts: Sequence[AttemptDir], number: int) -> None:
         write_once(attempt.failure_file, {"reason": reason, "status": "CANCELLED", "time": time.time()})
 
 
-def _requeue(job: SlurmJob, attempts: Sequence[AttemptDir], at_most: int) -> None:
+def _requeue(job: Task, attempts: Sequence[AttemptDir], at_most: int) -> None:
     """Put the job back into the queue for the time limit's sake, without the runs that have had that often enough."""
     for number, attempt in enumerate(attempts):
         times = len(read_lines(attempt.requeue_log))
@@ -116,11 +117,11 @@ def _requeue(job: SlurmJob, attempts: Sequence[AttemptDir], at_most: int) -> Non
         _timed_out(attempt, f"the time limit, after {times} requeues (cluster.max_requeues)")
 
 
-def _back(job: SlurmJob, attempts: Sequence[AttemptDir]) -> None:
+def _back(job: Task, attempts: Sequence[AttemptDir]) -> None:
     first = attempts[0]
     append_line(first.requeue_log, {"step": first.run.last_checkpoint_step(), "time": time.time()})
     print(f"the time limit is near: {job.job_id} goes back into the queue", flush=True)
-    complaint = requeue(job)
+    complaint = node.requeue(job)
     for attempt in attempts if complaint is not None else ():
         _timed_out(attempt, f"the time limit; it could not be requeued: {complaint}")
 

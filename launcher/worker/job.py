@@ -20,7 +20,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from launcher.cluster.slurm_node import SlurmJob, requeue
+from launcher.cluster import node
 from launcher.config import RunConfig, from_plain
 from launcher.errors import PrefsweepError
 from launcher.evaluation.missing import discard_all, is_measured, lacking
@@ -109,8 +109,8 @@ def take_up_runs(folder: Path) -> None:
                     make_attempt(attempt, store, stop)
     if rank.index == 0:
         _leave_if_asked([attempt for attempt in jobs.attempts if not _is_over(attempt)], stop)
-        if SlurmJob.here() is not None and all(attempt.failure_file.exists() for attempt in jobs.attempts):
-            sys.exit(1)  # so that SLURM does not start the job that was to evaluate what this one trains
+        if node.queued() is not None and all(attempt.failure_file.exists() for attempt in jobs.attempts):
+            sys.exit(1)  # so that the job is not started that was to evaluate what this one trains
 
 
 def _joined(folder: Path, jobs: JobList) -> AbstractContextManager[Rank]:
@@ -153,12 +153,12 @@ def make_attempt(attempt: AttemptDir, store: Store, stop_process: StopRequest) -
     What the end of the process has cut short is no failure: `interruption.leave` says what becomes of it.
     """
     ranks.begin(f"{attempt.run.run_id}/{attempt.number}", partial(_record_loss, attempt))
-    job = SlurmJob.here()
-    process = {"host": _host(), "gpus": gpu_names(), "pid": os.getpid(), "job": job and job.job_id, "time": time.time()}
+    job, host = node.queued(), node.name()
+    process = {"host": host, "gpus": gpu_names(), "pid": os.getpid(), "job": job and job.job_id, "time": time.time()}
     if ranks.is_first():
         write_once(attempt.started_file, process)
     place = f", rank {ranks.index()} of {ranks.size()}" if ranks.size() > 1 else ""
-    print(f"{attempt.run.run_id}, attempt {attempt.number}, on {_host()}{place}", flush=True)
+    print(f"{attempt.run.run_id}, attempt {attempt.number}, on {host}{place}", flush=True)
 
     def stop() -> bool:
         return stop_process() or attempt.cancel_file.exists()
@@ -200,15 +200,11 @@ def _record_loss(attempt: AttemptDir, reason: str) -> None:
 
 def _back_with_less(attempt: AttemptDir, reason: str) -> bool:
     """Where several ranks ran out of GPU memory: the next start has half the micro-batch; whether the queue has it."""
-    config, job = read_config(attempt), SlurmJob.here()
+    config, job = read_config(attempt), node.queued()
     if ranks.size() == 1 or not out_of_memory.can_halve(reason, config):
         return False
     out_of_memory.halve(config, attempt.run)
-    return job is not None and requeue(job) is None
-
-
-def _host() -> str:
-    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+    return job is not None and node.requeue(job) is None
 
 
 def attempt_here(run: RunDir, store: Store, choose: Callable[[], AttemptDir], *, deepspeed: bool) -> bool:
