@@ -14,6 +14,7 @@ from launcher.config import Cluster
 from launcher.errors import ConfigError
 from launcher.planning.changes import change_settings
 from launcher.planning.launches import recorded_sweep
+from launcher.store.attempts import Attempts
 from launcher.store.files import read_fact, write_once
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import RunDir
@@ -108,7 +109,7 @@ def launch(store: Store, scheduler: FakeScheduler, *overrides: str, given: tuple
 
 def finish(run: RunDir, seconds: float, around: float) -> None:
     began = time.time() - seconds - around
-    write_once(run.attempts()[-1].started_file, {"time": began})
+    write_once(Attempts.of(run).training.started_file, {"time": began})
     write_once(run.result_file, {"steps": 10, "max_steps": 10, "seconds": seconds})
     write_once(run.evaluation_file, {})
     os.utime(run.evaluation_file, (began + seconds + around,) * 2)
@@ -132,7 +133,7 @@ def test_evaluations_that_are_done_set_the_limit_of_the_next(store: Store) -> No
     for decision in launch(store, scheduler, *score):
         assert "evaluation: time: the cluster's own, since nothing was measured yet" in decision.why
         run, now = store.run(decision.run.run_id), time.time()
-        evaluation = run.evaluation_attempt()
+        evaluation = Attempts.of(run).evaluating
         assert evaluation
         finish(run, seconds=1000.0, around=790.0)
         os.utime(run.evaluation_file, (now - 5000,) * 2)
@@ -164,7 +165,7 @@ def test_an_out_of_memory_is_retried_with_more(store: Store) -> None:
         decisions = launch(store, scheduler)
         assert all(decision.why.endswith(f"; mem {expected}") for decision in decisions)
         assert scheduler.submitted[-1].resources.mem == expected
-        attempt = store.run(decisions[0].run.run_id).attempts()[-1]
+        attempt = Attempts.of(store.run(decisions[0].run.run_id)).training
         assert (read_fact(attempt.attempt_file) or {})["settings"]["cluster"]["mem"] == expected
 
 

@@ -24,7 +24,7 @@ from worker_fixtures import LORA, Configure
 from launcher.config import Lora, MTBench, RunConfig
 from launcher.errors import ConfigError
 from launcher.evaluation import mt_bench
-from launcher.evaluation.missing import lacking
+from launcher.store.done import lacking
 from launcher.store.files import read_fact, read_lines
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import EvaluationDir, RunDir

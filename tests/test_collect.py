@@ -15,6 +15,7 @@ import analysis
 from analysis.columns import COLUMNS, SCORES, document
 from launcher.runs.collect import collect
 from launcher.runs.run_state import states_of
+from launcher.store.attempts import Attempts
 from launcher.store.files import Fact, append_line, write_once
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import RunDir
@@ -32,14 +33,14 @@ def sweep(store: Store) -> Sweep:
     submit(sweep, store, scheduler, [])
     done, begun, failed, _ = (store.run(run.run_id) for run in sweep.runs)
     for run in (done, begun, failed):
-        write_once(run.attempts()[-1].started_file, {"host": "n1", "pid": 1, "job": None, "time": 1.0})
+        write_once(Attempts.of(run).training.started_file, {"host": "n1", "pid": 1, "job": None, "time": 1.0})
         for step in (1, 2, 2):  # step 2 was made again after a crash
             append_line(run.metrics_file, {"step": step, "loss": 1 / step, "seconds": 30.0, "time": 0.0})
     result = {"steps": 2, "max_steps": 2, "seconds": 60.0, "loss": 0.5, "device": "NVIDIA H200"}
     write_once(done.result_file, result)
     write_once(done.evaluation_file, EVALUATION | ACTIONS | {"seconds": 90.0, "base": "key1"})
     write_once(done.revision_file, revision_at("/there/tiny@a", time=3.0))
-    write_once(failed.attempts()[-1].failure_file, {"reason": "out of memory", "status": "FAILED", "time": 2.0})
+    write_once(Attempts.of(failed).training.failure_file, {"reason": "out of memory", "status": "FAILED", "time": 2.0})
     write_once(store.cache("base", "key1") / "evaluation.json", EVALUATION | {"golden_reward": 0.1})
     return sweep
 

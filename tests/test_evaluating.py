@@ -23,12 +23,14 @@ from launcher.config import Judge
 from launcher.errors import ConfigError, PrefsweepError, StoreError, UsageError
 from launcher.evaluation import mt_bench
 from launcher.evaluation import scores as evaluating
-from launcher.evaluation.missing import discard_all, lacking, set_aside
+from launcher.evaluation.missing import discard_all, set_aside
 from launcher.planning import changes
 from launcher.planning.launches import recorded_sweep
 from launcher.runs.collect import collect
 from launcher.runs.run_state import read_facts, states_of
 from launcher.store.attempt_config import wanted_by
+from launcher.store.attempts import Attempts
+from launcher.store.done import lacking
 from launcher.store.files import Fact, append_line, read_fact, read_lines, write_once
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import EvaluationDir
@@ -108,7 +110,7 @@ def test_what_an_attempt_lacks(store: Store, bench: list[str]) -> None:
     sweep = sweep_of(*GRID, *bench)
     trained(sweep, store)
     run = store.run(sweep.runs[0].run_id)
-    evaluation = run.evaluation_attempt()
+    evaluation = Attempts.of(run).evaluating
     assert evaluation
     assert (wanted_by(run.attempts()[0]), wanted_by(evaluation)) == (["preference"], ["preference", "mt_bench"])
     assert lacking(run, ["preference", "mt_bench", "command"]) == ["mt_bench", "command"]
@@ -130,7 +132,7 @@ def test_another_benchmark_makes_another_attempt_of_a_trained_run(store: Store, 
     assert [(d.action, d.why) for d in decisions] == [(Action.EVALUATE, "trained, not evaluated: mt_bench")] * 2
     act(plan_batches(sweep, decisions, store, scheduler), store, scheduler, None)
     run = store.run(sweep.runs[0].run_id)
-    evaluation = run.evaluation_attempt()
+    evaluation = Attempts.of(run).evaluating
     assert evaluation
     assert wanted_by(evaluation) == ["mt_bench"]
     assert {decision.action for decision in decide(sweep, store, scheduler)} == {Action.SKIP}  # in flight

@@ -14,6 +14,7 @@ from conftest import clean_environment
 from waiting import LONGEST_WAIT
 
 from launcher.cluster import node
+from launcher.store.facts import Attempt
 from launcher.store.files import append_line, read_fact, read_lines
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir
@@ -93,7 +94,7 @@ def attempt(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> At
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     scontrol(tmp_path, f'echo "$@" >>{tmp_path}/asked')
     monkeypatch.setattr(interruption, "PATIENCE_SECONDS", 0.1)
-    return store.run("r").new_attempt({})
+    return store.run("r").new_attempt(Attempt())
 
 
 def scontrol(folder: Path, script: str) -> None:
@@ -122,7 +123,7 @@ def test_requeues_are_counted(attempt: AttemptDir, tmp_path: Path) -> None:
 def test_a_run_that_is_left_behind_takes_no_other_along(attempt: AttemptDir, store: Store, tmp_path: Path) -> None:
     """Of several runs in a job, the one with no requeue left has timed out, and the job goes on with the next."""
     append_line(attempt.requeue_log, {"step": 1})
-    after = store.run("s").new_attempt({})
+    after = store.run("s").new_attempt(Attempt())
     leave([attempt, after], signal.SIGUSR2, max_requeues=1)
     assert (read_fact(attempt.failure_file) or {})["status"] == "TIMEOUT"
     assert not after.failure_file.exists()

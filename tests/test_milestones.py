@@ -25,7 +25,7 @@ from launcher.machine.installed import trl_losses
 from launcher.planning.rules import check
 from launcher.runs.collect import _points
 from launcher.runs.run_state import states_of
-from launcher.store.facts import Revision
+from launcher.store.facts import Purpose, Revision
 from launcher.store.files import read_fact, write_derived, write_once
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir, Point, RunDir
@@ -191,8 +191,8 @@ def reason(run: RunDir) -> str | None:
 
 def evaluation_of(run: RunDir) -> AttemptDir:
     """A job that has measured a benchmark of the trained run."""
-    settings = read_fact(run.attempts()[-1].attempt_file) or {}
-    attempt = run.new_attempt(settings, evaluates=True)
+    asked = run.attempts()[-1].record
+    attempt = run.new_attempt(replace(asked, purpose=Purpose.EVALUATION))
     write_once(run.evaluations.result_file("command"), {"scores": {"speed": 3.5}})
     return attempt
 
@@ -228,7 +228,7 @@ def test_a_job_that_evaluates_publishes_its_scores(store: Store) -> None:
     elsewhere = (read_fact(run.revision_file) or {}) | {"repo": "else"}
     write_derived(run.revision_file, json.dumps(elsewhere))
     write_derived(run.evaluations.result_file("command"), json.dumps({"scores": {"speed": 7.0}}))
-    publish_in_job(run.all_attempts()[-1], store, lambda: False)
+    publish_in_job(run.attempts()[-1], store, lambda: False)
     assert "| command: speed | 3.5 |" in (folder / "README.md").read_text()
     assert read_fact(run.revision_file) == elsewhere
 

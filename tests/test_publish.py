@@ -22,7 +22,6 @@ from launcher.cluster.job_state import Phase
 from launcher.config import Hub
 from launcher.errors import ConfigError, PublishError, UsageError
 from launcher.hub.card import Subject, card, measures
-from launcher.hub.due import due_in_job
 from launcher.hub.faults import passes, told
 from launcher.hub.look import HubLook
 from launcher.hub.publish import Outcome, Publication, _best
@@ -35,7 +34,8 @@ from launcher.planning.launches import record_of
 from launcher.runs.run_state import RunState, read_facts, states_of
 from launcher.runs.status import Status
 from launcher.store.attempt_config import hub_of
-from launcher.store.facts import RESULTS, DatasetSources, Result, Revision, Sources
+from launcher.store.done import due_in_job
+from launcher.store.facts import RESULTS, Attempt, DatasetSources, Result, Revision, Sources
 from launcher.store.files import append_line, read_fact, write_derived, write_once
 from launcher.store.measured import Measured
 from launcher.store.output_folder import Store
@@ -533,7 +533,7 @@ def test_a_launch_for_the_hub_without_a_token_is_told(tmp_path: Path) -> None:
 def test_an_attempt_of_an_earlier_release_publishes_nothing(store: Store) -> None:
     """Settings that were recorded without a store mean none: an old sweep's runs stay finished."""
     run = store.run("old")
-    attempt = run.new_attempt({"settings": {"hub": {"repo": None, "revision": "sigmoid-0.1"}}})
+    attempt = run.new_attempt(Attempt(settings={"hub": {"repo": None, "revision": "sigmoid-0.1"}}))
     run.write_config({"beta": 0.1})
     finish(run)
     assert not due_in_job(attempt)

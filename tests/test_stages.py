@@ -25,6 +25,7 @@ from launcher.runs.cancel import cancel
 from launcher.runs.run_state import RunState, states_of
 from launcher.runs.status import Status
 from launcher.store.attempt_config import wanted_by
+from launcher.store.attempts import Attempts
 from launcher.store.facts import Job
 from launcher.store.files import read_fact, write_once
 from launcher.store.output_folder import Store
@@ -49,7 +50,7 @@ def runs_of(sweep: Sweep, store: Store) -> list[RunDir]:
 
 def train(run: RunDir) -> None:
     """As if the training job had done its part."""
-    write_once(run.attempts()[-1].started_file, {"host": "n1"})
+    write_once(Attempts.of(run).training.started_file, {"host": "n1"})
     write_once(run.result_file, {"steps": 4, "max_steps": 4, "seconds": 8.0})
     write_once(run.evaluation_file, {"loss": 1.0})
     write_once(run.revision_file, revision_at("somewhere"))
@@ -60,7 +61,7 @@ def evaluate(run: RunDir) -> None:
 
 
 def evaluation_of(run: RunDir) -> AttemptDir:
-    attempt = run.evaluation_attempt()
+    attempt = Attempts.of(run).evaluating
     assert attempt
     return attempt
 
@@ -113,7 +114,7 @@ def test_preference_alone_needs_no_second_job(store: Store) -> None:
     sweep = sweep_of("model=tiny", "seed=7", *SCORE)
     launch(sweep, store, scheduler)
     assert scheduler.evaluations == []
-    assert wanted_by(store.run(sweep.runs[0].run_id).attempts()[-1]) == ["preference", "command"]
+    assert wanted_by(Attempts.of(store.run(sweep.runs[0].run_id)).training) == ["preference", "command"]
 
 
 def test_what_the_evaluation_needs_can_be_said(store: Store) -> None:
@@ -191,7 +192,7 @@ def test_the_status_is_that_of_the_job_at_work(store: Store) -> None:
     (run,) = runs_of(sweep, store)
     scheduler.phases["2"] = JobState(Phase.PENDING, "Dependency")
     assert (state(run, scheduler).status, state(run, scheduler).facts.job_id) == (Status.PENDING, "1")
-    write_once(run.attempts()[-1].started_file, {"host": "n1"})
+    write_once(Attempts.of(run).training.started_file, {"host": "n1"})
     assert (state(run, scheduler).status, state(run, scheduler).reason) == (Status.RUNNING, None)
     train(run)
     scheduler.end("1", Phase.COMPLETED)
@@ -230,7 +231,7 @@ def test_a_training_that_fails_is_made_again_with_its_evaluation(store: Store) -
     launch(sweep, store, scheduler)
     (run,) = runs_of(sweep, store)
     first = evaluation_of(run)
-    write_once(run.attempts()[-1].started_file, {"host": "n1"})
+    write_once(Attempts.of(run).training.started_file, {"host": "n1"})
     scheduler.end("1", Phase.FAILED, "NODE_FAIL n1")
     scheduler.end("2", Phase.CANCELLED, "DependencyNeverSatisfied")
     assert (state(run, scheduler).status, state(run, scheduler).reason) == (Status.FAILED, "NODE_FAIL n1")
@@ -281,7 +282,7 @@ def test_a_launcher_that_dies_between_the_two(
     jobs = {batch.name: scheduler.jobs[batch.name][0].job_id for batch in scheduler.submitted}
     assert sorted(batch.after.job_id for batch in scheduler.evaluations if batch.after) == sorted(jobs.values())
     for run in runs_of(sweep, store):
-        trained_by = (read_fact(run.attempts()[-1].job_file) or {})["job_id"]
+        trained_by = (read_fact(Attempts.of(run).training.job_file) or {})["job_id"]
         assert ((read_fact(evaluation_of(run).attempt_file) or {})["follows"])["job_id"] == trained_by
 
 

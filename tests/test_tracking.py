@@ -29,6 +29,7 @@ from launcher.errors import ConfigError, UsageError
 from launcher.machine import accounts
 from launcher.planning.plan import run_id
 from launcher.planning.rules import check
+from launcher.store.facts import Attempt
 from launcher.store.files import Fact, append_line, read_fact, read_lines, write_once
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir, RunDir
@@ -47,7 +48,7 @@ def begun(store: Store, config: RunConfig) -> AttemptDir:
     objective = {key: plain[key] for key in OBJECTIVE}
     run = store.run(run_id(objective))
     run.write_config(objective)
-    return run.new_attempt({"settings": {key: value for key, value in plain.items() if key not in OBJECTIVE}})
+    return run.new_attempt(Attempt(settings={key: value for key, value in plain.items() if key not in OBJECTIVE}))
 
 
 def loss(step: int) -> float:

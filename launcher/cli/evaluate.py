@@ -12,9 +12,9 @@ from launcher.cluster.scheduler import Scheduler, scheduler_for
 from launcher.config import Judge
 from launcher.evaluation import scores
 from launcher.evaluation.judge import estimate, require_judge
-from launcher.evaluation.missing import lacking
 from launcher.planning import changes
 from launcher.planning.launches import recorded_sweep
+from launcher.store.done import lacking
 from launcher.store.output_folder import Store, SweepDir
 from launcher.submission.adopt import adopt
 from launcher.submission.batches import plan_batches

@@ -13,6 +13,7 @@ from launcher.cluster.scheduler import key_of, scheduler_for
 from launcher.errors import UsageError
 from launcher.planning.launches import last_record
 from launcher.runs.run_state import require_run, states_of
+from launcher.store.attempts import Attempts
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir, RunDir
 from launcher.submission.adopt import adopt
@@ -43,8 +44,9 @@ def _attempt_by_hand(run: RunDir, store: Store) -> AttemptDir:
     with store.submission_lock:
         adopt([run], scheduler)
         state = states_of([run], scheduler)[0]
-        if state.in_flight and state.facts.job is not None and key_of(state.facts.job) == key_of(this_process()):
-            return run.attempts()[-1]
+        training, job = Attempts.of(run).training, state.facts.job
+        if state.in_flight and training and job is not None and key_of(job) == key_of(this_process()):
+            return training
         if state.in_flight:
             raise UsageError(f"{run.run_id}: is {state.status} as job {state.facts.job_id}; cancel it first")
         return new_attempt_here(run)

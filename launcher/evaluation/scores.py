@@ -20,6 +20,7 @@ from launcher.evaluation import judge as judging
 from launcher.evaluation import missing, mt_bench
 from launcher.evaluation.judge import CHARACTERS_PER_TOKEN, Ask, Progress, Spent
 from launcher.evaluation.mt_bench import Bench
+from launcher.store.done import job_file
 from launcher.store.facts import Answered, MTBenchResult
 from launcher.store.files import Plain, read_fact, read_lines, write_once
 from launcher.store.output_folder import Store
@@ -53,7 +54,7 @@ def set_aside(sweep: Sweep, store: Store) -> None:
         folder, evaluation = store.run(run.run_id), run.config.evaluation
         for name in evaluation.benchmarks:
             if name != "mt_bench":
-                missing.set_aside(missing.job_file(folder, name))
+                missing.set_aside(job_file(folder, name))
             elif folder.evaluations.answered_file.exists():
                 _set_aside_mt_bench(folder.evaluations, evaluation, store)
 

@@ -6,25 +6,10 @@ Owns: that question. Must not know: stores of revisions, how a model is pushed. 
 from __future__ import annotations
 
 from launcher.store.attempt_config import hub_of
+from launcher.store.done import is_published
 from launcher.store.facts import Revision, Unpublished
 from launcher.store.files import read_fact
 from launcher.store.run_folder import AttemptDir, RunDir, points_of
-
-
-def due_in_job(attempt: AttemptDir) -> bool:
-    """Whether the attempt's job has to publish the run, and has neither done it nor noted why it could not."""
-    return publishes(attempt) and not _is_published(attempt.run)
-
-
-def publishes(attempt: AttemptDir) -> bool:
-    """Whether the attempt's job publishes, and has not noted why it could not."""
-    hub = hub_of(attempt)
-    return hub.store != "off" and hub.when == "job" and not attempt.unpublished_file.exists()
-
-
-def _is_published(run: RunDir) -> bool:
-    """Whether the final model and all milestones are, wherever that is."""
-    return run.revision_file.exists() and all(point.folder.revision_file.exists() for point in points_of(run))
 
 
 def unpublished(attempt: AttemptDir) -> str | None:
@@ -32,7 +17,7 @@ def unpublished(attempt: AttemptDir) -> str | None:
     note, hub = read_fact(attempt.unpublished_file, Unpublished), hub_of(attempt)
     waits = "waits for the verb `publish` (hub.when=login)" if hub.store != "off" and hub.when == "login" else None
     why = waits if note is None else note.reason
-    if why and _is_published(attempt.run) and (note is None or _last_published(attempt.run) > note.time):
+    if why and is_published(attempt.run) and (note is None or _last_published(attempt.run) > note.time):
         return None
     return why
 

@@ -25,6 +25,7 @@ from launcher.hub.revisions import check_names
 from launcher.hub.starting_point import revision_of_start
 from launcher.model.files import WEIGHTS, model_files
 from launcher.store.attempt_config import hub_of
+from launcher.store.attempts import Attempts
 from launcher.store.facts import Revision
 from launcher.store.files import plain, read_fact
 from launcher.store.measured import Measured
@@ -105,8 +106,8 @@ def decide(
     Raises:
         ConfigError: the repository cannot be called so.
     """
-    attempts = run.attempts()
-    recorded = hub_of(attempts[-1]) if attempts else Hub(revision="")
+    training = Attempts.of(run).training
+    recorded = hub_of(training) if training else Hub(revision="")
     private = recorded.private and not public
     hub = replace(recorded, store=store or recorded.store, repo=repo or recorded.repo, private=private)
     hindrance = "in flight" if in_flight else None if trained else "not trained"

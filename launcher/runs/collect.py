@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 
 from launcher.config import OBJECTIVE
 from launcher.runs.run_state import RunState
+from launcher.store.attempts import Attempts
 from launcher.store.facts import (
     Attempt,
     Evaluation,
@@ -49,8 +50,8 @@ def collect(directory: SweepDir, store: Store, states: Iterable[RunState]) -> li
 def _row(record: RunRecord, state: RunState, directory: SweepDir) -> Plain:
     run, facts = state.run, state.facts
     result, revision = read_fact(run.result_file, Result), read_fact(run.revision_file, Revision)
-    attempts = run.attempts()
-    attempt = attempts[-1].record if attempts else Attempt()
+    attempts = Attempts.of(run)
+    attempt = attempts.training.record if attempts.training else Attempt()
     gpus = _gpus(attempt, result)
     evaluation = read_fact(run.evaluation_file, Evaluation)
     return {
@@ -67,7 +68,7 @@ def _row(record: RunRecord, state: RunState, directory: SweepDir) -> Plain:
         "seconds": result.seconds if result else None,
         "gpus": gpus,
         "gpu_hours": None if gpus is None else gpus * _worked_seconds(run, evaluation) / 3600,
-        "hosts": _hosts(attempts),
+        "hosts": _hosts(attempts.trainings),
         "objective": run.read_config() if run.path.is_dir() else {},
         "training": plain(result) if result else None,
         "revision": plain(revision) if revision else None,

@@ -17,14 +17,15 @@ from launcher.cluster import scheduler as executors
 from launcher.cluster.job_state import UNKNOWN, Cause, JobState, Phase
 from launcher.cluster.scheduler import Scheduler
 from launcher.errors import StoreError
-from launcher.evaluation.missing import is_measured, lacking
-from launcher.hub.due import due_in_job, unpublished
+from launcher.hub.due import unpublished
 from launcher.runs.status import IN_FLIGHT, RunFacts, Status, cause_of, status_of
 from launcher.store.attempt_config import BEFORE_BENCHMARKS, wanted_by
+from launcher.store.attempts import Attempts
+from launcher.store.done import due_in_job, lacking
 from launcher.store.facts import Failure, Job, Result, Revision, Started
 from launcher.store.files import Plain, read_fact
 from launcher.store.output_folder import PreparingDir
-from launcher.store.run_folder import AttemptDir, RunDir, SeenRun
+from launcher.store.run_folder import AttemptDir, RunDir
 
 TAIL_BYTES = 4096
 
@@ -47,32 +48,15 @@ def last_metrics(path: Path) -> Plain:
     return {}
 
 
-def acting_attempt(run: RunDir) -> AttemptDir | None:
-    """The attempt that has the run in its hands, or had it last.
-
-    It is the one that trains, until it has done its part; then the one that evaluates. An evaluation that waited for
-    no training was made when there was none under way.
-    """
-    training, evaluation = run.attempts()[-1:], run.evaluation_attempt()
-    if evaluation is None or not run.result_file.exists():
-        return training[0] if training else None
-    waited = training and evaluation.record.follows
-    return training[0] if waited and not _has_done_its_part(training[0]) else evaluation
-
-
-def _has_done_its_part(attempt: AttemptDir) -> bool:
-    return is_measured(attempt) and not due_in_job(attempt)
-
-
 def read_facts(run: RunDir) -> RunFacts:
     """What is known of a run without asking a scheduler."""
-    run = SeenRun(run.path)
-    last = acting_attempt(run)
+    attempts = Attempts.of(run)
+    last = attempts.acting
     metrics, result = last_metrics(run.metrics_file), read_fact(run.result_file, Result)
     revision = read_fact(run.revision_file, Revision)
     progress: Plain = {
         "trained": result is not None,
-        "evaluated": not lacking(run, _wanted(run, last)),
+        "evaluated": not lacking(run, _wanted(attempts)),
         "step": metrics.get("step") if result is None else result.steps,
         "max_steps": metrics.get("max_steps") if result is None else result.max_steps,
         "seconds_per_step": metrics.get("seconds_per_step"),
@@ -85,7 +69,7 @@ def read_facts(run: RunDir) -> RunFacts:
     job, after = read_fact(last.job_file, Job), last.record.after
     done = bool(progress["trained"] and progress["evaluated"])
     return RunFacts(
-        attempts=len(run.attempts()),
+        attempts=len(attempts.trainings),
         submitted_seconds=max(0.0, time.time() - _made_at(last)),
         job=job,
         job_id=job.job_id if job else None,
@@ -103,10 +87,10 @@ def read_facts(run: RunDir) -> RunFacts:
     )
 
 
-def _wanted(run: RunDir, acting: AttemptDir | None) -> list[str]:
+def _wanted(attempts: Attempts) -> list[str]:
     """What the acting attempt is to measure, and what the one that waits for it."""
-    attempts = [attempt for attempt in (acting, run.evaluation_attempt()) if attempt]
-    return [name for attempt in attempts for name in wanted_by(attempt)] if attempts else list(BEFORE_BENCHMARKS)
+    current = attempts.current
+    return [name for attempt in current for name in wanted_by(attempt)] if current else list(BEFORE_BENCHMARKS)
 
 
 def _made_at(attempt: AttemptDir) -> float:

@@ -32,7 +32,7 @@ UNSUCCESSFUL = frozenset({Status.FAILED, Status.CANCELLED, Status.TIMEOUT, Statu
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What the run directory says of a run; of several attempts, the one that acts (`run_state.acting_attempt`).
+    """What the run directory says of a run; of several attempts, the one that acts (`Attempts.acting`).
 
     Attributes:
         attempts: how many attempts were made to train it.

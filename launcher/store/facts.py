@@ -46,13 +46,13 @@ class Launch:
 
     Attributes:
         axes: the keys that vary.
-        runs: those that are new to the sweep, or have other settings than before; never none.
+        runs: those that are new to the sweep, or have other settings than before.
         argv: what was typed.
         provenance: the code, the machine and the versions.
     """
 
-    axes: list[str] = field(default_factory=list)
-    runs: list[RunRecord] = field(default_factory=list)
+    axes: list[str]
+    runs: list[RunRecord]
     argv: list[str] = field(default_factory=list)
     time: float | None = None
     provenance: Plain = field(default_factory=dict)

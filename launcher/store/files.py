@@ -107,6 +107,15 @@ def read_fact(path: Path, kind: Any = dict) -> Any:
         raise StoreError(f"{path}: not readable as JSON ({error}); {REMEDY}") from error
     if not isinstance(content, dict):
         raise StoreError(f"{path}: holds no JSON object; {REMEDY}")
+    return typed(content, kind, path)
+
+
+def typed(content: Plain, kind: type[Kind], path: Path) -> Kind:
+    """A JSON object as a fact of this kind; keys that such a fact does not have are passed over.
+
+    Raises:
+        StoreError: names `path`, where it was read, and what it lacks or cannot have.
+    """
     try:
         return msgspec.convert(content, kind)
     except msgspec.ValidationError as error:

@@ -53,7 +53,7 @@ from filelock import FileLock
 
 from launcher.errors import StoreError
 from launcher.store.facts import Launch, RunRecord
-from launcher.store.files import read_fact, write_once
+from launcher.store.files import read_fact, typed, write_once
 from launcher.store.run_folder import RunDir
 
 
@@ -115,11 +115,11 @@ class SweepDir:
         """
         folder = self.path / "launches"
         names = sorted(os.listdir(folder)) if folder.is_dir() else []
-        facts = {name: read_fact(folder / name, Launch) for name in names if name.endswith(".json")}
-        for name, fact in facts.items():
-            if fact is not None and not fact.runs:
-                raise StoreError(f"{folder / name}: names no runs; move it away and launch the sweep again")
-        return [fact for fact in facts.values() if fact is not None]
+        facts = {folder / name: read_fact(folder / name) for name in names if name.endswith(".json")}
+        for path, fact in facts.items():
+            if fact is not None and not {"runs", "axes"} <= fact.keys():
+                raise StoreError(f"{path}: names no runs; move it away and launch the sweep again")
+        return [typed(fact, Launch, path) for path, fact in facts.items() if fact is not None]
 
     def add_launch(self, launch: Launch) -> None:
         """Record one launch under the next free number."""

@@ -16,6 +16,7 @@ from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import LAG_SECONDS
 from launcher.cluster.scheduler import Scheduler, scheduler_for
 from launcher.runs.status import Status
+from launcher.store.attempts import Attempts
 from launcher.store.run_folder import AttemptDir, RunDir
 from launcher.submission.handover import record_jobs, record_unsubmitted
 
@@ -43,8 +44,7 @@ def adopt_batches(folders: Iterable[Path], scheduler: Scheduler) -> None:
 
 
 def _without_job(runs: Iterable[RunDir]) -> list[AttemptDir]:
-    attempts = [attempt for run in runs for attempt in run.last_attempts()]
-    return [attempt for attempt in attempts if not (attempt.job_file.exists() or attempt.failure_file.exists())]
+    return [attempt for run in runs for attempt in Attempts.of(run).without_job]
 
 
 def _handed_over(attempts: Iterable[AttemptDir]) -> list[Path]:

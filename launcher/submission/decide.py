@@ -12,10 +12,12 @@ from enum import StrEnum
 from typing import Any
 
 from launcher.cluster.scheduler import Scheduler
-from launcher.evaluation.missing import lacking, unclaimed
+from launcher.evaluation.missing import unclaimed
 from launcher.planning.stages import evaluates_apart, to_be_evaluated, to_be_trained
-from launcher.runs.run_state import RunState, acting_attempt, states_of
+from launcher.runs.run_state import RunState, states_of
 from launcher.runs.status import Status
+from launcher.store.attempts import Attempts
+from launcher.store.done import lacking
 from launcher.store.facts import Job
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir
@@ -92,9 +94,9 @@ def _in_stages(decision: Decision, state: RunState, known: Costs) -> Decision:
 
 def _adapted_evaluation(run: Run, state: RunState, known: Costs) -> tuple[Run, list[str]]:
     """The run as a job evaluates it, with resources that suit what earlier evaluations have shown."""
-    last = state.run.evaluation_attempt()
-    asked = _asked(last)
-    ended = last is not None and last == acting_attempt(state.run)
+    attempts = Attempts.of(state.run)
+    asked = _asked(attempts.evaluating)
+    ended = attempts.evaluating is not None and attempts.evaluating == attempts.acting
     past = Past(state.cause, state.job.node or state.facts.host, asked)
     evaluated, wanted = to_be_evaluated(run), run.config.evaluation.benchmarks
     # Of a run that is still to be trained, `preference` is measured by the job that trains it.
@@ -103,7 +105,7 @@ def _adapted_evaluation(run: Run, state: RunState, known: Costs) -> tuple[Run, l
 
 
 def _past(state: RunState) -> Past:
-    asked = _asked(next(iter(state.run.attempts()[-1:]), None))
+    asked = _asked(Attempts.of(state.run).training)
     return Past(state.cause, state.job.node or state.facts.host, asked)
 
 
@@ -133,7 +135,7 @@ def _decide(run: Run, state: RunState, known: Costs, waits: str | None) -> Decis
 
 def _decide_in_flight(run: Run, state: RunState, waits: str | None) -> Decision:
     """Nothing, but where a job trains the run and none is to measure afterwards what is wanted of it."""
-    acting, job = acting_attempt(state.run), state.facts.job
+    acting, job = Attempts.of(state.run).acting, state.facts.job
     training = acting is not None and not acting.evaluates and not state.facts.cancelled
     missing = unclaimed(state.run, run.config.evaluation.benchmarks)
     if training and missing and waits is not None and job and job.executor == waits:

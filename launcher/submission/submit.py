@@ -45,7 +45,7 @@ def new_attempt(run: Run, store: Store, batch: Batch | None = None, *, evaluates
         time=time.time(),
         purpose=Purpose.EVALUATION if evaluates else Purpose.TRAINING,
     )
-    return store.run(run.run_id).new_attempt(fact, evaluates=evaluates)
+    return store.run(run.run_id).new_attempt(fact)
 
 
 def new_attempt_here(run: RunDir) -> AttemptDir:

@@ -10,13 +10,14 @@ import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from launcher.evaluation.missing import job_file, lacking
 from launcher.losses import LOSS_KEYS
 from launcher.store.attempt_config import wanted_by
+from launcher.store.attempts import Attempts
+from launcher.store.done import job_file, lacking
 from launcher.store.facts import Result, Started
 from launcher.store.files import Plain, content_key, read_fact
 from launcher.store.output_folder import Store
-from launcher.store.run_folder import AttemptDir, RunDir, SeenRun
+from launcher.store.run_folder import AttemptDir
 from launcher.sweep import Run
 
 NO_COST = ("cluster", "judge", "samples")  # of an evaluation's settings, beside its benchmarks, which are asked for
@@ -68,10 +69,10 @@ def costs(store: Store) -> Costs:
     """What the finished runs took."""
     trainings: dict[str, list[Cost]] = {}
     evaluations: dict[str, list[float]] = {}
-    for run in (SeenRun(run.path) for run in store.runs()):
-        if (trained := _cost_of(run)) is not None:
+    for attempts in map(Attempts.of, store.runs()):
+        if (trained := _cost_of(attempts)) is not None:
             trainings.setdefault(trained[0], []).append(trained[1])
-        if (evaluated := _evaluation_of(run)) is not None:
+        if (evaluated := _evaluation_of(attempts)) is not None:
             evaluations.setdefault(evaluated[0], []).append(evaluated[1])
     return Costs(
         {key: _median(values) for key, values in trainings.items()},
@@ -86,9 +87,9 @@ def _evaluation_key(model_and_data: str, settings: Plain, benchmarks: Iterable[s
     return content_key([model_and_data, how, sorted(benchmarks), cluster["nodes"], cluster["gpus_per_node"]])
 
 
-def _evaluation_of(run: RunDir) -> tuple[str, float] | None:
+def _evaluation_of(attempts: Attempts) -> tuple[str, float] | None:
     """The last evaluation of a run, where it came to its end in one go; what others had measured is not its work."""
-    attempt = run.evaluation_attempt()
+    run, attempt = attempts.run, attempts.evaluating
     began = None if attempt is None else _began(attempt)
     if attempt is None or began is None or attempt.requeue_log.exists() or lacking(run, wanted_by(attempt)):
         return None
@@ -103,19 +104,19 @@ def _began(attempt: AttemptDir) -> float | None:
     return None if started is None else started.time
 
 
-def _cost_of(run: RunDir) -> tuple[str, Cost] | None:
-    result = read_fact(run.result_file, Result)
-    attempts = run.attempts() if result else []
-    key = attempts[-1].record.cost_key if attempts else None
-    if not (key and result and result.steps):
+def _cost_of(attempts: Attempts) -> tuple[str, Cost] | None:
+    result = read_fact(attempts.run.result_file, Result)
+    last = attempts.training if result else None
+    if not (result and result.steps and last and last.record.cost_key):
         return None
-    around = _seconds_around(run, result.seconds) if len(attempts) == 1 else 0.0
-    return key, Cost(result.seconds / result.steps, result.steps, around)
+    around = _seconds_around(last, result.seconds) if len(attempts.trainings) == 1 else 0.0
+    return last.record.cost_key, Cost(result.seconds / result.steps, result.steps, around)
 
 
-def _seconds_around(run: RunDir, training: float) -> float:
-    last = max((path.stat().st_mtime for path in (run.result_file, run.evaluation_file) if path.exists()), default=0.0)
-    began = _began(run.attempts()[-1])
+def _seconds_around(attempt: AttemptDir, training: float) -> float:
+    files = (attempt.run.result_file, attempt.run.evaluation_file)
+    last = max((path.stat().st_mtime for path in files if path.exists()), default=0.0)
+    began = _began(attempt)
     return max(0.0, last - (last if began is None else began) - training)
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from launcher.errors import UsageError
 from launcher.machine.accounts import answers, has_login, installed, server
+from launcher.store.attempts import Attempts
 from launcher.store.run_folder import RunDir
 
 FOLDER = re.compile(r"(offline-)?run-(?P<start>\d{8}_\d{6})-.+")
@@ -91,7 +92,8 @@ def _require_account() -> None:
 def _continue_online(run: RunDir) -> str:
     """Let the tracker tell W&B the rest of a run that is not in flight."""
     word = "done" if run.result_file.exists() else "ended"
-    command = [sys.executable, "-P", "-m", "launcher.tracking.process", str(run.attempts()[-1].path), "wandb", "online"]
+    last = Attempts.of(run).trainings[-1]
+    command = [sys.executable, "-P", "-m", "launcher.tracking.process", str(last.path), "wandb", "online"]
     return _run(command, run.tracking, word)
 
 

@@ -23,6 +23,7 @@ from rich.text import Text
 from launcher.errors import StoreError
 from launcher.runs.run_state import RunState
 from launcher.runs.status import UNSUCCESSFUL, Status
+from launcher.store.attempts import Attempts
 from launcher.store.facts import RunRecord
 from launcher.store.files import Plain
 from launcher.store.output_folder import SweepDir
@@ -167,8 +168,8 @@ class Progress:
 
 def _last_words(state: RunState) -> str:
     """What a run that has not come to its first step printed last: how far the shared work is."""
-    attempts = state.run.attempts()
-    log = attempts[-1].log_file() if attempts else None
+    training = Attempts.of(state.run).training
+    log = training.log_file() if training else None
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log and log.exists() else []
     return next((line for line in reversed(lines) if line.startswith("reference pass")), "")
 

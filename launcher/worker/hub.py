@@ -13,9 +13,9 @@ from dataclasses import replace
 
 from launcher.config import RunConfig
 from launcher.errors import PrefsweepError, UsageError
-from launcher.hub.due import publishes
 from launcher.hub.push import lacks, publish
 from launcher.store.attempt_config import hub_of
+from launcher.store.done import publishes
 from launcher.store.facts import DatasetSources, Sources, Unpublished
 from launcher.store.files import read_fact, write_once
 from launcher.store.output_folder import Store

@@ -23,11 +23,12 @@ from filelock import FileLock, Timeout
 from launcher.cluster import node
 from launcher.config import RunConfig, from_plain
 from launcher.errors import PrefsweepError
-from launcher.evaluation.missing import discard_all, is_measured, lacking
-from launcher.hub.due import due_in_job
+from launcher.evaluation.missing import discard_all
 from launcher.hub.sources import restore
 from launcher.machine.gpus import gpu_names
 from launcher.store.attempt_config import read_config
+from launcher.store.attempts import Attempts
+from launcher.store.done import lacking
 from launcher.store.files import Fact, read_fact, write_once
 from launcher.store.output_folder import PreparingDir, Store
 from launcher.store.run_folder import AttemptDir, RunDir
@@ -137,9 +138,7 @@ def _next_step(attempt: AttemptDir, stop: StopRequest) -> str:
 
 def _is_over(attempt: AttemptDir) -> bool:
     """Whether nothing is left to do: it failed, the run is done, or another attempt is to evaluate it."""
-    if attempt.evaluates and attempt != attempt.run.evaluation_attempt():
-        return True
-    return attempt.failure_file.exists() or (is_measured(attempt) and not due_in_job(attempt))
+    return Attempts.of(attempt.run).is_over(attempt)
 
 
 def _leave_if_asked(attempts: Sequence[AttemptDir], stop: StopRequest) -> None:
