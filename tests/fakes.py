@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from launcher.cluster.batch import Batch
-from launcher.cluster.job_state import JobState, Phase
+from launcher.cluster.job_state import Cause, JobState, Phase
 from launcher.config import Cluster
 from launcher.store.files import Fact
 
@@ -64,5 +64,7 @@ class FakeScheduler:
     def cancel(self, jobs: Sequence[Fact]) -> None:
         self.cancelled += [job["job_id"] for job in jobs]
 
-    def end(self, job_id: str, phase: Phase = Phase.FAILED, reason: str | None = None) -> None:
-        self.phases[job_id] = JobState(phase, reason)
+    def end(
+        self, job_id: str, phase: Phase = Phase.FAILED, reason: str | None = None, cause: Cause | None = None
+    ) -> None:
+        self.phases[job_id] = JobState(phase, reason, cause=cause)

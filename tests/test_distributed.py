@@ -423,7 +423,10 @@ def test_out_of_memory_without_a_queue_fails_and_the_next_attempt_has_less(
     run = world.store("no-queue").run("r")
     attempt = new_attempt(world.config(trainer__micro_batch_size=4), run)
     monkeypatch.setattr(distributed, "size", lambda: 2)
-    monkeypatch.setenv("SUBMITIT_EXECUTOR", "local")
+    names = ("SUBMITIT_LOCAL_GLOBALID", "SUBMITIT_LOCAL_LOCALID")
+    local = {"SUBMITIT_EXECUTOR": "local", "SUBMITIT_LOCAL_JOB_ID": "99", "SUBMITIT_LOCAL_NTASKS": "1"}
+    for key, value in (local | dict.fromkeys(names, "0")).items():
+        monkeypatch.setenv(key, value)
     assert not outcome._back_with_less(attempt, "rank 1: MemoryError: something else")
     assert attempt_config.read_config(attempt).trainer.micro_batch_size == 4
     assert not outcome._back_with_less(attempt, "rank 1: OutOfMemoryError: CUDA out of memory")
@@ -562,7 +565,7 @@ def test_the_address_that_others_reach() -> None:
     """What the user says; on one node its own; else that from which packets leave for the node of srun."""
     assert own_address(one_node=False, environment={"PREFSWEEP_ADDRESS": "node-7.ib"}) == "node-7.ib"
     assert own_address(one_node=True, environment={}) == "127.0.0.1"
-    assert own_address(one_node=False, environment={"SLURM_LAUNCH_NODE_IPADDR": "127.0.0.1"}) == "127.0.0.1"
+    assert own_address(one_node=False, environment=SRUN | {"SLURM_LAUNCH_NODE_IPADDR": "127.0.0.1"}) == "127.0.0.1"
 
 
 def test_configs_are_deepspeeds_own() -> None:

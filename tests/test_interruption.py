@@ -13,7 +13,7 @@ import pytest
 from conftest import clean_environment
 from waiting import LONGEST_WAIT
 
-from launcher.cluster.slurm_node import SlurmJob
+from launcher.cluster import node
 from launcher.store.files import append_line, read_fact, read_lines
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir
@@ -157,8 +157,11 @@ def test_only_the_first_task_acts(attempt: AttemptDir, tmp_path: Path, monkeypat
 
 def test_on_one_machine_a_signal_is_a_stop(attempt: AttemptDir, monkeypatch: pytest.MonkeyPatch) -> None:
     """A local job inside an allocation is not SLURM's to requeue: it is cancelled, and resume goes on."""
-    monkeypatch.setenv("SUBMITIT_EXECUTOR", "local")
-    assert SlurmJob.here() is None
+    names = ("SUBMITIT_LOCAL_GLOBALID", "SUBMITIT_LOCAL_LOCALID")
+    local = {"SUBMITIT_EXECUTOR": "local", "SUBMITIT_LOCAL_JOB_ID": "99", "SUBMITIT_LOCAL_NTASKS": "1"}
+    for key, value in (local | dict.fromkeys(names, "0")).items():
+        monkeypatch.setenv(key, value)
+    assert node.queued() is None
     leave([attempt], signal.SIGTERM, max_requeues=1)
     fact = read_fact(attempt.failure_file) or {}
     assert (fact["status"], fact["reason"]) == ("CANCELLED", "stopped by SIGTERM before it was started")

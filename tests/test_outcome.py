@@ -55,6 +55,12 @@ def scontrol(monkeypatch: pytest.MonkeyPatch, folder: Path, script: str) -> None
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
 
 
+def on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    local = {"SUBMITIT_EXECUTOR": "local", "SUBMITIT_LOCAL_JOB_ID": "99", "SUBMITIT_LOCAL_NTASKS": "1"}
+    for key, value in (local | {"SUBMITIT_LOCAL_GLOBALID": "0", "SUBMITIT_LOCAL_LOCALID": "0"}).items():
+        monkeypatch.setenv(key, value)
+
+
 def two_ranks(monkeypatch: pytest.MonkeyPatch, index: int = 0) -> None:
     def leave(code: int) -> NoReturn:
         raise Exited(code)
@@ -132,7 +138,7 @@ def test_without_a_queue_a_lack_of_memory_is_a_failure(
     scontrol(monkeypatch, tmp_path, "exit 1")
     settle(Outcome(Kind.FAILED, FULL), attempt)
     assert failure(attempt)["reason"] == FULL
-    monkeypatch.setenv("SUBMITIT_EXECUTOR", "local")
+    on_this_machine(monkeypatch)
     attempt.failure_file.unlink()
     settle(Outcome(Kind.FAILED, FULL), attempt)
     assert failure(attempt)["reason"] == FULL
@@ -187,7 +193,7 @@ def test_a_slurm_job_whose_runs_have_all_failed_has_failed(monkeypatch: pytest.M
     with pytest.raises(SystemExit) as exited:
         settle(Outcome(Kind.ALL_FAILED))
     assert exited.value.code == 1
-    monkeypatch.setenv("SUBMITIT_EXECUTOR", "local")
+    on_this_machine(monkeypatch)
     settle(Outcome(Kind.ALL_FAILED))
 
 

@@ -14,7 +14,7 @@ import yaml
 from launcher.cluster import doctor, slurm_survey
 from launcher.cluster import slurm_words as words
 from launcher.cluster.batch import Batch
-from launcher.cluster.job_state import JobState, Phase
+from launcher.cluster.job_state import Cause, JobState, Phase
 from launcher.cluster.slurm import SlurmScheduler
 from launcher.cluster.slurm_survey import Limits
 from launcher.config import Cluster
@@ -29,6 +29,7 @@ QUEUE = """\
 2|FAILED|NonZeroExitCode|n1
 1_2|PENDING|JobArrayTaskLimit|
 4|PENDING|DependencyNeverSatisfied|
+12|PENDING|Dependency|
 6|PENDING|BeginTime|
 1_0|RUNNING|None|n1
 13|FAILED|BadConstraints|
@@ -76,10 +77,11 @@ def test_what_squeue_says() -> None:
     assert states["1_0"] == JobState(Phase.RUNNING, None, "n1")
     assert states["1_2"] == JobState(Phase.PENDING, "JobArrayTaskLimit")
     assert states["4"] == JobState(Phase.PENDING, "DependencyNeverSatisfied")
+    assert states["12"] == JobState(Phase.PENDING, "Dependency", None, Cause.DEPENDENCY)
     assert states["7"] == JobState(Phase.RUNNING, None, "n1")
     assert states["8"].phase is Phase.COMPLETED
     assert states["9"] == JobState(Phase.TIMEOUT, "TIMEOUT", "n1")
-    assert states["5"] == JobState(Phase.FAILED, "NODE_FAIL n3", "n3")
+    assert states["5"] == JobState(Phase.FAILED, "NODE_FAIL n3", "n3", Cause.NODE_FAILED)
     assert states["13"] == JobState(Phase.FAILED, "FAILED BadConstraints")
     assert states["10"] == JobState(Phase.CANCELLED, "CANCELLED DependencyNeverSatisfied")
 
@@ -91,7 +93,7 @@ def test_what_sacct_says() -> None:
     assert states["3"].reason == "FAILED signal 9"
     assert states["5"].reason == "NODE_FAIL n3"
     assert states["7"].phase is Phase.CANCELLED
-    assert states["14"] == JobState(Phase.FAILED, "OUT_OF_MEMORY", "n2")
+    assert states["14"] == JobState(Phase.FAILED, "OUT_OF_MEMORY", "n2", Cause.OUT_OF_MEMORY)
     assert [job for job in states if job.startswith("202")] == ["202_0", "202_1", "202_2", "202_7"]
 
 

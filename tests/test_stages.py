@@ -16,7 +16,7 @@ from test_submit import actions, launch
 from waiting import LONGEST_WAIT
 
 from launcher.cluster.batch import Batch
-from launcher.cluster.job_state import JobState, Phase
+from launcher.cluster.job_state import Cause, JobState, Phase
 from launcher.cluster.slurm_words import parameters
 from launcher.errors import ConfigError
 from launcher.planning import changes
@@ -206,7 +206,7 @@ def test_an_evaluation_that_fails_is_made_again_alone(store: Store) -> None:
     (run,) = runs_of(sweep, store)
     train(run)
     scheduler.end("1", Phase.COMPLETED)
-    scheduler.end("2", Phase.FAILED, "OUT_OF_MEMORY")
+    scheduler.end("2", Phase.FAILED, "OUT_OF_MEMORY", Cause.OUT_OF_MEMORY)
     failed = state(run, scheduler)
     assert (failed.status, failed.reason) == (Status.TRAINED, "not evaluated: OUT_OF_MEMORY")
     assert actions(launch(sweep, store, scheduler)) == [Action.EVALUATE]

@@ -10,6 +10,7 @@ from launcher.cli.arguments import DONE, Parser
 from launcher.cluster.scheduler import scheduler_for
 from launcher.config import Cluster, RunConfig, from_plain
 from launcher.errors import ConfigError
+from launcher.machine.disk import in_words
 from launcher.planning import estimate
 from launcher.views import console
 
@@ -43,7 +44,7 @@ def _needed(overrides: Sequence[str]) -> list[tuple[str, str]]:
     needed = estimate.total(configs, configs[0].cluster.max_parallel).disk_bytes
     if needed is None:
         return []
-    return [("disk needed", f"about {estimate.size(needed)} for {len(configs)} runs, models and checkpoints")]
+    return [("disk needed", f"about {in_words(needed)} for {len(configs)} runs, models and checkpoints")]
 
 
 def _probed(options: argparse.Namespace, on_slurm: bool) -> list[tuple[str, str]]:

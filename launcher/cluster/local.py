@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from launcher.cluster import node
 from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import JobState, Phase
 from launcher.config import Cluster
@@ -60,10 +61,10 @@ class LocalScheduler:
         return {job["job_id"]: self._state(job) for job in jobs}
 
     def _state(self, job: Fact) -> JobState:
-        node = str(job["host"])
-        if node != socket.gethostname():
-            return JobState(Phase.RUNNING, f"was started on {node}; ask there", node)
-        return JobState(Phase.RUNNING if _is_alive(job) else Phase.FAILED, None, node)
+        host = str(job["host"])
+        if host != socket.gethostname():
+            return JobState(Phase.RUNNING, f"was started on {host}; ask there", host)
+        return JobState(Phase.RUNNING if _is_alive(job) else Phase.FAILED, None, host)
 
     def cancel(self, jobs: Sequence[Fact]) -> None:
         for job in jobs:
@@ -86,11 +87,9 @@ def _process_record(pid: int) -> Fact:
 
 
 def this_process() -> Fact:
-    """This process as a job: of SLURM, where it is a task of one, else a local one."""
-    job_id = os.environ.get("SLURM_JOB_ID")
-    if job_id and os.environ.get("SLURM_PROCID"):
-        return {"executor": "slurm", "job_id": job_id}
-    return _process_record(os.getpid())
+    """This process as a job: a queue's, where it is a task of one, else a local one."""
+    task = node.queued()
+    return {"executor": task.executor, "job_id": task.job_id} if task else _process_record(os.getpid())
 
 
 def process_start(pid: int) -> int | None:

@@ -1,8 +1,7 @@
-"""Where jobs go: the Scheduler protocol, this machine as an executor, and which executor to use.
+"""Where jobs go: the Scheduler protocol, which executor to use, and which one to ask about a job.
 
-Owns: turning a batch into running processes, and the executor's words into `status.Phase`. With `slurm`, the only
-importer of submitit.
-Must not know: what a run is, what a fact means; a job is a folder with a list of work in it.
+Owns: what an executor must do, and the choice. Must not know: how one does it (`local`, `slurm`), what a run is; a job
+is a folder with a list of work in it.
 """
 
 from __future__ import annotations

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.cluster import scheduler as executors
-from launcher.cluster.job_state import UNKNOWN, JobState, Phase
+from launcher.cluster.job_state import UNKNOWN, Cause, JobState, Phase
 from launcher.cluster.scheduler import Scheduler
 from launcher.errors import StoreError
 from launcher.evaluation.missing import is_measured, lacking
 from launcher.hub.due import due_in_job, unpublished
-from launcher.runs.status import IN_FLIGHT, RunFacts, Status, status_of
+from launcher.runs.status import IN_FLIGHT, RunFacts, Status, cause_of, status_of
 from launcher.store.attempt_config import BEFORE_BENCHMARKS, wanted_by
 from launcher.store.files import Fact, read_fact
 from launcher.store.output_folder import PreparingDir
@@ -130,13 +130,14 @@ def failure_of(job: Fact) -> str | None:
 
 @dataclass(frozen=True)
 class RunState:
-    """A run's facts, its status and its job's."""
+    """A run's facts, its status and its job's, and why its last attempt ended, where something follows from that."""
 
     run: RunDir
     facts: RunFacts
     status: Status
     reason: str | None
     job: JobState
+    cause: Cause | None
 
     @property
     def in_flight(self) -> bool:
@@ -158,7 +159,10 @@ def states_of(runs: Sequence[RunDir], scheduler: Scheduler) -> list[RunState]:
         return answers.get(executors.key_of(job), UNKNOWN) if job else UNKNOWN
 
     asked = zip(runs, facts, map(answer, jobs), map(answer, tables), strict=True)
-    return [RunState(run, fact, *status_of(fact, job, table), job) for run, fact, job, table in asked]
+    return [
+        RunState(run, fact, *status_of(fact, job, table), job, cause_of(fact, job, table))
+        for run, fact, job, table in asked
+    ]
 
 
 def _has_open_job(facts: RunFacts) -> bool:

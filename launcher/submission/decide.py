@@ -95,7 +95,7 @@ def _adapted_evaluation(run: Run, state: RunState, known: Costs) -> tuple[Run, l
     last = state.run.evaluation_attempt()
     asked = _asked(last)
     ended = last is not None and last == acting_attempt(state.run)
-    past = Past(state.job.reason or state.reason or "", state.job.node or state.facts.host, asked)
+    past = Past(state.cause, state.job.node or state.facts.host, asked)
     evaluated, wanted = to_be_evaluated(run), run.config.evaluation.benchmarks
     # Of a run that is still to be trained, `preference` is measured by the job that trains it.
     left = lacking(state.run, wanted) if state.facts.trained else [name for name in wanted if name != "preference"]
@@ -104,7 +104,7 @@ def _adapted_evaluation(run: Run, state: RunState, known: Costs) -> tuple[Run, l
 
 def _past(state: RunState) -> Past:
     asked = _asked(next(iter(state.run.attempts()[-1:]), None))
-    return Past(state.reason or "", state.job.node or state.facts.host, asked)
+    return Past(state.cause, state.job.node or state.facts.host, asked)
 
 
 def _asked(attempt: AttemptDir | None) -> Mapping[str, Any] | None:

@@ -1,7 +1,7 @@
 """Tracking one run: a process of its own that follows metrics.jsonl and tells a tracker what it reads there.
 
 Owns: that process: how it starts, follows and ends; which steps a tracker is told.
-Must not know: torch, how a run is trained; any tracker's library (`tracker` does).
+Must not know: torch, how a run is trained; any tracker's library (`wandb_tracker` and its like do).
 
 Why a process, and why a file between: whatever a tracker's library does (hangs, raises, keeps threads, listens for the
 exit of the interpreter), training neither waits for it nor shares an interpreter with it; and what an attempt could
@@ -28,7 +28,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from launcher.cluster.slurm_node import SlurmJob
+from launcher.cluster import node
 from launcher.config import RunConfig
 from launcher.machine.accounts import has_login, installed
 from launcher.store.files import Fact, read_fact
@@ -79,8 +79,8 @@ def backend(config: RunConfig, environment: Mapping[str, str] = os.environ) -> s
 
 
 def _rank(environment: Mapping[str, str]) -> int:
-    job = SlurmJob.here()
-    return int(environment.get("RANK") or (job.rank if job else 0))
+    task = node.here(environment)
+    return int(environment.get("RANK") or (task.rank if task else 0))
 
 
 def _start(config: RunConfig, attempt: AttemptDir) -> subprocess.Popen[bytes] | None:

@@ -8,13 +8,12 @@ the job.
 from __future__ import annotations
 
 import os
-import socket
 import time
 import traceback
 from collections.abc import Callable
 from functools import partial
 
-from launcher.cluster.slurm_node import SlurmJob
+from launcher.cluster import node
 from launcher.config import RunConfig
 from launcher.evaluation.missing import discard_all, lacking
 from launcher.hub.sources import restore
@@ -36,12 +35,12 @@ def make_attempt(attempt: AttemptDir, store: Store, stop_process: StopRequest) -
     The same on all ranks, as far as they are together. Should another rank be gone meanwhile, it does not return.
     """
     ranks.begin(f"{attempt.run.run_id}/{attempt.number}", partial(_lost, attempt))
-    job = SlurmJob.here()
-    process = {"host": _host(), "gpus": gpu_names(), "pid": os.getpid(), "job": job and job.job_id, "time": time.time()}
+    job, host = node.queued(), node.name()
+    process = {"host": host, "gpus": gpu_names(), "pid": os.getpid(), "job": job and job.job_id, "time": time.time()}
     if ranks.is_first():
         write_once(attempt.started_file, process)
     place = f", rank {ranks.index()} of {ranks.size()}" if ranks.size() > 1 else ""
-    print(f"{attempt.run.run_id}, attempt {attempt.number}, on {_host()}{place}", flush=True)
+    print(f"{attempt.run.run_id}, attempt {attempt.number}, on {host}{place}", flush=True)
 
     def stop() -> bool:
         return stop_process() or attempt.cancel_file.exists()
@@ -74,10 +73,6 @@ def _lost(attempt: AttemptDir, reason: str) -> None:
     """Another rank is gone. `ranks` ends this process afterwards, whatever its main thread is waiting for."""
     print(f"leaving the other ranks: {reason}", flush=True)
     settle(Outcome(Kind.FAILED, reason), attempt)
-
-
-def _host() -> str:
-    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
 def _train_and_evaluate(config: RunConfig, attempt: AttemptDir, store: Store, stop: Callable[[], bool]) -> None:

@@ -4,9 +4,9 @@ Owns: the signals of this process.
 Must not know: how a run is trained or saved; it is asked at each step boundary whether to stop. What then becomes of
 the work (`outcome`).
 
-    SIGUSR2   the time limit is near (sbatch --signal): the run saves, and we put the job back into the queue
-    SIGTERM   preemption, after which SLURM puts the job back by itself; or a cancellation
-    SIGINT    somebody at the keyboard
+    node.WARNING   the time limit is near: the run saves, and we put the job back into the queue
+    SIGTERM        preemption, after which the scheduler puts the job back by itself; or a cancellation
+    SIGINT         somebody at the keyboard
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from pathlib import Path
 from types import FrameType
 
 from filelock import FileLock, Timeout
+
+from launcher.cluster import node
 
 LOCK_POLL_SECONDS = 1.0
 
@@ -58,12 +60,12 @@ class StopRequest:
     def listen(self) -> None:
         """Take the signals, also from a library that has set handlers of its own.
 
-        SIGUSR2 reaches every process of a job step and kills those that do not expect it. So it is blocked, which
+        The warning reaches every process of a job step and kills those that do not expect it. So it is blocked, which
         our children inherit, whatever they execute; the handler is for threads that were there before us.
         """
-        for number in (signal.SIGTERM, signal.SIGUSR2):
+        for number in (signal.SIGTERM, node.WARNING):
             signal.signal(number, self._note)
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+        signal.pthread_sigmask(signal.SIG_BLOCK, {node.WARNING})
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             signal.signal(signal.SIGINT, self._note)
 
@@ -72,6 +74,6 @@ class StopRequest:
 
     def __call__(self) -> bool:
         """Whether a signal has come."""
-        if self.signal is None and signal.SIGUSR2 in signal.sigpending():
-            self.signal = signal.SIGUSR2
+        if self.signal is None and node.WARNING in signal.sigpending():
+            self.signal = node.WARNING
         return self.signal is not None

@@ -13,15 +13,15 @@ Must not know: how a run is trained or saved, what signals this process listens 
       on the only rank           memory.jsonl                      none: goes on with half  nothing
       on one of several          memory.jsonl                      as where it failed       starts it again: we ask
       and it is not requeued     memory.jsonl, FAILED              as where it failed       as where it failed
-    SIGUSR2: near its limit      requeues.jsonl                    0                        starts it again: we ask
+    the time limit is near       requeues.jsonl                    0                        starts it again: we ask
       too often, or refused      TIMEOUT, for each such run        0                        starts what waits for it
-    SIGTERM under SLURM          nothing; after 15 min. CANCELLED  none: waits for its end  preempted: starts it again
+    SIGTERM in a queue's job     nothing; after 15 min. CANCELLED  none: waits for its end  preempted: starts it again
     SIGTERM elsewhere, Ctrl-C    CANCELLED, for each run left      0                        starts what waits for it
-    all of a SLURM job's runs    as above                          1, where above it is 0   does not start what waits
+    all runs of a queue's job    as above                          1, where above it is 0   does not start what waits
       have ended in one of these
 
 FAILED, CANCELLED and TIMEOUT are the status in failure.json, and "these" of the last row. Rank 0 alone records, and
-asks SLURM. The verb `run` exits with 1 unless its attempt is done. A process that is killed records nothing.
+asks the scheduler. The verb `run` exits with 1 unless its attempt is done. A process that is killed records nothing.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from launcher.cluster.slurm_node import SlurmJob, requeue
+from launcher.cluster import node
+from launcher.cluster.task import Task
 from launcher.errors import PrefsweepError
 from launcher.store.attempt_config import read_config
 from launcher.store.files import append_line, read_lines, write_once
@@ -92,8 +93,8 @@ def settle(outcome: Outcome, *attempts: AttemptDir) -> None:
             leave(attempts, number, read_config(attempts[0]).cluster.max_requeues)
         case Outcome(Kind.FAILED | Kind.CANCELLED):
             _record_or_requeue(outcome, attempts)
-        case Outcome(Kind.ALL_FAILED) if SlurmJob.here() is not None:
-            sys.exit(1)  # so that SLURM does not start the job that was to evaluate what this one trains
+        case Outcome(Kind.ALL_FAILED) if node.queued() is not None:
+            sys.exit(1)  # so that the job is not started that was to evaluate what this one trains
     if not outcome.together:
         print(f"leaving the other ranks: {outcome.reason}", flush=True)
         os._exit(1)
@@ -113,8 +114,8 @@ def _back_with_less(attempt: AttemptDir, reason: str) -> bool:
     if ranks.size() == 1 or not out_of_memory.can_halve(reason, config := read_config(attempt)):
         return False
     out_of_memory.halve(config, attempt.run)
-    job = SlurmJob.here()
-    return job is not None and requeue(job) is None
+    job = node.queued()
+    return job is not None and node.requeue(job) is None
 
 
 def _record(attempt: AttemptDir, status: str, reason: str, **more: str) -> None:
@@ -126,16 +127,16 @@ def _record(attempt: AttemptDir, status: str, reason: str, **more: str) -> None:
 
 def leave(attempts: Sequence[AttemptDir], number: int, max_requeues: int) -> None:
     """Decide what becomes of the attempts that the signal `number` cut short; the first may have begun."""
-    job = SlurmJob.here()
+    job = node.queued()
     if job is not None and job.rank != 0:
         return
     if job is None or number == signal.SIGINT:
         _stopped(attempts, number)
-    elif number == signal.SIGUSR2:
+    elif number == node.WARNING:
         _requeue(job, attempts, max_requeues)
     else:
-        # Who leaves within the grace of a preemption has, for SLURM, completed, and is not put back into the queue.
-        print("waiting for SLURM to end this job: it was preempted or cancelled", flush=True)
+        # Who leaves within the grace of a preemption has completed, for SLURM, and is not put back into the queue.
+        print("waiting for the scheduler to end this job: it was preempted or cancelled", flush=True)
         time.sleep(PATIENCE_SECONDS)
         _stopped(attempts, number)
 
@@ -147,7 +148,7 @@ def _stopped(attempts: Sequence[AttemptDir], number: int) -> None:
         _record(attempt, Kind.CANCELLED, f"stopped by {signal.Signals(number).name}{when}")
 
 
-def _requeue(job: SlurmJob, attempts: Sequence[AttemptDir], at_most: int) -> None:
+def _requeue(job: Task, attempts: Sequence[AttemptDir], at_most: int) -> None:
     """Put the job back into the queue for the time limit's sake, without the runs that have had that often enough."""
     for number, attempt in enumerate(attempts):
         times = len(read_lines(attempt.requeue_log))
@@ -157,10 +158,10 @@ def _requeue(job: SlurmJob, attempts: Sequence[AttemptDir], at_most: int) -> Non
         _record(attempt, "TIMEOUT", f"the time limit, after {times} requeues (cluster.max_requeues)")
 
 
-def _back(job: SlurmJob, attempts: Sequence[AttemptDir]) -> None:
+def _back(job: Task, attempts: Sequence[AttemptDir]) -> None:
     first = attempts[0]
     append_line(first.requeue_log, {"step": first.run.last_checkpoint_step(), "time": time.time()})
     print(f"the time limit is near: {job.job_id} goes back into the queue", flush=True)
-    complaint = requeue(job)
+    complaint = node.requeue(job)
     for attempt in attempts if complaint is not None else ():
         _record(attempt, "TIMEOUT", f"the time limit; it could not be requeued: {complaint}")

@@ -6,14 +6,13 @@ Owns: looking at the node that it runs on. Must not know: runs, sweeps.
 from __future__ import annotations
 
 import contextlib
-import os
 import platform
 import shutil
-import socket
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from launcher.cluster import node
 from launcher.store.files import Fact, write_once
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "deepspeed", "wandb")
@@ -24,7 +23,7 @@ def main(folder: Path) -> None:
     question = folder / "question"
     answer = {
         "word": question.read_text(encoding="utf-8") if question.exists() else None,
-        "node": os.environ.get("SLURMD_NODENAME") or socket.gethostname(),
+        "node": node.name(),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
         "free_gb": shutil.disk_usage(folder).free / 1e9,
