@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import sweep_of
-from fakes import FakeScheduler
+from fakes import FakeScheduler, submit
 from finished_runs import NEVER_PUBLISHED, evaluation, files_holding, finish, keep_milestones, trained_runs
 from huggingface_hub import ModelCard
 
 from launcher.cli.main import verb_parser
 from launcher.cluster.job_state import Phase
 from launcher.config import Hub
-from launcher.errors import ConfigError, PublishError
+from launcher.errors import ConfigError, PublishError, UsageError
 from launcher.hub.card import Subject, card, measures
 from launcher.hub.due import due_in_job
 from launcher.hub.faults import passes, told
@@ -38,7 +38,6 @@ from launcher.store.files import append_line, read_fact, write_derived, write_on
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import Point, RunDir
 from launcher.submission.decide import decide
-from launcher.submission.submit import act
 from launcher.sweep import Sweep
 
 FOLDER = ("hub=folder", "sweep=scan", "loss_type=ipo")
@@ -383,7 +382,7 @@ def _unsettled(override: str) -> tuple:  # type: ignore[type-arg]
 def test_what_publish_does_to_each_run(store: Store) -> None:
     """Only what is trained, not in flight, and not there already is pushed."""
     sweep, scheduler = sweep_of("model=tiny", *FOLDER, "beta=0.1,0.2,0.3"), FakeScheduler()
-    act(sweep, decide(sweep, store, scheduler), store, scheduler, {})
+    submit(sweep, store, scheduler, {})
     done, evaluating, waiting = (store.run(run.run_id) for run in sweep.runs)
     finish(done)
     finish(evaluating)
@@ -455,7 +454,7 @@ def test_the_best_models_are_the_best_by_mt_bench_where_that_was_rated(store: St
 @pytest.mark.parametrize("count", ["0", "-1", "x"])
 def test_a_collection_of_no_models_is_refused(count: str) -> None:
     """-1 would have been all but the worst."""
-    with pytest.raises(ConfigError, match=f"--collection: {count} is no number of at least 1"):
+    with pytest.raises(UsageError, match=f"--collection: {count} is no number of at least 1"):
         verb_parser("publish").parse_args(["scan", f"--collection={count}"])
 
 
@@ -478,7 +477,7 @@ def test_runs_launched_with_hub_off_can_be_published_later(store: Store) -> None
     (run,) = trained_runs(store, "hub=off", "sweep=scan")
     (state,) = states_of([run], FakeScheduler())
     assert ["hub=off" in each.verdict.why for each in decided(state)] == [True]
-    with pytest.raises(ConfigError, match="--repo"):
+    with pytest.raises(UsageError, match="--repo"):
         decided(state, "folder")
     (publication,) = decided(state, "folder", "scan")
     assert push(publication, store).error is None
@@ -491,7 +490,7 @@ def test_runs_launched_with_hub_off_can_be_published_later(store: Store) -> None
 def test_a_run_that_its_job_is_to_publish_is_in_flight_until_it_has(store: Store) -> None:
     """TRAINED all the while; a noted failure ends the wait and is the reason that status shows; so does the push."""
     sweep, scheduler = sweep_of("model=tiny", *FOLDER), FakeScheduler()
-    act(sweep, decide(sweep, store, scheduler), store, scheduler, {})
+    submit(sweep, store, scheduler, {})
     run = store.run(sweep.runs[0].run_id)
     finish(run)
     attempt = run.attempts()[-1]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from launcher.cli.arguments import DONE, Parser
 from launcher.cluster.scheduler import scheduler_for
 from launcher.config import Cluster, RunConfig, from_plain
-from launcher.errors import ConfigError
+from launcher.errors import UsageError
 from launcher.machine.disk import in_words
 from launcher.planning import estimate
 from launcher.views import console
@@ -53,7 +53,7 @@ def _probed(options: argparse.Namespace, on_slurm: bool) -> list[tuple[str, str]
     from launcher.planning.compose import compose
 
     if not on_slurm:
-        raise ConfigError("--probe: there is no SLURM here on which a job could look at a node")
+        raise UsageError("--probe: there is no SLURM here on which a job could look at a node")
     _, (point, *_) = compose(["cluster=slurm", *options.overrides], multirun=True)
     batch = doctor.question(from_plain(point.config["cluster"], Cluster, "cluster."), options.output_dir.absolute())
     console.complain(f"the probe job {batch.name} is in the queue; waiting up to {options.wait:g} s")

@@ -67,7 +67,9 @@ def scheduler_for(executor: str) -> Scheduler:
     from launcher.cluster import slurm
 
     if executor == "slurm" and shutil.which("sbatch") is None:
-        raise ConfigError("cluster.executor=slurm: there is no sbatch on the PATH; on one machine use cluster=local")
+        raise ConfigError(
+            "cluster.executor", executor, "there is no sbatch on the PATH; on one machine use cluster=local"
+        )
     if executor == "slurm" or (executor == "auto" and shutil.which("sbatch") and slurm.is_here()):
         return slurm.SlurmScheduler()
     return LocalScheduler()
