@@ -16,7 +16,7 @@ from analysis.columns import COLUMNS, SCORES, document
 from launcher.runs.collect import collect
 from launcher.runs.run_state import states_of
 from launcher.store.attempts import Attempts
-from launcher.store.files import Fact, append_line, write_once
+from launcher.store.files import Plain, append_line, write_once
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import RunDir
 from launcher.sweep import Sweep
@@ -45,12 +45,12 @@ def sweep(store: Store) -> Sweep:
     return sweep
 
 
-def rows_of(sweep: Sweep, store: Store) -> list[Fact]:
+def rows_of(sweep: Sweep, store: Store) -> list[Plain]:
     runs = [store.run(run.run_id) for run in sweep.runs]
     return collect(store.sweep(sweep.name), store, states_of(runs, FakeScheduler()))
 
 
-def paths(row: Fact) -> set[str]:
+def paths(row: Plain) -> set[str]:
     """The keys of a row, those of `evaluation` with its name before them; of the revision, its address is read."""
     nested = {f"evaluation.{key}" for key in row["evaluation"] or {}}
     nested |= {f"revision.{key}" for key in row.get("revision") or {} if key == "address"}

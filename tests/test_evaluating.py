@@ -31,7 +31,7 @@ from launcher.runs.run_state import read_facts, states_of
 from launcher.store.attempt_config import wanted_by
 from launcher.store.attempts import Attempts
 from launcher.store.done import lacking
-from launcher.store.files import Fact, append_line, read_fact, read_lines, write_once
+from launcher.store.files import Plain, append_line, read_fact, read_lines, write_once
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import EvaluationDir
 from launcher.submission.batches import plan_batches
@@ -98,7 +98,7 @@ def by_rule(name: str) -> list[float]:
     return [(rule(f"{name} {n} 1") + rule(f"{name} {n} 2")) / 2 for n in (1, 2, 3)]
 
 
-def rows_of(sweep: Sweep, store: Store) -> dict[str, Fact]:
+def rows_of(sweep: Sweep, store: Store) -> dict[str, Plain]:
     states = states_of([store.run(run.run_id) for run in sweep.runs], FakeScheduler())
     collect(store.sweep("s"), store, states)
     lines = store.sweep("s").results_file.read_text().splitlines()

@@ -30,12 +30,13 @@ from launcher.machine import accounts
 from launcher.planning.plan import run_id
 from launcher.planning.rules import check
 from launcher.store.facts import Attempt
-from launcher.store.files import Fact, append_line, read_fact, read_lines, write_once
+from launcher.store.files import Plain, append_line, read_fact, read_lines, write_once
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir, RunDir
 from launcher.tracking import process as tracking
 from launcher.tracking.sync import pending, upload
-from launcher.worker.job import make_attempt
+from launcher.worker.attempt import make_attempt
+from launcher.worker.outcome import Kind, Outcome
 
 KEY = "0123456789abcdef" * 2 + "01234567"  # as long as W&B wants one
 HUB_TOKEN = "hf_plantedplantedplantedplanted"  # noqa: S105 - planted, to be looked for
@@ -132,7 +133,7 @@ def test_what_wandb_is_told_of_a_run(store: Store, configure: Configure) -> None
     values = told["config"]["update"]
     assert values["trainer"]["learning_rate"] == 1e-3
     assert not {"cluster", "output_dir", "hub"} & set(values)
-    summary: Fact = {}
+    summary: Plain = {}
     for record in found:
         summary |= record.get("summary", {}).get("update", {})
     assert (summary["eval/kl"], summary["eval/reward_accuracy"], summary["result/loss"]) == (0.25, 0.75, 0.61)
@@ -217,11 +218,11 @@ def silent_server() -> Iterator[str]:
 def trained(store: Store, config: RunConfig) -> tuple[RunDir, float]:
     """A real run, to its end, and how many seconds it took."""
     attempt, began = begun(store, config), time.monotonic()
-    assert make_attempt(attempt, store, lambda: False), attempt.failure_file.read_text()
+    assert make_attempt(attempt, store, lambda: False) == Outcome(Kind.DONE)
     return attempt.run, time.monotonic() - began
 
 
-def without_times(run: RunDir) -> list[Fact]:
+def without_times(run: RunDir) -> list[Plain]:
     return [
         {k: v for k, v in line.items() if "time" not in k and "second" not in k}
         for line in read_lines(run.metrics_file)

@@ -17,7 +17,8 @@ from worker_fixtures import ARCHITECTURE, Configure
 
 from launcher.config import Dataset, Model, RunConfig, WeakRejects
 from launcher.errors import ConfigError
-from launcher.store.output_folder import Fact, PreparingDir, Store, write_once
+from launcher.store.files import Plain, write_once
+from launcher.store.output_folder import PreparingDir, Store
 from launcher.worker.dataset import completions, weak_rejects
 from launcher.worker.dataset.completions import OwnNumbers
 from launcher.worker.dataset.pairs import load_pairs, tokenised
@@ -36,7 +37,7 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counted: list[int] = []
     complete = completions.complete
 
-    def count(module: Any, tokenizer: Any, prompts: list[Any], settings: WeakRejects) -> list[Fact]:
+    def count(module: Any, tokenizer: Any, prompts: list[Any], settings: WeakRejects) -> list[Plain]:
         counted.append(len(prompts))
         return complete(module, tokenizer, prompts, settings)
 
@@ -65,7 +66,7 @@ def log_of(store: Store) -> Path:
     return path
 
 
-def manifest_of(store: Store) -> Fact:
+def manifest_of(store: Store) -> Plain:
     (path,) = store.root.glob("cache/datasets/weak-rejects-*/manifest.json")
     return json.loads(path.read_text())  # type: ignore[no-any-return]
 
@@ -151,7 +152,7 @@ def test_rows_of_no_use_are_dropped_and_counted(tmp_path: Path, store: Store, mo
     """No answer, no word, the answer itself but for its case, no room: left out, and counted in the manifest."""
     said = {"no word": " ...\n", "same": "a CAT", "good": "a dog"}
 
-    def complete(_module: Any, _tokenizer: Any, prompts: list[Any], _settings: WeakRejects) -> list[Fact]:
+    def complete(_module: Any, _tokenizer: Any, prompts: list[Any], _settings: WeakRejects) -> list[Plain]:
         asked = [prompt[-1]["content"] for prompt in prompts]
         return [
             {"completion": said.get(text, ""), "finish": "stop" if text in said else completions.NO_ROOM}

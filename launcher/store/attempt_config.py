@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from launcher.config import Hub, RunConfig, from_plain
-from launcher.store.files import read_lines
+from launcher.store.facts import Halving
+from launcher.store.files import read_lines, typed
 from launcher.store.run_folder import AttemptDir, RunDir
 
 BEFORE_BENCHMARKS = ("preference",)  # what attempts wanted that were made before there was a choice
@@ -36,5 +37,6 @@ def fitted(config: RunConfig, run: RunDir) -> RunConfig:
     lines = read_lines(run.memory_log)
     if not lines:
         return config
-    size = min(config.trainer.micro_batch_size, int(lines[-1]["micro_batch_size"]))
+    last = typed(lines[-1], Halving, run.memory_log)
+    size = min(config.trainer.micro_batch_size, last.micro_batch_size)
     return replace(config, trainer=replace(config.trainer, micro_batch_size=size))

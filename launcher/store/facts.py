@@ -212,6 +212,15 @@ class Requeue:
     time: float
 
 
+@dataclass(frozen=True)
+class Halving:
+    """A line of `memory.jsonl`: the run goes on with this micro-batch. `step`: of its last checkpoint."""
+
+    micro_batch_size: int
+    step: int | None
+    time: float
+
+
 # ------------------------------------------------------------------------------------------------ results
 
 

@@ -27,7 +27,6 @@ from filelock import FileLock
 from launcher.errors import StoreError
 
 Plain = dict[str, Any]  # a JSON object as it is
-Fact = Plain
 Kind = TypeVar("Kind")
 REMEDY = "put it right, or move it away to have it made again"
 
