@@ -1,8 +1,8 @@
-"""The typed schema of a run's configuration, and the errors that all modules raise.
+"""The typed schema of a run's configuration.
 
 Owns: every key and its type, and how a plain configuration becomes a typed one.
-Must not know: which values are right (`rules` does), files, Hydra, schedulers, torch. The values and their comments
-live in `conf/`.
+Must not know: which values are right (`planning.rules` does), files, Hydra, schedulers, torch. The values and their
+comments live in `conf/`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from launcher.errors import ConfigError, suggestion
 MISSING: Any = "???"  # OmegaConf's mark for a value that the user must give
 
 OBJECTIVE = ("model", "dataset", "trainer", "loss_type", "beta", "seed")  # what is trained, hence a run's identity
-UNPAIRED_LOSS = "kto"  # the one that trains on completions with a label, with a trainer of its own
 WEAK_REJECTS = "weak_rejects"  # the builder whose pairs a model writes, on a node
 BENCHMARKS = ("preference", "mt_bench", "lm_eval", "command")
 AUTO_TIME = "auto"  # a time limit from what earlier runs took

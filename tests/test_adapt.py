@@ -20,6 +20,7 @@ from launcher.store.run_folder import RunDir
 from launcher.submission.decide import Decision, decide
 from launcher.submission.resources import Past, adapted
 from launcher.submission.submit import act
+from launcher.submission.timings import cost_key
 from launcher.sweep import Run
 
 
@@ -53,6 +54,13 @@ def test_a_time_limit_comes_from_what_was_measured(
     """Measured time, its margin, five minutes to start, for each run; the warning, even if early; in steps of five."""
     run = run_of("cluster.time=auto", f"cluster.time_margin={margin}", f"cluster.runs_per_job={runs_per_job}")
     assert after(run, Past(), seconds).time == limit
+
+
+def test_a_key_of_a_loss_takes_no_time() -> None:
+    """What was measured with one value of it holds for another; for another length it does not."""
+    kto = ("loss_type=kto", "dataset=kto_mix", "trainer.micro_batch_size=4")
+    assert cost_key(run_of(*kto, "trainer.desirable_weight=2")) == cost_key(run_of(*kto))
+    assert cost_key(run_of(*kto, "trainer.max_length=64")) != cost_key(run_of(*kto))
 
 
 def test_without_a_measurement_the_cluster_decides() -> None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from worker_fixtures import ARCHITECTURE, LORA, Configure
 
+from launcher import losses
 from launcher.config import Dataset, Hub, RunConfig
 from launcher.errors import ConfigError, StoreError
 from launcher.hub.push import publish
@@ -106,6 +107,18 @@ def test_one_forward_gives_the_losses_of_the_whole_grid(
     for objective in grid:
         trainer.set_objective(*objective)
         assert losses[objective] == pytest.approx(trainer.evaluate()["eval_loss"], rel=1e-5)
+
+
+def test_no_other_loss_is_taken_that_needs_more_than_the_run_has(
+    configure: Configure, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not those on other rows, with a key, or, where the run has ld_alpha, those for which that is not defined."""
+    monkeypatch.setattr(losses, "LOSSES", (*losses.LOSSES, losses.Loss("hinge", keys={"desirable_weight": 0})))
+    runs = [{"run_id": name, "loss_type": name, "beta": 0.1} for name in ("kto", "kto_pair", "hinge", "ipo")]
+    store.sweep("grid").add_launch({"runs": runs, "axes": []})
+    own, ipo, kto_pair = ("sigmoid", 0.1), ("ipo", 0.1), ("kto_pair", 0.1)
+    assert evaluation._objectives(configure(sweep="grid"), store) == [own, ipo, kto_pair]
+    assert evaluation._objectives(configure(sweep="grid", trainer__ld_alpha=0.5), store) == [own, ipo]
 
 
 def test_pair_metrics_weigh_every_pair_alike(configure: Configure, store: Store) -> None:

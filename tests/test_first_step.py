@@ -13,6 +13,7 @@ from ranks import new_attempt
 from worker_fixtures import ARCHITECTURE, LORA, make_config, write_pairs
 
 from launcher.config import Model, RunConfig
+from launcher.losses import loss_named
 from launcher.machine.installed import trl_losses
 from launcher.store.files import read_fact, read_lines
 from launcher.store.output_folder import Store
@@ -22,11 +23,11 @@ from launcher.worker.job import make_attempt
 from launcher.worker.model import weights
 from launcher.worker.training import first_step, trainer
 from launcher.worker.training.first_step import rounding
-from launcher.worker.training.losses import EXO_LABEL_SMOOTHING, WITHOUT_REFERENCE, PreferenceTrainer, Watched
+from launcher.worker.training.losses import PreferenceTrainer, Watched
 from launcher.worker.training.reference_table import prepared
 from launcher.worker.training.train import Stopped, train
 
-LOG_2 = math.log(2)
+LOG_2, EPSILON = math.log(2), 1e-3
 KNOWN = {
     "sigmoid": lambda _: LOG_2,
     "sigmoid_norm": lambda _: LOG_2,
@@ -42,7 +43,7 @@ KNOWN = {
     "ipo": lambda beta: (1 / (2 * beta)) ** 2,
     "sppo_hard": lambda beta: 2 * (1 / (2 * beta)) ** 2,
     # the divergence of (1/2, 1/2) from (1 - epsilon, epsilon)
-    "exo_pair": lambda _: -LOG_2 - math.log(EXO_LABEL_SMOOTHING * (1 - EXO_LABEL_SMOOTHING)) / 2,
+    "exo_pair": lambda _: -LOG_2 - math.log(EPSILON * (1 - EPSILON)) / 2,
     "kto_pair": lambda _: 0.5,
     "kto": lambda _: 0.5,
 }
@@ -131,7 +132,7 @@ def test_every_loss_starts_at_its_known_value(
     """Each loss of the installed TRL, and ours, passes on an honest model; `sft` has no value that is known."""
     made, batch = world.start(loss_type, dtype)
     loss = made.compute_loss(made.model, batch).item()
-    if loss_type in WITHOUT_REFERENCE:
+    if not loss_named(loss_type).reference:
         assert not starts
         return
     (start,) = starts

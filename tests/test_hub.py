@@ -463,7 +463,7 @@ def said_twice(hub: HubServer, store: Store, *, code: int = 0) -> dict[str, str]
         done = publish(hub, store, "scan", *more)
         assert done.returncode == code, done.stdout + done.stderr
         lines = [line.split("] ")[-1].split(": ", 1) for line in done.stdout.splitlines()[:-1]]
-        told.append({name: words for name, words in lines if "MB to" not in words})
+        told.append({name: words for name, words in lines if not re.match(r"\d[\d.]* [kM]B to ", words)})
     assert told[0].keys() == told[1].keys()
     return {name: f"{words}\n{told[1][name]}" for name, words in told[0].items()}
 

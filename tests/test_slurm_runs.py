@@ -327,7 +327,7 @@ def test_doctor_looks_at_a_node(launched: Launched) -> None:
     """A job says what a run would find there: a folder that both see, the versions, the GPUs that torch sees."""
     text = launched.grid.launch("doctor", "--probe", "cluster.gpus_per_node=0", "--wait", "250")
     assert re.search(r"probe job +ran on n\d", text)
-    assert re.search(r"outputs on n\d +shared and writable, \d+ GB free", text)
+    assert re.search(r"outputs on n\d +shared and writable, \d[\d.]* [GT]B free", text)
     assert re.search(rf"Python on n\d +{platform.python_version()}, torch {re.escape(version('torch'))}", text)
     assert re.search(r"GPU on n\d +none; torch is built for the CPU alone", text)
     assert not list((launched.grid.folder / "outputs" / "doctor").iterdir())

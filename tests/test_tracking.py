@@ -23,6 +23,7 @@ from waiting import eventually
 from wandb_server import WandbServer, history, records, serving
 from worker_fixtures import Configure, make_config, write_pairs
 
+from launcher.cluster import doctor
 from launcher.config import OBJECTIVE, RunConfig
 from launcher.errors import ConfigError
 from launcher.machine import accounts
@@ -486,6 +487,31 @@ def test_which_tracker_is_used(configure: Configure, monkeypatch: pytest.MonkeyP
     assert tracking.backend(auto, {"NETRC": str(login), "WANDB_BASE_URL": "https://wandb.example.org"}) == "off"
     monkeypatch.setattr(tracking, "installed", lambda _: False)
     assert tracking.backend(auto, {"WANDB_API_KEY": KEY}) == "off"
+
+
+@pytest.mark.parametrize(
+    ("environment", "logins", "there"),
+    [
+        ({}, "", False),
+        ({}, "api.wandb.ai", True),
+        ({}, "api.wandb.ai.example.org", False),
+        ({}, "wandb.example.org", False),  # another server's login
+        ({"WANDB_API_KEY": KEY}, "", True),
+        ({"WANDB_IDENTITY_TOKEN_FILE": "/run/token"}, "", True),
+        ({"WANDB_BASE_URL": "https://wandb.example.org"}, "api.wandb.ai", False),
+        ({"WANDB_BASE_URL": "https://wandb.example.org"}, "wandb.example.org", True),
+        ({"WANDB_BASE_URL": "https://wandb.example.org:8443/"}, "wandb.example.org:8443", True),
+        ({"NETRC": "{home}/elsewhere"}, "api.wandb.ai", False),
+    ],
+)
+def test_doctor_finds_the_key_that_runs_would_track_with(
+    configure: Configure, tmp_path: Path, environment: dict[str, str], logins: str, *, there: bool
+) -> None:
+    """Whether `doctor` says that there is one is whether `auto` tracks, whatever server is meant."""
+    (tmp_path / ".netrc").write_text(f"machine {logins} login user password {KEY}\n" if logins else "")
+    given = {"HOME": str(tmp_path)} | {key: value.format(home=tmp_path) for key, value in environment.items()}
+    assert dict(doctor.findings(None, tmp_path, given))["W&B key"] == ("present" if there else "none")
+    assert tracking.backend(configure(tracking__backend="auto"), given) == ("wandb" if there else "off")
 
 
 @pytest.mark.parametrize("backend", ["off", "auto"])

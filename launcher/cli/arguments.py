@@ -1,6 +1,6 @@
-"""What can be typed: the verbs, their arguments, examples and help, and the exit codes that answer.
+"""What the command line has in common: the verbs' names, arguments that several of them take, exit codes.
 
-Owns: names, defaults and meanings on the command line. Must not know: what a verb does, or anything of a sweep.
+Owns: these. Must not know: what a verb does or takes besides, or anything of a sweep.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from launcher.cluster.doctor import answer, findings, question
 from launcher.cluster.scheduler import AUTO, ClusterScheduler, scheduler_for
 from launcher.config import Cluster, RunConfig, from_plain
 from launcher.errors import ConfigError
+from launcher.machine.disk import in_words
 from launcher.planning import estimate
 from launcher.views import console
 
@@ -44,7 +45,7 @@ def _needed(overrides: Sequence[str]) -> list[tuple[str, str]]:
     needed = estimate.total(configs, configs[0].cluster.max_parallel).disk_bytes
     if needed is None:
         return []
-    return [("disk needed", f"about {estimate.size(needed)} for {len(configs)} runs, models and checkpoints")]
+    return [("disk needed", f"about {in_words(needed)} for {len(configs)} runs, models and checkpoints")]
 
 
 def _probed(options: argparse.Namespace, cluster: ClusterScheduler | None) -> list[tuple[str, str]]:

@@ -17,14 +17,13 @@ from launcher.cluster.batch import Batch
 from launcher.cluster.local import LocalScheduler
 from launcher.cluster.scheduler import EXECUTORS
 from launcher.config import Cluster
-from launcher.machine import snapshot
-from launcher.machine.accounts import has_token
+from launcher.machine import disk, snapshot
+from launcher.machine.accounts import has_login, has_token
 from launcher.machine.gpus import visible_gpus
 from launcher.machine.installed import package_dir
 from launcher.store.files import Fact, read_fact
 
 WORKER_PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate")
-GIGABYTE = 1e9
 
 Finding = tuple[str, str]  # what, and what is so
 
@@ -41,23 +40,17 @@ def _without_cluster() -> Iterator[Finding]:
 
 
 def _of_machine(output_dir: Path) -> Iterator[Finding]:
-    there = next(folder for folder in (output_dir, *output_dir.parents) if folder.is_dir())
-    free = shutil.disk_usage(there).free / GIGABYTE
-    yield (
-        "output_dir",
-        f"{output_dir}: {free:.0f} GB free, {'writable' if os.access(there, os.W_OK) else 'NOT writable'}",
-    )
+    writable = os.access(disk.existing(output_dir), os.W_OK)
+    free = disk.in_words(disk.free_bytes(output_dir))
+    yield "output_dir", f"{output_dir}: {free} free, {'writable' if writable else 'NOT writable'}"
     missing = [name for name in WORKER_PACKAGES if package_dir(name) is None]
     yield "this Python", "has all that a run needs" if not missing else f"lacks {', '.join(missing)}"
     yield "this machine", f"{len(visible_gpus())} GPUs, {os.cpu_count()} cores"
 
 
 def _of_tokens(environment: Mapping[str, str]) -> Iterator[Finding]:
-    home = Path(environment.get("HOME", "/nonexistent"))
     yield "Hugging Face token", _present(has_token(environment))
-    netrc = home / ".netrc"
-    wandb = netrc.is_file() and "api.wandb.ai" in netrc.read_text(encoding="utf-8", errors="replace")
-    yield "W&B key", _present(bool(environment.get("WANDB_API_KEY")) or wandb)
+    yield "W&B key", _present(has_login(environment))
 
 
 # ------------------------------------------------------------------------------------------------ a node
@@ -86,7 +79,7 @@ def answer(batch: Batch, *, ended_well: bool) -> Iterator[Finding]:
         return
     yield "probe job", f"ran on {fact['node']}"
     seen = "shared and writable" if fact["word"] == batch.name else "writable, but NOT the same folder as here"
-    yield f"{batch.root} on {fact['node']}", f"{seen}, {fact['free_gb']:.0f} GB free"
+    yield f"{batch.root} on {fact['node']}", f"{seen}, {disk.in_words(fact['free_gb'] * 1e9)} free"
     found = [f"{name} {number}" for name, number in fact["packages"].items() if number]
     yield f"Python on {fact['node']}", ", ".join([fact["python"], *found])
     lacking = [name for name, number in fact["packages"].items() if not number]

@@ -1,7 +1,7 @@
-"""Where jobs go: the Scheduler protocol, the table of executors, and which of them to use.
+"""Where jobs go: the Scheduler protocol, the table of executors, which to use, and which one to ask about a job.
 
-Owns: their names; asking each job's own executor. With `local` and `slurm`, the only way to submitit.
-Must not know: any scheduler's own words; what a run is, what a fact means.
+Owns: what an executor must do, their names, and the choice. Must not know: how one does it (`local`, `slurm`), what a
+run is; a job is a folder with a list of work in it.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from typing import Any
 
 from launcher.config import Dataset, Model, RunConfig
 from launcher.errors import ConfigError
-from launcher.machine.locate import DATA_SUFFIXES, is_hub_id
+from launcher.machine.locate import DATA_SUFFIXES, place_of
 
 COLUMNS = {True: ("chosen", "rejected"), False: ("prompt", "completion", "label")}  # whether paired
 CHECKED_ROWS = 2000  # of a data file, when looking for a prompt that fits
@@ -48,22 +48,30 @@ def local_file(dataset: Dataset, split: str) -> Path | None:
     Raises:
         ConfigError: the path is neither there nor of a Hub data set's form, or has no file of that split.
     """
-    if dataset.path is None:
-        return None
-    if is_hub_id(dataset.path) and dataset.revision is not None:
-        return None
-    path = Path(dataset.path).expanduser()
-    check_absolute("dataset.path", path)
-    if path.is_file():
+    path = None if dataset.path is None else on_disk("dataset.path", dataset.path, dataset.revision)
+    if path is None or path.is_file():
         return path
-    if not path.is_dir():
-        if is_hub_id(dataset.path):
-            return None
-        raise ConfigError(f"dataset.path={dataset.path}: no such file or folder, nor of the form ORG/NAME of the Hub")
     files = [path / f"{split}{suffix}" for suffix in DATA_SUFFIXES if (path / f"{split}{suffix}").is_file()]
     if not files:
         raise ConfigError(f"dataset.path={dataset.path}: has no {split}.jsonl or {split}.parquet")
     return files[0]
+
+
+def on_disk(key: str, path: str, revision: str | None, kind: str = "file or folder") -> Path | None:
+    """Where on this machine lies what a path means, of a kind that is named in errors; None for a name on the Hub.
+
+    Raises:
+        ConfigError: it is not there, or its path does not say from where.
+    """
+    place = place_of(path)
+    if place.kind == "hub":
+        if revision is None:
+            check_absolute(key, Path(path))  # a folder of that name here may be what is meant
+        return None
+    if place.path is None or not place.path.exists():
+        raise ConfigError(f"{key}={path}: no such {kind}, nor of the form ORG/NAME of the Hub")
+    check_absolute(key, place.path)
+    return place.path
 
 
 def check_absolute(key: str, path: Path) -> None:

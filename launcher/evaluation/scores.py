@@ -1,4 +1,4 @@
-"""What `evaluate` does to a sweep: which evaluation is asked for, which answers await the judge, what they score.
+"""What a judge is left to do in a sweep: which answers await one, what they score, what is to be had anew.
 
 Owns: the way from the answers in the run folders to `evaluations/mt_bench.json`.
 Must not know: how answers are written, how a judge is spoken to, what is printed.

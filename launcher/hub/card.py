@@ -15,9 +15,9 @@ from typing import Any
 
 import yaml
 
+from launcher.machine.locate import is_hub_id, place_of
 from launcher.store.files import Fact
 
-LOCAL = (".", "/", "~", "package:")  # how a path begins that is no Hub id
 SAMPLES = 3
 UNCOUNTED = frozenset({"pairs", "generations", "seconds"})  # numbers of an evaluation that are no result
 ERROR = "_stderr"
@@ -113,10 +113,9 @@ def _model_words(model: Fact, sources: Fact) -> str:
     return f"{told}, an adapter merged into {_model_words(below, base)}"
 
 
-def hub_id(path: Any) -> str | None:
+def hub_id(path: str | None) -> str | None:
     """The Hub id that a configured path is; None where it is none."""
-    text = str(path or "")
-    return text if text.count("/") == 1 and not text.startswith(LOCAL) else None
+    return path if is_hub_id(path) else None
 
 
 def metadata(subject: Subject) -> Fact:
@@ -247,8 +246,8 @@ def _linked(source: Fact, key: str, known: Mapping[str, Any]) -> str | None:
 
 def _origin(config: Mapping[str, Any]) -> str:
     """Where something came from that is not on the Hub: a folder of this machine would tell nobody anything."""
-    path = str(config.get("path") or "")
-    if path.startswith("package:"):
+    path = config.get("path")
+    if place_of(path).kind == "package":
         return f"`{path}`"
     if config.get("mixture"):
         return "a mixture of"

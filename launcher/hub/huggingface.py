@@ -1,7 +1,7 @@
 """hub=huggingface: revisions on the Hugging Face Hub. It and its neighbours import huggingface_hub in functions only.
 
-Owns: the order of calls that makes a revision exactly once. Must not know: runs, what a revision holds, which faults
-pass (`faults`).
+Owns: the order of calls that makes a revision exactly once, the collection of some. Must not know: runs, what a
+revision holds, which faults pass (`faults`).
 
 A revision is one commit, which holds the marker with the weights: there is never half of one. It names the commit that
 it was decided upon as its parent, so that the Hub refuses it (412) where somebody was quicker. Then, and after any

@@ -1,10 +1,10 @@
 """What a revision holds, and whose it is.
 
-Owns: which models of a run are published and with which files, the marker that names the run (and the step, of a
-milestone), the rule that no run overwrites another's.
+Owns: with which files a model is published, the marker that names the run (and the step, of a milestone), the rule
+that no run overwrites another's.
 Must not know: how a revision is pushed, what the card says.
 
-Of the model go the files that `model_files` takes. Of a benchmark its scores go, with what they depend on. Answers and
+Of the model go the files that `model.files` takes. Of a benchmark its scores go, with what they depend on. Answers and
 verdicts stay in the run folder: they are long, and hold the words of questions and judges that are not ours to
 publish. So does what a program printed or was called with, which may be anything.
 """

@@ -1,7 +1,8 @@
 """Models and data sets on the Hugging Face Hub as sources: which there are in a run, and at which commit.
 
-Owns: the pins of an output folder, the words for what cannot be read.
-Must not know: how files are fetched (`hub_files`), what a model or a data set holds, publishing.
+Owns: which repositories a configuration names, the pins of an output folder, what this machine's cache has of a commit,
+the words for what cannot be read.
+Must not know: when a launch asks (`planning.hub_sources`), how a commit is fetched (`worker.hub_files`), publishing.
 
     <output>/pins/<models|datasets>/ORG--NAME@REVISION.json    the commit that a branch or a tag stands for here
 
@@ -23,7 +24,7 @@ from typing import Any, Protocol
 from launcher.config import Dataset, Model, RunConfig
 from launcher.errors import ConfigError
 from launcher.hub.faults import told
-from launcher.machine.locate import DEFAULT_REVISION, is_commit, is_hub_id
+from launcher.machine.locate import DEFAULT_REVISION, is_commit, is_hub_id, split_revision
 from launcher.model.files import MissingFiles, check_whole
 from launcher.store.files import read_fact, write_once
 from launcher.store.output_folder import Store
@@ -62,8 +63,7 @@ class Source:
 def named(name: str) -> Source:
     """The source of a `Source.name`."""
     kind, _, rest = name.partition(" ")
-    path, _, revision = rest.partition("@")
-    return Source(kind, path, revision)
+    return Source(kind, *split_revision(rest))
 
 
 class _Named(Protocol):

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from launcher.config import BENCHMARKS, OBJECTIVE, RunConfig, canonical
 from launcher.errors import ConfigError, suggestion
 from launcher.machine.installed import trl_losses
-from launcher.planning.compose import _OF_THE_LAUNCH, Plain, _apply, _keys
+from launcher.planning.compose import OF_THE_LAUNCH, Plain, apply_override, full_keys
 from launcher.planning.overrides import chooses_group, parse
 from launcher.planning.plan import plan_run
 from launcher.sweep import Run, Sweep
@@ -32,17 +32,17 @@ def change_settings(settings: Plain, overrides: Sequence[str]) -> Plain:
         section = override.key_or_group.split(".")[0]
         if section in OBJECTIVE:
             raise ConfigError(f"{override.input_line}: {section} says what is trained; another value is another run")
-        if section in _OF_THE_LAUNCH:
+        if section in OF_THE_LAUNCH:
             raise ConfigError(f"{override.input_line}: {section} is for launching; nothing was done")
         if override.is_sweep_override() or chooses_group(override):
             raise ConfigError(f"{override.input_line}: give one value of one key, such as cluster.time=4:00:00")
-        if override.key_or_group not in (known := sorted(_keys(settings))) and not override.is_add():
+        if override.key_or_group not in (known := sorted(full_keys(settings))) and not override.is_add():
             raise ConfigError(f"{override.key_or_group}: no such key{suggestion(override.key_or_group, known)}")
     config = cast(DictConfig, OmegaConf.merge(OmegaConf.structured(RunConfig), canonical(settings)))
     for section in (config.cluster.extra, config.evaluation.cluster):
         OmegaConf.set_struct(section, value=False)
     for override in parsed:
-        _apply(override, config)
+        apply_override(override, config)
     return {key: OmegaConf.to_container(v) if OmegaConf.is_config(v := config[key]) else v for key in settings}
 
 

@@ -32,7 +32,7 @@ from launcher.planning.grid import Grid, read_grid
 from launcher.planning.overrides import Overrides, check_choice, chooses_group, first_line, parse, wanted_of
 
 Plain = dict[str, Any]
-_OF_THE_LAUNCH = ("dry_run", "output_dir", "sweep")
+OF_THE_LAUNCH = ("dry_run", "output_dir", "sweep")
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class _Composer:
         self._restore()
         self.touched = {override.key_or_group.split(".")[0].split("[")[0] for override in overrides}
         for override in overrides:
-            _apply(override, self.work)
+            apply_override(override, self.work)
         return {str(key): self._resolved(str(key)) for key in self.work}
 
     def _resolved(self, key: str) -> Any:
@@ -147,7 +147,7 @@ def _axis_value(config: Plain, key: str, names: Mapping[str, Any]) -> Any:
     return value.get("name") or names.get(key, value)
 
 
-def _apply(override: Override, config: DictConfig) -> None:
+def apply_override(override: Override, config: DictConfig) -> None:
     """Change the config by one override, with Hydra's own function.
 
     Raises:
@@ -174,7 +174,7 @@ def _remedy(override: Override, config: DictConfig) -> str:
     section, _, last = key.rpartition(".")
     wanted = wanted_of(key)
     if wanted is None:
-        near = suggestion(key, sorted(_keys(OmegaConf.to_container(config))))
+        near = suggestion(key, sorted(full_keys(OmegaConf.to_container(config))))
         return f"no such key{near}; see conf/config.yaml"
     if section and OmegaConf.select(config, section, throw_on_missing=False) is None:
         group = section.partition(".")[0]
@@ -197,7 +197,8 @@ def _missing(node: Any, key: str = "") -> Iterator[str]:
         yield from _missing(item, f"{key}[{number}]")
 
 
-def _keys(config: Any, prefix: str = "") -> Iterator[str]:
+def full_keys(config: Any, prefix: str = "") -> Iterator[str]:
+    """Every key of a nested mapping with the keys above it, `trainer.lora.r`."""
     for key, value in config.items() if isinstance(config, dict) else ():
         yield prefix + key
-        yield from _keys(value, f"{prefix}{key}.")
+        yield from full_keys(value, f"{prefix}{key}.")

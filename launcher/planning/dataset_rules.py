@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator
 
 from launcher.config import WEAK_REJECTS, Dataset
 from launcher.errors import suggestion
+from launcher.machine.locate import place_of
 
 COLUMNS = ("prompt", "chosen", "rejected", "completion", "label")
 DTYPES = ("auto", "float32", "bfloat16")  # not float16: small gradients become 0
@@ -53,7 +54,7 @@ def _mixture_problems(dataset: Dataset) -> Iterator[str]:
         if not 0 < part.fraction <= 1:
             yield f"dataset.mixture[{number}].fraction={part.fraction}: must be greater than 0 and at most 1"
         yield from _column_problems(f"dataset.mixture[{number}].columns", part.columns or (), COLUMNS)
-        if part.path.startswith((".", "~")):
+        if place_of(part.path).is_relative:
             yield f"dataset.mixture[{number}].path={part.path}: a part on disk needs its absolute path"
 
 
@@ -72,6 +73,6 @@ def _weak_rejects_problems(dataset: Dataset) -> Iterator[str]:
         yield f"{key}.model.dtype={weak.model.dtype}: must be one of {', '.join(DTYPES)}"
     if not (weak.temperature >= 0 and math.isfinite(weak.temperature)):
         yield f"{key}.temperature={weak.temperature}: must be a number of at least 0; 0: always the likeliest token"
-    for name, path in (("path", weak.path), ("model.path", weak.model.path or "")):
-        if path.startswith((".", "~")):
+    for name, path in (("path", weak.path), ("model.path", weak.model.path)):
+        if place_of(path).is_relative:
             yield f"{key}.{name}={path}: what is on disk needs its absolute path"

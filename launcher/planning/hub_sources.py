@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from launcher.config import Model, RunConfig
+from launcher.config import RunConfig
 from launcher.dataset.local_files import check_absolute
 from launcher.errors import ConfigError
 from launcher.hub.sources import (
@@ -38,7 +38,7 @@ from launcher.hub.sources import (
     text_of,
 )
 from launcher.machine.installed import package_dir
-from launcher.machine.locate import DEFAULT_REVISION, PACKAGE, is_commit, is_hub_id
+from launcher.machine.locate import DEFAULT_REVISION, is_commit, is_hub_id, place_of, split_revision
 from launcher.model.adapter import CONFIG_FILE, Adapter, adapter_in, adapter_of
 from launcher.model.files import INDEX, MissingFiles, check_tokenizer, needed_files, shards_in
 from launcher.store.output_folder import Store
@@ -233,7 +233,7 @@ class _Look:
     def _local_bases(self, config: RunConfig) -> Iterator[Source]:
         """The repositories of the models that adapters on this machine belong to."""
         for model, key in models_of(config):
-            folder = _folder_of(model)
+            folder = place_of(model.path).path
             adapter = None if folder is None else adapter_in(folder)
             if adapter is not None:
                 yield from self._base(adapter, str(model.path), f"{key}.path")
@@ -259,7 +259,7 @@ class _Look:
             None
         )
         if is_hub_id(adapter.base):
-            if adapter.base == path.partition("@")[0]:
+            if adapter.base == split_revision(path)[0]:
                 raise ConfigError(f"{key}={path}: base_model_name_or_path in its {CONFIG_FILE} is the adapter itself")
             yield Source(
                 "model",
@@ -304,12 +304,3 @@ def _gone(source: Source, known: str | None, store: Store, error: Exception) -> 
         f"{source.key}={source}: is pinned to {known} in {store.root}, which the Hub does not have any more; remove "
         f"{pin_file(source, store)} to take what {source.revision or DEFAULT_REVISION} is now"
     )
-
-
-def _folder_of(model: Model) -> Path | None:
-    """The folder of a model on this machine."""
-    if model.path is None or is_hub_id(model.path):
-        return None
-    if model.path.startswith(PACKAGE):
-        return package_dir(model.path.removeprefix(PACKAGE))
-    return Path(model.path).expanduser()

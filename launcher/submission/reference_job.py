@@ -22,7 +22,7 @@ from pathlib import Path
 from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import LAG_SECONDS, UNKNOWN, Phase
 from launcher.cluster.scheduler import Scheduler, key_of, scheduler_for, states
-from launcher.config import UNPAIRED_LOSS
+from launcher.losses import loss_named
 from launcher.store.files import Fact, read_fact, write_once
 from launcher.store.output_folder import PreparingDir, Store
 from launcher.sweep import Run
@@ -50,7 +50,7 @@ def preparation_of(run: Run, store: Store) -> Preparation:
     """What this run shares with others of its model and data."""
     shared = {key: run.objective[key] for key in ("model", "dataset")}
     parts = [shared, run.objective["trainer"]["max_length"]]
-    if run.config.loss_type == UNPAIRED_LOSS:  # its rows have neighbours, by seed and micro-batch
+    if not loss_named(run.config.loss_type).paired:  # its rows have neighbours, by seed and micro-batch
         parts += [run.objective["seed"], run.objective["trainer"]["micro_batch_size"]]
     text = json.dumps(parts, sort_keys=True)
     key = hashlib.sha256(text.encode()).hexdigest()[:16]

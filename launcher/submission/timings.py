@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from launcher.evaluation.missing import job_file, lacking
+from launcher.losses import LOSS_KEYS
 from launcher.store.attempt_config import wanted_by
 from launcher.store.files import Fact, content_key, read_fact
 from launcher.store.output_folder import Store
@@ -18,6 +19,7 @@ from launcher.store.run_folder import AttemptDir, RunDir, SeenRun
 from launcher.sweep import Run
 
 NO_COST = ("cluster", "judge", "samples")  # of an evaluation's settings, beside its benchmarks, which are asked for
+NO_TIME = ("learning_rate", "max_steps", "epochs")  # of the trainer's keys, beside those of losses
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,7 @@ def _median(found: list[Cost]) -> Cost:
 
 def cost_key(run: Run) -> str:
     """Runs with the same key need about the same time per step."""
-    trainer = {k: v for k, v in run.objective["trainer"].items() if k not in ("learning_rate", "max_steps", "epochs")}
-    parts = [run.objective["model"], run.objective["dataset"], trainer]
+    trainer = {key: value for key, value in run.objective["trainer"].items() if key not in NO_TIME}
+    # A null rather than nothing: so the keys that are on disk stay.
+    parts = [run.objective["model"], run.objective["dataset"], trainer | dict.fromkeys(LOSS_KEYS)]
     return content_key(parts, 8)

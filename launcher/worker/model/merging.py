@@ -20,10 +20,10 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
 from launcher.errors import ConfigError
+from launcher.model.files import ADAPTER_WEIGHTS
 from launcher.worker.model.loading import check_loaded
 
 GENERATION_CONFIG = "generation_config.json"
-ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")  # peft takes the first that is there
 ALL_LINEAR = "all-linear"  # but for the head
 WHOLE_EMBEDDINGS = ("embed_tokens.weight", "lm_head.weight", "wte.weight", "embed_in.weight", "embed_out.weight")
 PROBE_TOKENS, PROBE_TOLERANCE = 16, 1e-4  # of the texts by which a merge is checked; of its largest logit

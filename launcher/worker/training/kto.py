@@ -15,7 +15,8 @@ from datasets import Dataset
 from trl import KTOTrainer
 from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference
 
-from launcher.config import UNPAIRED_LOSS, Trainer
+from launcher.config import Trainer
+from launcher.losses import UNPAIRED_LOSS, loss_named
 from launcher.store.files import Fact
 from launcher.worker.training.losses import Scored, Watched, unlogged
 
@@ -73,8 +74,7 @@ def kto_arguments(trainer: Trainer, beta: float) -> dict[str, Any]:
     return {
         "loss_type": UNPAIRED_LOSS,
         "beta": beta,
-        "desirable_weight": 1.0 if trainer.desirable_weight is None else trainer.desirable_weight,
-        "undesirable_weight": 1.0 if trainer.undesirable_weight is None else trainer.undesirable_weight,
+        **loss_named(UNPAIRED_LOSS).given(trainer),
         "train_sampling_strategy": "sequential",
     }
 

@@ -39,8 +39,9 @@ from datasets import Dataset
 from filelock import FileLock
 from trl.trainer.utils import add_fused_lm_head
 
-from launcher.config import UNPAIRED_LOSS, RunConfig
+from launcher.config import RunConfig
 from launcher.errors import StoreError
+from launcher.losses import loss_named
 from launcher.store.files import Fact, building, content_key, read_fact, write_once
 from launcher.store.output_folder import Store
 from launcher.worker.dataset import unpaired
@@ -91,15 +92,15 @@ def prepared(config: RunConfig, store: Store) -> Pairs:
         train, test = attach(pairs.train, table, alpha), attach(pairs.test, table, alpha)
         return replace(pairs, train=train, test=test)
 
-    # KTO's rows have an order and neighbours, which belong to the objective
-    order = (config.seed, config.trainer.micro_batch_size) if config.loss_type == UNPAIRED_LOSS else None
+    # Unpaired rows have an order and neighbours, which belong to the objective.
+    order = None if loss_named(config.loss_type).paired else (config.seed, config.trainer.micro_batch_size)
     trainer = (config.trainer.max_length, config.trainer.ld_alpha)
     identity = repr((config.model, config.dataset, trainer, order, store.root))
     return _prepared.get(identity, prepare)
 
 
 def _rows(config: RunConfig, store: Store) -> Pairs:
-    return unpaired.tokenised(config, store) if config.loss_type == UNPAIRED_LOSS else tokenised(config, store)
+    return (tokenised if loss_named(config.loss_type).paired else unpaired.tokenised)(config, store)
 
 
 def row_of(pair: dict[str, list[int]]) -> str:

@@ -19,8 +19,9 @@ from peft import LoraConfig
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 from trl import DPOConfig, KTOConfig
 
-from launcher.config import UNPAIRED_LOSS, Lora, RunConfig
+from launcher.config import Lora, RunConfig
 from launcher.errors import ConfigError
+from launcher.losses import loss_named
 from launcher.model.adapter import CONFIG_FILE, Adapter, with_base
 from launcher.store.files import append_line
 from launcher.store.output_folder import Store
@@ -179,18 +180,20 @@ def build_trainer(
     callbacks: list[TrainerCallback],
 ) -> RunTrainer | KtoRunTrainer:
     """The trainer of one run, around a fresh policy."""
-    kto, pad = config.loss_type == UNPAIRED_LOSS, weights.tokenizer(config.model, store).pad_token_id
+    loss, pad = loss_named(config.loss_type), weights.tokenizer(config.model, store).pad_token_id
     told = arguments(config, run)  # first: under ZeRO-3 the policy is divided among the ranks while it is loaded
-    trainer = (KtoRunTrainer if kto else RunTrainer)(
+    trainer = (RunTrainer if loss.paired else KtoRunTrainer)(
         model=weights.policy(config.model, store),
         args=told,
-        data_collator=kto_collator(pad, config.trainer.max_length) if kto else collator(config, store),
+        data_collator=collator(config, store) if loss.paired else kto_collator(pad, config.trainer.max_length),
         train_dataset=pairs.train,
         eval_dataset=pairs.test,
         processing_class=weights.tokenizer(config.model, store),
         peft_config=None if config.trainer.lora is None else lora_config(config.trainer.lora),
         callbacks=callbacks,
     )
+    if loss.paired:
+        trainer.set_objective(config.loss_type, config.beta, **loss.given(config.trainer))
     if config.model.quantization is not None:
         # TRL rounds adapters on packed weights to bfloat16; peft would load a checkpoint's as float32, as all others.
         for parameter in trainer.model.parameters():
@@ -238,10 +241,10 @@ def lora_config(lora: Lora) -> LoraConfig:
 def arguments(config: RunConfig, run: RunDir) -> DPOConfig | KTOConfig:
     """The run in TRL's words."""
     trainer = config.trainer
-    kto = config.loss_type == UNPAIRED_LOSS
-    paired = loss_arguments(config.loss_type, config.beta, trainer.ld_alpha)
-    loss = kto_arguments(trainer, config.beta) if kto else paired
-    return (KTOConfig if kto else DPOConfig)(
+    paired = loss_named(config.loss_type).paired
+    told = loss_arguments(config.loss_type, config.beta, trainer.ld_alpha)
+    loss = told if paired else kto_arguments(trainer, config.beta)
+    return (DPOConfig if paired else KTOConfig)(
         output_dir=str(run.checkpoints),
         **loss,
         learning_rate=trainer.learning_rate,
