@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from worker_fixtures import ARCHITECTURE, LORA, Configure
 
 from launcher.config import Model
-from launcher.errors import ConfigError
+from launcher.errors import ConfigError, UsageError
 from launcher.model.adapter import adapter_in, adapter_of
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import RunDir
@@ -300,7 +300,7 @@ def test_a_run_that_has_begun_is_held_to_its_model(make_adapter: Make, configure
         train(config, run, store, lambda: next(stops, True))
     make_adapter(r=2)
     with pytest.raises(
-        ConfigError, match=r"r: its model is not the one that it was trained on so far \(.*sources\.json\)"
+        UsageError, match=r"r: its model is not the one that it was trained on so far \(.*sources\.json\)"
     ):
         record_sources(config, run, store)
     shutil.rmtree(run.checkpoints)  # nothing is left of the training: it begins anew
@@ -326,7 +326,7 @@ def test_a_run_that_has_begun_is_held_to_its_model(make_adapter: Make, configure
 def test_what_is_no_adapter_that_can_be_merged(text: str, words: str) -> None:
     """One line with the folder, what is wrong and what would be right."""
     with pytest.raises(ConfigError, match=r"model\.path=/sft: .*" + words):
-        adapter_of(text, "/sft")
+        adapter_of(text, "model.path", "/sft")
 
 
 def test_an_adapter_of_itself_is_refused(make_adapter: Make, store: Store) -> None:

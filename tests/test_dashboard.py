@@ -20,7 +20,7 @@ from conftest import REPOSITORY, sweep_of
 from waiting import LONGEST_WAIT, eventually
 from wandb_server import serving
 
-from launcher.errors import ConfigError
+from launcher.errors import UsageError
 from launcher.planning.launches import record_of
 from launcher.store.attempt_config import read_config
 from launcher.store.files import append_line
@@ -104,9 +104,9 @@ def test_with_an_account_they_are_saved(store: Store, monkeypatch: pytest.Monkey
 
 def test_what_has_no_dashboard_says_what_there_is(store: Store) -> None:
     """tracking=off, and a local tracker that has nothing yet, are one line with a remedy."""
-    with pytest.raises(ConfigError, match="python -m analysis"):
+    with pytest.raises(UsageError, match="python -m analysis"):
         open_dashboard(launched(store, "off"), None, browser=False)
-    with pytest.raises(ConfigError, match="once they train"):
+    with pytest.raises(UsageError, match="once they train"):
         open_dashboard(launched(Store(store.root / "other"), "trackio"), None, browser=False)
 
 

@@ -84,7 +84,7 @@ def test_columns_are_renamed(tmp_path: Path, store: Store) -> None:
 
 def test_missing_columns_name_those_that_were_found(tmp_path: Path, store: Store) -> None:
     """The error says which column is missing and which there are."""
-    with pytest.raises(ConfigError, match="dataset d: no column rejected; found chosen, worse"):
+    with pytest.raises(ConfigError, match=r"dataset\.name=d: no column rejected; found chosen, worse"):
         load_pairs(folder_of(tmp_path, [{"chosen": "a", "worse": "b"}]), store)
 
 
@@ -177,7 +177,7 @@ def test_repeated_and_leaked_pairs_are_counted_and_stay(configure: Configure, st
 def test_no_usable_pair_is_an_error_with_the_reasons(configure: Configure, store: Store, tmp_path: Path) -> None:
     """It names the data set and counts why."""
     config = configure(dataset=folder_of(tmp_path, [PAIR | {"rejected": " yes"}] * 2))
-    with pytest.raises(ConfigError, match="dataset d: none of its pairs can be used: 2 chosen == rejected"):
+    with pytest.raises(ConfigError, match=r"dataset\.name=d: none of its pairs can be used: 2 chosen == rejected"):
         tokenised(config, store)
 
 

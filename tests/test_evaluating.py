@@ -20,7 +20,7 @@ from test_mt_bench import write_bench
 from worker_fixtures import write_pairs
 
 from launcher.config import Judge
-from launcher.errors import ConfigError, PrefsweepError, StoreError
+from launcher.errors import ConfigError, PrefsweepError, StoreError, UsageError
 from launcher.evaluation import mt_bench
 from launcher.evaluation import scores as evaluating
 from launcher.evaluation.missing import discard_all, lacking, set_aside
@@ -307,7 +307,7 @@ def test_what_is_asked_wrongly_is_told(store: Store, names: list[str], overrides
     """One line that names the key, the value and what would be right; a key is never repeated."""
     sweep = sweep_of(*GRID)
     trained(sweep, store)
-    with pytest.raises(ConfigError, match=message) as error:
+    with pytest.raises(UsageError, match=message) as error:
         changes.asked(sweep, names, overrides)
     assert "pw@" not in str(error.value)
     assert "sk-12" not in str(error.value)

@@ -451,7 +451,8 @@ from launcher.hub.sources import Source
 from launcher.worker.dataset import hub_rows
 for commit in sys.argv[1:]:
     try:
-        print(len(hub_rows.read(Source("dataset", "org/data", key="dataset.path"), commit, "train")))
+        source = Source("dataset", "org/data", key="dataset.path")
+        print(len(hub_rows.read(source, commit, "dataset.train_split", "train")))
     except ConfigError as error:
         print(error)
 """

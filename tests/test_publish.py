@@ -19,7 +19,7 @@ from huggingface_hub import ModelCard
 from launcher.cli.main import verb_parser
 from launcher.cluster.job_state import Phase
 from launcher.config import Hub
-from launcher.errors import ConfigError, PublishError
+from launcher.errors import ConfigError, PublishError, UsageError
 from launcher.hub.card import Subject, card, measures
 from launcher.hub.due import due_in_job
 from launcher.hub.faults import passes, told
@@ -455,7 +455,7 @@ def test_the_best_models_are_the_best_by_mt_bench_where_that_was_rated(store: St
 @pytest.mark.parametrize("count", ["0", "-1", "x"])
 def test_a_collection_of_no_models_is_refused(count: str) -> None:
     """-1 would have been all but the worst."""
-    with pytest.raises(ConfigError, match=f"--collection: {count} is no number of at least 1"):
+    with pytest.raises(UsageError, match=f"--collection: {count} is no number of at least 1"):
         verb_parser("publish").parse_args(["scan", f"--collection={count}"])
 
 
@@ -478,7 +478,7 @@ def test_runs_launched_with_hub_off_can_be_published_later(store: Store) -> None
     (run,) = trained_runs(store, "hub=off", "sweep=scan")
     (state,) = states_of([run], FakeScheduler())
     assert ["hub=off" in each.verdict.why for each in decided(state)] == [True]
-    with pytest.raises(ConfigError, match="--repo"):
+    with pytest.raises(UsageError, match="--repo"):
         decided(state, "folder")
     (publication,) = decided(state, "folder", "scan")
     assert push(publication, store).error is None

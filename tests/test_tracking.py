@@ -25,7 +25,7 @@ from worker_fixtures import Configure, make_config, write_pairs
 
 from launcher.cluster import doctor
 from launcher.config import OBJECTIVE, RunConfig
-from launcher.errors import ConfigError
+from launcher.errors import ConfigError, UsageError
 from launcher.machine import accounts
 from launcher.planning.plan import run_id
 from launcher.planning.rules import check
@@ -195,11 +195,11 @@ def test_sync_without_an_account_is_refused(
 ) -> None:
     """Where there is no key, or no server, `sync` says so before it does anything."""
     run = attempt_of(store, configure(tracking__backend="wandb", sweep=SWEEP), 1)
-    with pytest.raises(ConfigError, match="wandb login"):
+    with pytest.raises(UsageError, match="wandb login"):
         upload(pending([run]))
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    with pytest.raises(ConfigError, match="does not answer"):
+    with pytest.raises(UsageError, match="does not answer"):
         upload(pending([run]))
 
 

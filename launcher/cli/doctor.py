@@ -10,7 +10,7 @@ from launcher.cli.arguments import DONE, Parser
 from launcher.cluster.doctor import answer, findings, question
 from launcher.cluster.scheduler import AUTO, ClusterScheduler, scheduler_for
 from launcher.config import Cluster, RunConfig, from_plain
-from launcher.errors import ConfigError
+from launcher.errors import UsageError
 from launcher.machine.disk import in_words
 from launcher.planning import estimate
 from launcher.views import console
@@ -53,7 +53,7 @@ def _probed(options: argparse.Namespace, cluster: ClusterScheduler | None) -> li
     from launcher.planning.compose import compose
 
     if cluster is None:
-        raise ConfigError("--probe: there is no cluster here on which a job could look at a node")
+        raise UsageError("--probe: there is no cluster here on which a job could look at a node")
     _, (point, *_) = compose([f"cluster={cluster.name}", *options.overrides], multirun=True)
     batch = question(from_plain(point.config["cluster"], Cluster, "cluster."), options.output_dir.absolute())
     console.complain(f"the probe job {batch.name} is in the queue; waiting up to {options.wait:g} s")

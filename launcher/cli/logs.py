@@ -9,7 +9,7 @@ from pathlib import Path
 
 from launcher.cli.arguments import DONE, Parser
 from launcher.cluster.scheduler import scheduler_for
-from launcher.errors import ConfigError, StoreError
+from launcher.errors import StoreError, UsageError
 from launcher.runs.run_state import acting_attempt, read_facts, require_run, states_of
 from launcher.store.files import read_fact
 from launcher.store.output_folder import Store
@@ -40,7 +40,7 @@ def logs(options: argparse.Namespace) -> int:
         raise StoreError(f"{run.run_id}: has no attempt yet, so no log; `resume` its sweep to submit it")
     number = options.attempt or (acting_attempt(run) or attempts[max(attempts)]).number
     if number not in attempts:
-        raise ConfigError(f"--attempt {number}: {run.run_id} has the attempts {', '.join(map(str, attempts))}")
+        raise UsageError(f"--attempt {number}: {run.run_id} has the attempts {', '.join(map(str, attempts))}")
     ended = _ended(run)
     log = attempts[number].log_file(options.rank)
     if not log.exists() and (not options.follow or ended()):  # the job has not come to the run, or never will

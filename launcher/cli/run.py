@@ -10,7 +10,7 @@ from pathlib import Path
 from launcher.cli.arguments import DONE, FAILED, Parser
 from launcher.cluster.local import this_process
 from launcher.cluster.scheduler import key_of, scheduler_for
-from launcher.errors import ConfigError
+from launcher.errors import UsageError
 from launcher.planning.launches import recorded_settings
 from launcher.runs.run_state import require_run, states_of
 from launcher.store.output_folder import Store
@@ -46,5 +46,5 @@ def _attempt_by_hand(run: RunDir, store: Store) -> AttemptDir:
         if state.in_flight and state.facts.job is not None and key_of(state.facts.job) == key_of(this_process()):
             return run.attempts()[-1]
         if state.in_flight:
-            raise ConfigError(f"{run.run_id}: is {state.status} as job {state.facts.job_id}; cancel it first")
+            raise UsageError(f"{run.run_id}: is {state.status} as job {state.facts.job_id}; cancel it first")
         return new_attempt_here(run)

@@ -97,11 +97,11 @@ def scheduler_for(executor: str) -> Scheduler:
     if executor == AUTO:
         return next(found for make in EXECUTORS.values() if (found := make()).is_here())
     if executor not in EXECUTORS:
-        raise ConfigError(f"cluster.executor={executor}: must be one of {', '.join((AUTO, *sorted(EXECUTORS)))}")
+        raise ConfigError("cluster.executor", executor, f"must be one of {', '.join((AUTO, *sorted(EXECUTORS)))}")
     scheduler = EXECUTORS[executor]()
     missing = scheduler.missing()
     if missing is not None:
-        raise ConfigError(f"cluster.executor={executor}: {missing}; on one machine use cluster=local")
+        raise ConfigError("cluster.executor", executor, f"{missing}; on one machine use cluster=local")
     return scheduler
 
 

@@ -15,11 +15,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from launcher.config import Dataset, Model, RunConfig
-from launcher.errors import ConfigError
+from launcher.config import WEAK_REJECTS, Dataset, Model, RunConfig
+from launcher.errors import UNSAID, ConfigError
 from launcher.machine.locate import DATA_SUFFIXES, place_of
 
 COLUMNS = {True: ("chosen", "rejected"), False: ("prompt", "completion", "label")}  # whether paired
+# The keys of instructions that a weaker model answers, which are read as a data set: what takes the place of what.
+INSTRUCTION_KEYS = {f"dataset.{key}": f"dataset.{WEAK_REJECTS}.{key}" for key in ("path", "revision")}
 CHECKED_ROWS = 2000  # of a data file, when looking for a prompt that fits
 TOKEN_COUNT_SECONDS = 120
 
@@ -53,7 +55,7 @@ def local_file(dataset: Dataset, split: str) -> Path | None:
         return path
     files = [path / f"{split}{suffix}" for suffix in DATA_SUFFIXES if (path / f"{split}{suffix}").is_file()]
     if not files:
-        raise ConfigError(f"dataset.path={dataset.path}: has no {split}.jsonl or {split}.parquet")
+        raise ConfigError("dataset.path", dataset.path, f"has no {split}.jsonl or {split}.parquet")
     return files[0]
 
 
@@ -69,7 +71,7 @@ def on_disk(key: str, path: str, revision: str | None, kind: str = "file or fold
             check_absolute(key, Path(path))  # a folder of that name here may be what is meant
         return None
     if place.path is None or not place.path.exists():
-        raise ConfigError(f"{key}={path}: no such {kind}, nor of the form ORG/NAME of the Hub")
+        raise ConfigError(key, path, f"no such {kind}, nor of the form ORG/NAME of the Hub")
     check_absolute(key, place.path)
     return place.path
 
@@ -81,7 +83,7 @@ def check_absolute(key: str, path: Path) -> None:
         ConfigError: it does, and what to give instead.
     """
     if path.exists() and not path.is_absolute():
-        raise ConfigError(f"{key}={path}: what is on disk needs its absolute path; give {key}={path.resolve()}")
+        raise ConfigError(key, path, f"what is on disk needs its absolute path; give {key}={path.resolve()}")
 
 
 def check_columns(dataset: Dataset, file: Path, *, paired: bool) -> None:
@@ -97,8 +99,10 @@ def check_columns(dataset: Dataset, file: Path, *, paired: bool) -> None:
     missing = [column for column in needed if column not in found]
     if missing:
         raise ConfigError(
-            f"dataset.columns: {file} has no column {', '.join(missing)}; it has "
-            f"{', '.join(sorted(found)) or 'no rows'}; map ours to its own with +dataset.columns.chosen=NAME"
+            "dataset.columns",
+            UNSAID,
+            f"{file} has no column {', '.join(missing)}; it has "
+            f"{', '.join(sorted(found)) or 'no rows'}; map ours to its own with +dataset.columns.chosen=NAME",
         )
 
 
@@ -118,7 +122,7 @@ def rows_of(file: Path) -> Iterator[dict[str, Any]]:
             try:
                 yield json.loads(line)
             except ValueError as error:
-                raise ConfigError(f"dataset.path={file}: line {number} is not JSON ({error})") from error
+                raise ConfigError("dataset.path", file, f"line {number} is not JSON ({error})") from error
 
 
 def check_length(config: RunConfig) -> None:
@@ -137,8 +141,9 @@ def check_length(config: RunConfig) -> None:
     tokens = _count_tokens(config.model, shortest)
     if tokens >= limit:
         raise ConfigError(
-            f"trainer.max_length={limit}: the shortest prompt has {tokens} tokens, which leaves no room for an answer; "
-            f"give more than {tokens}"
+            "trainer.max_length",
+            limit,
+            f"the shortest prompt has {tokens} tokens, which leaves no room for an answer; give more than {tokens}",
         )
 
 
@@ -163,5 +168,5 @@ def _count_tokens(model: Model, text: str) -> int:
     )
     if done.returncode != 0:
         last = done.stderr.strip().splitlines()[-1:] or ["no message"]
-        raise ConfigError(f"model.path={model.path}: its tokenizer cannot be loaded ({last[0]})")
+        raise ConfigError("model.path", model.path, f"its tokenizer cannot be loaded ({last[0]})")
     return int(done.stdout.split()[-1])

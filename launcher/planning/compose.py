@@ -26,10 +26,10 @@ from omegaconf import DictConfig, Node, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
 
 from launcher.config import MISSING, RunConfig
-from launcher.errors import ConfigError, suggestion
+from launcher.errors import UNSAID, ConfigError, UsageError, suggestion
 from launcher.machine.installed import data_dir
 from launcher.planning.grid import Grid, read_grid
-from launcher.planning.overrides import Overrides, check_choice, chooses_group, first_line, parse, wanted_of
+from launcher.planning.overrides import Overrides, check_choice, chooses_group, first_line, parse, wanted_of, wrong
 
 Plain = dict[str, Any]
 OF_THE_LAUNCH = ("dry_run", "output_dir", "sweep")
@@ -52,14 +52,14 @@ def compose(argv: Sequence[str], *, multirun: bool) -> tuple[Grid, list[Composed
         multirun: whether commas, range(), choice() and glob() are axes (Hydra's -m).
 
     Raises:
-        ConfigError: an override, a sweep file or a value is wrong, or the grid is empty.
+        UsageError: an override, a sweep file or a value is wrong, or the grid is empty.
     """
     with initialize_config_dir(config_dir=str(data_dir("conf").absolute()), version_base="1.3"):
         grid = read_grid(argv, multirun=multirun)
         points = [compose_point(overrides, grid.varied) for overrides in grid.points()]
         _composer.cache_clear()
     if not points:
-        raise ConfigError("the grid is empty: every combination is excluded or an axis has no value")
+        raise UsageError("the grid is empty: every combination is excluded or an axis has no value")
     return grid, points
 
 
@@ -119,15 +119,15 @@ def compose_point(overrides: Overrides, varied: Sequence[str] = ()) -> Composed:
     try:
         composer = _composer(groups)
     except HydraException as error:
-        raise ConfigError(f"{' '.join(groups)}: {first_line(error)}") from error
+        raise UsageError(f"{' '.join(groups)}: {first_line(error)}") from error
     try:
         config = composer.point([o for o in parsed if not chooses_group(o)])
     except (MissingMandatoryValue, InterpolationToMissingValueError) as error:
         missing = list(_missing(OmegaConf.to_container(composer.work)))
         given = " ".join(f"{key}=..." for key in missing)
-        raise ConfigError(f"{', '.join(missing)}: no value; give {given}") from error
+        raise ConfigError(", ".join(missing), UNSAID, f"no value; give {given}") from error
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
+        raise ConfigError(str(error.full_key), UNSAID, str(error).splitlines()[0]) from error
     names = {override.get_key_element(): override.value() for override in chosen}
     return Composed(overrides, config, {key: _axis_value(config, key, names) for key in varied})
 
@@ -160,7 +160,7 @@ def apply_override(override: Override, config: DictConfig) -> None:
         else:
             ConfigLoaderImpl._apply_overrides_to_config([override], config)
     except (HydraException, OmegaConfBaseException, AssertionError, ValueError) as error:
-        raise ConfigError(f"{override.input_line}: {_remedy(override, config)}") from error
+        raise wrong(override, _remedy(override, config)) from error
 
 
 def _is_null(config: DictConfig, section: str, last: str) -> bool:

@@ -8,15 +8,23 @@ torch.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from launcher.config import WEAK_REJECTS, Dataset, Model, RunConfig, WeakRejects
+from launcher.config import WEAK_REJECTS, Dataset, Model, WeakRejects
 from launcher.dataset.builders import BUILDERS
-from launcher.dataset.local_files import check_columns, check_length, local_file, on_disk, parts_of, rows_of
-from launcher.errors import ConfigError, suggestion
+from launcher.dataset.local_files import (
+    INSTRUCTION_KEYS,
+    check_columns,
+    check_length,
+    local_file,
+    on_disk,
+    parts_of,
+    rows_of,
+)
+from launcher.errors import UNSAID, ConfigError, suggestion
 from launcher.evaluation import mt_bench
+from launcher.hub.sources import models_of
 from launcher.losses import loss_named
 from launcher.machine import disk
 from launcher.machine.installed import INSTALL_BITSANDBYTES, how_to_install, package_dir, transformers_names
@@ -36,11 +44,11 @@ def check_sources(sweep: Sweep, store: Store, *, dry_run: bool) -> list[str]:
     Raises:
         ConfigError: what is missing, and how to get it.
     """
-    missing = missing_packages(model for run in sweep.runs for model in _models(run.config)) + _missing_extras(sweep)
+    missing = _missing_packages(sweep) + _missing_extras(sweep)
     if missing:
         if dry_run:
-            return missing
-        raise ConfigError(missing[0])
+            return list(map(str, missing))
+        raise missing[0]
     _check_writable(store.root)
     check_benchmarks(sweep)
     _check_names(sweep)
@@ -51,7 +59,8 @@ def check_sources(sweep: Sweep, store: Store, *, dry_run: bool) -> list[str]:
         parts = repr((config.model, config.dataset, config.trainer.max_length, paired))
         if parts not in seen:
             seen.add(parts)
-            _check_model(config.model)
+            for model, key in models_of(config):
+                _check_model(model, key)
             _check_dataset(config.dataset, paired=paired)
             check_length(config)
     return []
@@ -68,13 +77,7 @@ def _check_names(sweep: Sweep) -> None:
             name = getattr(config.trainer, key)
             if known and name not in known:
                 there = f"the installed transformers has {', '.join(sorted(known))}"
-                raise ConfigError(f"trainer.{key}={name}: no such name{suggestion(name, known)}; {there}")
-
-
-def _models(config: RunConfig) -> list[Model]:
-    """The model that is trained, and that which writes pairs for it."""
-    weak = config.dataset.weak_rejects
-    return [config.model, *([] if weak is None else [weak.model])]
+                raise ConfigError(f"trainer.{key}", name, f"no such name{suggestion(name, known)}; {there}")
 
 
 def check_benchmarks(sweep: Sweep) -> None:
@@ -90,30 +93,33 @@ def check_benchmarks(sweep: Sweep) -> None:
         # A job with a Python of its own has packages of its own.
         elsewhere = cluster.python is not None or cluster.container is not None
         if "lm_eval" in evaluation.benchmarks and not elsewhere and package_dir("lm_eval") is None:
-            raise ConfigError("evaluation.benchmarks=lm_eval: not installed here; pip install lm_eval[hf]")
+            raise ConfigError("evaluation.benchmarks", "lm_eval", "not installed here; pip install lm_eval[hf]")
 
 
-def missing_packages(models: Iterable[Model]) -> list[str]:
+def _missing_packages(sweep: Sweep) -> list[ConfigError]:
     """For each model that comes in a package which is not installed here: how to install it."""
-    places = {path: place_of(path) for path in dict.fromkeys(model.path for model in models)}
+    named = dict.fromkeys((key, model.path) for run in sweep.runs for model, key in models_of(run.config))
+    places = {(key, path): place_of(path) for key, path in named}
     return [
-        f"model.path={path}: {how_to_install(place.name)}"
-        for path, place in places.items()
+        ConfigError(f"{key}.path", path, how_to_install(place.name))
+        for (key, path), place in places.items()
         if place.kind == "package" and place.path is None
     ]
 
 
-def _missing_extras(sweep: Sweep) -> list[str]:
+def _missing_extras(sweep: Sweep) -> list[ConfigError]:
     """How to install what packs or divides weights, where jobs use this Python and it is not there."""
     configs = [run.config for run in sweep.runs]
     here = [config for config in configs if config.cluster.python is None and config.cluster.container is None]
-    packed = {model.quantization for config in here for model in _models(config) if model.quantization}
+    packed = [(key, model.quantization) for config in here for model, key in models_of(config) if model.quantization]
     divided = {config.deepspeed.name for config in here if config.deepspeed.config}
     lines = []
     if packed and not package_dir("bitsandbytes"):
-        lines.append(f"model.quantization={min(packed)}: {INSTALL_BITSANDBYTES}")
+        key, quantization = packed[0]
+        lines.append(ConfigError(f"{key}.quantization", quantization, INSTALL_BITSANDBYTES))
     if divided and not package_dir("deepspeed"):
-        lines.append(f"deepspeed={min(divided)}: not installed here; pip install 'prefsweep[deepspeed]'")
+        install = "not installed here; pip install 'prefsweep[deepspeed]'"
+        lines.append(ConfigError("deepspeed", min(divided), install))
     return lines
 
 
@@ -137,7 +143,7 @@ def fetch_sources(sweep: Sweep, store: Store) -> None:
     try:
         store.root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"output_dir={store.root}: cannot be made ({error.strerror}); choose another") from error
+        raise ConfigError("output_dir", store.root, f"cannot be made ({error.strerror}); choose another") from error
     for builder in dict.fromkeys(run.config.dataset.builder for run in sweep.runs):
         if builder in BUILDERS:
             BUILDERS[builder](store)
@@ -146,40 +152,34 @@ def fetch_sources(sweep: Sweep, store: Store) -> None:
 def _check_writable(folder: Path) -> None:
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK) or existing == Path("/proc"):
-        raise ConfigError(f"output_dir={folder}: {existing} cannot be written; choose another folder")
+        raise ConfigError("output_dir", folder, f"{existing} cannot be written; choose another folder")
 
 
-def _check_model(model: Model) -> None:
-    folder = None if model.path is None else on_disk("model.path", model.path, model.revision, "folder")
+def _check_model(model: Model, key: str) -> None:
+    folder = None if model.path is None else on_disk(f"{key}.path", model.path, model.revision, "folder")
     if folder is None:
         return
     try:
         check_whole(folder, model.gguf_file)
     except MissingFiles as error:
-        raise ConfigError(f"model.path={model.path}: {folder} {error}") from error
+        raise ConfigError(f"{key}.path", model.path, f"{folder} {error}") from error
 
 
 def _check_dataset(dataset: Dataset, *, paired: bool) -> None:
     known = (*BUILDERS, WEAK_REJECTS)
     if dataset.builder is not None and dataset.builder not in known:
         near = suggestion(dataset.builder, known)
-        raise ConfigError(f"dataset.builder={dataset.builder}: no such builder{near}; there are: {', '.join(known)}")
+        raise ConfigError("dataset.builder", dataset.builder, f"no such builder{near}; there are: {', '.join(known)}")
     if dataset.weak_rejects is not None:
         try:
-            _check_model(dataset.weak_rejects.model)
             _check_instructions(replace(dataset, path=dataset.weak_rejects.path), dataset.weak_rejects)
         except ConfigError as error:
-            raise ConfigError(_of_weak_rejects(str(error))) from error
+            raise error.renamed(INSTRUCTION_KEYS) from error
     for part in parts_of(dataset):
         for split in (part.train_split, part.test_split):
             file = local_file(part, split)
             if file is not None:
                 check_columns(part, file, paired=paired)
-
-
-def _of_weak_rejects(message: str) -> str:
-    """What was said of model.path or dataset.path, said of the key that holds it."""
-    return f"dataset.{WEAK_REJECTS}.{message.removeprefix('dataset.')}"
 
 
 def _check_instructions(source: Dataset, weak: WeakRejects) -> None:
@@ -190,6 +190,8 @@ def _check_instructions(source: Dataset, weak: WeakRejects) -> None:
         found = next((set(row) for row in rows_of(file)), set())
         if missing := weak.missing(found):
             raise ConfigError(
-                f"columns: {file} has no column {', '.join(missing)}; it has {', '.join(sorted(found)) or 'no rows'}; "
-                f"map ours to its own with +dataset.{WEAK_REJECTS}.columns.{missing[0]}=NAME"
+                f"dataset.{WEAK_REJECTS}.columns",
+                UNSAID,
+                f"{file} has no column {', '.join(missing)}; it has {', '.join(sorted(found)) or 'no rows'}; "
+                f"map ours to its own with +dataset.{WEAK_REJECTS}.columns.{missing[0]}=NAME",
             )

@@ -109,14 +109,13 @@ def check_ranks(sweep: Sweep, scheduler: Scheduler) -> None:
     """Refuse runs of several processes where the executor starts one.
 
     Raises:
-        ConfigError: names the keys.
+        ConfigError: names the key.
     """
     for cluster in (run.config.cluster for run in sweep.runs):
         if not scheduler.detached and cluster.nodes * cluster.gpus_per_node > 1:
-            raise ConfigError(
-                f"cluster.nodes={cluster.nodes}, cluster.gpus_per_node={cluster.gpus_per_node}: on this machine a run "
-                "has one process; use cluster=slurm, or 1 for both"
-            )
+            key = "nodes" if cluster.nodes > 1 else "gpus_per_node"
+            remedy = "on this machine a run has one process; use cluster=slurm, or 1 for both"
+            raise ConfigError(f"cluster.{key}", getattr(cluster, key), remedy)
 
 
 def act(sweep: Sweep, decisions: Sequence[Decision], store: Store, scheduler: Scheduler, launch: Fact) -> list[Fact]:

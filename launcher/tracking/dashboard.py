@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.config import Tracking
-from launcher.errors import ConfigError
+from launcher.errors import UsageError
 from launcher.machine.accounts import has_login
 from launcher.store.files import write_derived
 from launcher.store.output_folder import SweepDir
@@ -49,7 +49,7 @@ class Page:
         """The page of a sweep, from what its launches recorded."""
         records = [record for launch in directory.launches() for record in launch["runs"]]
         if not records:
-            raise ConfigError(f"{directory.name}: has no run yet, so no dashboard")
+            raise UsageError(f"{directory.name}: has no run yet, so no dashboard")
         tracking = Tracking(**records[-1]["settings"].get("tracking", {}))
         return cls(directory.name, tuple(dict.fromkeys(record["loss_type"] for record in records)), tracking)
 
@@ -68,7 +68,7 @@ def publish(page: Page, directory: SweepDir) -> list[str]:
     Without one, or where W&B does not take them, their definitions become files in the sweep's folder.
 
     Raises:
-        ConfigError: wandb-workspaces is not installed.
+        UsageError: wandb-workspaces is not installed.
     """
     _library("wandb_workspaces.workspaces", "wandb")
     if not has_login():
@@ -186,13 +186,13 @@ def serve(page: Page, directory: SweepDir, port: int | None, *, browser: bool) -
     """Start the local dashboard of trackio or TensorBoard in this process, on loopback; returns its address.
 
     Raises:
-        ConfigError: nothing has been tracked yet, the port is taken, or the library is not installed.
+        UsageError: nothing has been tracked yet, the port is taken, or the library is not installed.
     """
     folder = directory.tracking / page.tracking.backend
     if not folder.is_dir():
-        raise ConfigError(f"{page.sweep}: nothing in {folder} yet; its runs write it once they train")
+        raise UsageError(f"{page.sweep}: nothing in {folder} yet; its runs write it once they train")
     if port is not None and not _is_free(port):
-        raise ConfigError(f"--port {port}: something listens there already; give another, or none to have one chosen")
+        raise UsageError(f"--port {port}: something listens there already; give another, or none to have one chosen")
     starters = {"trackio": _serve_trackio, "tensorboard": _serve_tensorboard}
     return starters[page.tracking.backend](page, folder, port, browser=browser)
 
@@ -245,7 +245,7 @@ def _library(name: str, extra: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ConfigError(f"dashboard: {error}; pip install 'prefsweep[{extra}]'") from error
+        raise UsageError(f"dashboard: {error}; pip install 'prefsweep[{extra}]'") from error
 
 
 def open_dashboard(directory: SweepDir, port: int | None, *, browser: bool) -> tuple[list[str], bool]:
@@ -255,13 +255,13 @@ def open_dashboard(directory: SweepDir, port: int | None, *, browser: bool) -> t
         What to tell the user, and whether a server now runs in this process.
 
     Raises:
-        ConfigError: the sweep has no dashboard, with what there is instead.
+        UsageError: the sweep has no dashboard, with what there is instead.
     """
     page = Page.of(directory)
     backend = page.tracking.backend
     if backend == "off":
         instead = f"`python -m analysis {directory.path}` makes its report"
-        raise ConfigError(f"{page.sweep}: was launched with tracking=off, so it has no dashboard; {instead}")
+        raise UsageError(f"{page.sweep}: was launched with tracking=off, so it has no dashboard; {instead}")
     if backend in ("trackio", "tensorboard"):
         return [serve(page, directory, port, browser=browser)], True
     return publish(page, directory), False

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher.errors import ConfigError
+from launcher.errors import UsageError
 from launcher.machine.accounts import answers, has_login, installed, server
 from launcher.store.run_folder import RunDir
 
@@ -66,7 +66,7 @@ def upload(runs: list[RunDir]) -> Uploaded:
     """Tell W&B what it has not been told of these runs; nothing is asked at the terminal.
 
     Raises:
-        ConfigError: wandb is not installed, has no key here, or its server does not answer.
+        UsageError: wandb is not installed, has no key here, or its server does not answer.
     """
     if not runs:
         return Uploaded((), ())
@@ -81,11 +81,11 @@ def upload(runs: list[RunDir]) -> Uploaded:
 
 def _require_account() -> None:
     if not installed("wandb"):
-        raise ConfigError("sync: wandb is not installed here; pip install 'prefsweep[wandb]'")
+        raise UsageError("sync: wandb is not installed here; pip install 'prefsweep[wandb]'")
     if not has_login():
-        raise ConfigError("sync: there is no W&B key or login here; `wandb login`, or set WANDB_API_KEY")
+        raise UsageError("sync: there is no W&B key or login here; `wandb login`, or set WANDB_API_KEY")
     if not answers(server()):
-        raise ConfigError(f"sync: {server()} does not answer; try again later, or set WANDB_BASE_URL")
+        raise UsageError(f"sync: {server()} does not answer; try again later, or set WANDB_BASE_URL")
 
 
 def _continue_online(run: RunDir) -> str:

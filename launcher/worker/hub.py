@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from launcher.config import RunConfig
-from launcher.errors import ConfigError, PrefsweepError
+from launcher.errors import PrefsweepError, UsageError
 from launcher.hub.due import publishes
 from launcher.hub.push import lacks, publish
 from launcher.store.attempt_config import hub_of
@@ -54,7 +54,7 @@ def _compare(run: RunDir, recorded: Fact, sources: Fact) -> None:
     other = ["its model is not the one"] if recorded["model"] != sources["model"] else []
     other += [f"{path} is not at the commit" for path in moved]
     if other:
-        raise ConfigError(
+        raise UsageError(
             f"{run.run_id}: {' and '.join(other)} that it was trained on so far ({run.sources_file}); put that back, "
             f"or remove {run.path} to train it anew"
         )

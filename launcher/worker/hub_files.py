@@ -19,7 +19,6 @@ from typing import Any, TypeVar
 
 from rich.filesize import decimal
 
-from launcher.errors import ConfigError
 from launcher.hub.faults import is_silence, passes, pause
 from launcher.hub.sources import Source, cached_folder, is_unreachable, refusal
 from launcher.model.files import MissingFiles, beside_weights, needed_files, shards
@@ -40,7 +39,7 @@ def model_folder(source: Source, commit: str, gguf_file: str | None = None, *, w
     try:
         return _folder(source, commit, choose)
     except MissingFiles as error:
-        raise ConfigError(f"{source.key}={source}: {error}") from error
+        raise source.wrong(str(error)) from error
 
 
 def dataset_folder(source: Source, commit: str) -> Path:
@@ -71,7 +70,7 @@ def _folder(source: Source, commit: str, choose: Choose) -> Path:
         if cached is not None and is_unreachable(error):
             print(f"{source}: no way to the Hub from here; taken from the cache, {cached}", flush=True)
             return cached
-        raise ConfigError(refusal(source, error)) from error
+        raise refusal(source, error) from error
 
 
 def _listing(source: Source, commit: str) -> dict[str, int]:

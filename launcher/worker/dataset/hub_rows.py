@@ -25,8 +25,8 @@ from launcher.hub.sources import Source, cached_folder, has_all_files, refusal
 from launcher.worker import hub_files
 
 
-def read(source: Source, commit: str, split: str) -> datasets.Dataset:
-    """The rows of a split at a commit.
+def read(source: Source, commit: str, key: str, split: str) -> datasets.Dataset:
+    """The rows of a split at a commit; `key` is whose value the split is.
 
     Raises:
         ConfigError: they cannot be read, and why.
@@ -39,7 +39,7 @@ def read(source: Source, commit: str, split: str) -> datasets.Dataset:
     except ConfigError:
         raise
     except Exception as error:  # the Hub's client, fsspec and datasets each have their own family of errors
-        raise ConfigError(_words(source, split, error)) from error
+        raise _refused(source, key, split, error) from error
 
 
 def _builder(source: Source, commit: str) -> Any:
@@ -58,7 +58,7 @@ def _builder(source: Source, commit: str) -> Any:
         source, hub_files.SILENCE_SECONDS, lambda: datasets.load_dataset_builder(source.path, revision=commit)
     )
     if found.hash != commit:  # the Hub has been lost in between, and what was prepared last came instead
-        raise ConfigError(f"{source.key}={source}: the Hub was lost while its rows were looked up; try again")
+        raise source.wrong("the Hub was lost while its rows were looked up; try again")
     return found
 
 
@@ -83,7 +83,7 @@ def _configuration(source: Source, commit: str) -> str:
     return found.get_default_config_name() or only or "default"
 
 
-def _words(source: Source, split: str, error: BaseException) -> str:
+def _refused(source: Source, key: str, split: str, error: BaseException) -> ConfigError:
     if isinstance(error, ValueError) and str(error).startswith("Unknown split"):
-        return f"dataset split {split}: {source} has no such split; {' '.join(str(error).split())}"
+        return ConfigError(key, split, f"{source} has no such split; {' '.join(str(error).split())}")
     return refusal(source, error)

@@ -61,8 +61,10 @@ def _usable(rows: Dataset, config: RunConfig, store: Store, split: str) -> tuple
     dropped[TOO_LONG] = len(ids) - len(fitting)
     if len(fitting) < config.trainer.micro_batch_size:
         raise ConfigError(
-            f"trainer.micro_batch_size={config.trainer.micro_batch_size}: not filled by the {len(fitting)} usable "
-            f"completions of dataset.{split} of {config.dataset.name}; give more rows, or a smaller one of at least 2"
+            "trainer.micro_batch_size",
+            config.trainer.micro_batch_size,
+            f"not filled by the {len(fitting)} usable "
+            f"completions of dataset.{split} of {config.dataset.name}; give more rows, or a smaller one of at least 2",
         )
     return ids.select(fitting), {reason: count for reason, count in dropped.items() if count}
 

@@ -32,7 +32,7 @@ from datasets import Dataset
 from filelock import FileLock
 
 from launcher.config import WeakRejects
-from launcher.errors import ConfigError
+from launcher.errors import UNSAID, ConfigError
 from launcher.store.files import Fact, append_line, building, content_key, mend_log, read_lines, write_once
 from launcher.store.output_folder import Store
 from launcher.worker.dataset.completions import NO_ROOM, Messages, complete
@@ -96,7 +96,7 @@ def _naming_the_key() -> Iterator[None]:
     try:
         yield
     except ConfigError as error:  # `base_model` speaks of model.path and so on
-        raise ConfigError(f"dataset.weak_rejects.{error}") from error
+        raise error.under("dataset.weak_rejects") from error
 
 
 # ------------------------------------------------------------------------------------------------ instructions
@@ -106,8 +106,10 @@ def _instructions(rows: Dataset, weak: WeakRejects) -> list[Instruction]:
     missing = weak.missing(rows.column_names)
     if missing:
         raise ConfigError(
-            f"dataset.weak_rejects.columns: {weak.path} has no column {', '.join(missing)}; found "
-            f"{', '.join(rows.column_names)}; map ours to its own with +dataset.weak_rejects.columns.{missing[0]}=NAME"
+            "dataset.weak_rejects.columns",
+            UNSAID,
+            f"{weak.path} has no column {', '.join(missing)}; found "
+            f"{', '.join(rows.column_names)}; map ours to its own with +dataset.weak_rejects.columns.{missing[0]}=NAME",
         )
     return [_instruction({ours: row.get(theirs) for ours, theirs in weak.named().items()}) for row in rows]
 
@@ -217,8 +219,10 @@ def _writer(weak: WeakRejects, store: Store) -> Iterator[Write]:
         tokenizer = weights.tokenizer(weak.model, store)
         if not tokenizer.chat_template:
             raise ConfigError(
-                f"model.chat_template: the tokenizer of {weak.model.path} has none and instructions are messages; take "
-                "a model that has one, or give it as Jinja text"
+                "model.chat_template",
+                UNSAID,
+                f"the tokenizer of {weak.model.path} has none and instructions are messages; take "
+                "a model that has one, or give it as Jinja text",
             )
         with weights.in_use(weights.load(weak.model, store)) as module:
             yield lambda prompts: complete(module, tokenizer, prompts, weak)

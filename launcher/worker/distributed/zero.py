@@ -42,7 +42,7 @@ def settings(deepspeed: DeepSpeed) -> Json | None:
         return None
     if package_dir("deepspeed") is None:
         raise ConfigError(
-            f"deepspeed={deepspeed.name}: DeepSpeed is not installed here; pip install 'prefsweep[deepspeed]'"
+            "deepspeed", deepspeed.name, "DeepSpeed is not installed here; pip install 'prefsweep[deepspeed]'"
         )
     return copy.deepcopy(deepspeed.config)
 
@@ -62,7 +62,7 @@ def arguments(deepspeed: DeepSpeed, dtype: torch.dtype) -> Json:
         several = torch.distributed.is_initialized() and "LOCAL_RANK" in os.environ
         return told | {"use_cpu": several and not torch.cuda.is_available(), "bf16": False}
     if dtype == torch.bfloat16 and not torch.cuda.is_available():
-        raise ConfigError(f"deepspeed={deepspeed.name}: bfloat16 needs a GPU here; give model.dtype=float32")
+        raise ConfigError("deepspeed", deepspeed.name, "bfloat16 needs a GPU here; give model.dtype=float32")
     library()
     if not torch.cuda.is_available():
         _tell_accelerate_of_gloo()

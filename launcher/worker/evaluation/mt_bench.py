@@ -185,8 +185,10 @@ def _chat_tokenizer(config: RunConfig, store: Store) -> PreTrainedTokenizerBase:
     tokenizer = weights.tokenizer(config.model, store)
     if not tokenizer.chat_template:
         raise ConfigError(
-            f"model.name={config.model.name}: its tokenizer has no chat template, which mt_bench needs; take a model "
-            "that has one, or evaluation.benchmarks without mt_bench"
+            "model.name",
+            config.model.name,
+            "its tokenizer has no chat template, which mt_bench needs; take a model "
+            "that has one, or evaluation.benchmarks without mt_bench",
         )
     return tokenizer
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.config import LmEval, RunConfig
-from launcher.errors import ConfigError
+from launcher.errors import UNSAID, ConfigError
 from launcher.machine.installed import package_dir
 from launcher.store.files import Fact, content_key, write_once
 from launcher.store.output_folder import Store
@@ -143,7 +143,7 @@ def numbers_in(value: Fact, prefix: str = "") -> dict[str, float]:
 
 def _lm_eval(config: RunConfig, weights: Weights, folder: Path, stop: Callable[[], bool]) -> Fact:
     if package_dir("lm_eval") is None:
-        raise ConfigError("evaluation.benchmarks=lm_eval: not installed here; pip install lm_eval[hf]")
+        raise ConfigError("evaluation.benchmarks", "lm_eval", "not installed here; pip install lm_eval[hf]")
     dtype = str(precision.dtype_of(config.model)).removeprefix("torch.")
     argv = lm_eval_argv(config.evaluation.lm_eval, weights, dtype, config.evaluation.seed, folder)
     if config.model.trust_remote_code:
@@ -166,7 +166,9 @@ def lm_eval_argv(settings: LmEval, weights: Weights, dtype: str, seed: int, fold
         arguments["tokenizer"] = str(weights.tokenizer)
     for name, value in arguments.items():
         if "," in value:
-            raise ConfigError(f"output_dir: lm_eval takes no comma in a path, and {name} is {value}; choose another")
+            raise ConfigError(
+                "output_dir", UNSAID, f"lm_eval takes no comma in a path, and {name} is {value}; choose another"
+            )
     model_args = ",".join(f"{name}={value}" for name, value in arguments.items())
     argv = [sys.executable, "-m", "lm_eval", "--model", "hf", "--model_args", model_args]
     argv += ["--tasks", ",".join(settings.tasks), "--batch_size", settings.batch_size, "--seed", str(seed)]

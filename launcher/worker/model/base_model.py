@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 from transformers.utils import logging as transformers_logging
 
 from launcher.config import Model
-from launcher.errors import ConfigError
+from launcher.errors import UNSAID, ConfigError
 from launcher.hub.sources import commit_of, model_source
 from launcher.machine.installed import how_to_install
 from launcher.machine.locate import place_of
@@ -54,15 +54,17 @@ def base_folder(model: Model, store: Store) -> str:
 def _located(model: Model, store: Store, *, weights: bool = True) -> Path:
     """The folder that `model.path` stands for; of a model on the Hub only what lies beside the weights, if so asked."""
     if not model.path:
-        raise ConfigError("model.path: neither a path nor an architecture is given; give a Hub id or a folder")
+        raise ConfigError(
+            "model.path", UNSAID, "neither a path nor an architecture is given; give a Hub id or a folder"
+        )
     source = model_source(model)
     if source is not None:
         return hub_files.model_folder(source, commit_of(source, store), model.gguf_file, weights=weights)
     place = place_of(model.path)
     if place.kind == "package" and place.path is None:
-        raise ConfigError(f"model.path={model.path}: {how_to_install(place.name)}")
+        raise ConfigError("model.path", model.path, how_to_install(place.name))
     if place.path is None or not place.path.is_dir():
-        raise ConfigError(f"model.path={model.path}: there is no such folder on this machine")
+        raise ConfigError("model.path", model.path, "there is no such folder on this machine")
     return place.path.resolve()
 
 
@@ -79,7 +81,7 @@ def _built(architecture: dict[str, Any], store: Store) -> str:
 def _dequantised(source: Path, gguf_file: str, store: Store) -> str:
     """The folder of a GGUF model as plain safetensors that can be trained, made on first use."""
     if not (source / gguf_file).is_file():
-        raise ConfigError(f"model.gguf_file={gguf_file}: not in {source}")
+        raise ConfigError("model.gguf_file", gguf_file, f"not in {source}")
     digest = file_sha256(source / gguf_file, store)
     folder = store.cache("models", f"{Path(gguf_file).stem}-{digest[:12]}")
     with building(folder) as empty:
@@ -119,7 +121,7 @@ def _below(model: Model, folder: Path) -> Model:
     assert adapter is not None  # noqa: S101 - for the type checker: we were called since there is one
     if adapter.base == model.path or Path(adapter.base) == folder:
         raise ConfigError(
-            f"model.path={model.path}: base_model_name_or_path in its {CONFIG_FILE} is the adapter itself"
+            "model.path", model.path, f"base_model_name_or_path in its {CONFIG_FILE} is the adapter itself"
         )
     return replace(model, path=adapter.base, revision=adapter.revision, chat_template=None, quantization=None)
 
@@ -157,7 +159,7 @@ def not_loadable(model: Model, error: Exception) -> ConfigError:
     at = f"@{model.revision}" if model.revision else ""
     kind = "" if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: "
     words = " ".join(str(error).split())[:LONGEST_WORDS] or type(error).__name__
-    return ConfigError(f"model.path={model.path}{at}: cannot be loaded: {kind}{words}")
+    return ConfigError("model.path", f"{model.path}{at}", f"cannot be loaded: {kind}{words}")
 
 
 def tokenizer_folder(model: Model, store: Store) -> str:

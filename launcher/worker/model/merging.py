@@ -68,8 +68,10 @@ def _adapted(base: Path, adapter: Path, tokens: int, *, trust_remote_code: bool,
     check_loaded(loading, str(base))
     if getattr(module.config, "quantization_config", None) is not None:
         raise ConfigError(
-            f"model.path={adapter}: its base {base} holds packed weights, into which no adapter can be merged; name "
-            "the base in full precision in adapter_config.json"
+            "model.path",
+            adapter,
+            f"its base {base} holds packed weights, into which no adapter can be merged; name "
+            "the base in full precision in adapter_config.json",
         )
     _enlarge(module, _embedding_rows(adapter), tokens)
     if not tied:
@@ -79,7 +81,7 @@ def _adapted(base: Path, adapter: Path, tokens: int, *, trust_remote_code: bool,
 
 def _check_weights(adapter: Path) -> None:
     if not any(path.is_file() for pattern in ADAPTER_WEIGHTS for path in adapter.glob(pattern)):
-        raise ConfigError(f"model.path={adapter}: holds no adapter weights ({' or '.join(ADAPTER_WEIGHTS)})")
+        raise ConfigError("model.path", adapter, f"holds no adapter weights ({' or '.join(ADAPTER_WEIGHTS)})")
 
 
 def _enlarge(module: Any, rows: int | None, tokens: int) -> None:
@@ -139,8 +141,10 @@ def _check_keys(adapted: PeftModel, adapter: Path) -> None:
     counts = (("missing", missing), ("foreign", foreign))
     if said := [f"{len(names)} {what} ({min(names)}, ...)" for what, names in counts if names]:
         raise ConfigError(
-            f"model.path={adapter}: its weights are not those of its adapter_config.json on this base: "
-            f"{' and '.join(said)}; save the adapter without a wrapper such as torch.compile, or name its own base"
+            "model.path",
+            adapter,
+            "its weights are not those of its adapter_config.json on this base: "
+            f"{' and '.join(said)}; save the adapter without a wrapper such as torch.compile, or name its own base",
         )
 
 
@@ -161,8 +165,10 @@ def _check_equal(before: torch.Tensor, after: torch.Tensor, adapter: Path) -> No
     apart = float((before - after).abs().max())
     if not apart <= PROBE_TOLERANCE * (1 + float(before.abs().max())):
         raise ConfigError(
-            f"model.path={adapter}: merged into its base it is another model (logits up to {apart:.2g} apart): peft "
-            "cannot merge this kind; start from merged weights of your own"
+            "model.path",
+            adapter,
+            f"merged into its base it is another model (logits up to {apart:.2g} apart): peft "
+            "cannot merge this kind; start from merged weights of your own",
         )
 
 

@@ -77,5 +77,5 @@ def dtype_of(model: Model) -> torch.dtype:
     if model.dtype == "auto":
         return _automatic_dtype()
     if model.dtype == "float16":
-        raise ConfigError("model.dtype=float16: its small gradients become 0; use bfloat16 or float32")
+        raise ConfigError("model.dtype", model.dtype, "its small gradients become 0; use bfloat16 or float32")
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[model.dtype]

@@ -108,7 +108,7 @@ def _packing(model: Model, dtype: torch.dtype) -> dict[str, Any]:
     if model.quantization is None:
         return {}
     if package_dir("bitsandbytes") is None:
-        raise ConfigError(f"model.quantization={model.quantization}: {INSTALL_BITSANDBYTES}")
+        raise ConfigError("model.quantization", model.quantization, INSTALL_BITSANDBYTES)
     packed = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
-from launcher.errors import ConfigError, StoreError
+from launcher.errors import UNSAID, ConfigError, StoreError, UsageError
 from launcher.store.files import read_fact, write_once
 
 MARKER = "complete.json"
@@ -91,18 +91,20 @@ def check_fits(checkpoint: Path, ranks: int, *, sharded: bool) -> None:
     """Refuse to resume with another number of ranks than shards were written by, or with other means.
 
     Raises:
-        ConfigError: says what to change.
+        UsageError: says what to change.
     """
     marker = read_fact(checkpoint / MARKER) or {}
     was_sharded = any(_STEP.match(name) for name in marker["files"])
     if was_sharded != sharded:
         was, now = ("with", "without") if was_sharded else ("without", "with")
         raise ConfigError(
-            f"deepspeed: {checkpoint} was written {was} DeepSpeed and cannot be resumed {now} it; "
-            "choose as before, or remove the checkpoint to begin again"
+            "deepspeed",
+            UNSAID,
+            f"{checkpoint} was written {was} DeepSpeed and cannot be resumed {now} it; "
+            "choose as before, or remove the checkpoint to begin again",
         )
     if sharded and marker["ranks"] != ranks:
-        raise ConfigError(
+        raise UsageError(
             f"cluster.nodes x cluster.gpus_per_node: {checkpoint} is divided among {marker['ranks']} ranks, this job "
             f"has {ranks}; give as many as before, or remove the checkpoint to begin again"
         )

@@ -221,8 +221,9 @@ def accumulation(config: RunConfig, world_size: int) -> int:
     at_once = config.trainer.micro_batch_size * world_size
     if config.trainer.batch_size % at_once:
         raise ConfigError(
-            f"trainer.batch_size={config.trainer.batch_size}: not a multiple of micro_batch_size "
-            f"{config.trainer.micro_batch_size} x {world_size} devices = {at_once}"
+            "trainer.batch_size",
+            config.trainer.batch_size,
+            f"not a multiple of micro_batch_size {config.trainer.micro_batch_size} x {world_size} devices = {at_once}",
         )
     return config.trainer.batch_size // at_once
 
