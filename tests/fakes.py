@@ -1,13 +1,18 @@
-"""A scheduler that runs nothing: it takes jobs, and answers what a test tells it."""
+"""A scheduler that runs nothing: it takes jobs, and answers what a test tells it; and a launch to it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import Cause, JobState, Phase
 from launcher.config import Cluster
 from launcher.store.files import Fact
+from launcher.store.output_folder import Store
+from launcher.submission.batches import plan_batches
+from launcher.submission.decide import Decision, decide
+from launcher.submission.submit import act
+from launcher.sweep import Sweep
 
 
 class FakeScheduler:
@@ -74,3 +79,12 @@ class FakeScheduler:
         self, job_id: str, phase: Phase = Phase.FAILED, reason: str | None = None, cause: Cause | None = None
     ) -> None:
         self.phases[job_id] = JobState(phase, reason, cause=cause)
+
+
+def submit(
+    sweep: Sweep, store: Store, scheduler: FakeScheduler, launch: Fact, given: Collection[str] = ()
+) -> list[Decision]:
+    """Decide, plan and act, as the launcher does; returns what was decided. For the last two: see `act`, `decide`."""
+    decisions = decide(sweep, store, scheduler, given)
+    act(plan_batches(sweep, decisions, store, scheduler), store, scheduler, launch)
+    return decisions

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy
 from conftest import clean_environment, sweep_of
-from fakes import FakeScheduler
+from fakes import FakeScheduler, submit
 from hub_server import HubServer
 from safetensors.numpy import save_file
 from waiting import LONGEST_WAIT
@@ -18,8 +18,6 @@ from waiting import LONGEST_WAIT
 from launcher.store.files import append_line, write_once
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import RunDir
-from launcher.submission.decide import decide
-from launcher.submission.submit import act
 
 NEVER_PUBLISHED = (
     "optimizer.pt", "training_args.bin", "rng_state.pth", "scheduler.pt", "trainer_state.json", ".secret.json",
@@ -30,7 +28,7 @@ NEVER_PUBLISHED = (
 def trained_runs(store: Store, *argv: str) -> list[RunDir]:
     """The runs of a command line, launched and trained; they are left to `publish` on the login node."""
     sweep, scheduler = sweep_of("model=tiny", "trainer=full", "hub.when=login", *argv), FakeScheduler()
-    act(sweep, decide(sweep, store, scheduler), store, scheduler, {})
+    submit(sweep, store, scheduler, {})
     runs = [store.run(run.run_id) for run in sweep.runs]
     for run in runs:
         finish(run)

@@ -7,7 +7,7 @@ import time
 
 import pytest
 from conftest import sweep_of
-from fakes import FakeScheduler
+from fakes import FakeScheduler, submit
 
 from launcher.cluster.job_state import Cause, Phase
 from launcher.config import Cluster
@@ -17,9 +17,8 @@ from launcher.planning.launches import recorded_sweep
 from launcher.store.files import read_fact, write_once
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import RunDir
-from launcher.submission.decide import Decision, decide
+from launcher.submission.decide import Decision
 from launcher.submission.resources import Past, adapted
-from launcher.submission.submit import act
 from launcher.submission.timings import cost_key
 from launcher.sweep import Run
 
@@ -104,9 +103,7 @@ GRID = ["model=tiny", "cluster=slurm", "cluster.mem=8G", "loss_type=sigmoid,ipo"
 
 def launch(store: Store, scheduler: FakeScheduler, *overrides: str, given: tuple[str, ...] = ()) -> list[Decision]:
     sweep = sweep_of(*GRID, *overrides)
-    decisions = decide(sweep, store, scheduler, given)
-    act(sweep, decisions, store, scheduler, {"argv": [], "time": time.time()})
-    return decisions
+    return submit(sweep, store, scheduler, {"argv": [], "time": time.time()}, given)
 
 
 def finish(run: RunDir, seconds: float, around: float) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import sweep_of
-from fakes import FakeScheduler
+from fakes import FakeScheduler, submit
 
 import analysis
 from analysis.columns import COLUMNS, SCORES, document
@@ -18,8 +18,6 @@ from launcher.runs.run_state import states_of
 from launcher.store.files import Fact, append_line, write_once
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import RunDir
-from launcher.submission.decide import decide
-from launcher.submission.submit import act
 from launcher.sweep import Sweep
 
 GRID = ["model=tiny", "cluster.gpus_per_node=1", "loss_type=sigmoid,ipo", "beta=0.1,0.5"]
@@ -31,7 +29,7 @@ ACTIONS = {"actions": {"1": 0.9, "2": 0.1}}
 def sweep(store: Store) -> Sweep:
     """A launched sweep: its first run is done, its second has begun, its third failed, its last one has not started."""
     sweep, scheduler = sweep_of(*GRID), FakeScheduler()
-    act(sweep, decide(sweep, store, scheduler), store, scheduler, {"argv": [], "time": time.time()})
+    submit(sweep, store, scheduler, {"argv": [], "time": time.time()})
     done, begun, failed, _ = (store.run(run.run_id) for run in sweep.runs)
     for run in (done, begun, failed):
         write_once(run.attempts()[-1].started_file, {"host": "n1", "pid": 1, "job": None, "time": 1.0})

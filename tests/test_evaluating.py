@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from conftest import Launch, sweep_of
-from fakes import FakeScheduler
+from fakes import FakeScheduler, submit
 from filelock import FileLock
 from judge_server import Judge as Server
 from judge_server import judge_server, rule
@@ -32,6 +32,7 @@ from launcher.store.attempt_config import wanted_by
 from launcher.store.files import Fact, append_line, read_fact, read_lines, write_once
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import EvaluationDir
+from launcher.submission.batches import plan_batches
 from launcher.submission.decide import Action, decide
 from launcher.submission.submit import act
 from launcher.sweep import Sweep
@@ -59,7 +60,7 @@ def judged_by(server: Server, **settings: object) -> list[str]:
 def trained(sweep: Sweep, store: Store) -> None:
     """The sweep as if its jobs had trained, and measured `preference`."""
     scheduler = FakeScheduler()
-    act(sweep, decide(sweep, store, scheduler), store, scheduler, {"argv": []})
+    submit(sweep, store, scheduler, {"argv": []})
     for run in sweep.runs:
         folder = store.run(run.run_id)
         write_once(folder.result_file, {"steps": 4, "max_steps": 4, "seconds": 8.0})
@@ -127,7 +128,7 @@ def test_another_benchmark_makes_another_attempt_of_a_trained_run(store: Store, 
     assert [run.run_id for run in sweep.runs] == [run.run_id for run in first.runs]
     decisions = decide(sweep, store, scheduler)
     assert [(d.action, d.why) for d in decisions] == [(Action.EVALUATE, "trained, not evaluated: mt_bench")] * 2
-    act(sweep, decisions, store, scheduler, {})
+    act(plan_batches(sweep, decisions, store, scheduler), store, scheduler, {})
     run = store.run(sweep.runs[0].run_id)
     evaluation = run.evaluation_attempt()
     assert evaluation
@@ -138,7 +139,7 @@ def test_another_benchmark_makes_another_attempt_of_a_trained_run(store: Store, 
 def test_a_benchmark_of_a_later_launch_is_judged_too(store: Store, bench: list[str], judge_server: Server) -> None:
     """`evaluate SWEEP` need not be told again what the launch command was told."""
     trained(sweep_of(*GRID), store)
-    act(later := sweep_of(*GRID, *bench), decide(later, store, FakeScheduler()), store, FakeScheduler(), {"argv": []})
+    submit(later := sweep_of(*GRID, *bench), store, FakeScheduler(), {"argv": []})
     answered(later, store)
     recorded = recorded_sweep(store.sweep("s"), store, ["sigmoid", "ipo"])
     asked = changes.asked(recorded, [], judged_by(judge_server))
@@ -156,7 +157,7 @@ def test_the_command_that_has_answers_judged_is_one_that_does(
     said = "2 runs have MT-Bench answers and no scores: python -m launcher evaluate s"
     results.say_unjudged(store.sweep("s"), names)
     assert capsys.readouterr().out == f"{said} --benchmark mt_bench\n"
-    act(later := sweep_of(*GRID, *bench), decide(later, store, FakeScheduler()), store, FakeScheduler(), {"argv": []})
+    submit(sweep_of(*GRID, *bench), store, FakeScheduler(), {"argv": []})
     results.say_unjudged(store.sweep("s"), names)
     assert capsys.readouterr().out == f"{said}\n"
 

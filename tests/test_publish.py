@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import sweep_of
-from fakes import FakeScheduler
+from fakes import FakeScheduler, submit
 from finished_runs import NEVER_PUBLISHED, evaluation, files_holding, finish, keep_milestones, trained_runs
 from huggingface_hub import ModelCard
 
@@ -38,7 +38,6 @@ from launcher.store.files import append_line, read_fact, write_derived, write_on
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import Point, RunDir
 from launcher.submission.decide import decide
-from launcher.submission.submit import act
 from launcher.sweep import Sweep
 
 FOLDER = ("hub=folder", "sweep=scan", "loss_type=ipo")
@@ -383,7 +382,7 @@ def _unsettled(override: str) -> tuple:  # type: ignore[type-arg]
 def test_what_publish_does_to_each_run(store: Store) -> None:
     """Only what is trained, not in flight, and not there already is pushed."""
     sweep, scheduler = sweep_of("model=tiny", *FOLDER, "beta=0.1,0.2,0.3"), FakeScheduler()
-    act(sweep, decide(sweep, store, scheduler), store, scheduler, {})
+    submit(sweep, store, scheduler, {})
     done, evaluating, waiting = (store.run(run.run_id) for run in sweep.runs)
     finish(done)
     finish(evaluating)
@@ -491,7 +490,7 @@ def test_runs_launched_with_hub_off_can_be_published_later(store: Store) -> None
 def test_a_run_that_its_job_is_to_publish_is_in_flight_until_it_has(store: Store) -> None:
     """TRAINED all the while; a noted failure ends the wait and is the reason that status shows; so does the push."""
     sweep, scheduler = sweep_of("model=tiny", *FOLDER), FakeScheduler()
-    act(sweep, decide(sweep, store, scheduler), store, scheduler, {})
+    submit(sweep, store, scheduler, {})
     run = store.run(sweep.runs[0].run_id)
     finish(run)
     attempt = run.attempts()[-1]

@@ -28,7 +28,7 @@ from launcher.store.files import read_fact, write_once
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir, RunDir
 from launcher.submission.adopt import adopt
-from launcher.submission.batches import planned_batches
+from launcher.submission.batches import PlannedBatch, plan_batches
 from launcher.submission.decide import Action, decide
 from launcher.sweep import Sweep
 
@@ -63,6 +63,10 @@ def evaluation_of(run: RunDir) -> AttemptDir:
     return attempt
 
 
+def ids(planned: PlannedBatch) -> list[list[str]]:
+    return [[run.run_id for run in runs] for runs in planned.jobs]
+
+
 # ------------------------------------------------------------------------------------------------ what is submitted
 
 
@@ -88,13 +92,14 @@ def test_an_array_evaluates_what_another_trains(store: Store) -> None:
 
 
 def test_each_table_has_its_own_evaluations_behind_it(store: Store) -> None:
-    """Of runs that wait for two tables, a group names the evaluations of its own batches, so that none counts twice."""
+    """Of runs that wait for two tables, each batch has the evaluations of its own runs, so that none counts twice."""
     scheduler = FakeScheduler(batch_size=10)
     sweep = sweep_of("model=tiny", "cluster=slurm", "dataset.train_pairs=16,32", "beta=0.1,0.5", *SCORE)
-    groups = planned_batches(decide(sweep, store, scheduler), store.sweep("s"), store, scheduler, lambda code: code)
-    assert len({group.table.name for group in groups if group.table}) == 2
-    assert [list(group.then) for group in groups] == [[batch.name for batch, _ in group.batches] for group in groups]
-    assert sum(batch.size for group in groups for batch, _ in group.then.values()) == 4
+    batches = plan_batches(sweep, decide(sweep, store, scheduler), store, scheduler).batches
+    assert len({planned.table.batch.name for planned in batches if planned.table}) == 2
+    evaluations = [planned.evaluation for planned in batches if planned.evaluation]
+    assert [ids(evaluation) for evaluation in evaluations] == [ids(planned) for planned in batches]
+    assert sum(evaluation.batch.size for evaluation in evaluations) == 4
 
 
 def test_preference_alone_needs_no_second_job(store: Store) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 from conftest import sweep_of
-from fakes import FakeScheduler
+from fakes import FakeScheduler, submit
 
 from launcher.cluster.job_state import Phase
 from launcher.errors import StoreError
@@ -20,6 +20,7 @@ from launcher.store.files import read_fact, write_once
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import RunDir
 from launcher.submission.adopt import adopt
+from launcher.submission.batches import plan_batches
 from launcher.submission.decide import Action, Decision, decide
 from launcher.submission.submit import act
 from launcher.sweep import Sweep
@@ -29,9 +30,7 @@ GRID = ["model=tiny", "cluster.runs_per_job=2", "loss_type=sigmoid,ipo,kto_pair"
 
 
 def launch(sweep: Sweep, store: Store, scheduler: FakeScheduler) -> list[Decision]:
-    decisions = decide(sweep, store, scheduler)
-    act(sweep, decisions, store, scheduler, {"argv": [], "time": time.time()})
-    return decisions
+    return submit(sweep, store, scheduler, {"argv": [], "time": time.time()})
 
 
 def finish(run: RunDir, steps: int = 4, seconds: float = 8.0) -> None:
@@ -209,7 +208,8 @@ def test_settings_that_resume_gave_stay(store: Store) -> None:
         scheduler.end(scheduler.jobs[batch.name][0]["job_id"])
     resumed = sweep_of("model=tiny", "beta=0.1,0.5", "sweep=s", "cluster.time=9")
     chosen = decide(resumed, store, scheduler)[1:]
-    act(resumed, chosen, store, scheduler, {"argv": ["resume", "s"], "time": time.time()})
+    planned = plan_batches(resumed, chosen, store, scheduler)
+    act(planned, store, scheduler, {"argv": ["resume", "s"], "time": time.time()})
     again = recorded_sweep(store.sweep("s"), store, LOSSES)
     assert [run.config.cluster.time for run in again.runs] == [None, "9"]
     assert [run.axes for run in again.runs] == [run.axes for run in first.runs]

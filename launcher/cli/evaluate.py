@@ -17,6 +17,7 @@ from launcher.planning import changes
 from launcher.planning.launches import recorded_sweep
 from launcher.store.output_folder import Store, SweepDir
 from launcher.submission.adopt import adopt
+from launcher.submission.batches import plan_batches
 from launcher.submission.decide import Action, Decision, decide
 from launcher.submission.submit import act
 from launcher.sweep import Sweep
@@ -47,10 +48,11 @@ def evaluate(options: argparse.Namespace) -> int:
         if options.again:
             scores.set_aside(sweep, store)
         decisions = [d for d in decide(sweep, store, scheduler) if d.action is Action.EVALUATE]
+        planned = plan_batches(sweep, decisions, store, scheduler)
         if decisions:
-            plan.show_plan(sweep, decisions, None, store, as_json=False)
+            plan.show_plan(planned, None, store, as_json=False)
         if not options.dry_run:
-            act(sweep, decisions, store, scheduler, {})
+            act(planned, store, scheduler, {})
     if decisions and not options.dry_run and not _measured(decisions, directory, store, scheduler):
         return FAILED
     return _judge(sweep, store, judge, options)

@@ -16,6 +16,7 @@ from launcher.cli.watch import after_submission
 from launcher.cluster.scheduler import scheduler_for
 from launcher.store.output_folder import Store
 from launcher.submission.adopt import adopt
+from launcher.submission.batches import plan_batches
 from launcher.submission.decide import decide
 from launcher.submission.submit import act, check_ranks
 from launcher.views import console
@@ -83,8 +84,8 @@ def launch(argv: Sequence[str]) -> int:
     ]
     scheduler = scheduler_for(executor_of(sweep.runs))
     if config.dry_run:
-        decisions = decide(sweep, store, scheduler)
-        views_plan.show_plan(sweep, decisions, scheduler, store, as_json=options.json, sources=settled.lines)
+        planned = plan_batches(sweep, decide(sweep, store, scheduler), store, scheduler)
+        views_plan.show_plan(planned, scheduler, store, as_json=options.json, sources=settled.lines)
         console.show_notes(notes)
         return DONE
     check_ranks(sweep, scheduler)
@@ -93,7 +94,7 @@ def launch(argv: Sequence[str]) -> int:
     pin_sources(sweep, store)
     with store.submission_lock:
         adopt([store.run(run.run_id) for run in sweep.runs], scheduler)
-        decisions = decide(sweep, store, scheduler)
-        views_plan.show_plan(sweep, decisions, None, store, as_json=options.json, sources=settled.lines)
-        act(sweep, decisions, store, scheduler, {"argv": list(argv), "time": time.time()})
-    return after_submission(sweep.name, decisions, store, scheduler, quiet=options.json)
+        planned = plan_batches(sweep, decide(sweep, store, scheduler), store, scheduler)
+        views_plan.show_plan(planned, None, store, as_json=options.json, sources=settled.lines)
+        act(planned, store, scheduler, {"argv": list(argv), "time": time.time()})
+    return after_submission(planned, store, scheduler, quiet=options.json)

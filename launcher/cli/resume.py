@@ -15,6 +15,7 @@ from launcher.planning.launches import recorded_sweep
 from launcher.planning.plan import executor_of
 from launcher.runs.run_state import RunState
 from launcher.submission.adopt import adopt
+from launcher.submission.batches import plan_batches
 from launcher.submission.decide import decide
 from launcher.submission.submit import act
 from launcher.sweep import Run, Sweep
@@ -50,9 +51,10 @@ def resume(options: argparse.Namespace) -> int:
         names = {state.run.run_id for state in states}
         scheduler = scheduler_for(executor_of(_to_be_submitted(sweep, states)))
         decisions = [d for d in decide(sweep, store, scheduler, given) if d.run.run_id in names]
-        plan.show_plan(sweep, decisions, None, store, as_json=options.json)
-        act(sweep, decisions, store, scheduler, {"argv": ["resume", directory.name, *words], "time": time.time()})
-    return after_submission(directory.name, decisions, store, scheduler, quiet=options.json)
+        planned = plan_batches(sweep, decisions, store, scheduler)
+        plan.show_plan(planned, None, store, as_json=options.json)
+        act(planned, store, scheduler, {"argv": ["resume", directory.name, *words], "time": time.time()})
+    return after_submission(planned, store, scheduler, quiet=options.json)
 
 
 def _to_be_submitted(sweep: Sweep, states: Sequence[RunState]) -> Sequence[Run]:

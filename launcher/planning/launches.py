@@ -86,11 +86,16 @@ def recorded_settings(run: RunDir) -> Fact:
     Raises:
         StoreError: no launch has recorded any.
     """
-    settings: Fact = _last_record(run)["settings"]
+    settings: Fact = last_record(run)["settings"]
     return settings
 
 
-def _last_record(run: RunDir) -> Fact:
+def last_record(run: RunDir) -> Fact:
+    """What the last launch that named the run recorded of it.
+
+    Raises:
+        StoreError: no launch has recorded any.
+    """
     store = Store(run.path.parent.parent)
     records = [r for sweep in store.sweeps() for r in sweep.run_records() if r["run_id"] == run.run_id]
     if not records:

@@ -145,6 +145,3 @@ def _decide_in_flight(run: Run, state: RunState, waits: str | None) -> Decision:
 def _estimate(run: Run, known: Costs, done: int) -> float | None:
     cost = known.training(run)
     return None if cost is None else cost.training(run, done)
-
-
-# ------------------------------------------------------------------------------------------------ act
