@@ -28,7 +28,7 @@ from launcher.store import attempt_config
 from launcher.store.files import read_fact, read_lines
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import RunDir
-from launcher.worker import job
+from launcher.worker import outcome
 from launcher.worker.dataset import unpaired
 from launcher.worker.distributed import ranks as distributed
 from launcher.worker.distributed.rendezvous import Rank, own_address
@@ -423,10 +423,13 @@ def test_out_of_memory_without_a_queue_fails_and_the_next_attempt_has_less(
     run = world.store("no-queue").run("r")
     attempt = new_attempt(world.config(trainer__micro_batch_size=4), run)
     monkeypatch.setattr(distributed, "size", lambda: 2)
-    monkeypatch.setenv("SUBMITIT_EXECUTOR", "local")
-    assert not job._back_with_less(attempt, "rank 1: MemoryError: something else")
+    names = ("SUBMITIT_LOCAL_GLOBALID", "SUBMITIT_LOCAL_LOCALID")
+    local = {"SUBMITIT_EXECUTOR": "local", "SUBMITIT_LOCAL_JOB_ID": "99", "SUBMITIT_LOCAL_NTASKS": "1"}
+    for key, value in (local | dict.fromkeys(names, "0")).items():
+        monkeypatch.setenv(key, value)
+    assert not outcome._back_with_less(attempt, "rank 1: MemoryError: something else")
     assert attempt_config.read_config(attempt).trainer.micro_batch_size == 4
-    assert not job._back_with_less(attempt, "rank 1: OutOfMemoryError: CUDA out of memory")
+    assert not outcome._back_with_less(attempt, "rank 1: OutOfMemoryError: CUDA out of memory")
     again = new_attempt(world.config(trainer__micro_batch_size=4), run)
     assert attempt_config.read_config(again).trainer.micro_batch_size == 2
     assert attempt_config.read_config(again).trainer.batch_size == 8

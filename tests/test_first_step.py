@@ -18,9 +18,10 @@ from launcher.machine.installed import trl_losses
 from launcher.store.files import read_fact, read_lines
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import RunDir
+from launcher.worker.attempt import make_attempt
 from launcher.worker.interruption import StopRequest
-from launcher.worker.job import make_attempt
 from launcher.worker.model import weights
+from launcher.worker.outcome import settle
 from launcher.worker.training import first_step, trainer
 from launcher.worker.training.first_step import rounding
 from launcher.worker.training.losses import PreferenceTrainer, Watched
@@ -168,7 +169,7 @@ def test_a_table_of_other_weights_is_refused(world: World, loss_type: str, beta:
 def test_the_refusal_is_the_reason_of_the_failure(world: World) -> None:
     """One line, with what a user can do about each likely cause, the likeliest first."""
     attempt = new_attempt(world.config(), world.run())
-    assert not make_attempt(attempt, world.store, StopRequest())
+    settle(make_attempt(attempt, world.store, StopRequest()), attempt)
     reason = (read_fact(attempt.failure_file) or {})["reason"]
     assert reason.startswith("RuntimeError: step 1: the loss is 0.")
     assert "\n" not in reason

@@ -17,8 +17,9 @@ from launcher.cluster import node
 from launcher.store.files import append_line, read_fact, read_lines
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir
-from launcher.worker import interruption
-from launcher.worker.interruption import Interrupted, leave, locked
+from launcher.worker import interruption, outcome
+from launcher.worker.interruption import Interrupted, locked
+from launcher.worker.outcome import leave
 
 # Says when it has begun; its child is one that executes another program, its thread one that was there before.
 PROCESS = """
@@ -92,7 +93,7 @@ def attempt(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> At
     monkeypatch.delenv("SUBMITIT_EXECUTOR", raising=False)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     scontrol(tmp_path, f'echo "$@" >>{tmp_path}/asked')
-    monkeypatch.setattr(interruption, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(outcome, "PATIENCE_SECONDS", 0.1)
     return store.run("r").new_attempt({})
 
 
