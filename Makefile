@@ -14,7 +14,7 @@ demo: .venv/installed
 
 # Two files of tests at a time, each with one thread: their models are so small that more only get in each other's way.
 test: lint
-	OMP_NUM_THREADS=1 pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(PYTEST)
+	OMP_NUM_THREADS=1 pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 10 $(PYTEST)
 
 lint: .venv/tested
 	ruff check .

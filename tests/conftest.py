@@ -31,8 +31,14 @@ SLOW = ("test_slurm_runs", "test_slurm_scan", "test_distributed", "test_named_sw
 
 
 def pytest_configure() -> None:
-    """Let the processes that tests start hear Ctrl-C, which pytest-xdist has its own ignore, and so their children."""
+    """Let the processes that tests start hear Ctrl-C, which pytest-xdist has its own ignore, and so their children.
+
+    None of them compiles with torch; what it imports for that, on behalf of bitsandbytes, takes a sixth of their start.
+    DeepSpeed compiles two operators; to make them fast takes as long as to read them.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ["TORCHDYNAMO_DISABLE"] = "1"
+    os.environ["CXX"] = str(Path(__file__).parent / "cxx")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
