@@ -5,6 +5,7 @@ They are forked from one that has imported what every rank imports, which takes 
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import sys
@@ -60,6 +61,7 @@ def start(folder: Path, ranks: int = 2, before: str = "", **environment: str) ->
 
 
 def _be_rank(folder: Path, before: str, environment: dict[str, str]) -> None:
+    gc.freeze()  # what has been imported stays
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = ["-c", str(folder)]
