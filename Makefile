@@ -12,9 +12,10 @@ demo: .venv/installed
 	python -m launcher -m loss_type=sigmoid,ipo,kto_pair beta=0.01,0.1
 	python -m analysis outputs/sweeps/smollm2-135m-movie-reviews
 
-# Two files of tests at a time, each with one thread: their models are so small that more only get in each other's way.
+# Three files of tests at a time, since those with a cluster wait half of theirs; each with one thread: their models are
+# so small that more only get in each other's way.
 test: lint
-	OMP_NUM_THREADS=1 pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(PYTEST)
+	OMP_NUM_THREADS=1 pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations 10 $(PYTEST)
 
 lint: .venv/tested
 	ruff check .

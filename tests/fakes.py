@@ -40,6 +40,12 @@ class FakeScheduler:
         self.dies_before: int | None = None
         self.dies_after: int | None = None
 
+    def missing(self) -> str | None:
+        return None
+
+    def is_here(self) -> bool:
+        return True
+
     def batch_size(self, cluster: Cluster) -> int:  # noqa: ARG002 - the protocol's
         return self._batch_size
 

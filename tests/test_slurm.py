@@ -314,7 +314,7 @@ def test_the_proposed_file_can_be_composed() -> None:
     """doctor's file names the best partition that is up, and every key in it is one of the schema."""
     offered = slurm_survey.survey(words.read_settings(CONFIG), "cpu*|up|infinite|9|(null)|64|512000\n"
                            "gpu|up|2-00:00:00|4|gpu:h100:8|96|1000000\n", "lab\nlab\nother\n", 1001)  # fmt: skip
-    plain = yaml.safe_load(doctor.proposal(offered))
+    plain = yaml.safe_load(slurm_survey.proposal(offered))
     assert plain.pop("defaults") == ["slurm", "_self_"]
     cluster = Cluster(**plain)
     assert (cluster.partition, cluster.account, cluster.time) == ("gpu", "lab", "2-00:00:00")

@@ -27,10 +27,10 @@ pytestmark = needs_slurm
 
 @pytest.fixture(scope="module", params=["accounting", "no-accounting"])
 def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """Two clusters, one after the other; the one without accounting has MaxArraySize 11."""
+    """Two clusters, one after the other; the one without accounting has MaxArraySize 7."""
     folder = tmp_path_factory.mktemp(request.param)
     accounts = ("--conf", "AccountingStorageEnforce=limits")
-    options = accounts if request.param == "accounting" else ("--no-accounting", "--max-array-size", "11")
+    options = accounts if request.param == "accounting" else ("--no-accounting", "--max-array-size", "7")
     with running_cluster(*QUICK, "--nodes", "2", *options) as cluster:
         yield Site(cluster, folder / "none", checkout(folder / "code"))
 
@@ -39,20 +39,20 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def test_a_long_sweep_becomes_arrays_without_gaps(site: Site, record_testsuite_property: Callable[..., None]) -> None:
-    """Thirty runs are one array, or three where MaxArraySize is 11; each runs once, and the terminal is free."""
+    """Eighteen runs are one array, or three where MaxArraySize is 7; each runs once, and the terminal is free."""
     here = site.at("long")
     began = time.monotonic()
-    output = here.launch(*TINY, "seed=range(0,30)", "sweep=long")
+    output = here.launch(*TINY, "seed=range(0,18)", "sweep=long")
     record_testsuite_property("launcher returned after seconds", time.monotonic() - began)
-    assert "30 runs submitted" in output
+    assert "18 runs submitted" in output
     assert {run["status"] for run in here.status("long")} <= {"PENDING", "RUNNING", "TRAINED"}
-    here.wait("long", "TRAINED", 30)
+    here.wait("long", "TRAINED", 18)
     jobs = here.recorded()
     arrays = {job.partition("_")[0] for job in jobs}
     assert len(arrays) == (1 if site.max_array_size == 1001 else 3)
     assert sorted(jobs) == sorted(here.jobs("long"))
-    assert len(set(jobs)) == 30
-    assert "30 skip" in here.launch(*TINY, "seed=range(0,30)", "sweep=long")
+    assert len(set(jobs)) == 18
+    assert "18 skip" in here.launch(*TINY, "seed=range(0,18)", "sweep=long")
 
 
 def test_a_sweep_larger_than_its_qos_allows_is_launched_in_pieces(site: Site) -> None:
@@ -60,7 +60,7 @@ def test_a_sweep_larger_than_its_qos_allows_is_launched_in_pieces(site: Site) ->
 
     What a refusal leaves is told in one line, with what to do.
     """
-    if site.max_array_size == 11:
+    if site.max_array_size == 7:
         pytest.skip("without accounting there is no QOS")
     site.cluster.slurm("sacctmgr", "-i", "add", "qos", "few", "MaxSubmitJobsPerUser=5")
     site.cluster.slurm("sacctmgr", "-i", "modify", "user", "root", "set", "qos+=few")
@@ -78,7 +78,7 @@ def test_a_sweep_larger_than_its_qos_allows_is_launched_in_pieces(site: Site) ->
 
 def test_what_an_account_allows_all_its_users_bounds_a_launch(site: Site) -> None:
     """Five jobs of the account above the user's: an array of four beside the table's job; then the rest."""
-    if site.max_array_size == 11:
+    if site.max_array_size == 7:
         pytest.skip("without accounting there are no accounts")
     site.cluster.slurm("sacctmgr", "-i", "add", "account", "dept", "GrpSubmitJobs=5")
     site.cluster.slurm("sacctmgr", "-i", "add", "account", "team", "parent=dept")
@@ -174,7 +174,7 @@ def test_an_accepted_job_is_found_though_sbatch_failed(site: Site) -> None:
 @pytest.mark.parametrize(("kind", "again"), [("job-name=.*prepare", "3 submit"), ("array=", "3 skip")])
 def test_a_launcher_killed_while_sbatch_is_under_way(site: Site, kind: str, again: str) -> None:
     """sbatch goes on without the launcher; launching again waits until it is known what has become of it."""
-    if site.max_array_size == 11:
+    if site.max_array_size == 7:
         pytest.skip("its 15 s of waiting are the same with and without accounting")
     sweep = "orphan-array" if "array" in kind else "orphan-table"
     here = site.at(sweep)
@@ -242,7 +242,7 @@ print(number)
 
 def test_a_launcher_killed_at_any_step_loses_and_doubles_nothing(site: Site) -> None:
     """Killed with -9 before each of its visible steps in turn, it is launched again: every run is submitted once."""
-    if site.max_array_size == 11:
+    if site.max_array_size == 7:
         pytest.skip("the steps are the same with and without accounting")
     here = site.at("crashes")
     (here.folder / "driver.py").write_text(CRASHES)

@@ -1,6 +1,7 @@
 """Real training on a real SLURM: a whole grid; the time limit, a preemption and kill -9 cost no accuracy.
 
-All of it runs side by side, so that the module takes as long as its slowest run.
+All of it runs side by side, so that the module takes as long as its slowest run. A cluster without accounting is told
+apart from one with it by what disturbs a run from outside; the rest does not ask how jobs have ended.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -31,7 +33,7 @@ from wandb_server import WandbServer, history, serving
 
 pytestmark = needs_slurm
 
-STEPS = 800
+STEPS = 200
 LONG = [*TINY, "trainer.learning_rate=1e-3", f"trainer.max_steps={STEPS}", "trainer.batch_size=8",
         "evaluation.generations=2", "evaluation.max_new_tokens=4"]  # fmt: skip
 GRID = [*TINY, "trainer.max_steps=4", "trainer.batch_size=8", "trainer.micro_batch_size=4", "model.dtype=float32",
@@ -62,16 +64,22 @@ KEY = "0123456789abcdef" * 2 + "01234567"  # as long as W&B wants one
 
 
 @dataclass(frozen=True)
+class Preempted:
+    """A run that was pushed out by the jobs `urgent`, and the server that it was told to track on."""
+
+    site: Site
+    urgent: list[str]
+    wandb: WandbServer
+
+
+@dataclass(frozen=True)
 class Launched:
     """What the module's tests look at: a site for each sweep."""
 
-    accounting: bool
     grid: Site
     single: Site
     limit: Site
-    preempted: Site
-    urgent: list[str]
-    wandb: WandbServer
+    preempted: dict[str, Preempted]
     killed: Site
     undisturbed: Site
     seconds: float
@@ -82,13 +90,15 @@ class Launched:
         return self.undisturbed.run()
 
 
-@pytest.fixture(scope="module", params=["accounting", "no-accounting"])
-def launched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
-    folder = tmp_path_factory.mktemp(request.param)
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
+    folder, bare_folder = tmp_path_factory.mktemp("accounting"), tmp_path_factory.mktemp("no-accounting")
     (folder / "slow").mkdir()
     (folder / "slow" / "sitecustomize.py").write_text(SLOW)
-    accounting = request.param == "accounting"
-    with serving() as wandb, running_cluster(*PATIENT, *([] if accounting else ["--no-accounting"])) as cluster:
+    with ExitStack() as stack:
+        servers = [stack.enter_context(serving()) for _ in range(2)]
+        cluster = stack.enter_context(running_cluster(*PATIENT))
+        bare = stack.enter_context(running_cluster(*PATIENT, "--no-accounting"))
         base = Site(cluster, folder / "none", REPOSITORY)
         grid = base.at("grid", TORCH_EXTENSIONS_DIR=str(EXTENSIONS))
         single, data = with_apptainer(base, folder / "apptainer"), grid.folder / "pairs"
@@ -101,24 +111,31 @@ def launched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
                       f"cluster.container={IMAGE}", "cluster.container_runtime=apptainer",
                       f"cluster.container_mounts=['{data}:{data}']", f"cluster.python={sys.executable}",
                       "cluster.setup=['export SITE=here']")  # fmt: skip
-        slow = {"PYTHONPATH": f"{folder / 'slow'}:{REPOSITORY}", "STEP_SECONDS": "0.04"}
+        slow = {"PYTHONPATH": f"{folder / 'slow'}:{REPOSITORY}", "STEP_SECONDS": "0.16"}
         killed = base.at("killed", **slow)
-        limit = base.at("limit", **{**slow, "STEP_SECONDS": "0.15", "WARNED_EARLY": "yes"})  # longer than its limit
-        preempted = base.at("preempted", **slow, WANDB_BASE_URL=wandb.url, WANDB_API_KEY=KEY)
+        limit = base.at("limit", **{**slow, "STEP_SECONDS": "0.6", "WARNED_EARLY": "yes"})  # longer than its limit
         same = f"dataset.path={folder / 'limit' / 'pairs'}"  # one objective: the same run id everywhere
         never, often = "checkpoint.every=10000", "checkpoint.every=20"
         # Warned between 60 and 90 s after its start, since SLURM looks every 30 s and warns rather early than late.
         limit.launch(*LONG, same, never, "sweep=limit", "cluster.time=2", "cluster.warning_seconds=30",
                      "cluster.max_requeues=100")  # fmt: skip
-        preempted.launch(*LONG, same, never, "sweep=preempted", "cluster.extra={nodelist: n4, exclusive: true}",
-                         "tracking=wandb", f"tracking.mode={'offline' if accounting else 'online'}")  # fmt: skip
+        preempted = {
+            "offline": (base, servers[0]),
+            "online": (Site(bare, bare_folder / "none", REPOSITORY), servers[1]),
+        }
+        for mode, (place, wandb) in preempted.items():
+            site = place.at("preempted", **slow, WANDB_BASE_URL=wandb.url, WANDB_API_KEY=KEY)
+            site.launch(*LONG, same, never, "sweep=preempted", "cluster.extra={nodelist: n4, exclusive: true}",
+                        "tracking=wandb", f"tracking.mode={mode}")  # fmt: skip
+            preempted[mode] = (site, wandb)
         killed.launch(*LONG, same, often, "sweep=killed")
         undisturbed = base.at("undisturbed")
         undisturbed.launch(*LONG, same, never, "sweep=undisturbed", "cluster.executor=slurm")
-        with ThreadPoolExecutor() as pool:  # neither waits for the other's run, which might be over by then
-            urgent = pool.submit(preempt, preempted, times=2)
+        with ThreadPoolExecutor() as pool:  # none waits for another's run, which might be over by then
+            urgent = {mode: pool.submit(preempt, site, times=2) for mode, (site, _) in preempted.items()}
             pool.submit(kill_first_rank, killed).result()
-        yield Launched(accounting, grid, single, limit, preempted, urgent.result(), wandb, killed, undisturbed, seconds)
+        disturbed = {mode: Preempted(site, urgent[mode].result(), wandb) for mode, (site, wandb) in preempted.items()}
+        yield Launched(grid, single, limit, disturbed, killed, undisturbed, seconds)
 
 
 def with_apptainer(base: Site, folder: Path) -> Site:
@@ -160,14 +177,18 @@ def steps_of(run: Path) -> list[int]:
     return [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_a_preempted_run_goes_on_where_it_was(launched: Launched) -> None:
-    """Twice pushed out by a higher partition, it saves, SLURM puts it back, and it ends as if nothing had been."""
-    here = launched.preempted
+@pytest.mark.parametrize("mode", ["offline", "online"])
+def test_a_preempted_run_goes_on_where_it_was(launched: Launched, mode: str) -> None:
+    """Twice pushed out by a higher partition, it saves, SLURM puts it back, and it ends as if nothing had been.
+
+    The run that tracks online is on the cluster without accounting.
+    """
+    here, urgents = launched.preempted[mode].site, launched.preempted[mode].urgent
     (job,) = here.recorded()
     here.wait("preempted", "TRAINED", 1)
-    assert [here.cluster.field(urgent, "JobState") for urgent in launched.urgent] == ["COMPLETED"] * 2
+    assert [here.cluster.field(urgent, "JobState") for urgent in urgents] == ["COMPLETED"] * 2
     assert int(here.cluster.field(job, "Restarts")) == 2
-    if launched.accounting:
+    if mode == "offline":
         assert here.cluster.recorded(job)[:2] == ["PREEMPTED"] * 2
     run = here.run()
     assert len(steps_per_life(here)) == 3
@@ -176,24 +197,26 @@ def test_a_preempted_run_goes_on_where_it_was(launched: Launched) -> None:
     assert [path.name for path in (run / "attempts").iterdir()] == ["001"]
 
 
-def test_a_run_preempted_twice_is_one_wandb_run(launched: Launched) -> None:
+@pytest.mark.parametrize("mode", ["offline", "online"])
+def test_a_run_preempted_twice_is_one_wandb_run(launched: Launched, mode: str) -> None:
     """One curve with each step once, as the run logged it, in what wandb wrote offline and `sync` uploads, or online.
 
     The key is in no file, though jobs and trackers had it.
     """
-    here, run = launched.preempted, launched.preempted.run()
+    here, wandb = launched.preempted[mode].site, launched.preempted[mode].wandb
+    run = here.run()
     here.wait("preempted", "TRAINED", 1)
     assert eventually(lambda: not set(here.recorded()) & set(here.cluster.slurm(*LIVE).split()))
     lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
     logged = [(line["step"], line["loss"]) for line in lines]
-    if launched.accounting:
+    if mode == "offline":
         folders = sorted(run.glob("tracking/wandb/offline-run-*"))
         assert all(folder.name.endswith(f"-{run.name}") for folder in folders)
         assert history(folders[-1]) == logged
         assert "1 runs of preempted uploaded" in here.launch("sync", "preempted")
     assert "0 runs of preempted uploaded" in here.launch("sync", "preempted")
-    assert list(launched.wandb.runs) == [run.name]
-    told = launched.wandb.runs[run.name]
+    assert list(wandb.runs) == [run.name]
+    told = wandb.runs[run.name]
     assert [(line["_step"], line["train/loss"]) for line in told.history] == logged
     assert [step for step, _ in logged] == list(range(1, STEPS + 1))
     assert "eval/kl" in told.summary
@@ -206,7 +229,7 @@ def test_kill_9_is_a_failure_that_resume_mends(launched: Launched) -> None:
     here.wait("killed", "FAILED", 1)
     (state,) = here.status("killed")
     assert re.fullmatch(r"FAILED( exit code (9|137)| signal 9)?", str(state["reason"]))
-    assert not launched.accounting or "9" in str(state["reason"]) or "137" in str(state["reason"])
+    assert "9" in str(state["reason"]) or "137" in str(state["reason"])
     done = steps_of(run)[-1]
     quick = replace(here, variables=())
     output = quick.launch("resume", "killed")
@@ -226,8 +249,7 @@ def test_a_run_longer_than_its_limit_is_requeued(launched: Launched) -> None:
     here.wait("limit", "TRAINED", 1)
     (job,) = here.recorded()
     restarts, run = int(here.cluster.field(job, "Restarts")), here.run()
-    if launched.accounting:
-        assert here.cluster.recorded(job)[:-1] == ["REQUEUED"] * restarts
+    assert here.cluster.recorded(job)[:-1] == ["REQUEUED"] * restarts
     assert len((run / "attempts/001/requeues.jsonl").read_text().splitlines()) == restarts >= 2
     assert steps_of(run) == list(range(1, STEPS + 1))  # none redone
     assert weights_are_those_of(run, launched.in_peace())
@@ -235,7 +257,7 @@ def test_a_run_longer_than_its_limit_is_requeued(launched: Launched) -> None:
 
 def test_a_grid_on_the_cluster(launched: Launched, record_testsuite_property: Callable[..., None]) -> None:
     """Twelve runs of the three losses, packed six to a job, end TRAINED; the launcher had returned long before."""
-    record_testsuite_property(f"launcher returned after seconds, {launched.accounting}", launched.seconds)
+    record_testsuite_property("launcher returned after seconds", launched.seconds)
     launched.grid.wait("grid", "TRAINED", 12)
     assert len({job.partition("_")[0] for job in launched.grid.recorded()}) == 2
     assert len(launched.grid.jobs("grid")) == 3
@@ -323,19 +345,22 @@ def test_a_failing_run_shows_its_traceback(launched: Launched) -> None:
     assert "Traceback" in here.launch("logs", str(here.status("failing")[0]["run_id"]))
 
 
-def test_doctor_looks_at_a_node(launched: Launched) -> None:
+@pytest.mark.parametrize("mode", ["offline", "online"])
+def test_doctor_looks_at_a_node(launched: Launched, mode: str) -> None:
     """A job says what a run would find there: a folder that both see, the versions, the GPUs that torch sees."""
-    text = launched.grid.launch("doctor", "--probe", "cluster.gpus_per_node=0", "--wait", "250")
+    here = replace(launched.preempted[mode].site, variables=())
+    text = here.launch("doctor", "--probe", "cluster.gpus_per_node=0", "--wait", "250")
     assert re.search(r"probe job +ran on n\d", text)
     assert re.search(r"outputs on n\d +shared and writable, \d[\d.]* [GT]B free", text)
     assert re.search(rf"Python on n\d +{platform.python_version()}, torch {re.escape(version('torch'))}", text)
     assert re.search(r"GPU on n\d +none; torch is built for the CPU alone", text)
-    assert not list((launched.grid.folder / "outputs" / "doctor").iterdir())
+    assert not list((here.folder / "outputs" / "doctor").iterdir())
 
 
-def test_doctor_names_what_keeps_a_job_from_a_node(launched: Launched) -> None:
+@pytest.mark.parametrize("mode", ["offline", "online"])
+def test_doctor_names_what_keeps_a_job_from_a_node(launched: Launched, mode: str) -> None:
     """SLURM's refusal, in one line; a job that gets no node in time is taken back."""
-    here = launched.grid
+    here = replace(launched.preempted[mode].site, variables=())
     refused = here.launch("doctor", "--probe", "cluster.partition=none-such", code=1)
     assert "invalid partition" in refused.splitlines()[-1]
     late = here.launch("doctor", "--probe", "+cluster.extra.hold=true", "--wait", "1", code=1)

@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _attempt_by_hand(run: RunDir, store: Store) -> AttemptDir:
-    """The attempt that this process is to make: its own, where SLURM has requeued it, else a new one."""
+    """The attempt that this process is to make: its own, where it was requeued, else a new one."""
     scheduler = scheduler_for("auto")
     with store.submission_lock:
         adopt([run], scheduler)

@@ -1,6 +1,7 @@
-"""What this machine and its cluster offer, and what is missing: lines for the user, and a file for conf/cluster.
+"""What this machine has and a node of its cluster, and what is missing: lines for the user.
 
-Owns: what is worth saying. Must not know: SLURM's output (`slurm_survey`), runs. Never shows a token, only whether.
+Owns: what is worth saying of them. Must not know: what a cluster offers (its scheduler tells), runs. Never shows a
+token, only whether.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from launcher.cluster.batch import Batch
-from launcher.cluster.slurm_survey import Partition, Survey
+from launcher.cluster.local import LocalScheduler
+from launcher.cluster.scheduler import EXECUTORS
 from launcher.config import Cluster
 from launcher.machine import disk, snapshot
 from launcher.machine.accounts import has_login, has_token
@@ -22,42 +24,19 @@ from launcher.machine.installed import package_dir
 from launcher.store.files import Plain, read_fact
 
 WORKER_PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate")
-DAY = "1-00:00:00"
 
 Finding = tuple[str, str]  # what, and what is so
 
 
-def findings(survey: Survey | None, output_dir: Path, environment: Mapping[str, str]) -> list[Finding]:
-    """What there is, each with its name."""
-    return [*_of_cluster(survey), *_of_machine(output_dir), *_of_tokens(environment)]
+def findings(offered: list[Finding] | None, output_dir: Path, environment: Mapping[str, str]) -> list[Finding]:
+    """What there is, each with its name: what a cluster offers, where there is one, and what this machine has."""
+    return [*(offered or _without_cluster()), *_of_machine(output_dir), *_of_tokens(environment)]
 
 
-def _of_cluster(survey: Survey | None) -> Iterator[Finding]:
-    if survey is None:
-        yield "SLURM", "none here: cluster=auto means this machine"
-        return
-    yield "SLURM", f"{survey.version}, cluster {survey.cluster}"
-    for partition in survey.partitions:
-        yield "partition", _described(partition)
-    yield "accounting", "sacct answers" if survey.accounting else "none: a run's files say how it ended"
-    if survey.accounts:
-        yield "accounts", ", ".join(survey.accounts)
-    yield "array", f"at most {survey.batch_size} runs; longer sweeps become several"
-    requeue = "allowed" if survey.requeue else "forbidden: after a preemption or a time limit, use `resume`"
-    yield "requeue", requeue
-    yield "grace", f"{survey.kill_wait} between SIGTERM and SIGKILL"
-
-
-def _described(partition: Partition) -> str:
-    gpus = (
-        f"{partition.gpus} GPUs{' ' + partition.gpu_type if partition.gpu_type else ''}" if partition.gpus else "no GPU"
-    )
-    default = " (default)" if partition.default else ""
-    down = "" if partition.up else ", not up"
-    return (
-        f"{partition.name}{default}: {partition.nodes} nodes with {gpus}, {partition.cpus} cores, "
-        f"{partition.memory_gb:.0f} GB; time limit {partition.time_limit}{down}"
-    )
+def _without_cluster() -> Iterator[Finding]:
+    for name in EXECUTORS:
+        if name != LocalScheduler.name:
+            yield name.upper(), "none here: cluster=auto means this machine"
 
 
 def _of_machine(output_dir: Path) -> Iterator[Finding]:
@@ -118,30 +97,3 @@ def _gpus(fact: Plain) -> str:
 
 def _present(present: bool) -> str:
     return "present" if present else "none"
-
-
-def proposal(survey: Survey) -> str:
-    """A file for conf/cluster that fits this cluster; the rest is as in conf/cluster/slurm.yaml."""
-    best = _best_partition(survey)
-    limited = best is not None and best.time_limit != "infinite"
-    lines = [
-        f"# {survey.cluster}, as found by `python -m launcher doctor`. slurm.yaml has the other keys.",
-        "defaults:\n  - slurm\n  - _self_",
-        "# Partition.",
-        f"partition: {best.name if best else 'null'}",
-        "# Account that pays.",
-        f"account: {survey.accounts[0] if survey.accounts else 'null'}",
-        "# Time limit of a job; runs that need longer are requeued." + ("" if survey.requeue else " (Not here.)"),
-        f'time: "{best.time_limit if best and limited else DAY}"',
-        "# GPUs of each node.",
-        f"gpus_per_node: {1 if best and best.gpus else 0}",
-        "# CPU cores for each GPU: a node's share.",
-        f"cpus_per_gpu: {best.cpus // best.gpus if best and best.gpus else 'null'}",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _best_partition(survey: Survey) -> Partition | None:
-    """The one with GPUs that is the default, else the first with GPUs, else the default."""
-    usable = [partition for partition in survey.partitions if partition.up]
-    return max(usable, key=lambda partition: (partition.gpus > 0, partition.default), default=None)

@@ -36,6 +36,12 @@ class LocalScheduler:
     poll_seconds = 2.0
     runs_per_job = 100  # which pay imports and base weights once
 
+    def missing(self) -> str | None:
+        return None
+
+    def is_here(self) -> bool:
+        return True
+
     def batch_size(self, cluster: Cluster) -> int:  # noqa: ARG002 - the protocol's
         return 1
 
@@ -55,7 +61,10 @@ class LocalScheduler:
         return [_record(batch, int(process.job_id)) for process in processes]
 
     def find(self, batch: Batch) -> list[Job] | None:
-        controllers = [pid for pid in _processes() if str(batch.folder) in _command(pid)[1:]]
+        import psutil  # here, since only a launcher that died makes this needed
+
+        processes = psutil.process_iter(["cmdline"])
+        controllers = [each.pid for each in processes if str(batch.folder) in (each.info["cmdline"] or [])[1:]]
         return [_record(batch, min(controllers))] if controllers else None  # the others are its children
 
     def states(self, jobs: Sequence[Job]) -> dict[str, JobState]:
@@ -88,23 +97,15 @@ def this_process() -> Job:
 
 
 def process_start(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot: tells it from a later one with the same pid."""
+    """When a process started, in clock ticks since boot: tells it from a later one with the same pid.
+
+    Not psutil's time since 1970, which moves when the clock is set: then a job would look dead.
+    """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
         return None
     return None if fields[0] == "Z" else int(fields[19])
-
-
-def _processes() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
-
-
-def _command(pid: int) -> list[str]:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8", errors="replace").split("\0")
-    except OSError:
-        return []
 
 
 def _is_alive(job: Job) -> bool:

@@ -1,23 +1,24 @@
-"""Where jobs go: the Scheduler protocol, which executor to use, and which one to ask about a job.
+"""Where jobs go: the Scheduler protocol, the table of executors, which to use, and which one to ask about a job.
 
-Owns: what an executor must do, and the choice. Must not know: how one does it (`local`, `slurm`), what a run is; a job
-is a folder with a list of work in it.
+Owns: what an executor must do, their names, and the choice. Must not know: how one does it (`local`, `slurm`), what a
+run is; a job is a folder with a list of work in it.
 """
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, runtime_checkable
 
 from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import JobState
 from launcher.cluster.local import LocalScheduler
+from launcher.cluster.slurm import SlurmScheduler
 from launcher.config import Cluster
 from launcher.errors import ConfigError
 from launcher.store.facts import Job
 
 JobKey = tuple[str, str]  # executor, job id
+AUTO = "auto"  # the first executor that is here
 
 
 class Scheduler(Protocol):
@@ -27,6 +28,14 @@ class Scheduler(Protocol):
     detached: bool  # whether jobs outlive the machine on which they were submitted
     poll_seconds: float  # how long to wait between two questions
     runs_per_job: int  # where the config says nothing
+
+    def missing(self) -> str | None:
+        """What this machine lacks to hand over jobs; None where nothing."""
+        ...
+
+    def is_here(self) -> bool:
+        """Whether `auto` is this one."""
+        ...
 
     def batch_size(self, cluster: Cluster) -> int:
         """How many jobs of these resources may be handed over in one piece."""
@@ -58,25 +67,46 @@ class Scheduler(Protocol):
         ...
 
 
+@runtime_checkable
+class ClusterScheduler(Scheduler, Protocol):
+    """An executor of other machines than this one, at which `doctor` can look."""
+
+    def survey(self) -> tuple[list[tuple[str, str]], str]:
+        """What the cluster offers: lines for the user, each with its name, and a file for conf/cluster that fits it."""
+        ...
+
+    def run_and_wait(self, batch: Batch, module: str, seconds: float) -> str | None:
+        """Run `python -m MODULE FOLDER` as a job of the batch's resources; its id, or None where it did not end well.
+
+        Raises:
+            SchedulerError: it was refused, or had not ended after so many seconds; it is cancelled then.
+        """
+        ...
+
+
+EXECUTORS: dict[str, Callable[[], Scheduler]] = {"slurm": SlurmScheduler, "local": LocalScheduler}
+"""By name; `auto` asks them in this order, and this machine is always here."""
+
+
 def scheduler_for(executor: str) -> Scheduler:
-    """The executor of that name; `auto` is SLURM where this machine knows of a cluster, else this machine.
+    """The executor of that name, or for `auto` the first that is here: a cluster's, else this machine.
 
     Raises:
         ConfigError: there is no such executor here.
     """
-    from launcher.cluster import slurm
-
-    if executor == "slurm" and shutil.which("sbatch") is None:
-        raise ConfigError(
-            "cluster.executor", executor, "there is no sbatch on the PATH; on one machine use cluster=local"
-        )
-    if executor == "slurm" or (executor == "auto" and shutil.which("sbatch") and slurm.is_here()):
-        return slurm.SlurmScheduler()
-    return LocalScheduler()
+    if executor == AUTO:
+        return next(found for make in EXECUTORS.values() if (found := make()).is_here())
+    if executor not in EXECUTORS:
+        raise ConfigError("cluster.executor", executor, f"must be one of {', '.join((AUTO, *sorted(EXECUTORS)))}")
+    scheduler = EXECUTORS[executor]()
+    missing = scheduler.missing()
+    if missing is not None:
+        raise ConfigError("cluster.executor", executor, f"{missing}; on one machine use cluster=local")
+    return scheduler
 
 
 def key_of(job: Job) -> JobKey:
-    """What tells a job from all others: a process may have the number of a SLURM job."""
+    """What tells a job from all others: a process may have the number of a cluster's job."""
     return job.executor, job.job_id
 
 

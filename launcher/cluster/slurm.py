@@ -36,6 +36,19 @@ class SlurmScheduler:
     poll_seconds = 30.0  # a scheduler has better things to do
     runs_per_job = 1
 
+    def missing(self) -> str | None:
+        return None if shutil.which("sbatch") else "there is no sbatch on the PATH"
+
+    def is_here(self) -> bool:
+        """Whether this machine knows of a cluster, be it up or down: an installed client alone is none."""
+        if self.missing() is not None:
+            return False
+        try:
+            done = _ask(["scontrol", "ping"])
+        except SchedulerError:
+            return False
+        return "configuration source" not in done.stderr
+
     def batch_size(self, cluster: Cluster) -> int:
         """The most jobs that one array of these resources may have here."""
         return self._limits.batch_size(cluster)
@@ -114,39 +127,34 @@ class SlurmScheduler:
         if done.returncode and "Invalid job id" not in done.stderr:
             raise SchedulerError(f"scancel: {words.complaint(done.stderr)}")
 
+    def survey(self) -> tuple[list[tuple[str, str]], str]:
+        """What this cluster offers, and the file that fits it."""
+        partitions = _answer(slurm_survey.PARTITIONS_COMMAND)
+        accounting = _ask(["sacct", "-n", "-X"]).returncode == 0 if shutil.which("sacct") else False
+        accounts = _ask(slurm_survey.accounts_command(getpass.getuser())).stdout if accounting else None
+        offered = slurm_survey.survey(_settings(), partitions, accounts, self.batch_size(Cluster()))
+        return list(slurm_survey.findings(offered)), slurm_survey.proposal(offered)
+
+    def run_and_wait(self, batch: Batch, module: str, seconds: float) -> str | None:
+        """Run `python -m MODULE FOLDER` as one job, which sbatch waits for."""
+        from submitit.slurm.slurm import _make_sbatch_string
+
+        command = f"{words.python_command(batch)} -m {module} {shlex.quote(str(batch.folder))}"
+        path = batch.folder / "script.sh"
+        path.write_text(_make_sbatch_string(command, batch.folder, **words.parameters(batch)), encoding="utf-8")
+        try:
+            done = _ask(["sbatch", "--parsable", "--wait", str(path)], seconds)
+        except SchedulerError:
+            _ask(["scancel", f"--name={batch.name}"])
+            raise
+        job = done.stdout.strip().partition(";")[0]
+        if done.returncode and not job:
+            raise Refused(f"sbatch: {words.complaint(done.stderr)}")
+        return None if done.returncode else job
+
 
 def _settings() -> dict[str, str]:
     return words.read_settings(_answer(["scontrol", "show", "config"]))
-
-
-def survey() -> slurm_survey.Survey:
-    """What this cluster offers."""
-    partitions = _answer(slurm_survey.PARTITIONS_COMMAND)
-    accounting = _ask(["sacct", "-n", "-X"]).returncode == 0 if shutil.which("sacct") else False
-    accounts = _ask(slurm_survey.accounts_command(getpass.getuser())).stdout if accounting else None
-    return slurm_survey.survey(_settings(), partitions, accounts, SlurmScheduler().batch_size(Cluster()))
-
-
-def run_and_wait(batch: Batch, module: str, seconds: float) -> str | None:
-    """Run `python -m MODULE FOLDER` as a job of the batch's resources; its job id, or None where it did not end well.
-
-    Raises:
-        SchedulerError: sbatch refused it, or it had not ended after so many seconds; it is cancelled then.
-    """
-    from submitit.slurm.slurm import _make_sbatch_string
-
-    command = f"{words.python_command(batch)} -m {module} {shlex.quote(str(batch.folder))}"
-    path = batch.folder / "script.sh"
-    path.write_text(_make_sbatch_string(command, batch.folder, **words.parameters(batch)), encoding="utf-8")
-    try:
-        done = _ask(["sbatch", "--parsable", "--wait", str(path)], seconds)
-    except SchedulerError:
-        _ask(["scancel", f"--name={batch.name}"])
-        raise
-    job = done.stdout.strip().partition(";")[0]
-    if done.returncode and not job:
-        raise Refused(f"sbatch: {words.complaint(done.stderr)}")
-    return None if done.returncode else job
 
 
 def _answer(command: list[str]) -> str:
@@ -211,12 +219,3 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(before)
-
-
-def is_here() -> bool:
-    """Whether this machine knows of a cluster, be it up or down: an installed client alone is none."""
-    try:
-        done = _ask(["scontrol", "ping"])
-    except SchedulerError:
-        return False
-    return "configuration source" not in done.stderr

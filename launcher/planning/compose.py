@@ -73,7 +73,7 @@ class _Composer:
     def __init__(self, groups: Overrides) -> None:
         ConfigStore.instance().store(name="schema", node=RunConfig)
         self.base = hydra_compose("config", overrides=list(groups))
-        OmegaConf.set_struct(self.base.cluster.extra, value=False)  # sbatch knows what keys it has
+        OmegaConf.set_struct(self.base.cluster.extra, value=False)  # the executor knows what keys it has
         OmegaConf.set_struct(self.base.evaluation.cluster, value=False)  # `stages` knows
         OmegaConf.set_struct(self.base.deepspeed.config, value=False)  # DeepSpeed its own
         self.work = copy.deepcopy(self.base)

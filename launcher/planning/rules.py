@@ -1,7 +1,7 @@
 """What is wrong with a run's configuration.
 
 Owns: the values that a key may take, and the rules between keys; each problem in one line with key, value and remedy.
-Must not know: files, Hydra, schedulers, torch; where a configuration comes from.
+Must not know: files, Hydra, schedulers but their names, torch; where a configuration comes from.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import fields, replace
 from operator import attrgetter
 from urllib.parse import urlsplit
 
+from launcher.cluster.scheduler import AUTO, EXECUTORS
 from launcher.config import BENCHMARKS, Cluster, Evaluation, Judge, RunConfig, Tracking, Trainer
 from launcher.errors import UNSAID, ConfigError, suggestion
 from launcher.losses import LOSS_KEYS, LOSSES, OUR_LOSSES, UNPAIRED_LOSS, Loss, loss_named
@@ -20,7 +21,6 @@ from launcher.planning.cluster_rules import cluster_problems, deepspeed_problems
 from launcher.planning.dataset_rules import DTYPES, QUANTIZATIONS, dataset_problems
 from launcher.planning.stages import OF_THE_TRAINING, evaluation_cluster
 
-EXECUTORS = ("auto", "local", "slurm")
 TRACKERS = ("auto", "wandb", "trackio", "tensorboard", "off")
 TRACKING_MODES = (None, "online", "offline")
 HUB_STORES = ("auto", "huggingface", "folder", "off")
@@ -148,7 +148,7 @@ def _source_problems(config: RunConfig) -> Iterator[ConfigError]:
         "model.dtype": (model.dtype, DTYPES),
         "model.quantization": (model.quantization or QUANTIZATIONS[0], QUANTIZATIONS),
         "dataset.golden_reward": (dataset.golden_reward or GOLDEN_REWARDS[0], GOLDEN_REWARDS),
-        "cluster.executor": (config.cluster.executor, EXECUTORS),
+        "cluster.executor": (config.cluster.executor, (AUTO, *sorted(EXECUTORS))),
         "cluster.container_runtime": (config.cluster.container_runtime, CONTAINER_RUNTIMES),
         "hub.store": (config.hub.store, HUB_STORES),
         "hub.when": (config.hub.when, HUB_WHEN),

@@ -10,6 +10,7 @@ two of them costs at most the steps since the last checkpoint.
 from __future__ import annotations
 
 import contextlib
+import gc
 import math
 import shutil
 import time
@@ -40,6 +41,8 @@ LAST_LOGGED = 10  # lines whose mean is the run's training loss: one batch alone
 VERSIONS = ("torch", "transformers", "trl", "peft", "accelerate")
 
 _trained: Latest[RunTrainer] = Latest()
+
+gc.freeze()  # what the libraries hold stays, and need not be looked through each time that a run lets go of its own
 
 
 class Stopped(Exception):
