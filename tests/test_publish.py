@@ -35,10 +35,11 @@ from launcher.runs.run_state import RunState, read_facts, states_of
 from launcher.runs.status import Status
 from launcher.store.attempt_config import hub_of
 from launcher.store.done import due_in_job
-from launcher.store.facts import RESULTS, Attempt, DatasetSources, Result, Revision, Sources
+from launcher.store.facts import Attempt, DatasetSources, Revision, Sources
 from launcher.store.files import append_line, read_fact, write_derived, write_once
 from launcher.store.measured import Measured
 from launcher.store.output_folder import Store
+from launcher.store.results import RESULTS, Result
 from launcher.store.run_folder import Point, RunDir
 from launcher.submission.decide import decide
 from launcher.sweep import Sweep

@@ -25,7 +25,7 @@ from launcher.config import MTBench
 from launcher.errors import ConfigError
 from launcher.machine.installed import how_to_install
 from launcher.machine.locate import HUB_URL, place_of
-from launcher.store.facts import MTBenchScores, RatedQuestion
+from launcher.store.results import MTBenchScores, RatedQuestion
 
 TEMPERATURES = {
     "writing": 0.7, "roleplay": 0.7, "extraction": 0.0, "math": 0.0, "coding": 0.0, "reasoning": 0.0, "stem": 0.1,

@@ -21,9 +21,9 @@ from launcher.evaluation import missing, mt_bench
 from launcher.evaluation.judge import CHARACTERS_PER_TOKEN, Ask, Progress, Spent
 from launcher.evaluation.mt_bench import Bench
 from launcher.store.done import job_file
-from launcher.store.facts import Answered, MTBenchResult
 from launcher.store.files import Plain, read_fact, read_lines, write_once
 from launcher.store.output_folder import Store
+from launcher.store.results import Answered, MTBenchResult
 from launcher.store.run_folder import EvaluationDir
 from launcher.sweep import Sweep
 

@@ -16,9 +16,10 @@ from typing import Any
 import yaml
 
 from launcher.machine.locate import is_hub_id, place_of
-from launcher.store.facts import Evaluation, MTBenchResult, Result, Sources
+from launcher.store.facts import Sources
 from launcher.store.files import Plain, plain
 from launcher.store.measured import Measured
+from launcher.store.results import Evaluation, MTBenchResult, Result
 
 SAMPLES = 3
 UNCOUNTED = frozenset({"pairs", "generations", "seconds"})  # numbers of an evaluation that are no result

@@ -13,18 +13,11 @@ from collections.abc import Iterable, Mapping
 from launcher.config import OBJECTIVE
 from launcher.runs.run_state import RunState
 from launcher.store.attempts import Attempts
-from launcher.store.facts import (
-    Attempt,
-    Evaluation,
-    MTBenchResult,
-    Result,
-    Revision,
-    RunRecord,
-    Started,
-)
+from launcher.store.facts import Attempt, Revision, RunRecord, Started
 from launcher.store.files import Plain, plain, read_fact, read_lines, write_derived
 from launcher.store.measured import Measured
 from launcher.store.output_folder import Store, SweepDir
+from launcher.store.results import Evaluation, MTBenchResult, Result
 from launcher.store.run_folder import AttemptDir, RunDir
 
 NAMED_BY = ("run_id", "model", "dataset", "loss_type", "beta", "seed", "axes")  # a row's, of the launch's record

@@ -22,9 +22,10 @@ from launcher.runs.status import IN_FLIGHT, RunFacts, Status, cause_of, status_o
 from launcher.store.attempt_config import BEFORE_BENCHMARKS, wanted_by
 from launcher.store.attempts import Attempts
 from launcher.store.done import due_in_job, lacking
-from launcher.store.facts import Failure, Job, Result, Revision, Started
+from launcher.store.facts import Failure, Job, Revision, Started
 from launcher.store.files import Plain, read_fact
 from launcher.store.output_folder import PreparingDir
+from launcher.store.results import Result
 from launcher.store.run_folder import AttemptDir, RunDir
 
 TAIL_BYTES = 4096

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.config import BENCHMARKS
-from launcher.store.facts import RESULTS, Evaluation, MTBenchResult, ProgramResult
 from launcher.store.files import read_fact
 from launcher.store.output_folder import Store
+from launcher.store.results import RESULTS, Evaluation, MTBenchResult, ProgramResult
 from launcher.store.run_folder import EvaluationDir, RunDir
 
 

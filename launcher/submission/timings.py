@@ -14,9 +14,10 @@ from launcher.losses import LOSS_KEYS
 from launcher.store.attempt_config import wanted_by
 from launcher.store.attempts import Attempts
 from launcher.store.done import job_file, lacking
-from launcher.store.facts import Result, Started
+from launcher.store.facts import Started
 from launcher.store.files import Plain, content_key, read_fact
 from launcher.store.output_folder import Store
+from launcher.store.results import Result
 from launcher.store.run_folder import AttemptDir
 from launcher.sweep import Run
 

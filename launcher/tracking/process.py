@@ -31,8 +31,8 @@ from filelock import FileLock
 from launcher.cluster import node
 from launcher.config import RunConfig
 from launcher.machine.accounts import has_login, installed
-from launcher.store.facts import Evaluation, Result
 from launcher.store.files import Plain, plain, read_fact
+from launcher.store.results import Evaluation, Result
 from launcher.store.run_folder import AttemptDir, RunDir
 from launcher.tracking.tensorboard_tracker import TensorBoardTracker
 from launcher.tracking.tracker import FINISH_SECONDS, Subject, Tracker, say

@@ -26,9 +26,9 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 from launcher.config import MTBench, RunConfig
 from launcher.errors import ConfigError
 from launcher.evaluation.mt_bench import Bench, Messages, Question, load
-from launcher.store.facts import Answered
 from launcher.store.files import Plain, append_line, content_key, mend_log, read_lines, write_once
 from launcher.store.output_folder import Store
+from launcher.store.results import Answered
 from launcher.store.run_folder import EvaluationDir, RunDir
 from launcher.worker.interruption import Interrupted, locked
 from launcher.worker.model import base_model, precision, weights

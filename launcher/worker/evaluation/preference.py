@@ -21,9 +21,9 @@ from peft import PeftModel
 
 from launcher.config import RunConfig
 from launcher.losses import loss_named
-from launcher.store.facts import Evaluation, HeldOut, OtherLoss, Sample, Written
 from launcher.store.files import Plain, building, content_key, read_fact, write_once
 from launcher.store.output_folder import Store
+from launcher.store.results import Evaluation, HeldOut, OtherLoss, Sample, Written
 from launcher.store.run_folder import RunDir
 from launcher.worker.dataset.pairs import collator, first_distinct, load_prompts
 from launcher.worker.evaluation import golden

@@ -22,9 +22,9 @@ from typing import Any
 from launcher.config import LmEval, RunConfig
 from launcher.errors import UNSAID, ConfigError
 from launcher.machine.installed import package_dir
-from launcher.store.facts import ProgramResult
 from launcher.store.files import Plain, content_key, plain, write_once
 from launcher.store.output_folder import Store
+from launcher.store.results import ProgramResult
 from launcher.store.run_folder import EvaluationDir, RunDir
 from launcher.worker.interruption import Interrupted, locked
 from launcher.worker.model import base_model, precision

@@ -17,7 +17,7 @@ from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference
 
 from launcher.config import Trainer
 from launcher.losses import UNPAIRED_LOSS, loss_named
-from launcher.store.facts import HeldOut
+from launcher.store.results import HeldOut
 from launcher.worker.training.losses import Scored, Watched, unlogged
 
 COLUMNS = {

@@ -25,9 +25,10 @@ from safetensors.torch import load_file
 
 from launcher.config import DeepSpeed, RunConfig
 from launcher.errors import StoreError
-from launcher.store.facts import Result, Revision
+from launcher.store.facts import Revision
 from launcher.store.files import read_fact, read_lines, write_once
 from launcher.store.output_folder import Store
+from launcher.store.results import Result
 from launcher.store.run_folder import RunDir
 from launcher.worker.dataset.pairs import Pairs
 from launcher.worker.distributed import ranks, zero
