@@ -21,7 +21,8 @@ from launcher.machine import disk, snapshot
 from launcher.machine.accounts import has_login, has_token
 from launcher.machine.gpus import visible_gpus
 from launcher.machine.installed import package_dir
-from launcher.store.files import Plain, read_fact
+from launcher.store.facts import Probe
+from launcher.store.files import read_fact
 
 WORKER_PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate")
 
@@ -71,28 +72,28 @@ def question(cluster: Cluster, output_dir: Path) -> Batch:
 
 def answer(batch: Batch, *, ended_well: bool) -> Iterator[Finding]:
     """What the job found on its node; the folder goes where that was all well."""
-    fact = read_fact(batch.folder / "answer.json")
+    fact = read_fact(batch.folder / "answer.json", Probe)
     if fact is None:
         logs = ", ".join(str(path) for path in sorted(batch.folder.glob("*.out"))) or "no log"
         what = "ended, but what it wrote is not here: the folder is NOT shared" if ended_well else "failed"
         yield "probe job", f"{what} ({logs})"
         return
-    yield "probe job", f"ran on {fact['node']}"
-    seen = "shared and writable" if fact["word"] == batch.name else "writable, but NOT the same folder as here"
-    yield f"{batch.root} on {fact['node']}", f"{seen}, {disk.in_words(fact['free_gb'] * 1e9)} free"
-    found = [f"{name} {number}" for name, number in fact["packages"].items() if number]
-    yield f"Python on {fact['node']}", ", ".join([fact["python"], *found])
-    lacking = [name for name, number in fact["packages"].items() if not number]
+    yield "probe job", f"ran on {fact.node}"
+    seen = "shared and writable" if fact.word == batch.name else "writable, but NOT the same folder as here"
+    yield f"{batch.root} on {fact.node}", f"{seen}, {disk.in_words(fact.free_gb * 1e9)} free"
+    found = [f"{name} {number}" for name, number in fact.packages.items() if number]
+    yield f"Python on {fact.node}", ", ".join([fact.python, *found])
+    lacking = [name for name, number in fact.packages.items() if not number]
     if lacking:
-        yield f"not on {fact['node']}", ", ".join(lacking)
-    yield f"GPU on {fact['node']}", fact.get("torch_error") or _gpus(fact)
+        yield f"not on {fact.node}", ", ".join(lacking)
+    yield f"GPU on {fact.node}", fact.torch_error or _gpus(fact)
     shutil.rmtree(batch.folder)
 
 
-def _gpus(fact: Plain) -> str:
-    if not fact["gpus"]:
-        return f"none; torch is built for {'CUDA ' + fact['cuda'] if fact['cuda'] else 'the CPU alone'}"
-    return f"{', '.join(fact['gpus'])}; CUDA {fact['cuda']}, NCCL {fact['nccl']}"
+def _gpus(fact: Probe) -> str:
+    if not fact.gpus:
+        return f"none; torch is built for {'CUDA ' + fact.cuda if fact.cuda else 'the CPU alone'}"
+    return f"{', '.join(fact.gpus)}; CUDA {fact.cuda}, NCCL {fact.nccl}"
 
 
 def _present(present: bool) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from launcher.store.files import Plain
+from launcher.store.files import LEFT_OUT, Plain
 
 # ------------------------------------------------------------------------------------------------ launches
 
@@ -73,9 +73,9 @@ class Job:
 
     job_id: str
     executor: str
-    log: str | None = None
-    host: str | None = None
-    process_start: int | None = None
+    log: str | None = field(default=None, metadata=LEFT_OUT)
+    host: str | None = field(default=None, metadata=LEFT_OUT)
+    process_start: int | None = field(default=None, metadata=LEFT_OUT)
     folder: str | None = None
     time: float | None = None
 
@@ -157,8 +157,8 @@ class Attempt:
     cost_key: str | None = None
     provenance: Plain = field(default_factory=dict)
     batch: str | None = None
-    after: Job | None = None
-    follows: Job | None = None
+    after: Job | None = field(default=None, metadata=LEFT_OUT)
+    follows: Job | None = field(default=None, metadata=LEFT_OUT)
     time: float | None = None
     purpose: Purpose | None = None
 
@@ -257,7 +257,7 @@ class DatasetSources:
     """Hub commits by name; what writes the rejected completions, where a weaker model does."""
 
     commits: dict[str, str] = field(default_factory=dict)
-    weaker_model: Plain | None = None
+    weaker_model: Plain | None = field(default=None, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True)
@@ -276,3 +276,78 @@ class Pin:
     path: str
     revision: str
     time: float | None = None
+
+
+# ------------------------------------------------------------------------------------------------ made on a node
+
+
+@dataclass(frozen=True)
+class CheckpointMarker:
+    """`complete.json` of a checkpoint, written last.
+
+    Attributes:
+        files: their sizes in bytes, by name.
+        ranks: how many processes have written them.
+    """
+
+    files: dict[str, int]
+    ranks: int
+
+
+@dataclass(frozen=True)
+class TableManifest:
+    """`manifest.json` of a reference table.
+
+    Attributes:
+        made_from: what its values depend on.
+        rows: how many.
+        table_sha256: of the table's file.
+    """
+
+    made_from: Plain = field(default_factory=dict)
+    rows: int | None = None
+    table_sha256: str | None = None
+    device: str | None = None
+    versions: Plain = field(default_factory=dict)
+    time: float | None = None
+
+
+@dataclass(frozen=True)
+class FileHash:
+    """`cache/hashes/*.json`: the hash of a file of one size and time of change."""
+
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """`rendezvous/*.json`: where rank 0 waits for the others; `token` tells this start of the job from others."""
+
+    address: str
+    port: int
+    token: str
+
+
+@dataclass(frozen=True)
+class Probe:
+    """`answer.json`: what doctor's job has found on its node.
+
+    Attributes:
+        word: what the login node had left in the folder, if that is the same folder.
+        packages: version by name; None: it is not installed.
+        free_gb: in the output folder, in 10^9 bytes.
+        torch_error: why torch cannot be imported; the rest is empty then.
+        cuda, nccl: the versions that torch was built for, and sees.
+        gpus: their names.
+    """
+
+    node: str
+    python: str
+    free_gb: float
+    word: str | None = None
+    packages: dict[str, str | None] = field(default_factory=dict)
+    torch_error: str | None = None
+    cuda: str | None = None
+    nccl: str | None = None
+    gpus: list[str] = field(default_factory=list)

@@ -17,7 +17,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -28,6 +28,7 @@ from launcher.errors import StoreError
 
 Plain = dict[str, Any]  # a JSON object as it is
 Kind = TypeVar("Kind")
+LEFT_OUT = {"left out": True}  # the metadata of a key that is not written where it has no value
 REMEDY = "put it right, or move it away to have it made again"
 
 
@@ -82,9 +83,16 @@ def mend_log(path: Path) -> None:
             file.write(b"\n")
 
 
-def plain(fact: Any) -> Plain:
-    """A fact of whichever kind as the JSON object that its file holds; one that is a mapping already, as it is."""
-    return asdict(fact) if is_dataclass(fact) and not isinstance(fact, type) else fact
+def plain(fact: Any) -> Any:
+    """A fact of whichever kind as the JSON object that its file holds; a mapping, or another JSON value, as it is."""
+    if isinstance(fact, list | tuple):
+        return [plain(each) for each in fact]
+    if isinstance(fact, dict):
+        return {key: plain(value) for key, value in fact.items()}
+    if not is_dataclass(fact):
+        return fact
+    values = {each: getattr(fact, each.name) for each in fields(fact)}
+    return {key.name: plain(value) for key, value in values.items() if value is not None or key.metadata != LEFT_OUT}
 
 
 @overload

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from launcher.store.files import Plain
+from launcher.store.files import LEFT_OUT, Plain
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class Evaluation(Written, HeldOut):
         base: the cache entry of the untrained model's evaluation.
     """
 
-    actions: dict[str, float] | None = None
+    actions: dict[str, float] | None = field(default=None, metadata=LEFT_OUT)
     seconds: float | None = None
     settings: Plain = field(default_factory=dict)
     base: str | None = None

@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from launcher.cluster import node
+from launcher.store.facts import Probe
 from launcher.store.files import Plain, write_once
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "deepspeed", "wandb")
@@ -21,14 +22,14 @@ PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "d
 def main(folder: Path) -> None:
     """Answer what was asked: the word that the login node left in the folder, and what is here."""
     question = folder / "question"
-    answer = {
-        "word": question.read_text(encoding="utf-8") if question.exists() else None,
-        "node": node.name(),
-        "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
-        "free_gb": shutil.disk_usage(folder).free / 1e9,
+    answer = Probe(
+        node.name(),
+        platform.python_version(),
+        free_gb=shutil.disk_usage(folder).free / 1e9,
+        word=question.read_text(encoding="utf-8") if question.exists() else None,
+        packages={name: _version(name) for name in PACKAGES},
         **_of_torch(),
-    }
+    )
     write_once(folder / "answer.json", answer)
 
 

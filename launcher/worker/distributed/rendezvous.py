@@ -31,6 +31,7 @@ from typing import Any
 
 from launcher.cluster import node
 from launcher.errors import RankFailedError
+from launcher.store.facts import Place
 from launcher.store.files import read_fact, write_once
 
 MEETING_SECONDS = 900.0  # from the first rank's arrival to the last's: nodes boot, containers are pulled
@@ -90,31 +91,27 @@ def meet(folder: Path, rank: Rank, within: float) -> Any:
 def _host(path: Path, rank: Rank) -> Any:
     one_node = rank.local_size == rank.size
     listener = socket.create_server(("127.0.0.1" if one_node else "", 0), backlog=max(128, rank.size))
-    place = {
-        "address": own_address(one_node=one_node),
-        "port": listener.getsockname()[1],
-        "token": secrets.token_hex(8),
-    }
+    place = Place(own_address(one_node=one_node), listener.getsockname()[1], secrets.token_hex(8))
     if rank.size > 1:
         path.unlink(missing_ok=True)  # of an earlier start under this name
         write_once(path, place)
     _export(rank, place)
     store = _torch().TCPStore(
-        place["address"],
-        place["port"],
+        place.address,
+        place.port,
         is_master=True,
         wait_for_workers=False,
         master_listen_fd=listener.detach(),
         timeout=PATIENCE,
     )
-    store.set("token", place["token"])
+    store.set("token", place.token)
     return store
 
 
 def _join(path: Path, rank: Rank, within: float) -> Any:
     until = time.monotonic() + within
     while time.monotonic() < until:
-        place = read_fact(path)
+        place = read_fact(path, Place)
         if place is None:
             time.sleep(POLL_SECONDS)
             continue
@@ -125,13 +122,11 @@ def _join(path: Path, rank: Rank, within: float) -> Any:
     raise RankFailedError(f"rank {rank.index}: rank 0 was not met within {within:.0f} s; see its log")
 
 
-def _store_at(place: Mapping[str, Any]) -> Any:
+def _store_at(place: Place) -> Any:
     """The store that was published; None where an earlier start's file names one that is gone or another's."""
     try:
-        store = _torch().TCPStore(
-            place["address"], place["port"], is_master=False, timeout=timedelta(seconds=TRY_SECONDS)
-        )
-        if store.get("token").decode() != place["token"]:
+        store = _torch().TCPStore(place.address, place.port, is_master=False, timeout=timedelta(seconds=TRY_SECONDS))
+        if store.get("token").decode() != place.token:
             return None
     except RuntimeError:
         return None
@@ -158,14 +153,14 @@ def own_address(*, one_node: bool, environment: Mapping[str, str] = os.environ) 
         return str(probe.getsockname()[0])
 
 
-def _export(rank: Rank, place: Mapping[str, Any]) -> None:
+def _export(rank: Rank, place: Place) -> None:
     os.environ |= {
         "RANK": str(rank.index),
         "WORLD_SIZE": str(rank.size),
         "LOCAL_RANK": str(rank.local),
         "LOCAL_WORLD_SIZE": str(rank.local_size),
-        "MASTER_ADDR": str(place["address"]),
-        "MASTER_PORT": str(place["port"]),
+        "MASTER_ADDR": place.address,
+        "MASTER_PORT": str(place.port),
     }
     task = node.here()
     cores = (task and task.cores) or max(1, len(os.sched_getaffinity(0)) // rank.local_size)

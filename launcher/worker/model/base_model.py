@@ -27,6 +27,7 @@ from launcher.machine.installed import how_to_install
 from launcher.machine.locate import place_of
 from launcher.model.adapter import CONFIG_FILE, Adapter, adapter_in
 from launcher.model.files import ADAPTER_FILES, TEMPLATE_FILES, TOKENIZER_FILES, WEIGHT_FILES, has_tokenizer
+from launcher.store.facts import FileHash
 from launcher.store.files import building, content_key, read_fact, write_once
 from launcher.store.output_folder import Store
 from launcher.worker import hub_files
@@ -226,9 +227,9 @@ def file_sha256(path: Path, store: Store) -> str:
     stat = path.stat()
     identity = f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}"
     remembered = store.cache("hashes", f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.json")
-    fact = read_fact(remembered)
+    fact = read_fact(remembered, FileHash)
     if fact is None:
         with path.open("rb") as file:
-            fact = {"path": str(path), "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+            fact = FileHash(str(path), hashlib.file_digest(file, "sha256").hexdigest())
         write_once(remembered, fact)
-    return str(fact["sha256"])
+    return fact.sha256

@@ -42,6 +42,7 @@ from trl.trainer.utils import add_fused_lm_head
 from launcher.config import RunConfig
 from launcher.errors import StoreError
 from launcher.losses import loss_named
+from launcher.store.facts import TableManifest
 from launcher.store.files import Plain, building, content_key, read_fact, write_once
 from launcher.store.output_folder import Store
 from launcher.worker.dataset import unpaired
@@ -271,14 +272,9 @@ def score(module: torch.nn.Module, batch: dict[str, Any]) -> torch.Tensor:
 def _write(folder: Path, made_from: Plain, facts: list[Plain]) -> None:
     table = folder / "table.parquet"
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(facts), table)
-    manifest = {
-        "made_from": made_from,
-        "rows": len(facts),
-        "table_sha256": _sha256(table),
-        "device": str(weights.device()),
-        "versions": {"torch": torch.__version__, "transformers": transformers.__version__, "trl": trl.__version__},
-        "time": time.time(),
-    }
+    versions = {"torch": torch.__version__, "transformers": transformers.__version__, "trl": trl.__version__}
+    device, digest = str(weights.device()), _sha256(table)
+    manifest = TableManifest(made_from, len(facts), digest, device, versions, time.time())
     write_once(folder / "manifest.json", manifest)
 
 
@@ -309,15 +305,14 @@ def _read(folder: Path, made_from: Plain, rows: Iterable[str]) -> dict[str, Sums
 
 def _check_manifest(folder: Path, made_from: Plain) -> None:
     try:
-        manifest = read_fact(folder / "manifest.json")
+        manifest = read_fact(folder / "manifest.json", TableManifest)
         digest = _sha256(folder / "table.parquet")
     except (StoreError, OSError) as error:
         raise Refused(str(error)) from error
     if manifest is None:
         raise Refused("manifest.json is missing")
-    if manifest.get("table_sha256") != digest:
+    if manifest.table_sha256 != digest:
         raise Refused("table.parquet is not the file that the manifest describes")
-    recorded = manifest.get("made_from", {})
-    other = [name for name in made_from if recorded.get(name) != made_from[name]]
+    other = [name for name in made_from if manifest.made_from.get(name) != made_from[name]]
     if other:
         raise Refused(f"it was computed from another {', '.join(other)}")
