@@ -123,7 +123,7 @@ def test_models(folder: Path, store: Store, path: str) -> None:
     """The job takes a model from where the launcher checks it, and asks the Hub for what is pinned there."""
     model = Model(name="m", path=path.format(folder=folder))
     place = place_of(model.path)
-    assert _answer(lambda: base_model._located(model, store)) == _expected(place, Path.is_dir)
+    assert _answer(lambda: base_model.locate(model, store)) == _expected(place, Path.is_dir)
     assert (sources.model_source(model) is not None) == (place.kind == "hub")
     assert bool(prerequisites.missing_packages([model])) == (place.kind == "package" and place.path is None)
 
@@ -142,12 +142,12 @@ def test_data_sets(folder: Path, store: Store, path: str) -> None:
         assert _answer(lambda: local_file(absolute, "train")) == file
     if expected == "hub":
         with pytest.raises(Asked):
-            reading._read_source(absolute, store)
+            reading.read_source(absolute, store)
     elif expected is None:
         with pytest.raises(ConfigError):
-            reading._read_source(absolute, store)
+            reading.read_source(absolute, store)
     else:
-        assert len(reading._read_source(absolute, store)[0])
+        assert len(reading.read_source(absolute, store)[0])
     assert bool(sources.dataset_sources(absolute)) == (place.kind == "hub")
 
 

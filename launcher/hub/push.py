@@ -21,7 +21,7 @@ from launcher.hub.starting_point import payload_of_start, revision_of_start, sta
 from launcher.model.adapter import Adapter
 from launcher.store.facts import Revision, Sources
 from launcher.store.files import read_fact, write_once
-from launcher.store.measured import Measured
+from launcher.store.measurements import Measured
 from launcher.store.output_folder import Store
 from launcher.store.results import Result
 from launcher.store.run_folder import Point

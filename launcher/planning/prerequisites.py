@@ -20,7 +20,7 @@ from launcher.dataset.local_files import (
     local_file,
     on_disk,
     parts_of,
-    rows_of,
+    read_rows,
 )
 from launcher.errors import UNSAID, ConfigError, suggestion
 from launcher.evaluation import mt_bench
@@ -187,7 +187,7 @@ def _check_instructions(source: Dataset, weak: WeakRejects) -> None:
         file = local_file(source, split)
         if file is None:
             continue
-        found = next((set(row) for row in rows_of(file)), set())
+        found = next((set(row) for row in read_rows(file)), set())
         if missing := weak.missing(found):
             raise ConfigError(
                 f"dataset.{WEAK_REJECTS}.columns",

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from launcher.store.attempt_config import wanted_by
 from launcher.store.attempts import Attempts
-from launcher.store.done import lacking
 from launcher.store.run_folder import RunDir
+from launcher.store.work_done import lacking
 
 
 def unclaimed(run: RunDir, wanted: Iterable[str]) -> list[str]:
