@@ -1,7 +1,8 @@
 """A trained model -> a published revision and revision.json. Called by the job on the node and by the login node alike.
 
 Owns: whether a model has changed since it was published, which store takes a revision, the fact about it.
-Must not know: which runs are to publish (`due` and `publish` do), how a store works, what a revision holds, schedulers.
+Must not know: which runs are to publish (`work_done` and `publish` do), how a store works, what a revision holds,
+schedulers.
 
 A push that fails leaves the run TRAINED: the job notes the reason in `unpublished.json` of its attempt, and
 `python -m launcher publish` completes it later.

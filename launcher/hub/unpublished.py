@@ -1,6 +1,6 @@
-"""Which models of a run are still to be published, as its facts say.
+"""Why models of an evaluated run are not published, as its facts say.
 
-Owns: that question. Must not know: stores of revisions, how a model is pushed. Imports nothing heavy: `status` asks it.
+Owns: that answer. Must not know: stores of revisions, how a model is pushed. Imports nothing heavy: `status` asks it.
 """
 
 from __future__ import annotations

@@ -32,11 +32,8 @@ SCORE_KEYS = (
 def collect(directory: SweepDir, store: Store, states: Iterable[RunState]) -> list[Plain]:
     """Write results.jsonl from what is known now, and return its rows; may be repeated at any time."""
     records = {record.run_id: record for record in directory.run_records()}
-    rows = [
-        point
-        for state in states
-        for point in with_milestones(_row(records[state.run.run_id], state, directory), state.run)
-    ]
+    runs = [(_row(records[state.run.run_id], state, directory), state.run) for state in states]
+    rows = [point for row, run in runs for point in with_milestones(row, run)]
     rows = [*_base_rows(rows, store), *rows]
     write_derived(directory.results_file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     return rows

@@ -1,7 +1,7 @@
-"""The run directory -> RunFacts: what the files of a run say.
+"""What the files of runs say, and schedulers of their jobs: the facts by which `status` names each run's state.
 
-Owns: reading a run's facts and logs into plain values.
-Must not know: schedulers, how anything is trained.
+Owns: reading a run's facts and logs into plain values; which jobs are asked about.
+Must not know: any scheduler's own words, how anything is trained.
 """
 
 from __future__ import annotations

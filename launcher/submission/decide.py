@@ -1,7 +1,7 @@
-"""Decide, then act: what happens to each run of a sweep, then exactly that. Idempotent.
+"""What is to happen to each run of a sweep, by its state; decided before anything is done.
 
-Owns: the decision for each run, what a launch records of its sweep.
-Must not know: how an executor works, how anything is printed.
+Owns: the decision for each run, and why. Writes nothing.
+Must not know: which runs share a job, how one is handed over, how an executor works, how anything is printed.
 """
 
 from __future__ import annotations
@@ -54,9 +54,6 @@ class Decision:
     seconds: float | None = None
     evaluation: Run | None = None
     follows: Job | None = None
-
-
-# ------------------------------------------------------------------------------------------------ decide
 
 
 def decide(sweep: Sweep, store: Store, scheduler: Scheduler, given: Collection[str] = ()) -> list[Decision]:

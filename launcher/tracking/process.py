@@ -92,9 +92,8 @@ def _start(config: RunConfig, attempt: AttemptDir) -> subprocess.Popen[bytes] | 
     try:
         with _signals_blocked():
             # What a library says to standard error, a panic of its service even, is no line of the run's log.
-            return subprocess.Popen(
-                command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment_of(chosen)
-            )
+            environment = environment_of(chosen)
+            return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment)
     except OSError as error:
         say(f"{chosen} could not be started ({error}); metrics.jsonl has every step")
         return None
