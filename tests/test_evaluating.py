@@ -196,7 +196,7 @@ def test_scores_are_the_rules_and_cost_nothing_twice(store: Store, bench: list[s
 def test_the_cost_is_known_before_there_are_answers(store: Store, bench: list[str]) -> None:
     """Calls are exact; tokens are of answers of full length, from the prompts put together here; nobody judges yet."""
     sweep = sweep_of(*GRID, *bench, "evaluation.mt_bench.max_new_tokens=100", "evaluation.judge.repeats=2")
-    models, (calls, read, written) = evaluating.ahead(sweep, store)
+    models, (calls, read, written) = evaluating.judging_ahead(sweep, store)
     assert (models, calls) == (3, 3 * 3 * 2 * 2)
     first = "|[The Start of Assistant's Answer]\n\n[The End of Assistant's Answer]"
     turns = "### Assistant A:\n\n\n### Assistant A:\n\n\n"
@@ -206,7 +206,7 @@ def test_the_cost_is_known_before_there_are_answers(store: Store, bench: list[st
     assert written == calls * 250
     trained(sweep, store)
     answered(sweep, store)
-    assert evaluating.ahead(sweep, store) == (0, (0, 0, 0))
+    assert evaluating.judging_ahead(sweep, store) == (0, (0, 0, 0))
 
 
 def test_again_asks_another_judge_and_keeps_the_old_scores(
