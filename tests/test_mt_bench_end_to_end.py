@@ -31,7 +31,7 @@ pytestmark = [
 SMOL = ["model=smollm2", "trainer=lora", "trainer.lora.r=2", "trainer.lora.target_modules='.*q_proj'", "sweep=s",
         "trainer.max_steps=1", "trainer.max_length=24", "dataset.train_pairs=8", "dataset.test_pairs=2", "hub=off",
         "evaluation=mt_bench", "evaluation.benchmarks=[mt_bench]", "evaluation.mt_bench.max_new_tokens=4",
-        "evaluation.mt_bench.batch_size=16"]  # fmt: skip
+        "evaluation.mt_bench.batch_size=4"]  # fmt: skip
 # Fewer unreadable verdicts than a judgement has tries, so that none can use all of its tries up by chance.
 FAULTS = ["429", "garbage", "cut", "500", "empty", "429", "cut", "503"]
 UNREADABLE = "Compose an engaging travel blog post"  # of question 81: both its turns' verdicts have no rating, ever
