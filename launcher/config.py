@@ -1,8 +1,8 @@
-"""The typed schema of a run's configuration, and the errors that all modules raise.
+"""The typed schema of a run's configuration.
 
 Owns: every key and its type, and how a plain configuration becomes a typed one.
-Must not know: which values are right (`rules` does), files, Hydra, schedulers, torch. The values and their comments
-live in `conf/`.
+Must not know: which values are right (`planning.rules` does), files, Hydra, schedulers, torch. The values and their
+comments live in `conf/`.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ from dataclasses import dataclass, field, is_dataclass, replace
 from functools import cache
 from typing import Any, get_args, get_type_hints
 
-from launcher.errors import ConfigError, suggestion
+from launcher.errors import UNSAID, ConfigError, suggestion
 
 MISSING: Any = "???"  # OmegaConf's mark for a value that the user must give
 
 OBJECTIVE = ("model", "dataset", "trainer", "loss_type", "beta", "seed")  # what is trained, hence a run's identity
-UNPAIRED_LOSS = "kto"  # the one that trains on completions with a label, with a trainer of its own
 WEAK_REJECTS = "weak_rejects"  # the builder whose pairs a model writes, on a node
 BENCHMARKS = ("preference", "mt_bench", "lm_eval", "command")
 AUTO_TIME = "auto"  # a time limit from what earlier runs took
@@ -290,7 +289,7 @@ def from_plain(plain: dict[str, Any], kind: type = RunConfig, prefix: str = "") 
     types = _types(kind)
     for key in plain:
         if key not in types:
-            raise ConfigError(f"{prefix}{key}: no such key{suggestion(key, types)}; see conf/config.yaml")
+            raise ConfigError(f"{prefix}{key}", UNSAID, f"no such key{suggestion(key, types)}; see conf/config.yaml")
     return kind(**{key: _typed(value, types[key], f"{prefix}{key}.") for key, value in plain.items()})
 
 
@@ -305,7 +304,7 @@ def _typed(value: Any, kind: Any, prefix: str) -> Any:
     if sections and isinstance(value, list):
         return [_typed(item, sections[0], f"{prefix[:-1]}[{number}].") for number, item in enumerate(value)]
     if isinstance(value, list) and any(isinstance(item, (list, dict)) for item in value):
-        raise ConfigError(f"{prefix[:-1]}={value}: must be a plain list, without lists in it")
+        raise ConfigError(prefix[:-1], value, "must be a plain list, without lists in it")
     return from_plain(value, sections[0], prefix) if sections and isinstance(value, dict) else value
 
 

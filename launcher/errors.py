@@ -6,14 +6,16 @@ Owns: the tree of errors and what each names. Must not know: anything of ours.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from enum import Enum
 
 
 class PrefsweepError(Exception):
     """Root of our errors: the message is one line for the user, never a traceback.
 
     PrefsweepError
-    |- ConfigError    the command or the config is wrong; nothing was done (exit code 2)
+    |- UsageError     the command is wrong, nothing was done (exit code 2)
+    |  `- ConfigError what is wrong is the value of a key
     |- StoreError     a file of the run directory is missing, torn or foreign (exit code 1)
     |- PublishError   a revision was not taken, or is another run's (exit code 1)
     `- SchedulerError the scheduler did not answer (exit code 1)
@@ -21,8 +23,41 @@ class PrefsweepError(Exception):
     """
 
 
-class ConfigError(PrefsweepError):
-    """Names the key, the value and what would be right."""
+class UsageError(PrefsweepError):
+    """Names the word of the command, or the sweep or run that it is about, and what would be right."""
+
+
+class _Unsaid(Enum):
+    UNSAID = "not repeated"
+
+
+UNSAID = _Unsaid.UNSAID  # in place of a value that may be a secret, or where the key alone says it
+
+
+class ConfigError(UsageError):
+    """A key whose value is not right, in one line: `key=value: remedy`, or `key: remedy` where the value is UNSAID.
+
+    Attributes:
+        key: dotted, as it is typed, with a sign before it too; several, with commas, where all of them lack a value.
+        value: what it is, or UNSAID.
+        remedy: what is wrong with it, and what would be right.
+    """
+
+    def __init__(self, key: str, value: object, remedy: str) -> None:
+        super().__init__(key, value, remedy)
+        self.key, self.value, self.remedy = key, value, remedy
+
+    def __str__(self) -> str:
+        said = self.key if self.value is UNSAID else f"{self.key}={self.value}"
+        return f"{said}: {self.remedy}"
+
+    def under(self, section: str) -> ConfigError:
+        """The same, said of the key in a section that has the same keys."""
+        return ConfigError(f"{section}.{self.key}", self.value, self.remedy)
+
+    def renamed(self, keys: Mapping[str, str]) -> ConfigError:
+        """The same, said of the key that takes the place of this one, if one does."""
+        return ConfigError(keys.get(self.key, self.key), self.value, self.remedy)
 
 
 class StoreError(PrefsweepError):

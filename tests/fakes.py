@@ -1,13 +1,18 @@
-"""A scheduler that runs nothing: it takes jobs, and answers what a test tells it."""
+"""A scheduler that runs nothing: it takes jobs, and answers what a test tells it; and a launch to it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from launcher.cluster.batch import Batch
-from launcher.cluster.job_state import JobState, Phase
+from launcher.cluster.job_state import Cause, JobState, Phase
 from launcher.config import Cluster
-from launcher.store.files import Fact
+from launcher.store.facts import Job
+from launcher.store.output_folder import Store
+from launcher.submission.batches import plan_batches
+from launcher.submission.decide import Decision, decide
+from launcher.submission.submit import act
+from launcher.sweep import Sweep
 
 
 class FakeScheduler:
@@ -28,12 +33,18 @@ class FakeScheduler:
         self.submitted: list[Batch] = []
         self.tables: list[Batch] = []
         self.evaluations: list[Batch] = []
-        self.jobs: dict[str, list[Fact]] = {}
+        self.jobs: dict[str, list[Job]] = {}
         self.phases: dict[str, JobState] = {}
         self.cancelled: list[str] = []
         self.questions = 0
         self.dies_before: int | None = None
         self.dies_after: int | None = None
+
+    def missing(self) -> str | None:
+        return None
+
+    def is_here(self) -> bool:
+        return True
 
     def batch_size(self, cluster: Cluster) -> int:  # noqa: ARG002 - the protocol's
         return self._batch_size
@@ -41,7 +52,7 @@ class FakeScheduler:
     def script(self, batch: Batch) -> str:
         return f"run {batch.name}"
 
-    def submit(self, batch: Batch) -> list[Fact]:
+    def submit(self, batch: Batch) -> list[Job]:
         number = len(self.submitted) + len(self.tables) + len(self.evaluations) + 1
         if self.dies_before == number:
             raise KeyboardInterrupt
@@ -49,20 +60,31 @@ class FakeScheduler:
         next((kept for kind, kept in kinds.items() if kind in batch.name), self.submitted).append(batch)
         ids = [str(len(self.phases) + 1 + index) for index in range(batch.size)]
         self.phases |= dict.fromkeys(ids, JobState(Phase.RUNNING))
-        self.jobs[batch.name] = [{"executor": self.name, "job_id": job_id} for job_id in ids]
+        self.jobs[batch.name] = [Job(job_id, self.name) for job_id in ids]
         if self.dies_after == number:
             raise KeyboardInterrupt
         return self.jobs[batch.name]
 
-    def find(self, batch: Batch) -> list[Fact] | None:
+    def find(self, batch: Batch) -> list[Job] | None:
         return self.jobs.get(batch.name)
 
-    def states(self, jobs: Sequence[Fact]) -> dict[str, JobState]:
+    def states(self, jobs: Sequence[Job]) -> dict[str, JobState]:
         self.questions += 1
-        return {job["job_id"]: self.phases.get(job["job_id"], JobState(Phase.UNKNOWN)) for job in jobs}
+        return {job.job_id: self.phases.get(job.job_id, JobState(Phase.UNKNOWN)) for job in jobs}
 
-    def cancel(self, jobs: Sequence[Fact]) -> None:
-        self.cancelled += [job["job_id"] for job in jobs]
+    def cancel(self, jobs: Sequence[Job]) -> None:
+        self.cancelled += [job.job_id for job in jobs]
 
-    def end(self, job_id: str, phase: Phase = Phase.FAILED, reason: str | None = None) -> None:
-        self.phases[job_id] = JobState(phase, reason)
+    def end(
+        self, job_id: str, phase: Phase = Phase.FAILED, reason: str | None = None, cause: Cause | None = None
+    ) -> None:
+        self.phases[job_id] = JobState(phase, reason, cause=cause)
+
+
+def submit(
+    sweep: Sweep, store: Store, scheduler: FakeScheduler, argv: Sequence[str] | None, given: Collection[str] = ()
+) -> list[Decision]:
+    """Decide, plan and act, as the launcher does; returns what was decided. For the last two: see `act`, `decide`."""
+    decisions = decide(sweep, store, scheduler, given)
+    act(plan_batches(sweep, decisions, store, scheduler), store, scheduler, argv)
+    return decisions

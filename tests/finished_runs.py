@@ -10,16 +10,15 @@ from pathlib import Path
 
 import numpy
 from conftest import clean_environment, sweep_of
-from fakes import FakeScheduler
+from fakes import FakeScheduler, submit
 from hub_server import HubServer
 from safetensors.numpy import save_file
 from waiting import LONGEST_WAIT
 
+from launcher.store.facts import Revision
 from launcher.store.files import append_line, write_once
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import RunDir
-from launcher.submission.decide import decide
-from launcher.submission.submit import act
 
 NEVER_PUBLISHED = (
     "optimizer.pt", "training_args.bin", "rng_state.pth", "scheduler.pt", "trainer_state.json", ".secret.json",
@@ -27,10 +26,15 @@ NEVER_PUBLISHED = (
 )  # fmt: skip
 
 
+def revision_at(address: str, time: float = 0.0) -> Revision:
+    """What revision.json says of a model that is published in a folder."""
+    return Revision(address, "folder", "tiny-s", "ipo-0.1", commit="0a", content="0a", time=time)
+
+
 def trained_runs(store: Store, *argv: str) -> list[RunDir]:
     """The runs of a command line, launched and trained; they are left to `publish` on the login node."""
     sweep, scheduler = sweep_of("model=tiny", "trainer=full", "hub.when=login", *argv), FakeScheduler()
-    act(sweep, decide(sweep, store, scheduler), store, scheduler, {})
+    submit(sweep, store, scheduler, None)
     runs = [store.run(run.run_id) for run in sweep.runs]
     for run in runs:
         finish(run)

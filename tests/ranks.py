@@ -17,6 +17,7 @@ from pathlib import Path
 from waiting import LONGEST_WAIT
 
 from launcher.config import OBJECTIVE, RunConfig
+from launcher.store.facts import Attempt
 from launcher.store.files import write_once
 from launcher.store.run_folder import AttemptDir, RunDir
 
@@ -32,7 +33,7 @@ def new_attempt(config: RunConfig, run: RunDir) -> AttemptDir:
     """The next attempt of a run, as the launcher makes it."""
     plain = asdict(config)
     run.write_config({key: plain[key] for key in OBJECTIVE})
-    return run.new_attempt({"settings": {key: value for key, value in plain.items() if key not in OBJECTIVE}})
+    return run.new_attempt(Attempt(settings={key: value for key, value in plain.items() if key not in OBJECTIVE}))
 
 
 def new_job(folder: Path, *attempts: AttemptDir) -> Path:

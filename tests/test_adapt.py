@@ -7,19 +7,20 @@ import time
 
 import pytest
 from conftest import sweep_of
-from fakes import FakeScheduler
+from fakes import FakeScheduler, submit
 
-from launcher.cluster.job_state import Phase
+from launcher.cluster.job_state import Cause, Phase
 from launcher.config import Cluster
 from launcher.errors import ConfigError
 from launcher.planning.changes import change_settings
 from launcher.planning.launches import recorded_sweep
+from launcher.store.attempts import Attempts
 from launcher.store.files import read_fact, write_once
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import RunDir
-from launcher.submission.decide import Decision, decide
+from launcher.submission.decide import Decision
 from launcher.submission.resources import Past, adapted
-from launcher.submission.submit import act
+from launcher.submission.timings import cost_key
 from launcher.sweep import Run
 
 
@@ -35,7 +36,7 @@ def after(run: Run, past: Past, seconds: float | None = None, given: tuple[str, 
 def test_what_is_as_configured_stays_the_same_object() -> None:
     """Where nothing was learnt, nothing changes: neither the run nor the words about it."""
     run = run_of("cluster.time=60", "cluster.mem=64G")
-    assert adapted(run, Past("FAILED exit code 1", "n1"), 100.0) == (run, [])
+    assert adapted(run, Past(None, "n1"), 100.0) == (run, [])
 
 
 @pytest.mark.parametrize(
@@ -55,6 +56,13 @@ def test_a_time_limit_comes_from_what_was_measured(
     assert after(run, Past(), seconds).time == limit
 
 
+def test_a_key_of_a_loss_takes_no_time() -> None:
+    """What was measured with one value of it holds for another; for another length it does not."""
+    kto = ("loss_type=kto", "dataset=kto_mix", "trainer.micro_batch_size=4")
+    assert cost_key(run_of(*kto, "trainer.desirable_weight=2")) == cost_key(run_of(*kto))
+    assert cost_key(run_of(*kto, "trainer.max_length=64")) != cost_key(run_of(*kto))
+
+
 def test_without_a_measurement_the_cluster_decides() -> None:
     """time=auto is no limit of ours until a run of this kind has ended."""
     assert after(run_of("cluster.time=auto"), Past(), None).time is None
@@ -63,28 +71,28 @@ def test_without_a_measurement_the_cluster_decides() -> None:
 def test_memory_grows_after_an_out_of_memory_only() -> None:
     """By the factor, from what the last attempt had; any other end keeps what the run was given last."""
     run = run_of("cluster.mem=64G")
-    killed = Past("OUT_OF_MEMORY", "n1", {"mem": "64G"})
+    killed = Past(Cause.OUT_OF_MEMORY, "n1", {"mem": "64G"})
     assert after(run, killed).mem == "98304M"  # 64 GiB x 1.5
-    assert after(run, Past("OUT_OF_MEMORY", "n1", {"mem": "98304M"})).mem == "147456M"
-    assert after(run, Past("TIMEOUT", "n1", {"mem": "98304M"})).mem == "98304M"
-    assert after(run, Past("TIMEOUT", "n1", {"mem": "64G"})).mem == "64G"
+    assert after(run, Past(Cause.OUT_OF_MEMORY, "n1", {"mem": "98304M"})).mem == "147456M"
+    assert after(run, Past(None, "n1", {"mem": "98304M"})).mem == "98304M"
+    assert after(run, Past(None, "n1", {"mem": "64G"})).mem == "64G"
     assert after(run_of("cluster.mem=64G", "cluster.memory_growth=1"), killed).mem == "64G"
-    assert after(run_of(), Past("OUT_OF_MEMORY", "n1", {"mem": None})).mem is None
+    assert after(run_of(), Past(Cause.OUT_OF_MEMORY, "n1", {"mem": None})).mem is None
 
 
 def test_a_failed_node_is_avoided() -> None:
     """Beside those that the config and earlier attempts avoid; bracketed lists stay whole."""
     run = run_of("cluster.exclude='n[7-9,11]'")
-    assert after(run, Past("NODE_FAIL n3", "n3", {"exclude": "n[7-9,11],n2"})).exclude == "n[7-9,11],n2,n3"
-    assert after(run, Past("FAILED exit code 1", "n3", {"exclude": None})).exclude == "n[7-9,11]"
+    assert after(run, Past(Cause.NODE_FAILED, "n3", {"exclude": "n[7-9,11],n2"})).exclude == "n[7-9,11],n2,n3"
+    assert after(run, Past(None, "n3", {"exclude": None})).exclude == "n[7-9,11]"
     never = run_of("cluster.avoid_failed_nodes=false")
-    assert after(never, Past("NODE_FAIL n3", "n3")).exclude is None
+    assert after(never, Past(Cause.NODE_FAILED, "n3")).exclude is None
 
 
 def test_what_the_user_gives_now_wins() -> None:
     """resume SWEEP cluster.mem=32G means 32G, whatever was learnt."""
     run = run_of("cluster.mem=32G", "cluster.exclude=null")
-    past = Past("OUT_OF_MEMORY", "n3", {"mem": "64G", "exclude": "n2"})
+    past = Past(Cause.OUT_OF_MEMORY, "n3", {"mem": "64G", "exclude": "n2"})
     assert after(run, past, given=("mem",)).mem == "32G"
     assert after(run, past, given=("exclude",)).exclude is None
 
@@ -96,14 +104,12 @@ GRID = ["model=tiny", "cluster=slurm", "cluster.mem=8G", "loss_type=sigmoid,ipo"
 
 def launch(store: Store, scheduler: FakeScheduler, *overrides: str, given: tuple[str, ...] = ()) -> list[Decision]:
     sweep = sweep_of(*GRID, *overrides)
-    decisions = decide(sweep, store, scheduler, given)
-    act(sweep, decisions, store, scheduler, {"argv": [], "time": time.time()})
-    return decisions
+    return submit(sweep, store, scheduler, [], given)
 
 
 def finish(run: RunDir, seconds: float, around: float) -> None:
     began = time.time() - seconds - around
-    write_once(run.attempts()[-1].started_file, {"time": began})
+    write_once(Attempts.of(run).training.started_file, {"time": began})
     write_once(run.result_file, {"steps": 10, "max_steps": 10, "seconds": seconds})
     write_once(run.evaluation_file, {})
     os.utime(run.evaluation_file, (began + seconds + around,) * 2)
@@ -127,7 +133,7 @@ def test_evaluations_that_are_done_set_the_limit_of_the_next(store: Store) -> No
     for decision in launch(store, scheduler, *score):
         assert "evaluation: time: the cluster's own, since nothing was measured yet" in decision.why
         run, now = store.run(decision.run.run_id), time.time()
-        evaluation = run.evaluation_attempt()
+        evaluation = Attempts.of(run).evaluating
         assert evaluation
         finish(run, seconds=1000.0, around=790.0)
         os.utime(run.evaluation_file, (now - 5000,) * 2)
@@ -155,11 +161,11 @@ def test_an_out_of_memory_is_retried_with_more(store: Store) -> None:
     launch(store, scheduler)
     for expected in ("12288M", "18432M"):
         for job_id in scheduler.phases:
-            scheduler.end(job_id, Phase.FAILED, "OUT_OF_MEMORY")
+            scheduler.end(job_id, Phase.FAILED, "OUT_OF_MEMORY", Cause.OUT_OF_MEMORY)
         decisions = launch(store, scheduler)
         assert all(decision.why.endswith(f"; mem {expected}") for decision in decisions)
         assert scheduler.submitted[-1].resources.mem == expected
-        attempt = store.run(decisions[0].run.run_id).attempts()[-1]
+        attempt = Attempts.of(store.run(decisions[0].run.run_id)).training
         assert (read_fact(attempt.attempt_file) or {})["settings"]["cluster"]["mem"] == expected
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.errors import ConfigError
+from launcher.errors import ConfigError, UsageError
 from launcher.worker.training import checkpoints
 
 FILES = ("trainer_state.json", "model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "config.json")
@@ -88,7 +88,7 @@ def test_shards_are_resumed_by_as_many_ranks(tmp_path: Path) -> None:
     assert checkpoints.missing_in(divided) is None
     checkpoints.check_fits(divided, 2, sharded=True)
     checkpoints.check_fits(whole, 2, sharded=False)
-    with pytest.raises(ConfigError, match="is divided among 2 ranks, this job has 4"):
+    with pytest.raises(UsageError, match="is divided among 2 ranks, this job has 4"):
         checkpoints.check_fits(divided, 4, sharded=True)
     with pytest.raises(ConfigError, match="was written with DeepSpeed and cannot be resumed without it"):
         checkpoints.check_fits(divided, 2, sharded=False)

@@ -7,15 +7,13 @@ from pathlib import Path
 
 import pytest
 from conftest import Launch, sweep_of
-from fakes import FakeScheduler
+from fakes import FakeScheduler, submit
 
 from launcher.cli import main
 from launcher.cli.arguments import VERBS
 from launcher.planning import prerequisites
 from launcher.store.files import write_once
 from launcher.store.output_folder import Store
-from launcher.submission.decide import decide
-from launcher.submission.submit import act
 
 
 def dataset(folder: Path, **columns: str) -> Path:
@@ -147,7 +145,7 @@ def test_resume_sends_each_run_to_its_own_executor(launch: Launch, tmp_path: Pat
     store, there = Store(tmp_path / "outputs"), FakeScheduler()
     for arguments in (("cluster=local", "seed=1"), ("cluster=slurm", "seed=2")):
         sweep = sweep_of("model=tiny", "sweep=both", *arguments)
-        act(sweep, decide(sweep, store, there), store, there, {})
+        submit(sweep, store, there, None)
     for run in store.runs():
         write_once(run.attempts()[0].failure_file, {"reason": "it failed", "status": "FAILED"})
     done = launch("resume", "both")

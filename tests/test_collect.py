@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from pathlib import Path
 
 import pytest
 from conftest import sweep_of
-from fakes import FakeScheduler
+from fakes import FakeScheduler, submit
+from finished_runs import revision_at
 
 import analysis
 from analysis.columns import COLUMNS, SCORES, document
 from launcher.runs.collect import collect
 from launcher.runs.run_state import states_of
-from launcher.store.files import Fact, append_line, write_once
+from launcher.store.attempts import Attempts
+from launcher.store.files import Plain, append_line, write_once
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import RunDir
-from launcher.submission.decide import decide
-from launcher.submission.submit import act
 from launcher.sweep import Sweep
 
 GRID = ["model=tiny", "cluster.gpus_per_node=1", "loss_type=sigmoid,ipo", "beta=0.1,0.5"]
@@ -31,27 +30,27 @@ ACTIONS = {"actions": {"1": 0.9, "2": 0.1}}
 def sweep(store: Store) -> Sweep:
     """A launched sweep: its first run is done, its second has begun, its third failed, its last one has not started."""
     sweep, scheduler = sweep_of(*GRID), FakeScheduler()
-    act(sweep, decide(sweep, store, scheduler), store, scheduler, {"argv": [], "time": time.time()})
+    submit(sweep, store, scheduler, [])
     done, begun, failed, _ = (store.run(run.run_id) for run in sweep.runs)
     for run in (done, begun, failed):
-        write_once(run.attempts()[-1].started_file, {"host": "n1", "pid": 1, "job": None, "time": 1.0})
+        write_once(Attempts.of(run).training.started_file, {"host": "n1", "pid": 1, "job": None, "time": 1.0})
         for step in (1, 2, 2):  # step 2 was made again after a crash
             append_line(run.metrics_file, {"step": step, "loss": 1 / step, "seconds": 30.0, "time": 0.0})
     result = {"steps": 2, "max_steps": 2, "seconds": 60.0, "loss": 0.5, "device": "NVIDIA H200"}
     write_once(done.result_file, result)
     write_once(done.evaluation_file, EVALUATION | ACTIONS | {"seconds": 90.0, "base": "key1"})
-    write_once(done.revision_file, {"store": "folder", "address": "/there/tiny@a", "content": "0a", "time": 3.0})
-    write_once(failed.attempts()[-1].failure_file, {"reason": "out of memory", "status": "FAILED", "time": 2.0})
+    write_once(done.revision_file, revision_at("/there/tiny@a", time=3.0))
+    write_once(Attempts.of(failed).training.failure_file, {"reason": "out of memory", "status": "FAILED", "time": 2.0})
     write_once(store.cache("base", "key1") / "evaluation.json", EVALUATION | {"golden_reward": 0.1})
     return sweep
 
 
-def rows_of(sweep: Sweep, store: Store) -> list[Fact]:
+def rows_of(sweep: Sweep, store: Store) -> list[Plain]:
     runs = [store.run(run.run_id) for run in sweep.runs]
     return collect(store.sweep(sweep.name), store, states_of(runs, FakeScheduler()))
 
 
-def paths(row: Fact) -> set[str]:
+def paths(row: Plain) -> set[str]:
     """The keys of a row, those of `evaluation` with its name before them; of the revision, its address is read."""
     nested = {f"evaluation.{key}" for key in row["evaluation"] or {}}
     nested |= {f"revision.{key}" for key in row.get("revision") or {} if key == "address"}
@@ -114,7 +113,7 @@ def test_a_milestone_is_a_point_that_costs_its_evaluation(sweep: Sweep, store: S
     run = store.run(sweep.runs[0].run_id)
     run.milestone(1).model.mkdir(parents=True)
     write_once(run.milestone(1).evaluation_file, EVALUATION | {"golden_reward": 0.4, "seconds": 18.0, "base": "key1"})
-    write_once(run.milestone(1).revision_file, {"address": "/there/tiny@a-step1"})
+    write_once(run.milestone(1).revision_file, revision_at("/there/tiny@a-step1"))
     rows_of(sweep, store)
     frame = analysis.load(store.sweep(sweep.name).path)
     own = frame[frame["run_id"].str.startswith(run.run_id)]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from launcher.config import RunConfig
-from launcher.errors import ConfigError
+from launcher.errors import ConfigError, UsageError
 from launcher.machine.installed import data_dir
 from launcher.planning import grid as grid_module
 from launcher.planning.compose import compose
@@ -196,7 +196,7 @@ def test_command_line_replaces_axes_of_a_sweep_file(sweep_files: Path) -> None:
 def test_wrong_sweep_files_are_one_clear_line(sweep_files: Path, content: str, words: str) -> None:
     """A sweep file that cannot be meant is refused with what it should hold."""
     (sweep_files / "wrong.yaml").write_text(content)
-    with pytest.raises(ConfigError, match=words):
+    with pytest.raises(UsageError, match=words):
         compose(["+sweeps=wrong"], multirun=True)
 
 
@@ -255,7 +255,7 @@ def test_sweep_files_lie_in_their_folder(name: str) -> None:
 )
 def test_wrong_overrides_are_one_clear_line(argument: str, words: str) -> None:
     """Each wrong override names the key, the value and what would be right."""
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(UsageError) as caught:
         compose([argument], multirun=True)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)

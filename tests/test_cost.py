@@ -125,7 +125,7 @@ def test_doctor_says_what_a_sweep_needs_on_disk(tmp_path: Path, capsys: pytest.C
     assert main(["doctor", "+sweeps=pref_align_scan", "--output-dir", str(tmp_path)]) == 0
     text = capsys.readouterr().out
     assert re.search(r"disk needed +about [\d.]+ TB for 60 runs", text)
-    assert re.search(r"\d+ GB free", text)
+    assert re.search(r"output_dir .*: \d[\d.]* [GT]B free", text)
 
 
 def test_a_disk_that_is_too_small_is_told_before_the_launch(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

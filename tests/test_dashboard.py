@@ -20,9 +20,10 @@ from conftest import REPOSITORY, sweep_of
 from waiting import LONGEST_WAIT, eventually
 from wandb_server import serving
 
-from launcher.errors import ConfigError
+from launcher.errors import UsageError
 from launcher.planning.launches import record_of
 from launcher.store.attempt_config import read_config
+from launcher.store.facts import Attempt, Launch
 from launcher.store.files import append_line
 from launcher.store.output_folder import Store, SweepDir
 from launcher.tracking import process as tracking
@@ -36,7 +37,7 @@ def launched(store: Store, backend: str) -> SweepDir:
     sweep = sweep_of(*ARGUMENTS, f"tracking={backend}")
     for run in sweep.runs:
         store.run(run.run_id).write_config(run.objective)
-    store.sweep(sweep.name).add_launch({"axes": list(sweep.axes), "runs": [record_of(run) for run in sweep.runs]})
+    store.sweep(sweep.name).add_launch(Launch(list(sweep.axes), [record_of(run) for run in sweep.runs]))
     return store.sweep(sweep.name)
 
 
@@ -44,7 +45,7 @@ def test_the_tracking_is_that_of_the_last_launch(store: Store) -> None:
     """Also where that was of some of the runs only."""
     directory = launched(store, "off")
     again, *_ = sweep_of(*ARGUMENTS, "tracking=trackio").runs
-    directory.add_launch({"axes": [], "runs": [record_of(again)]})
+    directory.add_launch(Launch([], [record_of(again)]))
     page = Page.of(directory)
     assert (page.tracking.backend, page.losses) == ("trackio", ("ipo", "sigmoid"))
 
@@ -104,9 +105,9 @@ def test_with_an_account_they_are_saved(store: Store, monkeypatch: pytest.Monkey
 
 def test_what_has_no_dashboard_says_what_there_is(store: Store) -> None:
     """tracking=off, and a local tracker that has nothing yet, are one line with a remedy."""
-    with pytest.raises(ConfigError, match="python -m analysis"):
+    with pytest.raises(UsageError, match="python -m analysis"):
         open_dashboard(launched(store, "off"), None, browser=False)
-    with pytest.raises(ConfigError, match="once they train"):
+    with pytest.raises(UsageError, match="once they train"):
         open_dashboard(launched(Store(store.root / "other"), "trackio"), None, browser=False)
 
 
@@ -114,8 +115,8 @@ def tracked(store: Store, backend: str) -> SweepDir:
     """The sweep with three steps of each run told to its tracker."""
     directory = launched(store, backend)
     for record in directory.run_records():
-        run = store.run(record["run_id"])
-        attempt = run.new_attempt({"settings": record["settings"]})
+        run = store.run(record.run_id)
+        attempt = run.new_attempt(Attempt(settings=record.settings))
         for step in (1, 2, 3):
             append_line(run.metrics_file, {"step": step, "max_steps": 3, "loss": 1 / step, "time": time.time()})
         with tracking.tracked(read_config(attempt), attempt):
@@ -154,7 +155,7 @@ def test_the_trackio_page_shows_the_sweep(store: Store) -> None:
         seen = subprocess.run(
             [*command, address], capture_output=True, text=True, check=True, timeout=LONGEST_WAIT
         ).stdout
-    assert all(record["run_id"] in seen for record in directory.run_records())
+    assert all(record.run_id in seen for record in directory.run_records())
     assert "train/loss" in seen
 
 
@@ -162,7 +163,7 @@ def test_the_tensorboard_page_knows_the_runs(store: Store) -> None:
     """The page that `dashboard` serves lists each run with its curve, as TensorBoard's own interface answers."""
     pytest.importorskip("tensorboard")
     directory = tracked(store, "tensorboard")
-    expected = {record["run_id"]: ["train/loss"] for record in directory.run_records()}
+    expected = {record.run_id: ["train/loss"] for record in directory.run_records()}
     with page(store) as address:
         assert eventually(lambda: curves(address) == expected), curves(address)
 

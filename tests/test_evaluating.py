@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from conftest import Launch, sweep_of
-from fakes import FakeScheduler
+from fakes import FakeScheduler, submit
 from filelock import FileLock
 from judge_server import Judge as Server
 from judge_server import judge_server, rule
@@ -20,18 +20,21 @@ from test_mt_bench import write_bench
 from worker_fixtures import write_pairs
 
 from launcher.config import Judge
-from launcher.errors import ConfigError, PrefsweepError, StoreError
+from launcher.errors import ConfigError, PrefsweepError, StoreError, UsageError
 from launcher.evaluation import mt_bench
 from launcher.evaluation import scores as evaluating
-from launcher.evaluation.missing import discard_all, lacking, set_aside
+from launcher.evaluation.missing_benchmarks import discard_all, set_aside
 from launcher.planning import changes
 from launcher.planning.launches import recorded_sweep
 from launcher.runs.collect import collect
 from launcher.runs.run_state import read_facts, states_of
 from launcher.store.attempt_config import wanted_by
-from launcher.store.files import Fact, append_line, read_fact, read_lines, write_once
+from launcher.store.attempts import Attempts
+from launcher.store.files import Plain, append_line, read_fact, read_lines, write_once
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import EvaluationDir
+from launcher.store.work_done import lacking
+from launcher.submission.batches import plan_batches
 from launcher.submission.decide import Action, decide
 from launcher.submission.submit import act
 from launcher.sweep import Sweep
@@ -45,10 +48,10 @@ GRID = ["model=tiny", "loss_type=sigmoid,ipo", "sweep=s"]
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The overrides that ask for our three questions."""
     monkeypatch.setenv("JUDGE_KEY", "sk-secret")
-    mt_bench._read.cache_clear()
+    mt_bench.read_bench.cache_clear()
     source = write_bench(tmp_path / "bench")
     yield ["evaluation=mt_bench", f"evaluation.mt_bench.source={source}", "evaluation.mt_bench.reference=ours"]
-    mt_bench._read.cache_clear()
+    mt_bench.read_bench.cache_clear()
 
 
 def judged_by(server: Server, **settings: object) -> list[str]:
@@ -59,7 +62,7 @@ def judged_by(server: Server, **settings: object) -> list[str]:
 def trained(sweep: Sweep, store: Store) -> None:
     """The sweep as if its jobs had trained, and measured `preference`."""
     scheduler = FakeScheduler()
-    act(sweep, decide(sweep, store, scheduler), store, scheduler, {"argv": []})
+    submit(sweep, store, scheduler, [])
     for run in sweep.runs:
         folder = store.run(run.run_id)
         write_once(folder.result_file, {"steps": 4, "max_steps": 4, "seconds": 8.0})
@@ -95,7 +98,7 @@ def by_rule(name: str) -> list[float]:
     return [(rule(f"{name} {n} 1") + rule(f"{name} {n} 2")) / 2 for n in (1, 2, 3)]
 
 
-def rows_of(sweep: Sweep, store: Store) -> dict[str, Fact]:
+def rows_of(sweep: Sweep, store: Store) -> dict[str, Plain]:
     states = states_of([store.run(run.run_id) for run in sweep.runs], FakeScheduler())
     collect(store.sweep("s"), store, states)
     lines = store.sweep("s").results_file.read_text().splitlines()
@@ -107,7 +110,7 @@ def test_what_an_attempt_lacks(store: Store, bench: list[str]) -> None:
     sweep = sweep_of(*GRID, *bench)
     trained(sweep, store)
     run = store.run(sweep.runs[0].run_id)
-    evaluation = run.evaluation_attempt()
+    evaluation = Attempts.of(run).evaluating
     assert evaluation
     assert (wanted_by(run.attempts()[0]), wanted_by(evaluation)) == (["preference"], ["preference", "mt_bench"])
     assert lacking(run, ["preference", "mt_bench", "command"]) == ["mt_bench", "command"]
@@ -123,13 +126,13 @@ def test_another_benchmark_makes_another_attempt_of_a_trained_run(store: Store, 
     first, scheduler = sweep_of(*GRID), FakeScheduler()
     trained(first, store)
     assert {decision.action for decision in decide(first, store, scheduler)} == {Action.SKIP}
-    sweep = changes.asked(first, ["mt_bench"], bench[1:])
+    sweep = changes.with_evaluation(first, ["mt_bench"], bench[1:])
     assert [run.run_id for run in sweep.runs] == [run.run_id for run in first.runs]
     decisions = decide(sweep, store, scheduler)
     assert [(d.action, d.why) for d in decisions] == [(Action.EVALUATE, "trained, not evaluated: mt_bench")] * 2
-    act(sweep, decisions, store, scheduler, {})
+    act(plan_batches(sweep, decisions, store, scheduler), store, scheduler, None)
     run = store.run(sweep.runs[0].run_id)
-    evaluation = run.evaluation_attempt()
+    evaluation = Attempts.of(run).evaluating
     assert evaluation
     assert wanted_by(evaluation) == ["mt_bench"]
     assert {decision.action for decision in decide(sweep, store, scheduler)} == {Action.SKIP}  # in flight
@@ -138,10 +141,10 @@ def test_another_benchmark_makes_another_attempt_of_a_trained_run(store: Store, 
 def test_a_benchmark_of_a_later_launch_is_judged_too(store: Store, bench: list[str], judge_server: Server) -> None:
     """`evaluate SWEEP` need not be told again what the launch command was told."""
     trained(sweep_of(*GRID), store)
-    act(later := sweep_of(*GRID, *bench), decide(later, store, FakeScheduler()), store, FakeScheduler(), {"argv": []})
+    submit(later := sweep_of(*GRID, *bench), store, FakeScheduler(), [])
     answered(later, store)
     recorded = recorded_sweep(store.sweep("s"), store, ["sigmoid", "ipo"])
-    asked = changes.asked(recorded, [], judged_by(judge_server))
+    asked = changes.with_evaluation(recorded, [], judged_by(judge_server))
     assert evaluating.needs_judge(asked, store, again=False)
     assert judge(asked, store)[0] == ["tiny-base", *(run.run_id for run in later.runs)]
 
@@ -156,7 +159,7 @@ def test_the_command_that_has_answers_judged_is_one_that_does(
     said = "2 runs have MT-Bench answers and no scores: python -m launcher evaluate s"
     results.say_unjudged(store.sweep("s"), names)
     assert capsys.readouterr().out == f"{said} --benchmark mt_bench\n"
-    act(later := sweep_of(*GRID, *bench), decide(later, store, FakeScheduler()), store, FakeScheduler(), {"argv": []})
+    submit(sweep_of(*GRID, *bench), store, FakeScheduler(), [])
     results.say_unjudged(store.sweep("s"), names)
     assert capsys.readouterr().out == f"{said}\n"
 
@@ -193,7 +196,7 @@ def test_scores_are_the_rules_and_cost_nothing_twice(store: Store, bench: list[s
 def test_the_cost_is_known_before_there_are_answers(store: Store, bench: list[str]) -> None:
     """Calls are exact; tokens are of answers of full length, from the prompts put together here; nobody judges yet."""
     sweep = sweep_of(*GRID, *bench, "evaluation.mt_bench.max_new_tokens=100", "evaluation.judge.repeats=2")
-    models, (calls, read, written) = evaluating.ahead(sweep, store)
+    models, (calls, read, written) = evaluating.judging_ahead(sweep, store)
     assert (models, calls) == (3, 3 * 3 * 2 * 2)
     first = "|[The Start of Assistant's Answer]\n\n[The End of Assistant's Answer]"
     turns = "### Assistant A:\n\n\n### Assistant A:\n\n\n"
@@ -203,7 +206,7 @@ def test_the_cost_is_known_before_there_are_answers(store: Store, bench: list[st
     assert written == calls * 250
     trained(sweep, store)
     answered(sweep, store)
-    assert evaluating.ahead(sweep, store) == (0, (0, 0, 0))
+    assert evaluating.judging_ahead(sweep, store) == (0, (0, 0, 0))
 
 
 def test_again_asks_another_judge_and_keeps_the_old_scores(
@@ -214,7 +217,7 @@ def test_again_asks_another_judge_and_keeps_the_old_scores(
     trained(sweep, store)
     answered(sweep, store)
     judge(sweep, store)
-    other = changes.asked(sweep, [], ["evaluation.judge.model=other"])
+    other = changes.with_evaluation(sweep, [], ["evaluation.judge.model=other"])
     assert judge(other, store) == ([], 0)
     assert evaluating.judged_otherwise(other, store) == [run.run_id for run in sweep.runs]
     evaluating.set_aside(other, store)
@@ -233,7 +236,7 @@ def test_again_with_other_settings_asks_for_new_answers(store: Store, bench: lis
     sweep = sweep_of(*GRID, *bench, *judged_by(judge_server))
     trained(sweep, store)
     answered(sweep, store)
-    longer = changes.asked(sweep, ["mt_bench"], ["evaluation.mt_bench.max_new_tokens=7"])
+    longer = changes.with_evaluation(sweep, ["mt_bench"], ["evaluation.mt_bench.max_new_tokens=7"])
     evaluating.set_aside(longer, store)
     assert lacking(store.run(sweep.runs[0].run_id), ["mt_bench", "preference"]) == ["mt_bench"]
 
@@ -262,7 +265,7 @@ def test_other_questions_are_noticed(store: Store, bench: list[str], judge_serve
     sweep = sweep_of(*GRID, *bench, *judged_by(judge_server))
     trained(sweep, store)
     answered(sweep, store)
-    fewer = changes.asked(sweep, [], ["evaluation.mt_bench.questions=2"])
+    fewer = changes.with_evaluation(sweep, [], ["evaluation.mt_bench.questions=2"])
     with pytest.raises(ConfigError, match=r"questions=2: tiny-base has answered other questions.*--again"):
         judge(fewer, store)
 
@@ -307,8 +310,8 @@ def test_what_is_asked_wrongly_is_told(store: Store, names: list[str], overrides
     """One line that names the key, the value and what would be right; a key is never repeated."""
     sweep = sweep_of(*GRID)
     trained(sweep, store)
-    with pytest.raises(ConfigError, match=message) as error:
-        changes.asked(sweep, names, overrides)
+    with pytest.raises(UsageError, match=message) as error:
+        changes.with_evaluation(sweep, names, overrides)
     assert "pw@" not in str(error.value)
     assert "sk-12" not in str(error.value)
 

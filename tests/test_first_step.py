@@ -13,20 +13,22 @@ from ranks import new_attempt
 from worker_fixtures import ARCHITECTURE, LORA, make_config, write_pairs
 
 from launcher.config import Model, RunConfig
+from launcher.losses import loss_named
 from launcher.machine.installed import trl_losses
 from launcher.store.files import read_fact, read_lines
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import RunDir
+from launcher.worker.attempt import make_attempt
 from launcher.worker.interruption import StopRequest
-from launcher.worker.job import make_attempt
 from launcher.worker.model import weights
+from launcher.worker.outcome import settle
 from launcher.worker.training import first_step, trainer
 from launcher.worker.training.first_step import rounding
-from launcher.worker.training.losses import EXO_LABEL_SMOOTHING, WITHOUT_REFERENCE, PreferenceTrainer, Watched
-from launcher.worker.training.reference_table import prepared
+from launcher.worker.training.losses import PreferenceTrainer, Watched
+from launcher.worker.training.reference_table import prepare
 from launcher.worker.training.train import Stopped, train
 
-LOG_2 = math.log(2)
+LOG_2, EPSILON = math.log(2), 1e-3
 KNOWN = {
     "sigmoid": lambda _: LOG_2,
     "sigmoid_norm": lambda _: LOG_2,
@@ -42,7 +44,7 @@ KNOWN = {
     "ipo": lambda beta: (1 / (2 * beta)) ** 2,
     "sppo_hard": lambda beta: 2 * (1 / (2 * beta)) ** 2,
     # the divergence of (1/2, 1/2) from (1 - epsilon, epsilon)
-    "exo_pair": lambda _: -LOG_2 - math.log(EXO_LABEL_SMOOTHING * (1 - EXO_LABEL_SMOOTHING)) / 2,
+    "exo_pair": lambda _: -LOG_2 - math.log(EPSILON * (1 - EPSILON)) / 2,
     "kto_pair": lambda _: 0.5,
     "kto": lambda _: 0.5,
 }
@@ -80,7 +82,7 @@ class World:
     def trainer(self, **changes: Any) -> tuple[Any, dict[str, Any]]:
         """A trainer about to train, and a micro-batch."""
         config = self.config(**changes)
-        made = trainer.build_trainer(config, self.run(), self.store, prepared(config, self.store), [])
+        made = trainer.build_trainer(config, self.run(), self.store, prepare(config, self.store), [])
         made.model.train()
         return made, made.place(made.data_collator([made.train_dataset[index] for index in range(4)]))
 
@@ -102,7 +104,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 @pytest.fixture
 def other_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every policy is another model than the reference."""
-    honest = weights.policy
+    honest = weights.load_policy
 
     def perturbed(model: Model, store: Store) -> torch.nn.Module:
         policy, generator = honest(model, store), torch.Generator().manual_seed(0)
@@ -111,15 +113,15 @@ def other_weights(monkeypatch: pytest.MonkeyPatch) -> None:
                 parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.01)
         return policy
 
-    monkeypatch.setattr(weights, "policy", perturbed)
+    monkeypatch.setattr(weights, "load_policy", perturbed)
 
 
 @pytest.fixture
 def starts(monkeypatch: pytest.MonkeyPatch) -> list[first_step.Start]:
     """What the losses of the micro-batches that are looked at are found to be at log-ratios of 0."""
     found: list[first_step.Start] = []
-    start = first_step._start
-    monkeypatch.setattr(first_step, "_start", lambda *given: found.append(start(*given)) or found[-1])
+    start = first_step.known_start
+    monkeypatch.setattr(first_step, "known_start", lambda *given: found.append(start(*given)) or found[-1])
     return found
 
 
@@ -131,7 +133,7 @@ def test_every_loss_starts_at_its_known_value(
     """Each loss of the installed TRL, and ours, passes on an honest model; `sft` has no value that is known."""
     made, batch = world.start(loss_type, dtype)
     loss = made.compute_loss(made.model, batch).item()
-    if loss_type in WITHOUT_REFERENCE:
+    if not loss_named(loss_type).reference:
         assert not starts
         return
     (start,) = starts
@@ -167,7 +169,7 @@ def test_a_table_of_other_weights_is_refused(world: World, loss_type: str, beta:
 def test_the_refusal_is_the_reason_of_the_failure(world: World) -> None:
     """One line, with what a user can do about each likely cause, the likeliest first."""
     attempt = new_attempt(world.config(), world.run())
-    assert not make_attempt(attempt, world.store, StopRequest())
+    settle(make_attempt(attempt, world.store, StopRequest()), attempt)
     reason = (read_fact(attempt.failure_file) or {})["reason"]
     assert reason.startswith("RuntimeError: step 1: the loss is 0.")
     assert "\n" not in reason

@@ -385,7 +385,7 @@ from launcher.cli import main as cli; from launcher.hub import faults as hub
 waited = []
 def knock():
     raise httpx2.ConnectError("nobody there")
-hub._knock, hub.time = knock, SimpleNamespace(monotonic=lambda: sum(waited))
+hub.knock, hub.time = knock, SimpleNamespace(monotonic=lambda: sum(waited))
 tenacity.nap.time = SimpleNamespace(sleep=waited.append)
 code = cli.main(sys.argv[1:])
 print("waited", sum(waited))
@@ -463,7 +463,7 @@ def said_twice(hub: HubServer, store: Store, *, code: int = 0) -> dict[str, str]
         done = publish(hub, store, "scan", *more)
         assert done.returncode == code, done.stdout + done.stderr
         lines = [line.split("] ")[-1].split(": ", 1) for line in done.stdout.splitlines()[:-1]]
-        told.append({name: words for name, words in lines if "MB to" not in words})
+        told.append({name: words for name, words in lines if not re.match(r"\d[\d.]* [kM]B to ", words)})
     assert told[0].keys() == told[1].keys()
     return {name: f"{words}\n{told[1][name]}" for name, words in told[0].items()}
 

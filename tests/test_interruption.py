@@ -13,12 +13,14 @@ import pytest
 from conftest import clean_environment
 from waiting import LONGEST_WAIT
 
-from launcher.cluster.slurm_node import SlurmJob
+from launcher.cluster import node
+from launcher.store.facts import Attempt
 from launcher.store.files import append_line, read_fact, read_lines
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir
-from launcher.worker import interruption
-from launcher.worker.interruption import Interrupted, leave, locked
+from launcher.worker import interruption, outcome
+from launcher.worker.interruption import Interrupted, locked
+from launcher.worker.outcome import leave
 
 # Says when it has begun; its child is one that executes another program, its thread one that was there before.
 PROCESS = """
@@ -92,8 +94,8 @@ def attempt(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> At
     monkeypatch.delenv("SUBMITIT_EXECUTOR", raising=False)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     scontrol(tmp_path, f'echo "$@" >>{tmp_path}/asked')
-    monkeypatch.setattr(interruption, "PATIENCE_SECONDS", 0.1)
-    return store.run("r").new_attempt({})
+    monkeypatch.setattr(outcome, "PATIENCE_SECONDS", 0.1)
+    return store.run("r").new_attempt(Attempt())
 
 
 def scontrol(folder: Path, script: str) -> None:
@@ -122,7 +124,7 @@ def test_requeues_are_counted(attempt: AttemptDir, tmp_path: Path) -> None:
 def test_a_run_that_is_left_behind_takes_no_other_along(attempt: AttemptDir, store: Store, tmp_path: Path) -> None:
     """Of several runs in a job, the one with no requeue left has timed out, and the job goes on with the next."""
     append_line(attempt.requeue_log, {"step": 1})
-    after = store.run("s").new_attempt({})
+    after = store.run("s").new_attempt(Attempt())
     leave([attempt, after], signal.SIGUSR2, max_requeues=1)
     assert (read_fact(attempt.failure_file) or {})["status"] == "TIMEOUT"
     assert not after.failure_file.exists()
@@ -156,8 +158,11 @@ def test_only_the_first_task_acts(attempt: AttemptDir, tmp_path: Path, monkeypat
 
 def test_on_one_machine_a_signal_is_a_stop(attempt: AttemptDir, monkeypatch: pytest.MonkeyPatch) -> None:
     """A local job inside an allocation is not SLURM's to requeue: it is cancelled, and resume goes on."""
-    monkeypatch.setenv("SUBMITIT_EXECUTOR", "local")
-    assert SlurmJob.here() is None
+    names = ("SUBMITIT_LOCAL_GLOBALID", "SUBMITIT_LOCAL_LOCALID")
+    local = {"SUBMITIT_EXECUTOR": "local", "SUBMITIT_LOCAL_JOB_ID": "99", "SUBMITIT_LOCAL_NTASKS": "1"}
+    for key, value in (local | dict.fromkeys(names, "0")).items():
+        monkeypatch.setenv(key, value)
+    assert node.queued() is None
     leave([attempt], signal.SIGTERM, max_requeues=1)
     fact = read_fact(attempt.failure_file) or {}
     assert (fact["status"], fact["reason"]) == ("CANCELLED", "stopped by SIGTERM before it was started")

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from trl.trainer.utils import add_fused_lm_head
 from worker_fixtures import make_config, write_pairs
 
-from launcher.config import Model, RunConfig
+from launcher.config import Model, RunConfig, Trainer
+from launcher.losses import LOSS_KEYS, LOSSES, OUR_LOSSES, loss_named
 from launcher.machine.installed import trl_losses
 from launcher.store.output_folder import Store
 from launcher.worker.model import weights
-from launcher.worker.training.losses import kto_pair_loss, logratios
-from launcher.worker.training.reference_table import prepared
+from launcher.worker.training.losses import FORMULAS, kto_pair_loss, logratios
+from launcher.worker.training.reference_table import prepare
 from launcher.worker.training.trainer import RunTrainer, build_trainer
 
 CHOSEN, REJECTED = (2.0, -1.0, 0.5, 3.0), (-1.0, 0.5, -2.0, 1.0)
@@ -43,7 +44,7 @@ logratio_lists = st.lists(st.floats(-20, 20), min_size=4, max_size=4)
 def trained_parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunTrainer, RunConfig, Store]:
     folder = tmp_path_factory.mktemp("losses")
     config, store = make_config(write_pairs(folder / "pairs")), Store(folder / "outputs")
-    trainer = build_trainer(config, store.run("r"), store, prepared(config, store), [])
+    trainer = build_trainer(config, store.run("r"), store, prepare(config, store), [])
     return trainer, config, store
 
 
@@ -122,11 +123,53 @@ def test_every_loss_of_trl_passes_through(trainer: RunTrainer, loss_type: str) -
     assert loss_through_trainer(trainer, loss_type, 0.1, CHOSEN, REJECTED) == pytest.approx(0, abs=1e3)
 
 
+PAIRED = sorted(trl_losses() | FORMULAS.keys())
+
+
+def test_the_table_and_the_formulas_belong_together() -> None:
+    """Each paired loss of ours has one formula of its name, and each other row is of a loss that TRL computes."""
+    assert FORMULAS.keys() == {name for name in OUR_LOSSES if loss_named(name).paired}
+    assert {loss.name for loss in LOSSES} - set(OUR_LOSSES) <= trl_losses()
+    assert len({loss.name for loss in LOSSES}) == len(LOSSES)
+
+
+def test_the_keys_of_losses_are_null_by_default() -> None:
+    """So they enter no run's id until one is given."""
+    assert [getattr(Trainer(), key) for key in LOSS_KEYS] == [None] * len(LOSS_KEYS)
+
+
+@pytest.mark.parametrize("loss_type", PAIRED)
+def test_every_loss_that_looks_at_neighbours_is_known_to(trainer: RunTrainer, loss_type: str) -> None:
+    """Of all others two halves of a micro-batch have the mean loss of the whole, so it may be halved."""
+    trainer.set_objective(loss_type, 0.5)
+    outputs, inputs = batch_of(CHOSEN, REJECTED)
+    halves = [half_of(outputs, inputs, rows) for rows in ([0, 1, 4, 5], [2, 3, 6, 7])]
+    whole, *parts = (trainer.loss_of(*each) for each in ((outputs, inputs), *halves))
+    assert sum(parts) / 2 == pytest.approx(whole, rel=1e-5) or loss_named(loss_type).neighbours
+
+
+@pytest.mark.parametrize("loss_type", PAIRED)
+def test_the_table_knows_which_losses_have_a_reference(trainer: RunTrainer, loss_type: str) -> None:
+    """Only these depend on the reference values."""
+    trainer.set_objective(loss_type, 0.5)
+    outputs, inputs = batch_of(CHOSEN, REJECTED)
+    shifted = inputs | {"ref_rejected_logps": inputs["ref_rejected_logps"] + 1}
+    first, second = trainer.loss_of(outputs, inputs), trainer.loss_of(outputs, shifted)
+    assert (first != pytest.approx(second, rel=1e-5)) is loss_named(loss_type).reference
+
+
+def half_of(outputs: Any, inputs: dict[str, torch.Tensor], rows: list[int]) -> tuple[Any, dict[str, torch.Tensor]]:
+    """Two pairs of four, as a micro-batch of their own; `rows` are those of both their completions."""
+    pairs = rows[: len(rows) // 2]
+    own = {name: values[pairs if name.startswith("ref_") else rows] for name, values in inputs.items()}
+    return SimpleNamespace(**{name: values[rows] for name, values in vars(outputs).items()}), own
+
+
 def test_exo_pair_gets_the_label_smoothing_that_it_needs(trained_parts: tuple[RunTrainer, RunConfig, Store]) -> None:
     """TRL refuses exo_pair without label smoothing; a run of it has the paper's 1e-3."""
     _, config, store = trained_parts
     config = make_config(Path(str(config.dataset.path)), loss_type="exo_pair")
-    trainer = build_trainer(config, store.run("exo"), store, prepared(config, store), [])
+    trainer = build_trainer(config, store.run("exo"), store, prepare(config, store), [])
     assert trainer.label_smoothing == 1e-3
 
 
@@ -148,7 +191,7 @@ def test_gradients_agree_with_finite_differences(
     """The gradient along random directions of a tiny model in float64 equals the loss's difference quotient."""
     trainer, _, store = trained_parts
     inputs = a_batch(trainer)
-    module = weights.policy(IN_DOUBLE, store).double()
+    module = weights.load_policy(IN_DOUBLE, store).double()
     trainer.set_objective(loss_type, 0.3)
     generator = torch.Generator().manual_seed(0)
     trainer._compute_loss(in_float64(module), inputs, return_outputs=False).backward()
@@ -164,7 +207,7 @@ def test_gradients_of_the_fused_head(trained_parts: tuple[RunTrainer, RunConfig,
     trainer, config, store = trained_parts
     inputs = a_batch(trainer)
     trainer.set_objective(loss_type, 0.3)
-    fused, exact = weights.policy(config.model, store), weights.policy(config.model, store).double()
+    fused, exact = weights.load_policy(config.model, store), weights.load_policy(config.model, store).double()
     add_fused_lm_head(fused, outputs=("log_probs", "entropy", "mean_logits", "is_top1"))
     trainer._compute_loss(fused, inputs, return_outputs=False).backward()
     trainer._compute_loss(in_float64(exact), inputs, return_outputs=False).backward()

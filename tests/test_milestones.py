@@ -23,9 +23,10 @@ from launcher.hub.publish import act, decide
 from launcher.hub.push import publish
 from launcher.machine.installed import trl_losses
 from launcher.planning.rules import check
-from launcher.runs.collect import _points
+from launcher.runs.collect import with_milestones
 from launcher.runs.run_state import states_of
-from launcher.store.files import Fact, read_fact, write_derived, write_once
+from launcher.store.facts import Purpose, Revision
+from launcher.store.files import read_fact, write_derived, write_once
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir, Point, RunDir
 from launcher.worker import hub as worker_publish
@@ -94,11 +95,11 @@ def test_results_have_a_row_for_each_evaluated_milestone(store: Store) -> None:
     run = store.run("r")
     row = {"run_id": "r", "axes": {"beta": 0.1}, "step": 5, "max_steps": 6, "status": "RUNNING", "gpu_hours": 2.0}
     row |= {"milestone": None, "curve": [{"step": 2}, {"step": 4}], "revision": {"address": "me/r@r"}}
-    assert _points(row, run) == [row]
+    assert with_milestones(row, run) == [row]
     for step in (2, 4):
         run.milestone(step).model.mkdir(parents=True)
     run.milestone(2).evaluation_file.write_text('{"loss": 0.5, "golden_rewards": [1.0]}')
-    point, own = _points(row, run)
+    point, own = with_milestones(row, run)
     assert (point["run_id"], point["step"], point["milestone"], point["status"]) == ("r@2", 2, 2, "TRAINED")
     assert (point["axes"], own["axes"]) == ({"beta": 0.1, "step": 2}, {"beta": 0.1, "step": 6})
     assert (point["evaluation"]["loss"], point["golden_rewards"], point["curve"]) == (0.5, [1.0], [{"step": 2}])
@@ -151,7 +152,7 @@ def test_a_revision_holds_of_a_model_what_a_milestone_keeps(store: Store) -> Non
     keep(run.model, run.milestone(2).model)
     records = {"config.yaml", "metrics.jsonl", "README.md", "prefsweep.json"}
     for point, own in ((Point(run, 2), set()), (Point(run), {"result.json", "evaluation.json"})):
-        revision = Path(publish(point, Hub(store="folder", repo="x", revision="ipo"), store)["address"])
+        revision = Path(publish(point, Hub(store="folder", repo="x", revision="ipo"), store).address)
         assert names_in(revision) == {*MODEL, *records, *own}
 
 
@@ -190,8 +191,8 @@ def reason(run: RunDir) -> str | None:
 
 def evaluation_of(run: RunDir) -> AttemptDir:
     """A job that has measured a benchmark of the trained run."""
-    settings = read_fact(run.attempts()[-1].attempt_file) or {}
-    attempt = run.new_attempt(settings, evaluates=True)
+    asked = run.attempts()[-1].record
+    attempt = run.new_attempt(replace(asked, purpose=Purpose.EVALUATION))
     write_once(run.evaluations.result_file("command"), {"scores": {"speed": 3.5}})
     return attempt
 
@@ -227,7 +228,7 @@ def test_a_job_that_evaluates_publishes_its_scores(store: Store) -> None:
     elsewhere = (read_fact(run.revision_file) or {}) | {"repo": "else"}
     write_derived(run.revision_file, json.dumps(elsewhere))
     write_derived(run.evaluations.result_file("command"), json.dumps({"scores": {"speed": 7.0}}))
-    publish_in_job(run.all_attempts()[-1], store, lambda: False)
+    publish_in_job(run.attempts()[-1], store, lambda: False)
     assert "| command: speed | 3.5 |" in (folder / "README.md").read_text()
     assert read_fact(run.revision_file) == elsewhere
 
@@ -254,7 +255,7 @@ def test_a_run_waits_for_its_hub_once_and_not_for_each_milestone(store: Store, m
     """What a push that failed has taken is taken from the patience of the next ones, which are tried all the same."""
     clock, patiences = [0.0], []
 
-    def in_vain(_: Point, hub: Hub, *__: Any) -> Fact:
+    def in_vain(_: Point, hub: Hub, *__: Any) -> Revision:
         patiences.append(hub.patience)
         clock[0] += hub.patience * 0.75
         raise PublishError("the Hub is away")

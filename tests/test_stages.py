@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 from conftest import sweep_of
 from fakes import FakeScheduler
+from finished_runs import revision_at
 from test_submit import actions, launch
 from waiting import LONGEST_WAIT
 
 from launcher.cluster.batch import Batch
-from launcher.cluster.job_state import JobState, Phase
+from launcher.cluster.job_state import Cause, JobState, Phase
 from launcher.cluster.slurm_words import parameters
 from launcher.errors import ConfigError
 from launcher.planning import changes
@@ -24,11 +25,13 @@ from launcher.runs.cancel import cancel
 from launcher.runs.run_state import RunState, states_of
 from launcher.runs.status import Status
 from launcher.store.attempt_config import wanted_by
+from launcher.store.attempts import Attempts
+from launcher.store.facts import Job
 from launcher.store.files import read_fact, write_once
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir, RunDir
 from launcher.submission.adopt import adopt
-from launcher.submission.batches import planned_batches
+from launcher.submission.batches import PlannedBatch, plan_batches
 from launcher.submission.decide import Action, decide
 from launcher.sweep import Sweep
 
@@ -47,10 +50,10 @@ def runs_of(sweep: Sweep, store: Store) -> list[RunDir]:
 
 def train(run: RunDir) -> None:
     """As if the training job had done its part."""
-    write_once(run.attempts()[-1].started_file, {"host": "n1"})
+    write_once(Attempts.of(run).training.started_file, {"host": "n1"})
     write_once(run.result_file, {"steps": 4, "max_steps": 4, "seconds": 8.0})
     write_once(run.evaluation_file, {"loss": 1.0})
-    write_once(run.revision_file, {"address": "somewhere"})
+    write_once(run.revision_file, revision_at("somewhere"))
 
 
 def evaluate(run: RunDir) -> None:
@@ -58,9 +61,13 @@ def evaluate(run: RunDir) -> None:
 
 
 def evaluation_of(run: RunDir) -> AttemptDir:
-    attempt = run.evaluation_attempt()
+    attempt = Attempts.of(run).evaluating
     assert attempt
     return attempt
+
+
+def ids(planned: PlannedBatch) -> list[list[str]]:
+    return [[run.run_id for run in runs] for runs in planned.jobs]
 
 
 # ------------------------------------------------------------------------------------------------ what is submitted
@@ -88,13 +95,14 @@ def test_an_array_evaluates_what_another_trains(store: Store) -> None:
 
 
 def test_each_table_has_its_own_evaluations_behind_it(store: Store) -> None:
-    """Of runs that wait for two tables, a group names the evaluations of its own batches, so that none counts twice."""
+    """Of runs that wait for two tables, each batch has the evaluations of its own runs, so that none counts twice."""
     scheduler = FakeScheduler(batch_size=10)
     sweep = sweep_of("model=tiny", "cluster=slurm", "dataset.train_pairs=16,32", "beta=0.1,0.5", *SCORE)
-    groups = planned_batches(decide(sweep, store, scheduler), store.sweep("s"), store, scheduler, lambda code: code)
-    assert len({group.table.name for group in groups if group.table}) == 2
-    assert [list(group.then) for group in groups] == [[batch.name for batch, _ in group.batches] for group in groups]
-    assert sum(batch.size for group in groups for batch, _ in group.then.values()) == 4
+    batches = plan_batches(sweep, decide(sweep, store, scheduler), store, scheduler).batches
+    assert len({planned.table.batch.name for planned in batches if planned.table}) == 2
+    evaluations = [planned.evaluation for planned in batches if planned.evaluation]
+    assert [ids(evaluation) for evaluation in evaluations] == [ids(planned) for planned in batches]
+    assert sum(evaluation.batch.size for evaluation in evaluations) == 4
 
 
 def test_preference_alone_needs_no_second_job(store: Store) -> None:
@@ -106,7 +114,7 @@ def test_preference_alone_needs_no_second_job(store: Store) -> None:
     sweep = sweep_of("model=tiny", "seed=7", *SCORE)
     launch(sweep, store, scheduler)
     assert scheduler.evaluations == []
-    assert wanted_by(store.run(sweep.runs[0].run_id).attempts()[-1]) == ["preference", "command"]
+    assert wanted_by(Attempts.of(store.run(sweep.runs[0].run_id)).training) == ["preference", "command"]
 
 
 def test_what_the_evaluation_needs_can_be_said(store: Store) -> None:
@@ -136,7 +144,7 @@ def test_evaluations_behind_different_trainings_share_max_parallel_out(store: St
     scheduler, first = FakeScheduler(batch_size=2), sweep_of(*GRID[:-2], "cluster.max_parallel=4", "beta=0.1,0.3,0.5")
     launch(first, store, scheduler)
     assert [(batch.size, batch.at_once) for batch in scheduler.submitted] == [(2, 2), (1, 2)]
-    launch(changes.asked(first, ["command"], SCORE[1:]), store, scheduler)
+    launch(changes.with_evaluation(first, ["command"], SCORE[1:]), store, scheduler)
     assert [(batch.size, batch.at_once) for batch in scheduler.evaluations] == [(1, 1), (1, 1), (1, 2)]
 
 
@@ -164,7 +172,7 @@ def test_the_dependency_in_slurms_words(tmp_path: Path) -> None:
 
     def dependency(job_id: str, size: int, *, in_step: bool, **extra: str) -> str:
         resources = replace(cluster, extra=extra)
-        batch = Batch("s.1", tmp_path, size, resources, tmp_path, after={"job_id": job_id}, in_step=in_step)
+        batch = Batch("s.1", tmp_path, size, resources, tmp_path, after=Job(job_id, "slurm"), in_step=in_step)
         return str(parameters(batch)["additional_parameters"]["dependency"])
 
     assert dependency("202_0", 3, in_step=True) == "aftercorr:202"
@@ -184,7 +192,7 @@ def test_the_status_is_that_of_the_job_at_work(store: Store) -> None:
     (run,) = runs_of(sweep, store)
     scheduler.phases["2"] = JobState(Phase.PENDING, "Dependency")
     assert (state(run, scheduler).status, state(run, scheduler).facts.job_id) == (Status.PENDING, "1")
-    write_once(run.attempts()[-1].started_file, {"host": "n1"})
+    write_once(Attempts.of(run).training.started_file, {"host": "n1"})
     assert (state(run, scheduler).status, state(run, scheduler).reason) == (Status.RUNNING, None)
     train(run)
     scheduler.end("1", Phase.COMPLETED)
@@ -206,7 +214,7 @@ def test_an_evaluation_that_fails_is_made_again_alone(store: Store) -> None:
     (run,) = runs_of(sweep, store)
     train(run)
     scheduler.end("1", Phase.COMPLETED)
-    scheduler.end("2", Phase.FAILED, "OUT_OF_MEMORY")
+    scheduler.end("2", Phase.FAILED, "OUT_OF_MEMORY", Cause.OUT_OF_MEMORY)
     failed = state(run, scheduler)
     assert (failed.status, failed.reason) == (Status.TRAINED, "not evaluated: OUT_OF_MEMORY")
     assert actions(launch(sweep, store, scheduler)) == [Action.EVALUATE]
@@ -223,7 +231,7 @@ def test_a_training_that_fails_is_made_again_with_its_evaluation(store: Store) -
     launch(sweep, store, scheduler)
     (run,) = runs_of(sweep, store)
     first = evaluation_of(run)
-    write_once(run.attempts()[-1].started_file, {"host": "n1"})
+    write_once(Attempts.of(run).training.started_file, {"host": "n1"})
     scheduler.end("1", Phase.FAILED, "NODE_FAIL n1")
     scheduler.end("2", Phase.CANCELLED, "DependencyNeverSatisfied")
     assert (state(run, scheduler).status, state(run, scheduler).reason) == (Status.FAILED, "NODE_FAIL n1")
@@ -271,10 +279,10 @@ def test_a_launcher_that_dies_between_the_two(
         adopt(runs_of(sweep, store), scheduler)
         launch(sweep, store, scheduler)
     assert (len(scheduler.submitted), len(scheduler.evaluations)) == (2, 2)
-    jobs = {batch.name: scheduler.jobs[batch.name][0]["job_id"] for batch in scheduler.submitted}
-    assert sorted((batch.after or {})["job_id"] for batch in scheduler.evaluations) == sorted(jobs.values())
+    jobs = {batch.name: scheduler.jobs[batch.name][0].job_id for batch in scheduler.submitted}
+    assert sorted(batch.after.job_id for batch in scheduler.evaluations if batch.after) == sorted(jobs.values())
     for run in runs_of(sweep, store):
-        trained_by = (read_fact(run.attempts()[-1].job_file) or {})["job_id"]
+        trained_by = (read_fact(Attempts.of(run).training.job_file) or {})["job_id"]
         assert ((read_fact(evaluation_of(run).attempt_file) or {})["follows"])["job_id"] == trained_by
 
 
@@ -311,10 +319,10 @@ def test_evaluate_while_it_trains_waits_for_the_training(store: Store) -> None:
     """Another benchmark, asked for in the middle of a training, gets a job behind it; and gets it once."""
     scheduler, first = FakeScheduler(), sweep_of(*GRID[:-2])
     launch(first, store, scheduler)
-    sweep = changes.asked(first, ["command"], SCORE[1:])
+    sweep = changes.with_evaluation(first, ["command"], SCORE[1:])
     assert actions(launch(sweep, store, scheduler)) == [Action.EVALUATE] * 4
-    after = [(batch.after or {})["job_id"] for batch in scheduler.evaluations]
-    assert after == [scheduler.jobs[batch.name][0]["job_id"] for batch in scheduler.submitted]
+    after = [batch.after.job_id for batch in scheduler.evaluations if batch.after]
+    assert after == [scheduler.jobs[batch.name][0].job_id for batch in scheduler.submitted]
     assert actions(launch(sweep, store, scheduler)) == [Action.SKIP] * 4
 
 

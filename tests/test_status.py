@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from launcher.cluster.job_state import JobState, Phase
-from launcher.runs.status import RunFacts, Status, status_of
+from launcher.cluster.job_state import UNKNOWN, Cause, JobState, Phase
+from launcher.runs.status import RunFacts, Status, cause_of, status_of
+from launcher.store.facts import Job
 
 OLD = 1000.0
 SUBMITTED = RunFacts(attempts=1, submitted_seconds=OLD, job_id="7")
 STARTED = RunFacts(attempts=1, submitted_seconds=OLD, job_id="7", started=True)
+WAITING = RunFacts(attempts=1, submitted_seconds=OLD, job_id="7", table=Job("5", "slurm"))
 
 
 @pytest.mark.parametrize(
@@ -58,6 +62,35 @@ def test_every_end_without_result_has_a_reason(phase: Phase) -> None:
 )
 def test_what_became_of_the_table_is_the_reason(table: JobState, expected: str) -> None:
     """Not that SLURM has therefore cancelled the run's own job, as long as it knows better."""
-    waiting = RunFacts(attempts=1, submitted_seconds=OLD, job_id="7", table={"executor": "slurm", "job_id": "5"})
-    found = status_of(waiting, JobState(Phase.CANCELLED, "CANCELLED"), table)
+    found = status_of(WAITING, JobState(Phase.CANCELLED, "CANCELLED"), table)
     assert found == (Status.FAILED, f"no reference table: {expected}")
+
+
+KILLED = JobState(Phase.FAILED, "FAILED", "n1", Cause.OUT_OF_MEMORY)
+DROPPED = JobState(Phase.CANCELLED)
+
+
+@pytest.mark.parametrize(
+    ("facts", "job", "table", "expected"),
+    [
+        (STARTED, KILLED, UNKNOWN, Cause.OUT_OF_MEMORY),
+        (STARTED, JobState(Phase.FAILED, "FAILED exit code 1"), UNKNOWN, None),
+        (WAITING, DROPPED, KILLED, Cause.OUT_OF_MEMORY),
+        (replace(WAITING, cancelled=True), DROPPED, KILLED, None),
+        (replace(WAITING, table_failure="x: oom"), DROPPED, UNKNOWN, Cause.OUT_OF_MEMORY),
+        (replace(STARTED, failure="RuntimeError: CUDA_ERROR_OUT_OF_MEMORY"), UNKNOWN, UNKNOWN, Cause.OUT_OF_MEMORY),
+        (replace(STARTED, failure="KeyError: 'bloom'"), UNKNOWN, UNKNOWN, None),
+    ],
+)
+def test_the_cause_is_that_of_what_failed(
+    facts: RunFacts, job: JobState, table: JobState, expected: Cause | None
+) -> None:
+    """What the job said itself, else its scheduler; for a run that had no table, of the job that was to make it."""
+    assert cause_of(facts, job, table) is expected
+
+
+def test_a_run_that_waits_for_its_table_says_so() -> None:
+    """By the cause, whatever words a scheduler has for it; another wait keeps its words."""
+    waits = JobState(Phase.PENDING, "PSUSP", cause=Cause.DEPENDENCY)
+    assert status_of(WAITING, waits) == (Status.PENDING, "waits for its reference table, job 5")
+    assert status_of(WAITING, JobState(Phase.PENDING, "Dependency")) == (Status.PENDING, "Dependency")

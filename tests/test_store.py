@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 from fakes import FakeScheduler
-from finished_runs import keep_milestones, trained_runs
+from finished_runs import keep_milestones, revision_at, trained_runs
 
 from launcher.config import OBJECTIVE
 from launcher.errors import StoreError
 from launcher.runs.run_state import last_metrics, read_facts, states_of
+from launcher.store.attempts import Attempts
+from launcher.store.facts import Attempt
 from launcher.store.files import append_line, building, read_fact, read_lines, write_once
 from launcher.store.output_folder import Store
 
@@ -47,7 +49,7 @@ def test_exactly_one_of_many_writers_wins(tmp_path: Path) -> None:
 def test_attempts_asked_for_at_once_get_their_own_numbers(store: Store) -> None:
     """Two launchers never share an attempt."""
     run, numbers = store.run("r"), []
-    threads = [threading.Thread(target=lambda: numbers.append(run.new_attempt({}).number)) for _ in range(8)]
+    threads = [threading.Thread(target=lambda: numbers.append(run.new_attempt(Attempt()).number)) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -147,13 +149,13 @@ def test_status_reads_each_file_of_a_run_once(store: Store, looked: list[str]) -
     waiting, training, trained, published = runs = trained_runs(store, *grid)
     for run in (waiting, training):
         run.result_file.unlink()
-    write_once(training.attempts()[-1].started_file, {"host": "n1"})
+    write_once(Attempts.of(training).training.started_file, {"host": "n1"})
     for run in (trained, published):
         keep_milestones(run, step1=0.5, step2=0.6)
         write_once(run.evaluations.job_file("command"), {"scores": {}})
-    write_once(trained.attempts()[-1].unpublished_file, {"reason": "no token", "time": 1.0})
+    write_once(Attempts.of(trained).training.unpublished_file, {"reason": "no token", "time": 1.0})
     for folder in (published, *(milestone for _, milestone in published.milestones())):
-        write_once(folder.revision_file, {"address": "there", "time": 2.0})
+        write_once(folder.revision_file, revision_at("there", time=2.0))
     looked.clear()
     states_of(runs, FakeScheduler())
     for run in runs:

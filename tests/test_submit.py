@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import time
 from dataclasses import replace
 
 import pytest
 from conftest import sweep_of
-from fakes import FakeScheduler
+from fakes import FakeScheduler, submit
 
 from launcher.cluster.job_state import Phase
 from launcher.errors import StoreError
@@ -20,6 +19,7 @@ from launcher.store.files import read_fact, write_once
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import RunDir
 from launcher.submission.adopt import adopt
+from launcher.submission.batches import plan_batches
 from launcher.submission.decide import Action, Decision, decide
 from launcher.submission.submit import act
 from launcher.sweep import Sweep
@@ -29,9 +29,7 @@ GRID = ["model=tiny", "cluster.runs_per_job=2", "loss_type=sigmoid,ipo,kto_pair"
 
 
 def launch(sweep: Sweep, store: Store, scheduler: FakeScheduler) -> list[Decision]:
-    decisions = decide(sweep, store, scheduler)
-    act(sweep, decisions, store, scheduler, {"argv": [], "time": time.time()})
-    return decisions
+    return submit(sweep, store, scheduler, [])
 
 
 def finish(run: RunDir, steps: int = 4, seconds: float = 8.0) -> None:
@@ -65,7 +63,7 @@ def test_a_new_beta_submits_only_the_new_runs(store: Store) -> None:
     assert [d.run.config.beta for d in decisions if d.action is Action.SUBMIT] == [0.9] * 3
     records = store.sweep(grown.name).run_records()
     assert len(records) == 9
-    assert len({record["run_id"] for record in records}) == 9
+    assert len({record.run_id for record in records}) == 9
 
 
 def test_one_run_in_two_sweeps_is_one_run(store: Store) -> None:
@@ -206,10 +204,11 @@ def test_settings_that_resume_gave_stay(store: Store) -> None:
     scheduler, first = FakeScheduler(), sweep_of("model=tiny", "beta=0.1,0.5", "sweep=s")
     launch(first, store, scheduler)
     for batch in scheduler.submitted:
-        scheduler.end(scheduler.jobs[batch.name][0]["job_id"])
+        scheduler.end(scheduler.jobs[batch.name][0].job_id)
     resumed = sweep_of("model=tiny", "beta=0.1,0.5", "sweep=s", "cluster.time=9")
     chosen = decide(resumed, store, scheduler)[1:]
-    act(resumed, chosen, store, scheduler, {"argv": ["resume", "s"], "time": time.time()})
+    planned = plan_batches(resumed, chosen, store, scheduler)
+    act(planned, store, scheduler, ["resume", "s"])
     again = recorded_sweep(store.sweep("s"), store, LOSSES)
     assert [run.config.cluster.time for run in again.runs] == [None, "9"]
     assert [run.axes for run in again.runs] == [run.axes for run in first.runs]
@@ -271,8 +270,8 @@ def test_jobs_that_share_a_table_wait_for_the_one_that_makes_it(store: Store) ->
     scheduler, sweep = FakeScheduler(batch_size=10), sweep_of(*GRID[1:], "model=tiny,smollm2", "cluster.runs_per_job=1")
     launch(sweep, store, scheduler)
     assert len(scheduler.tables) == 2
-    tables = [scheduler.jobs[batch.name][0]["job_id"] for batch in scheduler.tables]
-    assert [batch.after and batch.after["job_id"] for batch in scheduler.submitted] == tables
+    tables = [scheduler.jobs[batch.name][0].job_id for batch in scheduler.tables]
+    assert [batch.after and batch.after.job_id for batch in scheduler.submitted] == tables
     assert [batch.size for batch in scheduler.submitted] == [6, 6]
     work = read_fact(scheduler.tables[1].job_folders[0] / "job.json")
     assert work

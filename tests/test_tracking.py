@@ -23,17 +23,20 @@ from waiting import eventually
 from wandb_server import WandbServer, history, records, serving
 from worker_fixtures import Configure, make_config, write_pairs
 
+from launcher.cluster import doctor
 from launcher.config import OBJECTIVE, RunConfig
-from launcher.errors import ConfigError
+from launcher.errors import ConfigError, UsageError
 from launcher.machine import accounts
 from launcher.planning.plan import run_id
 from launcher.planning.rules import check
-from launcher.store.files import Fact, append_line, read_fact, read_lines, write_once
+from launcher.store.facts import Attempt
+from launcher.store.files import Plain, append_line, read_fact, read_lines, write_once
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir, RunDir
 from launcher.tracking import process as tracking
 from launcher.tracking.sync import pending, upload
-from launcher.worker.job import make_attempt
+from launcher.worker.attempt import make_attempt
+from launcher.worker.outcome import Kind, Outcome
 
 KEY = "0123456789abcdef" * 2 + "01234567"  # as long as W&B wants one
 HUB_TOKEN = "hf_plantedplantedplantedplanted"  # noqa: S105 - planted, to be looked for
@@ -46,7 +49,7 @@ def begun(store: Store, config: RunConfig) -> AttemptDir:
     objective = {key: plain[key] for key in OBJECTIVE}
     run = store.run(run_id(objective))
     run.write_config(objective)
-    return run.new_attempt({"settings": {key: value for key, value in plain.items() if key not in OBJECTIVE}})
+    return run.new_attempt(Attempt(settings={key: value for key, value in plain.items() if key not in OBJECTIVE}))
 
 
 def loss(step: int) -> float:
@@ -61,8 +64,8 @@ def train(run: RunDir, steps: Iterable[int]) -> None:
 
 
 def finish(run: RunDir) -> None:
-    write_once(run.result_file, {"loss": 0.61, "steps": 9, "seconds": 4.5})
-    write_once(run.evaluation_file, {"kl": 0.25, "reward_accuracy": 0.75, "samples": [{"text": "x"}]})
+    write_once(run.result_file, {"loss": 0.61, "steps": 9, "max_steps": 9, "seconds": 4.5})
+    write_once(run.evaluation_file, {"kl": 0.25, "reward_accuracy": 0.75, "samples": [{"prompt": "p", "text": "x"}]})
 
 
 class Preempted(Exception):
@@ -130,7 +133,7 @@ def test_what_wandb_is_told_of_a_run(store: Store, configure: Configure) -> None
     values = told["config"]["update"]
     assert values["trainer"]["learning_rate"] == 1e-3
     assert not {"cluster", "output_dir", "hub"} & set(values)
-    summary: Fact = {}
+    summary: Plain = {}
     for record in found:
         summary |= record.get("summary", {}).get("update", {})
     assert (summary["eval/kl"], summary["eval/reward_accuracy"], summary["result/loss"]) == (0.25, 0.75, 0.61)
@@ -194,11 +197,11 @@ def test_sync_without_an_account_is_refused(
 ) -> None:
     """Where there is no key, or no server, `sync` says so before it does anything."""
     run = attempt_of(store, configure(tracking__backend="wandb", sweep=SWEEP), 1)
-    with pytest.raises(ConfigError, match="wandb login"):
+    with pytest.raises(UsageError, match="wandb login"):
         upload(pending([run]))
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    with pytest.raises(ConfigError, match="does not answer"):
+    with pytest.raises(UsageError, match="does not answer"):
         upload(pending([run]))
 
 
@@ -215,11 +218,11 @@ def silent_server() -> Iterator[str]:
 def trained(store: Store, config: RunConfig) -> tuple[RunDir, float]:
     """A real run, to its end, and how many seconds it took."""
     attempt, began = begun(store, config), time.monotonic()
-    assert make_attempt(attempt, store, lambda: False), attempt.failure_file.read_text()
+    assert make_attempt(attempt, store, lambda: False) == Outcome(Kind.DONE)
     return attempt.run, time.monotonic() - began
 
 
-def without_times(run: RunDir) -> list[Fact]:
+def without_times(run: RunDir) -> list[Plain]:
     return [
         {k: v for k, v in line.items() if "time" not in k and "second" not in k}
         for line in read_lines(run.metrics_file)
@@ -366,10 +369,10 @@ def test_the_tracker_is_given_no_secret_but_its_own(monkeypatch: pytest.MonkeyPa
     """Tokens of other services do not reach a tracker's process."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-planted")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "planted")
-    given = tracking._environment("wandb")
+    given = tracking.environment_of("wandb")
     assert given["WANDB_API_KEY"] == KEY
     assert not {"HF_TOKEN", "OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY"} & set(given)
-    assert "WANDB_API_KEY" not in tracking._environment("trackio")
+    assert "WANDB_API_KEY" not in tracking.environment_of("trackio")
 
 
 # ------------------------------------------------------------------------------------------------ trackio, TensorBoard
@@ -486,6 +489,31 @@ def test_which_tracker_is_used(configure: Configure, monkeypatch: pytest.MonkeyP
     assert tracking.backend(auto, {"NETRC": str(login), "WANDB_BASE_URL": "https://wandb.example.org"}) == "off"
     monkeypatch.setattr(tracking, "installed", lambda _: False)
     assert tracking.backend(auto, {"WANDB_API_KEY": KEY}) == "off"
+
+
+@pytest.mark.parametrize(
+    ("environment", "logins", "there"),
+    [
+        ({}, "", False),
+        ({}, "api.wandb.ai", True),
+        ({}, "api.wandb.ai.example.org", False),
+        ({}, "wandb.example.org", False),  # another server's login
+        ({"WANDB_API_KEY": KEY}, "", True),
+        ({"WANDB_IDENTITY_TOKEN_FILE": "/run/token"}, "", True),
+        ({"WANDB_BASE_URL": "https://wandb.example.org"}, "api.wandb.ai", False),
+        ({"WANDB_BASE_URL": "https://wandb.example.org"}, "wandb.example.org", True),
+        ({"WANDB_BASE_URL": "https://wandb.example.org:8443/"}, "wandb.example.org:8443", True),
+        ({"NETRC": "{home}/elsewhere"}, "api.wandb.ai", False),
+    ],
+)
+def test_doctor_finds_the_key_that_runs_would_track_with(
+    configure: Configure, tmp_path: Path, environment: dict[str, str], logins: str, *, there: bool
+) -> None:
+    """Whether `doctor` says that there is one is whether `auto` tracks, whatever server is meant."""
+    (tmp_path / ".netrc").write_text(f"machine {logins} login user password {KEY}\n" if logins else "")
+    given = {"HOME": str(tmp_path)} | {key: value.format(home=tmp_path) for key, value in environment.items()}
+    assert dict(doctor.findings(None, tmp_path, given))["W&B key"] == ("present" if there else "none")
+    assert tracking.backend(configure(tracking__backend="auto"), given) == ("wandb" if there else "off")
 
 
 @pytest.mark.parametrize("backend", ["off", "auto"])

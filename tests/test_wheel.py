@@ -6,11 +6,13 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 from conftest import REPOSITORY
 
 DEMO = ["-m", "loss_type=sigmoid,ipo,kto_pair", "beta=0.01,0.1", "dry_run=true"]
+PAGE = {f"analysis/page/report.{kind}" for kind in ("html.j2", "css", "js")}
 
 
 def run(*command: str | Path, folder: Path) -> str:
@@ -26,6 +28,8 @@ def test_the_wheel_plans_the_demos_sweep_from_another_folder(tmp_path: Path) -> 
     """Built, installed into an empty environment with only the login node's needs, it plans the same six runs."""
     run(sys.executable, "-m", "build", "--wheel", "--outdir", tmp_path, REPOSITORY, folder=tmp_path)
     (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        assert set(archive.namelist()) >= PAGE
     run(sys.executable, "-m", "venv", tmp_path / "venv", folder=tmp_path)
     python = tmp_path / "venv" / "bin" / "python"
     constraints = REPOSITORY / "constraints.txt"

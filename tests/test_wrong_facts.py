@@ -12,6 +12,7 @@ from finished_runs import keep_milestones, trained_runs
 
 from launcher.cli import main
 from launcher.cluster.local import LocalScheduler
+from launcher.store.facts import Job
 from launcher.store.files import write_once
 from launcher.store.output_folder import Store
 
@@ -56,9 +57,8 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 class _Ended(LocalScheduler):
     """It records jobs as this machine does, of processes that are no more."""
 
-    def submit(self, batch: Any) -> list[dict[str, Any]]:
-        job = {"executor": "local", "job_id": "999999999", "host": "here", "process_start": 1}
-        return [job | {"log": str(batch.folder / "log")} for _ in range(batch.size)]
+    def submit(self, batch: Any) -> list[Job]:
+        return [Job("999999999", "local", str(batch.folder / "log"), "here", 1) for _ in range(batch.size)]
 
 
 def _mt_bench() -> dict[str, Any]:

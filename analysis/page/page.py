@@ -109,7 +109,7 @@ def _template() -> jinja2.Template:
 
 
 def _resource(name: str) -> str:
-    return resources.files("analysis").joinpath(name).read_text(encoding="utf-8")
+    return resources.files("analysis.page").joinpath(name).read_text(encoding="utf-8")
 
 
 def _policy(scripts: list[str]) -> str:

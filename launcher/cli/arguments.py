@@ -1,6 +1,6 @@
-"""What can be typed: the verbs, their arguments, examples and help, and the exit codes that answer.
+"""What the command line has in common: the verbs' names, arguments that several of them take, exit codes.
 
-Owns: names, defaults and meanings on the command line. Must not know: what a verb does, or anything of a sweep.
+Owns: these. Must not know: what a verb does or takes besides, or anything of a sweep.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from typing import NoReturn
 
-from launcher.errors import ConfigError
+from launcher.errors import UsageError
 from launcher.runs.status import Status
 
 DONE, FAILED, WRONG = 0, 1, 2  # exit codes: WRONG is the command or the config
@@ -34,7 +34,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise what a wrong command line is."""
-        raise ConfigError(f"{message}; see `{self.prog} --help`")
+        raise UsageError(f"{message}; see `{self.prog} --help`")
 
 
 def count(text: str) -> int:

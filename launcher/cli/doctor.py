@@ -7,9 +7,11 @@ import os
 from collections.abc import Sequence
 
 from launcher.cli.arguments import DONE, Parser
-from launcher.cluster.scheduler import scheduler_for
+from launcher.cluster.doctor import findings, read_answer, write_question
+from launcher.cluster.scheduler import AUTO, ClusterScheduler, scheduler_for
 from launcher.config import Cluster, RunConfig, from_plain
-from launcher.errors import ConfigError
+from launcher.errors import UsageError
+from launcher.machine.disk import in_words
 from launcher.planning import estimate
 from launcher.views import console
 
@@ -22,15 +24,15 @@ EXAMPLES = (
 
 def doctor(options: argparse.Namespace) -> int:
     """Show what this machine and its cluster offer."""
-    from launcher.cluster import doctor, slurm
-
-    survey = slurm.survey() if scheduler_for("auto").name == "slurm" else None
-    found = doctor.findings(survey, options.output_dir.absolute(), os.environ)
+    scheduler = scheduler_for(AUTO)
+    cluster = scheduler if isinstance(scheduler, ClusterScheduler) else None
+    offered, proposal = (None, None) if cluster is None else cluster.survey()
+    found = findings(offered, options.output_dir.absolute(), os.environ)
     if options.overrides:
         found += _needed(options.overrides)
     if options.probe:
-        found += _probed(options, survey is not None)
-    console.show_findings(found, None if survey is None else doctor.proposal(survey))
+        found += _probe(options, cluster)
+    console.show_findings(found, proposal)
     return DONE
 
 
@@ -43,21 +45,20 @@ def _needed(overrides: Sequence[str]) -> list[tuple[str, str]]:
     needed = estimate.total(configs, configs[0].cluster.max_parallel).disk_bytes
     if needed is None:
         return []
-    return [("disk needed", f"about {estimate.size(needed)} for {len(configs)} runs, models and checkpoints")]
+    return [("disk needed", f"about {in_words(needed)} for {len(configs)} runs, models and checkpoints")]
 
 
-def _probed(options: argparse.Namespace, on_slurm: bool) -> list[tuple[str, str]]:
+def _probe(options: argparse.Namespace, cluster: ClusterScheduler | None) -> list[tuple[str, str]]:
     """What a job sees of the node that it gets."""
-    from launcher.cluster import doctor, slurm
     from launcher.planning.compose import compose
 
-    if not on_slurm:
-        raise ConfigError("--probe: there is no SLURM here on which a job could look at a node")
-    _, (point, *_) = compose(["cluster=slurm", *options.overrides], multirun=True)
-    batch = doctor.question(from_plain(point.config["cluster"], Cluster, "cluster."), options.output_dir.absolute())
+    if cluster is None:
+        raise UsageError("--probe: there is no cluster here on which a job could look at a node")
+    _, (point, *_) = compose([f"cluster={cluster.name}", *options.overrides], multirun=True)
+    batch = write_question(from_plain(point.config["cluster"], Cluster, "cluster."), options.output_dir.absolute())
     console.complain(f"the probe job {batch.name} is in the queue; waiting up to {options.wait:g} s")
-    job = slurm.run_and_wait(batch, "launcher.worker.probe", options.wait)
-    return list(doctor.answer(batch, ended_well=job is not None))
+    job = cluster.run_and_wait(batch, "launcher.worker.probe", options.wait)
+    return list(read_answer(batch, ended_well=job is not None))
 
 
 def arguments(parser: Parser) -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 from launcher.cli.arguments import DONE, Parser
 from launcher.cluster.scheduler import scheduler_for
-from launcher.errors import ConfigError, StoreError
-from launcher.runs.run_state import acting_attempt, read_facts, require_run, states_of
+from launcher.errors import StoreError, UsageError
+from launcher.runs.run_state import read_facts, require_run, states_of
+from launcher.store.attempts import Attempts
+from launcher.store.facts import Job
 from launcher.store.files import read_fact
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir, RunDir
@@ -35,12 +37,13 @@ def arguments(parser: Parser) -> None:
 def logs(options: argparse.Namespace) -> int:
     """Print what one process of a run printed."""
     run = require_run(Store(options.output_dir.absolute()).run(options.run))
-    attempts = {attempt.number: attempt for attempt in run.all_attempts()}
+    found = Attempts.of(run)
+    attempts = {attempt.number: attempt for attempt in found.all}
     if not attempts:
         raise StoreError(f"{run.run_id}: has no attempt yet, so no log; `resume` its sweep to submit it")
-    number = options.attempt or (acting_attempt(run) or attempts[max(attempts)]).number
+    number = options.attempt or (found.acting or found.all[-1]).number
     if number not in attempts:
-        raise ConfigError(f"--attempt {number}: {run.run_id} has the attempts {', '.join(map(str, attempts))}")
+        raise UsageError(f"--attempt {number}: {run.run_id} has the attempts {', '.join(map(str, attempts))}")
     ended = _ended(run)
     log = attempts[number].log_file(options.rank)
     if not log.exists() and (not options.follow or ended()):  # the job has not come to the run, or never will
@@ -51,9 +54,9 @@ def logs(options: argparse.Namespace) -> int:
 
 def _logs_before(attempt: AttemptDir) -> Iterator[Path]:
     """What was printed before the job came to the run: by the job itself, or by the one that makes its table."""
-    for job in (read_fact(attempt.job_file) or {}, attempt.record.get("after") or {}):
-        if job.get("log"):
-            yield Path(job["log"])
+    for job in (read_fact(attempt.job_file, Job), attempt.record.after):
+        if job and job.log:
+            yield Path(job.log)
 
 
 def _ended(run: RunDir) -> views_states.Ended:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.cli.arguments import DONE, FAILED, VERBS, WRONG, Parser
-from launcher.errors import ConfigError, PrefsweepError
+from launcher.errors import PrefsweepError, UsageError
 from launcher.views import console
 
 
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _answer(argv)
     except PrefsweepError as error:
         console.complain(str(error))
-        return WRONG if isinstance(error, ConfigError) else FAILED
+        return WRONG if isinstance(error, UsageError) else FAILED
     except KeyboardInterrupt:
         console.complain("interrupted; the same command goes on where it was")
         return FAILED

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import argparse
 import functools
-import time
 from collections.abc import Sequence
 
 from launcher.cli.arguments import Parser, chosen_arguments
-from launcher.cli.selection import chosen, opened, runs_of
+from launcher.cli.selection import choose, open_sweep, runs_of
 from launcher.cli.watch import after_submission
 from launcher.cluster.scheduler import scheduler_for
 from launcher.planning.launches import recorded_sweep
 from launcher.planning.plan import executor_of
 from launcher.runs.run_state import RunState
 from launcher.submission.adopt import adopt
+from launcher.submission.batches import plan_batches
 from launcher.submission.decide import decide
 from launcher.submission.submit import act
 from launcher.sweep import Run, Sweep
@@ -41,18 +41,19 @@ def resume(options: argparse.Namespace) -> int:
     overrides = [word for word in words if "=" in word]
     options.runs = [word for word in words if "=" not in word]
     given = {word.partition("=")[0].removeprefix("cluster.") for word in overrides}
-    directory, store, scheduler = opened(options)
+    directory, store, scheduler = open_sweep(options)
     with store.submission_lock:
         changed = functools.partial(change_settings, overrides=overrides) if overrides else dict
         sweep = recorded_sweep(directory, store, trl_losses(), changed)
         adopt(runs_of(directory, store), scheduler)
-        states = chosen(options, directory, store, scheduler)
+        states = choose(options, directory, store, scheduler)
         names = {state.run.run_id for state in states}
         scheduler = scheduler_for(executor_of(_to_be_submitted(sweep, states)))
         decisions = [d for d in decide(sweep, store, scheduler, given) if d.run.run_id in names]
-        plan.show_plan(sweep, decisions, None, store, as_json=options.json)
-        act(sweep, decisions, store, scheduler, {"argv": ["resume", directory.name, *words], "time": time.time()})
-    return after_submission(directory.name, decisions, store, scheduler, quiet=options.json)
+        planned = plan_batches(sweep, decisions, store, scheduler)
+        plan.show_plan(planned, None, store, as_json=options.json)
+        act(planned, store, scheduler, ["resume", directory.name, *words])
+    return after_submission(planned, store, scheduler, quiet=options.json)
 
 
 def _to_be_submitted(sweep: Sweep, states: Sequence[RunState]) -> Sequence[Run]:

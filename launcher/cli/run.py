@@ -10,9 +10,10 @@ from pathlib import Path
 from launcher.cli.arguments import DONE, FAILED, Parser
 from launcher.cluster.local import this_process
 from launcher.cluster.scheduler import key_of, scheduler_for
-from launcher.errors import ConfigError
-from launcher.planning.launches import recorded_settings
+from launcher.errors import UsageError
+from launcher.planning.launches import last_record
 from launcher.runs.run_state import require_run, states_of
+from launcher.store.attempts import Attempts
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir, RunDir
 from launcher.submission.adopt import adopt
@@ -30,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
     """Make one run in this process."""
     run = require_run(RunDir(options.run_dir.absolute()))
     store = Store(run.path.parent.parent)
-    settings = recorded_settings(run)
+    settings = last_record(run).settings
     job = importlib.import_module("launcher.worker.job")  # named by its path only: it imports torch
     deepspeed = bool((settings.get("deepspeed") or {}).get("config"))
     succeeded = job.attempt_here(run, store, functools.partial(_attempt_by_hand, run, store), deepspeed=deepspeed)
@@ -38,13 +39,14 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _attempt_by_hand(run: RunDir, store: Store) -> AttemptDir:
-    """The attempt that this process is to make: its own, where SLURM has requeued it, else a new one."""
+    """The attempt that this process is to make: its own, where it was requeued, else a new one."""
     scheduler = scheduler_for("auto")
     with store.submission_lock:
         adopt([run], scheduler)
         state = states_of([run], scheduler)[0]
-        if state.in_flight and state.facts.job is not None and key_of(state.facts.job) == key_of(this_process()):
-            return run.attempts()[-1]
+        training, job = Attempts.of(run).training, state.facts.job
+        if state.in_flight and training and job is not None and key_of(job) == key_of(this_process()):
+            return training
         if state.in_flight:
-            raise ConfigError(f"{run.run_id}: is {state.status} as job {state.facts.job_id}; cancel it first")
+            raise UsageError(f"{run.run_id}: is {state.status} as job {state.facts.job_id}; cancel it first")
         return new_attempt_here(run)

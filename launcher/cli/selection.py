@@ -8,36 +8,36 @@ from __future__ import annotations
 import argparse
 
 from launcher.cluster.scheduler import Scheduler, scheduler_for
-from launcher.errors import ConfigError
+from launcher.errors import UsageError
 from launcher.runs.run_state import RunState, states_of
 from launcher.store.output_folder import Store, SweepDir
 from launcher.store.run_folder import RunDir
 
 
-def opened(options: argparse.Namespace) -> tuple[SweepDir, Store, Scheduler]:
+def open_sweep(options: argparse.Namespace) -> tuple[SweepDir, Store, Scheduler]:
     """The sweep that the user named, or the one launched last."""
     store = Store(options.output_dir.absolute())
     sweeps = store.sweeps()
     names = [sweep.name for sweep in sweeps]
     if not names:
-        raise ConfigError(f"--output-dir {options.output_dir}: holds no sweep yet; launch one with -m")
+        raise UsageError(f"--output-dir {options.output_dir}: holds no sweep yet; launch one with -m")
     name = options.sweep or names[-1]
     if name not in names:
-        raise ConfigError(f"{name}: no such sweep in {store.root}; there are: {', '.join(names)}")
+        raise UsageError(f"{name}: no such sweep in {store.root}; there are: {', '.join(names)}")
     return store.sweep(name), store, scheduler_for("auto")
 
 
 def runs_of(directory: SweepDir, store: Store) -> list[RunDir]:
     """The sweep's runs, in the order in which they were added."""
-    return [store.run(record["run_id"]) for record in directory.run_records()]
+    return [store.run(record.run_id) for record in directory.run_records()]
 
 
-def chosen(options: argparse.Namespace, directory: SweepDir, store: Store, scheduler: Scheduler) -> list[RunState]:
+def choose(options: argparse.Namespace, directory: SweepDir, store: Store, scheduler: Scheduler) -> list[RunState]:
     """The runs that the user named, by id or its beginning, or those in the states asked for; else all."""
     states = states_of(runs_of(directory, store), scheduler)
     for name in options.runs:
         if not any(state.run.run_id.startswith(name) for state in states):
-            raise ConfigError(f"{name}: no run of {directory.name} is called so; `status {directory.name}` lists them")
+            raise UsageError(f"{name}: no run of {directory.name} is called so; `status {directory.name}` lists them")
     if options.runs:
         states = [state for state in states if state.run.run_id.startswith(tuple(options.runs))]
     wanted = {word.upper() for word in options.state}

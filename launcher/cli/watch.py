@@ -11,29 +11,28 @@ from collections.abc import Sequence
 from launcher.cli.arguments import DONE, FAILED
 from launcher.cli.selection import runs_of
 from launcher.cluster.scheduler import Scheduler
-from launcher.evaluation.missing import awaits_judge
+from launcher.evaluation.missing_benchmarks import awaits_judge
 from launcher.runs.cancel import cancel
 from launcher.runs.run_state import RunState, states_of
 from launcher.runs.status import UNSUCCESSFUL
 from launcher.store.output_folder import Store, SweepDir
 from launcher.store.run_folder import RunDir
-from launcher.submission.decide import Action, Decision
+from launcher.submission.batches import Plan
+from launcher.submission.decide import Action
 from launcher.views import results
 from launcher.views import states as views_states
 
 POLL_SECONDS = 2.0
 
 
-def after_submission(
-    name: str, decisions: Sequence[Decision], store: Store, scheduler: Scheduler, *, quiet: bool
-) -> int:
+def after_submission(plan: Plan, store: Store, scheduler: Scheduler, *, quiet: bool) -> int:
     """Follow local jobs to their end; leave detached ones alone."""
-    directory = store.sweep(name)
-    submitted = [d for d in decisions if d.action is not Action.SKIP]
+    directory = store.sweep(plan.sweep.name)
+    submitted = [d for d in plan.decisions if d.action is not Action.SKIP]
     if scheduler.detached or quiet:
         views_states.say_submitted(directory, len(submitted), quiet=quiet)
         return DONE
-    return _follow([store.run(d.run.run_id) for d in decisions], directory, store, scheduler)
+    return _follow([store.run(d.run.run_id) for d in plan.decisions], directory, store, scheduler)
 
 
 def _follow(runs: Sequence[RunDir], directory: SweepDir, store: Store, scheduler: Scheduler) -> int:

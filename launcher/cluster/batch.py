@@ -7,12 +7,14 @@ Must not know: executors, what a run is. A job is a folder with a list of work i
 from __future__ import annotations
 
 import importlib
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from launcher.config import Cluster, from_plain
 from launcher.errors import StoreError
-from launcher.store.files import Fact, read_fact, write_once
+from launcher.store.facts import BatchRecord, Job
+from launcher.store.files import read_fact, write_once
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Batch:
     root: Path
     code: Path | None = None
     at_once: int | None = None
-    after: Fact | None = None
+    after: Job | None = None
     in_step: bool = False
 
     @property
@@ -62,22 +64,23 @@ class Batch:
         """What each job does."""
         return [Work(str(folder)) for folder in self.job_folders]
 
-    def write(self, fact: Fact) -> None:
-        """Record the batch, before it is handed over."""
-        code = self.code and str(self.code)
-        plain = {"name": self.name, "size": self.size, "resources": asdict(self.resources), "code": code, **fact}
-        write_once(self.folder / "batch.json", {**plain, "root": str(self.root)})
+    def write(self, executor: str) -> None:
+        """Record the batch, before it is handed over to the executor of that name."""
+        code = None if self.code is None else str(self.code)
+        resources, root = asdict(self.resources), str(self.root)
+        record = BatchRecord(self.name, self.size, resources, executor, time.time(), root, code)
+        write_once(self.folder / "batch.json", record)
 
     @classmethod
-    def read(cls, folder: Path) -> tuple[Batch, Fact]:
+    def read(cls, folder: Path) -> tuple[Batch, BatchRecord]:
         """The batch that was recorded in `folder`, and its record.
 
         Raises:
             StoreError: there is no record.
         """
-        fact = read_fact(folder / "batch.json")
-        if fact is None:
+        record = read_fact(folder / "batch.json", BatchRecord)
+        if record is None:
             raise StoreError(f"{folder / 'batch.json'}: is missing")
-        code = Path(fact["code"]) if fact["code"] else None
-        resources = from_plain(fact["resources"], Cluster, "cluster.")
-        return cls(fact["name"], folder, fact["size"], resources, Path(fact["root"]), code), fact
+        code = Path(record.code) if record.code else None
+        resources = from_plain(record.resources, Cluster, "cluster.")
+        return cls(record.name, folder, record.size, resources, Path(record.root), code), record

@@ -23,13 +23,25 @@ class Phase(StrEnum):
     UNKNOWN = "unknown"  # not known to the scheduler (any more)
 
 
+class Cause(StrEnum):
+    """Why a job is in its phase, where something follows from it; a time limit and a cancellation are phases."""
+
+    DEPENDENCY = "waits for another job"
+    OUT_OF_MEMORY = "out of memory"
+    NODE_FAILED = "node failed"
+
+
 @dataclass(frozen=True)
 class JobState:
-    """A job's phase, the scheduler's reason for it, and the node where it is or was."""
+    """A job's phase, the scheduler's own words for the reason, the node where it is or was, and the cause in ours.
+
+    The words are for the eyes of the user alone.
+    """
 
     phase: Phase
     reason: str | None = None
     node: str | None = None
+    cause: Cause | None = None
 
 
 UNKNOWN = JobState(Phase.UNKNOWN)

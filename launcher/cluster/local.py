@@ -12,13 +12,15 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from launcher.cluster import node
 from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import JobState, Phase
 from launcher.config import Cluster
 from launcher.machine.gpus import visible_gpus
-from launcher.store.files import Fact
+from launcher.store.facts import Job
 
 NO_LIMIT_MINUTES = 60 * 24 * 365
 
@@ -34,13 +36,19 @@ class LocalScheduler:
     poll_seconds = 2.0
     runs_per_job = 100  # which pay imports and base weights once
 
+    def missing(self) -> str | None:
+        return None
+
+    def is_here(self) -> bool:
+        return True
+
     def batch_size(self, cluster: Cluster) -> int:  # noqa: ARG002 - the protocol's
         return 1
 
     def script(self, batch: Batch) -> str:
         return shlex.join([sys.executable, "-u", "-m", "submitit.core._submit", str(batch.folder)])
 
-    def submit(self, batch: Batch) -> list[Fact]:
+    def submit(self, batch: Batch) -> list[Job]:
         import submitit  # here, since asking for states and cancelling need none of it
 
         executor = submitit.LocalExecutor(folder=batch.folder)
@@ -52,49 +60,47 @@ class LocalScheduler:
             processes = [executor.submit(work) for work in batch.work]
         return [_record(batch, int(process.job_id)) for process in processes]
 
-    def find(self, batch: Batch) -> list[Fact] | None:
-        controllers = [pid for pid in _processes() if str(batch.folder) in _command(pid)[1:]]
+    def find(self, batch: Batch) -> list[Job] | None:
+        import psutil  # here, since only a launcher that died makes this needed
+
+        processes = psutil.process_iter(["cmdline"])
+        controllers = [each.pid for each in processes if str(batch.folder) in (each.info["cmdline"] or [])[1:]]
         return [_record(batch, min(controllers))] if controllers else None  # the others are its children
 
-    def states(self, jobs: Sequence[Fact]) -> dict[str, JobState]:
-        return {job["job_id"]: self._state(job) for job in jobs}
+    def states(self, jobs: Sequence[Job]) -> dict[str, JobState]:
+        return {job.job_id: self._state(job) for job in jobs}
 
-    def _state(self, job: Fact) -> JobState:
-        node = str(job["host"])
-        if node != socket.gethostname():
-            return JobState(Phase.RUNNING, f"was started on {node}; ask there", node)
-        return JobState(Phase.RUNNING if _is_alive(job) else Phase.FAILED, None, node)
+    def _state(self, job: Job) -> JobState:
+        if job.host not in (None, socket.gethostname()):
+            return JobState(Phase.RUNNING, f"was started on {job.host}; ask there", job.host)
+        return JobState(Phase.RUNNING if _is_alive(job) else Phase.FAILED, None, job.host)
 
-    def cancel(self, jobs: Sequence[Fact]) -> None:
+    def cancel(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
-            if job["host"] == socket.gethostname() and _is_alive(job):
+            if job.host == socket.gethostname() and _is_alive(job):
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(int(job["job_id"]), signal.SIGTERM)  # submitit's controller passes it on to the run
+                    os.kill(int(job.job_id), signal.SIGTERM)  # submitit's controller passes it on to the run
 
 
-def _record(batch: Batch, pid: int) -> Fact:
-    return {**_process_record(pid), "log": str(batch.folder / f"{pid}_0_log.out")}
+def _record(batch: Batch, pid: int) -> Job:
+    return replace(_process_record(pid), log=str(batch.folder / f"{pid}_0_log.out"))
 
 
-def _process_record(pid: int) -> Fact:
-    return {
-        "executor": LocalScheduler.name,
-        "job_id": str(pid),
-        "host": socket.gethostname(),
-        "process_start": process_start(pid),
-    }
+def _process_record(pid: int) -> Job:
+    return Job(str(pid), LocalScheduler.name, host=socket.gethostname(), process_start=process_start(pid))
 
 
-def this_process() -> Fact:
-    """This process as a job: of SLURM, where it is a task of one, else a local one."""
-    job_id = os.environ.get("SLURM_JOB_ID")
-    if job_id and os.environ.get("SLURM_PROCID"):
-        return {"executor": "slurm", "job_id": job_id}
-    return _process_record(os.getpid())
+def this_process() -> Job:
+    """This process as a job: a queue's, where it is a task of one, else a local one."""
+    task = node.queued()
+    return Job(task.job_id, task.executor) if task else _process_record(os.getpid())
 
 
 def process_start(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot: tells it from a later one with the same pid."""
+    """When a process started, in clock ticks since boot: tells it from a later one with the same pid.
+
+    Not psutil's time since 1970, which moves when the clock is set: then a job would look dead.
+    """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
@@ -102,20 +108,9 @@ def process_start(pid: int) -> int | None:
     return None if fields[0] == "Z" else int(fields[19])
 
 
-def _processes() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
-
-
-def _command(pid: int) -> list[str]:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8", errors="replace").split("\0")
-    except OSError:
-        return []
-
-
-def _is_alive(job: Fact) -> bool:
-    start = process_start(int(job["job_id"]))
-    return start is not None and start == job["process_start"]
+def _is_alive(job: Job) -> bool:
+    start = process_start(int(job.job_id))
+    return start is not None and start == job.process_start
 
 
 @contextlib.contextmanager

@@ -1,24 +1,24 @@
-"""Where jobs go: the Scheduler protocol, this machine as an executor, and which executor to use.
+"""Where jobs go: the Scheduler protocol, the table of executors, which to use, and which one to ask about a job.
 
-Owns: turning a batch into running processes, and the executor's words into `status.Phase`. With `slurm`, the only
-importer of submitit.
-Must not know: what a run is, what a fact means; a job is a folder with a list of work in it.
+Owns: what an executor must do, their names, and the choice. Must not know: how one does it (`local`, `slurm`), what a
+run is; a job is a folder with a list of work in it.
 """
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, runtime_checkable
 
 from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import JobState
 from launcher.cluster.local import LocalScheduler
+from launcher.cluster.slurm import SlurmScheduler
 from launcher.config import Cluster
 from launcher.errors import ConfigError
-from launcher.store.files import Fact
+from launcher.store.facts import Job
 
 JobKey = tuple[str, str]  # executor, job id
+AUTO = "auto"  # the first executor that is here
 
 
 class Scheduler(Protocol):
@@ -29,6 +29,14 @@ class Scheduler(Protocol):
     poll_seconds: float  # how long to wait between two questions
     runs_per_job: int  # where the config says nothing
 
+    def missing(self) -> str | None:
+        """What this machine lacks to hand over jobs; None where nothing."""
+        ...
+
+    def is_here(self) -> bool:
+        """Whether `auto` is this one."""
+        ...
+
     def batch_size(self, cluster: Cluster) -> int:
         """How many jobs of these resources may be handed over in one piece."""
         ...
@@ -37,8 +45,8 @@ class Scheduler(Protocol):
         """What will be executed, for the eyes of the user."""
         ...
 
-    def submit(self, batch: Batch) -> list[Fact]:
-        """Submit; of each job, what is needed to find it again: `executor`, `job_id` and the executor's own.
+    def submit(self, batch: Batch) -> list[Job]:
+        """Submit; of each job, what is needed to find it again.
 
         Raises:
             Refused: nothing was submitted.
@@ -46,46 +54,69 @@ class Scheduler(Protocol):
         """
         ...
 
-    def find(self, batch: Batch) -> list[Fact] | None:
+    def find(self, batch: Batch) -> list[Job] | None:
         """What `submit` would have returned for a batch that was handed over; None where there is none."""
         ...
 
-    def states(self, jobs: Sequence[Fact]) -> dict[str, JobState]:
+    def states(self, jobs: Sequence[Job]) -> dict[str, JobState]:
         """The state of each job that is known, by job id, in one question for all."""
         ...
 
-    def cancel(self, jobs: Sequence[Fact]) -> None:
+    def cancel(self, jobs: Sequence[Job]) -> None:
         """Ask these jobs to stop; those that have ended are left alone."""
         ...
 
 
+@runtime_checkable
+class ClusterScheduler(Scheduler, Protocol):
+    """An executor of other machines than this one, at which `doctor` can look."""
+
+    def survey(self) -> tuple[list[tuple[str, str]], str]:
+        """What the cluster offers: lines for the user, each with its name, and a file for conf/cluster that fits it."""
+        ...
+
+    def run_and_wait(self, batch: Batch, module: str, seconds: float) -> str | None:
+        """Run `python -m MODULE FOLDER` as a job of the batch's resources; its id, or None where it did not end well.
+
+        Raises:
+            SchedulerError: it was refused, or had not ended after so many seconds; it is cancelled then.
+        """
+        ...
+
+
+EXECUTORS: dict[str, Callable[[], Scheduler]] = {"slurm": SlurmScheduler, "local": LocalScheduler}
+"""By name; `auto` asks them in this order, and this machine is always here."""
+
+
 def scheduler_for(executor: str) -> Scheduler:
-    """The executor of that name; `auto` is SLURM where this machine knows of a cluster, else this machine.
+    """The executor of that name, or for `auto` the first that is here: a cluster's, else this machine.
 
     Raises:
         ConfigError: there is no such executor here.
     """
-    from launcher.cluster import slurm
-
-    if executor == "slurm" and shutil.which("sbatch") is None:
-        raise ConfigError("cluster.executor=slurm: there is no sbatch on the PATH; on one machine use cluster=local")
-    if executor == "slurm" or (executor == "auto" and shutil.which("sbatch") and slurm.is_here()):
-        return slurm.SlurmScheduler()
-    return LocalScheduler()
-
-
-def key_of(job: Fact) -> JobKey:
-    """What tells a job from all others: a process may have the number of a SLURM job."""
-    return str(job["executor"]), str(job["job_id"])
+    if executor == AUTO:
+        return next(found for make in EXECUTORS.values() if (found := make()).is_here())
+    if executor not in EXECUTORS:
+        raise ConfigError("cluster.executor", executor, f"must be one of {', '.join((AUTO, *sorted(EXECUTORS)))}")
+    scheduler = EXECUTORS[executor]()
+    missing = scheduler.missing()
+    if missing is not None:
+        raise ConfigError("cluster.executor", executor, f"{missing}; on one machine use cluster=local")
+    return scheduler
 
 
-def _by_executor(jobs: Sequence[Fact], scheduler: Scheduler) -> Iterator[tuple[Scheduler, list[Fact]]]:
-    for name in dict.fromkeys(str(job["executor"]) for job in jobs):
-        mine = [job for job in jobs if job["executor"] == name]
+def key_of(job: Job) -> JobKey:
+    """What tells a job from all others: a process may have the number of a cluster's job."""
+    return job.executor, job.job_id
+
+
+def _by_executor(jobs: Sequence[Job], scheduler: Scheduler) -> Iterator[tuple[Scheduler, list[Job]]]:
+    for name in dict.fromkeys(job.executor for job in jobs):
+        mine = [job for job in jobs if job.executor == name]
         yield (scheduler if scheduler.name == name else scheduler_for(name)), mine
 
 
-def states(jobs: Sequence[Fact], scheduler: Scheduler) -> dict[JobKey, JobState]:
+def states(jobs: Sequence[Job], scheduler: Scheduler) -> dict[JobKey, JobState]:
     """The state of each job, asked of the executor that has it: `scheduler`, or another."""
     answers: dict[JobKey, JobState] = {}
     for executor, mine in _by_executor(jobs, scheduler):
@@ -93,7 +124,7 @@ def states(jobs: Sequence[Fact], scheduler: Scheduler) -> dict[JobKey, JobState]
     return answers
 
 
-def cancel(jobs: Sequence[Fact], scheduler: Scheduler) -> None:
+def cancel(jobs: Sequence[Job], scheduler: Scheduler) -> None:
     """Ask these jobs to stop, each through the executor that has it."""
     for executor, mine in _by_executor(jobs, scheduler):
         executor.cancel(mine)

@@ -23,7 +23,7 @@ from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import JobState
 from launcher.config import Cluster
 from launcher.errors import Refused, SchedulerError
-from launcher.store.files import Fact
+from launcher.store.facts import Job
 
 ANSWER_SECONDS = 60
 
@@ -35,6 +35,19 @@ class SlurmScheduler:
     detached = True
     poll_seconds = 30.0  # a scheduler has better things to do
     runs_per_job = 1
+
+    def missing(self) -> str | None:
+        return None if shutil.which("sbatch") else "there is no sbatch on the PATH"
+
+    def is_here(self) -> bool:
+        """Whether this machine knows of a cluster, be it up or down: an installed client alone is none."""
+        if self.missing() is not None:
+            return False
+        try:
+            done = _ask(["scontrol", "ping"])
+        except SchedulerError:
+            return False
+        return "configuration source" not in done.stderr
 
     def batch_size(self, cluster: Cluster) -> int:
         """The most jobs that one array of these resources may have here."""
@@ -57,7 +70,7 @@ class SlurmScheduler:
         array = {} if batch.size == 1 else {"map_count": batch.size}
         return str(_make_sbatch_string(command, batch.folder, **words.parameters(batch), **array))
 
-    def submit(self, batch: Batch) -> list[Fact]:
+    def submit(self, batch: Batch) -> list[Job]:
         """Submit the batch as one array.
 
         Raises:
@@ -77,7 +90,7 @@ class SlurmScheduler:
             return self._after_failure(batch, f"{complaints.getvalue()}\n{error}")
         return _records(batch, str(jobs[0].job_id).partition("_")[0])
 
-    def _after_failure(self, batch: Batch, complaint: str) -> list[Fact]:
+    def _after_failure(self, batch: Batch, complaint: str) -> list[Job]:
         """The jobs, where sbatch reported failure though it accepted them."""
         words_of_sbatch = f"sbatch: {words.complaint(complaint)}"
         if not words.may_have_come_through(complaint):
@@ -87,7 +100,7 @@ class SlurmScheduler:
             raise SchedulerError(f"{words_of_sbatch}; launch again: what was accepted all the same is then found")
         return found
 
-    def find(self, batch: Batch) -> list[Fact] | None:
+    def find(self, batch: Batch) -> list[Job] | None:
         """The jobs of a batch whose submission was not recorded, made whole; None where SLURM has none."""
         queue = _queue(words.named_queue_command(batch.name))
         text = queue or _accounting(words.named_accounting_command(batch.name))
@@ -97,56 +110,51 @@ class SlurmScheduler:
         _complete(batch, parent)
         return _records(batch, parent)
 
-    def states(self, jobs: Sequence[Fact]) -> dict[str, JobState]:
+    def states(self, jobs: Sequence[Job]) -> dict[str, JobState]:
         """Ask squeue, and sacct, where there is one, for those that squeue has forgotten or that have ended."""
-        ids = [str(job["job_id"]) for job in jobs]
+        ids = [job.job_id for job in jobs]
         queue = words.read_queue(_queue(words.queue_command(ids)))
         rest = words.open_ids(ids, queue)
         accounting = words.read_accounting(_accounting(words.accounting_command(rest))) if rest else {}
         known = words.combined(queue, accounting)
         return {job_id: known[job_id] for job_id in ids if job_id in known}
 
-    def cancel(self, jobs: Sequence[Fact]) -> None:
+    def cancel(self, jobs: Sequence[Job]) -> None:
         """Cancel these jobs in one call."""
         if not jobs:
             return
-        done = _ask(["scancel", *(str(job["job_id"]) for job in jobs)])
+        done = _ask(["scancel", *(job.job_id for job in jobs)])
         if done.returncode and "Invalid job id" not in done.stderr:
             raise SchedulerError(f"scancel: {words.complaint(done.stderr)}")
+
+    def survey(self) -> tuple[list[tuple[str, str]], str]:
+        """What this cluster offers, and the file that fits it."""
+        partitions = _answer(slurm_survey.PARTITIONS_COMMAND)
+        accounting = _ask(["sacct", "-n", "-X"]).returncode == 0 if shutil.which("sacct") else False
+        accounts = _ask(slurm_survey.accounts_command(getpass.getuser())).stdout if accounting else None
+        offered = slurm_survey.survey(_settings(), partitions, accounts, self.batch_size(Cluster()))
+        return list(slurm_survey.findings(offered)), slurm_survey.proposal(offered)
+
+    def run_and_wait(self, batch: Batch, module: str, seconds: float) -> str | None:
+        """Run `python -m MODULE FOLDER` as one job, which sbatch waits for."""
+        from submitit.slurm.slurm import _make_sbatch_string
+
+        command = f"{words.python_command(batch)} -m {module} {shlex.quote(str(batch.folder))}"
+        path = batch.folder / "script.sh"
+        path.write_text(_make_sbatch_string(command, batch.folder, **words.parameters(batch)), encoding="utf-8")
+        try:
+            done = _ask(["sbatch", "--parsable", "--wait", str(path)], seconds)
+        except SchedulerError:
+            _ask(["scancel", f"--name={batch.name}"])
+            raise
+        job = done.stdout.strip().partition(";")[0]
+        if done.returncode and not job:
+            raise Refused(f"sbatch: {words.complaint(done.stderr)}")
+        return None if done.returncode else job
 
 
 def _settings() -> dict[str, str]:
     return words.read_settings(_answer(["scontrol", "show", "config"]))
-
-
-def survey() -> slurm_survey.Survey:
-    """What this cluster offers."""
-    partitions = _answer(slurm_survey.PARTITIONS_COMMAND)
-    accounting = _ask(["sacct", "-n", "-X"]).returncode == 0 if shutil.which("sacct") else False
-    accounts = _ask(slurm_survey.accounts_command(getpass.getuser())).stdout if accounting else None
-    return slurm_survey.survey(_settings(), partitions, accounts, SlurmScheduler().batch_size(Cluster()))
-
-
-def run_and_wait(batch: Batch, module: str, seconds: float) -> str | None:
-    """Run `python -m MODULE FOLDER` as a job of the batch's resources; its job id, or None where it did not end well.
-
-    Raises:
-        SchedulerError: sbatch refused it, or it had not ended after so many seconds; it is cancelled then.
-    """
-    from submitit.slurm.slurm import _make_sbatch_string
-
-    command = f"{words.python_command(batch)} -m {module} {shlex.quote(str(batch.folder))}"
-    path = batch.folder / "script.sh"
-    path.write_text(_make_sbatch_string(command, batch.folder, **words.parameters(batch)), encoding="utf-8")
-    try:
-        done = _ask(["sbatch", "--parsable", "--wait", str(path)], seconds)
-    except SchedulerError:
-        _ask(["scancel", f"--name={batch.name}"])
-        raise
-    job = done.stdout.strip().partition(";")[0]
-    if done.returncode and not job:
-        raise Refused(f"sbatch: {words.complaint(done.stderr)}")
-    return None if done.returncode else job
 
 
 def _answer(command: list[str]) -> str:
@@ -156,12 +164,9 @@ def _answer(command: list[str]) -> str:
     return done.stdout
 
 
-def _records(batch: Batch, parent: str) -> list[Fact]:
+def _records(batch: Batch, parent: str) -> list[Job]:
     ids = [words.job_id(parent, index, batch.size) for index in range(batch.size)]
-    return [
-        {"executor": SlurmScheduler.name, "job_id": job_id, "log": str(words.log_file(batch.folder, job_id))}
-        for job_id in ids
-    ]
+    return [Job(each, SlurmScheduler.name, log=str(words.log_file(batch.folder, each))) for each in ids]
 
 
 def _complete(batch: Batch, parent: str) -> None:
@@ -214,12 +219,3 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(before)
-
-
-def is_here() -> bool:
-    """Whether this machine knows of a cluster, be it up or down: an installed client alone is none."""
-    try:
-        done = _ask(["scontrol", "ping"])
-    except SchedulerError:
-        return False
-    return "configuration source" not in done.stderr

@@ -1,41 +1,57 @@
 """SLURM as a process on a node sees it: which task of which job it is, and going back into the queue.
 
 Owns: the variables that SLURM sets in a job, `scontrol requeue`. Must not know: runs, signals.
+
+A batch script has SLURM_JOB_ID and SLURM_PROCID too; srun alone sets SLURM_STEP_*, and so makes several tasks.
 """
 
 from __future__ import annotations
 
-import os
+import re
+import socket
 import subprocess
-from dataclasses import dataclass
+from collections.abc import Mapping
+
+from launcher.cluster.task import Task
 
 ANSWER_SECONDS = 60
+_START = ("SLURM_JOB_ID", "SLURM_RESTART_COUNT", "SLURM_STEP_ID")  # these name a start of a job
 
 
-@dataclass(frozen=True)
-class SlurmJob:
-    """The SLURM job that this process is a task of."""
+def task(environment: Mapping[str, str]) -> Task | None:
+    """The task that a process with these variables is; None where SLURM has not started it."""
+    if not (environment.get("SLURM_JOB_ID") and environment.get("SLURM_PROCID")):
+        return None
+    size = int(environment.get("SLURM_STEP_NUM_TASKS", "1"))
+    return Task(
+        executor="slurm",
+        job_id=_job_id(environment),
+        rank=int(environment["SLURM_PROCID"]),
+        size=size,
+        local=int(environment.get("SLURM_LOCALID", "0")),
+        local_size=_tasks_on_node(environment, size),
+        start="-".join(["slurm", *(environment.get(name) or "0" for name in _START)]),
+        node=environment.get("SLURMD_NODENAME") or socket.gethostname(),
+        origin=environment.get("SLURM_LAUNCH_NODE_IPADDR") or None,
+        cores=int(environment.get("SLURM_CPUS_PER_TASK") or 0) or None,
+    )
 
-    job_id: str
-    rank: int
 
-    @classmethod
-    def here(cls) -> SlurmJob | None:
-        """The job of this process; None where it is of another executor, or of none."""
-        names = ("SLURM_JOB_ID", "SLURM_PROCID")
-        if os.environ.get("SUBMITIT_EXECUTOR") == "local" or not all(os.environ.get(name) for name in names):
-            return None
-        array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
-        job_id = f"{array}_{task}" if array and task else os.environ["SLURM_JOB_ID"]
-        return cls(job_id, int(os.environ["SLURM_PROCID"]))
+def _job_id(environment: Mapping[str, str]) -> str:
+    array, index = environment.get("SLURM_ARRAY_JOB_ID"), environment.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{index}" if array and index else environment["SLURM_JOB_ID"]
 
 
-def requeue(job: SlurmJob) -> str | None:
+def _tasks_on_node(environment: Mapping[str, str], size: int) -> int:
+    """This node's entry in SLURM's `4(x2),3`: four tasks on each of two nodes, then three on one."""
+    parts = re.findall(r"(\d+)(?:\(x(\d+)\))?", environment.get("SLURM_STEP_TASKS_PER_NODE", str(size)))
+    tasks = [int(count) for count, nodes in parts for _ in range(int(nodes or 1))]
+    return tasks[int(environment.get("SLURM_NODEID", "0"))]
+
+
+def requeue(job_id: str) -> str | None:
     """Put the job back into the queue, which ends this process; what SLURM complained of, where it refused."""
-    return _complaint_of(["scontrol", "requeue", job.job_id])
-
-
-def _complaint_of(command: list[str]) -> str | None:
+    command = ["scontrol", "requeue", job_id]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:

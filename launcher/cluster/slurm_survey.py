@@ -1,6 +1,6 @@
-"""What a cluster offers, from SLURM's words to plain values. Pure.
+"""What a cluster offers, from SLURM's words to plain values, and to lines and a file for the user. Pure.
 
-Owns: partitions, accounts, limits. Must not know: processes, files.
+Owns: partitions, accounts, limits; what of them is worth saying. Must not know: processes, files.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from launcher.config import Cluster
 
+DAY = "1-00:00:00"
 DEFAULT_QOS = "normal"  # of an association that names none
 QOS_COMMAND = ["sacctmgr", "-nP", "show", "qos",
                "format=name,grpsubmitjobs,maxsubmitjobsperuser,maxsubmitjobsperaccount"]  # fmt: skip
@@ -154,3 +155,59 @@ def survey(settings: Mapping[str, str], partitions: str, accounts: str | None, b
         requeue=settings.get("JobRequeue") == "1",
         kill_wait=settings.get("KillWait", "?"),
     )
+
+
+# ------------------------------------------------------------------------------------------------ for the user
+
+
+def findings(survey: Survey) -> Iterator[tuple[str, str]]:
+    """What there is, for the user, each with its name."""
+    yield "SLURM", f"{survey.version}, cluster {survey.cluster}"
+    for partition in survey.partitions:
+        yield "partition", _described(partition)
+    yield "accounting", "sacct answers" if survey.accounting else "none: a run's files say how it ended"
+    if survey.accounts:
+        yield "accounts", ", ".join(survey.accounts)
+    yield "array", f"at most {survey.batch_size} runs; longer sweeps become several"
+    requeue = "allowed" if survey.requeue else "forbidden: after a preemption or a time limit, use `resume`"
+    yield "requeue", requeue
+    yield "grace", f"{survey.kill_wait} between SIGTERM and SIGKILL"
+
+
+def _described(partition: Partition) -> str:
+    gpus = (
+        f"{partition.gpus} GPUs{' ' + partition.gpu_type if partition.gpu_type else ''}" if partition.gpus else "no GPU"
+    )
+    default = " (default)" if partition.default else ""
+    down = "" if partition.up else ", not up"
+    return (
+        f"{partition.name}{default}: {partition.nodes} nodes with {gpus}, {partition.cpus} cores, "
+        f"{partition.memory_gb:.0f} GB; time limit {partition.time_limit}{down}"
+    )
+
+
+def proposal(survey: Survey) -> str:
+    """A file for conf/cluster that fits this cluster; the rest is as in conf/cluster/slurm.yaml."""
+    best = _best_partition(survey)
+    limited = best is not None and best.time_limit != "infinite"
+    lines = [
+        f"# {survey.cluster}, as found by `python -m launcher doctor`. slurm.yaml has the other keys.",
+        "defaults:\n  - slurm\n  - _self_",
+        "# Partition.",
+        f"partition: {best.name if best else 'null'}",
+        "# Account that pays.",
+        f"account: {survey.accounts[0] if survey.accounts else 'null'}",
+        "# Time limit of a job; runs that need longer are requeued." + ("" if survey.requeue else " (Not here.)"),
+        f'time: "{best.time_limit if best and limited else DAY}"',
+        "# GPUs of each node.",
+        f"gpus_per_node: {1 if best and best.gpus else 0}",
+        "# CPU cores for each GPU: a node's share.",
+        f"cpus_per_gpu: {best.cpus // best.gpus if best and best.gpus else 'null'}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _best_partition(survey: Survey) -> Partition | None:
+    """The one with GPUs that is the default, else the first with GPUs, else the default."""
+    usable = [partition for partition in survey.partitions if partition.up]
+    return max(usable, key=lambda partition: (partition.gpus > 0, partition.default), default=None)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.cluster.batch import Batch
-from launcher.cluster.job_state import JobState, Phase
+from launcher.cluster.job_state import Cause, JobState, Phase
 from launcher.cluster.notation import minutes
 
 PENDING = {"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD", "PREEMPTED"}
@@ -25,6 +25,7 @@ ENDS = {
     "TIMEOUT": Phase.TIMEOUT,
     "DEADLINE": Phase.TIMEOUT,
 }  # and every other word is a failure: FAILED, OUT_OF_MEMORY, NODE_FAIL, BOOT_FAIL, REVOKED, ...
+CAUSES = {"Dependency": Cause.DEPENDENCY, "OUT_OF_MEMORY": Cause.OUT_OF_MEMORY, "NODE_FAIL": Cause.NODE_FAILED}
 NOTHING = frozenset({"", "None", "(null)", "None assigned", "N/A"})
 SAYS_LITTLE = NOTHING | {"NonZeroExitCode", "TimeLimit", "NodeDown", "OutOfMemory"}  # the state says as much
 # What an enclosing job sets for itself; a nested one must find its own.
@@ -84,7 +85,7 @@ def _options(batch: Batch) -> dict[str, Any]:
         options |= {"mail-user": cluster.mail, "mail-type": "END,FAIL"}
     extra = {key.replace("_", "-"): value for key, value in cluster.extra.items()}
     if batch.after:
-        ours = _dependency(str(batch.after["job_id"]), in_step=batch.in_step)
+        ours = _dependency(batch.after.job_id, in_step=batch.in_step)
         extra["dependency"] = ",".join(filter(None, [ours, extra.get("dependency")]))
     if extra.get("requeue") is False:
         options["no-requeue"] = True
@@ -215,13 +216,13 @@ def read_accounting(text: str) -> dict[str, JobState]:
 def _state(word: str, reason: str, node: str) -> JobState:
     where = None if node in NOTHING else node
     if word in PENDING:
-        return JobState(Phase.PENDING, reason or (None if word == "PENDING" else word), where)
+        return JobState(Phase.PENDING, reason or (None if word == "PENDING" else word), where, CAUSES.get(reason))
     if word in RUNNING:
         return JobState(Phase.RUNNING, None if word in ("RUNNING", "COMPLETING") else word, where)
     if word == "COMPLETED":
         return JobState(Phase.COMPLETED, None, where)
     more = [where] if word == "NODE_FAIL" and where else [reason] if reason and reason not in SAYS_LITTLE else []
-    return JobState(ENDS.get(word, Phase.FAILED), " ".join([word, *more]), where)
+    return JobState(ENDS.get(word, Phase.FAILED), " ".join([word, *more]), where, CAUSES.get(word))
 
 
 def exit_words(code: str) -> str:

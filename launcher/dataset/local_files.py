@@ -15,11 +15,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from launcher.config import Dataset, Model, RunConfig
-from launcher.errors import ConfigError
-from launcher.machine.locate import DATA_SUFFIXES, is_hub_id
+from launcher.config import WEAK_REJECTS, Dataset, Model, RunConfig
+from launcher.errors import UNSAID, ConfigError
+from launcher.machine.locate import DATA_SUFFIXES, place_of
 
 COLUMNS = {True: ("chosen", "rejected"), False: ("prompt", "completion", "label")}  # whether paired
+# The keys of instructions that a weaker model answers, which are read as a data set: what takes the place of what.
+INSTRUCTION_KEYS = {f"dataset.{key}": f"dataset.{WEAK_REJECTS}.{key}" for key in ("path", "revision")}
 CHECKED_ROWS = 2000  # of a data file, when looking for a prompt that fits
 TOKEN_COUNT_SECONDS = 120
 
@@ -48,22 +50,30 @@ def local_file(dataset: Dataset, split: str) -> Path | None:
     Raises:
         ConfigError: the path is neither there nor of a Hub data set's form, or has no file of that split.
     """
-    if dataset.path is None:
-        return None
-    if is_hub_id(dataset.path) and dataset.revision is not None:
-        return None
-    path = Path(dataset.path).expanduser()
-    check_absolute("dataset.path", path)
-    if path.is_file():
+    path = None if dataset.path is None else on_disk("dataset.path", dataset.path, dataset.revision)
+    if path is None or path.is_file():
         return path
-    if not path.is_dir():
-        if is_hub_id(dataset.path):
-            return None
-        raise ConfigError(f"dataset.path={dataset.path}: no such file or folder, nor of the form ORG/NAME of the Hub")
     files = [path / f"{split}{suffix}" for suffix in DATA_SUFFIXES if (path / f"{split}{suffix}").is_file()]
     if not files:
-        raise ConfigError(f"dataset.path={dataset.path}: has no {split}.jsonl or {split}.parquet")
+        raise ConfigError("dataset.path", dataset.path, f"has no {split}.jsonl or {split}.parquet")
     return files[0]
+
+
+def on_disk(key: str, path: str, revision: str | None, kind: str = "file or folder") -> Path | None:
+    """Where on this machine lies what a path means, of a kind that is named in errors; None for a name on the Hub.
+
+    Raises:
+        ConfigError: it is not there, or its path does not say from where.
+    """
+    place = place_of(path)
+    if place.kind == "hub":
+        if revision is None:
+            check_absolute(key, Path(path))  # a folder of that name here may be what is meant
+        return None
+    if place.path is None or not place.path.exists():
+        raise ConfigError(key, path, f"no such {kind}, nor of the form ORG/NAME of the Hub")
+    check_absolute(key, place.path)
+    return place.path
 
 
 def check_absolute(key: str, path: Path) -> None:
@@ -73,7 +83,7 @@ def check_absolute(key: str, path: Path) -> None:
         ConfigError: it does, and what to give instead.
     """
     if path.exists() and not path.is_absolute():
-        raise ConfigError(f"{key}={path}: what is on disk needs its absolute path; give {key}={path.resolve()}")
+        raise ConfigError(key, path, f"what is on disk needs its absolute path; give {key}={path.resolve()}")
 
 
 def check_columns(dataset: Dataset, file: Path, *, paired: bool) -> None:
@@ -82,19 +92,21 @@ def check_columns(dataset: Dataset, file: Path, *, paired: bool) -> None:
     Raises:
         ConfigError: what is missing, and what there is.
     """
-    found = next((set(row) for row in rows_of(file)), set())
+    found = next((set(row) for row in read_rows(file)), set())
     paired = paired or dataset.columns.get("completion", "completion") not in found  # pairs are split for kto
     named = dataset.columns.keys() & {"prompt"}  # else it may be the beginning of both completions
     needed = [dataset.columns.get(column, column) for column in (*(named if paired else ()), *COLUMNS[paired])]
     missing = [column for column in needed if column not in found]
     if missing:
         raise ConfigError(
-            f"dataset.columns: {file} has no column {', '.join(missing)}; it has "
-            f"{', '.join(sorted(found)) or 'no rows'}; map ours to its own with +dataset.columns.chosen=NAME"
+            "dataset.columns",
+            UNSAID,
+            f"{file} has no column {', '.join(missing)}; it has "
+            f"{', '.join(sorted(found)) or 'no rows'}; map ours to its own with +dataset.columns.chosen=NAME",
         )
 
 
-def rows_of(file: Path) -> Iterator[dict[str, Any]]:
+def read_rows(file: Path) -> Iterator[dict[str, Any]]:
     """The rows of a jsonl or parquet file, read as they are asked for.
 
     Raises:
@@ -110,7 +122,7 @@ def rows_of(file: Path) -> Iterator[dict[str, Any]]:
             try:
                 yield json.loads(line)
             except ValueError as error:
-                raise ConfigError(f"dataset.path={file}: line {number} is not JSON ({error})") from error
+                raise ConfigError("dataset.path", file, f"line {number} is not JSON ({error})") from error
 
 
 def check_length(config: RunConfig) -> None:
@@ -129,8 +141,9 @@ def check_length(config: RunConfig) -> None:
     tokens = _count_tokens(config.model, shortest)
     if tokens >= limit:
         raise ConfigError(
-            f"trainer.max_length={limit}: the shortest prompt has {tokens} tokens, which leaves no room for an answer; "
-            f"give more than {tokens}"
+            "trainer.max_length",
+            limit,
+            f"the shortest prompt has {tokens} tokens, which leaves no room for an answer; give more than {tokens}",
         )
 
 
@@ -139,7 +152,7 @@ def _prompts(dataset: Dataset) -> Iterable[Any]:
     if file is None:
         return dataset.prompts
     column = dataset.columns.get("prompt", "prompt")
-    return [row.get(column) for row, _ in zip(rows_of(file), range(CHECKED_ROWS), strict=False)]
+    return [row.get(column) for row, _ in zip(read_rows(file), range(CHECKED_ROWS), strict=False)]
 
 
 def _count_tokens(model: Model, text: str) -> int:
@@ -155,5 +168,5 @@ def _count_tokens(model: Model, text: str) -> int:
     )
     if done.returncode != 0:
         last = done.stderr.strip().splitlines()[-1:] or ["no message"]
-        raise ConfigError(f"model.path={model.path}: its tokenizer cannot be loaded ({last[0]})")
+        raise ConfigError("model.path", model.path, f"its tokenizer cannot be loaded ({last[0]})")
     return int(done.stdout.split()[-1])

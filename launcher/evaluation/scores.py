@@ -1,4 +1,4 @@
-"""What `evaluate` does to a sweep: which evaluation is asked for, which answers await the judge, what they score.
+"""What a judge is left to do in a sweep: which answers await one, what they score, what is to be had anew.
 
 Owns: the way from the answers in the run folders to `evaluations/mt_bench.json`.
 Must not know: how answers are written, how a judge is spoken to, what is printed.
@@ -15,14 +15,16 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from launcher.config import Evaluation, Judge
-from launcher.errors import ConfigError, PrefsweepError, StoreError
+from launcher.errors import UNSAID, ConfigError, PrefsweepError, StoreError
 from launcher.evaluation import judge as judging
-from launcher.evaluation import missing, mt_bench
+from launcher.evaluation import missing_benchmarks, mt_bench
 from launcher.evaluation.judge import CHARACTERS_PER_TOKEN, Ask, Progress, Spent
 from launcher.evaluation.mt_bench import Bench
-from launcher.store.files import Fact, read_fact, read_lines, write_once
+from launcher.store.files import Plain, read_fact, read_lines, write_once
 from launcher.store.output_folder import Store
+from launcher.store.results import Answered, MTBenchResult
 from launcher.store.run_folder import EvaluationDir
+from launcher.store.work_done import job_file
 from launcher.sweep import Sweep
 
 JUDGE_SETTINGS = ("model", "temperature", "max_tokens", "repeats")  # of the judge, what a score depends on
@@ -36,7 +38,7 @@ class Waiting:
     name: str
     directory: EvaluationDir
     bench: Bench
-    answered: Fact
+    answered: Answered
     asks: tuple[Ask, ...]
 
 
@@ -52,29 +54,29 @@ def set_aside(sweep: Sweep, store: Store) -> None:
         folder, evaluation = store.run(run.run_id), run.config.evaluation
         for name in evaluation.benchmarks:
             if name != "mt_bench":
-                missing.set_aside(missing.job_file(folder, name))
+                missing_benchmarks.set_aside(job_file(folder, name))
             elif folder.evaluations.answered_file.exists():
                 _set_aside_mt_bench(folder.evaluations, evaluation, store)
 
 
 def _set_aside_mt_bench(directory: EvaluationDir, evaluation: Evaluation, store: Store) -> None:
     """The scores; the answers too where other ones are asked for: with the same settings they would be the same."""
-    answered = read_fact(directory.answered_file) or {}
-    for each in (directory, *_base_of(answered, store)):
-        missing.set_aside(each.result_file("mt_bench"))
-    if _other_answers(answered, evaluation, mt_bench.load(evaluation.mt_bench)):
-        missing.set_aside(directory.answered_file)
+    answered = read_fact(directory.answered_file, Answered)
+    for each in (directory, *(_base_of(answered, store) if answered else ())):
+        missing_benchmarks.set_aside(each.result_file("mt_bench"))
+    if answered and _other_answers(answered, evaluation, mt_bench.load(evaluation.mt_bench)):
+        missing_benchmarks.set_aside(directory.answered_file)
 
 
-def _base_of(answered: Fact, store: Store) -> Iterator[EvaluationDir]:
-    if answered.get("base"):
-        yield EvaluationDir(store.cache("benchmarks", f"mt_bench-{answered['base']}"))
+def _base_of(answered: Answered, store: Store) -> Iterator[EvaluationDir]:
+    if answered.base:
+        yield EvaluationDir(store.cache("benchmarks", f"mt_bench-{answered.base}"))
 
 
-def _other_answers(answered: Fact, evaluation: Evaluation, bench: Bench) -> bool:
+def _other_answers(answered: Answered, evaluation: Evaluation, bench: Bench) -> bool:
     wanted = {name: getattr(evaluation.mt_bench, name) for name in ANSWER_SETTINGS}
     wanted |= {"questions": bench.hashes["questions"]}
-    return any(answered["settings"].get(name) != value for name, value in wanted.items())
+    return any(answered.settings.get(name) != value for name, value in wanted.items())
 
 
 # ------------------------------------------------------------------------------------------------ judging
@@ -102,7 +104,9 @@ def judge_of(sweep: Sweep) -> Judge:
     """
     judge, *others = [run.config.evaluation.judge for run in sweep.runs]
     if any(other != judge for other in others):
-        raise ConfigError("evaluation.judge: differs between the runs; give evaluation.judge.model=... for all of them")
+        raise ConfigError(
+            "evaluation.judge", UNSAID, "differs between the runs; give evaluation.judge.model=... for all of them"
+        )
     return judge
 
 
@@ -122,7 +126,7 @@ def answers_to_judge(sweep: Sweep, store: Store) -> list[Waiting]:
     found: dict[str, Waiting] = {}
     for run in sweep.runs:
         evaluation, directory = run.config.evaluation, store.run(run.run_id).evaluations
-        answered = read_fact(directory.answered_file) if "mt_bench" in evaluation.benchmarks else None
+        answered = read_fact(directory.answered_file, Answered) if "mt_bench" in evaluation.benchmarks else None
         if answered is None:
             continue
         bases = [(f"{run.config.model.name}-base", base) for base in _base_of(answered, store)]
@@ -136,19 +140,21 @@ def judged_otherwise(sweep: Sweep, store: Store) -> list[str]:
     """The runs whose scores were given by another judge, or with other repeats, than is asked for now."""
     different = []
     for run in sweep.runs:
-        fact = read_fact(store.run(run.run_id).evaluations.result_file("mt_bench"))
+        fact = read_fact(store.run(run.run_id).evaluations.result_file("mt_bench"), MTBenchResult)
         wanted = _judge_fact(run.config.evaluation.judge)
-        if fact and wanted["model"] and any(fact["judge"].get(name) != value for name, value in wanted.items()):
+        if fact and wanted["model"] and any(fact.judge.get(name) != value for name, value in wanted.items()):
             different.append(run.run_id)
     return different
 
 
 def _waiting(name: str, directory: EvaluationDir, evaluation: Evaluation) -> Waiting:
-    bench, answered = mt_bench.load(evaluation.mt_bench), read_fact(directory.answered_file) or {}
-    if answered.get("settings", {}).get("questions") != bench.hashes["questions"]:
+    bench, answered = mt_bench.load(evaluation.mt_bench), read_fact(directory.answered_file, Answered)
+    if answered is None or answered.settings.get("questions") != bench.hashes["questions"]:
         raise ConfigError(
-            f"evaluation.mt_bench.questions={evaluation.mt_bench.questions}: {name} has answered other questions, or "
-            f"from another source; ask for those again, or give --again for new answers ({directory.answered_file})"
+            "evaluation.mt_bench.questions",
+            evaluation.mt_bench.questions,
+            f"{name} has answered other questions, or "
+            f"from another source; ask for those again, or give --again for new answers ({directory.answered_file})",
         )
     lines = {line["question_id"]: line for line in read_lines(directory.answers_log) if _is_of(line, answered)}
     if lost := [question.question_id for question in bench.questions if question.question_id not in lines]:
@@ -160,11 +166,11 @@ def _waiting(name: str, directory: EvaluationDir, evaluation: Evaluation) -> Wai
     return Waiting(name, directory, bench, answered, asks)
 
 
-def _is_of(line: Fact, answered: Fact) -> bool:
-    return bool(line["settings"] == answered["key"])
+def _is_of(line: Plain, answered: Answered) -> bool:
+    return bool(line["settings"] == answered.key)
 
 
-def _asks(directory: EvaluationDir, bench: Bench, answers: dict[int, Fact], repeats: int) -> Iterator[Ask]:
+def _asks(directory: EvaluationDir, bench: Bench, answers: dict[int, Plain], repeats: int) -> Iterator[Ask]:
     for question in bench.questions:
         texts = answers[question.question_id]["turns"]
         for turn in mt_bench.TURNS:
@@ -179,7 +185,7 @@ def open_judgements(waiting: Iterable[Waiting], judge: Judge, *, again: bool) ->
     return judging.open_asks([ask for each in waiting for ask in each.asks], judge, again=again)
 
 
-def ahead(sweep: Sweep, store: Store) -> tuple[int, tuple[int, int, int]]:
+def judging_ahead(sweep: Sweep, store: Store) -> tuple[int, tuple[int, int, int]]:
     """Of models without answers: how many, and what judging them will need; see `judge.estimate`.
 
     Each answer counts as being of full length, and the untrained model as having answered where one of its runs has.
@@ -210,38 +216,38 @@ def judge_all(waiting: Sequence[Waiting], opened: Sequence[tuple[Ask, int]], jud
     """
     spent = judging.ask_all(opened, judge, progress) if opened else Spent()
     for each in waiting:
-        write_once(each.directory.result_file("mt_bench"), _scored(each, judge))
+        write_once(each.directory.result_file("mt_bench"), _score(each, judge))
     return spent
 
 
-def _scored(waiting: Waiting, judge: Judge) -> Fact:
+def _score(waiting: Waiting, judge: Judge) -> MTBenchResult:
     """The fact of one model: its scores, and all that they depend on."""
     said = judging.said([waiting.directory.judgements_log])
     ratings: dict[tuple[int, int], list[float]] = {}
-    lines: list[Fact] = []
+    lines: list[Plain] = []
     for ask in waiting.asks:
         heard = said.get((ask.log, ask.key(judge), ask.repeat), [])
         lines += heard
         found = [line["rating"] for line in heard if line["rating"] is not None]
         ratings.setdefault((ask.question_id, ask.turn), []).extend(found[:1])
     judged = sum(map(len, ratings.values()))
-    return {
-        **mt_bench.scores(waiting.bench.questions, ratings),
-        "judged": judged,
-        "unparsable": len(waiting.asks) - judged,
-        "judge": _judge_fact(judge) | {"served_models": sorted({line.get("served_model") or "" for line in lines})},
-        "hashes": waiting.bench.hashes,
-        "answers": waiting.answered["settings"],
-        "base": waiting.answered["base"],
-        "spent": {"calls": len(lines), **_tokens(lines)},
-        "time": time.time(),
-    }
+    return MTBenchResult(
+        **vars(mt_bench.scores(waiting.bench.questions, ratings)),
+        judged=judged,
+        unparsable=len(waiting.asks) - judged,
+        judge=_judge_fact(judge) | {"served_models": sorted({line.get("served_model") or "" for line in lines})},
+        hashes=dict(waiting.bench.hashes),
+        answers=waiting.answered.settings,
+        base=waiting.answered.base,
+        spent={"calls": len(lines), **_tokens(lines)},
+        time=time.time(),
+    )
 
 
-def _judge_fact(judge: Judge) -> Fact:
+def _judge_fact(judge: Judge) -> Plain:
     return {name: getattr(judge, name) for name in JUDGE_SETTINGS}
 
 
-def _tokens(lines: Iterable[Fact]) -> dict[str, int]:
+def _tokens(lines: Iterable[Plain]) -> dict[str, int]:
     used = [line["usage"] for line in lines]
     return {name: sum(usage[name] for usage in used) for name in ("prompt_tokens", "completion_tokens")}

@@ -10,14 +10,17 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import yaml
 
-from launcher.store.files import Fact
+from launcher.machine.locate import is_hub_id, place_of
+from launcher.store.facts import Sources
+from launcher.store.files import Plain, plain
+from launcher.store.measurements import Measured
+from launcher.store.results import Evaluation, MTBenchResult, Result
 
-LOCAL = (".", "/", "~", "package:")  # how a path begins that is no Hub id
 SAMPLES = 3
 UNCOUNTED = frozenset({"pairs", "generations", "seconds"})  # numbers of an evaluation that are no result
 ERROR = "_stderr"
@@ -42,19 +45,17 @@ class Subject:
         revision: what it takes as `revision`; None where it takes none.
         license: the Hub's identifier of the licence, or None.
         step: the step of a milestone; None: the final model.
-        benchmarks: what the benchmarks beside `preference` found, by benchmark.
     """
 
     name: str
-    objective: Fact
-    sources: Fact
-    result: Fact
-    evaluation: Fact
+    objective: Plain
+    sources: Sources
+    result: Result | None
+    measured: Measured
     address: str
     revision: str | None
     license: str | None = None
     step: int | None = None
-    benchmarks: Mapping[str, Fact] = field(default_factory=dict)
 
     @property
     def is_adapter(self) -> bool:
@@ -69,7 +70,7 @@ def card(subject: Subject) -> str:
     return f"---\n{front}---\n\n" + "\n".join(part for part in parts if part)
 
 
-def starting_point_card(model: Fact, sources: Fact, address: str, license_: str | None) -> str:
+def starting_point_card(model: Plain, sources: Plain, address: str, license_: str | None) -> str:
     """The card of a model from which adapters start, and which is published for their sake.
 
     Args:
@@ -93,7 +94,7 @@ def starting_point_card(model: Fact, sources: Fact, address: str, license_: str 
     )
 
 
-def _base_ids(model: Fact, sources: Fact) -> list[str]:
+def _base_ids(model: Plain, sources: Plain) -> list[str]:
     """The Hub ids of what a starting point consists of."""
     ids = [hub_id(model.get("path"))]
     while "base" in sources:
@@ -102,7 +103,7 @@ def _base_ids(model: Fact, sources: Fact) -> list[str]:
     return [each for each in dict.fromkeys(ids) if each]
 
 
-def _model_words(model: Fact, sources: Fact) -> str:
+def _model_words(model: Plain, sources: Plain) -> str:
     """What a starting point consists of: an adapter and the model below it, or the model alone."""
     own = sources.get("adapter", sources)
     told = _linked(model, "model", own) or f"{model['name']} ({_origin(model)})"
@@ -113,17 +114,16 @@ def _model_words(model: Fact, sources: Fact) -> str:
     return f"{told}, an adapter merged into {_model_words(below, base)}"
 
 
-def hub_id(path: Any) -> str | None:
+def hub_id(path: str | None) -> str | None:
     """The Hub id that a configured path is; None where it is none."""
-    text = str(path or "")
-    return text if text.count("/") == 1 and not text.startswith(LOCAL) else None
+    return path if is_hub_id(path) else None
 
 
-def metadata(subject: Subject) -> Fact:
+def metadata(subject: Subject) -> Plain:
     """The metadata; what is not known, or is not on the Hub, is left out."""
-    bases = _base_ids(subject.objective["model"], subject.sources.get("model") or {})
+    bases = _base_ids(subject.objective["model"], subject.sources.model)
     data = [known for each in _sources(subject.objective["dataset"]) if (known := hub_id(each.get("path")))]
-    found: Fact = {
+    found: Plain = {
         "library_name": "peft" if subject.is_adapter else "transformers",
         "pipeline_tag": "text-generation",
         "license": subject.license,
@@ -160,40 +160,41 @@ def _of_share(name: str, share: float, evaluation: Mapping[str, Any]) -> float |
     return math.sqrt(share * (1 - share) / pairs) if name == "reward_accuracy" and pairs else None
 
 
-def mt_bench_measures(fact: Fact) -> Iterator[Measure]:
+def mt_bench_measures(fact: MTBenchResult) -> Iterator[Measure]:
     """The score, then what it is the mean of: turns and categories, of the questions with a score."""
-    questions = [question for question in fact["questions"] if question["score"] is not None]
-    parts: dict[str, list[float]] = {"score": [question["score"] for question in questions]}
-    for number in range(len(fact["turns"])):
-        parts[f"turn {number + 1}"] = [question["turns"][number] for question in questions]
+    questions = [question for question in fact.questions if question.score is not None]
+    parts: dict[str, list[float | None]] = {"score": [question.score for question in questions]}
+    for number in range(len(fact.turns)):
+        parts[f"turn {number + 1}"] = [question.turns[number] for question in questions]
     for question in questions:
-        parts.setdefault(question["category"], []).append(question["score"])
-    for name, scores in parts.items():
-        if scores:
+        parts.setdefault(question.category, []).append(question.score)
+    for name, values in parts.items():
+        if scores := [value for value in values if value is not None]:
             error = statistics.stdev(scores) / math.sqrt(len(scores)) if len(scores) > 1 else None
             yield name, statistics.fmean(scores), error
 
 
 def _found(subject: Subject) -> Iterator[tuple[str, list[Measure]]]:
     """What was measured on what; "" stands for the held-out pairs and the model's own texts."""
-    yield "", list(measures(subject.evaluation))
-    if "mt_bench" in subject.benchmarks:
-        yield "MT-Bench", list(mt_bench_measures(subject.benchmarks["mt_bench"]))
-    tasks: dict[str, Fact] = {}
-    for key, value in subject.benchmarks.get("lm_eval", {}).get("scores", {}).items():
+    measured = subject.measured
+    yield "", list(measures(plain(measured.preference) if measured.preference else {}))
+    if measured.mt_bench:
+        yield "MT-Bench", list(mt_bench_measures(measured.mt_bench))
+    tasks: dict[str, Plain] = {}
+    for key, value in measured.lm_eval.scores.items() if measured.lm_eval else ():
         task, _, name = key.rpartition("/")
         tasks.setdefault(task, {})[name] = value
     for task, scores in tasks.items():
         yield task, list(measures(scores))
-    yield "command", list(measures(subject.benchmarks.get("command", {}).get("scores", {})))
+    yield "command", list(measures(measured.command.scores if measured.command else {}))
 
 
-def _model_index(subject: Subject) -> list[Fact]:
+def _model_index(subject: Subject) -> list[Plain]:
     results = [_index_entry(subject, what, rows) for what, rows in _found(subject) if rows]
     return [{"name": subject.name, "results": results}] if results else []
 
 
-def _index_entry(subject: Subject, what: str, rows: Iterable[Measure]) -> Fact:
+def _index_entry(subject: Subject, what: str, rows: Iterable[Measure]) -> Plain:
     trained_on = subject.objective["dataset"]
     name = trained_on["name"]
     pairs = {"type": hub_id(trained_on.get("path")) or name, "name": name, "split": trained_on.get("test_split")}
@@ -209,8 +210,10 @@ def _words(name: str) -> str:
 def _what_it_is(subject: Subject) -> str:
     objective = subject.objective
     kind = "A LoRA adapter of" if subject.is_adapter else "A fine-tune of"
-    point = f"The model after step {subject.step} of {subject.result.get('steps')}, in one" if subject.step else "One"
-    measured = "`evaluation.json` and `evaluations/`" if subject.benchmarks else "`evaluation.json`"
+    steps = subject.result.steps if subject.result else None
+    point = f"The model after step {subject.step} of {steps}, in one" if subject.step else "One"
+    beside = replace(subject.measured, preference=None) != Measured()
+    measured = "`evaluation.json` and `evaluations/`" if beside else "`evaluation.json`"
     return (
         f"# {subject.name}\n\n"
         f"{kind} {_source(subject, 'model')}, preference-tuned on {_source(subject, 'dataset')} with the loss "
@@ -219,14 +222,14 @@ def _what_it_is(subject: Subject) -> str:
     )
 
 
-def _sources(config: Fact) -> list[Fact]:
+def _sources(config: Plain) -> list[Plain]:
     """What the rows of a data set come from; of a model, itself."""
     return config.get("mixture") or [config.get("weak_rejects") or config]
 
 
 def _source(subject: Subject, key: str) -> str:
     """The model or the data set, linked where it is on the Hub, with what identifies its content."""
-    config, known = subject.objective[key], subject.sources.get(key) or {}
+    config, known = subject.objective[key], plain(subject.sources)[key]
     if "adapter" in known:
         return _model_words(config, known)
     told = [_linked(source, key, known) for source in _sources(config)]
@@ -235,7 +238,7 @@ def _source(subject: Subject, key: str) -> str:
     return f"{config['name']} ({_origin(config)} {', '.join(each or 'a local file or folder' for each in told)})"
 
 
-def _linked(source: Fact, key: str, known: Mapping[str, Any]) -> str | None:
+def _linked(source: Plain, key: str, known: Mapping[str, Any]) -> str | None:
     """A link to a source on the Hub with its commit; None where it is none."""
     on_hub = hub_id(source.get("path"))
     if not on_hub:
@@ -247,8 +250,8 @@ def _linked(source: Fact, key: str, known: Mapping[str, Any]) -> str | None:
 
 def _origin(config: Mapping[str, Any]) -> str:
     """Where something came from that is not on the Hub: a folder of this machine would tell nobody anything."""
-    path = str(config.get("path") or "")
-    if path.startswith("package:"):
+    path = config.get("path")
+    if place_of(path).kind == "package":
         return f"`{path}`"
     if config.get("mixture"):
         return "a mixture of"
@@ -265,8 +268,9 @@ def _results(subject: Subject) -> str:
             for what, found in _found(subject) for name, value, error in found]  # fmt: skip
     if not rows:
         return ""
-    counts = [f"{subject.evaluation[key]} {words}" for key, words in (("pairs", "held-out pairs"),
-              ("generations", "texts written by the model")) if subject.evaluation.get(key)]  # fmt: skip
+    found = subject.measured.preference or Evaluation()
+    counted = ((found.pairs, "held-out pairs"), (found.generations, "texts written by the model"))
+    counts = [f"{count} {words}" for count, words in counted if count]
     told = f"Measured on {' and '.join(counts)}. " if counts else ""
     table = _table(("measure", "value", "standard error"), rows)
     return f"## Results\n\n{told}{_judged(subject)}{LIMITS}\n\n{table}"
@@ -274,13 +278,13 @@ def _results(subject: Subject) -> str:
 
 def _judged(subject: Subject) -> str:
     """By whom MT-Bench was rated, without which its scores mean nothing."""
-    fact = subject.benchmarks.get("mt_bench")
+    fact = subject.measured.mt_bench
     if fact is None:
         return ""
-    rated = sum(question["score"] is not None for question in fact["questions"])
-    judge = " ".join(str(fact["judge"]["model"]).split()).replace("`", "")
+    rated = sum(question.score is not None for question in fact.questions)
+    judge = " ".join(str(fact.judge["model"]).split()).replace("`", "")
     return (
-        f"MT-Bench: {rated} of {len(fact['questions'])} questions have a rating, by `{judge}`; the scores of another "
+        f"MT-Bench: {rated} of {len(fact.questions)} questions have a rating, by `{judge}`; the scores of another "
         "judge do not compare. "
     )
 
@@ -305,7 +309,7 @@ def _loading(subject: Subject) -> str:
 
 
 def _training(subject: Subject) -> str:
-    objective, result = subject.objective, dict(subject.result)
+    objective, result = subject.objective, plain(subject.result) if subject.result else {}
     if subject.step is not None:
         result |= {"steps": subject.step, "loss": None, "seconds": None}  # those of the whole training
     rows = [(key, objective[key]) for key in ("loss_type", "beta", "seed")]
@@ -316,10 +320,10 @@ def _training(subject: Subject) -> str:
 
 
 def _samples(subject: Subject) -> str:
-    samples = (subject.evaluation.get("samples") or [])[:SAMPLES]
+    samples = subject.measured.preference.samples[:SAMPLES] if subject.measured.preference else []
     if not samples:
         return ""
-    rows = [(str(sample.get("prompt")), str(sample.get("text"))) for sample in samples]
+    rows = [(str(sample.prompt), sample.text) for sample in samples]
     return "## What it writes\n\n" + _table(("prompt", "continuation"), rows)
 
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from launcher.config import Hub
-from launcher.errors import ConfigError, PublishError
+from launcher.errors import PublishError
 from launcher.hub.folder import FolderShelf
-from launcher.hub.huggingface import told_public
+from launcher.hub.huggingface import would_be_public
 from launcher.hub.look import HubLook
 from launcher.hub.revisions import Key, models_of, with_revisions
-from launcher.store.files import Fact
+from launcher.store.facts import RunRecord
 from launcher.store.output_folder import Store
 from launcher.sweep import Run, Sweep
 
@@ -35,19 +35,19 @@ def claim_revisions(sweep: Sweep, store: Store, *, token: bool) -> tuple[Sweep, 
     holders: dict[Key, str] = {}
     notes = []
     try:
-        holders.update(_held(named.runs, store))
+        holders.update(_ask_holders(named.runs, store))
     except PublishError as error:
         notes.append(f"hub.store=huggingface: not checked which revisions are taken: {error}")
     return with_revisions(sweep, recorded, token=token, holders=holders), notes
 
 
-def _is_taken(record: Fact, store: Store) -> bool:
+def _is_taken(record: RunRecord, store: Store) -> bool:
     """Whether a recorded run is still there, and is to be published."""
-    hub = record["settings"].get("hub", {})
-    return hub.get("store", "off") != "off" and store.run(record["run_id"]).path.is_dir()
+    hub = record.settings.get("hub", {})
+    return hub.get("store", "off") != "off" and store.run(record.run_id).path.is_dir()
 
 
-def _held(runs: Iterable[Run], store: Store) -> Iterator[tuple[Key, str]]:
+def _ask_holders(runs: Iterable[Run], store: Store) -> Iterator[tuple[Key, str]]:
     """Which revisions of these runs are in their store already, and the model that each holds."""
     look = HubLook()
     waiting = [run for run in runs if not store.run(run.run_id).result_file.exists()]
@@ -59,5 +59,5 @@ def _held(runs: Iterable[Run], store: Store) -> Iterator[tuple[Key, str]]:
 
 def _on_hub(hub: Hub, look: HubLook) -> str | None:
     if hub.private and look.is_public(hub):
-        raise ConfigError(told_public(str(hub.repo)))
+        raise would_be_public(str(hub.repo))
     return look.holder(hub)

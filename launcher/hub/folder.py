@@ -5,7 +5,6 @@ Owns: how a revision gets into its folder. Must not know: runs, what a revision 
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from pathlib import Path
 from launcher.config import Hub
 from launcher.errors import PublishError, StoreError
 from launcher.hub.payload import MARKER, Payload, already_there, owner_of
-from launcher.store.files import Fact, building, read_fact
+from launcher.store.files import Plain, building, link, read_fact
 from launcher.store.output_folder import Store
 
 
@@ -66,7 +65,7 @@ class FolderShelf:
         found = self.marker()
         return "" if found is None else owner_of(found)
 
-    def marker(self) -> Fact | None:
+    def marker(self) -> Plain | None:
         """What the folder says of whose revision it is; None where it is none of ours."""
         try:
             return read_fact(self.folder / MARKER)
@@ -93,12 +92,4 @@ def _fill(folder: Path, payload: Payload) -> None:
         if isinstance(content, bytes):
             target.write_bytes(content)
         else:
-            _link(content, target)
-
-
-def _link(source: Path, target: Path) -> None:
-    """A second name for the same bytes, which are never changed in place; a copy where the filesystem has no links."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
+            link(content, target)

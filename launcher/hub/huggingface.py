@@ -1,7 +1,7 @@
 """hub=huggingface: revisions on the Hugging Face Hub. It and its neighbours import huggingface_hub in functions only.
 
-Owns: the order of calls that makes a revision exactly once. Must not know: runs, what a revision holds, which faults
-pass (`faults`).
+Owns: the order of calls that makes a revision exactly once, the collection of some. Must not know: runs, what a
+revision holds, which faults pass (`faults`).
 
 A revision is one commit, which holds the marker with the weights: there is never half of one. It names the commit that
 it was decided upon as its parent, so that the Hub refuses it (412) where somebody was quicker. Then, and after any
@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from launcher.config import Hub
-from launcher.errors import PublishError
+from launcher.errors import ConfigError, PublishError
 from launcher.hub.faults import Overtaken, Persistence, never, passes
 from launcher.hub.payload import MARKER, Payload, already_there
 from launcher.hub.repository import Held, HubRepo
@@ -151,7 +151,7 @@ class HuggingFaceShelf:
 
     def _check_privacy(self, held: Held) -> None:
         if self.hub.private and held.public:
-            raise PublishError(f"{self.address}: {told_public(self.repo)}")
+            raise PublishError(f"{self.address}: {would_be_public(self.repo)}")
 
     def _collect_once(self, title: str, notes: dict[str, str]) -> str:
         from huggingface_hub import HfApi
@@ -187,11 +187,13 @@ def _user() -> str:
     return str(whoami(cache=True)["name"])  # kept for the process: the Hub counts these questions strictly
 
 
-def told_public(repo: str) -> str:
+def would_be_public(repo: str) -> ConfigError:
     """Why nothing is published there, and how to say that it is to be."""
-    return (
-        f"hub.private=true: {repo} is public; to publish there all the same give hub.private=false (to the verb "
-        "`publish`: --public), else another hub.repo"
+    return ConfigError(
+        "hub.private",
+        "true",
+        f"{repo} is public; to publish there all the same give hub.private=false (to the verb `publish`: --public), "
+        "else another hub.repo",
     )
 
 

@@ -16,7 +16,7 @@ from launcher.hub.faults import Persistence
 from launcher.hub.huggingface import full_name
 from launcher.hub.payload import owner_of
 from launcher.hub.repository import Held, HubRepo
-from launcher.store.files import Fact
+from launcher.store.files import Plain
 
 PATIENCE, TIMEOUT = 10, 30  # seconds: for a question that meets faults, and for one answer
 
@@ -37,7 +37,7 @@ class HubLook:
         heads = self._once(hub, "heads", HubRepo.heads)
         return None if heads is None else heads.get(hub.revision)
 
-    def marker(self, hub: Hub, commit: str) -> Fact | None:
+    def marker(self, hub: Hub, commit: str) -> Plain | None:
         """What a commit says of whose revision it is; None where it is none of ours."""
         return self._once(hub, f"marker {commit}", lambda repo: repo.marker(commit))
 

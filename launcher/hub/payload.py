@@ -1,10 +1,10 @@
 """What a revision holds, and whose it is.
 
-Owns: which models of a run are published and with which files, the marker that names the run (and the step, of a
-milestone), the rule that no run overwrites another's.
+Owns: with which files a model is published, the marker that names the run (and the step, of a milestone), the rule
+that no run overwrites another's.
 Must not know: how a revision is pushed, what the card says.
 
-Of the model go the files that `model_files` takes. Of a benchmark its scores go, with what they depend on. Answers and
+Of the model go the files that `model.files` takes. Of a benchmark its scores go, with what they depend on. Answers and
 verdicts stay in the run folder: they are long, and hold the words of questions and judges that are not ours to
 publish. So does what a program printed or was called with, which may be anything.
 """
@@ -21,7 +21,7 @@ from launcher.config import BENCHMARKS
 from launcher.errors import PublishError
 from launcher.model.adapter import CONFIG_FILE, Adapter, with_base
 from launcher.model.files import WEIGHTS, model_files
-from launcher.store.files import Fact, read_fact, read_lines
+from launcher.store.files import Plain, read_fact, read_lines
 from launcher.store.run_folder import Point, RunDir, name_of
 
 MARKER = "prefsweep.json"
@@ -106,7 +106,7 @@ def _records(point: Point) -> dict[str, bytes]:
     shared, evaluation = (run.config_file, run.sources_file), point.folder.evaluation_file
     if point.step is not None:
         return {**_read([*shared, evaluation]), **_curve(run, point.step)}
-    measured = {f"evaluations/{name}.json": _written(fact) for name, fact in benchmarks_of(run).items()}
+    measured = {f"evaluations/{name}.json": _written(fact) for name, fact in _benchmarks_of(run).items()}
     return {**_read([*shared, run.metrics_file, run.result_file, evaluation]), **measured}
 
 
@@ -119,29 +119,29 @@ def _curve(run: RunDir, step: int) -> dict[str, bytes]:
     return {run.metrics_file.name: "".join(lines).encode()} if lines else {}
 
 
-def _written(fact: Fact) -> bytes:
+def _written(fact: Plain) -> bytes:
     return (json.dumps(fact, indent=1, ensure_ascii=False) + "\n").encode()
 
 
-def benchmarks_of(run: RunDir) -> dict[str, Fact]:
+def _benchmarks_of(run: RunDir) -> dict[str, Plain]:
     """What the benchmarks beside `preference` found, less what is not to be told, by benchmark."""
     found = {name: read_fact(run.evaluations.result_file(name)) for name in BENCHMARKS}
     return {name: _told(fact) for name, fact in found.items() if fact is not None}
 
 
-def _told(fact: Fact) -> Fact:
+def _told(fact: Plain) -> Plain:
     kept = {key: value for key, value in fact.items() if key not in UNTOLD}
     if "settings" in fact:
         kept["settings"] = {key: value for key, value in fact["settings"].items() if key not in UNTOLD}
     return kept
 
 
-def owner_of(marker: Fact) -> str:
+def owner_of(marker: Plain) -> str:
     """The model that a marker names: RUN or RUN@STEP."""
     return name_of(str(marker.get("run_id")), marker.get("step"))
 
 
-def already_there(found: Fact | None, payload: Payload, where: str) -> bool:
+def already_there(found: Plain | None, payload: Payload, where: str) -> bool:
     """Whether a revision whose marker is `found` is what would be pushed; False where it may be written.
 
     Raises:

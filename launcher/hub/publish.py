@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from launcher.config import Hub
-from launcher.errors import ConfigError, PublishError
+from launcher.errors import PublishError, UsageError
 from launcher.hub.card import measures
 from launcher.hub.folder import FolderShelf
 from launcher.hub.look import HubLook
@@ -25,7 +25,10 @@ from launcher.hub.revisions import check_names
 from launcher.hub.starting_point import revision_of_start
 from launcher.model.files import WEIGHTS, model_files
 from launcher.store.attempt_config import hub_of
-from launcher.store.files import Fact, read_fact
+from launcher.store.attempts import Attempts
+from launcher.store.facts import Revision
+from launcher.store.files import plain, read_fact
+from launcher.store.measurements import Measured
 from launcher.store.output_folder import Store, SweepDir
 from launcher.store.run_folder import Point, RunDir, points_of
 
@@ -74,7 +77,7 @@ class Outcome:
 
     point: Point
     said: str
-    revision: Fact | None
+    revision: Revision | None
     error: str | None = None
     checked: bool = True
 
@@ -103,8 +106,8 @@ def decide(
     Raises:
         ConfigError: the repository cannot be called so.
     """
-    attempts = run.attempts()
-    recorded = hub_of(attempts[-1]) if attempts else Hub(revision="")
+    training = Attempts.of(run).training
+    recorded = hub_of(training) if training else Hub(revision="")
     private = recorded.private and not public
     hub = replace(recorded, store=store or recorded.store, repo=repo or recorded.repo, private=private)
     hindrance = "in flight" if in_flight else None if trained else "not trained"
@@ -114,7 +117,7 @@ def decide(
 def _publication(point: Point, hub: Hub, look: HubLook, hindrance: str | None) -> Publication:
     verdict = _verdict(point, hub, look) if hindrance is None else Verdict(due=False, why=hindrance)
     if verdict.due and hub.repo is None:
-        raise ConfigError(f"--repo: {point.run.run_id} was launched with hub=off; say which repository is to hold it")
+        raise UsageError(f"--repo: {point.run.run_id} was launched with hub=off; say which repository is to hold it")
     if verdict.due:
         check_names(hub.at_step(point.step))
     return Publication(point, hub, verdict)
@@ -123,18 +126,18 @@ def _publication(point: Point, hub: Hub, look: HubLook, hindrance: str | None) -
 def _verdict(point: Point, hub: Hub, look: HubLook) -> Verdict:
     if hub.store == "off":
         return Verdict(due=False, why="hub=off; --hub folder or --hub huggingface publishes it")
-    recorded = read_fact(point.folder.revision_file)
+    recorded = read_fact(point.folder.revision_file, Revision)
     if recorded is None or not is_at(recorded, hub.at_step(point.step)):
         return Verdict(due=True, why="to be published")
-    verdict = _in_folder(point, recorded, hub) if recorded["store"] == "folder" else _on_hub(point, recorded, hub, look)
+    verdict = _in_folder(point, recorded, hub) if recorded.store == "folder" else _on_hub(point, recorded, hub, look)
     if verdict.error is None and not verdict.due and has_changed(point, recorded):
         return Verdict(due=True, why="changed since it was published")
     return verdict
 
 
-def _in_folder(point: Point, recorded: Fact, hub: Hub) -> Verdict:
+def _in_folder(point: Point, recorded: Revision, hub: Hub) -> Verdict:
     """What to do about a model that was published in a folder, by what the folder holds now."""
-    store, address = Store(point.run.path.parent.parent), recorded["address"]
+    store, address = Store(point.run.path.parent.parent), recorded.address
     folder = Path(address)
     if not folder.is_dir():
         return Verdict(due=True, why="no longer where it was published")
@@ -167,35 +170,35 @@ def _is_same(path: Path, published: Path) -> bool:
         return one.read(COMPARED) == other.read(COMPARED)
 
 
-def _on_hub(point: Point, recorded: Fact, hub: Hub, look: HubLook) -> Verdict:
+def _on_hub(point: Point, recorded: Revision, hub: Hub, look: HubLook) -> Verdict:
     """What to do about a model that was published on the Hub, by what its branch is at now."""
-    hub, address = replace(hub, repo=recorded["repo"], revision=recorded["revision"]), recorded["address"]
+    hub, address = replace(hub, repo=recorded.repo, revision=recorded.revision), recorded.address
     try:
         head, start = look.head(hub), revision_of_start(point)
         if head is None:
             return Verdict(due=True, why="no longer on the Hub")
         if start is not None and look.head(replace(hub, revision=start)) is None:
             return Verdict(due=True, why=f"its starting point {start} is no longer on the Hub")
-        if head == recorded["commit"]:
+        if head == recorded.commit:
             return Verdict(due=False, why=f"is published as {address}")
         return _moved(point, recorded, head, hub, look)
     except PublishError as error:
         return Verdict(due=False, why=f"was published as {address}; not checked: {error}", checked=False)
 
 
-def _moved(point: Point, recorded: Fact, head: str, hub: Hub, look: HubLook) -> Verdict:
+def _moved(point: Point, recorded: Revision, head: str, hub: Hub, look: HubLook) -> Verdict:
     """The same where the branch has moved since."""
-    address, marker = recorded["address"], look.marker(hub, head)
+    address, marker = recorded.address, look.marker(hub, head)
     if marker is None or owner_of(marker) != point.name:
         whose = "none of ours" if marker is None else f"the revision of {owner_of(marker)}"
         why = (
-            f"{address} was published at commit {recorded['commit']} and is at {head} now, which is {whose}; remove "
+            f"{address} was published at commit {recorded.commit} and is at {head} now, which is {whose}; remove "
             "that branch to have it published again, or publish it elsewhere with --repo"
         )
         return Verdict(due=False, why=why, error=why)
-    if marker.get("content") != recorded["content"]:
+    if marker.get("content") != recorded.content:
         return Verdict(due=True, why="another version of it is on the Hub")
-    if changed := look.changed(hub, recorded["commit"], head):
+    if changed := look.changed(hub, recorded.commit, head):
         names = ", ".join(changed[:SHOWN]) + (f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else "")
         return Verdict(due=True, why=f"changed on the Hub since: {names}", anew=True)
     return Verdict(due=False, why=f"is published as {address}, and its card was edited there since (commit {head})")
@@ -207,12 +210,12 @@ def act(publication: Publication, store: Store) -> Outcome:
     if verdict.error is not None:
         return Outcome(point, f"not published: {verdict.why}", None, verdict.error)
     if not verdict.due:
-        return Outcome(point, verdict.why, read_fact(point.folder.revision_file), checked=verdict.checked)
+        return Outcome(point, verdict.why, read_fact(point.folder.revision_file, Revision), checked=verdict.checked)
     try:
         fact = publish(point, publication.hub, store, anew=verdict.anew)
     except (PublishError, OSError) as error:
         return Outcome(point, f"not published: {error}", None, str(error))
-    return Outcome(point, f"published as {fact['address']}", fact)
+    return Outcome(point, f"published as {fact.address}", fact)
 
 
 # ------------------------------------------------------------------------------------------------ the best
@@ -224,44 +227,44 @@ def gather(outcomes: Iterable[Outcome], sweep: SweepDir, hub: Hub, store: Store,
     A collection holds repositories, not revisions: each one's note names its best revisions with their scores.
 
     Raises:
-        ConfigError: there is no model to choose from.
+        UsageError: there is no model to choose from.
         PublishError: the Hub did not take it.
     """
-    published = [outcome for outcome in outcomes if (outcome.revision or {}).get("store") == "huggingface"]
-    best = _best(published)[:count]
+    best = best_models(list(outcomes))[:count]
     if not best:
-        raise ConfigError(
+        raise UsageError(
             "--collection: no evaluated model of this sweep is on the Hugging Face Hub; publish them first"
         )
     notes: dict[str, list[str]] = {}
     for told, revision in best:
-        notes.setdefault(revision["repo"], []).append(told)
+        notes.setdefault(revision.repo, []).append(told)
     from launcher.hub.huggingface import HuggingFaceShelf
 
-    shelf = shelf_of(replace(hub, store="huggingface", repo=best[0][1]["repo"]), store)
+    shelf = shelf_of(replace(hub, store="huggingface", repo=best[0][1].repo), store)
     assert isinstance(shelf, HuggingFaceShelf)  # noqa: S101 - for the type checker: we have just asked for it
     return shelf.collect(
         f"prefsweep {sweep.name}", {repo: "; ".join(lines)[:MAX_NOTE] for repo, lines in notes.items()}
     )
 
 
-def _best(outcomes: Sequence[Outcome]) -> list[tuple[str, Fact]]:
-    """The models by score, best first: what to tell of each, and its revision; those without the score are left out."""
-    results = [(outcome, _scores(outcome.point)) for outcome in outcomes]
+def best_models(outcomes: Sequence[Outcome]) -> list[tuple[str, Revision]]:
+    """The models on the Hub by score, best first: what to tell of each, and its revision; none without the score."""
+    published = [(revision, each.point) for each in outcomes if (revision := each.revision)]
+    results = [(revision, _scores(point)) for revision, point in published if revision.store == "huggingface"]
     measure = next((name for name in RANKED_BY if any(name in scores for _, scores in results)), None)
     if measure is None:
         return []
-    scored = [(outcome, scores) for outcome, scores in results if measure in scores]
-    ranked = sorted(scored, key=lambda result: -result[1][measure][0])
-    found = []
-    for outcome, scores in ranked:
-        value, error = scores[measure]
-        told = f"{(outcome.revision or {})['revision']}: {measure} {value:.3f}"
-        found.append((told + ("" if error is None else f" ± {error:.3f}"), outcome.revision or {}))
-    return found
+    scored = [(revision, scores[measure]) for revision, scores in results if measure in scores]
+    ranked = sorted(scored, key=lambda result: -result[1][0])
+    return [
+        (f"{revision.revision}: {measure} {value:.3f}" + ("" if error is None else f" ± {error:.3f}"), revision)
+        for revision, (value, error) in ranked
+    ]
 
 
 def _scores(point: Point) -> dict[str, tuple[float, float | None]]:
-    found = {name: (value, error) for name, value, error in measures(read_fact(point.folder.evaluation_file) or {})}
-    rated = read_fact(point.folder.evaluations.result_file("mt_bench")) or {"score": None}
-    return found if rated["score"] is None else {**found, "mt_bench": (rated["score"], rated["stderr"])}
+    measured = Measured.of(point.folder)
+    preference = plain(measured.preference) if measured.preference else {}
+    found = {name: (value, error) for name, value, error in measures(preference)}
+    rated = measured.mt_bench
+    return found if rated is None or rated.score is None else {**found, "mt_bench": (rated.score, rated.stderr)}

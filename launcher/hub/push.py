@@ -1,7 +1,8 @@
 """A trained model -> a published revision and revision.json. Called by the job on the node and by the login node alike.
 
-Owns: when a job is to publish, which store takes a revision, the fact about it.
-Must not know: how a store works, what a revision holds, schedulers. Imports nothing heavy: `status` asks it too.
+Owns: whether a model has changed since it was published, which store takes a revision, the fact about it.
+Must not know: which runs are to publish (`work_done` and `publish` do), how a store works, what a revision holds,
+schedulers.
 
 A push that fails leaves the run TRAINED: the job notes the reason in `unpublished.json` of its attempt, and
 `python -m launcher publish` completes it later.
@@ -16,11 +17,14 @@ from typing import Any, Protocol
 
 from launcher.config import Hub
 from launcher.errors import PublishError
-from launcher.hub.payload import benchmarks_of, content_of, payload_of
+from launcher.hub.payload import content_of, payload_of
 from launcher.hub.starting_point import payload_of_start, revision_of_start, starting_point
 from launcher.model.adapter import Adapter
-from launcher.store.files import Fact, read_fact, write_once
+from launcher.store.facts import Revision, Sources
+from launcher.store.files import read_fact, write_once
+from launcher.store.measurements import Measured
 from launcher.store.output_folder import Store
+from launcher.store.results import Result
 from launcher.store.run_folder import Point
 
 
@@ -34,29 +38,29 @@ class Shelf(Protocol):
     def push(self, payload: Any, *, anew: bool = False) -> str: ...  # noqa: D102
 
 
-def is_at(recorded: Fact, hub: Hub) -> bool:
+def is_at(recorded: Revision, hub: Hub) -> bool:
     """Whether a revision was published where `hub` says; the owner of the repository may have been left to the Hub."""
-    repo = recorded["repo"] if "/" in (hub.repo or "") else recorded["repo"].rpartition("/")[2]
-    return (recorded["store"], repo, recorded["revision"]) == (hub.store, hub.repo, hub.revision)
+    repo = recorded.repo if "/" in (hub.repo or "") else recorded.repo.rpartition("/")[2]
+    return (recorded.store, repo, recorded.revision) == (hub.store, hub.repo, hub.revision)
 
 
 def lacks(point: Point, hub: Hub) -> bool:
     """Whether a job that publishes has this model to push: it is nowhere, or is where `hub` says as it was before."""
-    recorded = read_fact(point.folder.revision_file)
+    recorded = read_fact(point.folder.revision_file, Revision)
     return recorded is None or (is_at(recorded, hub.at_step(point.step)) and has_changed(point, recorded))
 
 
-def has_changed(point: Point, recorded: Fact) -> bool:
+def has_changed(point: Point, recorded: Revision) -> bool:
     """Whether other things would be published now; never where the weights were removed since they are published."""
     try:
-        return bool(recorded["content"] != content_of(point))
+        return recorded.content != content_of(point)
     except PublishError:
         return False
 
 
 def publish(
     point: Point, hub: Hub, store: Store, stop: Callable[[], bool] = lambda: False, *, anew: bool = False
-) -> Fact:
+) -> Revision:
     """Push a model of a trained run and record where it is; what is there already is not pushed again.
 
     Args:
@@ -67,7 +71,7 @@ def publish(
         anew: push it though its marker says that it is there.
 
     Returns:
-        revision.json: store, repo, revision, commit, address, content.
+        What revision.json says now.
 
     Raises:
         PublishError: the store did not take it, or holds another run's revision under its name.
@@ -78,10 +82,9 @@ def publish(
     shelf = shelf_of(hub, store, stop)
     payload = payload_of(point, card(_subject(point, hub, shelf)), _base(point, hub, store, stop))
     commit = shelf.push(payload, anew=anew)
-    place = {"store": hub.store, "repo": shelf.repo, "revision": hub.revision, "commit": commit}
-    fact = {**place, "address": shelf.address, "content": payload.content, "time": time.time()}
-    recorded = read_fact(file)
-    if recorded is not None and {**recorded, "time": None} != {**fact, "time": None}:
+    fact = Revision(shelf.address, hub.store, shelf.repo, hub.revision, commit, payload.content, time.time())
+    recorded = read_fact(file, Revision)
+    if recorded is not None and replace(recorded, time=fact.time) != fact:
         file.unlink()  # of a revision that is no longer the model's
     write_once(file, fact)
     return fact
@@ -121,12 +124,11 @@ def _subject(point: Point, hub: Hub, shelf: Shelf) -> Any:
     return Subject(
         point.name,
         run.read_config(),
-        sources=read_fact(run.sources_file) or {},
-        result=read_fact(run.result_file) or {},
-        evaluation=read_fact(point.folder.evaluation_file) or {},
+        sources=read_fact(run.sources_file, Sources) or Sources(),
+        result=read_fact(run.result_file, Result),
+        measured=Measured.of(point.folder),
         address=shelf.repo if on_hub else shelf.address,
         revision=hub.revision if on_hub else None,
         license=hub.license,
         step=point.step,
-        benchmarks=benchmarks_of(run) if point.step is None else {},
     )

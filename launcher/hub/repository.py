@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 from launcher.hub.payload import CARD, MARKER
-from launcher.store.files import Fact
+from launcher.store.files import Plain
 
 NOBODYS = frozenset({".gitattributes", CARD})  # what the Hub itself puts into a new repository
 
@@ -63,7 +63,7 @@ class HubRepo:
         files = frozenset(sibling.rfilename for sibling in info.siblings or [])
         return Held(str(info.sha), files, public=info.private is False)
 
-    def marker(self, commit: str) -> Fact | None:
+    def marker(self, commit: str) -> Plain | None:
         """What a commit says of whose revision it is; None where it is none of ours."""
         from huggingface_hub import hf_hub_url
         from huggingface_hub.errors import EntryNotFoundError

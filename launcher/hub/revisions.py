@@ -18,6 +18,7 @@ from typing import Any
 from launcher.config import Hub
 from launcher.errors import ConfigError
 from launcher.machine.accounts import has_token
+from launcher.store.facts import RunRecord
 from launcher.store.run_folder import name_of
 from launcher.sweep import Run, Sweep
 
@@ -41,7 +42,7 @@ def missing_token(sweep: Sweep, environment: Mapping[str, str]) -> list[str]:
 
 
 def with_revisions(
-    sweep: Sweep, recorded: Iterable[Mapping[str, Any]], *, token: bool, holders: Mapping[Key, str] = NOBODY
+    sweep: Sweep, recorded: Iterable[RunRecord], *, token: bool, holders: Mapping[Key, str] = NOBODY
 ) -> Sweep:
     """The sweep with each run's store, repository and revision settled, as its attempts will record them.
 
@@ -55,10 +56,10 @@ def with_revisions(
         ConfigError: a name that the Hub or a folder cannot have, or two runs would write one revision.
     """
     owners: dict[Key, Owner] = {
-        (None if hub["store"] == "off" else hub["repo"], each.revision): (record["run_id"], record["axes"])
+        (None if hub["store"] == "off" else hub["repo"], each.revision): (record.run_id, record.axes)
         for record in recorded
-        if "store" in (hub := record["settings"].get("hub", {}))
-        for each in _hubs(Hub(revision=hub["revision"]), record["settings"].get("checkpoint", {}).get("milestones"))
+        if "store" in (hub := record.settings.get("hub", {}))
+        for each in _hubs(Hub(revision=hub["revision"]), record.settings.get("checkpoint", {}).get("milestones"))
     }
     settled = (_settled(run, sweep.name, owners, holders, token=token) for run in sweep.runs)
     return replace(sweep, runs=tuple(settled))
@@ -79,7 +80,7 @@ def _settled(run: Run, sweep: str, owners: dict[Key, Owner], holders: Mapping[Ke
     clash = next(_clashes(named, owners, holders), None)
     if clash is not None:
         if not off and (asked.store != "auto" or asked.repo is not None):
-            raise ConfigError(clash)
+            raise clash
         # Nobody asked for names, so any that tells runs apart will do.
         named = _with_hub(named, replace(named.config.hub, revision=run.run_id))
     for each in models_of(named).values():
@@ -98,8 +99,8 @@ def _hubs(hub: Hub, milestones: Iterable[int] | None) -> list[Hub]:
     return [hub, *(hub.at_step(step) for step in milestones or ())]
 
 
-def _clashes(run: Run, owners: Mapping[Key, Owner], holders: Mapping[Key, str]) -> Iterator[str]:
-    """In words, which of the run's revisions are another's: of this sweep, or in their store already."""
+def _clashes(run: Run, owners: Mapping[Key, Owner], holders: Mapping[Key, str]) -> Iterator[ConfigError]:
+    """Which of the run's revisions are another's: of this sweep, or in their store already."""
     for name, hub in models_of(run).items():
         owner = owners.get((hub.repo, hub.revision), (run.run_id, run.axes))
         if owner[0] != run.run_id:
@@ -133,28 +134,35 @@ def check_names(hub: Hub) -> None:
     plain = all(_PART.fullmatch(part) and len(part) <= MAX_NAME for part in parts) and len(parts) <= 2  # noqa: PLR2004 - owner/name
     if not plain or re.search(r"--|\.\.|\.git$", hub.repo or ""):
         raise ConfigError(
-            f"hub.repo={hub.repo}: needs NAME or OWNER/NAME of letters, digits, '-', '_' and '.', at most {MAX_NAME} "
-            "each, no '--' or '..', the first and last no '-' or '.'"
+            "hub.repo",
+            hub.repo,
+            f"needs NAME or OWNER/NAME of letters, digits, '-', '_' and '.', at most {MAX_NAME} "
+            "each, no '--' or '..', the first and last no '-' or '.'",
         )
     name = hub.revision
     wrong = not _REVISION.fullmatch(name) or len(name) > MAX_NAME or re.search(r"\.\.|\.$|\.lock$", name)
     if _START.fullmatch(name):
-        raise ConfigError(f"hub.revision={name}: is the name of a starting point's revision; give another")
+        raise ConfigError("hub.revision", name, "is the name of a starting point's revision; give another")
     if wrong or _COMMIT.fullmatch(name):
         raise ConfigError(
-            f"hub.revision={name}: needs letters, digits, '-', '_', '+', '.', at most {MAX_NAME}, the first no sign, "
-            "and may not have '..' or '.lock', or look like a commit"
+            "hub.revision",
+            name,
+            f"needs letters, digits, '-', '_', '+', '.', at most {MAX_NAME}, the first no sign, "
+            "and may not have '..' or '.lock', or look like a commit",
         )
 
 
-def _held(hub: Hub, holder: str) -> str:
+def _held(hub: Hub, holder: str) -> ConfigError:
     whose = f"the revision of {holder}, which is never overwritten" if holder else "none of ours"
-    return f"hub.revision={hub.revision}: {hub.repo} has one already, {whose}; give another hub.revision or hub.repo"
+    remedy = f"{hub.repo} has one already, {whose}; give another hub.revision or hub.repo"
+    return ConfigError("hub.revision", hub.revision, remedy)
 
 
-def _shared(hub: Hub, owner: Owner, run: Run) -> str:
+def _shared(hub: Hub, owner: Owner, run: Run) -> ConfigError:
     differing = [key for key in run.axes if run.axes[key] != owner[1].get(key)]
-    return (
-        f"hub.revision={hub.revision}: {owner[0]} and {run.run_id} would both write it to {hub.repo}; "
-        f"put what tells them apart into hub.revision, such as ${{{differing[0] if differing else 'seed'}}}"
+    return ConfigError(
+        "hub.revision",
+        hub.revision,
+        f"{owner[0]} and {run.run_id} would both write it to {hub.repo}; "
+        f"put what tells them apart into hub.revision, such as ${{{differing[0] if differing else 'seed'}}}",
     )

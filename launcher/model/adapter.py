@@ -17,6 +17,7 @@ from pathlib import Path
 from launcher.errors import ConfigError
 
 CONFIG_FILE = "adapter_config.json"
+BASE_KEY = "base_model_name_or_path"  # in it
 # Of peft's kinds, those that are no change of weights, so that there is nothing to merge.
 UNMERGEABLE = frozenset({
     "PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "ADAPTION_PROMPT", "CPT", "XLORA",
@@ -39,8 +40,8 @@ class Adapter:
         return f"{self.base}@{self.revision}" if self.revision else self.base
 
 
-def adapter_in(folder: Path) -> Adapter | None:
-    """The adapter that a folder holds; None where it holds none.
+def adapter_in(folder: Path, key: str = "model.path") -> Adapter | None:
+    """The adapter that a folder holds; None where it holds none. `key` names the folder, for errors.
 
     Raises:
         ConfigError: its adapter_config.json cannot be read, or it cannot be merged.
@@ -51,12 +52,12 @@ def adapter_in(folder: Path) -> Adapter | None:
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"model.path={folder}: {CONFIG_FILE} cannot be read ({error})") from error
-    return adapter_of(text, str(folder))
+        raise ConfigError(key, folder, f"{CONFIG_FILE} cannot be read ({error})") from error
+    return adapter_of(text, key, str(folder))
 
 
-def adapter_of(text: str, where: str) -> Adapter:
-    """The adapter that the text of an adapter_config.json describes; `where` it lies, for errors.
+def adapter_of(text: str, key: str, where: str) -> Adapter:
+    """The adapter that the text of an adapter_config.json describes; `where` it lies and the key of that, for errors.
 
     Raises:
         ConfigError: it is not what peft writes, names no base model, or cannot be merged.
@@ -64,27 +65,30 @@ def adapter_of(text: str, where: str) -> Adapter:
     try:
         config = json.loads(text)
     except ValueError as error:
-        raise ConfigError(f"model.path={where}: {CONFIG_FILE} is not JSON ({error})") from error
+        raise ConfigError(key, where, f"{CONFIG_FILE} is not JSON ({error})") from error
     if not isinstance(config, Mapping):
-        raise ConfigError(f"model.path={where}: {CONFIG_FILE} holds no mapping")
-    kind, base = str(config.get("peft_type")), config.get("base_model_name_or_path")
+        raise ConfigError(key, where, f"{CONFIG_FILE} holds no mapping")
+    kind, base = str(config.get("peft_type")), config.get(BASE_KEY)
     if kind in UNMERGEABLE:
         raise ConfigError(
-            f"model.path={where}: is an adapter of peft_type {kind}, which changes no weights and cannot be merged; "
-            "start from a model, or from an adapter such as LORA"
+            key,
+            where,
+            f"is an adapter of peft_type {kind}, which changes no weights and cannot be merged; "
+            "start from a model, or from an adapter such as LORA",
         )
     if not isinstance(base, str) or not base:
         raise ConfigError(
-            f"model.path={where}: {CONFIG_FILE} does not say which model the adapter belongs to; "
-            "set base_model_name_or_path there"
+            key,
+            where,
+            f"{CONFIG_FILE} does not say which model the adapter belongs to; set {BASE_KEY} there",
         )
     revision = config.get("revision")
     if not isinstance(revision, str | None):
-        raise ConfigError(f"model.path={where}: revision={revision} in its {CONFIG_FILE} must be text, in quotes")
+        raise ConfigError(key, where, f"revision={revision} in its {CONFIG_FILE} must be text, in quotes")
     return Adapter(base, revision or None)
 
 
 def with_base(text: str, adapter: Adapter) -> str:
     """The text of an adapter_config.json, naming another model as that which the adapter belongs to."""
-    named = {"base_model_name_or_path": adapter.base, "revision": adapter.revision}
+    named = {BASE_KEY: adapter.base, "revision": adapter.revision}
     return json.dumps({**json.loads(text), **named}, indent=2) + "\n"

@@ -1,4 +1,4 @@
-"""Which files make a model: those that a milestone keeps and a revision holds, and those that loading it needs.
+"""Which files make a model: what a milestone keeps and a revision holds, what loading it needs, what identifies it.
 
 Owns: these rules. Must not know: who wrote the folder, what becomes of the files.
 
@@ -45,7 +45,8 @@ FORMS = (
     ("pytorch_model.bin",),
     ("pytorch_model.bin.index.json", "pytorch_model-*.bin"),
 )
-ADAPTER_FORMS = (("adapter_model.safetensors",), ("adapter_model.bin",))
+ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")  # peft takes the first that is there
+ADAPTER_FORMS = tuple((name,) for name in ADAPTER_WEIGHTS)
 # A tokenizer has one of them; other kinds are remote code's own business.
 VOCABULARY = ("tokenizer.json", "*.model", "vocab*", "*.tiktoken", "*.spm", "*.bpe", "tokenization_*.py")
 TOKENIZER_CONFIG = "tokenizer_config.json"  # all that some have
@@ -149,3 +150,14 @@ def shards_in(text: str, name: str) -> set[str]:
 def _is_pointer(file: Path) -> bool:
     with file.open("rb") as content:
         return content.read(40).startswith(b"version https://git-lfs")
+
+
+# ------------------------------------------------------------------------------------------------ what identifies it
+
+# By the hashes of these a model's content is known. Merged models and reference tables are kept under names made of
+# them: another pattern, and all of those are made again.
+WEIGHT_FILES = ("*.safetensors", "*.bin", "config.json", "*.py")
+ADAPTER_FILES = (CONFIG_FILE, "adapter_model*")
+TEMPLATE_FILES = ("chat_template*", "additional_chat_templates/*")
+TOKENIZER_FILES = ("tokenizer*", "*.model", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json",
+                   *TEMPLATE_FILES)  # fmt: skip

@@ -13,10 +13,10 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 from launcher.config import BENCHMARKS, OBJECTIVE, RunConfig, canonical
-from launcher.errors import ConfigError, suggestion
+from launcher.errors import UNSAID, ConfigError, UsageError, suggestion
 from launcher.machine.installed import trl_losses
-from launcher.planning.compose import _OF_THE_LAUNCH, Plain, _apply, _keys
-from launcher.planning.overrides import chooses_group, parse
+from launcher.planning.compose import OF_THE_LAUNCH, Plain, apply_override, full_keys
+from launcher.planning.overrides import chooses_group, parse, wrong
 from launcher.planning.plan import plan_run
 from launcher.sweep import Run, Sweep
 
@@ -25,28 +25,29 @@ def change_settings(settings: Plain, overrides: Sequence[str]) -> Plain:
     """A run's recorded settings with these overrides, `cluster.time=4:00:00` for one.
 
     Raises:
-        ConfigError: an override is wrong, would change what is trained, or has no meaning for runs that are there.
+        UsageError: an override is wrong, would change what is trained, or has no meaning for runs that are there.
     """
     parsed = [parse(override) for override in overrides]
     for override in parsed:
         section = override.key_or_group.split(".")[0]
         if section in OBJECTIVE:
-            raise ConfigError(f"{override.input_line}: {section} says what is trained; another value is another run")
-        if section in _OF_THE_LAUNCH:
-            raise ConfigError(f"{override.input_line}: {section} is for launching; nothing was done")
+            raise wrong(override, f"{section} says what is trained; another value is another run")
+        if section in OF_THE_LAUNCH:
+            raise wrong(override, f"{section} is for launching; nothing was done")
         if override.is_sweep_override() or chooses_group(override):
-            raise ConfigError(f"{override.input_line}: give one value of one key, such as cluster.time=4:00:00")
-        if override.key_or_group not in (known := sorted(_keys(settings))) and not override.is_add():
-            raise ConfigError(f"{override.key_or_group}: no such key{suggestion(override.key_or_group, known)}")
+            raise wrong(override, "give one value of one key, such as cluster.time=4:00:00")
+        if override.key_or_group not in (known := sorted(full_keys(settings))) and not override.is_add():
+            key = override.key_or_group
+            raise ConfigError(key, UNSAID, f"no such key{suggestion(key, known)}")
     config = cast(DictConfig, OmegaConf.merge(OmegaConf.structured(RunConfig), canonical(settings)))
     for section in (config.cluster.extra, config.evaluation.cluster):
         OmegaConf.set_struct(section, value=False)
     for override in parsed:
-        _apply(override, config)
+        apply_override(override, config)
     return {key: OmegaConf.to_container(v) if OmegaConf.is_config(v := config[key]) else v for key in settings}
 
 
-def asked(sweep: Sweep, names: Sequence[str], overrides: Sequence[str]) -> Sweep:
+def with_evaluation(sweep: Sweep, names: Sequence[str], overrides: Sequence[str]) -> Sweep:
     """The sweep with the evaluation that is asked for now, in place of the one that it was launched with.
 
     Args:
@@ -55,15 +56,15 @@ def asked(sweep: Sweep, names: Sequence[str], overrides: Sequence[str]) -> Sweep
         overrides: `evaluation...=value`, as when launching.
 
     Raises:
-        ConfigError: a name or an override is wrong.
+        UsageError: a name or an override is wrong.
     """
     for name in names:
         if name not in BENCHMARKS:
             near = suggestion(name, BENCHMARKS)
-            raise ConfigError(f"--benchmark {name}: no such benchmark{near}; there are: {', '.join(BENCHMARKS)}")
+            raise UsageError(f"--benchmark {name}: no such benchmark{near}; there are: {', '.join(BENCHMARKS)}")
     for override in overrides:
         if not _is_ours(override):
-            raise ConfigError(f"{override}: only evaluation=... and evaluation.KEY=... can be given to a trained run")
+            raise wrong(override, "only evaluation=... and evaluation.KEY=... can be given to a trained run")
     return dataclasses.replace(sweep, runs=tuple(_asked_run(run, names, tuple(overrides)) for run in sweep.runs))
 
 

@@ -26,13 +26,13 @@ from omegaconf import DictConfig, Node, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
 
 from launcher.config import MISSING, RunConfig
-from launcher.errors import ConfigError, suggestion
+from launcher.errors import UNSAID, ConfigError, UsageError, suggestion
 from launcher.machine.installed import data_dir
 from launcher.planning.grid import Grid, read_grid
-from launcher.planning.overrides import Overrides, check_choice, chooses_group, first_line, parse, wanted_of
+from launcher.planning.overrides import Overrides, check_choice, chooses_group, first_line, parse, wanted_of, wrong
 
 Plain = dict[str, Any]
-_OF_THE_LAUNCH = ("dry_run", "output_dir", "sweep")
+OF_THE_LAUNCH = ("dry_run", "output_dir", "sweep")
 
 
 @dataclass(frozen=True)
@@ -52,14 +52,14 @@ def compose(argv: Sequence[str], *, multirun: bool) -> tuple[Grid, list[Composed
         multirun: whether commas, range(), choice() and glob() are axes (Hydra's -m).
 
     Raises:
-        ConfigError: an override, a sweep file or a value is wrong, or the grid is empty.
+        UsageError: an override, a sweep file or a value is wrong, or the grid is empty.
     """
     with initialize_config_dir(config_dir=str(data_dir("conf").absolute()), version_base="1.3"):
         grid = read_grid(argv, multirun=multirun)
         points = [compose_point(overrides, grid.varied) for overrides in grid.points()]
         _composer.cache_clear()
     if not points:
-        raise ConfigError("the grid is empty: every combination is excluded or an axis has no value")
+        raise UsageError("the grid is empty: every combination is excluded or an axis has no value")
     return grid, points
 
 
@@ -73,7 +73,7 @@ class _Composer:
     def __init__(self, groups: Overrides) -> None:
         ConfigStore.instance().store(name="schema", node=RunConfig)
         self.base = hydra_compose("config", overrides=list(groups))
-        OmegaConf.set_struct(self.base.cluster.extra, value=False)  # sbatch knows what keys it has
+        OmegaConf.set_struct(self.base.cluster.extra, value=False)  # the executor knows what keys it has
         OmegaConf.set_struct(self.base.evaluation.cluster, value=False)  # `stages` knows
         OmegaConf.set_struct(self.base.deepspeed.config, value=False)  # DeepSpeed its own
         self.work = copy.deepcopy(self.base)
@@ -89,7 +89,7 @@ class _Composer:
         self._restore()
         self.touched = {override.key_or_group.split(".")[0].split("[")[0] for override in overrides}
         for override in overrides:
-            _apply(override, self.work)
+            apply_override(override, self.work)
         return {str(key): self._resolved(str(key)) for key in self.work}
 
     def _resolved(self, key: str) -> Any:
@@ -119,15 +119,15 @@ def compose_point(overrides: Overrides, varied: Sequence[str] = ()) -> Composed:
     try:
         composer = _composer(groups)
     except HydraException as error:
-        raise ConfigError(f"{' '.join(groups)}: {first_line(error)}") from error
+        raise UsageError(f"{' '.join(groups)}: {first_line(error)}") from error
     try:
         config = composer.point([o for o in parsed if not chooses_group(o)])
     except (MissingMandatoryValue, InterpolationToMissingValueError) as error:
         missing = list(_missing(OmegaConf.to_container(composer.work)))
         given = " ".join(f"{key}=..." for key in missing)
-        raise ConfigError(f"{', '.join(missing)}: no value; give {given}") from error
+        raise ConfigError(", ".join(missing), UNSAID, f"no value; give {given}") from error
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
+        raise ConfigError(str(error.full_key), UNSAID, str(error).splitlines()[0]) from error
     names = {override.get_key_element(): override.value() for override in chosen}
     return Composed(overrides, config, {key: _axis_value(config, key, names) for key in varied})
 
@@ -147,7 +147,7 @@ def _axis_value(config: Plain, key: str, names: Mapping[str, Any]) -> Any:
     return value.get("name") or names.get(key, value)
 
 
-def _apply(override: Override, config: DictConfig) -> None:
+def apply_override(override: Override, config: DictConfig) -> None:
     """Change the config by one override, with Hydra's own function.
 
     Raises:
@@ -160,7 +160,7 @@ def _apply(override: Override, config: DictConfig) -> None:
         else:
             ConfigLoaderImpl._apply_overrides_to_config([override], config)
     except (HydraException, OmegaConfBaseException, AssertionError, ValueError) as error:
-        raise ConfigError(f"{override.input_line}: {_remedy(override, config)}") from error
+        raise wrong(override, _remedy(override, config)) from error
 
 
 def _is_null(config: DictConfig, section: str, last: str) -> bool:
@@ -174,7 +174,7 @@ def _remedy(override: Override, config: DictConfig) -> str:
     section, _, last = key.rpartition(".")
     wanted = wanted_of(key)
     if wanted is None:
-        near = suggestion(key, sorted(_keys(OmegaConf.to_container(config))))
+        near = suggestion(key, sorted(full_keys(OmegaConf.to_container(config))))
         return f"no such key{near}; see conf/config.yaml"
     if section and OmegaConf.select(config, section, throw_on_missing=False) is None:
         group = section.partition(".")[0]
@@ -197,7 +197,8 @@ def _missing(node: Any, key: str = "") -> Iterator[str]:
         yield from _missing(item, f"{key}[{number}]")
 
 
-def _keys(config: Any, prefix: str = "") -> Iterator[str]:
+def full_keys(config: Any, prefix: str = "") -> Iterator[str]:
+    """Every key of a nested mapping with the keys above it, `trainer.lora.r`."""
     for key, value in config.items() if isinstance(config, dict) else ():
         yield prefix + key
-        yield from _keys(value, f"{prefix}{key}.")
+        yield from full_keys(value, f"{prefix}{key}.")

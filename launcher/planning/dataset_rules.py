@@ -10,68 +10,83 @@ import math
 from collections.abc import Collection, Iterator
 
 from launcher.config import WEAK_REJECTS, Dataset
-from launcher.errors import suggestion
+from launcher.errors import UNSAID, ConfigError, suggestion
+from launcher.machine.locate import place_of
 
 COLUMNS = ("prompt", "chosen", "rejected", "completion", "label")
 DTYPES = ("auto", "float32", "bfloat16")  # not float16: small gradients become 0
 QUANTIZATIONS = ("4bit",)
 
 
-def dataset_problems(dataset: Dataset) -> Iterator[str]:
+def dataset_problems(dataset: Dataset) -> Iterator[ConfigError]:
     """Each in one line, with key, value and remedy."""
     yield from _column_problems("dataset.columns", dataset.columns, COLUMNS)
     yield from _mixture_problems(dataset)
     yield from _weak_rejects_problems(dataset)
     yield from _revision_problems(dataset)
     if sum(source is not None for source in (dataset.path, dataset.builder, dataset.mixture)) != 1:
-        yield (
-            f"dataset.path={dataset.path}: give one of dataset.path (a Hub id, folder or file), dataset.builder "
-            "and dataset.mixture"
+        yield ConfigError(
+            "dataset.path",
+            dataset.path,
+            "give one of dataset.path (a Hub id, folder or file), dataset.builder and dataset.mixture",
         )
 
 
-def _revision_problems(dataset: Dataset) -> Iterator[str]:
+def _revision_problems(dataset: Dataset) -> Iterator[ConfigError]:
     if dataset.revision is not None and dataset.path is None:
-        yield f"dataset.revision={dataset.revision}: goes with dataset.path alone; a part of a mixture has its own"
+        yield ConfigError(
+            "dataset.revision", dataset.revision, "goes with dataset.path alone; a part of a mixture has its own"
+        )
     named = {"dataset": dataset.revision}
     named |= {f"dataset.mixture[{number}]": part.revision for number, part in enumerate(dataset.mixture or [])}
     for key, revision in named.items():
         if not isinstance(revision, str | None):
-            yield f"{key}.revision={revision}: must be text; write it in quotes"
+            yield ConfigError(f"{key}.revision", revision, "must be text; write it in quotes")
 
 
-def _column_problems(key: str, columns: Collection[str], known: Collection[str]) -> Iterator[str]:
+def _column_problems(key: str, columns: Collection[str], known: Collection[str]) -> Iterator[ConfigError]:
     for name in columns:
         if name not in known:
-            yield f"{key}.{name}: no column of ours{suggestion(name, known)}; there are: {', '.join(known)}"
+            near = suggestion(name, known)
+            yield ConfigError(f"{key}.{name}", UNSAID, f"no column of ours{near}; there are: {', '.join(known)}")
 
 
-def _mixture_problems(dataset: Dataset) -> Iterator[str]:
+def _mixture_problems(dataset: Dataset) -> Iterator[ConfigError]:
     if dataset.mixture == []:
-        yield "dataset.mixture=[]: holds no part; give at least one {path, fraction}"
+        yield ConfigError("dataset.mixture", dataset.mixture, "holds no part; give at least one {path, fraction}")
     for number, part in enumerate(dataset.mixture or []):
         if not 0 < part.fraction <= 1:
-            yield f"dataset.mixture[{number}].fraction={part.fraction}: must be greater than 0 and at most 1"
+            yield ConfigError(
+                f"dataset.mixture[{number}].fraction", part.fraction, "must be greater than 0 and at most 1"
+            )
         yield from _column_problems(f"dataset.mixture[{number}].columns", part.columns or (), COLUMNS)
-        if part.path.startswith((".", "~")):
-            yield f"dataset.mixture[{number}].path={part.path}: a part on disk needs its absolute path"
+        if place_of(part.path).is_relative:
+            yield ConfigError(f"dataset.mixture[{number}].path", part.path, "a part on disk needs its absolute path")
 
 
-def _weak_rejects_problems(dataset: Dataset) -> Iterator[str]:
+def _weak_rejects_problems(dataset: Dataset) -> Iterator[ConfigError]:
     weak, key = dataset.weak_rejects, "dataset.weak_rejects"
     if (dataset.builder == WEAK_REJECTS) != (weak is not None):
-        yield f"dataset.builder={dataset.builder}: {key} goes with {WEAK_REJECTS} alone; choose dataset={WEAK_REJECTS}"
+        yield ConfigError(
+            "dataset.builder", dataset.builder, f"{key} goes with {WEAK_REJECTS} alone; choose dataset={WEAK_REJECTS}"
+        )
     if weak is None:
         return
     yield from _column_problems(f"{key}.columns", weak.columns, weak.named())
     if (weak.model.path is None) == (weak.model.architecture is None):
-        yield f"{key}.model.path={weak.model.path}: give either a path (a Hub id or a folder) or an architecture"
+        yield ConfigError(
+            f"{key}.model.path", weak.model.path, "give either a path (a Hub id or a folder) or an architecture"
+        )
     if weak.model.quantization not in (None, *QUANTIZATIONS):
-        yield f"{key}.model.quantization={weak.model.quantization}: must be one of {', '.join(QUANTIZATIONS)}, or null"
+        yield ConfigError(
+            f"{key}.model.quantization", weak.model.quantization, f"must be one of {', '.join(QUANTIZATIONS)}, or null"
+        )
     if weak.model.dtype not in DTYPES:
-        yield f"{key}.model.dtype={weak.model.dtype}: must be one of {', '.join(DTYPES)}"
+        yield ConfigError(f"{key}.model.dtype", weak.model.dtype, f"must be one of {', '.join(DTYPES)}")
     if not (weak.temperature >= 0 and math.isfinite(weak.temperature)):
-        yield f"{key}.temperature={weak.temperature}: must be a number of at least 0; 0: always the likeliest token"
-    for name, path in (("path", weak.path), ("model.path", weak.model.path or "")):
-        if path.startswith((".", "~")):
-            yield f"{key}.{name}={path}: what is on disk needs its absolute path"
+        yield ConfigError(
+            f"{key}.temperature", weak.temperature, "must be a number of at least 0; 0: always the likeliest token"
+        )
+    for name, path in (("path", weak.path), ("model.path", weak.model.path)):
+        if place_of(path).is_relative:
+            yield ConfigError(f"{key}.{name}", path, "what is on disk needs its absolute path")

@@ -1,7 +1,7 @@
 """What a sweep will cost before anything of it has run: GPU-hours and disk, from sizes alone. Pure.
 
 Owns: the formulas, their sources and their assumptions.
-Must not know: measured times (`submit` has those, and they are better), files, schedulers.
+Must not know: measured times (`submission.timings` has those, and they are better), files, schedulers.
 
 GPU-hours. One forward over the two completions of a pair, each behind its prompt, costs F = 2 N T floating-point
 operations, for N weights and T tokens in both sequences (Kaplan et al., "Scaling Laws for Neural Language Models",
@@ -23,7 +23,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from launcher.config import UNPAIRED_LOSS, DatasetFacts, Model, RunConfig
+from launcher.config import DatasetFacts, Model, RunConfig
+from launcher.losses import loss_named
+from launcher.machine.disk import in_words
 
 PEAK_TFLOPS = 312.0  # dense bfloat16 of an A100
 UTILISATION = 0.4
@@ -125,7 +127,7 @@ def _sum(values: list[float | None]) -> float | None:
 def _forwards(config: RunConfig) -> float:
     """Of both sequences of a pair; of KTO's two, the row's own is trained and the foreign one only scored."""
     trained = (3 if config.trainer.lora is None else 2) + config.trainer.gradient_checkpointing
-    return (trained + 1) / 2 if config.loss_type == UNPAIRED_LOSS else trained
+    return trained if loss_named(config.loss_type).paired else (trained + 1) / 2
 
 
 def _tokens_per_pair(config: RunConfig) -> tuple[float, bool]:
@@ -140,7 +142,7 @@ def _pairs(config: RunConfig) -> float | None:
     """Training pairs; for KTO, rows: a pair is split into two."""
     dataset, about = config.dataset, config.dataset.about or DatasetFacts()
     known = [pairs for pairs in (dataset.train_pairs, about.train_pairs) if pairs is not None]
-    split = config.loss_type == UNPAIRED_LOSS and not about.labelled
+    split = not loss_named(config.loss_type).paired and not about.labelled
     return min(known) * (2 if split else 1) if known else None
 
 
@@ -186,7 +188,7 @@ def sentences(sum_of: Total, gpu_tflops: float | None) -> list[str]:
         )
     if sum_of.model_bytes is not None and sum_of.checkpoint_bytes is not None:
         said.append(
-            f"disk: about {size(sum_of.model_bytes)} of final models, and {size(sum_of.checkpoint_bytes)} of "
+            f"disk: about {in_words(sum_of.model_bytes)} of final models, and {in_words(sum_of.checkpoint_bytes)} of "
             "checkpoints while runs are at work; cluster.max_parallel limits those"
         )
     return said
@@ -196,11 +198,3 @@ def _hours(hours: float, *, at_most: bool) -> str:
     if hours < 1:
         return "less than 1 GPU-hour"
     return f"{'at most ' if at_most else ''}{hours:,.0f} GPU-hours"
-
-
-def size(size: float) -> str:
-    """A number of bytes, in words."""
-    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
-        if size >= scale:
-            return f"{size / scale:.3g} {unit}"
-    return "less than 1 MB"

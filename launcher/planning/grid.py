@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from launcher.errors import ConfigError, suggestion
+from launcher.errors import UNSAID, ConfigError, UsageError, suggestion
 from launcher.machine.installed import data_dir
 from launcher.planning.overrides import (
     BLANK,
@@ -31,6 +31,7 @@ from launcher.planning.overrides import (
     meaning,
     options,
     parse,
+    wrong,
 )
 
 MAX_POINTS = 100_000  # planning so many takes minutes; more is a slip of the pen
@@ -61,7 +62,7 @@ class Grid:
         """Each combination's overrides, in the order of the axes, the last axis fastest.
 
         Raises:
-            ConfigError: there are more than anybody means.
+            UsageError: there are more than anybody means.
         """
         _check_size(math.prod(len(axis.values) for axis in self.axes))
         for combination in itertools.product(*(axis.values for axis in self.axes)):
@@ -75,7 +76,7 @@ def read_grid(argv: Sequence[str], *, multirun: bool) -> Grid:
     parsed = [parse(argument) for argument in argv]
     names = [o for o in parsed if o.key_or_group == "sweeps"]
     if len(names) > 1 or any(o.is_sweep_override() for o in names):
-        raise ConfigError("sweeps: give one sweep file at a time")
+        raise ConfigError("sweeps", UNSAID, "give one sweep file at a time")
     given = {o.get_key_element(): _axis_of(o, multirun=multirun) for o in parsed if o not in names}
     if not names:
         return Grid(tuple(given.values()))
@@ -99,9 +100,9 @@ def _axis_of(override: Override, *, multirun: bool) -> Axis:
     if not override.is_sweep_override():
         return _axis(key, [override.input_line or ""])
     if not multirun:
-        raise ConfigError(f"{override.input_line}: several values for {key}; add -m to run all of them")
+        raise wrong(override, f"several values for {key}; add -m to run all of them")
     if not override.is_discrete_sweep():
-        raise ConfigError(f"{override.input_line}: interval() has no definite values; use range() or a list")
+        raise wrong(override, "interval() has no definite values; use range() or a list")
     return _axis(key, [f"{key}={value}" for value in _values(override)])
 
 
@@ -121,14 +122,14 @@ def _values(override: Override) -> list[str]:
     try:
         values = list(itertools.islice(override.sweep_string_iterator(), MAX_POINTS + 1))
     except ValueError as error:
-        raise ConfigError(f"{override.input_line}: {error}") from error
+        raise wrong(override, str(error)) from error
     _check_size(len(values))
     return values
 
 
 def _check_size(points: int) -> None:
     if points > MAX_POINTS:
-        raise ConfigError(f"the grid has more than {MAX_POINTS:,} combinations; divide it into several sweeps")
+        raise UsageError(f"the grid has more than {MAX_POINTS:,} combinations; divide it into several sweeps")
 
 
 def _read_sweep_file(name: str) -> Grid:
@@ -136,13 +137,13 @@ def _read_sweep_file(name: str) -> Grid:
     path = data_dir("sweeps") / f"{name}.yaml"
     if not re.fullmatch(r"[\w-]+", name) or not path.is_file():
         known = sorted(file.stem for file in data_dir("sweeps").glob("*.yaml"))
-        raise ConfigError(f"sweeps={name}: no such sweep file{suggestion(name, known)}; there are: {', '.join(known)}")
+        raise ConfigError("sweeps", name, f"no such sweep file{suggestion(name, known)}; there are: {', '.join(known)}")
     try:
         content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     except (YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError(f"sweeps={name}: {path} is not readable as YAML: {first_line(error)}") from error
+        raise ConfigError("sweeps", name, f"{path} is not readable as YAML: {first_line(error)}") from error
     if not isinstance(content, dict) or not set(content) <= {"overrides", "grid", "zip", "exclude"}:
-        raise ConfigError(f"sweeps={name}: {path} may hold the keys overrides, grid, zip and exclude, and no others")
+        raise ConfigError("sweeps", name, f"{path} may hold the keys overrides, grid, zip and exclude, and no others")
     axes = [_axis(key, [assigned(key, value)]) for key, value in _section(content, "overrides", dict)]
     axes += [_file_axis(key, value) for key, value in _section(content, "grid", dict)]
     axes += [_zipped(path, group) for group in content.get("zip") or []]
@@ -153,7 +154,7 @@ def _read_sweep_file(name: str) -> Grid:
 def _section(content: Mapping[Any, Any], key: str, kind: type) -> list[tuple[str, Any]]:
     section = content.get(key) or {}
     if not isinstance(section, kind):
-        raise ConfigError(f"{key}: a sweep file needs `key: value` lines below it, found {section!r}")
+        raise ConfigError(key, UNSAID, f"a sweep file needs `key: value` lines below it, found {section!r}")
     return list(cast(dict[str, Any], section).items())
 
 
@@ -173,6 +174,6 @@ def _zipped(path: Path, group: Mapping[str, Any]) -> Axis:
     axes = [_file_axis(key, value) for key, value in group.items()]
     lengths = {axis.keys[0]: len(axis.values) for axis in axes}
     if len(set(lengths.values())) != 1:
-        raise ConfigError(f"{path}: axes that vary together need equally many values, found {lengths}")
+        raise UsageError(f"{path}: axes that vary together need equally many values, found {lengths}")
     rows = zip(*(axis.values for axis in axes), strict=True)
     return Axis(tuple(group), tuple(tuple(of_key for (of_key,) in row) for row in rows))

@@ -11,16 +11,18 @@ jobs: their nodes may have another way.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from launcher.config import Model, RunConfig
+from launcher.config import RunConfig
 from launcher.dataset.local_files import check_absolute
-from launcher.errors import ConfigError
+from launcher.errors import ConfigError, UsageError
 from launcher.hub.sources import (
     LOOK_SECONDS,
     Source,
+    beneath,
     cached_commit,
     cached_text,
     fetch_command,
@@ -32,14 +34,14 @@ from launcher.hub.sources import (
     named,
     pin,
     pin_file,
-    pinned,
+    pinned_commit,
     refusal,
     sources_of,
     text_of,
 )
 from launcher.machine.installed import package_dir
-from launcher.machine.locate import DEFAULT_REVISION, PACKAGE, is_commit, is_hub_id
-from launcher.model.adapter import CONFIG_FILE, Adapter, adapter_in, adapter_of
+from launcher.machine.locate import DEFAULT_REVISION, is_commit, is_hub_id, place_of, split_revision
+from launcher.model.adapter import BASE_KEY, CONFIG_FILE, Adapter, adapter_in, adapter_of
 from launcher.model.files import INDEX, MissingFiles, check_tokenizer, needed_files, shards_in
 from launcher.store.output_folder import Store
 from launcher.sweep import Run, Sweep
@@ -75,13 +77,13 @@ def pin_sources(sweep: Sweep, store: Store) -> None:
     """Pin what the sweep's sources were found to stand for.
 
     Raises:
-        ConfigError: another launch has just pinned one of them to another commit.
+        UsageError: another launch has just pinned one of them to another commit.
     """
     for name, commit in {item for run in sweep.runs for item in run.config.pins.items()}:
         source = named(name)
         pin(source, commit, store)
-        if pinned(source, store) != commit:
-            raise ConfigError(f"{source}: another launch has pinned it to {pinned(source, store)}; launch again")
+        if pinned_commit(source, store) != commit:
+            raise UsageError(f"{source}: another launch has pinned it to {pinned_commit(source, store)}; launch again")
 
 
 def _with_pins(run: Run, pins: dict[str, str]) -> Run:
@@ -118,51 +120,52 @@ class _Look:
                 continue
             seen.add(source)
             if source not in self._commits:
-                self._commits[source] = self._settled(source, elsewhere=elsewhere)
+                self._commits[source] = self._settle(source, elsewhere=elsewhere)
             if (commit := self._commits[source]) is not None:
                 yield source.name, commit
                 left += self._bases(source, commit)
 
     # -------------------------------------------------------------------------------------------- one source
 
-    def _settled(self, source: Source, *, elsewhere: bool) -> str | None:
+    def _settle(self, source: Source, *, elsewhere: bool) -> str | None:
         """Its commit; None where only a job can tell."""
         if source.revision is None:
-            check_absolute(source.key, Path(source.path))  # a folder of that name here may be what is meant
+            with _naming(source):
+                check_absolute(source.key, Path(source.path))  # a folder of that name here may be what is meant
         _check_name(source)
-        known = pinned(source, self.store) or self._recorded().get(source.name)
-        commit = self._asked(source, known, elsewhere=elsewhere)
+        known = pinned_commit(source, self.store) or self._recorded().get(source.name)
+        commit = self._look_up(source, known, elsewhere=elsewhere)
         if commit is not None:
             kind = "" if source.revision == commit else f", commit {commit}"
             self.lines[f"{source.kind}: {source}{kind}"] = None
         return commit
 
-    def _asked(self, source: Source, known: str | None, *, elsewhere: bool) -> str | None:
+    def _look_up(self, source: Source, known: str | None, *, elsewhere: bool) -> str | None:
         if package_dir("huggingface_hub") is None:
-            self._note(f"{source.key}={source}: not looked up, since huggingface_hub is not installed here "
-                       "(pip install 'prefsweep[hub]'); the first job pins its commit")  # fmt: skip
+            self._note(source.wrong("not looked up, since huggingface_hub is not installed here "
+                                    "(pip install 'prefsweep[hub]'); the first job pins its commit"))  # fmt: skip
             return known
         _quiet()
         if self.silence is not None:
             return self._unanswered(source, known, elsewhere=elsewhere)
         try:
-            return self._answered(source, known)
+            return self._ask(source, known)
         except ConfigError:
             raise
         except Exception as error:
             if is_unreachable(error):
                 self.silence = error
                 return self._unanswered(source, known, elsewhere=elsewhere)
-            words = _gone(source, known, self.store, error) or refusal(source, error)
+            wrong = _gone(source, known, self.store, error) or refusal(source, error)
             if known is not None and is_whole(source, known):  # what is gone from the Hub is still here
-                self._note(f"{words}; this machine's cache has that commit, and jobs take it from there")
+                self._note(f"{wrong}; this machine's cache has that commit, and jobs take it from there")
             elif not (is_gated(error) and (elsewhere or self.dry_run)):
-                raise ConfigError(words) from error
+                raise wrong from error
             else:
-                self._note(f"{words} (where the jobs run)" if elsewhere else words)
+                self._note(f"{wrong} (where the jobs run)" if elsewhere else wrong)
             return known
 
-    def _answered(self, source: Source, known: str | None) -> str:
+    def _ask(self, source: Source, known: str | None) -> str:
         """What the Hub says of it; that a branch has moved since it was pinned is noted."""
         from huggingface_hub import HfApi
 
@@ -189,7 +192,7 @@ class _Look:
                 if name.endswith(INDEX) and (lost := shards_in(text_of(source, commit, name) or "", name) - names):
                     raise MissingFiles(f"lacks {', '.join(sorted(lost))}, which {name} names")  # noqa: TRY301
         except MissingFiles as error:
-            raise ConfigError(f"{source.key}={source}: {error}") from error
+            raise source.wrong(str(error)) from error
 
     def _compare(self, source: Source, known: str, api: Any) -> None:
         try:
@@ -211,32 +214,31 @@ class _Look:
         if commit is None or not is_whole(source, commit):
             offline = self.silence is not None and is_offline(self.silence)
             if self.silence is not None and offline and not (elsewhere or self.dry_run):
-                raise ConfigError(refusal(source, self.silence))
+                raise refusal(source, self.silence)
             why = "HF_HUB_OFFLINE is set" if offline else "there is no way to the Hub from here"
-            self._note(f"{source.key}={source}: not looked up, {why}, and it is not whole in the cache; jobs need "
-                       f"one or the other ({fetch_command(source)})")  # fmt: skip
+            self._note(source.wrong(f"not looked up, {why}, and it is not whole in the cache; jobs need one or the "
+                                    f"other ({fetch_command(source)})"))  # fmt: skip
         return commit
 
     def _recorded(self) -> dict[str, str]:
         """The pins with which earlier launches were recorded here, in case their files were removed since."""
         if self._earlier is None:
-            records = [record for sweep in self.store.sweeps() for record in sweep.run_records()]
-            settings = [record.get("settings") or {} for record in records]
+            settings = [record.settings for sweep in self.store.sweeps() for record in sweep.run_records()]
             self._earlier = {name: commit for each in settings for name, commit in each.get("pins", {}).items()}
         return self._earlier
 
-    def _note(self, text: str) -> None:
-        self.notes[text] = None
+    def _note(self, note: object) -> None:
+        self.notes[str(note)] = None
 
     # -------------------------------------------------------------------------------------------- adapters
 
     def _local_bases(self, config: RunConfig) -> Iterator[Source]:
         """The repositories of the models that adapters on this machine belong to."""
         for model, key in models_of(config):
-            folder = _folder_of(model)
-            adapter = None if folder is None else adapter_in(folder)
+            folder = place_of(model.path).path
+            adapter = None if folder is None else adapter_in(folder, f"{key}.path")
             if adapter is not None:
-                yield from self._base(adapter, str(model.path), f"{key}.path")
+                yield from self._base(adapter, ((f"{key}.path", str(model.path)),))
 
     def _bases(self, source: Source, commit: str) -> list[Source]:
         """The repository of the model that an adapter on the Hub belongs to."""
@@ -245,8 +247,13 @@ class _Look:
         try:
             text = self._adapter_config(source, commit)
         except Exception as error:
-            raise ConfigError(refusal(source, error)) from error
-        return [] if text is None else list(self._base(adapter_of(text, str(source)), str(source), source.key))
+            raise refusal(source, error) from error
+        if text is None:
+            return []
+        here = (source.key, str(source))
+        with _naming(source):
+            adapter = adapter_of(text, *here)
+        return list(self._base(adapter, (*source.adapters, here)))
 
     def _adapter_config(self, source: Source, commit: str) -> str | None:
         files = self._files.get(source)
@@ -254,25 +261,34 @@ class _Look:
             return cached_text(source, commit, CONFIG_FILE)
         return text_of(source, commit, CONFIG_FILE) if CONFIG_FILE in files else None
 
-    def _base(self, adapter: Adapter, path: str, key: str) -> Iterator[Source]:
+    def _base(self, adapter: Adapter, adapters: tuple[tuple[str, str], ...]) -> Iterator[Source]:
+        """Its repository, if it has one; `adapters` lead to the adapter, which is the last of them."""
+        *above, (key, path) = adapters
         self.lines[f"model: {path} is an adapter of {adapter}; the two are merged once, and training starts there"] = (
             None
         )
         if is_hub_id(adapter.base):
-            if adapter.base == path.partition("@")[0]:
-                raise ConfigError(f"{key}={path}: base_model_name_or_path in its {CONFIG_FILE} is the adapter itself")
+            if adapter.base == split_revision(path)[0]:
+                remedy = f"{BASE_KEY} in its {CONFIG_FILE} is the adapter itself"
+                raise beneath(above, ConfigError(key, path, remedy))
             yield Source(
-                "model",
-                adapter.base,
-                adapter.revision,
-                f"{key}={path}: base_model_name_or_path",
-                f"{key}={path}: revision of base_model_name_or_path",
+                "model", adapter.base, adapter.revision, BASE_KEY, f"revision of {BASE_KEY}", adapters=adapters
             )
         elif not Path(adapter.base).is_absolute() or not (Path(adapter.base) / "config.json").is_file():
-            raise ConfigError(
-                f"{key}={path}: is an adapter of {adapter.base}, which is neither ORG/NAME of the Hub nor the absolute "
-                f"path of a model's folder here; set base_model_name_or_path in its {CONFIG_FILE}"
+            remedy = (
+                f"is an adapter of {adapter.base}, which is neither ORG/NAME of the Hub nor the absolute path of a "
+                f"model's folder here; set {BASE_KEY} in its {CONFIG_FILE}"
             )
+            raise beneath(above, ConfigError(key, path, remedy))
+
+
+@contextmanager
+def _naming(source: Source) -> Iterator[None]:
+    """What is wrong with a source, also said of the adapters above it."""
+    try:
+        yield
+    except ConfigError as error:
+        raise beneath(source.adapters, error) from error
 
 
 def _quiet() -> None:
@@ -289,27 +305,16 @@ def _check_name(source: Source) -> None:
     try:
         validate_repo_id(source.path)
     except HFValidationError as error:
-        raise ConfigError(
-            f"{source.key}={source}: cannot be a name on the Hub: {' '.join(str(error).split())}"
-        ) from error
+        raise source.wrong(f"cannot be a name on the Hub: {' '.join(str(error).split())}") from error
 
 
-def _gone(source: Source, known: str | None, store: Store, error: Exception) -> str | None:
-    """What to say where the Hub lacks the commit to which a branch is pinned; None where that is not what is wrong."""
+def _gone(source: Source, known: str | None, store: Store, error: Exception) -> ConfigError | None:
+    """The error where the Hub lacks the commit to which a branch is pinned; None where that is not what is wrong."""
     from huggingface_hub.errors import RevisionNotFoundError
 
     if known is None or is_commit(source.revision) or not isinstance(error, RevisionNotFoundError):
         return None
-    return (
-        f"{source.key}={source}: is pinned to {known} in {store.root}, which the Hub does not have any more; remove "
+    return source.wrong(
+        f"is pinned to {known} in {store.root}, which the Hub does not have any more; remove "
         f"{pin_file(source, store)} to take what {source.revision or DEFAULT_REVISION} is now"
     )
-
-
-def _folder_of(model: Model) -> Path | None:
-    """The folder of a model on this machine."""
-    if model.path is None or is_hub_id(model.path):
-        return None
-    if model.path.startswith(PACKAGE):
-        return package_dir(model.path.removeprefix(PACKAGE))
-    return Path(model.path).expanduser()

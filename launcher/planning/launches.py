@@ -1,6 +1,6 @@
 """What launches record of a sweep's runs: enough to list them without reading their folders, and to launch them again.
 
-Owns: the record's keys; runs, settings and attempts made from it.
+Owns: what of a run is recorded; runs and settings made from that.
 Must not know: what is done with them.
 """
 
@@ -8,45 +8,47 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection
+from dataclasses import replace
 
 from launcher.errors import StoreError
 from launcher.planning.plan import plan_run
-from launcher.store.files import Fact
+from launcher.store.facts import RunRecord
 from launcher.store.output_folder import Store, SweepDir
 from launcher.store.run_folder import RunDir
-from launcher.sweep import Run, Sweep
+from launcher.sweep import Plain, Run, Sweep
 
 
-def record_of(run: Run) -> Fact:
+def record_of(run: Run) -> RunRecord:
     """What a launch records of a run."""
     config = run.config
-    named = {"model": config.model.name, "dataset": config.dataset.name, "loss_type": config.loss_type}
-    return {
-        "run_id": run.run_id,
-        **named,
-        "beta": config.beta,
-        "seed": config.seed,
-        "axes": run.axes,
-        "settings": run.settings,
-        "overrides": list(run.overrides),
-    }
+    return RunRecord(
+        run_id=run.run_id,
+        model=config.model.name,
+        dataset=config.dataset.name,
+        loss_type=config.loss_type,
+        beta=config.beta,
+        seed=config.seed,
+        axes=run.axes,
+        settings=run.settings,
+        overrides=list(run.overrides),
+    )
 
 
-def news_of(sweep: Sweep, directory: SweepDir, launched: Collection[str]) -> list[Fact]:
+def news_of(sweep: Sweep, directory: SweepDir, launched: Collection[str]) -> list[RunRecord]:
     """What is to be recorded of the sweep: runs that are new to it; of those launched, also other settings."""
-    known = {record["run_id"]: record for record in directory.run_records()}
+    known = {record.run_id: record for record in directory.run_records()}
     news = []
     for record in map(record_of, sweep.runs):
-        before, settings = known.get(record["run_id"]), json.loads(json.dumps(record["settings"]))  # as it is read back
+        before, settings = known.get(record.run_id), json.loads(json.dumps(record.settings))  # as it is read back
         if before is None:
             news.append(record)
-        elif record["run_id"] in launched and before["settings"] != settings:
-            news.append({**record, "axes": {**before["axes"], **record["axes"]}})
+        elif record.run_id in launched and before.settings != settings:
+            news.append(replace(record, axes={**before.axes, **record.axes}))
     return news
 
 
 def recorded_sweep(
-    directory: SweepDir, store: Store, losses: Collection[str], changed: Callable[[Fact], Fact] = dict
+    directory: SweepDir, store: Store, losses: Collection[str], changed: Callable[[Plain], Plain] = dict
 ) -> Sweep:
     """The sweep as it was launched last, from what the launches and the runs recorded; `changed` gives new settings.
 
@@ -55,15 +57,15 @@ def recorded_sweep(
     """
     runs = []
     for record in directory.run_records():
-        settings = {**changed(record["settings"]), "sweep": directory.name}
-        config = {**_objective_of(record, store.run(record["run_id"]), losses), **settings}
-        runs.append(plan_run(config, record["axes"], record["overrides"], losses))
+        settings = {**changed(record.settings), "sweep": directory.name}
+        config = {**_objective_of(record, store.run(record.run_id), losses), **settings}
+        runs.append(plan_run(config, record.axes, record.overrides, losses))
     if not runs:
         raise StoreError(f"{directory.path / 'launches'}: names no run; launch the sweep again")
     return Sweep(directory.name, tuple(runs), tuple(directory.axes()))
 
 
-def _objective_of(record: Fact, run: RunDir, losses: Collection[str]) -> Fact:
+def _objective_of(record: RunRecord, run: RunDir, losses: Collection[str]) -> Plain:
     """What the run was made for; where its folder was removed, what its overrides say, if that still is this run.
 
     Raises:
@@ -73,26 +75,21 @@ def _objective_of(record: Fact, run: RunDir, losses: Collection[str]) -> Fact:
         return run.read_config()
     from launcher.planning.compose import compose
 
-    _, (point,) = compose(record["overrides"], multirun=False)
-    found = plan_run(point.config, record["axes"], record["overrides"], losses)
+    _, (point,) = compose(record.overrides, multirun=False)
+    found = plan_run(point.config, record.axes, record.overrides, losses)
     if found.run_id != run.run_id:
         raise StoreError(f"{run.path}: was removed, and its settings now give {found.run_id}; launch the sweep again")
     return found.objective
 
 
-def recorded_settings(run: RunDir) -> Fact:
-    """The settings that the run was last launched with.
+def last_record(run: RunDir) -> RunRecord:
+    """What was recorded of the run when it was last launched.
 
     Raises:
-        StoreError: no launch has recorded any.
+        StoreError: no launch has recorded it.
     """
-    settings: Fact = _last_record(run)["settings"]
-    return settings
-
-
-def _last_record(run: RunDir) -> Fact:
     store = Store(run.path.parent.parent)
-    records = [r for sweep in store.sweeps() for r in sweep.run_records() if r["run_id"] == run.run_id]
+    records = [r for sweep in store.sweeps() for r in sweep.run_records() if r.run_id == run.run_id]
     if not records:
         raise StoreError(f"{run.run_id}: no sweep in {store.root} holds it; launch it with -m")
     return records[-1]

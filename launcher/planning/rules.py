@@ -1,7 +1,7 @@
 """What is wrong with a run's configuration.
 
 Owns: the values that a key may take, and the rules between keys; each problem in one line with key, value and remedy.
-Must not know: files, Hydra, schedulers, torch; where a configuration comes from.
+Must not know: files, Hydra, schedulers but their names, torch; where a configuration comes from.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from dataclasses import fields, replace
 from operator import attrgetter
 from urllib.parse import urlsplit
 
-from launcher.config import BENCHMARKS, UNPAIRED_LOSS, Cluster, Evaluation, Judge, RunConfig, Tracking, Trainer
-from launcher.errors import ConfigError, suggestion
+from launcher.cluster.scheduler import AUTO, EXECUTORS
+from launcher.config import BENCHMARKS, Cluster, Evaluation, Judge, RunConfig, Tracking, Trainer
+from launcher.errors import UNSAID, ConfigError, suggestion
+from launcher.losses import LOSS_KEYS, LOSSES, OUR_LOSSES, UNPAIRED_LOSS, Loss, loss_named
 from launcher.planning.cluster_rules import cluster_problems, deepspeed_problems, rank_problems
 from launcher.planning.dataset_rules import DTYPES, QUANTIZATIONS, dataset_problems
 from launcher.planning.stages import OF_THE_TRAINING, evaluation_cluster
 
-OUR_LOSSES = ("kto_pair",)  # carried by us beside what the installed TRL has
-EXECUTORS = ("auto", "local", "slurm")
 TRACKERS = ("auto", "wandb", "trackio", "tensorboard", "off")
 TRACKING_MODES = (None, "online", "offline")
 HUB_STORES = ("auto", "huggingface", "folder", "off")
@@ -68,10 +68,10 @@ def check(config: RunConfig, losses: Collection[str]) -> None:
         ConfigError: the first thing that is wrong: key, value and remedy in one line.
     """
     for problem in _problems(config, losses):
-        raise ConfigError(problem)
+        raise problem
 
 
-def _problems(config: RunConfig, losses: Collection[str]) -> Iterator[str]:
+def _problems(config: RunConfig, losses: Collection[str]) -> Iterator[ConfigError]:
     yield from _loss_problems(config, losses)
     yield from _name_problems(config)
     yield from _source_problems(config)
@@ -86,147 +86,185 @@ def _problems(config: RunConfig, losses: Collection[str]) -> Iterator[str]:
     yield from _evaluation_cluster_problems(config, losses)
 
 
-def _loss_problems(config: RunConfig, losses: Collection[str]) -> Iterator[str]:
-    known = sorted({*losses, *OUR_LOSSES, UNPAIRED_LOSS})
-    if config.loss_type == UNPAIRED_LOSS and config.trainer.micro_batch_size == 1:
-        yield "trainer.micro_batch_size=1: loss_type=kto measures its KL within a micro-batch; give at least 2"
-    for key in ("desirable_weight", "undesirable_weight"):
-        weight = getattr(config.trainer, key)
-        if weight is not None and not (weight > 0 and math.isfinite(weight)):
-            yield f"trainer.{key}={weight}: must be a number greater than 0"
-        if weight is not None and config.loss_type != UNPAIRED_LOSS:
-            yield f"trainer.{key}={weight}: only loss_type=kto weighs its examples; set it to null"
-    if config.loss_type not in known:
-        near = suggestion(config.loss_type, known)
-        yield f"loss_type={config.loss_type}: not a loss of the installed TRL{near}; there are: {', '.join(known)}"
-    about = config.dataset.about
-    if about is not None and about.labelled and config.loss_type != UNPAIRED_LOSS:
-        yield (
-            f"loss_type={config.loss_type}: trains on pairs, and {config.dataset.name} has completions with a label; "
-            f"give loss_type={UNPAIRED_LOSS}, or another dataset"
+def _loss_problems(config: RunConfig, losses: Collection[str]) -> Iterator[ConfigError]:
+    name, loss, known = config.loss_type, loss_named(config.loss_type), sorted({*losses, *OUR_LOSSES})
+    if not loss.paired and config.trainer.micro_batch_size == 1:
+        yield ConfigError(
+            "trainer.micro_batch_size", 1, f"loss_type={name} measures its KL within a micro-batch; give at least 2"
         )
-    if config.loss_type in ("kto_pair", UNPAIRED_LOSS) and config.trainer.ld_alpha is not None:
-        yield f"trainer.ld_alpha={config.trainer.ld_alpha}: not defined for loss_type={config.loss_type}; leave it null"
+    yield from _loss_key_problems(loss, config.trainer)
+    if name not in known:
+        near = suggestion(name, known)
+        yield ConfigError("loss_type", name, f"not a loss of the installed TRL{near}; there are: {', '.join(known)}")
+    about = config.dataset.about
+    if about is not None and about.labelled and loss.paired:
+        yield ConfigError(
+            "loss_type",
+            name,
+            f"trains on pairs, and {config.dataset.name} has completions with a label; "
+            f"give loss_type={UNPAIRED_LOSS}, or another dataset",
+        )
+    if not loss.ld_alpha and config.trainer.ld_alpha is not None:
+        yield ConfigError(
+            "trainer.ld_alpha", config.trainer.ld_alpha, f"not defined for loss_type={name}; leave it null"
+        )
     if not (config.beta > 0 and math.isfinite(config.beta)):
-        yield f"beta={config.beta}: must be a number greater than 0 (the reference papers use 0.01 to 1)"
+        yield ConfigError("beta", config.beta, "must be a number greater than 0 (the reference papers use 0.01 to 1)")
 
 
-def _name_problems(config: RunConfig) -> Iterator[str]:
+def _loss_key_problems(loss: Loss, trainer: Trainer) -> Iterator[ConfigError]:
+    for key in LOSS_KEYS:
+        value = getattr(trainer, key)
+        if value is not None and key not in loss.keys:
+            takers = " or ".join(each.name for each in LOSSES if key in each.keys)
+            yield ConfigError(f"trainer.{key}", value, f"only loss_type={takers} takes it; set it to null")
+        elif value is not None and not (value > loss.keys[key] and math.isfinite(value)):
+            yield ConfigError(f"trainer.{key}", value, f"must be a number greater than {loss.keys[key]:g}")
+
+
+def _name_problems(config: RunConfig) -> Iterator[ConfigError]:
     if not config.output_dir:
-        yield "output_dir=: give a folder, such as output_dir=outputs"
+        yield ConfigError("output_dir", config.output_dir, "give a folder, such as output_dir=outputs")
     names = {"sweep": config.sweep, "model.name": config.model.name, "dataset.name": config.dataset.name}
     for key, name in names.items():
         if name is not None and not _NAME.fullmatch(name):
-            yield f"{key}={name}: needs letters, digits, '.', '_', '+' or '-', at most 100, the first no sign"
+            yield ConfigError(key, name, "needs letters, digits, '.', '_', '+' or '-', at most 100, the first no sign")
 
 
-def _source_problems(config: RunConfig) -> Iterator[str]:
+def _source_problems(config: RunConfig) -> Iterator[ConfigError]:
     model, dataset = config.model, config.dataset
     if (model.path is None) == (model.architecture is None):
-        yield f"model.path={model.path}: give either model.path (a Hub id or a folder) or model.architecture"
+        yield ConfigError(
+            "model.path", model.path, "give either model.path (a Hub id or a folder) or model.architecture"
+        )
     yield from dataset_problems(dataset)
     if not isinstance(model.revision, str | None):
-        yield f"model.revision={model.revision}: must be text; write it in quotes"
+        yield ConfigError("model.revision", model.revision, "must be text; write it in quotes")
     if model.quantization is not None and config.trainer.lora is None:
-        yield f"model.quantization={model.quantization}: packed weights cannot be trained; give trainer=lora too"
+        yield ConfigError(
+            "model.quantization", model.quantization, "packed weights cannot be trained; give trainer=lora too"
+        )
     chosen = {
         "model.dtype": (model.dtype, DTYPES),
         "model.quantization": (model.quantization or QUANTIZATIONS[0], QUANTIZATIONS),
         "dataset.golden_reward": (dataset.golden_reward or GOLDEN_REWARDS[0], GOLDEN_REWARDS),
-        "cluster.executor": (config.cluster.executor, EXECUTORS),
+        "cluster.executor": (config.cluster.executor, (AUTO, *sorted(EXECUTORS))),
         "cluster.container_runtime": (config.cluster.container_runtime, CONTAINER_RUNTIMES),
         "hub.store": (config.hub.store, HUB_STORES),
         "hub.when": (config.hub.when, HUB_WHEN),
     }
     for key, (value, known) in chosen.items():
         if value not in known:
-            yield f"{key}={value}: must be one of {', '.join(known)}{suggestion(value, known)}"
+            yield ConfigError(key, value, f"must be one of {', '.join(known)}{suggestion(value, known)}")
 
 
-def _trainer_problems(trainer: Trainer) -> Iterator[str]:
+def _trainer_problems(trainer: Trainer) -> Iterator[ConfigError]:
     if trainer.micro_batch_size > 0 and trainer.batch_size % trainer.micro_batch_size:
-        yield (
-            f"trainer.batch_size={trainer.batch_size}: must be a multiple of "
-            f"trainer.micro_batch_size={trainer.micro_batch_size}"
+        yield ConfigError(
+            "trainer.batch_size",
+            trainer.batch_size,
+            f"must be a multiple of trainer.micro_batch_size={trainer.micro_batch_size}",
         )
     if trainer.ld_alpha is not None and not 0 <= trainer.ld_alpha <= 1:
-        yield f"trainer.ld_alpha={trainer.ld_alpha}: must be from 0 to 1; null: every token counts in full"
+        yield ConfigError("trainer.ld_alpha", trainer.ld_alpha, "must be from 0 to 1; null: every token counts in full")
     if not 0 <= trainer.warmup_ratio < 1:
-        yield f"trainer.warmup_ratio={trainer.warmup_ratio}: must be at least 0 and less than 1"
+        yield ConfigError("trainer.warmup_ratio", trainer.warmup_ratio, "must be at least 0 and less than 1")
     if trainer.lora is not None and not 0 <= trainer.lora.dropout < 1:
-        yield f"trainer.lora.dropout={trainer.lora.dropout}: must be at least 0 and less than 1"
+        yield ConfigError("trainer.lora.dropout", trainer.lora.dropout, "must be at least 0 and less than 1")
     for key in ("learning_rate", "epochs", "max_grad_norm"):
         if not (getattr(trainer, key) > 0 and math.isfinite(getattr(trainer, key))):
-            yield f"trainer.{key}={getattr(trainer, key)}: must be a number greater than 0"
+            yield ConfigError(f"trainer.{key}", getattr(trainer, key), "must be a number greater than 0")
 
 
-def _milestone_problems(config: RunConfig) -> Iterator[str]:
+def _milestone_problems(config: RunConfig) -> Iterator[ConfigError]:
     milestones, trainer = config.checkpoint.milestones, config.trainer
     if milestones and not trainer.lr_scheduler.startswith("constant"):
-        yield (
-            f"trainer.lr_scheduler={trainer.lr_scheduler}: with checkpoint.milestones the learning rate may not depend "
-            "on the end; give constant or constant_with_warmup"
+        yield ConfigError(
+            "trainer.lr_scheduler",
+            trainer.lr_scheduler,
+            "with checkpoint.milestones the learning rate may not depend "
+            "on the end; give constant or constant_with_warmup",
         )
     for step in milestones or []:
         if step < 1 or (trainer.max_steps is not None and step >= trainer.max_steps):
-            yield f"checkpoint.milestones: {step} is no step before the last, which is kept anyway; leave it out"
+            yield ConfigError(
+                "checkpoint.milestones",
+                UNSAID,
+                f"{step} is no step before the last, which is kept anyway; leave it out",
+            )
 
 
-def _tracking_problems(tracking: Tracking) -> Iterator[str]:
+def _tracking_problems(tracking: Tracking) -> Iterator[ConfigError]:
     if tracking.backend not in TRACKERS:
         near = suggestion(tracking.backend, TRACKERS)
-        yield f"tracking.backend={tracking.backend}: must be one of {', '.join(TRACKERS)}{near}"
+        yield ConfigError("tracking.backend", tracking.backend, f"must be one of {', '.join(TRACKERS)}{near}")
     if tracking.mode not in TRACKING_MODES:
-        yield f"tracking.mode={tracking.mode}: must be online, offline or null (online where the server answers)"
+        yield ConfigError(
+            "tracking.mode", tracking.mode, "must be online, offline or null (online where the server answers)"
+        )
     for key in ("project", "entity"):
         name = getattr(tracking, key)
         if name is not None and not _NAME.fullmatch(name):
-            yield f"tracking.{key}={name}: needs letters, digits, '.', '_', '+' or '-', at most 100, the first no sign"
+            yield ConfigError(
+                f"tracking.{key}", name, "needs letters, digits, '.', '_', '+' or '-', at most 100, the first no sign"
+            )
 
 
-def _evaluation_problems(evaluation: Evaluation) -> Iterator[str]:
+def _evaluation_problems(evaluation: Evaluation) -> Iterator[ConfigError]:
     for name in evaluation.benchmarks:
         if name not in BENCHMARKS:
             near = suggestion(name, BENCHMARKS)
-            yield f"evaluation.benchmarks={name}: no such benchmark{near}; there are: {', '.join(BENCHMARKS)}"
+            yield ConfigError(
+                "evaluation.benchmarks", name, f"no such benchmark{near}; there are: {', '.join(BENCHMARKS)}"
+            )
     if "lm_eval" in evaluation.benchmarks and not evaluation.lm_eval.tasks:
-        yield "evaluation.lm_eval.tasks=[]: names no task; give one or more, as `lm_eval ls tasks` lists them"
+        yield ConfigError(
+            "evaluation.lm_eval.tasks",
+            evaluation.lm_eval.tasks,
+            "names no task; give one or more, as `lm_eval ls tasks` lists them",
+        )
     for name, limit in (("lm_eval", evaluation.lm_eval.minutes), ("command", evaluation.command.minutes)):
         if not limit > 0:
-            yield f"evaluation.{name}.minutes={limit}: must be greater than 0"
+            yield ConfigError(f"evaluation.{name}.minutes", limit, "must be greater than 0")
     argv = evaluation.command.argv
     if "command" in evaluation.benchmarks and not any("{model}" in word for word in argv):
-        yield f"evaluation.command.argv={argv}: give the words of a command, one of them with {{model}} for the folder"
+        yield ConfigError(
+            "evaluation.command.argv", argv, "give the words of a command, one of them with {model} for the folder"
+        )
     yield from _judge_problems(evaluation.judge)
 
 
-def _judge_problems(judge: Judge) -> Iterator[str]:
+def _judge_problems(judge: Judge) -> Iterator[ConfigError]:
     try:
         url = urlsplit(judge.base_url or "")
     except ValueError:
         url = urlsplit("")
-    if judge.base_url is not None and (url.scheme not in ("http", "https") or not url.hostname):
-        yield f"evaluation.judge.base_url={judge.base_url}: must begin with http:// or https:// and name a host"
     if url.username or url.password or url.query:  # it is written down with each verdict
-        yield "evaluation.judge.base_url: must hold no secret; export the key and name its variable in judge.key_env"
+        remedy = "must hold no secret; export the key and name its variable in judge.key_env"
+        yield ConfigError("evaluation.judge.base_url", UNSAID, remedy)
+    if judge.base_url is not None and (url.scheme not in ("http", "https") or not url.hostname):
+        said = UNSAID if "@" in judge.base_url else judge.base_url  # ME:SECRET@HOST has no scheme, nor a user then
+        yield ConfigError("evaluation.judge.base_url", said, "must begin with http:// or https:// and name a host")
     if judge.key_env is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", judge.key_env):
         # Not repeated: it may be the key itself, given by mistake.
-        yield "evaluation.judge.key_env: must be the name of an environment variable, never the key itself"
+        yield ConfigError(
+            "evaluation.judge.key_env", UNSAID, "must be the name of an environment variable, never the key itself"
+        )
 
 
-def _count_problems(config: RunConfig) -> Iterator[str]:
+def _count_problems(config: RunConfig) -> Iterator[ConfigError]:
     for least, sections in _LEAST.items():
         for section, keys in sections.items():
             held = attrgetter(section)(config)
             for key in keys if held is not None else ():
                 value = getattr(held, key)
                 if value is not None and not (value >= least and math.isfinite(value)):
-                    yield f"{section}.{key}={value}: must be at least {least}"
+                    yield ConfigError(f"{section}.{key}", value, f"must be at least {least}")
     if not 0 <= config.seed < _SEEDS:
-        yield f"seed={config.seed}: must be at least 0 and less than {_SEEDS}"
+        yield ConfigError("seed", config.seed, f"must be at least 0 and less than {_SEEDS}")
 
 
-def _evaluation_cluster_problems(config: RunConfig, losses: Collection[str]) -> Iterator[str]:
+def _evaluation_cluster_problems(config: RunConfig, losses: Collection[str]) -> Iterator[ConfigError]:
     """Of `evaluation.cluster`, where all else is right: the keys one by one, then the whole, as for any cluster."""
     given = config.evaluation.cluster
     if problem := next((found for entry in given.items() if (found := _entry_problem(*entry))), None):
@@ -237,20 +275,20 @@ def _evaluation_cluster_problems(config: RunConfig, losses: Collection[str]) -> 
         cluster = replace(evaluation_cluster(config), nodes=min(1, nodes), gpus_per_node=min(0, gpus))
         evaluation = replace(config.evaluation, cluster={})
         problems = _problems(replace(config, cluster=cluster, evaluation=evaluation), losses)
-        yield from (f"evaluation.{problem}" for problem in problems)
+        yield from (problem.under("evaluation") for problem in problems)
 
 
-def _entry_problem(key: str, value: object) -> str | None:
+def _entry_problem(key: str, value: object) -> ConfigError | None:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    known = {each.name: each.type for each in fields(Cluster)}
+    known, full = {each.name: each.type for each in fields(Cluster)}, f"evaluation.cluster.{key}"
     if key not in known:
-        return f"evaluation.cluster.{key}: no such key{suggestion(key, known)}; see conf/cluster/slurm.yaml"
+        return ConfigError(full, UNSAID, f"no such key{suggestion(key, known)}; see conf/cluster/slurm.yaml")
     if key in OF_THE_TRAINING:
-        return f"evaluation.cluster.{key}: is the same for training and evaluation; set cluster.{key}"
+        return ConfigError(full, UNSAID, f"is the same for training and evaluation; set cluster.{key}")
     try:
         OmegaConf.merge(OmegaConf.structured(Cluster), {key: value})
     except OmegaConfBaseException:
-        return f"evaluation.cluster.{key}={value}: must be of type {known[key]}"
+        return ConfigError(full, value, f"must be of type {known[key]}")
     return None

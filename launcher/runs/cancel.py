@@ -12,56 +12,53 @@ from pathlib import Path
 
 from launcher.cluster import scheduler as executors
 from launcher.cluster.scheduler import Scheduler
-from launcher.evaluation.missing import is_measured
-from launcher.runs.run_state import RunState, acting_attempt
-from launcher.store.files import Fact, read_fact, write_once
+from launcher.runs.run_state import RunState
+from launcher.store.attempts import Attempts
+from launcher.store.facts import Cancel, Job
+from launcher.store.files import read_fact, write_once
 from launcher.store.output_folder import Store
-from launcher.store.run_folder import AttemptDir, RunDir, attempts_of
+from launcher.store.run_folder import RunDir, attempts_of
+from launcher.store.work_done import is_measured
 
 
 def cancel(states: Iterable[RunState], scheduler: Scheduler) -> list[RunState]:
     """Ask these runs to stop, and their jobs where nothing else is left in them; returns those that were in flight."""
     wanted = [state for state in states if state.in_flight]
     for state in wanted:
-        for attempt in _open_attempts(state.run):
-            write_once(attempt.cancel_file, {"time": time.time()})
-    attempts = [attempt for state in wanted for attempt in _open_attempts(state.run)]
-    jobs = {executors.key_of(job): job for attempt in attempts if (job := read_fact(attempt.job_file))}
+        for attempt in Attempts.of(state.run).open:
+            write_once(attempt.cancel_file, Cancel(time.time()))
+    attempts = [attempt for state in wanted for attempt in Attempts.of(state.run).open]
+    jobs = {executors.key_of(job): job for attempt in attempts if (job := read_fact(attempt.job_file, Job))}
     unneeded = [job for job in jobs.values() if not _has_other_work(job)]
     executors.cancel([*unneeded, *_tables_without_use(wanted)], scheduler)
     return wanted
 
 
-def _open_attempts(run: RunDir) -> list[AttemptDir]:
-    """The attempt that acts, and the one that waits to evaluate what it trains."""
-    attempts = [acting_attempt(run), run.evaluation_attempt()]
-    return list(dict.fromkeys(attempt for attempt in attempts if attempt and not attempt.failure_file.exists()))
-
-
-def _tables_without_use(cancelled: Sequence[RunState]) -> list[Fact]:
+def _tables_without_use(cancelled: Sequence[RunState]) -> list[Job]:
     """The jobs that make a reference table for which only these runs wait."""
-    tables = {job["job_id"]: job for state in cancelled if (job := _table_of(state.run))}
+    tables = {job.job_id: job for state in cancelled if (job := _table_of(state.run))}
     runs = Store(cancelled[0].run.path.parent.parent).runs() if tables else []
-    needed = {(_table_of(run) or {}).get("job_id") for run in runs if not _is_cancelled(run)}
+    needed = {job.job_id for run in runs if not _is_cancelled(run) and (job := _table_of(run))}
     return [job for job_id, job in tables.items() if job_id not in needed]
 
 
 def _is_cancelled(run: RunDir) -> bool:
-    return any(attempt.cancel_file.exists() for attempt in run.attempts()[-1:])
+    training = Attempts.of(run).training
+    return training is not None and training.cancel_file.exists()
 
 
-def _table_of(run: RunDir) -> Fact | None:
+def _table_of(run: RunDir) -> Job | None:
     """The job that makes the reference table of a run that still waits for it."""
-    attempt = next(iter(run.attempts()[-1:]), None)
+    attempt = Attempts.of(run).training
     if attempt is None:
         return None
     ended = attempt.started_file.exists() or attempt.failure_file.exists()
-    return None if ended else attempt.record.get("after")
+    return None if ended else attempt.record.after
 
 
-def _has_other_work(job: Fact) -> bool:
+def _has_other_work(job: Job) -> bool:
     """Whether a job has runs that were not cancelled and are not done."""
-    attempts = attempts_of(Path(job["folder"])) if job["folder"] else []
+    attempts = attempts_of(Path(job.folder)) if job.folder else []
     return any(
         not (attempt.cancel_file.exists() or attempt.failure_file.exists() or is_measured(attempt))
         for attempt in attempts

@@ -9,15 +9,18 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterable, Mapping
-from typing import Any
 
-from launcher.config import BENCHMARKS, OBJECTIVE
+from launcher.config import OBJECTIVE
 from launcher.runs.run_state import RunState
-from launcher.store.files import Fact, read_fact, read_lines, write_derived
+from launcher.store.attempts import Attempts
+from launcher.store.facts import Attempt, Revision, RunRecord, Started
+from launcher.store.files import Plain, plain, read_fact, read_lines, write_derived
+from launcher.store.measurements import Measured
 from launcher.store.output_folder import Store, SweepDir
-from launcher.store.run_folder import AttemptDir, EvaluationDir, RunDir
+from launcher.store.results import Evaluation, MTBenchResult, Result
+from launcher.store.run_folder import AttemptDir, RunDir
 
-Facts = Mapping[str, Fact]
+NAMED_BY = ("run_id", "model", "dataset", "loss_type", "beta", "seed", "axes")  # a row's, of the launch's record
 MADE_BY = ("judge", "hashes", "answers", "spent")  # what MT-Bench scores depend on, and cost
 CURVE_KEYS = ("step", "loss", "reward_accuracy", "reward_margin", "learning_rate", "grad_norm")
 SCORE_KEYS = (
@@ -26,27 +29,27 @@ SCORE_KEYS = (
 )  # fmt: skip
 
 
-def collect(directory: SweepDir, store: Store, states: Iterable[RunState]) -> list[Fact]:
+def collect(directory: SweepDir, store: Store, states: Iterable[RunState]) -> list[Plain]:
     """Write results.jsonl from what is known now, and return its rows; may be repeated at any time."""
-    records = {record["run_id"]: record for record in directory.run_records()}
-    rows = [
-        point for state in states for point in _points(_row(records[state.run.run_id], state, directory), state.run)
-    ]
+    records = {record.run_id: record for record in directory.run_records()}
+    runs = [(_row(records[state.run.run_id], state, directory), state.run) for state in states]
+    rows = [point for row, run in runs for point in with_milestones(row, run)]
     rows = [*_base_rows(rows, store), *rows]
     write_derived(directory.results_file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     return rows
 
 
-def _row(record: Fact, state: RunState, directory: SweepDir) -> Fact:
+def _row(record: RunRecord, state: RunState, directory: SweepDir) -> Plain:
     run, facts = state.run, state.facts
-    result = read_fact(run.result_file) or {}
-    attempts = run.attempts()
-    attempt = attempts[-1].record if attempts else {}
+    result, revision = read_fact(run.result_file, Result), read_fact(run.revision_file, Revision)
+    attempts = Attempts.of(run)
+    attempt = attempts.training.record if attempts.training else Attempt()
     gpus = _gpus(attempt, result)
+    evaluation = read_fact(run.evaluation_file, Evaluation)
     return {
         "kind": "run",
         "sweep": directory.name,
-        **{key: record[key] for key in ("run_id", "model", "dataset", "loss_type", "beta", "seed", "axes")},
+        **{key: getattr(record, key) for key in NAMED_BY},
         "status": state.status,
         "reason": state.reason,
         "job_id": facts.job_id,
@@ -54,121 +57,121 @@ def _row(record: Fact, state: RunState, directory: SweepDir) -> Fact:
         "step": facts.step,
         "max_steps": facts.max_steps,
         "milestone": None,
-        "seconds": result.get("seconds"),
+        "seconds": result.seconds if result else None,
         "gpus": gpus,
-        "gpu_hours": None if gpus is None else gpus * _worked_seconds(run, read_fact(run.evaluation_file)) / 3600,
-        "hosts": _hosts(attempts),
+        "gpu_hours": None if gpus is None else gpus * _worked_seconds(run, evaluation) / 3600,
+        "hosts": _hosts(attempts.trainings),
         "objective": run.read_config() if run.path.is_dir() else {},
-        "training": result or None,
-        "revision": read_fact(run.revision_file),
-        **_scores(measured := _facts_of(run)),
-        "base": _base_name(_base_keys(measured)),
+        "training": plain(result) if result else None,
+        "revision": plain(revision) if revision else None,
+        **_scores(measured := Measured.of(run)),
+        "base": _base_name(measured.bases),
         "curve": _curve(run),
-        "provenance": {**attempt.get("provenance", {}), "created": attempt.get("time")},
+        "provenance": {**attempt.provenance, "created": attempt.time},
         "command": _command(record),
     }
 
 
-def _gpus(attempt: Mapping[str, Any], result: Mapping[str, Any]) -> int | None:
+def _gpus(attempt: Attempt, result: Result | None) -> int | None:
     """The GPUs that the last attempt asked for; 0 where it turned out to train on a CPU, None before any attempt."""
-    if result.get("device") == "cpu":
+    if result is not None and result.device == "cpu":
         return 0
-    cluster = attempt.get("settings", {}).get("cluster")
+    cluster = attempt.settings.get("cluster")
     return cluster and int(cluster["nodes"] * cluster["gpus_per_node"])
 
 
-def _worked_seconds(run: RunDir, evaluation: Mapping[str, Any] | None) -> float:
+def _worked_seconds(run: RunDir, evaluation: Evaluation | None) -> float:
     """Seconds of all steps, also of those that a resumed run made again, and of the evaluations.
 
     Loading a model is not in it, nor waiting in the queue: a job that goes back into it leaves no other trace of when
     it ran.
     """
     steps = sum(line.get("seconds") or 0.0 for line in read_lines(run.metrics_file))
-    evaluations = [evaluation, *(read_fact(milestone.evaluation_file) for _, milestone in run.milestones())]
-    return float(steps + sum((each or {}).get("seconds") or 0.0 for each in evaluations))
+    evaluations = [evaluation, *(_evaluation_of(milestone) for _, milestone in run.milestones())]
+    return float(steps + sum((each and each.seconds) or 0.0 for each in evaluations))
+
+
+def _evaluation_of(milestone: RunDir) -> Evaluation | None:
+    return read_fact(milestone.evaluation_file, Evaluation)
 
 
 def _hosts(attempts: Iterable[AttemptDir]) -> list[str]:
     """The machines that the attempts ran on, each once."""
-    started = (read_fact(attempt.started_file) or {} for attempt in attempts)
-    return list(dict.fromkeys(fact["host"] for fact in started if fact.get("host")))
+    started = (read_fact(attempt.started_file, Started) for attempt in attempts)
+    return list(dict.fromkeys(fact.host for fact in started if fact and fact.host))
 
 
-def _points(row: Fact, run: RunDir) -> list[Fact]:
+def with_milestones(row: Plain, run: RunDir) -> list[Plain]:
     """The run's row, and before it one for each milestone that is evaluated: the same training, cut at that step.
 
     What the training cost is told of the run alone.
     """
-    found = [(step, milestone, read_fact(milestone.evaluation_file)) for step, milestone in run.milestones()]
+    found = [(step, milestone, _evaluation_of(milestone)) for step, milestone in run.milestones()]
     points = [
         row
         | {"run_id": f"{row['run_id']}@{step}", "axes": {**row["axes"], "step": step}}
         | dict.fromkeys(("step", "max_steps", "milestone"), step)
         | dict.fromkeys(("reason", "seconds", "gpus", "gpu_hours", "training"))
-        | {"revision": read_fact(milestone.revision_file)}
-        | {"status": "TRAINED", **_scores({"preference": evaluation}), "base": evaluation.get("base")}
+        | {"revision": plain(revision) if revision else None}
+        | {"status": "TRAINED", **_scores(Measured(preference=evaluation)), "base": evaluation.base}
         | {"curve": [line for line in row["curve"] if line["step"] <= step]}
         for step, milestone, evaluation in found
         if evaluation is not None
+        for revision in [read_fact(milestone.revision_file, Revision)]
     ]
     return [*points, row | {"axes": {**row["axes"], "step": row["max_steps"]}} if points else row]
 
 
-def _facts_of(run: RunDir) -> Facts:
-    """What was measured, by benchmark."""
-    files = {name: run.evaluations.result_file(name) for name in BENCHMARKS} | {"preference": run.evaluation_file}
-    return {name: fact for name, file in files.items() if (fact := read_fact(file)) is not None}
-
-
-def _scores(facts: Facts) -> Fact:
+def _scores(measured: Measured) -> Plain:
     """All scores in one mapping, whatever their benchmark; beside it the lists that intervals are computed from.
 
     `mt_bench_questions` has a dict for each question: `question_id`, `category`, `turns` (two ratings), `score`.
     """
-    preference, bench = facts.get("preference"), facts.get("mt_bench") or {}
-    scores = {} if preference is None else {key: preference.get(key) for key in SCORE_KEYS}
-    for name in ("lm_eval", "command"):
-        scores |= {f"{name}/{key}": value for key, value in facts.get(name, {}).get("scores", {}).items()}
+    preference = plain(measured.preference) if measured.preference else {}
+    bench = plain(measured.mt_bench) if measured.mt_bench else {}
+    scores = {key: preference.get(key) for key in SCORE_KEYS} if preference else {}
+    for name, program in (("lm_eval", measured.lm_eval), ("command", measured.command)):
+        scores |= {f"{name}/{key}": value for key, value in program.scores.items()} if program else {}
     return {
-        "evaluation": scores | _mt_bench_scores(bench) or None,
-        "golden_rewards": (preference or {}).get("golden_rewards") or [],
-        "samples": (preference or {}).get("samples") or [],
+        "evaluation": scores | _mt_bench_scores(measured.mt_bench) or None,
+        "golden_rewards": preference.get("golden_rewards", []),
+        "samples": preference.get("samples", []),
         "mt_bench_scores": {str(q["question_id"]): q["score"] for q in bench.get("questions", []) if q["score"]},
         "mt_bench_questions": bench.get("questions", []),
-        "losses": (preference or {}).get("losses") or [],
-        "mt_bench_made_by": {key: bench[key] for key in MADE_BY if key in bench},
+        "losses": preference.get("losses", []),
+        "mt_bench_made_by": {key: bench[key] for key in MADE_BY if bench},
     }
 
 
-def _mt_bench_scores(fact: Fact) -> Fact:
+def _mt_bench_scores(fact: MTBenchResult | None) -> Plain:
     """`mt_bench` and its standard error `mt_bench_se`, `mt_bench_turn_1`, `mt_bench_writing`, ..."""
-    if not fact:
+    if fact is None:
         return {}
-    turns = {f"mt_bench_turn_{number}": score for number, score in enumerate(fact["turns"], 1)}
-    categories = {f"mt_bench_{name}": score for name, score in fact["categories"].items()}
-    counts = {f"mt_bench_{name}": fact[name] for name in ("unparsable", "unscored", "judge_sd")}
-    return {"mt_bench": fact["score"], "mt_bench_se": fact["stderr"], **turns, **categories, **counts}
+    turns = {f"mt_bench_turn_{number}": score for number, score in enumerate(fact.turns, 1)}
+    categories = {f"mt_bench_{name}": score for name, score in fact.categories.items()}
+    counts = {f"mt_bench_{name}": getattr(fact, name) for name in ("unparsable", "unscored", "judge_sd")}
+    return {"mt_bench": fact.score, "mt_bench_se": fact.stderr, **turns, **categories, **counts}
 
 
-def _curve(run: RunDir) -> list[Fact]:
+def _curve(run: RunDir) -> list[Plain]:
     """The logged steps, each once: a resumed run logs again what came after its checkpoint."""
     steps = {record["step"]: record for record in read_lines(run.metrics_file) if "step" in record}
     return [{key: steps[step].get(key) for key in CURVE_KEYS} for step in sorted(steps)]
 
 
-def _command(record: Fact) -> str:
+def _command(record: RunRecord) -> str:
     """What to type to get this run alone."""
-    return shlex.join(["python", "-m", "launcher", *record["overrides"]])
+    return shlex.join(["python", "-m", "launcher", *record.overrides])
 
 
-def _base_rows(rows: Iterable[Fact], store: Store) -> list[Fact]:
+def _base_rows(rows: Iterable[Plain], store: Store) -> list[Plain]:
     """A row for each untrained model: its results on the same terms as those of the runs that name it.
 
     Where runs were measured with different settings, there is a row for each set of settings.
     """
-    bases: list[tuple[Fact, dict[str, str]]] = []
+    bases: list[tuple[Plain, dict[str, str]]] = []
     for row in rows:
-        keys = _base_keys(_facts_of_row(row, store))
+        keys = _measured_of_row(row, store).bases
         named = {name: row[name] for name in ("sweep", "model", "dataset")}
         alike = [known for base, known in bases if named.items() <= base.items() and _agree(known, keys)]
         if alike:
@@ -177,21 +180,14 @@ def _base_rows(rows: Iterable[Fact], store: Store) -> list[Fact]:
             objective = {name: row["objective"][name] for name in OBJECTIVE[:2]}
             base = {"kind": "base", "run_id": f"{row['model']}-base", **named, "status": "TRAINED"}
             bases.append(({**base, "base": _base_name(keys), "axes": {}, "objective": objective}, keys))
-    return [base | _scores(facts) for base, keys in bases if (facts := _base_facts(keys, store))]
+    found = [(base, Measured.of_untrained(keys, store)) for base, keys in bases]
+    return [base | _scores(measured) for base, measured in found if measured != Measured()]
 
 
-def _facts_of_row(row: Fact, store: Store) -> Facts:
+def _measured_of_row(row: Plain, store: Store) -> Measured:
     run_id, _, step = row["run_id"].partition("@")
     run = store.run(run_id)
-    if not step:
-        return _facts_of(run)
-    fact = read_fact(run.milestone(int(step)).evaluation_file)
-    return {} if fact is None else {"preference": fact}
-
-
-def _base_keys(facts: Facts) -> dict[str, str]:
-    """The cache entries of the untrained model's results, by benchmark."""
-    return {name: fact["base"] for name, fact in facts.items() if fact.get("base")}
+    return Measured(preference=_evaluation_of(run.milestone(int(step)))) if step else Measured.of(run)
 
 
 def _base_name(keys: Mapping[str, str]) -> str | None:
@@ -201,12 +197,3 @@ def _base_name(keys: Mapping[str, str]) -> str | None:
 
 def _agree(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
     return all(one[name] == other[name] for name in one.keys() & other.keys())
-
-
-def _base_facts(keys: Mapping[str, str], store: Store) -> Facts:
-    found = {}
-    for name, key in keys.items():
-        folder = EvaluationDir(store.cache("benchmarks", f"{name}-{key}"))
-        file = store.cache("base", key) / "evaluation.json" if name == "preference" else folder.result_file(name)
-        found[name] = read_fact(file)
-    return {name: fact for name, fact in found.items() if fact is not None}

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
-from launcher.cluster.job_state import BAD_ENDS, LAG_SECONDS, UNKNOWN, JobState, Phase
+from launcher.cluster.job_state import BAD_ENDS, LAG_SECONDS, UNKNOWN, Cause, JobState, Phase
+from launcher.store.facts import Job
 
 
 class Status(StrEnum):
@@ -32,7 +32,7 @@ UNSUCCESSFUL = frozenset({Status.FAILED, Status.CANCELLED, Status.TIMEOUT, Statu
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What the run directory says of a run; of several attempts, the one that acts (`run_state.acting_attempt`).
+    """What the run directory says of a run; of several attempts, the one that acts (`Attempts.acting`).
 
     Attributes:
         attempts: how many attempts were made to train it.
@@ -58,14 +58,14 @@ class RunFacts:
 
     attempts: int = 0
     submitted_seconds: float = 0.0
-    job: dict[str, Any] | None = None
+    job: Job | None = None
     job_id: str | None = None
     started: bool = False
     host: str | None = None
     failure: str | None = None
     ended: Status = Status.FAILED
     cancelled: bool = False
-    table: dict[str, Any] | None = None
+    table: Job | None = None
     table_failure: str | None = None
     traceback: str = ""
     trained: bool = False
@@ -81,7 +81,7 @@ class RunFacts:
     @property
     def waits_for(self) -> str | None:
         """The id of the job that makes its reference table."""
-        return None if self.table is None else str(self.table["job_id"])
+        return None if self.table is None else self.table.job_id
 
     @property
     def finished(self) -> bool:
@@ -109,6 +109,21 @@ def status_of(facts: RunFacts, job: JobState, table: JobState = UNKNOWN) -> tupl
     return _status_of_job(facts, job, table)
 
 
+def cause_of(facts: RunFacts, job: JobState, table: JobState = UNKNOWN) -> Cause | None:
+    """Why the last attempt ended, where its successor can learn from that; the arguments are those of `status_of`."""
+    if facts.failure is not None:
+        return _told(facts.failure)
+    if _lacks_table(facts, job):
+        return _told(facts.table_failure) if facts.table_failure else table.cause
+    return job.cause
+
+
+def _told(failure: str) -> Cause | None:
+    """The cause that a job's own words tell: a driver's and the kernel's for a lack of memory."""
+    lacks_memory = "OUT_OF_MEMORY" in failure or "oom" in failure.lower().split()
+    return Cause.OUT_OF_MEMORY if lacks_memory else None
+
+
 def _about_evaluation(facts: RunFacts, job: JobState) -> str | None:
     """How far a trained run is with what else is to be measured; a job that nobody knows has told nothing."""
     if facts.evaluated or facts.job_id is None or job.phase is Phase.UNKNOWN:
@@ -130,16 +145,17 @@ def _status_of_job(facts: RunFacts, job: JobState, table: JobState) -> tuple[Sta
         return (Status.RUNNING, None) if facts.started else (Status.PENDING, "its job has not come to it yet")
     if job.phase is Phase.UNKNOWN and not facts.cancelled:
         return _unless_recent(facts, "the scheduler does not know its job, and it left no result")
-    if facts.waits_for and not facts.started and (facts.table_failure or _dropped(facts, job)):
+    if _lacks_table(facts, job):
         why = facts.table_failure or (table.reason if table.phase in BAD_ENDS else None)
         said = f": {why}" if why else f" failed ({job.reason})"
         return Status.FAILED, f"no reference table: job {facts.waits_for}{said}"
     return _status_at_end(facts, job)
 
 
-def _dropped(facts: RunFacts, job: JobState) -> bool:
-    """Whether SLURM has cancelled the job since what it waited for has failed; sacct does not know why."""
-    return job.phase is Phase.CANCELLED and not facts.cancelled
+def _lacks_table(facts: RunFacts, job: JobState) -> bool:
+    """Whether what the job waited for has failed: then a scheduler cancels it, and may not know why any more."""
+    dropped = job.phase is Phase.CANCELLED and not facts.cancelled
+    return bool(facts.waits_for and not facts.started and (facts.table_failure or dropped))
 
 
 def _status_at_end(facts: RunFacts, job: JobState) -> tuple[Status, str | None]:
@@ -152,7 +168,7 @@ def _status_at_end(facts: RunFacts, job: JobState) -> tuple[Status, str | None]:
 
 
 def _why_pending(facts: RunFacts, job: JobState) -> str | None:
-    if facts.waits_for and job.reason == "Dependency":
+    if facts.waits_for and job.cause is Cause.DEPENDENCY:
         return f"waits for its reference table, job {facts.waits_for}"
     return " ".join(filter(None, ["requeued" if facts.started else "", job.reason])) or None
 

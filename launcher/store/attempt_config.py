@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from launcher.config import Hub, RunConfig, from_plain
-from launcher.store.files import read_lines
+from launcher.store.facts import Halving
+from launcher.store.files import read_lines, typed
 from launcher.store.run_folder import AttemptDir, RunDir
 
 BEFORE_BENCHMARKS = ("preference",)  # what attempts wanted that were made before there was a choice
@@ -17,21 +18,18 @@ BEFORE_BENCHMARKS = ("preference",)  # what attempts wanted that were made befor
 
 def wanted_by(attempt: AttemptDir) -> list[str]:
     """The benchmarks that an attempt was made for."""
-    settings = attempt.record.get("settings") or {}
-    return list((settings.get("evaluation") or {}).get("benchmarks", BEFORE_BENCHMARKS))
+    return list(attempt.record.settings.get("evaluation", {}).get("benchmarks", BEFORE_BENCHMARKS))
 
 
 def hub_of(attempt: AttemptDir) -> Hub:
     """The hub settings of an attempt; those of an attempt that recorded none publish nothing."""
-    settings = attempt.record.get("settings", {})
-    hub: Hub = from_plain(settings.get("hub", {}), Hub, "hub.")
+    hub: Hub = from_plain(attempt.record.settings.get("hub", {}), Hub, "hub.")
     return hub
 
 
 def read_config(attempt: AttemptDir) -> RunConfig:
     """The run's configuration: the objective of the run, the settings of the attempt."""
-    settings = attempt.record.get("settings", {})
-    return fitted(from_plain({**attempt.run.read_config(), **settings}), attempt.run)
+    return fitted(from_plain({**attempt.run.read_config(), **attempt.record.settings}), attempt.run)
 
 
 def fitted(config: RunConfig, run: RunDir) -> RunConfig:
@@ -39,5 +37,6 @@ def fitted(config: RunConfig, run: RunDir) -> RunConfig:
     lines = read_lines(run.memory_log)
     if not lines:
         return config
-    size = min(config.trainer.micro_batch_size, int(lines[-1]["micro_batch_size"]))
+    last = typed(lines[-1], Halving, run.memory_log)
+    size = min(config.trainer.micro_batch_size, last.micro_batch_size)
     return replace(config, trainer=replace(config.trainer, micro_batch_size=size))

@@ -2,8 +2,8 @@
 
 Owns: the three kinds of file, no others: write-once facts (`write_once`), append-only logs (`append_line`), and
 derived files (`write_derived`) that may be deleted at any time; their reading, and cache entries built once.
-A file that is whole may still be wrong, after a repair by hand for one: what it lacks is told when it is asked for.
-Must not know: where a file lies (`store` does), what a fact means.
+A file that is whole may still be wrong, after a repair by hand for one: whatever it lacks is told when it is read.
+Must not know: where a file lies (`output_folder` and `run_folder` do), what a fact means (`facts`).
 """
 
 from __future__ import annotations
@@ -13,41 +13,23 @@ import glob
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from types import NoneType
-from typing import Any
+from typing import Any, TypeVar, overload
 
+import msgspec
 from filelock import FileLock
 
 from launcher.errors import StoreError
 
-Fact = dict[str, Any]
+Plain = dict[str, Any]  # a JSON object as it is
+Kind = TypeVar("Kind")
+LEFT_OUT = {"left out": True}  # the metadata of a key that is not written where it has no value
 REMEDY = "put it right, or move it away to have it made again"
-NUMBER = (int, float)
-# What a fact's words stand for, in whichever fact; None is allowed for all of them.
-KINDS: dict[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(("settings", "provenance", "after", "follows", "resources", "scores", "categories", "judge"), dict),
-    **dict.fromkeys(("runs", "axes", "attempts", "overrides", "questions", "turns", "samples"), list),
-    **dict.fromkeys(("executor", "job_id", "host", "log", "folder", "batch", "root", "name", "code", "cost_key"), str),
-    **dict.fromkeys(("reason", "status", "traceback"), str),
-    **dict.fromkeys(("store", "repo", "revision", "commit", "address", "content"), str),
-    "base": (str, dict),  # the untrained model: its results' key, or what tells its weights from others
-    **dict.fromkeys(("time", "seconds", "loss", "reward_accuracy", "reward_margin", "kl", "golden_reward"), NUMBER),
-    **dict.fromkeys(("kl_stderr", "golden_reward_stderr", "pairs", "generations", "score", "stderr"), NUMBER),
-    **dict.fromkeys(("steps", "max_steps", "size", "slots"), int),
-}
-
-
-class Recorded(dict[str, Any]):
-    """What a file says, or a mapping within; a key that it lacks is an error that names the file."""
-
-    file: Path | None = None
-
-    def __missing__(self, key: str) -> Any:
-        raise StoreError(f"{self.file}: lacks {key}; {REMEDY}")
 
 
 def _write_aside(path: Path, text: str) -> Path:
@@ -62,9 +44,9 @@ def _write_aside(path: Path, text: str) -> Path:
     return Path(name)
 
 
-def write_once(path: Path, fact: Fact) -> bool:
+def write_once(path: Path, fact: Any) -> bool:
     """Make the fact `path` appear whole; a second writer changes nothing. Returns whether we were the first."""
-    aside = _write_aside(path, json.dumps(fact, indent=1, ensure_ascii=False) + "\n")
+    aside = _write_aside(path, json.dumps(plain(fact), indent=1, ensure_ascii=False) + "\n")
     try:
         os.link(aside, path)  # unlike rename, link refuses to replace
     except FileExistsError:
@@ -79,11 +61,19 @@ def write_derived(path: Path, text: str) -> None:
     _write_aside(path, text).replace(path)
 
 
-def append_line(path: Path, record: Fact) -> None:
+def append_line(path: Path, record: Plain) -> None:
     """Append one JSON line; a single write, so that a crash tears at most the last line."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def link(source: Path, target: Path) -> None:
+    """A second name for a file that is never changed in place; a copy where the filesystem has no links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def mend_log(path: Path) -> None:
@@ -93,34 +83,64 @@ def mend_log(path: Path) -> None:
             file.write(b"\n")
 
 
-def read_fact(path: Path) -> Fact | None:
-    """The fact at `path`, or None where there is none.
+def plain(fact: Any) -> Any:
+    """A fact of whichever kind as the JSON object that its file holds; a mapping, or another JSON value, as it is."""
+    if isinstance(fact, list | tuple):
+        return [plain(each) for each in fact]
+    if isinstance(fact, dict):
+        return {key: plain(value) for key, value in fact.items()}
+    if not is_dataclass(fact):
+        return fact
+    values = {each: getattr(fact, each.name) for each in fields(fact)}
+    return {key.name: plain(value) for key, value in values.items() if value is not None or key.metadata != LEFT_OUT}
+
+
+@overload
+def read_fact(path: Path) -> Plain | None: ...
+@overload
+def read_fact(path: Path, kind: type[Kind]) -> Kind | None: ...
+def read_fact(path: Path, kind: Any = dict) -> Any:
+    """The fact at `path`, of this kind, or None where there is none; without a kind, the JSON object as it is.
 
     Raises:
-        StoreError: the file is there and is not a JSON object (facts are never half written by us), or a word in it
-            stands for something else than it does in facts. Asking the fact for a key that it lacks raises it too.
+        StoreError: the file is there and is not a JSON object (facts are never half written by us), lacks a key that
+            such a fact has, or has another value there than can be.
     """
-
-    def recorded(content: Fact) -> Recorded:
-        fact = Recorded(content)
-        fact.file = path
-        return fact
-
     try:
-        fact = json.loads(path.read_text(encoding="utf-8"), object_hook=recorded)
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except ValueError as error:
         raise StoreError(f"{path}: not readable as JSON ({error}); {REMEDY}") from error
-    if not isinstance(fact, Recorded):
+    if not isinstance(content, dict):
         raise StoreError(f"{path}: holds no JSON object; {REMEDY}")
-    for key, kind in KINDS.items():
-        if not isinstance(value := fact.get(key), (kind, NoneType)):
-            raise StoreError(f"{path}: {key} cannot be {json.dumps(value)[:40]}; {REMEDY}")
-    return fact
+    return typed(content, kind, path)
 
 
-def read_lines(path: Path) -> list[Fact]:
+def typed(content: Plain, kind: type[Kind], path: Path) -> Kind:
+    """A JSON object as a fact of this kind; keys that such a fact does not have are passed over.
+
+    Raises:
+        StoreError: names `path`, where it was read, and what it lacks or cannot have.
+    """
+    try:
+        return msgspec.convert(content, kind)
+    except msgspec.ValidationError as error:
+        raise StoreError(f"{path}: {_fault(content, str(error))}; {REMEDY}") from error
+
+
+def _fault(content: Plain, said: str) -> str:
+    """What msgspec finds wrong, in our words: `lacks KEY`, or `KEY cannot be VALUE`; keys within others with a dot."""
+    where = said.partition(" - at `$.")[2].rstrip("`")
+    if lacking := re.search(r"missing required field `(.+?)`", said):
+        return "lacks " + ".".join(filter(None, (where, lacking[1])))
+    value: Any = content
+    for key in re.findall(r"[^.\[\]]+", where.partition("[...]")[0]):
+        value = value[int(key) if isinstance(value, list) else key]
+    return f"{where} cannot be {json.dumps(value)[:40]}"
+
+
+def read_lines(path: Path) -> list[Plain]:
     """All whole lines of a log; a torn one is left out."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")

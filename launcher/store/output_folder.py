@@ -1,6 +1,6 @@
-"""The run directory: every path and file name.
+"""The output folder: every path and file name.
 
-Owns: where things lie below the output folder.
+Owns: where things lie in it, but for those in a run's folder, which `run_folder` has.
 Must not know: how a file is written (`files` does), what a fact means, what a scheduler is, what is trained.
 
     <output>/runs/<run_id>/config.yaml               the objective, written once
@@ -47,13 +47,13 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from filelock import FileLock
 
 from launcher.errors import StoreError
-from launcher.store.files import Fact, read_fact, write_once
+from launcher.store.facts import Launch, RunRecord
+from launcher.store.files import read_fact, typed, write_once
 from launcher.store.run_folder import RunDir
 
 
@@ -107,7 +107,7 @@ class SweepDir:
     def code(self) -> Path:
         return self.path / "code"
 
-    def launches(self) -> list[Fact]:
+    def launches(self) -> list[Launch]:
         """What was launched under this name, oldest first.
 
         Raises:
@@ -115,30 +115,26 @@ class SweepDir:
         """
         folder = self.path / "launches"
         names = sorted(os.listdir(folder)) if folder.is_dir() else []
-        facts = {name: read_fact(folder / name) for name in names if name.endswith(".json")}
-        for name, fact in facts.items():
-            if fact is not None and not ({"runs", "axes"} <= fact.keys() and _are_facts(fact["runs"])):
-                raise StoreError(f"{folder / name}: names no runs; move it away and launch the sweep again")
-        return [fact for fact in facts.values() if fact is not None]
+        facts = {folder / name: read_fact(folder / name) for name in names if name.endswith(".json")}
+        for path, fact in facts.items():
+            if fact is not None and not {"runs", "axes"} <= fact.keys():
+                raise StoreError(f"{path}: names no runs; move it away and launch the sweep again")
+        return [typed(fact, Launch, path) for path, fact in facts.items() if fact is not None]
 
-    def add_launch(self, launch: Fact) -> None:
+    def add_launch(self, launch: Launch) -> None:
         """Record one launch under the next free number."""
         number = len(self.launches()) + 1
         while not write_once(self.path / "launches" / f"{number:03d}.json", launch):
             number += 1
 
-    def run_records(self) -> list[Fact]:
+    def run_records(self) -> list[RunRecord]:
         """The sweep's runs as they were recorded last, each once, in the order in which they were added."""
-        records = (record for launch in self.launches() for record in launch["runs"])
-        return list({record["run_id"]: record for record in records}.values())
+        records = (record for launch in self.launches() for record in launch.runs)
+        return list({record.run_id: record for record in records}.values())
 
     def axes(self) -> list[str]:
         """The keys that vary, over all launches."""
-        return list(dict.fromkeys(axis for launch in self.launches() for axis in launch["axes"]))
-
-
-def _are_facts(values: Any) -> bool:
-    return isinstance(values, list) and all(isinstance(value, dict) for value in values)
+        return list(dict.fromkeys(axis for launch in self.launches() for axis in launch.axes))
 
 
 def _folders(parent: Path) -> list[Path]:

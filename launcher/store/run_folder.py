@@ -17,12 +17,14 @@ import yaml
 
 from launcher.config import OBJECTIVE
 from launcher.errors import StoreError
-from launcher.store.files import Fact, read_fact, write_derived, write_once
+from launcher.store.facts import Attempt, JobList, Purpose
+from launcher.store.files import Plain, read_fact, write_derived, write_once
 
 
 def attempts_of(job_folder: Path) -> list[AttemptDir]:
     """What a job is to make."""
-    return [AttemptDir(Path(path)) for path in (read_fact(job_folder / "job.json") or {}).get("attempts", [])]
+    listed = read_fact(job_folder / "job.json", JobList) or JobList()
+    return [AttemptDir(Path(path)) for path in listed.attempts]
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,9 @@ class AttemptDir:
 
     @property
     def evaluates(self) -> bool:
+        """Whether it trains nothing, as its record says; where that is of an older version or lost, its name does."""
+        if self.record.purpose is not None:
+            return self.record.purpose is Purpose.EVALUATION
         return self.path.suffix == EVALUATION_SUFFIX
 
     @property
@@ -78,9 +83,9 @@ class AttemptDir:
         return self.path / "attempt.json"
 
     @cached_property
-    def record(self) -> Fact:
+    def record(self) -> Attempt:
         """What was asked for: there before the folder has its name, and never changed; empty where it was lost."""
-        return read_fact(self.attempt_file) or {}
+        return read_fact(self.attempt_file, Attempt) or Attempt()
 
     @property
     def job_file(self) -> Path:
@@ -213,12 +218,12 @@ class RunDir:
     def evaluations(self) -> EvaluationDir:
         return EvaluationDir(self.path / "evaluations")
 
-    def write_config(self, objective: Fact) -> None:
+    def write_config(self, objective: Plain) -> None:
         """Write the objective once; the run id is its hash, so that a second writer has the same."""
         if not self.config_file.exists():
             write_derived(self.config_file, yaml.safe_dump(objective, sort_keys=False, allow_unicode=True))
 
-    def read_config(self) -> Fact:
+    def read_config(self) -> Plain:
         """The objective that the run was made for.
 
         Raises:
@@ -238,48 +243,24 @@ class RunDir:
         return {str(key): value for key, value in config.items()}
 
     def attempts(self) -> list[AttemptDir]:
-        """The attempts to train it so far, oldest first."""
-        return [attempt for attempt in self.all_attempts() if not attempt.evaluates]
-
-    def evaluation_attempt(self) -> AttemptDir | None:
-        """The last attempt that evaluates what the last of `attempts` trains; numbers are given in order."""
-        last = self.all_attempts()[-1:]
-        return last[0] if last and last[0].evaluates else None
-
-    def last_attempts(self) -> list[AttemptDir]:
-        """The last attempt to train it, and the one that evaluates what that trains, where they are."""
-        return [attempt for attempt in (*self.attempts()[-1:], self.evaluation_attempt()) if attempt]
-
-    def all_attempts(self) -> list[AttemptDir]:
-        """The attempts of both kinds, oldest first."""
+        """All attempts, to train it and to evaluate it, oldest first; `Attempts` knows which is which."""
         folder = self.path / "attempts"
         names = sorted(os.listdir(folder)) if folder.is_dir() else []
         return [AttemptDir(folder / name) for name in names if name.removesuffix(EVALUATION_SUFFIX).isdigit()]
 
-    def new_attempt(self, fact: Fact, *, evaluates: bool = False) -> AttemptDir:
+    def new_attempt(self, fact: Attempt) -> AttemptDir:
         """Make the next attempt, its folder with the fact in it; of two that ask at once each gets its own number."""
         folder = self.path / "attempts"
         folder.mkdir(parents=True, exist_ok=True)
         aside = AttemptDir(Path(tempfile.mkdtemp(prefix=".new.", dir=folder)))
         write_once(aside.attempt_file, fact)
         aside.path.chmod(0o755)
-        number = max((attempt.number for attempt in self.all_attempts()), default=0) + 1
+        number = max((attempt.number for attempt in self.attempts()), default=0) + 1
+        suffix = EVALUATION_SUFFIX if fact.purpose is Purpose.EVALUATION else ""
         while True:
             try:
-                return AttemptDir(aside.path.rename(folder / f"{number:03d}{EVALUATION_SUFFIX if evaluates else ''}"))
+                return AttemptDir(aside.path.rename(folder / f"{number:03d}{suffix}"))
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
                 number += 1
-
-
-@dataclass(frozen=True)
-class SeenRun(RunDir):
-    """A run as it is found at one moment: its attempts are listed once, so that each one's record is read once."""
-
-    @cached_property
-    def _seen(self) -> list[AttemptDir]:
-        return super().all_attempts()
-
-    def all_attempts(self) -> list[AttemptDir]:
-        return self._seen

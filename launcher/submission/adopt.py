@@ -1,6 +1,9 @@
 """Jobs that a launcher handed over before it died.
 
 Owns: finding them by their batch's name. Must not know: how they were submitted, what they do.
+
+An attempt whose job is not found is marked LOST, which is also what a job looks at first: should a scheduler bring one
+to life after all, it finds nothing to do.
 """
 
 from __future__ import annotations
@@ -13,42 +16,47 @@ from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import LAG_SECONDS
 from launcher.cluster.scheduler import Scheduler, scheduler_for
 from launcher.runs.status import Status
+from launcher.store.attempts import Attempts
 from launcher.store.run_folder import AttemptDir, RunDir
-from launcher.submission.submit import _never_was, _record
+from launcher.submission.handover import record_jobs, record_unsubmitted
 
 
 def adopt(runs: Iterable[RunDir], scheduler: Scheduler) -> None:
-    """Record the jobs that a launcher handed over and then died, so that nobody submits their runs again.
+    """Record the jobs that a launcher handed over and then died, so that nobody submits their runs again."""
+    runs = list(runs)
+    adopt_batches(_handed_over(_without_job(runs)), scheduler)
+    for attempt in _without_job(runs):
+        record_unsubmitted(attempt, "its launcher ended before it was submitted", Status.LOST)
+
+
+def adopt_batches(folders: Iterable[Path], scheduler: Scheduler) -> None:
+    """Record the jobs of the batches in these folders, of runs or of a reference table, as far as there are any.
 
     Under the submission lock nobody else is submitting, but a scheduler may be slow to show a job: what was handed
     over just now and is not found yet is asked for once more when that time is over.
     """
-    runs = list(runs)
-    missing = [folder for folder in _handed_over(_without_job(runs)) if not _adopted(folder, scheduler)]
+    missing = [folder for folder in folders if not _adopt_batch(folder, scheduler)]
     if missing:
-        last = max(float(Batch.read(folder)[1]["time"]) for folder in missing)
+        last = max(Batch.read(folder)[1].time for folder in missing)
         time.sleep(max(0.0, min(LAG_SECONDS, last + LAG_SECONDS - time.time())))
         for folder in missing:
-            _adopted(folder, scheduler)
-    for attempt in _without_job(runs):
-        _never_was(attempt, "its launcher ended before it was submitted", Status.LOST)
+            _adopt_batch(folder, scheduler)
 
 
 def _without_job(runs: Iterable[RunDir]) -> list[AttemptDir]:
-    attempts = [attempt for run in runs for attempt in run.last_attempts()]
-    return [attempt for attempt in attempts if not (attempt.job_file.exists() or attempt.failure_file.exists())]
+    return [attempt for run in runs for attempt in Attempts.of(run).without_job]
 
 
 def _handed_over(attempts: Iterable[AttemptDir]) -> list[Path]:
     """The folders of the batches of these attempts, as far as it came to a batch."""
-    folders = dict.fromkeys(attempt.record.get("batch") for attempt in attempts)
+    folders = dict.fromkeys(attempt.record.batch for attempt in attempts)
     return [Path(folder) for folder in folders if folder and (Path(folder) / "batch.json").exists()]
 
 
-def _adopted(folder: Path, scheduler: Scheduler) -> bool:
-    batch, fact = Batch.read(folder)
-    executor = scheduler if fact["executor"] == scheduler.name else scheduler_for(fact["executor"])
+def _adopt_batch(folder: Path, scheduler: Scheduler) -> bool:
+    batch, record = Batch.read(folder)
+    executor = scheduler if record.executor == scheduler.name else scheduler_for(record.executor)
     found = executor.find(batch)
     if found is not None:
-        _record(batch, found)
+        record_jobs(batch, found)
     return found is not None

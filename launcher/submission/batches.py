@@ -1,6 +1,6 @@
-"""Runs -> batches of jobs: which runs share a job, which jobs an array, what waits for what.
+"""Decisions -> the plan: which runs share a job, which jobs an array, what waits for what.
 
-Owns: that division. Must not know: how a batch is handed over.
+Owns: that division, and the plan as a value. Must not know: how a batch is handed over.
 """
 
 from __future__ import annotations
@@ -9,28 +9,70 @@ import functools
 import itertools
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 from launcher.cluster.batch import Batch
 from launcher.cluster.scheduler import Scheduler
 from launcher.config import Cluster
+from launcher.store.facts import Job
 from launcher.store.output_folder import Store, SweepDir
-from launcher.submission import reference_job
 from launcher.submission.decide import Action, Decision
-from launcher.submission.reference_job import Preparation, preparation_of
-from launcher.sweep import Run
+from launcher.submission.reference_job import Preparation, TableJob, preparation_of, table_job
+from launcher.sweep import Run, Sweep
 
 T = TypeVar("T")
 
 
-Jobs = list[list[Run]]  # the runs of each job
+@dataclass(frozen=True)
+class PlannedBatch:
+    """A batch as it is to be handed over, but for its code, and for a job to wait for that is not handed over yet.
+
+    Attributes:
+        batch: what the executor will be given.
+        jobs: the runs of each of its jobs.
+        evaluates: whether its jobs only evaluate.
+        table: the job that makes the reference table of all its runs; None where none is planned.
+        evaluation: the batch that evaluates, job for job, what this one trains; None where none does.
+    """
+
+    batch: Batch
+    jobs: tuple[tuple[Run, ...], ...]
+    evaluates: bool = False
+    table: TableJob | None = None
+    evaluation: PlannedBatch | None = None
+
+    def ready(self, code: Path | None, after: Job | None) -> PlannedBatch:
+        """The same, to run `code`, and to wait for `after` where that was handed over just now."""
+        return replace(self, batch=replace(self.batch, code=code, after=after or self.batch.after))
 
 
-def batches(
-    runs: Sequence[Run], directory: SweepDir, store: Store, scheduler: Scheduler, code: Path | None
-) -> list[tuple[Batch, Jobs]]:
+@dataclass(frozen=True)
+class Plan:
+    """All that one command is to do: shown first, then acted on.
+
+    Attributes:
+        sweep: whose runs they are; also those of which nothing was decided.
+        decisions: what happens to each run.
+        batches: what is handed over for that, in this order; those that wait for one table come together.
+    """
+
+    sweep: Sweep
+    decisions: tuple[Decision, ...]
+    batches: tuple[PlannedBatch, ...]
+
+
+def plan_batches(sweep: Sweep, decisions: Sequence[Decision], store: Store, scheduler: Scheduler) -> Plan:
+    """What is to be handed over, so that what was decided happens; writes nothing."""
+    into = functools.partial(_batches, directory=store.sweep(sweep.name), store=store, scheduler=scheduler)
+    training = [decision for decision in decisions if decision.action in (Action.SUBMIT, Action.RESUME)]
+    evaluating = [decision for decision in decisions if decision.action is Action.EVALUATE]
+    trained = _behind_tables(_training(training, into), store, scheduler)
+    return Plan(sweep, tuple(decisions), (*trained, *_evaluating(evaluating, into)))
+
+
+def _batches(runs: Sequence[Run], directory: SweepDir, store: Store, scheduler: Scheduler) -> list[PlannedBatch]:
     """The runs in jobs of those that need the same, and these in batches as large as the scheduler takes them.
 
     Where jobs can wait for others, those of a batch wait for the same reference table.
@@ -39,15 +81,32 @@ def batches(
     for run in runs:
         shared = preparation_of(run, store).key if scheduler.detached else ""
         groups.setdefault(repr(asdict(run.config.cluster)) + shared, []).append(run)
-    return [each for group in groups.values() for each in _of_class(group, directory, store, scheduler, code)]
+    return [each for group in groups.values() for each in _of_class(group, directory, store, scheduler)]
 
 
-def sharing(found: Sequence[tuple[Batch, Jobs]]) -> list[tuple[Batch, Jobs]]:
+def _of_class(runs: Sequence[Run], directory: SweepDir, store: Store, scheduler: Scheduler) -> list[PlannedBatch]:
+    resources = runs[0].config.cluster
+    jobs = _chunks(runs, resources.runs_per_job or scheduler.runs_per_job)
+    parts = _chunks(jobs, scheduler.batch_size(resources))
+    return [PlannedBatch(_new_batch(len(part), resources, directory, store), part) for part in parts]
+
+
+def _chunks(items: Sequence[T], size: int) -> tuple[tuple[T, ...], ...]:
+    return tuple(tuple(items[start : start + size]) for start in range(0, len(items), size))
+
+
+def _new_batch(size: int, resources: Cluster, directory: SweepDir, store: Store) -> Batch:
+    """A batch of a name that no other has."""
+    name = f"{directory.name}.{uuid.uuid4().hex[:10]}"
+    return Batch(name, directory.jobs / name, size, resources, store.root)
+
+
+def _sharing(found: Sequence[PlannedBatch]) -> list[PlannedBatch]:
     """All batches of a launch that train, or that evaluate, each with its part of `max_parallel`."""
-    ends = [0, *itertools.accumulate(batch.size for batch, _ in found)]
+    ends = [0, *itertools.accumulate(each.batch.size for each in found)]
     return [
-        (replace(batch, at_once=_at_once(batch, start, ends[-1])), jobs)
-        for (batch, jobs), start in zip(found, ends[:-1], strict=True)
+        replace(each, batch=replace(each.batch, at_once=_at_once(each.batch, start, ends[-1])))
+        for each, start in zip(found, ends[:-1], strict=True)
     ]
 
 
@@ -57,109 +116,55 @@ def _at_once(batch: Batch, start: int, total: int) -> int | None:
     return limit and max(1, limit * (start + batch.size) // total - limit * start // total)
 
 
-def _of_class(
-    runs: Sequence[Run], directory: SweepDir, store: Store, scheduler: Scheduler, code: Path | None
-) -> list[tuple[Batch, Jobs]]:
-    resources = runs[0].config.cluster
-    jobs = _chunks(runs, resources.runs_per_job or scheduler.runs_per_job)
-    parts = _chunks(jobs, scheduler.batch_size(resources))
-    return [(_new_batch(part, directory, store, code), part) for part in parts]
+def _training(decisions: Sequence[Decision], into: Callable[[list[Run]], list[PlannedBatch]]) -> list[PlannedBatch]:
+    """The batches that train, each with the one that evaluates: job for job, with the same runs."""
+    alike: dict[str, list[Decision]] = {}
+    for decision in decisions:
+        evaluation = decision.evaluation
+        alike.setdefault("" if evaluation is None else repr(evaluation.config.cluster), []).append(decision)
+    found = _sharing([made for members in alike.values() for made in into([decision.run for decision in members])])
+    later = {decision.run.run_id: decision.evaluation for decision in decisions if decision.evaluation}
+    return [replace(each, evaluation=_evaluation_of(each, later)) for each in found]
 
 
-def _chunks(items: Sequence[T], size: int) -> list[list[T]]:
-    return [list(items[start : start + size]) for start in range(0, len(items), size)]
+def _evaluation_of(training: PlannedBatch, later: Mapping[str, Run]) -> PlannedBatch | None:
+    """The batch whose every job is to evaluate what its counterpart trains."""
+    if training.jobs[0][0].run_id not in later:  # then none of them is
+        return None
+    jobs = tuple(tuple(later[run.run_id] for run in runs) for runs in training.jobs)
+    batch = replace(_named_evaluating(training.batch), resources=jobs[0][0].config.cluster)
+    return PlannedBatch(replace(batch, in_step=batch.size > 1), jobs, evaluates=True)
 
 
-def _new_batch(jobs: Jobs, directory: SweepDir, store: Store, code: Path | None) -> Batch:
-    """A batch of a name that no other has; nothing is written."""
-    name = f"{directory.name}.{uuid.uuid4().hex[:10]}"
-    return Batch(name, directory.jobs / name, len(jobs), jobs[0][0].config.cluster, store.root, code)
-
-
-def evaluating(batch: Batch) -> Batch:
+def _named_evaluating(batch: Batch) -> Batch:
     """The batch under a name that tells those who read the queue that it evaluates."""
     name = f"{batch.name.rpartition('.')[0]}.evaluate.{uuid.uuid4().hex[:10]}"
     return replace(batch, name=name, folder=batch.folder.with_name(name))
 
 
-def following(batch: Batch, resources: Cluster) -> Batch:
-    """A batch whose every job is to evaluate what its counterpart in `batch` trains."""
-    return replace(evaluating(batch), resources=resources, in_step=batch.size > 1)
+def _behind_tables(found: Sequence[PlannedBatch], store: Store, scheduler: Scheduler) -> list[PlannedBatch]:
+    """The batches by the reference table that they need, each with the job that makes it."""
+    groups: dict[Preparation, list[PlannedBatch]] = {}
+    for each in found:
+        groups.setdefault(preparation_of(each.jobs[0][0], store), []).append(each)
+    return [each for members in groups.values() for each in _behind_one_table(members, store, scheduler)]
 
 
-@dataclass(frozen=True)
-class RunGroup:
-    """Batches, each with the runs of its jobs.
-
-    Attributes:
-        batches: those that are handed over in any order.
-        table: the job that makes the reference table for all of them, where one is planned.
-        evaluates: whether they only evaluate.
-        then: the batch that evaluates what another of these names trains.
-    """
-
-    batches: list[tuple[Batch, Jobs]]
-    table: Batch | None = None
-    evaluates: bool = False
-    then: Mapping[str, tuple[Batch, Jobs]] = field(default_factory=dict)
+def _behind_one_table(members: Sequence[PlannedBatch], store: Store, scheduler: Scheduler) -> list[PlannedBatch]:
+    run, batches = members[0].jobs[0][0], [each.batch for each in members]
+    table = table_job(run, batches, store) if scheduler.detached else None
+    return [replace(each, table=table) for each in members]
 
 
-def planned_batches(
-    decisions: Sequence[Decision],
-    directory: SweepDir,
-    store: Store,
-    scheduler: Scheduler,
-    take: Callable[[Path], Path],
-) -> list[RunGroup]:
-    """What is to be handed over; `take` makes the snapshot of the code."""
-    chosen = [decision for decision in decisions if decision.action is not Action.SKIP]
-    if not chosen:
-        return []
-    code = take(directory.code) if scheduler.detached else None
-    into = functools.partial(batches, directory=directory, store=store, scheduler=scheduler, code=code)
-    training = [decision for decision in chosen if decision.action is not Action.EVALUATE]
-    found, then = _with_evaluations(training, into)
-    groups: dict[Preparation, list[tuple[Batch, Jobs]]] = {}
-    for batch, jobs in found:
-        groups.setdefault(preparation_of(jobs[0][0], store), []).append((batch, jobs))
-    return [
-        RunGroup(
-            members,
-            reference_job.planned(shared, [batch for batch, _ in members]) if scheduler.detached else None,
-            then={batch.name: then[batch.name] for batch, _ in members if batch.name in then},
-        )
-        for shared, members in groups.items()
-    ] + _evaluation_groups([decision for decision in chosen if decision.action is Action.EVALUATE], into)
-
-
-def _with_evaluations(
-    decisions: Sequence[Decision], into: Callable[[list[Run]], list[tuple[Batch, Jobs]]]
-) -> tuple[list[tuple[Batch, Jobs]], dict[str, tuple[Batch, Jobs]]]:
-    """The batches that train, and by their names those that evaluate: job for job, with the same runs."""
-    alike: dict[str, list[Decision]] = {}
-    for decision in decisions:
-        evaluation = decision.evaluation
-        alike.setdefault("" if evaluation is None else repr(evaluation.config.cluster), []).append(decision)
-    found = sharing([made for members in alike.values() for made in into([decision.run for decision in members])])
-    later = {decision.run.run_id: decision.evaluation for decision in decisions if decision.evaluation}
-    then = {}
-    for batch, jobs in found:
-        if jobs[0][0].run_id in later:  # then all of them are
-            evaluated = [[later[run.run_id] for run in runs] for runs in jobs]
-            then[batch.name] = (following(batch, evaluated[0][0].config.cluster), evaluated)
-    return found, then
-
-
-def _evaluation_groups(
-    decisions: Sequence[Decision], into: Callable[[list[Run]], list[tuple[Batch, Jobs]]]
-) -> list[RunGroup]:
+def _evaluating(decisions: Sequence[Decision], into: Callable[[list[Run]], list[PlannedBatch]]) -> list[PlannedBatch]:
     """What only evaluates: runs that are trained, and behind each job that is training others, those of that job."""
     behind: dict[str, list[Decision]] = {}
     for decision in decisions:
-        behind.setdefault(str((decision.follows or {}).get("job_id", "")), []).append(decision)
-    found = [
-        (replace(evaluating(batch), after=members[0].follows), jobs)
-        for members in behind.values()
-        for batch, jobs in into([decision.run for decision in members])
-    ]
-    return [RunGroup(sharing(found), evaluates=True)] if found else []
+        behind.setdefault(decision.follows.job_id if decision.follows else "", []).append(decision)
+    return _sharing(
+        [
+            replace(each, batch=replace(_named_evaluating(each.batch), after=members[0].follows), evaluates=True)
+            for members in behind.values()
+            for each in into([decision.run for decision in members])
+        ]
+    )

@@ -1,7 +1,7 @@
-"""Decide, then act: what happens to each run of a sweep, then exactly that. Idempotent.
+"""What is to happen to each run of a sweep, by its state; decided before anything is done.
 
-Owns: the decision for each run, what a launch records of its sweep.
-Must not know: how an executor works, how anything is printed.
+Owns: the decision for each run, and why. Writes nothing.
+Must not know: which runs share a job, how one is handed over, how an executor works, how anything is printed.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ from enum import StrEnum
 from typing import Any
 
 from launcher.cluster.scheduler import Scheduler
-from launcher.evaluation.missing import lacking, unclaimed
+from launcher.evaluation.missing_benchmarks import unclaimed
 from launcher.planning.stages import evaluates_apart, to_be_evaluated, to_be_trained
-from launcher.runs.run_state import RunState, acting_attempt, states_of
+from launcher.runs.run_state import RunState, states_of
 from launcher.runs.status import Status
-from launcher.store.files import Fact
+from launcher.store.attempts import Attempts
+from launcher.store.facts import Job
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir
+from launcher.store.work_done import lacking
 from launcher.submission.resources import Past, adapted
-from launcher.submission.timings import Costs, costs
+from launcher.submission.timings import Costs, read_costs
 from launcher.sweep import Run, Sweep
 
 
@@ -51,15 +53,12 @@ class Decision:
     why: str
     seconds: float | None = None
     evaluation: Run | None = None
-    follows: Fact | None = None
-
-
-# ------------------------------------------------------------------------------------------------ decide
+    follows: Job | None = None
 
 
 def decide(sweep: Sweep, store: Store, scheduler: Scheduler, given: Collection[str] = ()) -> list[Decision]:
     """What launching this sweep does to each of its runs; writes nothing. `given`: see `resources.adapted`."""
-    known = costs(store)
+    known = read_costs(store)
     states = states_of([store.run(run.run_id) for run in sweep.runs], scheduler)
     waits = scheduler.name if scheduler.detached else None
     decisions = [_decide(run, state, known, waits) for run, state in zip(sweep.runs, states, strict=True)]
@@ -92,10 +91,10 @@ def _in_stages(decision: Decision, state: RunState, known: Costs) -> Decision:
 
 def _adapted_evaluation(run: Run, state: RunState, known: Costs) -> tuple[Run, list[str]]:
     """The run as a job evaluates it, with resources that suit what earlier evaluations have shown."""
-    last = state.run.evaluation_attempt()
-    asked = _asked(last)
-    ended = last is not None and last == acting_attempt(state.run)
-    past = Past(state.job.reason or state.reason or "", state.job.node or state.facts.host, asked)
+    attempts = Attempts.of(state.run)
+    asked = _asked(attempts.evaluating)
+    ended = attempts.evaluating is not None and attempts.evaluating == attempts.acting
+    past = Past(state.cause, state.job.node or state.facts.host, asked)
     evaluated, wanted = to_be_evaluated(run), run.config.evaluation.benchmarks
     # Of a run that is still to be trained, `preference` is measured by the job that trains it.
     left = lacking(state.run, wanted) if state.facts.trained else [name for name in wanted if name != "preference"]
@@ -103,14 +102,13 @@ def _adapted_evaluation(run: Run, state: RunState, known: Costs) -> tuple[Run, l
 
 
 def _past(state: RunState) -> Past:
-    asked = _asked(next(iter(state.run.attempts()[-1:]), None))
-    return Past(state.reason or "", state.job.node or state.facts.host, asked)
+    asked = _asked(Attempts.of(state.run).training)
+    return Past(state.cause, state.job.node or state.facts.host, asked)
 
 
 def _asked(attempt: AttemptDir | None) -> Mapping[str, Any] | None:
     """What an attempt asked of the cluster."""
-    asked: Mapping[str, Any] | None = attempt.record.get("settings", {}).get("cluster") if attempt else None
-    return asked
+    return attempt.record.settings.get("cluster") if attempt else None
 
 
 def _decide(run: Run, state: RunState, known: Costs, waits: str | None) -> Decision:
@@ -134,10 +132,10 @@ def _decide(run: Run, state: RunState, known: Costs, waits: str | None) -> Decis
 
 def _decide_in_flight(run: Run, state: RunState, waits: str | None) -> Decision:
     """Nothing, but where a job trains the run and none is to measure afterwards what is wanted of it."""
-    acting, job = acting_attempt(state.run), state.facts.job or {}
+    acting, job = Attempts.of(state.run).acting, state.facts.job
     training = acting is not None and not acting.evaluates and not state.facts.cancelled
     missing = unclaimed(state.run, run.config.evaluation.benchmarks)
-    if training and missing and waits is not None and job.get("executor") == waits:
+    if training and missing and waits is not None and job and job.executor == waits:
         return Decision(run, Action.EVALUATE, f"once it is trained: {', '.join(missing)}", follows=job)
     return Decision(run, Action.SKIP, f"in flight: {state.status} as job {state.facts.job_id}")
 
@@ -145,6 +143,3 @@ def _decide_in_flight(run: Run, state: RunState, waits: str | None) -> Decision:
 def _estimate(run: Run, known: Costs, done: int) -> float | None:
     cost = known.training(run)
     return None if cost is None else cost.training(run, done)
-
-
-# ------------------------------------------------------------------------------------------------ act

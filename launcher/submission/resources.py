@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from launcher.cluster.job_state import Cause
 from launcher.cluster.notation import megabytes
 from launcher.config import AUTO_TIME, Cluster
 from launcher.planning.cluster_rules import WARNED_EARLY_SECONDS
@@ -23,9 +24,9 @@ ROUNDED_TO_MINUTES = 5
 
 @dataclass(frozen=True)
 class Past:
-    """How the run's last attempt ended: SLURM's reason, the node, and what it had asked for."""
+    """How the run's last attempt ended: why, on which node, and what it had asked for."""
 
-    reason: str = ""
+    cause: Cause | None = None
     node: str | None = None
     asked: Mapping[str, Any] | None = None
 
@@ -69,15 +70,15 @@ def _memory(cluster: Cluster, past: Past) -> dict[str, str | None]:
     sizes = [size for size in (megabytes(cluster.mem), megabytes(had)) if size]
     if not sizes:
         return {}
-    out_of_memory = "OUT_OF_MEMORY" in past.reason or "oom" in past.reason.lower().split()
-    size = math.ceil(max(sizes) * (cluster.memory_growth if out_of_memory else 1))
+    growth = cluster.memory_growth if past.cause is Cause.OUT_OF_MEMORY else 1
+    size = math.ceil(max(sizes) * growth)
     return {} if size == megabytes(cluster.mem) else {"mem": f"{size}M"}
 
 
 def _nodes(cluster: Cluster, past: Past) -> dict[str, str | None]:
     """What the last attempt kept away from, and the node that failed under it."""
     avoided = [name for text in (cluster.exclude, (past.asked or {}).get("exclude")) for name in _names(text)]
-    if past.reason.startswith("NODE_FAIL") and past.node and cluster.avoid_failed_nodes:
+    if past.cause is Cause.NODE_FAILED and past.node and cluster.avoid_failed_nodes:
         avoided.append(past.node)
     exclude = ",".join(dict.fromkeys(avoided)) or None
     return {} if exclude == cluster.exclude else {"exclude": exclude}

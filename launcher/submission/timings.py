@@ -10,14 +10,19 @@ import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from launcher.evaluation.missing import job_file, lacking
+from launcher.losses import LOSS_KEYS
 from launcher.store.attempt_config import wanted_by
-from launcher.store.files import Fact, content_key, read_fact
+from launcher.store.attempts import Attempts
+from launcher.store.facts import Started
+from launcher.store.files import Plain, content_key, read_fact
 from launcher.store.output_folder import Store
-from launcher.store.run_folder import AttemptDir, RunDir, SeenRun
+from launcher.store.results import Result
+from launcher.store.run_folder import AttemptDir
+from launcher.store.work_done import job_file, lacking
 from launcher.sweep import Run
 
 NO_COST = ("cluster", "judge", "samples")  # of an evaluation's settings, beside its benchmarks, which are asked for
+NO_TIME = ("learning_rate", "max_steps", "epochs")  # of the trainer's keys, beside those of losses
 
 
 @dataclass(frozen=True)
@@ -61,14 +66,14 @@ class Costs:
         return self.evaluations.get(_evaluation_key(cost_key(run), run.settings, benchmarks))
 
 
-def costs(store: Store) -> Costs:
+def read_costs(store: Store) -> Costs:
     """What the finished runs took."""
     trainings: dict[str, list[Cost]] = {}
     evaluations: dict[str, list[float]] = {}
-    for run in (SeenRun(run.path) for run in store.runs()):
-        if (trained := _cost_of(run)) is not None:
+    for attempts in map(Attempts.of, store.runs()):
+        if (trained := _cost_of(attempts)) is not None:
             trainings.setdefault(trained[0], []).append(trained[1])
-        if (evaluated := _evaluation_of(run)) is not None:
+        if (evaluated := _evaluation_of(attempts)) is not None:
             evaluations.setdefault(evaluated[0], []).append(evaluated[1])
     return Costs(
         {key: _median(values) for key, values in trainings.items()},
@@ -76,42 +81,43 @@ def costs(store: Store) -> Costs:
     )
 
 
-def _evaluation_key(model_and_data: str, settings: Fact, benchmarks: Iterable[str]) -> str:
+def _evaluation_key(model_and_data: str, settings: Plain, benchmarks: Iterable[str]) -> str:
     """Evaluations with the same key do the same work, on as many GPUs."""
     cluster = settings["cluster"]
     how = {key: value for key, value in settings["evaluation"].items() if key not in (*NO_COST, "benchmarks")}
     return content_key([model_and_data, how, sorted(benchmarks), cluster["nodes"], cluster["gpus_per_node"]])
 
 
-def _evaluation_of(run: RunDir) -> tuple[str, float] | None:
+def _evaluation_of(attempts: Attempts) -> tuple[str, float] | None:
     """The last evaluation of a run, where it came to its end in one go; what others had measured is not its work."""
-    attempt = run.evaluation_attempt()
+    run, attempt = attempts.run, attempts.evaluating
     began = None if attempt is None else _began(attempt)
     if attempt is None or began is None or attempt.requeue_log.exists() or lacking(run, wanted_by(attempt)):
         return None
     written = {name: job_file(run, name).stat().st_mtime for name in wanted_by(attempt)}
     own = {name: when for name, when in written.items() if when >= began}
-    key = attempt.record.get("cost_key")
-    return (_evaluation_key(key, attempt.record["settings"], own), max(own.values()) - began) if key and own else None
+    key = attempt.record.cost_key
+    return (_evaluation_key(key, attempt.record.settings, own), max(own.values()) - began) if key and own else None
 
 
 def _began(attempt: AttemptDir) -> float | None:
-    return (read_fact(attempt.started_file) or {}).get("time")
+    started = read_fact(attempt.started_file, Started)
+    return None if started is None else started.time
 
 
-def _cost_of(run: RunDir) -> tuple[str, Cost] | None:
-    result = read_fact(run.result_file)
-    attempts = run.attempts() if result else []
-    key = attempts[-1].record.get("cost_key") if attempts else None
-    if not (key and result and result["steps"]):
+def _cost_of(attempts: Attempts) -> tuple[str, Cost] | None:
+    result = read_fact(attempts.run.result_file, Result)
+    last = attempts.training if result else None
+    if not (result and result.steps and last and last.record.cost_key):
         return None
-    around = _seconds_around(run, float(result["seconds"])) if len(attempts) == 1 else 0.0
-    return key, Cost(result["seconds"] / result["steps"], result["steps"], around)
+    around = _seconds_around(last, result.seconds) if len(attempts.trainings) == 1 else 0.0
+    return last.record.cost_key, Cost(result.seconds / result.steps, result.steps, around)
 
 
-def _seconds_around(run: RunDir, training: float) -> float:
-    last = max((path.stat().st_mtime for path in (run.result_file, run.evaluation_file) if path.exists()), default=0.0)
-    began = _began(run.attempts()[-1])
+def _seconds_around(attempt: AttemptDir, training: float) -> float:
+    files = (attempt.run.result_file, attempt.run.evaluation_file)
+    last = max((path.stat().st_mtime for path in files if path.exists()), default=0.0)
+    began = _began(attempt)
     return max(0.0, last - (last if began is None else began) - training)
 
 
@@ -126,6 +132,7 @@ def _median(found: list[Cost]) -> Cost:
 
 def cost_key(run: Run) -> str:
     """Runs with the same key need about the same time per step."""
-    trainer = {k: v for k, v in run.objective["trainer"].items() if k not in ("learning_rate", "max_steps", "epochs")}
-    parts = [run.objective["model"], run.objective["dataset"], trainer]
+    trainer = {key: value for key, value in run.objective["trainer"].items() if key not in NO_TIME}
+    # A null rather than nothing: so the keys that are on disk stay.
+    parts = [run.objective["model"], run.objective["dataset"], trainer | dict.fromkeys(LOSS_KEYS)]
     return content_key(parts, 8)

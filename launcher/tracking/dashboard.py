@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.config import Tracking
-from launcher.errors import ConfigError
+from launcher.errors import UsageError
 from launcher.machine.accounts import has_login
 from launcher.store.files import write_derived
 from launcher.store.output_folder import SweepDir
@@ -47,11 +47,11 @@ class Page:
     @classmethod
     def of(cls, directory: SweepDir) -> Page:
         """The page of a sweep, from what its launches recorded."""
-        records = [record for launch in directory.launches() for record in launch["runs"]]
+        records = [record for launch in directory.launches() for record in launch.runs]
         if not records:
-            raise ConfigError(f"{directory.name}: has no run yet, so no dashboard")
-        tracking = Tracking(**records[-1]["settings"].get("tracking", {}))
-        return cls(directory.name, tuple(dict.fromkeys(record["loss_type"] for record in records)), tracking)
+            raise UsageError(f"{directory.name}: has no run yet, so no dashboard")
+        tracking = Tracking(**records[-1].settings.get("tracking", {}))
+        return cls(directory.name, tuple(dict.fromkeys(record.loss_type for record in records)), tracking)
 
     @property
     def project(self) -> str:
@@ -68,21 +68,21 @@ def publish(page: Page, directory: SweepDir) -> list[str]:
     Without one, or where W&B does not take them, their definitions become files in the sweep's folder.
 
     Raises:
-        ConfigError: wandb-workspaces is not installed.
+        UsageError: wandb-workspaces is not installed.
     """
     _library("wandb_workspaces.workspaces", "wandb")
     if not has_login():
-        return _written(page, directory, "no W&B key or login here (`wandb login`)")
+        return _write(page, directory, "no W&B key or login here (`wandb login`)")
     try:
         with _quiet_wandb():
             entity = page.tracking.entity or _library("wandb", "wandb").Api().default_entity
             parts = [workspace(page, entity), report(page, entity)]
             return [part.save().url for part in parts]
     except Exception as error:  # noqa: BLE001 - the library raises whatever its HTTP client, or a null in an answer, does
-        return _written(page, directory, f"W&B did not take the dashboard ({type(error).__name__}: {error})")
+        return _write(page, directory, f"W&B did not take the dashboard ({type(error).__name__}: {error})")
 
 
-def _written(page: Page, directory: SweepDir, reason: str) -> list[str]:
+def _write(page: Page, directory: SweepDir, reason: str) -> list[str]:
     entity, lines = page.tracking.entity or "", [f"{reason}; its definition is written:"]
     for name, part in (("workspace", workspace(page, entity)), ("report", report(page, entity, saved=False))):
         path = directory.tracking / f"wandb-{name}.json"
@@ -186,13 +186,13 @@ def serve(page: Page, directory: SweepDir, port: int | None, *, browser: bool) -
     """Start the local dashboard of trackio or TensorBoard in this process, on loopback; returns its address.
 
     Raises:
-        ConfigError: nothing has been tracked yet, the port is taken, or the library is not installed.
+        UsageError: nothing has been tracked yet, the port is taken, or the library is not installed.
     """
     folder = directory.tracking / page.tracking.backend
     if not folder.is_dir():
-        raise ConfigError(f"{page.sweep}: nothing in {folder} yet; its runs write it once they train")
+        raise UsageError(f"{page.sweep}: nothing in {folder} yet; its runs write it once they train")
     if port is not None and not _is_free(port):
-        raise ConfigError(f"--port {port}: something listens there already; give another, or none to have one chosen")
+        raise UsageError(f"--port {port}: something listens there already; give another, or none to have one chosen")
     starters = {"trackio": _serve_trackio, "tensorboard": _serve_tensorboard}
     return starters[page.tracking.backend](page, folder, port, browser=browser)
 
@@ -245,7 +245,7 @@ def _library(name: str, extra: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ConfigError(f"dashboard: {error}; pip install 'prefsweep[{extra}]'") from error
+        raise UsageError(f"dashboard: {error}; pip install 'prefsweep[{extra}]'") from error
 
 
 def open_dashboard(directory: SweepDir, port: int | None, *, browser: bool) -> tuple[list[str], bool]:
@@ -255,13 +255,13 @@ def open_dashboard(directory: SweepDir, port: int | None, *, browser: bool) -> t
         What to tell the user, and whether a server now runs in this process.
 
     Raises:
-        ConfigError: the sweep has no dashboard, with what there is instead.
+        UsageError: the sweep has no dashboard, with what there is instead.
     """
     page = Page.of(directory)
     backend = page.tracking.backend
     if backend == "off":
         instead = f"`python -m analysis {directory.path}` makes its report"
-        raise ConfigError(f"{page.sweep}: was launched with tracking=off, so it has no dashboard; {instead}")
+        raise UsageError(f"{page.sweep}: was launched with tracking=off, so it has no dashboard; {instead}")
     if backend in ("trackio", "tensorboard"):
         return [serve(page, directory, port, browser=browser)], True
     return publish(page, directory), False

@@ -1,7 +1,7 @@
 """Tracking one run: a process of its own that follows metrics.jsonl and tells a tracker what it reads there.
 
 Owns: that process: how it starts, follows and ends; which steps a tracker is told.
-Must not know: torch, how a run is trained; any tracker's library (`tracker` does).
+Must not know: torch, how a run is trained; any tracker's library (`wandb_tracker` and its like do).
 
 Why a process, and why a file between: whatever a tracker's library does (hangs, raises, keeps threads, listens for the
 exit of the interpreter), training neither waits for it nor shares an interpreter with it; and what an attempt could
@@ -28,10 +28,11 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from launcher.cluster.slurm_node import SlurmJob
+from launcher.cluster import node
 from launcher.config import RunConfig
 from launcher.machine.accounts import has_login, installed
-from launcher.store.files import Fact, read_fact
+from launcher.store.files import Plain, plain, read_fact
+from launcher.store.results import Evaluation, Result
 from launcher.store.run_folder import AttemptDir, RunDir
 from launcher.tracking.tensorboard_tracker import TensorBoardTracker
 from launcher.tracking.tracker import FINISH_SECONDS, Subject, Tracker, say
@@ -79,8 +80,8 @@ def backend(config: RunConfig, environment: Mapping[str, str] = os.environ) -> s
 
 
 def _rank(environment: Mapping[str, str]) -> int:
-    job = SlurmJob.here()
-    return int(environment.get("RANK") or (job.rank if job else 0))
+    task = node.here(environment)
+    return int(environment.get("RANK") or (task.rank if task else 0))
 
 
 def _start(config: RunConfig, attempt: AttemptDir) -> subprocess.Popen[bytes] | None:
@@ -91,7 +92,8 @@ def _start(config: RunConfig, attempt: AttemptDir) -> subprocess.Popen[bytes] | 
     try:
         with _signals_blocked():
             # What a library says to standard error, a panic of its service even, is no line of the run's log.
-            return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, env=_environment(chosen))
+            environment = environment_of(chosen)
+            return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment)
     except OSError as error:
         say(f"{chosen} could not be started ({error}); metrics.jsonl has every step")
         return None
@@ -109,7 +111,7 @@ def _signals_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _environment(chosen: str) -> dict[str, str]:
+def environment_of(chosen: str) -> dict[str, str]:
     """Ours less its secrets, of which a tracker needs only its own; and the code that this process runs."""
     kept = {
         name: value
@@ -196,11 +198,11 @@ def follow(run: RunDir, tracker: Tracker, listen: Callable[[float], bytes | None
     signal.alarm(0)
 
 
-def lines_of(path: Path) -> Callable[[], list[Fact]]:
+def lines_of(path: Path) -> Callable[[], list[Plain]]:
     """A function that gives the whole lines that were appended since it was last called."""
     offset = 0
 
-    def read() -> list[Fact]:
+    def read() -> list[Plain]:
         nonlocal offset
         if not path.exists():
             return []
@@ -214,7 +216,7 @@ def lines_of(path: Path) -> Callable[[], list[Fact]]:
     return read
 
 
-def _parsed(line: bytes) -> Fact | None:
+def _parsed(line: bytes) -> Plain | None:
     """The record of a line; None where a crash has torn it."""
     try:
         record = json.loads(line)
@@ -223,7 +225,7 @@ def _parsed(line: bytes) -> Fact | None:
     return record if isinstance(record, dict) and "step" in record else None
 
 
-def each_step_once(lines: list[Fact], after: int) -> list[Fact]:
+def each_step_once(lines: list[Plain], after: int) -> list[Plain]:
     """The lines of later steps in order, each step as it was logged last.
 
     A resumed run logs again, with the same values, what came after its checkpoint.
@@ -232,16 +234,17 @@ def each_step_once(lines: list[Fact], after: int) -> list[Fact]:
     return [steps[step] for step in sorted(steps)]
 
 
-def values_of(line: Fact) -> dict[str, float]:
+def values_of(line: Plain) -> dict[str, float]:
     """What a tracker is told of a logged line: its numbers, as `train/<name>`."""
     return {f"train/{name}": value for name, value in line.items() if name not in NOT_TOLD}
 
 
 def summary_of(run: RunDir) -> dict[str, float]:
     """The run's final numbers, as far as there are any: `result/<name>` and `eval/<name>`."""
-    result, evaluation = read_fact(run.result_file) or {}, read_fact(run.evaluation_file) or {}
-    numbers = {f"result/{name}": result[name] for name in SUMMARY if name in result}
-    scores = {name: score for name, score in evaluation.items() if isinstance(score, int | float)}
+    result, evaluation = read_fact(run.result_file, Result), read_fact(run.evaluation_file, Evaluation)
+    numbers = {f"result/{name}": getattr(result, name) for name in SUMMARY} if result else {}
+    told = plain(evaluation) if evaluation else {}
+    scores = {name: score for name, score in told.items() if isinstance(score, int | float)}
     return numbers | {f"eval/{name}": score for name, score in scores.items() if name not in NOT_SCORES}
 
 

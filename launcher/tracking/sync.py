@@ -18,8 +18,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher.errors import ConfigError
+from launcher.errors import UsageError
 from launcher.machine.accounts import answers, has_login, installed, server
+from launcher.store.attempts import Attempts
 from launcher.store.run_folder import RunDir
 
 FOLDER = re.compile(r"(offline-)?run-(?P<start>\d{8}_\d{6})-.+")
@@ -66,7 +67,7 @@ def upload(runs: list[RunDir]) -> Uploaded:
     """Tell W&B what it has not been told of these runs; nothing is asked at the terminal.
 
     Raises:
-        ConfigError: wandb is not installed, has no key here, or its server does not answer.
+        UsageError: wandb is not installed, has no key here, or its server does not answer.
     """
     if not runs:
         return Uploaded((), ())
@@ -81,17 +82,18 @@ def upload(runs: list[RunDir]) -> Uploaded:
 
 def _require_account() -> None:
     if not installed("wandb"):
-        raise ConfigError("sync: wandb is not installed here; pip install 'prefsweep[wandb]'")
+        raise UsageError("sync: wandb is not installed here; pip install 'prefsweep[wandb]'")
     if not has_login():
-        raise ConfigError("sync: there is no W&B key or login here; `wandb login`, or set WANDB_API_KEY")
+        raise UsageError("sync: there is no W&B key or login here; `wandb login`, or set WANDB_API_KEY")
     if not answers(server()):
-        raise ConfigError(f"sync: {server()} does not answer; try again later, or set WANDB_BASE_URL")
+        raise UsageError(f"sync: {server()} does not answer; try again later, or set WANDB_BASE_URL")
 
 
 def _continue_online(run: RunDir) -> str:
     """Let the tracker tell W&B the rest of a run that is not in flight."""
     word = "done" if run.result_file.exists() else "ended"
-    command = [sys.executable, "-P", "-m", "launcher.tracking.process", str(run.attempts()[-1].path), "wandb", "online"]
+    last = Attempts.of(run).trainings[-1]
+    command = [sys.executable, "-P", "-m", "launcher.tracking.process", str(last.path), "wandb", "online"]
     return _run(command, run.tracking, word)
 
 

@@ -1,8 +1,8 @@
-"""What a tracker is: one small protocol, and trackio and TensorBoard behind it (`wandb_tracker` has the third).
+"""What a tracker is: one small protocol; each library behind it has a module of its own, `wandb_tracker` for one.
 
-Owns: what is told of a run, never the environment, paths or the cluster's settings; these libraries' words for it.
-Must not know: the trainer; where the numbers come from. Runs in the process that `process` starts, so that it may be
-slow and may raise.
+Owns: what is told of a run, never the environment, paths or the cluster's settings.
+Must not know: any library, the trainer, where the numbers come from. A tracker runs in the process that `process`
+starts, so that it may be slow and may raise.
 
 trackio and TensorBoard are told a run's curve from its beginning at each attempt, in place of what they had: it is all
 in metrics.jsonl, and so no step is ever doubled or missing.

@@ -1,7 +1,7 @@
 """What every answer to the user is made with: complaints, notes, durations, the console. Prints; decides nothing.
 
 Owns: the line on stderr, the console and its width, the words for a time and a judge, what the doctor found.
-Must not know: how anything came about. The `views_*` modules hold the words of plans, states and results.
+Must not know: how anything came about. The modules beside it hold the words of plans, states and results.
 """
 
 from __future__ import annotations

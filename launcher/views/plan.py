@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
@@ -18,52 +19,45 @@ from launcher.cluster.scheduler import Scheduler
 from launcher.config import RunConfig
 from launcher.evaluation import scores
 from launcher.planning import estimate
-from launcher.store.files import Fact
+from launcher.store.files import Plain
 from launcher.store.output_folder import Store
-from launcher.submission.batches import RunGroup, planned_batches
+from launcher.submission.batches import Plan
 from launcher.submission.decide import Action, Decision
 from launcher.sweep import Sweep
 from launcher.views.console import duration, open_console, say_judging_ahead
 
 
 def show_plan(
-    sweep: Sweep,
-    decisions: Sequence[Decision],
-    scheduler: Scheduler | None,
-    store: Store,
-    *,
-    as_json: bool,
-    sources: Sequence[str] = (),
+    plan: Plan, scheduler: Scheduler | None, store: Store, *, as_json: bool, sources: Sequence[str] = ()
 ) -> None:
     """The plan: each run, what will happen to it and why, and where its sources come from.
 
-    `scheduler`, where given, shows a job's script too.
+    `scheduler`, where given, shows what else a dry run tells: cost, jobs, a job's script.
     """
     if as_json:
-        print(json.dumps(_plan_json(sweep, decisions) | {"sources": list(sources)}, indent=1))
+        print(json.dumps(_plan_json(plan.sweep, plan.decisions) | {"sources": list(sources)}, indent=1))
         return
     console = open_console()
-    console.print(_plan_table(sweep, decisions))
-    console.print(_totals(sweep, decisions))
-    for line in (*sources, *_places(sweep)):
+    console.print(_plan_table(plan.sweep, plan.decisions))
+    console.print(_totals(plan.sweep, plan.decisions))
+    for line in (*sources, *_places(plan.sweep)):
         console.print(escape(line), soft_wrap=True)
     if scheduler is not None:
-        _show_cost(console, decisions)
-        say_judging_ahead(*scores.ahead(sweep, store), sweep.runs[0].config.evaluation.judge)
-        groups = planned_batches(decisions, store.sweep(sweep.name), store, scheduler, lambda folder: folder / "HASH")
-        batches = [batch for group in groups for batch, _ in group.batches]
-        console.print(f"dry run: nothing was written or submitted. There would be {_jobs_in_words(groups)}")
-        for batch in batches[:1]:
-            console.print(escape(scheduler.script(batch)), soft_wrap=True)
+        _show_cost(console, plan.decisions)
+        say_judging_ahead(*scores.judging_ahead(plan.sweep, store), plan.sweep.runs[0].config.evaluation.judge)
+        console.print(f"dry run: nothing was written or submitted. There would be {_jobs_in_words(plan)}")
+        code = store.sweep(plan.sweep.name).code / "HASH"  # the copy has its name, and is made, when it is submitted
+        for planned in plan.batches[:1]:
+            console.print(escape(scheduler.script(replace(planned.batch, code=code))), soft_wrap=True)
 
 
-def _jobs_in_words(groups: Sequence[RunGroup]) -> str:
-    batches = [batch for group in groups for batch, _ in group.batches]
-    jobs, tables = sum(batch.size for batch in batches), sum(group.table is not None for group in groups)
-    what = f"{jobs} jobs, in {len(batches)} pieces" if len(batches) > 1 else f"{jobs} jobs"
+def _jobs_in_words(plan: Plan) -> str:
+    jobs = sum(planned.batch.size for planned in plan.batches)
+    tables = len({planned.table.batch.name for planned in plan.batches if planned.table})
+    what = f"{jobs} jobs, in {len(plan.batches)} pieces" if len(plan.batches) > 1 else f"{jobs} jobs"
     if tables:
         what += f", after {tables} for the reference table" + ("s" if tables > 1 else "")
-    if then := sum(batch.size for group in groups for batch, _ in group.then.values()):
+    if then := sum(planned.evaluation.batch.size for planned in plan.batches if planned.evaluation):
         what += f", and {then} that evaluate what they have trained"
     return what + (", such as:" if jobs else "")
 
@@ -77,7 +71,7 @@ def _show_cost(console: Console, decisions: Iterable[Decision]) -> None:
             console.print(escape(line), soft_wrap=True)
 
 
-def _plan_json(sweep: Sweep, decisions: Iterable[Decision]) -> Fact:
+def _plan_json(sweep: Sweep, decisions: Iterable[Decision]) -> Plain:
     runs = [
         {
             "run_id": decision.run.run_id,

@@ -17,14 +17,15 @@ from launcher.config import Judge
 from launcher.evaluation.judge import Spent
 from launcher.evaluation.scores import Waiting
 from launcher.hub.publish import Outcome, Publication
-from launcher.store.files import Fact
+from launcher.machine.disk import in_words
+from launcher.store.files import Plain
 from launcher.store.output_folder import SweepDir
 from launcher.views.console import complain, duration, judge_name, open_console
 
 JUDGING_SECONDS = 5.0  # between two lines of progress
 
 
-def show_results(directory: SweepDir, rows: Sequence[Fact]) -> None:
+def show_results(directory: SweepDir, rows: Sequence[Plain]) -> None:
     """The scores of a sweep, and how to get the report."""
     bench = ["MT-Bench"] if any("mt_bench" in (row.get("evaluation") or {}) for row in rows) else []
     table = Table(title=f"results of {escape(directory.name)}", title_justify="left", box=None, pad_edge=False)
@@ -49,7 +50,7 @@ def show_results(directory: SweepDir, rows: Sequence[Fact]) -> None:
     console.print(f"{directory.results_file}; report: python -m analysis {directory.path}", soft_wrap=True)
 
 
-def _result_cells(row: Fact, *, with_bench: bool) -> list[str]:
+def _result_cells(row: Plain, *, with_bench: bool) -> list[str]:
     scores = row.get("evaluation") or {}
     numbers = [scores.get(key) for key in ("loss", "reward_accuracy", "reward_margin", "kl")]
     golden = _with_error(scores.get("golden_reward"), scores.get("golden_reward_stderr"))
@@ -66,7 +67,7 @@ def _with_error(value: float | None, error: float | None) -> str:
 def say_unjudged(directory: SweepDir, run_ids: Sequence[str]) -> None:
     """How answers get scores; those that this sweep's launches did not ask for have to be named."""
     if run_ids:
-        settings = {record["run_id"]: record["settings"] for record in directory.run_records()}
+        settings = {record.run_id: record.settings for record in directory.run_records()}
         asked = all("mt_bench" in settings[run_id].get("evaluation", {}).get("benchmarks", []) for run_id in run_ids)
         command = f"python -m launcher evaluate {directory.name}" + ("" if asked else " --benchmark mt_bench")
         print(f"{len(run_ids)} runs have MT-Bench answers and no scores: {command}")
@@ -136,7 +137,7 @@ def say_pushing(publication: Publication, number: int, total: int, *, quiet: boo
         point = publication.point
         size = sum(path.stat().st_size for path in point.folder.model.rglob("*") if path.is_file())
         place = f"{publication.revision} of {publication.hub.repo}"
-        print(f"[{number}/{total}] {point.name}: {size / 1e6:.1f} MB to {place}", flush=True)
+        print(f"[{number}/{total}] {point.name}: {in_words(size)} to {place}", flush=True)
 
 
 def say_outcome(outcome: Outcome, number: int, total: int, *, quiet: bool) -> None:

@@ -23,7 +23,9 @@ from rich.text import Text
 from launcher.errors import StoreError
 from launcher.runs.run_state import RunState
 from launcher.runs.status import UNSUCCESSFUL, Status
-from launcher.store.files import Fact
+from launcher.store.attempts import Attempts
+from launcher.store.facts import RunRecord
+from launcher.store.files import Plain
 from launcher.store.output_folder import SweepDir
 from launcher.views.console import duration, open_console
 
@@ -37,7 +39,7 @@ COLOURS = {Status.TRAINED: "green", Status.RUNNING: "cyan", **dict.fromkeys(UNSU
 def show_status(directory: SweepDir, states: Sequence[RunState], *, as_json: bool, clear: bool) -> None:
     """The states of a sweep's runs."""
     if as_json:
-        records = {record["run_id"]: record for record in directory.run_records()}
+        records = {record.run_id: record for record in directory.run_records()}
         runs = [_state_json(records[state.run.run_id], state) for state in states]
         print(json.dumps({"sweep": directory.name, "runs": runs}, indent=1))
         return
@@ -51,10 +53,10 @@ def show_status(directory: SweepDir, states: Sequence[RunState], *, as_json: boo
         console.print(escape("\n".join(state.facts.traceback.splitlines()[-TRACEBACK_LINES:])), soft_wrap=True)
 
 
-def _state_json(record: Fact, state: RunState) -> Fact:
+def _state_json(record: RunRecord, state: RunState) -> Plain:
     facts = state.facts
     return {
-        **{key: record[key] for key in ("run_id", "model", "loss_type", "beta")},
+        **{key: getattr(record, key) for key in ("run_id", "model", "loss_type", "beta")},
         "status": state.status,
         "job_id": facts.job_id,
         "attempts": facts.attempts,
@@ -166,8 +168,8 @@ class Progress:
 
 def _last_words(state: RunState) -> str:
     """What a run that has not come to its first step printed last: how far the shared work is."""
-    attempts = state.run.attempts()
-    log = attempts[-1].log_file() if attempts else None
+    training = Attempts.of(state.run).training
+    log = training.log_file() if training else None
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log and log.exists() else []
     return next((line for line in reversed(lines) if line.startswith("reference pass")), "")
 

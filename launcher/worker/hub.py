@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from launcher.config import RunConfig
-from launcher.errors import ConfigError, PrefsweepError
-from launcher.hub.due import publishes
+from launcher.errors import PrefsweepError, UsageError
 from launcher.hub.push import lacks, publish
 from launcher.store.attempt_config import hub_of
-from launcher.store.files import Fact, read_fact, write_once
+from launcher.store.facts import DatasetSources, Sources, Unpublished
+from launcher.store.files import read_fact, write_once
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir, RunDir, points_of
+from launcher.store.work_done import publishes
 from launcher.worker.dataset.reading import hub_commits
 from launcher.worker.model import base_model
 
@@ -32,7 +33,7 @@ def record_sources(config: RunConfig, run: RunDir, store: Store) -> None:
         ConfigError: its model or its data are others by now.
     """
     sources = _sources(config, store)
-    recorded = read_fact(run.sources_file)
+    recorded = read_fact(run.sources_file, Sources)
     if recorded is not None and (run.result_file.exists() or run.last_checkpoint_step() is not None):
         _compare(run, recorded, sources)
         return
@@ -41,20 +42,20 @@ def record_sources(config: RunConfig, run: RunDir, store: Store) -> None:
     write_once(run.sources_file, sources)
 
 
-def _sources(config: RunConfig, store: Store) -> Fact:
-    dataset: Fact = {"commits": hub_commits(config.dataset, store)}
-    if config.dataset.weak_rejects is not None:
-        dataset["weaker_model"] = base_model.fingerprint(config.dataset.weak_rejects.model, store)
-    return {"model": base_model.fingerprint(config.model, store), "dataset": dataset}
+def _sources(config: RunConfig, store: Store) -> Sources:
+    weak = config.dataset.weak_rejects
+    weaker = None if weak is None else base_model.fingerprint(weak.model, store)
+    dataset = DatasetSources(hub_commits(config.dataset, store), weaker)
+    return Sources(base_model.fingerprint(config.model, store), dataset)
 
 
-def _compare(run: RunDir, recorded: Fact, sources: Fact) -> None:
-    commits = recorded["dataset"].get("commits", {})
-    moved = [path for path, commit in commits.items() if sources["dataset"]["commits"].get(path, commit) != commit]
-    other = ["its model is not the one"] if recorded["model"] != sources["model"] else []
+def _compare(run: RunDir, recorded: Sources, sources: Sources) -> None:
+    now = sources.dataset.commits
+    moved = [path for path, commit in recorded.dataset.commits.items() if now.get(path, commit) != commit]
+    other = ["its model is not the one"] if recorded.model != sources.model else []
     other += [f"{path} is not at the commit" for path in moved]
     if other:
-        raise ConfigError(
+        raise UsageError(
             f"{run.run_id}: {' and '.join(other)} that it was trained on so far ({run.sources_file}); put that back, "
             f"or remove {run.path} to train it anew"
         )
@@ -66,7 +67,7 @@ def publish_in_job(attempt: AttemptDir, store: Store, stop: Callable[[], bool]) 
     for reason in reasons:
         print(f"not published: {reason}", flush=True)
     if reasons and not stop():
-        write_once(attempt.unpublished_file, {"reason": "; ".join(reasons)[:LONGEST_REASON], "time": time.time()})
+        write_once(attempt.unpublished_file, Unpublished("; ".join(reasons)[:LONGEST_REASON], time.time()))
 
 
 def _push(attempt: AttemptDir, store: Store, stop: Callable[[], bool]) -> Iterator[str]:
@@ -80,7 +81,7 @@ def _push(attempt: AttemptDir, store: Store, stop: Callable[[], bool]) -> Iterat
         left = replace(hub, patience=max(0, hub.patience - int(lost)))
         try:
             if not stop() and lacks(point, hub):
-                print(f"published as {publish(point, left, store, stop)['address']}", flush=True)
+                print(f"published as {publish(point, left, store, stop).address}", flush=True)
         except Exception as error:  # noqa: BLE001 - a store's trouble must not cost a trained run
             lost += time.monotonic() - began
             kind = "" if isinstance(error, PrefsweepError) else f"{point.name}: {type(error).__name__}: "

@@ -1,29 +1,26 @@
-"""What asks a job to end before its work is done, and what then becomes of the work.
+"""What asks a job to end before its work is done.
 
-Owns: the signals of this process; the job's way back into SLURM's queue.
-Must not know: how a run is trained or saved; it is asked at each step boundary whether to stop.
+Owns: the signals of this process; a wait for a lock, which they end.
+Must not know: how a run is trained or saved; it is asked at each step boundary whether to stop. What then becomes of
+the work (`outcome`).
 
-    SIGUSR2   the time limit is near (sbatch --signal): the run saves, and we put the job back into the queue
-    SIGTERM   preemption, after which SLURM puts the job back by itself; or a cancellation
-    SIGINT    somebody at the keyboard
+    node.WARNING   the time limit is near: the run saves, and we put the job back into the queue
+    SIGTERM        preemption, after which the scheduler puts the job back by itself; or a cancellation
+    SIGINT         somebody at the keyboard
 """
 
 from __future__ import annotations
 
 import signal
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
 from filelock import FileLock, Timeout
 
-from launcher.cluster.slurm_node import SlurmJob, requeue
-from launcher.store.files import append_line, read_lines, write_once
-from launcher.store.run_folder import AttemptDir
+from launcher.cluster import node
 
-PATIENCE_SECONDS = 900  # longer than the grace that sites give
 LOCK_POLL_SECONDS = 1.0
 
 
@@ -63,12 +60,12 @@ class StopRequest:
     def listen(self) -> None:
         """Take the signals, also from a library that has set handlers of its own.
 
-        SIGUSR2 reaches every process of a job step and kills those that do not expect it. So it is blocked, which
+        The warning reaches every process of a job step and kills those that do not expect it. So it is blocked, which
         our children inherit, whatever they execute; the handler is for threads that were there before us.
         """
-        for number in (signal.SIGTERM, signal.SIGUSR2):
+        for number in (signal.SIGTERM, node.WARNING):
             signal.signal(number, self._note)
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+        signal.pthread_sigmask(signal.SIG_BLOCK, {node.WARNING})
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             signal.signal(signal.SIGINT, self._note)
 
@@ -77,53 +74,6 @@ class StopRequest:
 
     def __call__(self) -> bool:
         """Whether a signal has come."""
-        if self.signal is None and signal.SIGUSR2 in signal.sigpending():
-            self.signal = signal.SIGUSR2
+        if self.signal is None and node.WARNING in signal.sigpending():
+            self.signal = node.WARNING
         return self.signal is not None
-
-
-def leave(attempts: Sequence[AttemptDir], number: int, max_requeues: int) -> None:
-    """Decide what becomes of the attempts that the signal `number` cut short; the first may have begun."""
-    job = SlurmJob.here()
-    if job is not None and job.rank != 0:
-        return
-    if job is None or number == signal.SIGINT:
-        _stopped(attempts, number)
-    elif number == signal.SIGUSR2:
-        _requeue(job, attempts, max_requeues)
-    else:
-        # Who leaves within the grace of a preemption has, for SLURM, completed, and is not put back into the queue.
-        print("waiting for SLURM to end this job: it was preempted or cancelled", flush=True)
-        time.sleep(PATIENCE_SECONDS)
-        _stopped(attempts, number)
-
-
-def _stopped(attempts: Sequence[AttemptDir], number: int) -> None:
-    for attempt in attempts:
-        begun = attempt.started_file.exists()
-        when = f" at step {attempt.run.last_checkpoint_step() or 0}" if begun else " before it was started"
-        reason = f"stopped by {signal.Signals(number).name}{when}"
-        write_once(attempt.failure_file, {"reason": reason, "status": "CANCELLED", "time": time.time()})
-
-
-def _requeue(job: SlurmJob, attempts: Sequence[AttemptDir], at_most: int) -> None:
-    """Put the job back into the queue for the time limit's sake, without the runs that have had that often enough."""
-    for number, attempt in enumerate(attempts):
-        times = len(read_lines(attempt.requeue_log))
-        if times < at_most:
-            _back(job, attempts[number:])
-            return
-        _timed_out(attempt, f"the time limit, after {times} requeues (cluster.max_requeues)")
-
-
-def _back(job: SlurmJob, attempts: Sequence[AttemptDir]) -> None:
-    first = attempts[0]
-    append_line(first.requeue_log, {"step": first.run.last_checkpoint_step(), "time": time.time()})
-    print(f"the time limit is near: {job.job_id} goes back into the queue", flush=True)
-    complaint = requeue(job)
-    for attempt in attempts if complaint is not None else ():
-        _timed_out(attempt, f"the time limit; it could not be requeued: {complaint}")
-
-
-def _timed_out(attempt: AttemptDir, reason: str) -> None:
-    write_once(attempt.failure_file, {"reason": reason, "status": "TIMEOUT", "time": time.time()})

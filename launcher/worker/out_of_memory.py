@@ -16,26 +16,25 @@ from dataclasses import replace
 from typing import TypeVar
 
 from launcher.config import RunConfig
-from launcher.store.files import append_line
+from launcher.losses import loss_named
+from launcher.store.facts import Halving
+from launcher.store.files import append_line, plain
 from launcher.store.run_folder import RunDir
 
 Result = TypeVar("Result")
-
-# kto_pair and kto: the KL estimate; bco_pair: running moments; aot: sorted over the batch; sft: a mean over its tokens.
-DEPENDS_ON_NEIGHBOURS = {"kto_pair", "kto", "bco_pair", "aot", "aot_unpaired", "sft"}
 
 
 def can_halve(reason: str, config: RunConfig) -> bool:
     """Whether what went wrong is a lack of the accelerator's memory that a smaller micro-batch may mend."""
     trainer = config.trainer
-    wanted = config.cluster.halve_micro_batch and config.loss_type not in DEPENDS_ON_NEIGHBOURS
+    wanted = config.cluster.halve_micro_batch and not loss_named(config.loss_type).neighbours
     return "OutOfMemoryError" in reason and wanted and trainer.micro_batch_size % 2 == 0
 
 
 def halve(config: RunConfig, run: RunDir) -> RunConfig:
     """Note on disk that the run goes on with half its micro-batch, in this attempt and those after it."""
     half = config.trainer.micro_batch_size // 2
-    append_line(run.memory_log, {"micro_batch_size": half, "step": run.last_checkpoint_step(), "time": time.time()})
+    append_line(run.memory_log, plain(Halving(half, run.last_checkpoint_step(), time.time())))
     print(f"out of memory: going on with trainer.micro_batch_size={half} and twice the accumulation", flush=True)
     return replace(config, trainer=replace(config.trainer, micro_batch_size=half))
 

@@ -6,15 +6,15 @@ Owns: looking at the node that it runs on. Must not know: runs, sweeps.
 from __future__ import annotations
 
 import contextlib
-import os
 import platform
 import shutil
-import socket
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from launcher.store.files import Fact, write_once
+from launcher.cluster import node
+from launcher.store.facts import Probe
+from launcher.store.files import Plain, write_once
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "deepspeed", "wandb")
 
@@ -22,14 +22,14 @@ PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "d
 def main(folder: Path) -> None:
     """Answer what was asked: the word that the login node left in the folder, and what is here."""
     question = folder / "question"
-    answer = {
-        "word": question.read_text(encoding="utf-8") if question.exists() else None,
-        "node": os.environ.get("SLURMD_NODENAME") or socket.gethostname(),
-        "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
-        "free_gb": shutil.disk_usage(folder).free / 1e9,
+    answer = Probe(
+        node.name(),
+        platform.python_version(),
+        free_gb=shutil.disk_usage(folder).free / 1e9,
+        word=question.read_text(encoding="utf-8") if question.exists() else None,
+        packages={name: _version(name) for name in PACKAGES},
         **_of_torch(),
-    }
+    )
     write_once(folder / "answer.json", answer)
 
 
@@ -39,7 +39,7 @@ def _version(name: str) -> str | None:
     return None
 
 
-def _of_torch() -> Fact:
+def _of_torch() -> Plain:
     try:
         import torch
     except (ImportError, OSError) as error:  # OSError: a library of the driver is missing

@@ -1,7 +1,7 @@
 """Python, with the time limit's warning kept until it is asked for: python -m launcher.worker.shielded ARGUMENTS...
 
 Owns: the time between a process's first line and `interruption`, which may be minutes of imports. SIGUSR2 would end
-the process there, and SLURM call the job failed; blocked, it waits, and the run saves as it would at any other time.
+the process there, and the job fail; blocked, it waits, and the run saves as it would at any other time.
 Must not know: what is run.
 """
 

@@ -12,7 +12,7 @@ import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedTokenizerBase
 
 from launcher.config import WeakRejects
-from launcher.store.files import Fact, content_key
+from launcher.store.files import Plain, content_key
 from launcher.worker.model.text import end_tokens, ended_text, rendered
 
 NO_ROOM = "no room"
@@ -41,13 +41,13 @@ class OwnNumbers(LogitsProcessor):
 
 def complete(
     module: Any, tokenizer: PreTrainedTokenizerBase, prompts: list[Messages], settings: WeakRejects
-) -> list[Fact]:
+) -> list[Plain]:
     """Each prompt's completion, and what ended it: stop, length, or "no room" behind the prompt."""
     texts = [rendered(prompt, tokenizer) for prompt in prompts]
     context = getattr(module.config, "max_position_embeddings", None) or 2**31
     lengths = [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
     fitting = [number for number, length in enumerate(lengths) if length + settings.max_new_tokens <= context]
-    facts: list[Fact] = [{"completion": "", "finish": NO_ROOM} for _ in prompts]
+    facts: list[Plain] = [{"completion": "", "finish": NO_ROOM} for _ in prompts]
     if fitting:
         numbers = [_uniforms(prompts[number], settings) for number in fitting]
         made = _generate(module, tokenizer, [texts[number] for number in fitting], torch.stack(numbers), settings)

@@ -25,28 +25,28 @@ from launcher.hub.sources import Source, cached_folder, has_all_files, refusal
 from launcher.worker import hub_files
 
 
-def read(source: Source, commit: str, split: str) -> datasets.Dataset:
-    """The rows of a split at a commit.
+def read(source: Source, commit: str, key: str, split: str) -> datasets.Dataset:
+    """The rows of a split at a commit; `key` is whose value the split is.
 
     Raises:
         ConfigError: they cannot be read, and why.
     """
     datasets.disable_progress_bars()
     try:
-        builder = _prepared(source, commit) or _builder(source, commit)
+        builder = _prepared_here(source, commit) or _builder(source, commit)
         hub_files.patiently(source, hub_files.SILENCE_SECONDS, builder.download_and_prepare)
         return builder.as_dataset(split=split)
     except ConfigError:
         raise
     except Exception as error:  # the Hub's client, fsspec and datasets each have their own family of errors
-        raise ConfigError(_words(source, split, error)) from error
+        raise _refused(source, key, split, error) from error
 
 
 def _builder(source: Source, commit: str) -> Any:
     """What prepares the data set, from the files in the cache if they are all there, else from the Hub."""
     folder = cached_folder(source, commit) if has_all_files(source, commit) else None
     if folder is None and Path(source.path).exists():  # which `datasets` would read in place of the Hub
-        folder = hub_files.dataset_folder(source, commit)
+        folder = hub_files.fetch_dataset(source, commit)
     if folder is not None:
         return datasets.load_dataset_builder(str(folder))
 
@@ -58,11 +58,11 @@ def _builder(source: Source, commit: str) -> Any:
         source, hub_files.SILENCE_SECONDS, lambda: datasets.load_dataset_builder(source.path, revision=commit)
     )
     if found.hash != commit:  # the Hub has been lost in between, and what was prepared last came instead
-        raise ConfigError(f"{source.key}={source}: the Hub was lost while its rows were looked up; try again")
+        raise source.wrong("the Hub was lost while its rows were looked up; try again")
     return found
 
 
-def _prepared(source: Source, commit: str) -> Any:
+def _prepared_here(source: Source, commit: str) -> Any:
     """What `datasets` has prepared of this commit on this machine; None where there is nothing."""
     organisation, _, name = source.path.rpartition("/")
     folder = Path(datasets.config.HF_DATASETS_CACHE) / f"{organisation}___{camelcase_to_snakecase(name)}"
@@ -83,7 +83,7 @@ def _configuration(source: Source, commit: str) -> str:
     return found.get_default_config_name() or only or "default"
 
 
-def _words(source: Source, split: str, error: BaseException) -> str:
+def _refused(source: Source, key: str, split: str, error: BaseException) -> ConfigError:
     if isinstance(error, ValueError) and str(error).startswith("Unknown split"):
-        return f"dataset split {split}: {source} has no such split; {' '.join(str(error).split())}"
+        return ConfigError(key, split, f"{source} has no such split; {' '.join(str(error).split())}")
     return refusal(source, error)

@@ -72,7 +72,7 @@ def load_prompts(dataset: DatasetConfig, store: Store) -> list[Any]:
     return [prompt for prompt in prompts if prompt not in (None, [])]
 
 
-def tokenised(config: RunConfig, store: Store) -> Pairs:
+def tokenise(config: RunConfig, store: Store) -> Pairs:
     """The pairs as token ids, without those from which nothing can be learnt.
 
     Left out are pairs whose prompt alone fills `max_length`, with an empty completion, or with twice the same.
@@ -92,7 +92,7 @@ def _usable(pairs: Dataset, config: RunConfig, store: Store) -> tuple[Dataset, d
     sound = [index for index, fault in enumerate(faults) if fault is None]
     dropped = Counter(fault for fault in faults if fault is not None)
     if not sound:
-        raise ConfigError(f"dataset {config.dataset.name}: none of its pairs can be used: {_sentence(dropped)}")
+        raise ConfigError("dataset.name", config.dataset.name, f"none of its pairs can be used: {_sentence(dropped)}")
     if dropped:
         pairs = pairs.select(sound)
     check_template(pairs, tokenizer(config.model, store), config.model)
@@ -167,7 +167,9 @@ def _fitting(pairs: Dataset, max_length: int) -> Dataset:
     fitting = [index for index, length in enumerate(lengths) if length < max_length]
     if not fitting:
         shortest = min(lengths)
-        raise ConfigError(f"trainer.max_length={max_length}: every prompt fills it; the shortest has {shortest} tokens")
+        raise ConfigError(
+            "trainer.max_length", max_length, f"every prompt fills it; the shortest has {shortest} tokens"
+        )
     return pairs.select(fitting) if len(fitting) < len(lengths) else pairs
 
 

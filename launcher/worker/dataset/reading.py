@@ -18,15 +18,14 @@ from datasets import Dataset
 
 from launcher.config import Dataset as DatasetConfig
 from launcher.config import Part
-from launcher.dataset import movie_reviews, three_actions
-from launcher.dataset.local_files import parts_of
-from launcher.errors import ConfigError
+from launcher.dataset.builders import BUILDERS
+from launcher.dataset.local_files import INSTRUCTION_KEYS, parts_of
+from launcher.errors import UNSAID, ConfigError
 from launcher.hub.sources import commit_of, dataset_sources
-from launcher.machine.locate import DATA_SUFFIXES, is_hub_id
+from launcher.machine.locate import DATA_SUFFIXES, place_of
 from launcher.store.output_folder import Store
 from launcher.worker.dataset import hub_rows, weak_rejects
 
-BUILDERS = {"movie_reviews": movie_reviews.pairs_folder, "three_actions": three_actions.pairs_folder}
 HELD_OUT = 0.1  # of a data set that is one file
 MIXING_SEED = 0  # the same order in every run, so that a smaller train_pairs is the beginning of a larger one
 
@@ -49,7 +48,7 @@ def read(dataset: DatasetConfig, store: Store, shape: Shape) -> tuple[Dataset, D
         ConfigError: the data set is not there, or `shape` cannot use its columns.
     """
     if dataset.mixture is None:
-        train, test = _read_source(dataset, store)
+        train, test = read_source(dataset, store)
         first_train, first_test = _first(train, dataset.train_pairs), _first(test, dataset.test_pairs)
         return shape(first_train, dataset), shape(first_test, dataset)
     each = zip(dataset.mixture, sources_of(dataset), strict=True)
@@ -69,7 +68,7 @@ def sources_of(dataset: DatasetConfig) -> list[DatasetConfig]:
 
 
 def _read_part(part: Part, dataset: DatasetConfig, store: Store, shape: Shape) -> tuple[Dataset, Dataset]:
-    train, test = _read_source(dataset, store)
+    train, test = read_source(dataset, store)
     return shape(_first(train, max(1, int(part.fraction * len(train)))), dataset), shape(test, dataset)
 
 
@@ -77,8 +76,9 @@ def _concatenated(parts: list[Dataset], dataset: DatasetConfig) -> Dataset:
     kinds = {part.features.arrow_schema.field("prompt").type for part in parts}
     if len(kinds) > 1:
         raise ConfigError(
-            f"dataset.mixture: the parts of {dataset.name} are plain text in one and messages in another; "
-            "mix data sets of one kind"
+            "dataset.mixture",
+            UNSAID,
+            f"the parts of {dataset.name} are plain text in one and messages in another; mix data sets of one kind",
         )
     return datasets.concatenate_datasets(parts)
 
@@ -87,41 +87,44 @@ def _first(rows: Dataset, limit: int | None) -> Dataset:
     return rows if limit is None else rows.select(range(min(limit, len(rows))))
 
 
-def _read_source(dataset: DatasetConfig, store: Store) -> tuple[Dataset, Dataset]:
+def read_source(dataset: DatasetConfig, store: Store) -> tuple[Dataset, Dataset]:
+    """The two splits of one source as they are there, as many rows as are asked for."""
     train, test = _read_splits(dataset, store)
     for key, rows in (("train_split", train), ("test_split", test)):
         if not len(rows):
-            raise ConfigError(f"dataset.{key}: {dataset.path or dataset.builder} holds no pairs there")
+            raise ConfigError(f"dataset.{key}", UNSAID, f"{dataset.path or dataset.builder} holds no pairs there")
     return train, test
 
 
 def _read_splits(dataset: DatasetConfig, store: Store) -> tuple[Dataset, Dataset]:
     if dataset.weak_rejects is not None:
-        folder = weak_rejects.pairs_folder(dataset.weak_rejects, store, *_instructions(dataset, store))
+        folder = weak_rejects.ensure_pairs(dataset.weak_rejects, store, *_instructions(dataset, store))
         return _read_folder(folder, replace(dataset, train_split="train", test_split="test"))
     if dataset.builder is not None:
         if dataset.builder not in BUILDERS:
-            raise ConfigError(f"dataset.builder={dataset.builder}: unknown; there is {', '.join(BUILDERS)}")
+            raise ConfigError("dataset.builder", dataset.builder, f"unknown; there is {', '.join(BUILDERS)}")
         return _read_folder(BUILDERS[dataset.builder](store), dataset)
     if not dataset.path:
-        raise ConfigError("dataset.path: neither a path nor a builder is given; give a Hub id, a folder or a file")
-    if is_hub_id(dataset.path):  # whatever folder of that name the job may have been started beside
-        return _read_hub(dataset, dataset.train_split, store), _read_hub(dataset, dataset.test_split, store)
-    path = Path(dataset.path).expanduser()
-    if path.is_dir():
-        return _read_folder(path, dataset)
-    if path.is_file():
-        return _divided(_read_file(path), dataset.test_pairs)
-    raise ConfigError(f"dataset.path={dataset.path}: there is no such folder or file on this machine")
+        raise ConfigError(
+            "dataset.path", UNSAID, "neither a path nor a builder is given; give a Hub id, a folder or a file"
+        )
+    place = place_of(dataset.path)
+    if place.kind == "hub":  # whatever folder of that name the job may have been started beside
+        return _read_hub(dataset, "train_split", store), _read_hub(dataset, "test_split", store)
+    if place.path is not None and place.path.is_dir():
+        return _read_folder(place.path, dataset)
+    if place.path is not None and place.path.is_file():
+        return _divided(_read_file(place.path), dataset.test_pairs)
+    raise ConfigError("dataset.path", dataset.path, "there is no such folder or file on this machine")
 
 
 def _instructions(dataset: DatasetConfig, store: Store) -> tuple[Dataset, Dataset]:
     """The rows that a weaker model is to complete, from their own source, no more of them than are wanted."""
     (source,) = sources_of(dataset)
     try:
-        train, test = _read_source(source, store)
+        train, test = read_source(source, store)
     except ConfigError as error:
-        raise ConfigError(str(error).replace("dataset.path", "dataset.weak_rejects.path", 1)) from error
+        raise error.renamed(INSTRUCTION_KEYS) from error
     return _first(train, dataset.train_pairs), _first(test, dataset.test_pairs)
 
 
@@ -130,7 +133,9 @@ def _read_folder(folder: Path, dataset: DatasetConfig) -> tuple[Dataset, Dataset
         found = [folder / f"{split}{suffix}" for suffix in DATA_SUFFIXES if (folder / f"{split}{suffix}").is_file()]
         if not found:
             there = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
-            raise ConfigError(f"dataset.{key}={split}: no {split}.jsonl, .json or .parquet in {folder}; found {there}")
+            raise ConfigError(
+                f"dataset.{key}", split, f"no {split}.jsonl, .json or .parquet in {folder}; found {there}"
+            )
         return _read_file(found[0])
 
     return read_split("train_split", dataset.train_split), read_split("test_split", dataset.test_split)
@@ -146,7 +151,7 @@ def _read_file(path: Path) -> Dataset:
         parsed = [json.loads(document) for document in documents]
         return Dataset.from_list(parsed if path.suffix == ".jsonl" else parsed[0])
     except (ValueError, TypeError, AttributeError, OSError) as error:
-        raise ConfigError(f"dataset.path: {path} is not readable as {path.suffix[1:]}: {error}") from error
+        raise ConfigError("dataset.path", UNSAID, f"{path} is not readable as {path.suffix[1:]}: {error}") from error
 
 
 def _divided(rows: Dataset, test_pairs: int | None) -> tuple[Dataset, Dataset]:
@@ -154,13 +159,13 @@ def _divided(rows: Dataset, test_pairs: int | None) -> tuple[Dataset, Dataset]:
     held_out = test_pairs or max(1, int(len(rows) * HELD_OUT))
     first = len(rows) - held_out
     if first < 1:
-        raise ConfigError(f"dataset.test_pairs={held_out}: the file has only {len(rows)} pairs, none is left to train")
+        raise ConfigError("dataset.test_pairs", held_out, f"the file has only {len(rows)} pairs, none is left to train")
     return rows.select(range(first)), rows.select(range(first, len(rows)))
 
 
-def _read_hub(dataset: DatasetConfig, split: str, store: Store) -> Dataset:
+def _read_hub(dataset: DatasetConfig, key: str, store: Store) -> Dataset:
     (source,) = dataset_sources(dataset)
-    return hub_rows.read(source, commit_of(source, store), split)
+    return hub_rows.read(source, commit_of(source, store), f"dataset.{key}", getattr(dataset, key))
 
 
 def hub_commits(dataset: DatasetConfig, store: Store) -> dict[str, str]:

@@ -19,6 +19,7 @@ from trl import extract_prompt
 
 from launcher.config import Dataset as DatasetConfig
 from launcher.errors import ConfigError
+from launcher.losses import UNPAIRED_LOSS
 
 PAIR = ("prompt", "chosen", "rejected")
 UNPAIRED = ("prompt", "completion", "label")
@@ -38,9 +39,12 @@ def pairs(rows: Dataset, dataset: DatasetConfig) -> Dataset:
     missing = [theirs[ours] for ours in needed if theirs[ours] not in rows.column_names]
     if missing:
         found = ", ".join(rows.column_names)
-        unpaired = "; completions with a label train with loss_type=kto" if "completion" in rows.column_names else ""
+        labelled = f"; completions with a label train with loss_type={UNPAIRED_LOSS}"
+        unpaired = labelled if "completion" in rows.column_names else ""
         raise ConfigError(
-            f"dataset {dataset.name}: no column {', '.join(missing)}; found {found}; see dataset.columns{unpaired}"
+            "dataset.name",
+            dataset.name,
+            f"no column {', '.join(missing)}; found {found}; see dataset.columns{unpaired}",
         )
     present = {ours: name for ours, name in theirs.items() if name in rows.column_names}
     rows = rows.select_columns(list(present.values())).rename_columns({b: a for a, b in present.items() if a != b})
@@ -61,7 +65,9 @@ def unpaired(rows: Dataset, dataset: DatasetConfig) -> Dataset:
     missing = [name for name in theirs.values() if name not in rows.column_names]
     if missing:
         found = ", ".join(rows.column_names)
-        raise ConfigError(f"dataset {dataset.name}: no column {', '.join(missing)}; found {found}; see dataset.columns")
+        raise ConfigError(
+            "dataset.name", dataset.name, f"no column {', '.join(missing)}; found {found}; see dataset.columns"
+        )
     named = [{ours: row[name] for ours, name in theirs.items()} for row in rows]
     messages = any(isinstance(row[name], list) for row in named for name in UNPAIRED[:2])
     return Dataset.from_list([_labelled(row, dataset, messages=messages) for row in named])
@@ -73,7 +79,7 @@ def _halves(pair: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _labelled(row: dict[str, Any], dataset: DatasetConfig, *, messages: bool) -> dict[str, Any]:
     if row["label"] not in (0, 1):  # True and False are
-        raise ConfigError(f"dataset {dataset.name}: a label is {row['label']!r}; it must be true or false")
+        raise ConfigError("dataset.name", dataset.name, f"a label is {row['label']!r}; it must be true or false")
     label = bool(row["label"])
     if not messages:
         return row | {"label": label}
@@ -109,8 +115,10 @@ def _apart(row: dict[str, str], dataset: DatasetConfig) -> dict[str, str | None]
     found = extract_prompt(row)
     if not found["prompt"]:
         raise ConfigError(
-            f"dataset {dataset.name}: has no column prompt, and a pair's completions do not begin alike "
-            f"({row['chosen'][:30]!r}, {row['rejected'][:30]!r}); name it with +dataset.columns.prompt=NAME"
+            "dataset.name",
+            dataset.name,
+            "has no column prompt, and a pair's completions do not begin alike "
+            f"({row['chosen'][:30]!r}, {row['rejected'][:30]!r}); name it with +dataset.columns.prompt=NAME",
         )
     return {name: found[name] for name in PAIR}
 

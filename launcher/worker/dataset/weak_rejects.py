@@ -32,8 +32,8 @@ from datasets import Dataset
 from filelock import FileLock
 
 from launcher.config import WeakRejects
-from launcher.errors import ConfigError
-from launcher.store.files import Fact, append_line, building, content_key, mend_log, read_lines, write_once
+from launcher.errors import UNSAID, ConfigError
+from launcher.store.files import Plain, append_line, building, content_key, mend_log, read_lines, write_once
 from launcher.store.output_folder import Store
 from launcher.worker.dataset.completions import NO_ROOM, Messages, complete
 from launcher.worker.dataset.shapes import plain
@@ -57,27 +57,29 @@ class Instruction:
         return content_key(self.prompt, 32)
 
 
-def pairs_folder(weak: WeakRejects, store: Store, train: Dataset, test: Dataset) -> Path:
+def ensure_pairs(weak: WeakRejects, store: Store, train: Dataset, test: Dataset) -> Path:
     """The folder with train.jsonl and test.jsonl, made on first use.
 
     Raises:
         ConfigError: the weaker model is not there or has no chat template, or the rows lack a column.
     """
     settings = _settings(weak, store)
-    splits = {"train": _instructions(train, weak), "test": _instructions(test, weak)}
+    splits = {"train": instructions_in(train, weak), "test": instructions_in(test, weak)}
     texts = {split: content_key([asdict(each) for each in of_split], 64) for split, of_split in splits.items()}
     made_from = {"weaker": settings, "instructions": texts}
     folder = store.cache("datasets", f"weak-rejects-{content_key(made_from)}")
     with building(folder) as empty:
         if empty is not None:
             began = time.perf_counter()
-            completions = completed([each for of_split in splits.values() for each in of_split], weak, settings, store)
+            completions = complete_all(
+                [each for of_split in splits.values() for each in of_split], weak, settings, store
+            )
             counts = {split: _write(empty, split, of_split, completions) for split, of_split in splits.items()}
             _record(empty, made_from, weak, counts, time.perf_counter() - began)
     return folder
 
 
-def _settings(weak: WeakRejects, store: Store) -> Fact:
+def _settings(weak: WeakRejects, store: Store) -> Plain:
     """All that a completion depends on, besides its prompt."""
     with _naming_the_key():
         return {
@@ -96,18 +98,25 @@ def _naming_the_key() -> Iterator[None]:
     try:
         yield
     except ConfigError as error:  # `base_model` speaks of model.path and so on
-        raise ConfigError(f"dataset.weak_rejects.{error}") from error
+        raise error.under("dataset.weak_rejects") from error
 
 
 # ------------------------------------------------------------------------------------------------ instructions
 
 
-def _instructions(rows: Dataset, weak: WeakRejects) -> list[Instruction]:
+def instructions_in(rows: Dataset, weak: WeakRejects) -> list[Instruction]:
+    """The prompts and answers of rows, which may name their columns otherwise.
+
+    Raises:
+        ConfigError: a column is missing.
+    """
     missing = weak.missing(rows.column_names)
     if missing:
         raise ConfigError(
-            f"dataset.weak_rejects.columns: {weak.path} has no column {', '.join(missing)}; found "
-            f"{', '.join(rows.column_names)}; map ours to its own with +dataset.weak_rejects.columns.{missing[0]}=NAME"
+            "dataset.weak_rejects.columns",
+            UNSAID,
+            f"{weak.path} has no column {', '.join(missing)}; found "
+            f"{', '.join(rows.column_names)}; map ours to its own with +dataset.weak_rejects.columns.{missing[0]}=NAME",
         )
     return [_instruction({ours: row.get(theirs) for ours, theirs in weak.named().items()}) for row in rows]
 
@@ -130,7 +139,7 @@ def _messages(said: Any, role: str) -> Messages:
 # ------------------------------------------------------------------------------------------------ pairs
 
 
-def _write(folder: Path, split: str, instructions: Sequence[Instruction], completions: dict[str, Fact]) -> Fact:
+def _write(folder: Path, split: str, instructions: Sequence[Instruction], completions: dict[str, Plain]) -> Plain:
     """Write the pairs of one split; how many rows it had, and how many were of no use, for each reason."""
     faults: Counter[str] = Counter()
     with (folder / f"{split}.jsonl").open("w", encoding="utf-8") as file:
@@ -144,7 +153,7 @@ def _write(folder: Path, split: str, instructions: Sequence[Instruction], comple
     return {"rows": len(instructions), "pairs": len(instructions) - faults.total(), "dropped": dict(faults)}
 
 
-def _fault(instruction: Instruction, completion: Fact) -> str | None:
+def _fault(instruction: Instruction, completion: Plain) -> str | None:
     """Why the pair teaches nothing, or None. Case, spacing and punctuation make no difference."""
     if not instruction.answer.strip():
         return NO_ANSWER
@@ -160,7 +169,7 @@ def _line(instruction: Instruction, rejected: str) -> str:
     return json.dumps({"prompt": instruction.prompt, **said}) + "\n"
 
 
-def _record(folder: Path, made_from: Fact, weak: WeakRejects, counts: Fact, seconds: float) -> None:
+def _record(folder: Path, made_from: Plain, weak: WeakRejects, counts: Plain, seconds: float) -> None:
     source = {"path": weak.path, "revision": weak.revision}
     versions = {"torch": torch.__version__, "transformers": transformers.__version__}
     spent = {"device": str(weights.device()), "versions": versions, "seconds": seconds, "time": time.time()}
@@ -177,7 +186,9 @@ def _record(folder: Path, made_from: Fact, weak: WeakRejects, counts: Fact, seco
 # ------------------------------------------------------------------------------------------------ completions
 
 
-def completed(instructions: Sequence[Instruction], weak: WeakRejects, settings: Fact, store: Store) -> dict[str, Fact]:
+def complete_all(
+    instructions: Sequence[Instruction], weak: WeakRejects, settings: Plain, store: Store
+) -> dict[str, Plain]:
     """The weaker model's completions of all prompts that have an answer, by row; what is missing is written now.
 
     Raises:
@@ -207,7 +218,7 @@ def _batches(rows: list[str], size: int) -> list[list[str]]:
     return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
-Write = Callable[[list[Messages]], list[Fact]]
+Write = Callable[[list[Messages]], list[Plain]]
 
 
 @contextmanager
@@ -217,8 +228,10 @@ def _writer(weak: WeakRejects, store: Store) -> Iterator[Write]:
         tokenizer = weights.tokenizer(weak.model, store)
         if not tokenizer.chat_template:
             raise ConfigError(
-                f"model.chat_template: the tokenizer of {weak.model.path} has none and instructions are messages; take "
-                "a model that has one, or give it as Jinja text"
+                "model.chat_template",
+                UNSAID,
+                f"the tokenizer of {weak.model.path} has none and instructions are messages; take "
+                "a model that has one, or give it as Jinja text",
             )
         with weights.in_use(weights.load(weak.model, store)) as module:
             yield lambda prompts: complete(module, tokenizer, prompts, weak)

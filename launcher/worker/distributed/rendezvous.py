@@ -6,9 +6,8 @@ MASTER_ADDR and MASTER_PORT are set.
 
 Where the numbers come from, the first that is there:
 
-    torchrun                    RANK, WORLD_SIZE, LOCAL_RANK, and its own meeting point
-    submitit's local executor   SUBMITIT_LOCAL_GLOBALID, _NTASKS, _LOCALID, _JOB_ID
-    srun                        SLURM_PROCID, SLURM_STEP_NUM_TASKS, SLURM_LOCALID, SLURM_JOB_ID, _RESTART_COUNT, ...
+    torchrun       RANK, WORLD_SIZE, LOCAL_RANK, and its own meeting point
+    an executor    `cluster.node`
 
 The world size follows the tasks, the device follows what torch sees: a node without a GPU computes on its cores.
 
@@ -21,7 +20,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import re
 import secrets
 import socket
 import time
@@ -31,7 +29,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from launcher.cluster import node
 from launcher.errors import RankFailedError
+from launcher.store.facts import Place
 from launcher.store.files import read_fact, write_once
 
 MEETING_SECONDS = 900.0  # from the first rank's arrival to the last's: nodes boot, containers are pulled
@@ -65,24 +65,10 @@ class Rank:
         if all(name in environment for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "TORCHELASTIC_RUN_ID")):
             numbers = [int(environment[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")]
             return cls(numbers[0], numbers[1], numbers[2], numbers[3], start=None)
-        if environment.get("SUBMITIT_EXECUTOR") == "local" and "SUBMITIT_LOCAL_GLOBALID" in environment:
-            index, size, local = (
-                int(environment[f"SUBMITIT_LOCAL_{name}"]) for name in ("GLOBALID", "NTASKS", "LOCALID")
-            )
-            return cls(index, size, local, size, f"local-{environment['SUBMITIT_LOCAL_JOB_ID']}")
-        if "SLURM_STEP_NUM_TASKS" in environment:  # set by srun alone: a batch script is no rank
-            index, size, local = (int(environment[f"SLURM_{name}"]) for name in ("PROCID", "STEP_NUM_TASKS", "LOCALID"))
-            names = ("SLURM_JOB_ID", "SLURM_RESTART_COUNT", "SLURM_STEP_ID")
-            start = "-".join(environment.get(name) or "0" for name in names)
-            return cls(index, size, local, _tasks_on_node(environment, size), f"slurm-{start}")
-        return cls()
-
-
-def _tasks_on_node(environment: Mapping[str, str], size: int) -> int:
-    """This node's entry in SLURM's `4(x2),3`: four tasks on each of two nodes, then three on one."""
-    parts = re.findall(r"(\d+)(?:\(x(\d+)\))?", environment.get("SLURM_STEP_TASKS_PER_NODE", str(size)))
-    tasks = [int(count) for count, nodes in parts for _ in range(int(nodes or 1))]
-    return tasks[int(environment.get("SLURM_NODEID", "0"))]
+        task = node.here(environment)
+        if task is None or task.size == 1:
+            return cls()
+        return cls(task.rank, task.size, task.local, task.local_size, task.start)
 
 
 def meet(folder: Path, rank: Rank, within: float) -> Any:
@@ -105,31 +91,27 @@ def meet(folder: Path, rank: Rank, within: float) -> Any:
 def _host(path: Path, rank: Rank) -> Any:
     one_node = rank.local_size == rank.size
     listener = socket.create_server(("127.0.0.1" if one_node else "", 0), backlog=max(128, rank.size))
-    place = {
-        "address": own_address(one_node=one_node),
-        "port": listener.getsockname()[1],
-        "token": secrets.token_hex(8),
-    }
+    place = Place(own_address(one_node=one_node), listener.getsockname()[1], secrets.token_hex(8))
     if rank.size > 1:
         path.unlink(missing_ok=True)  # of an earlier start under this name
         write_once(path, place)
     _export(rank, place)
     store = _torch().TCPStore(
-        place["address"],
-        place["port"],
+        place.address,
+        place.port,
         is_master=True,
         wait_for_workers=False,
         master_listen_fd=listener.detach(),
         timeout=PATIENCE,
     )
-    store.set("token", place["token"])
+    store.set("token", place.token)
     return store
 
 
 def _join(path: Path, rank: Rank, within: float) -> Any:
     until = time.monotonic() + within
     while time.monotonic() < until:
-        place = read_fact(path)
+        place = read_fact(path, Place)
         if place is None:
             time.sleep(POLL_SECONDS)
             continue
@@ -140,13 +122,11 @@ def _join(path: Path, rank: Rank, within: float) -> Any:
     raise RankFailedError(f"rank {rank.index}: rank 0 was not met within {within:.0f} s; see its log")
 
 
-def _store_at(place: Mapping[str, Any]) -> Any:
+def _store_at(place: Place) -> Any:
     """The store that was published; None where an earlier start's file names one that is gone or another's."""
     try:
-        store = _torch().TCPStore(
-            place["address"], place["port"], is_master=False, timeout=timedelta(seconds=TRY_SECONDS)
-        )
-        if store.get("token").decode() != place["token"]:
+        store = _torch().TCPStore(place.address, place.port, is_master=False, timeout=timedelta(seconds=TRY_SECONDS))
+        if store.get("token").decode() != place.token:
             return None
     except RuntimeError:
         return None
@@ -157,31 +137,33 @@ def _store_at(place: Mapping[str, Any]) -> Any:
 def own_address(*, one_node: bool, environment: Mapping[str, str] = os.environ) -> str:
     """The address under which other nodes reach this one.
 
-    It is the one from which packets leave towards the node where srun was started (connecting a datagram socket sends
-    nothing). Names are not used: they do not resolve everywhere, or to 127.0.1.1.
+    It is the one from which packets leave towards the node where the tasks were started (connecting a datagram socket
+    sends nothing). Names are not used: they do not resolve everywhere, or to 127.0.1.1.
     """
     if environment.get(ADDRESS):
         return environment[ADDRESS]
     if one_node:
         return "127.0.0.1"
+    task = node.here(environment)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect((environment.get("SLURM_LAUNCH_NODE_IPADDR") or "192.0.2.1", 9))
+            probe.connect(((task and task.origin) or "192.0.2.1", 9))
         except OSError:
             return "127.0.0.1"  # no network: all nodes are this machine
         return str(probe.getsockname()[0])
 
 
-def _export(rank: Rank, place: Mapping[str, Any]) -> None:
+def _export(rank: Rank, place: Place) -> None:
     os.environ |= {
         "RANK": str(rank.index),
         "WORLD_SIZE": str(rank.size),
         "LOCAL_RANK": str(rank.local),
         "LOCAL_WORLD_SIZE": str(rank.local_size),
-        "MASTER_ADDR": str(place["address"]),
-        "MASTER_PORT": str(place["port"]),
+        "MASTER_ADDR": place.address,
+        "MASTER_PORT": str(place.port),
     }
-    cores = int(os.environ.get("SLURM_CPUS_PER_TASK") or max(1, len(os.sched_getaffinity(0)) // rank.local_size))
+    task = node.here()
+    cores = (task and task.cores) or max(1, len(os.sched_getaffinity(0)) // rank.local_size)
     os.environ.setdefault("OMP_NUM_THREADS", str(cores))  # else each rank would take all of them
 
 

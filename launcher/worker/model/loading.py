@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from launcher.errors import ConfigError
+from launcher.errors import UNSAID, ConfigError
 
 SHOWN = 3
 
@@ -27,5 +27,7 @@ def check_loaded(loading: Mapping[str, Any], where: str) -> None:
         if names:
             shown = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
             raise ConfigError(
-                f"model.path: {where} {what} weights that its config.json asks for ({shown}); they would be random"
+                "model.path",
+                UNSAID,
+                f"{where} {what} weights that its config.json asks for ({shown}); they would be random",
             )

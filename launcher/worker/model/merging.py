@@ -20,10 +20,10 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
 from launcher.errors import ConfigError
+from launcher.model.files import ADAPTER_WEIGHTS
 from launcher.worker.model.loading import check_loaded
 
 GENERATION_CONFIG = "generation_config.json"
-ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")  # peft takes the first that is there
 ALL_LINEAR = "all-linear"  # but for the head
 WHOLE_EMBEDDINGS = ("embed_tokens.weight", "lm_head.weight", "wte.weight", "embed_in.weight", "embed_out.weight")
 PROBE_TOKENS, PROBE_TOLERANCE = 16, 1e-4  # of the texts by which a merge is checked; of its largest logit
@@ -46,12 +46,12 @@ def merge(base: Path, adapter: Path, target: Path, dtype: torch.dtype, tokens: i
         ValueError, RuntimeError, OSError: the two do not fit, or cannot be loaded.
     """
     _check_weights(adapter)
-    adapted = _adapted(base, adapter, tokens, trust_remote_code=trust_remote_code)
+    adapted = _load_adapted(base, adapter, tokens, trust_remote_code=trust_remote_code)
     _check_keys(adapted, adapter)
     before, kinds = _logits(adapted), PeftConfig.from_pretrained(adapter)
     if _is_tied(adapted.get_base_model()) and _reaches_embeddings(adapted.get_base_model(), kinds):
         # Peft would merge a change of one of the two into the weights that they share.
-        adapted = _adapted(base, adapter, tokens, trust_remote_code=trust_remote_code, tied=False)
+        adapted = _load_adapted(base, adapter, tokens, trust_remote_code=trust_remote_code, tied=False)
     merged = adapted.merge_and_unload(safe_merge=True)
     _check_equal(before, _logits(merged), adapter)
     if (adapter / GENERATION_CONFIG).is_file():
@@ -59,7 +59,7 @@ def merge(base: Path, adapter: Path, target: Path, dtype: torch.dtype, tokens: i
     merged.to(dtype).save_pretrained(target)
 
 
-def _adapted(base: Path, adapter: Path, tokens: int, *, trust_remote_code: bool, tied: bool = True) -> PeftModel:
+def _load_adapted(base: Path, adapter: Path, tokens: int, *, trust_remote_code: bool, tied: bool = True) -> PeftModel:
     """The adapter on top of its base, in float32; `tied`: whether a head may share the embeddings' weights."""
     transformers_logging.disable_progress_bar()
     module, loading = AutoModelForCausalLM.from_pretrained(
@@ -68,8 +68,10 @@ def _adapted(base: Path, adapter: Path, tokens: int, *, trust_remote_code: bool,
     check_loaded(loading, str(base))
     if getattr(module.config, "quantization_config", None) is not None:
         raise ConfigError(
-            f"model.path={adapter}: its base {base} holds packed weights, into which no adapter can be merged; name "
-            "the base in full precision in adapter_config.json"
+            "model.path",
+            adapter,
+            f"its base {base} holds packed weights, into which no adapter can be merged; name "
+            "the base in full precision in adapter_config.json",
         )
     _enlarge(module, _embedding_rows(adapter), tokens)
     if not tied:
@@ -79,7 +81,7 @@ def _adapted(base: Path, adapter: Path, tokens: int, *, trust_remote_code: bool,
 
 def _check_weights(adapter: Path) -> None:
     if not any(path.is_file() for pattern in ADAPTER_WEIGHTS for path in adapter.glob(pattern)):
-        raise ConfigError(f"model.path={adapter}: holds no adapter weights ({' or '.join(ADAPTER_WEIGHTS)})")
+        raise ConfigError("model.path", adapter, f"holds no adapter weights ({' or '.join(ADAPTER_WEIGHTS)})")
 
 
 def _enlarge(module: Any, rows: int | None, tokens: int) -> None:
@@ -139,8 +141,10 @@ def _check_keys(adapted: PeftModel, adapter: Path) -> None:
     counts = (("missing", missing), ("foreign", foreign))
     if said := [f"{len(names)} {what} ({min(names)}, ...)" for what, names in counts if names]:
         raise ConfigError(
-            f"model.path={adapter}: its weights are not those of its adapter_config.json on this base: "
-            f"{' and '.join(said)}; save the adapter without a wrapper such as torch.compile, or name its own base"
+            "model.path",
+            adapter,
+            "its weights are not those of its adapter_config.json on this base: "
+            f"{' and '.join(said)}; save the adapter without a wrapper such as torch.compile, or name its own base",
         )
 
 
@@ -161,8 +165,10 @@ def _check_equal(before: torch.Tensor, after: torch.Tensor, adapter: Path) -> No
     apart = float((before - after).abs().max())
     if not apart <= PROBE_TOLERANCE * (1 + float(before.abs().max())):
         raise ConfigError(
-            f"model.path={adapter}: merged into its base it is another model (logits up to {apart:.2g} apart): peft "
-            "cannot merge this kind; start from merged weights of your own"
+            "model.path",
+            adapter,
+            f"merged into its base it is another model (logits up to {apart:.2g} apart): peft "
+            "cannot merge this kind; start from merged weights of your own",
         )
 
 

@@ -80,9 +80,9 @@ AutoConfig.register("tabular", TabularConfig)
 AutoModelForCausalLM.register(TabularConfig, TabularForCausalLM)
 
 
-def action_probabilities(model: Any, tokenizer: Any) -> dict[str, Any]:
-    """{"actions": the probability of each token that a tabular policy can choose}; nothing for any other model."""
+def action_probabilities(model: Any, tokenizer: Any) -> dict[str, float] | None:
+    """The probability of each token that a tabular policy can choose; None for any other model."""
     if not isinstance(model, TabularForCausalLM):
-        return {}
+        return None
     probabilities = model.lm_head.weight.detach().double().flatten().softmax(dim=0)
-    return {"actions": {tokenizer.decode([token]): probabilities[token].item() for token in model.config.support}}
+    return {tokenizer.decode([token]): probabilities[token].item() for token in model.config.support}

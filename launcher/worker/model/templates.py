@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from trl.data_utils import common_prefix_length
 
 from launcher.config import Model
-from launcher.errors import ConfigError
+from launcher.errors import UNSAID, ConfigError
 
 CHECKED_PAIRS = 256  # a template's fault shows in every pair, or with a role that data sets use from the start
 SHOWN = 40  # characters
@@ -35,8 +35,9 @@ def check_template(
         return
     if tokens.chat_template is None:
         raise ConfigError(
-            f"model.chat_template: the tokenizer of {model.name} has none and the data are messages; "
-            "give model.chat_template=FILE.jinja"
+            "model.chat_template",
+            UNSAID,
+            f"the tokenizer of {model.name} has none and the data are messages; give model.chat_template=FILE.jinja",
         )
     for number in range(min(CHECKED_PAIRS, len(pairs))):
         for answer in answers:
@@ -48,11 +49,13 @@ def _check_prefix(number: int, prompt: list[Any], answer: list[Any], tokens: Pre
         alone = str(tokens.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True))
         whole = str(tokens.apply_chat_template(prompt + answer, tokenize=False))
     except Exception as error:  # Jinja's own errors, and what a template raises about roles
-        raise ConfigError(f"model.chat_template: cannot render pair {number}: {error}") from error
+        raise ConfigError("model.chat_template", UNSAID, f"cannot render pair {number}: {error}") from error
     if not whole.startswith(alone):
         same = common_prefix_length(alone, whole)
         raise ConfigError(
-            f"model.chat_template: pair {number}: the rendered prompt is not the beginning of prompt + answer; it goes "
+            "model.chat_template",
+            UNSAID,
+            f"pair {number}: the rendered prompt is not the beginning of prompt + answer; it goes "
             f"on with {alone[same : same + SHOWN]!r} where the other has {whole[same : same + SHOWN]!r}; give a "
-            "template that renders a prompt alike with and without an answer (model.chat_template=FILE.jinja)"
+            "template that renders a prompt alike with and without an answer (model.chat_template=FILE.jinja)",
         )

@@ -13,7 +13,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from launcher.errors import ConfigError
+from launcher.errors import UNSAID, ConfigError
 
 PAD, START, END = "<|pad|>", "<|im_start|>", "<|im_end|>"
 CHAT_TEMPLATE = (
@@ -43,7 +43,7 @@ def build_tiny(architecture: dict[str, Any], folder: Path) -> None:
     tokenizer = byte_tokenizer()
     keys.setdefault("vocab_size", len(tokenizer))
     if keys["vocab_size"] < len(tokenizer):
-        raise ConfigError(f"model.architecture.vocab_size={keys['vocab_size']}: at least {len(tokenizer)} (bytes)")
+        raise ConfigError("model.architecture.vocab_size", keys["vocab_size"], f"at least {len(tokenizer)} (bytes)")
     special = {
         "pad_token_id": tokenizer.pad_token_id,
         "bos_token_id": tokenizer.bos_token_id,
@@ -52,7 +52,7 @@ def build_tiny(architecture: dict[str, Any], folder: Path) -> None:
     try:
         config = AutoConfig.for_model(**keys, **special)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"model.architecture: {str(error).strip().splitlines()[0]}") from error
+        raise ConfigError("model.architecture", UNSAID, str(error).strip().splitlines()[0]) from error
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(folder)

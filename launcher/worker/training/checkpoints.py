@@ -16,7 +16,8 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
-from launcher.errors import ConfigError, StoreError
+from launcher.errors import UNSAID, ConfigError, StoreError, UsageError
+from launcher.store.facts import CheckpointMarker
 from launcher.store.files import read_fact, write_once
 
 MARKER = "complete.json"
@@ -53,12 +54,12 @@ def last_complete(folder: Path) -> Path | None:
 def missing_in(checkpoint: Path) -> str | None:
     """What keeps a checkpoint from being whole; None where nothing does."""
     try:
-        marker = read_fact(checkpoint / MARKER)
+        marker = read_fact(checkpoint / MARKER, CheckpointMarker)
     except StoreError as error:
         return str(error)
     if marker is None:
         return f"no {MARKER}: it was never finished"
-    files, ranks = marker["files"], marker["ranks"]
+    files, ranks = marker.files, marker.ranks
     for name, size in files.items():
         path = checkpoint / name
         if not path.is_file() or path.stat().st_size != size:
@@ -91,19 +92,21 @@ def check_fits(checkpoint: Path, ranks: int, *, sharded: bool) -> None:
     """Refuse to resume with another number of ranks than shards were written by, or with other means.
 
     Raises:
-        ConfigError: says what to change.
+        UsageError: says what to change.
     """
-    marker = read_fact(checkpoint / MARKER) or {}
-    was_sharded = any(_STEP.match(name) for name in marker["files"])
+    marker = read_fact(checkpoint / MARKER, CheckpointMarker) or CheckpointMarker({}, ranks)
+    was_sharded = any(_STEP.match(name) for name in marker.files)
     if was_sharded != sharded:
         was, now = ("with", "without") if was_sharded else ("without", "with")
         raise ConfigError(
-            f"deepspeed: {checkpoint} was written {was} DeepSpeed and cannot be resumed {now} it; "
-            "choose as before, or remove the checkpoint to begin again"
+            "deepspeed",
+            UNSAID,
+            f"{checkpoint} was written {was} DeepSpeed and cannot be resumed {now} it; "
+            "choose as before, or remove the checkpoint to begin again",
         )
-    if sharded and marker["ranks"] != ranks:
-        raise ConfigError(
-            f"cluster.nodes x cluster.gpus_per_node: {checkpoint} is divided among {marker['ranks']} ranks, this job "
+    if sharded and marker.ranks != ranks:
+        raise UsageError(
+            f"cluster.nodes x cluster.gpus_per_node: {checkpoint} is divided among {marker.ranks} ranks, this job "
             f"has {ranks}; give as many as before, or remove the checkpoint to begin again"
         )
 
@@ -116,7 +119,7 @@ def seal(checkpoint: Path, ranks: int) -> None:
     for folder in {path.parent for path in files} | {checkpoint}:
         _flush(folder)
     sizes = {path.relative_to(checkpoint).as_posix(): path.stat().st_size for path in files}
-    write_once(checkpoint / MARKER, {"files": sizes, "ranks": ranks})
+    write_once(checkpoint / MARKER, CheckpointMarker(sizes, ranks))
     _flush(checkpoint)
 
 

@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from launcher.worker.training.losses import WITHOUT_REFERENCE, Scored, loss_of
+from launcher.losses import loss_named
+from launcher.worker.training.losses import Scored, loss_of
 
 NATS = {torch.float32: 5e-4, torch.bfloat16: 0.4}  # see `rounding`
 SHORTEST = 16
@@ -66,8 +67,8 @@ def check(trainer: Any, loss: float, outputs: Sequence[Any], inputs: dict[str, A
     scored = trainer.scored(outputs, inputs)
     bounds = [rounding(part.tokens, part.reference, trainer.precision) for part in scored]
     farthest, wrong = _farthest(scored, bounds), ""
-    if trainer.loss_name not in WITHOUT_REFERENCE:
-        start = _start(trainer, scored, bounds, inputs)
+    if loss_named(trainer.loss_name).reference:
+        start = known_start(trainer, scored, bounds, inputs)
         if not abs(loss - start.loss) <= start.within:
             wrong = f"the loss is {_apart(loss, start.loss)} as of {trainer.loss_name} at the start: "
     if farthest.is_too_far():
@@ -114,7 +115,9 @@ def _farthest(scored: Sequence[Scored], bounds: Sequence[torch.Tensor]) -> Farth
     return Farthest(ratios[worst].item(), int(tokens[worst]), explained[worst].item())
 
 
-def _start(trainer: Any, scored: Sequence[Scored], bounds: Sequence[torch.Tensor], inputs: dict[str, Any]) -> Start:
+def known_start(
+    trainer: Any, scored: Sequence[Scored], bounds: Sequence[torch.Tensor], inputs: dict[str, Any]
+) -> Start:
     """By the trainer's own loss, from outputs as they would be there."""
 
     def loss_at(ratios: Sequence[torch.Tensor]) -> float:

@@ -15,8 +15,9 @@ from datasets import Dataset
 from trl import KTOTrainer
 from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference
 
-from launcher.config import UNPAIRED_LOSS, Trainer
-from launcher.store.files import Fact
+from launcher.config import Trainer
+from launcher.losses import UNPAIRED_LOSS, loss_named
+from launcher.store.results import HeldOut
 from launcher.worker.training.losses import Scored, Watched, unlogged
 
 COLUMNS = {
@@ -73,8 +74,7 @@ def kto_arguments(trainer: Trainer, beta: float) -> dict[str, Any]:
     return {
         "loss_type": UNPAIRED_LOSS,
         "beta": beta,
-        "desirable_weight": 1.0 if trainer.desirable_weight is None else trainer.desirable_weight,
-        "undesirable_weight": 1.0 if trainer.undesirable_weight is None else trainer.undesirable_weight,
+        **loss_named(UNPAIRED_LOSS).given(trainer),
         "train_sampling_strategy": "sequential",
     }
 
@@ -85,7 +85,7 @@ def collator(pad_token_id: int, max_length: int) -> DataCollatorForUnpairedPrefe
 
 
 @torch.no_grad()
-def held_out_metrics(trainer: Any, beta: float) -> Fact:
+def held_out_metrics(trainer: Any, beta: float) -> HeldOut:
     """Loss, accuracy and margin on the held-out completions.
 
     A completion's reward is beta (log pi - log pi_ref). The accuracy is the share of pairs of a desirable and an
@@ -103,16 +103,15 @@ def held_out_metrics(trainer: Any, beta: float) -> Fact:
         _, own = trainer.scored(watched.outputs, batch)
         rewards += (beta * own.ratios).tolist()
         labels += batch["label"].tolist()
-    return {"loss": statistics.fmean(losses), **_ranked(rewards, labels), "pairs": len(rewards)}
+    accuracy, margin = ranked(rewards, labels)
+    return HeldOut(statistics.fmean(losses), accuracy, margin, len(rewards))
 
 
-def _ranked(rewards: list[float], labels: list[bool]) -> Fact:
+def ranked(rewards: list[float], labels: list[bool]) -> tuple[float | None, float | None]:
+    """The accuracy and the margin of these rewards, as `held_out_metrics` says."""
     up = [reward for reward, label in zip(rewards, labels, strict=True) if label]
     down = [reward for reward, label in zip(rewards, labels, strict=True) if not label]
     if not up or not down:
-        return {"reward_accuracy": None, "reward_margin": None}
+        return None, None
     wins = sum((u > d) + (u == d) / 2 for u in up for d in down)
-    return {
-        "reward_accuracy": wins / (len(up) * len(down)),
-        "reward_margin": statistics.fmean(up) - statistics.fmean(down),
-    }
+    return wins / (len(up) * len(down)), statistics.fmean(up) - statistics.fmean(down)

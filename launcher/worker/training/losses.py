@@ -1,7 +1,7 @@
-"""The trainer whose losses a sweep compares: TRL's DPOTrainer, plus `kto_pair`, on a table of reference values.
+"""The trainer whose losses a sweep compares: TRL's DPOTrainer, plus our own, on a table of reference values.
 
-Owns: the formula of `kto_pair`, what of DPOTrainer has to be left out once the reference table exists, and how a
-trainer's loss is looked at from outside.
+Owns: the formulas of our paired losses, what of DPOTrainer has to be left out once the reference table exists, and how
+a trainer's loss is looked at from outside.
 Must not know: where the table, the model and the data come from.
 """
 
@@ -17,9 +17,9 @@ import torch
 from datasets import Dataset
 from trl import DPOTrainer
 
+from launcher.losses import loss_named
+
 REFERENCE_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
-EXO_LABEL_SMOOTHING = 1e-3  # the EXO paper's own value; TRL refuses exo_pair without one
-WITHOUT_REFERENCE = frozenset({"sft"})  # losses that are no function of the log-ratios
 
 
 def kto_pair_loss(chosen_logratios: torch.Tensor, rejected_logratios: torch.Tensor, beta: float) -> torch.Tensor:
@@ -43,6 +43,11 @@ def kto_pair_loss(chosen_logratios: torch.Tensor, rejected_logratios: torch.Tens
     return torch.cat([chosen_losses, rejected_losses]).mean()
 
 
+# Each by the name of its row in `launcher.losses`: the mean loss of the log-ratios of the chosen and of the rejected
+# completions, beta, and what of its keys has a value.
+FORMULAS: dict[str, Callable[..., torch.Tensor]] = {"kto_pair": kto_pair_loss}
+
+
 class PreferenceTrainer(DPOTrainer):
     """DPOTrainer on tokenised pairs that carry their reference log-probs; it holds no reference model.
 
@@ -55,10 +60,13 @@ class PreferenceTrainer(DPOTrainer):
         self.precompute_ref_logps = True
         self.set_objective(self.loss_types[0], self.beta)
 
-    def set_objective(self, loss_type: str, beta: float) -> None:
-        """Compute this loss from now on. TRL does not know kto_pair: it gets sigmoid, whose metrics are the same."""
-        self.loss_name, self.kto_pair = loss_type, loss_type == "kto_pair"
-        told = loss_arguments("sigmoid" if self.kto_pair else loss_type, beta)
+    def set_objective(self, loss_type: str, beta: float, **keys: float) -> None:
+        """Compute this loss, with these values of its keys, from now on.
+
+        TRL does not know those of ours: it is told sigmoid, whose metrics are the same.
+        """
+        self.loss_name, self.loss_keys, self.formula = loss_type, keys, FORMULAS.get(loss_type)
+        told = loss_arguments("sigmoid" if self.formula else loss_type, beta)
         self.loss_types, self.beta, self.label_smoothing = told["loss_type"], beta, told["label_smoothing"]
 
     def _prepare_dataset(self, dataset: Dataset, *_args: Any) -> Dataset:
@@ -76,12 +84,12 @@ class PreferenceTrainer(DPOTrainer):
         """Write no card into checkpoints; a published revision gets its own."""
 
     def _compute_loss(self, model: Callable[..., Any], inputs: dict[str, Any], return_outputs: bool) -> Any:
-        if not self.kto_pair:
+        if self.formula is None:
             return super()._compute_loss(model, inputs, return_outputs)
         watched = Watched(model)
         super()._compute_loss(watched, inputs, return_outputs=False)  # for its metrics
         (outputs,) = watched.outputs
-        loss = kto_pair_loss(*logratios(outputs, inputs), beta=self.beta)
+        loss = self.formula(*logratios(outputs, inputs, self.ld_alpha), self.beta, **self.loss_keys)
         return (loss, outputs) if return_outputs else loss
 
     def place(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -191,6 +199,6 @@ def sums_and_tails(log_probs: torch.Tensor, completion_mask: torch.Tensor) -> tu
 
 
 def loss_arguments(loss_type: str, beta: float, ld_alpha: float | None = None) -> dict[str, Any]:
-    """What DPOConfig must be told for this loss; for `kto` see `kto.kto_arguments`."""
-    smoothing = EXO_LABEL_SMOOTHING if loss_type == "exo_pair" else 0.0
+    """What DPOConfig must be told for this loss; for unpaired completions see `kto.kto_arguments`."""
+    smoothing = loss_named(loss_type).label_smoothing
     return {"loss_type": [loss_type], "beta": beta, "label_smoothing": smoothing, "ld_alpha": ld_alpha}

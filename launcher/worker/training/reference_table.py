@@ -39,12 +39,14 @@ from datasets import Dataset
 from filelock import FileLock
 from trl.trainer.utils import add_fused_lm_head
 
-from launcher.config import UNPAIRED_LOSS, RunConfig
+from launcher.config import RunConfig
 from launcher.errors import StoreError
-from launcher.store.files import Fact, building, content_key, read_fact, write_once
+from launcher.losses import loss_named
+from launcher.store.facts import TableManifest
+from launcher.store.files import Plain, building, content_key, read_fact, write_once
 from launcher.store.output_folder import Store
 from launcher.worker.dataset import unpaired
-from launcher.worker.dataset.pairs import IDS, Pairs, collator, tokenised
+from launcher.worker.dataset.pairs import IDS, Pairs, collator, tokenise
 from launcher.worker.distributed import ranks, zero
 from launcher.worker.model import base_model, precision, weights
 from launcher.worker.model.memory import Latest
@@ -80,26 +82,31 @@ class Table:
         return chosen - less * chosen_tail, rejected - less * rejected_tail
 
 
-def prepared(config: RunConfig, store: Store) -> Pairs:
-    """The tokenised pairs with their reference values; kept for the next run of this process."""
+def prepare(config: RunConfig, store: Store) -> Pairs:
+    """Tokenise the pairs and attach their reference values; kept for the next run of this process."""
 
-    def prepare() -> Pairs:
+    def make() -> Pairs:
         with ranks.first_ahead():
             pairs = _rows(config, store)
-        table = reference_table(config, store, pairs)
+        table = ensure_table(config, store, pairs)
         alpha = config.trainer.ld_alpha
         train, test = attach(pairs.train, table, alpha), attach(pairs.test, table, alpha)
         return replace(pairs, train=train, test=test)
 
-    # KTO's rows have an order and neighbours, which belong to the objective
-    order = (config.seed, config.trainer.micro_batch_size) if config.loss_type == UNPAIRED_LOSS else None
+    # Unpaired rows have an order and neighbours, which belong to the objective.
+    order = None if loss_named(config.loss_type).paired else (config.seed, config.trainer.micro_batch_size)
     trainer = (config.trainer.max_length, config.trainer.ld_alpha)
     identity = repr((config.model, config.dataset, trainer, order, store.root))
-    return _prepared.get(identity, prepare)
+    return _prepared.get(identity, make)
+
+
+def forget_prepared() -> None:
+    """Let go of the pairs that were prepared last, for a process that is to stand for another."""
+    _prepared.forget()
 
 
 def _rows(config: RunConfig, store: Store) -> Pairs:
-    return unpaired.tokenised(config, store) if config.loss_type == UNPAIRED_LOSS else tokenised(config, store)
+    return (tokenise if loss_named(config.loss_type).paired else unpaired.tokenise)(config, store)
 
 
 def row_of(pair: dict[str, list[int]]) -> str:
@@ -118,7 +125,7 @@ def attach(pairs: Dataset, table: Table, ld_alpha: float | None = None) -> Datas
     return with_chosen.add_column("ref_rejected_logps", [rejected for _, rejected in values])
 
 
-def reference_table(config: RunConfig, store: Store, pairs: Pairs | None = None) -> Table:
+def ensure_table(config: RunConfig, store: Store, pairs: Pairs | None = None) -> Table:
     """The table for this model and data set, from the cache, or computed while others wait for it.
 
     Of several ranks, rank 0 takes the lock, looks and writes; all measure, each its share, or none does.
@@ -146,7 +153,7 @@ def _checking(folder: Path) -> Iterator[None]:
         yield
 
 
-def _is_good(folder: Path, made_from: Fact, rows: Iterable[str]) -> bool:
+def _is_good(folder: Path, made_from: Plain, rows: Iterable[str]) -> bool:
     """Whether there is a table that can be used; one that cannot goes."""
     if not folder.exists():
         return False
@@ -159,13 +166,13 @@ def _is_good(folder: Path, made_from: Fact, rows: Iterable[str]) -> bool:
     return True
 
 
-def _build(folder: Path, made_from: Fact, facts: list[Fact]) -> None:
+def _build(folder: Path, made_from: Plain, facts: list[Plain]) -> None:
     with building(folder) as empty:
         if empty is not None:
             _write(empty, made_from, facts)
 
 
-def _made_from(config: RunConfig, store: Store, rows: Iterable[str]) -> Fact:
+def _made_from(config: RunConfig, store: Store, rows: Iterable[str]) -> Plain:
     """All that changes a value, and nothing else."""
     return {
         "base": base_model.fingerprint(config.model, store),
@@ -177,7 +184,7 @@ def _made_from(config: RunConfig, store: Store, rows: Iterable[str]) -> Fact:
     }
 
 
-def measure(config: RunConfig, store: Store, rows: Iterable[dict[str, list[int]]]) -> list[Fact]:
+def measure(config: RunConfig, store: Store, rows: Iterable[dict[str, list[int]]]) -> list[Plain]:
     """The one pass of the reference model over all rows, the longest first, so that a lack of memory shows at once.
 
     The batches are dealt to the ranks in turn, and their facts come together on rank 0; the others get none.
@@ -188,14 +195,14 @@ def measure(config: RunConfig, store: Store, rows: Iterable[dict[str, list[int]]
     ours = batches[ranks.index() :: ranks.size()]
     say = _progress(sum(map(len, ours)))
     divided = zero.divides_weights(config.deepspeed)
-    facts: list[Fact] = []
+    facts: list[Plain] = []
     with _reference(config, store) as base:
         for batch in ours:
             facts += _measure_batch(base, batch, collate(batch)) if divided else _measure_fitting(base, batch, collate)
             say(len(facts))
         if divided and len(ours) < math.ceil(len(batches) / ranks.size()):
             _measure_batch(base, batches[0], collate(batches[0]))  # the others need our part of the weights once more
-    return ranks.gathered(facts)
+    return ranks.gather(facts)
 
 
 @contextlib.contextmanager
@@ -205,7 +212,7 @@ def _reference(config: RunConfig, store: Store) -> Iterator[torch.nn.Module]:
         with weights.in_use(weights.load(config.model, store)) as base, weights.scoring(base):
             yield base
         return
-    folder, dtype = base_model.base_folder(config.model, store), precision.dtype_of(config.model)
+    folder, dtype = base_model.ensure_base(config.model, store), precision.dtype_of(config.model)
 
     def load() -> torch.nn.Module:
         base = weights.from_folder(folder, config.model, dtype).requires_grad_(requires_grad=False)
@@ -233,7 +240,7 @@ def _progress(total: int) -> Callable[[int], None]:
     return say
 
 
-def _measure_fitting(base: torch.nn.Module, rows: list[dict[str, list[int]]], collate: Collate) -> list[Fact]:
+def _measure_fitting(base: torch.nn.Module, rows: list[dict[str, list[int]]], collate: Collate) -> list[Plain]:
     """The facts of a batch, or of its halves where the accelerator's memory does not hold all of it.
 
     Not for divided weights: each forward is a joint one of all ranks there.
@@ -247,7 +254,7 @@ def _measure_fitting(base: torch.nn.Module, rows: list[dict[str, list[int]]], co
     return [fact for part in (rows[:half], rows[half:]) for fact in _measure_fitting(base, part, collate)]
 
 
-def _measure_batch(base: torch.nn.Module, rows: list[dict[str, list[int]]], batch: dict[str, Any]) -> list[Fact]:
+def _measure_batch(base: torch.nn.Module, rows: list[dict[str, list[int]]], batch: dict[str, Any]) -> list[Plain]:
     sums = sums_and_tails(score(base, batch), batch["completion_mask"])  # in the precision of training
     halves = [half for values in sums for half in values.double().cpu().chunk(2)]
     columns = zip(map(row_of, rows), *halves, *batch["completion_mask"].sum(dim=1).chunk(2), strict=True)
@@ -267,17 +274,12 @@ def score(module: torch.nn.Module, batch: dict[str, Any]) -> torch.Tensor:
     return log_probs
 
 
-def _write(folder: Path, made_from: Fact, facts: list[Fact]) -> None:
+def _write(folder: Path, made_from: Plain, facts: list[Plain]) -> None:
     table = folder / "table.parquet"
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(facts), table)
-    manifest = {
-        "made_from": made_from,
-        "rows": len(facts),
-        "table_sha256": _sha256(table),
-        "device": str(weights.device()),
-        "versions": {"torch": torch.__version__, "transformers": transformers.__version__, "trl": trl.__version__},
-        "time": time.time(),
-    }
+    versions = {"torch": torch.__version__, "transformers": transformers.__version__, "trl": trl.__version__}
+    device, digest = str(weights.device()), _sha256(table)
+    manifest = TableManifest(made_from, len(facts), digest, device, versions, time.time())
     write_once(folder / "manifest.json", manifest)
 
 
@@ -286,7 +288,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _read(folder: Path, made_from: Fact, rows: Iterable[str]) -> dict[str, Sums]:
+def _read(folder: Path, made_from: Plain, rows: Iterable[str]) -> dict[str, Sums]:
     """The values of a table that is whole and ours.
 
     Raises:
@@ -306,17 +308,16 @@ def _read(folder: Path, made_from: Fact, rows: Iterable[str]) -> dict[str, Sums]
     return values
 
 
-def _check_manifest(folder: Path, made_from: Fact) -> None:
+def _check_manifest(folder: Path, made_from: Plain) -> None:
     try:
-        manifest = read_fact(folder / "manifest.json")
+        manifest = read_fact(folder / "manifest.json", TableManifest)
         digest = _sha256(folder / "table.parquet")
     except (StoreError, OSError) as error:
         raise Refused(str(error)) from error
     if manifest is None:
         raise Refused("manifest.json is missing")
-    if manifest.get("table_sha256") != digest:
+    if manifest.table_sha256 != digest:
         raise Refused("table.parquet is not the file that the manifest describes")
-    recorded = manifest.get("made_from", {})
-    other = [name for name in made_from if recorded.get(name) != made_from[name]]
+    other = [name for name in made_from if manifest.made_from.get(name) != made_from[name]]
     if other:
         raise Refused(f"it was computed from another {', '.join(other)}")

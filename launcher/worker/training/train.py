@@ -25,15 +25,17 @@ from safetensors.torch import load_file
 
 from launcher.config import DeepSpeed, RunConfig
 from launcher.errors import StoreError
-from launcher.store.files import Fact, read_fact, read_lines, write_once
+from launcher.store.facts import Revision
+from launcher.store.files import read_fact, read_lines, write_once
 from launcher.store.output_folder import Store
+from launcher.store.results import Result
 from launcher.store.run_folder import RunDir
 from launcher.worker.dataset.pairs import Pairs
 from launcher.worker.distributed import ranks, zero
 from launcher.worker.model import precision, weights
 from launcher.worker.model.memory import Latest
 from launcher.worker.training import checkpoints
-from launcher.worker.training.reference_table import prepared
+from launcher.worker.training.reference_table import prepare
 from launcher.worker.training.trainer import Recorder, RunTrainer, build_trainer
 
 LAST_LOGGED = 10  # lines whose mean is the run's training loss: one batch alone says little
@@ -64,7 +66,7 @@ def train(config: RunConfig, run: RunDir, store: Store, stop_requested: Callable
         return
     began = time.time()
     _trained.forget()
-    pairs = prepared(config, store)
+    pairs = prepare(config, store)
     recorder = Recorder(run.metrics_file, config.checkpoint.every, stop_requested, config.checkpoint.milestones or ())
     trainer = None
     try:
@@ -133,35 +135,35 @@ def save_model(trainer: RunTrainer, folder: Path) -> None:
     aside.rename(folder)
 
 
-def _result(config: RunConfig, run: RunDir, trainer: RunTrainer, pairs: Pairs, began: float) -> Fact:
+def _result(config: RunConfig, run: RunDir, trainer: RunTrainer, pairs: Pairs, began: float) -> Result:
     lines = list({line["step"]: line for line in read_lines(run.metrics_file)}.values())
     losses = [line["loss"] for line in lines[-LAST_LOGGED:]]
-    return {
-        "steps": trainer.state.global_step,
-        "max_steps": trainer.state.max_steps,
-        "seconds": sum(line["seconds"] for line in lines),
-        "loss": sum(losses) / len(losses) if losses else math.nan,
-        "train_pairs": len(pairs.train),
-        "dropped_pairs": sum(pairs.dropped.values()),
-        "dropped": pairs.dropped,
-        "repeated_pairs": pairs.repeated,
-        "leaked_pairs": pairs.leaked,
-        "micro_batch_size": config.trainer.micro_batch_size,
-        "dtype": str(precision.dtype_of(config.model)).removeprefix("torch."),
-        "device": _device_name(),
-        "threads": torch.get_num_threads(),
-        "versions": {name: version(name) for name in VERSIONS},
-        "parameters": _parameters(trainer.model),
-        "started": min((line["time"] - line["seconds"] for line in lines), default=began),
-        "ended": time.time(),
-    }
+    return Result(
+        steps=trainer.state.global_step,
+        max_steps=trainer.state.max_steps,
+        seconds=sum(line["seconds"] for line in lines),
+        loss=sum(losses) / len(losses) if losses else math.nan,
+        train_pairs=len(pairs.train),
+        dropped_pairs=sum(pairs.dropped.values()),
+        dropped=pairs.dropped,
+        repeated_pairs=pairs.repeated,
+        leaked_pairs=pairs.leaked,
+        micro_batch_size=config.trainer.micro_batch_size,
+        dtype=str(precision.dtype_of(config.model)).removeprefix("torch."),
+        device=_device_name(),
+        threads=torch.get_num_threads(),
+        versions={name: version(name) for name in VERSIONS},
+        parameters=_parameters(trainer.model),
+        started=min((line["time"] - line["seconds"] for line in lines), default=began),
+        ended=time.time(),
+    )
 
 
 def _device_name() -> str:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
 
 
-def _parameters(model: torch.nn.Module) -> Fact:
+def _parameters(model: torch.nn.Module) -> dict[str, int]:
     # Under ZeRO-3 a rank holds none of a parameter's elements; DeepSpeed remembers how many there are.
     sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in model.parameters()]
     return {"total": sum(n for n, _ in sizes), "trainable": sum(n for n, trained in sizes if trained)}
@@ -175,7 +177,7 @@ def _let_go_of_training_state(trainer: RunTrainer) -> None:
     trainer.model.zero_grad(set_to_none=True)
 
 
-def finished(config: RunConfig, run: RunDir, store: Store) -> RunTrainer:
+def load_trained(config: RunConfig, run: RunDir, store: Store) -> RunTrainer:
     """The trainer of a finished run: the one that has just trained it here, or one made from its folder.
 
     After joint training it comes from the folder, without DeepSpeed: rank 0 evaluates alone.
@@ -183,7 +185,7 @@ def finished(config: RunConfig, run: RunDir, store: Store) -> RunTrainer:
     config = replace(config, deepspeed=DeepSpeed())
 
     def from_disk() -> RunTrainer:
-        pairs = prepared(config, store)
+        pairs = prepare(config, store)
         trainer = build_trainer(config, run, store, pairs, [])
         with contextlib.suppress(OSError):
             run.checkpoints.rmdir()  # the trainer makes its folder, though it will not train
@@ -216,18 +218,18 @@ def final_model(run: RunDir) -> Path:
     Raises:
         StoreError: neither can be had.
     """
-    published = read_fact(run.revision_file) or {}
+    published = read_fact(run.revision_file, Revision)
     if run.model.is_dir():
         return run.model
-    if published.get("store") == "folder" and Path(published["address"]).is_dir():
-        return Path(published["address"])
+    if published and published.store == "folder" and Path(published.address).is_dir():
+        return Path(published.address)
     gone = f"{run.run_id}: its model is gone from {run.model}"
-    if published.get("store") != "huggingface":
+    if published is None or published.store != "huggingface":
         raise StoreError(f"{gone}, and is published nowhere; remove {run.result_file.name} there to train it again")
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(published["repo"], revision=published["commit"]))
+        return Path(snapshot_download(published.repo, revision=published.commit))
     except (OSError, ValueError) as error:  # the Hub's own errors are among these
         words = " ".join(str(error).split())[:200]
-        raise StoreError(f"{gone}, and {published['address']} cannot be fetched: {words}") from error
+        raise StoreError(f"{gone}, and {published.address} cannot be fetched: {words}") from error

@@ -19,8 +19,9 @@ from peft import LoraConfig
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 from trl import DPOConfig, KTOConfig
 
-from launcher.config import UNPAIRED_LOSS, Lora, RunConfig
+from launcher.config import Lora, RunConfig
 from launcher.errors import ConfigError
+from launcher.losses import loss_named
 from launcher.model.adapter import CONFIG_FILE, Adapter, with_base
 from launcher.store.files import append_line
 from launcher.store.output_folder import Store
@@ -133,7 +134,7 @@ class Recorder(TrainerCallback):
         self._steps += 1
         if state.global_step >= state.max_steps:
             return  # the final model is written next, and needs no checkpoint
-        self.stopped = _agreed(self.stop_requested())
+        self.stopped = agree_to_stop(self.stop_requested())
         due = state.global_step % self.save_every == 0 or state.global_step in self.milestones
         control.should_save = self.stopped or due
         control.should_training_stop = control.should_training_stop or self.stopped
@@ -162,7 +163,7 @@ def _sentence(step: int, steps: int, line: dict[str, float], pace: float) -> str
     return f"step {step}/{steps} {values} {pace:.2f} s/step"
 
 
-def _agreed(wish: bool) -> bool:
+def agree_to_stop(wish: bool) -> bool:
     """Whether any rank wishes it: a save is collective, so all must take part at the same step."""
     if not torch.distributed.is_initialized():
         return wish
@@ -179,18 +180,20 @@ def build_trainer(
     callbacks: list[TrainerCallback],
 ) -> RunTrainer | KtoRunTrainer:
     """The trainer of one run, around a fresh policy."""
-    kto, pad = config.loss_type == UNPAIRED_LOSS, weights.tokenizer(config.model, store).pad_token_id
+    loss, pad = loss_named(config.loss_type), weights.tokenizer(config.model, store).pad_token_id
     told = arguments(config, run)  # first: under ZeRO-3 the policy is divided among the ranks while it is loaded
-    trainer = (KtoRunTrainer if kto else RunTrainer)(
-        model=weights.policy(config.model, store),
+    trainer = (RunTrainer if loss.paired else KtoRunTrainer)(
+        model=weights.load_policy(config.model, store),
         args=told,
-        data_collator=kto_collator(pad, config.trainer.max_length) if kto else collator(config, store),
+        data_collator=collator(config, store) if loss.paired else kto_collator(pad, config.trainer.max_length),
         train_dataset=pairs.train,
         eval_dataset=pairs.test,
         processing_class=weights.tokenizer(config.model, store),
         peft_config=None if config.trainer.lora is None else lora_config(config.trainer.lora),
         callbacks=callbacks,
     )
+    if loss.paired:
+        trainer.set_objective(config.loss_type, config.beta, **loss.given(config.trainer))
     if config.model.quantization is not None:
         # TRL rounds adapters on packed weights to bfloat16; peft would load a checkpoint's as float32, as all others.
         for parameter in trainer.model.parameters():
@@ -218,8 +221,9 @@ def accumulation(config: RunConfig, world_size: int) -> int:
     at_once = config.trainer.micro_batch_size * world_size
     if config.trainer.batch_size % at_once:
         raise ConfigError(
-            f"trainer.batch_size={config.trainer.batch_size}: not a multiple of micro_batch_size "
-            f"{config.trainer.micro_batch_size} x {world_size} devices = {at_once}"
+            "trainer.batch_size",
+            config.trainer.batch_size,
+            f"not a multiple of micro_batch_size {config.trainer.micro_batch_size} x {world_size} devices = {at_once}",
         )
     return config.trainer.batch_size // at_once
 
@@ -238,10 +242,10 @@ def lora_config(lora: Lora) -> LoraConfig:
 def arguments(config: RunConfig, run: RunDir) -> DPOConfig | KTOConfig:
     """The run in TRL's words."""
     trainer = config.trainer
-    kto = config.loss_type == UNPAIRED_LOSS
-    paired = loss_arguments(config.loss_type, config.beta, trainer.ld_alpha)
-    loss = kto_arguments(trainer, config.beta) if kto else paired
-    return (KTOConfig if kto else DPOConfig)(
+    paired = loss_named(config.loss_type).paired
+    told = loss_arguments(config.loss_type, config.beta, trainer.ld_alpha)
+    loss = told if paired else kto_arguments(trainer, config.beta)
+    return (DPOConfig if paired else KTOConfig)(
         output_dir=str(run.checkpoints),
         **loss,
         learning_rate=trainer.learning_rate,
@@ -258,7 +262,7 @@ def arguments(config: RunConfig, run: RunDir) -> DPOConfig | KTOConfig:
         activation_checkpointing=trainer.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False},
         max_length=trainer.max_length,
-        disable_dropout=False,  # the base's own is off (`weights.policy`), the adapters' stays as configured
+        disable_dropout=False,  # the base's own is off (`weights.load_policy`), the adapters' stays as configured
         precompute_ref_log_probs=trainer.lora is None,  # no reference model is loaded: the columns are there
         # No autocast: the forward runs in the dtype of the weights, as the reference pass does.
         **zero.arguments(config.deepspeed, precision.dtype_of(config.model)),

@@ -1,7 +1,7 @@
-"""Which benchmarks a run lacks, and what happens to their results when they are to be had anew.
+"""Which of a run's missing benchmarks nobody is about to do, and results that are to be had anew.
 
-Owns: what counts as done, for a job and for the launcher alike.
-Must not know: how a benchmark is computed or judged, schedulers.
+Owns: who has claimed a benchmark; removing results, or keeping them under a number.
+Must not know: which file says that a benchmark is done (`work_done`), how one is computed or judged, schedulers.
 """
 
 from __future__ import annotations
@@ -12,27 +12,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from launcher.store.attempt_config import wanted_by
-from launcher.store.run_folder import AttemptDir, RunDir
-
-
-def job_file(run: RunDir, benchmark: str) -> Path:
-    """The fact that a job leaves of a benchmark."""
-    return run.evaluation_file if benchmark == "preference" else run.evaluations.job_file(benchmark)
-
-
-def lacking(run: RunDir, wanted: Iterable[str]) -> list[str]:
-    """Of these benchmarks, those that a job still has to do."""
-    return [benchmark for benchmark in wanted if not job_file(run, benchmark).exists()]
-
-
-def is_measured(attempt: AttemptDir) -> bool:
-    """Whether the attempt's run is trained and has all that the attempt was made to measure."""
-    return attempt.run.result_file.exists() and not lacking(attempt.run, wanted_by(attempt))
+from launcher.store.attempts import Attempts
+from launcher.store.run_folder import RunDir
+from launcher.store.work_done import lacking
 
 
 def unclaimed(run: RunDir, wanted: Iterable[str]) -> list[str]:
     """Of these benchmarks, those that are lacking and that no attempt under way was made for."""
-    alive = [a for a in run.last_attempts() if not (a.failure_file.exists() or a.cancel_file.exists())]
+    alive = [attempt for attempt in Attempts.of(run).open if not attempt.cancel_file.exists()]
     claimed = {name for attempt in alive for name in wanted_by(attempt)}
     return [name for name in lacking(run, wanted) if name not in claimed]
 

@@ -1,0 +1,80 @@
+"""Which attempt has a run in its hands.
+
+Owns: what each attempt at a run is for, which trains, which evaluates, which of the two acts, what is open.
+Must not know: schedulers, processes, what follows from the answers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from launcher.store.run_folder import AttemptDir, RunDir
+from launcher.store.work_done import has_done_its_part
+
+
+@dataclass(frozen=True)
+class Attempts:
+    """The attempts at a run as they are found at one moment; each one's record is read once.
+
+    Attributes:
+        all: of either purpose, oldest first.
+    """
+
+    run: RunDir
+    all: tuple[AttemptDir, ...]
+
+    @classmethod
+    def of(cls, run: RunDir) -> Attempts:
+        """Those that there are now."""
+        return cls(run, tuple(run.attempts()))
+
+    @cached_property
+    def trainings(self) -> list[AttemptDir]:
+        """The attempts to train it so far, oldest first."""
+        return [attempt for attempt in self.all if not attempt.evaluates]
+
+    @property
+    def training(self) -> AttemptDir | None:
+        """The last attempt to train it."""
+        return self.trainings[-1] if self.trainings else None
+
+    @property
+    def evaluating(self) -> AttemptDir | None:
+        """The last attempt that evaluates what the last of `trainings` trains; numbers are given in order."""
+        return self.all[-1] if self.all and self.all[-1].evaluates else None
+
+    @property
+    def acting(self) -> AttemptDir | None:
+        """The attempt that has the run in its hands, or had it last.
+
+        It is the one that trains, until it has done its part; then the one that evaluates. An evaluation that waited
+        for no training was made when there was none under way.
+        """
+        training, evaluating = self.training, self.evaluating
+        if evaluating is None or not self.run.result_file.exists():
+            return training
+        waited = training is not None and evaluating.record.follows is not None
+        return training if training and waited and not has_done_its_part(training) else evaluating
+
+    @property
+    def current(self) -> list[AttemptDir]:
+        """The one that acts, and the one that waits to evaluate what it trains."""
+        return list(dict.fromkeys(attempt for attempt in (self.acting, self.evaluating) if attempt))
+
+    @property
+    def open(self) -> list[AttemptDir]:
+        """Those of `current` that have not failed."""
+        return [attempt for attempt in self.current if not attempt.failure_file.exists()]
+
+    @property
+    def without_job(self) -> list[AttemptDir]:
+        """The last to train and to evaluate it, where neither a job of theirs is recorded nor that there is none."""
+        last = [attempt for attempt in (self.training, self.evaluating) if attempt]
+        return [attempt for attempt in last if not (attempt.job_file.exists() or attempt.failure_file.exists())]
+
+    def is_over(self, attempt: AttemptDir) -> bool:
+        """Whether nothing is left of it: it failed, did its part, or another attempt is to evaluate instead."""
+        if attempt.evaluates and attempt != self.evaluating:
+            return True
+        return attempt.failure_file.exists() or has_done_its_part(attempt)

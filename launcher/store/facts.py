@@ -1,0 +1,353 @@
+"""The kinds of fact, and what each says: a class for each, with the keys of its file. `results` has those of results.
+
+Owns: the keys, their types, what a fact of an older version stands for where it lacks one.
+Must not know: how a file is read or written (`files`), where it lies, what follows from it.
+
+A key without a default has been written ever since there is such a file. `time` is always when the fact was written, in
+seconds since 1970. What is open by nature, such as settings or scores by name, stays a mapping.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from launcher.store.files import LEFT_OUT, Plain
+
+# ------------------------------------------------------------------------------------------------ launches
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What a launch records of a run: enough to list it without its folder, and to launch it again.
+
+    Attributes:
+        axes: its value of each key that varies.
+        settings: what belongs to no objective, by section.
+        overrides: the command line that gives this run alone.
+    """
+
+    run_id: str
+    model: str
+    dataset: str
+    loss_type: str
+    beta: float
+    seed: int
+    axes: Plain
+    settings: Plain
+    overrides: list[str]
+
+
+@dataclass(frozen=True)
+class Launch:
+    """`launches/NNN.json`: one launch of a sweep.
+
+    Attributes:
+        axes: the keys that vary.
+        runs: those that are new to the sweep, or have other settings than before.
+        argv: what was typed.
+        provenance: the code, the machine and the versions.
+    """
+
+    axes: list[str]
+    runs: list[RunRecord]
+    argv: list[str] = field(default_factory=list)
+    time: float | None = None
+    provenance: Plain = field(default_factory=dict)
+
+
+# ------------------------------------------------------------------------------------------------ jobs
+
+
+@dataclass(frozen=True)
+class Job:
+    """`job.json` of an attempt, or of a job that makes a table: a job as its executor knows it.
+
+    Attributes:
+        job_id: the executor's name for it; on this machine a process id.
+        executor: which one has it.
+        log: where the job prints what belongs to no run.
+        host, process_start: of a process: its machine, and its start in clock ticks since that machine's boot.
+        folder: holds its list of work; None: the job was started by hand.
+    """
+
+    job_id: str
+    executor: str
+    log: str | None = field(default=None, metadata=LEFT_OUT)
+    host: str | None = field(default=None, metadata=LEFT_OUT)
+    process_start: int | None = field(default=None, metadata=LEFT_OUT)
+    folder: str | None = None
+    time: float | None = None
+
+
+@dataclass(frozen=True)
+class BatchRecord:
+    """`batch.json`: what is handed to an executor in one piece, written before it is.
+
+    Attributes:
+        name: unique, so that the executor can be asked for it.
+        size: how many jobs.
+        resources: what each needs: the section `cluster`.
+        root: the output folder.
+        code: the snapshot of the code; None: the installed one.
+    """
+
+    name: str
+    size: int
+    resources: Plain
+    executor: str
+    time: float
+    root: str
+    code: str | None = None
+
+
+@dataclass(frozen=True)
+class JobList:
+    """`<index>/job.json` of a batch: the folders of the attempts that a job makes, one after another.
+
+    Attributes:
+        slots: how many such jobs may be at work on this machine at the same time; None: all.
+    """
+
+    attempts: list[str] = field(default_factory=list)
+    slots: int | None = None
+
+
+@dataclass(frozen=True)
+class TableWork:
+    """The same of a job that makes a reference table: the configuration of one of its runs, and the output folder."""
+
+    prepare: Plain
+    root: str
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """`done.json`: a job has made the reference table."""
+
+    time: float | None = None
+
+
+# ------------------------------------------------------------------------------------------------ attempts
+
+
+class Purpose(StrEnum):
+    """What an attempt is made for."""
+
+    TRAINING = "training"  # and for what of the evaluation its job does
+    EVALUATION = "evaluation"  # of what another attempt trains, or has trained
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """`attempt.json`: what was asked for.
+
+    Attributes:
+        settings, overrides: as in a RunRecord; of this attempt.
+        cost_key: that of runs that need about the same time per step.
+        provenance: the code, the machine and the versions.
+        batch: the folder of what it was handed over with; None: it was made by hand.
+        after: the job that makes its reference table, where there is one.
+        follows: the job that trains what it evaluates, where it waits for one.
+        purpose: None: an older version made it, which told it by the folder's name.
+    """
+
+    settings: Plain = field(default_factory=dict)
+    overrides: list[str] = field(default_factory=list)
+    cost_key: str | None = None
+    provenance: Plain = field(default_factory=dict)
+    batch: str | None = None
+    after: Job | None = field(default=None, metadata=LEFT_OUT)
+    follows: Job | None = field(default=None, metadata=LEFT_OUT)
+    time: float | None = None
+    purpose: Purpose | None = None
+
+
+@dataclass(frozen=True)
+class Started:
+    """`started.json`: the process that took the attempt up last.
+
+    Attributes:
+        host: the node.
+        gpus: their names.
+        job: the scheduler's id of the job, where it is one.
+        time: when it did.
+    """
+
+    host: str | None = None
+    gpus: list[str] = field(default_factory=list)
+    pid: int | None = None
+    job: str | None = None
+    time: float | None = None
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """`cancel.json`: the wish that the attempt end."""
+
+    time: float | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """`failure.json`: why an attempt ended without a result, or a job without a reference table.
+
+    Attributes:
+        status: as what that counts: FAILED, CANCELLED, TIMEOUT or LOST.
+    """
+
+    reason: str
+    status: str = "FAILED"
+    traceback: str = ""
+    time: float | None = None
+
+
+@dataclass(frozen=True)
+class Requeue:
+    """A line of `requeues.jsonl`: the job went back into the queue. `step`: of its last checkpoint."""
+
+    step: int | None
+    time: float
+
+
+@dataclass(frozen=True)
+class Halving:
+    """A line of `memory.jsonl`: the run goes on with this micro-batch. `step`: of its last checkpoint."""
+
+    micro_batch_size: int
+    step: int | None
+    time: float
+
+
+# ------------------------------------------------------------------------------------------------ publishing
+
+
+@dataclass(frozen=True)
+class Revision:
+    """`revision.json`: where a model is published.
+
+    Attributes:
+        address: what from_pretrained takes, or a link that people can open.
+        commit: of the Hub; of a folder, the hash of what it holds.
+        content: changes with the model and with every number that is published beside it.
+    """
+
+    address: str
+    store: str
+    repo: str
+    revision: str
+    commit: str
+    content: str
+    time: float = 0.0
+
+
+@dataclass(frozen=True)
+class Unpublished:
+    """`unpublished.json`: why the attempt's job could not publish a model."""
+
+    reason: str
+    time: float = 0.0
+
+
+# ------------------------------------------------------------------------------------------------ origins
+
+
+@dataclass(frozen=True)
+class DatasetSources:
+    """Hub commits by name; what writes the rejected completions, where a weaker model does."""
+
+    commits: dict[str, str] = field(default_factory=dict)
+    weaker_model: Plain | None = field(default=None, metadata=LEFT_OUT)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """`sources.json`: what a run is trained on; of the model a commit of the Hub, or the hashes of its files."""
+
+    model: Plain = field(default_factory=dict)
+    dataset: DatasetSources = field(default_factory=DatasetSources)
+
+
+@dataclass(frozen=True)
+class Pin:
+    """`pins/.../*.json`: which commit a branch or a tag on the Hub stands for in this output folder."""
+
+    commit: str
+    path: str
+    revision: str
+    time: float | None = None
+
+
+# ------------------------------------------------------------------------------------------------ made on a node
+
+
+@dataclass(frozen=True)
+class CheckpointMarker:
+    """`complete.json` of a checkpoint, written last.
+
+    Attributes:
+        files: their sizes in bytes, by name.
+        ranks: how many processes have written them.
+    """
+
+    files: dict[str, int]
+    ranks: int
+
+
+@dataclass(frozen=True)
+class TableManifest:
+    """`manifest.json` of a reference table.
+
+    Attributes:
+        made_from: what its values depend on.
+        rows: how many.
+        table_sha256: of the table's file.
+    """
+
+    made_from: Plain = field(default_factory=dict)
+    rows: int | None = None
+    table_sha256: str | None = None
+    device: str | None = None
+    versions: Plain = field(default_factory=dict)
+    time: float | None = None
+
+
+@dataclass(frozen=True)
+class FileHash:
+    """`cache/hashes/*.json`: the hash of a file of one size and time of change."""
+
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """`rendezvous/*.json`: where rank 0 waits for the others; `token` tells this start of the job from others."""
+
+    address: str
+    port: int
+    token: str
+
+
+@dataclass(frozen=True)
+class Probe:
+    """`answer.json`: what doctor's job has found on its node.
+
+    Attributes:
+        word: what the login node had left in the folder, if that is the same folder.
+        packages: version by name; None: it is not installed.
+        free_gb: in the output folder, in 10^9 bytes.
+        torch_error: why torch cannot be imported; the rest is empty then.
+        cuda, nccl: the versions that torch was built for, and sees.
+        gpus: their names.
+    """
+
+    node: str
+    python: str
+    free_gb: float
+    word: str | None = None
+    packages: dict[str, str | None] = field(default_factory=dict)
+    torch_error: str | None = None
+    cuda: str | None = None
+    nccl: str | None = None
+    gpus: list[str] = field(default_factory=list)

@@ -1,0 +1,220 @@
+"""The facts about a trained model: that it is trained, and what was measured of it. `facts` has the others.
+
+Owns: as there, the keys, their types, what a result of an older version stands for where it lacks one.
+Must not know: how a file is read or written (`files`), where it lies, how anything is measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from launcher.store.files import LEFT_OUT, Plain
+
+
+@dataclass(frozen=True)
+class Result:
+    """`result.json`: that a run is trained, and how that went.
+
+    Attributes:
+        steps, max_steps: optimizer steps, and how many there were to be.
+        seconds: of all steps; those that were made twice count once.
+        loss: the mean of the last logged steps.
+        train_pairs: the rows that were trained on.
+        dropped_pairs, dropped: those that were left out, and how many for which reason.
+        repeated_pairs, leaked_pairs: those that are there twice, and those that are in the test split too.
+        micro_batch_size: as it was in the end.
+        device: the GPU's name, or `cpu`.
+        threads: of the CPU.
+        parameters: how many there are: `total` and `trainable`.
+        started, ended: in seconds since 1970.
+    """
+
+    steps: int
+    max_steps: int
+    seconds: float
+    loss: float | None = None
+    train_pairs: int | None = None
+    dropped_pairs: int | None = None
+    dropped: Plain = field(default_factory=dict)
+    repeated_pairs: int | None = None
+    leaked_pairs: int | None = None
+    micro_batch_size: int | None = None
+    dtype: str | None = None
+    device: str | None = None
+    threads: int | None = None
+    versions: Plain = field(default_factory=dict)
+    parameters: Plain = field(default_factory=dict)
+    started: float | None = None
+    ended: float | None = None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A text that a model wrote, and its golden reward; `prompt` is a text or a list of messages."""
+
+    prompt: str | list[Plain]
+    text: str
+    reward: float | None = None
+
+
+@dataclass(frozen=True)
+class OtherLoss:
+    """The held-out loss of an objective."""
+
+    loss_type: str
+    beta: float
+    loss: float | None
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What a trained model makes of the held-out pairs.
+
+    Attributes:
+        loss, reward_accuracy, reward_margin: the means over the pairs; None where they cannot be had.
+        pairs: how many, or how many completions where they are not paired.
+        losses: what the objectives of the sweep, its own too, say of the same pairs.
+    """
+
+    loss: float | None = None
+    reward_accuracy: float | None = None
+    reward_margin: float | None = None
+    pairs: int | None = None
+    losses: list[OtherLoss] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a model, trained or untrained, writes.
+
+    Attributes:
+        kl, kl_stderr: to the untrained model, in nats a text; None for that model itself.
+        golden_reward, golden_reward_stderr: the mean over the texts; None where the data set has no such reward.
+        golden_rewards: of each text.
+        generations: how many texts.
+        samples: the first of them.
+    """
+
+    kl: float | None = None
+    kl_stderr: float | None = None
+    golden_reward: float | None = None
+    golden_reward_stderr: float | None = None
+    golden_rewards: list[float] = field(default_factory=list)
+    generations: int | None = None
+    samples: list[Sample] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Evaluation(Written, HeldOut):
+    """`evaluation.json`: the benchmark `preference`; of an untrained model, what it writes.
+
+    Attributes:
+        actions: the probability of each action, where the model is a table of them.
+        seconds: what the evaluation took.
+        settings: what the texts depend on.
+        base: the cache entry of the untrained model's evaluation.
+    """
+
+    actions: dict[str, float] | None = field(default=None, metadata=LEFT_OUT)
+    seconds: float | None = None
+    settings: Plain = field(default_factory=dict)
+    base: str | None = None
+
+
+@dataclass(frozen=True)
+class ProgramResult:
+    """`evaluations/lm_eval.json` and `command.json`: the scores that a program gave, by their names.
+
+    What else stands there, the program's output or the versions of its tasks, is for a reader's eyes.
+    """
+
+    scores: dict[str, float] = field(default_factory=dict)
+    settings: Plain = field(default_factory=dict)
+    base: str | None = None
+    seconds: float | None = None
+    time: float | None = None
+
+
+@dataclass(frozen=True)
+class Answered:
+    """`mt_bench/answered.json`: that a model has answered all questions.
+
+    Attributes:
+        key: that of its lines in answers.jsonl.
+        base: the cache entry of the untrained model's answers; None for that model itself.
+        settings: what the answers depend on.
+        answers: how many questions.
+        seconds: what writing them took.
+    """
+
+    key: str
+    base: str | None = None
+    settings: Plain = field(default_factory=dict)
+    answers: int | None = None
+    seconds: float | None = None
+    time: float | None = None
+
+
+@dataclass(frozen=True)
+class RatedQuestion:
+    """The mean rating of each turn's answer, and their mean; None where a verdict could not be read."""
+
+    question_id: int
+    category: str
+    turns: list[float | None]
+    score: float | None
+
+
+@dataclass(frozen=True)
+class MTBenchScores:
+    """What the ratings of one model come to.
+
+    Attributes:
+        score, stderr: the mean over questions, and its standard error (standard deviation of the questions' scores over
+            the root of their number).
+        turns, categories: the means of each.
+        judge_sd: the standard deviation of the ratings of one and the same answer, pooled, where there are several.
+        unscored: how many questions have no score.
+    """
+
+    score: float | None
+    stderr: float | None
+    turns: list[float | None]
+    categories: dict[str, float | None]
+    judge_sd: float | None
+    unscored: int
+    questions: list[RatedQuestion]
+
+
+@dataclass(frozen=True)
+class MTBenchResult(MTBenchScores):
+    """`evaluations/mt_bench.json`: the scores of a model, and what they depend on.
+
+    Attributes:
+        judged, unparsable: how many verdicts have a rating, and how many none.
+        judge: who gave them, and how.
+        hashes: of the questions, the references and the judge's prompts.
+        answers: the settings of the answers.
+        base: the cache entry of the untrained model's answers.
+        spent: calls and tokens.
+    """
+
+    judged: int
+    unparsable: int
+    judge: Plain
+    hashes: Plain
+    answers: Plain
+    base: str | None
+    spent: Plain
+    time: float | None = None
+
+
+# By benchmark, what its file holds.
+RESULTS: Mapping[str, type[Any]] = {
+    "preference": Evaluation,
+    "mt_bench": MTBenchResult,
+    "lm_eval": ProgramResult,
+    "command": ProgramResult,
+}

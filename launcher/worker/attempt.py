@@ -1,0 +1,107 @@
+"""One attempt at a run: train, evaluate and publish it as far as it is not done yet.
+
+Owns: what an attempt consists of, in order; `started.json`.
+Must not know: how a model is trained or evaluated, what follows from how it ended (`outcome`), the other attempts of
+the job.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import traceback
+from collections.abc import Callable
+from functools import partial
+
+from launcher.cluster import node
+from launcher.config import RunConfig
+from launcher.evaluation.missing_benchmarks import discard_all
+from launcher.hub.sources import restore
+from launcher.machine.gpus import gpu_names
+from launcher.store.attempt_config import read_config
+from launcher.store.facts import Started
+from launcher.store.files import write_once
+from launcher.store.output_folder import Store
+from launcher.store.run_folder import AttemptDir, RunDir
+from launcher.store.work_done import lacking
+from launcher.tracking.process import tracked
+from launcher.worker import out_of_memory
+from launcher.worker.distributed import ranks
+from launcher.worker.interruption import StopRequest
+from launcher.worker.outcome import Kind, Outcome, reason_of, settle
+
+
+def make_attempt(attempt: AttemptDir, store: Store, stop_process: StopRequest) -> Outcome:
+    """Train, evaluate and publish one run as far as it is not done yet; how that ended is returned, never raised.
+
+    The same on all ranks, as far as they are together. Should another rank be gone meanwhile, it does not return.
+    """
+    ranks.begin(f"{attempt.run.run_id}/{attempt.number}", partial(_lost, attempt))
+    job, host = node.queued(), node.name()
+    if ranks.is_first():
+        started = Started(host, gpu_names(), os.getpid(), job.job_id if job else None, time.time())
+        write_once(attempt.started_file, started)
+    place = f", rank {ranks.index()} of {ranks.size()}" if ranks.size() > 1 else ""
+    print(f"{attempt.run.run_id}, attempt {attempt.number}, on {host}{place}", flush=True)
+
+    def stop() -> bool:
+        return stop_process() or attempt.cancel_file.exists()
+
+    try:
+        config = read_config(attempt)
+        with tracked(config, attempt):
+            if ranks.size() > 1:
+                _train_and_evaluate(config, attempt, store, stop)
+            else:
+                out_of_memory.within_memory(config, attempt.run, lambda c: _train_and_evaluate(c, attempt, store, stop))
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is recorded, and the next run goes on
+        traceback.print_exc()
+        return _outcome_of(error, attempt, stop_process)
+    return Outcome(Kind.DONE)
+
+
+def _outcome_of(error: Exception, attempt: AttemptDir, stop_process: StopRequest) -> Outcome:
+    """Why the attempt has failed: for a reason of this rank, or another's that has led to it."""
+    trace = traceback.format_exc()
+    end = ranks.failed(reason_of(error), stop_process.signal if stop_process() else None)
+    if attempt.cancel_file.exists():
+        return Outcome(Kind.CANCELLED, end.cause or "", trace, together=end.together)
+    if end.signal is not None:
+        return Outcome(Kind.STOPPED, end.cause or "", trace, end.signal)
+    return Outcome(Kind.FAILED, end.cause or "", trace, together=end.together)
+
+
+def _lost(attempt: AttemptDir, reason: str) -> None:
+    """Another rank is gone. `ranks` ends this process afterwards, whatever its main thread is waiting for."""
+    print(f"leaving the other ranks: {reason}", flush=True)
+    settle(Outcome(Kind.FAILED, reason), attempt)
+
+
+def _train_and_evaluate(config: RunConfig, attempt: AttemptDir, store: Store, stop: Callable[[], bool]) -> None:
+    from launcher.worker.hub import publish_in_job, record_sources
+    from launcher.worker.training.train import train
+
+    run = attempt.run
+    ranks.first(partial(restore, config.pins, store))
+    if ranks.first(lambda: not run.result_file.exists()):
+        ranks.first(partial(discard_all, run))  # of a result that was deleted
+        ranks.first(partial(record_sources, config, run, store))
+        train(config, run, store, stop)
+    missing = ranks.first(lambda: lacking(run, config.evaluation.benchmarks))
+    if missing:
+        ranks.first(partial(record_sources, config, run, store))
+    for benchmark in missing:
+        ranks.first(partial(_measure, benchmark, config, run, store, stop))
+    ranks.first(partial(publish_in_job, attempt, store, stop))
+
+
+def _measure(benchmark: str, config: RunConfig, run: RunDir, store: Store, stop: Callable[[], bool]) -> None:
+    """On rank 0 alone, as if it had been alone from the start: so a run's scores do not depend on how it was trained.
+
+    The others wait without using their GPU. It is a small part of a run, and sampling in step would need all ranks to
+    agree on each token's end.
+    """
+    from launcher.worker.evaluation.measure import measure
+
+    with ranks.alone():
+        measure(benchmark, config, run, store, stop)

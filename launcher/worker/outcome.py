@@ -1,0 +1,168 @@
+"""How an attempt and its process end, and what follows from it.
+
+Owns: `failure.json`, the job's way back into the queue, the exit code.
+Must not know: how a run is trained or saved, what signals this process listens to, how ranks find out about each other.
+
+    what happened                what is recorded                  exit code                what the queue does
+    done; nothing was left       nothing here                      0                        starts what waits for it
+    failed on every rank         FAILED                            0, after the next runs   starts what waits for it
+    cancelled (cancel.json)      CANCELLED                         0, after the next runs   starts what waits for it
+    failed on one of the ranks   FAILED, with that rank's reason   1, at once               does not start what waits
+    a rank is silent or gone     FAILED, with what was noticed     1, at once               does not start what waits
+    out of GPU memory
+      on the only rank           memory.jsonl                      none: goes on with half  nothing
+      on one of several          memory.jsonl                      as where it failed       starts it again: we ask
+      and it is not requeued     memory.jsonl, FAILED              as where it failed       as where it failed
+    the time limit is near       requeues.jsonl                    0                        starts it again: we ask
+      too often, or refused      TIMEOUT, for each such run        0                        starts what waits for it
+    SIGTERM in a queue's job     nothing; after 15 min. CANCELLED  none: waits for its end  preempted: starts it again
+    SIGTERM elsewhere, Ctrl-C    CANCELLED, for each run left      0                        starts what waits for it
+    all runs of a queue's job    as above                          1, where above it is 0   does not start what waits
+      have ended in one of these
+
+FAILED, CANCELLED and TIMEOUT are the status in failure.json, and "these" of the last row. Rank 0 alone records, and
+asks the scheduler. The verb `run` exits with 1 unless its attempt is done. A process that is killed records nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from launcher.cluster import node
+from launcher.cluster.task import Task
+from launcher.errors import PrefsweepError
+from launcher.store.attempt_config import read_config
+from launcher.store.facts import Failure, Requeue
+from launcher.store.files import append_line, plain, read_lines, write_once
+from launcher.store.run_folder import AttemptDir
+from launcher.worker import out_of_memory
+from launcher.worker.distributed import ranks
+
+PATIENCE_SECONDS = 900  # longer than the grace that sites give
+
+
+class Kind(StrEnum):
+    """Which way something has ended; in words of failure.json where that is written."""
+
+    DONE = "DONE"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    STOPPED = "STOPPED"
+    ALL_FAILED = "ALL_FAILED"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an attempt, or the job of several, has ended on this rank.
+
+    Attributes:
+        kind: which way.
+        reason: what went wrong first, on whichever rank, in one line.
+        trace: this rank's traceback.
+        signal: the signal that has cut it short, where it is STOPPED.
+        together: whether the ranks can go on together; if not, this process must end, so that the others notice.
+    """
+
+    kind: Kind
+    reason: str = ""
+    trace: str = ""
+    signal: int | None = None
+    together: bool = True
+
+
+def reason_of(error: Exception) -> str:
+    """An error in one line; ours say themselves what they are."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, PrefsweepError) else f"{type(error).__name__}: {text}"
+
+
+def settle(outcome: Outcome, *attempts: AttemptDir) -> None:
+    """Do what follows from an outcome; may not return, as the table above says.
+
+    Args:
+        outcome: how it ended.
+        attempts: which it is about. Of a signal: all that are left to the job, of which the first may have begun.
+    """
+    match outcome:
+        case Outcome(Kind.STOPPED, signal=int(number)):
+            leave(attempts, number, read_config(attempts[0]).cluster.max_requeues)
+        case Outcome(Kind.FAILED | Kind.CANCELLED):
+            _record_or_requeue(outcome, attempts)
+        case Outcome(Kind.ALL_FAILED) if node.queued() is not None:
+            sys.exit(1)  # so that the job is not started that was to evaluate what this one trains
+    if not outcome.together:
+        print(f"leaving the other ranks: {outcome.reason}", flush=True)
+        os._exit(1)
+
+
+# ------------------------------------------------------------------------------------------------ a failure
+
+
+def _record_or_requeue(outcome: Outcome, attempts: Sequence[AttemptDir]) -> None:
+    for attempt in attempts if ranks.is_first() else ():
+        if not back_with_less(attempt, outcome.reason):
+            _record(attempt, outcome.kind, outcome.reason[:2000], traceback=outcome.trace[-8000:])
+
+
+def back_with_less(attempt: AttemptDir, reason: str) -> bool:
+    """Where several ranks ran out of GPU memory: the next start has half the micro-batch; whether the queue has it."""
+    if ranks.size() == 1 or not out_of_memory.can_halve(reason, config := read_config(attempt)):
+        return False
+    out_of_memory.halve(config, attempt.run)
+    job = node.queued()
+    return job is not None and node.requeue(job) is None
+
+
+def _record(attempt: AttemptDir, status: str, reason: str, traceback: str = "") -> None:
+    write_once(attempt.failure_file, Failure(reason, status, traceback, time.time()))
+
+
+# ------------------------------------------------------------------------------------------------ a signal
+
+
+def leave(attempts: Sequence[AttemptDir], number: int, max_requeues: int) -> None:
+    """Decide what becomes of the attempts that the signal `number` cut short; the first may have begun."""
+    job = node.queued()
+    if job is not None and job.rank != 0:
+        return
+    if job is None or number == signal.SIGINT:
+        _stopped(attempts, number)
+    elif number == node.WARNING:
+        _requeue(job, attempts, max_requeues)
+    else:
+        # Who leaves within the grace of a preemption has completed, for SLURM, and is not put back into the queue.
+        print("waiting for the scheduler to end this job: it was preempted or cancelled", flush=True)
+        time.sleep(PATIENCE_SECONDS)
+        _stopped(attempts, number)
+
+
+def _stopped(attempts: Sequence[AttemptDir], number: int) -> None:
+    for attempt in attempts:
+        begun = attempt.started_file.exists()
+        when = f" at step {attempt.run.last_checkpoint_step() or 0}" if begun else " before it was started"
+        _record(attempt, Kind.CANCELLED, f"stopped by {signal.Signals(number).name}{when}")
+
+
+def _requeue(job: Task, attempts: Sequence[AttemptDir], at_most: int) -> None:
+    """Put the job back into the queue for the time limit's sake, without the runs that have had that often enough."""
+    for number, attempt in enumerate(attempts):
+        times = len(read_lines(attempt.requeue_log))
+        if times < at_most:
+            _back(job, attempts[number:])
+            return
+        _record(attempt, "TIMEOUT", f"the time limit, after {times} requeues (cluster.max_requeues)")
+
+
+def _back(job: Task, attempts: Sequence[AttemptDir]) -> None:
+    first = attempts[0]
+    append_line(first.requeue_log, plain(Requeue(first.run.last_checkpoint_step(), time.time())))
+    print(f"the time limit is near: {job.job_id} goes back into the queue", flush=True)
+    complaint = node.requeue(job)
+    for attempt in attempts if complaint is not None else ():
+        _record(attempt, "TIMEOUT", f"the time limit; it could not be requeued: {complaint}")
