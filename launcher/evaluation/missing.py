@@ -1,6 +1,6 @@
-"""Which benchmarks a run lacks, and what happens to their results when they are to be had anew.
+"""Which benchmarks of a run nobody is about to do, and what happens to their results when they are to be had anew.
 
-Owns: what counts as done, for a job and for the launcher alike.
+Owns: those questions; what counts as done is in `store.done`.
 Must not know: how a benchmark is computed or judged, schedulers.
 """
 

@@ -1,4 +1,4 @@
-"""Which models of a run are still to be published, as its facts say.
+"""Why a model of a run is not published, as its facts say. Whether it is: `store.done`.
 
 Owns: that question. Must not know: stores of revisions, how a model is pushed. Imports nothing heavy: `status` asks it.
 """
@@ -24,4 +24,4 @@ def unpublished(attempt: AttemptDir) -> str | None:
 
 def _last_published(run: RunDir) -> float:
     facts = (read_fact(point.folder.revision_file, Revision) for point in points_of(run))
-    return max(fact.time for fact in facts if fact is not None)
+    return max((fact.time for fact in facts if fact is not None), default=0.0)
