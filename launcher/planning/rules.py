@@ -14,12 +14,13 @@ from operator import attrgetter
 from urllib.parse import urlsplit
 
 from launcher.cluster.scheduler import AUTO, EXECUTORS
-from launcher.config import BENCHMARKS, Cluster, Evaluation, Judge, RunConfig, Tracking, Trainer
+from launcher.config import Cluster, Evaluation, Judge, RunConfig, Tracking, Trainer
 from launcher.errors import UNSAID, ConfigError, suggestion
 from launcher.losses import LOSS_KEYS, LOSSES, OUR_LOSSES, UNPAIRED_LOSS, Loss, loss_named
 from launcher.planning.cluster_rules import cluster_problems, deepspeed_problems, rank_problems
 from launcher.planning.dataset_rules import DTYPES, QUANTIZATIONS, dataset_problems
 from launcher.planning.stages import OF_THE_TRAINING, evaluation_cluster
+from launcher.store.results import BENCHMARKS
 
 TRACKERS = ("auto", "wandb", "trackio", "tensorboard", "off")
 TRACKING_MODES = (None, "online", "offline")
