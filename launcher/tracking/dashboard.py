@@ -19,7 +19,7 @@ from typing import Any
 
 from launcher.config import Tracking
 from launcher.errors import UsageError
-from launcher.machine.accounts import has_login
+from launcher.machine.accounts import lacks_login
 from launcher.store.files import write_derived
 from launcher.store.output_folder import SweepDir
 
@@ -71,8 +71,8 @@ def publish(page: Page, directory: SweepDir) -> list[str]:
         UsageError: wandb-workspaces is not installed.
     """
     _library("wandb_workspaces.workspaces", "wandb")
-    if not has_login():
-        return _write(page, directory, "no W&B key or login here (`wandb login`)")
+    if lacking := lacks_login():
+        return _write(page, directory, lacking)
     try:
         with _quiet_wandb():
             entity = page.tracking.entity or _library("wandb", "wandb").Api().default_entity
