@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 ANSWER_SECONDS = 5.0  # within which a server must answer to be used
 CLOUD = "https://api.wandb.ai"
 KEY_VARIABLES = ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
+TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_OIDC_RESOURCE")
 
 
 def installed(package: str) -> bool:
@@ -87,7 +88,7 @@ def has_token(environment: Mapping[str, str]) -> bool:
     cache = Path(environment.get("XDG_CACHE_HOME", _home(environment) / ".cache"))
     folder = Path(environment.get("HF_HOME", cache / "huggingface"))
     file = Path(environment.get("HF_TOKEN_PATH", folder / "token"))
-    return bool(environment.get("HF_TOKEN") or environment.get("HUGGING_FACE_HUB_TOKEN")) or file.is_file()
+    return any(environment.get(name) for name in TOKEN_VARIABLES) or file.is_file()
 
 
 def _home(environment: Mapping[str, str]) -> Path:
