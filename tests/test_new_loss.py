@@ -98,7 +98,7 @@ def without(copy: Path, name: str) -> Iterator[None]:
     ("file", "words"),
     [
         ("launcher/losses.py", "loss_type=hinge_margin: not a loss of the installed TRL"),
-        ("launcher/config.py", "trainer.margin"),
+        ("launcher/config.py", "Key 'margin' not in 'Trainer'"),
         ("launcher/worker/training/losses.py", "KeyError: 'hinge_margin'"),
     ],
 )
