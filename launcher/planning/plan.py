@@ -16,7 +16,8 @@ from typing import Any
 from launcher.config import OBJECTIVE, RunConfig, canonical, from_plain
 from launcher.errors import ConfigError, UsageError
 from launcher.planning.rules import check
-from launcher.sweep import Plain, Run, Sweep
+from launcher.store.files import Plain
+from launcher.sweep import Run, Sweep
 
 
 def run_id(objective: Plain) -> str:

@@ -23,7 +23,7 @@ from launcher.store.attempts import Attempts
 from launcher.store.facts import JobList, TableWork
 from launcher.store.files import read_fact, typed
 from launcher.store.output_folder import PreparingDir, Store
-from launcher.store.run_folder import AttemptDir, RunDir
+from launcher.store.run_folder import AttemptDir, RunDir, attempts_of
 from launcher.worker.attempt import make_attempt
 from launcher.worker.distributed import ranks
 from launcher.worker.distributed.rendezvous import MEETING_SECONDS, PATIENCE, Rank
@@ -41,18 +41,17 @@ def work(folder: Path) -> None:
     if "prepare" in listed:
         make_table(typed(listed, TableWork, file), PreparingDir(folder.parent))
     else:
-        take_up_runs(folder)
+        take_up_runs(folder, typed(listed, JobList, file).slots)
 
 
-def take_up_runs(folder: Path) -> None:
-    """Take up every run of the job in `folder` that is not done."""
-    listed = read_fact(folder / "job.json", JobList) or JobList()
-    attempts = [AttemptDir(Path(path)) for path in listed.attempts]
+def take_up_runs(folder: Path, places: int | None) -> None:
+    """Take up every run of the job in `folder` that is not done; `places` jobs at most work on this machine at once."""
+    attempts = attempts_of(folder)
     stop = StopRequest()
     stop.listen()
     store = Store(attempts[0].run.path.parent.parent)
-    slots = listed.slots if Rank.here().index == 0 else None  # the others wait for rank 0 anyway
-    with _slot(store, slots, stop), _joined(folder, attempts, listed.slots) as rank:
+    slots = places if Rank.here().index == 0 else None  # the others wait for rank 0 anyway
+    with _slot(store, slots, stop), _joined(folder, attempts, places) as rank:
         for number, attempt in enumerate(attempts, 1):
             step = ranks.first(partial(_next_step, attempt, stop))
             if step == "leave":
