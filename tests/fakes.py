@@ -9,8 +9,8 @@ from launcher.cluster.job_state import JobState, Phase
 from launcher.config import Cluster
 from launcher.store.facts import Cause, Job
 from launcher.store.output_folder import Store
-from launcher.submission.batches import plan_batches
 from launcher.submission.decide import Decision, decide
+from launcher.submission.plan import plan_batches
 from launcher.submission.submit import act
 from launcher.sweep import Sweep
 

@@ -31,8 +31,8 @@ from launcher.store.files import read_fact, write_once
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir, RunDir
 from launcher.submission.adopt import adopt
-from launcher.submission.batches import PlannedBatch, plan_batches
 from launcher.submission.decide import Action, decide
+from launcher.submission.plan import PlannedBatch, plan_batches
 from launcher.sweep import Sweep
 
 GPUS = ["cluster=slurm", "cluster.gpus_per_node=8", "cluster.nodes=2", "cluster.time=auto", "trainer.batch_size=128"]

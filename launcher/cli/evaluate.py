@@ -17,8 +17,8 @@ from launcher.planning.launches import recorded_sweep
 from launcher.store.output_folder import Store, SweepDir
 from launcher.store.work_done import lacking
 from launcher.submission.adopt import adopt
-from launcher.submission.batches import plan_batches
 from launcher.submission.decide import Action, Decision, decide
+from launcher.submission.plan import plan_batches
 from launcher.submission.submit import act
 from launcher.sweep import Sweep
 from launcher.views import console, plan, results
