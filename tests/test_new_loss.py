@@ -15,7 +15,7 @@ import pytest
 from conftest import REPOSITORY, clean_environment, sweep_of
 from waiting import LONGEST_WAIT
 
-from launcher.planning.plan import run_id
+from launcher.planning.planned_runs import run_id
 
 PARTS = ("launcher", "conf", "sweeps", "slurm")
 FORMULA = '''

@@ -374,7 +374,7 @@ def test_auto_is_the_hub_only_where_there_is_a_token(tmp_path: Path) -> None:
 
 def _unsettled(override: str) -> tuple:  # type: ignore[type-arg]
     from launcher.planning.compose import compose
-    from launcher.planning.plan import plan_run
+    from launcher.planning.planned_runs import plan_run
 
     _, (point,) = compose([override], multirun=False)
     return (plan_run(point.config, point.axes, point.overrides, {"sigmoid"}),)

@@ -15,13 +15,13 @@ from launcher.cli.doctor import tracking_here
 from launcher.cluster import doctor, slurm_survey
 from launcher.cluster import slurm_words as words
 from launcher.cluster.batch import Batch
-from launcher.cluster.job_state import Cause, JobState, Phase
+from launcher.cluster.job_state import JobState, Phase
 from launcher.cluster.slurm import SlurmScheduler
 from launcher.cluster.slurm_survey import Limits
 from launcher.config import Cluster
 from launcher.errors import Refused, SchedulerError
 from launcher.machine.gpus import gpu_names
-from launcher.store.facts import Job
+from launcher.store.facts import Cause, Job
 from launcher.store.files import write_once
 
 QUEUE = """\

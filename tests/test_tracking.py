@@ -29,7 +29,7 @@ from launcher.cli import doctor
 from launcher.config import OBJECTIVE, RunConfig
 from launcher.errors import ConfigError, UsageError
 from launcher.machine import accounts
-from launcher.planning.plan import run_id
+from launcher.planning.planned_runs import run_id
 from launcher.planning.rules import check
 from launcher.store.facts import Attempt
 from launcher.store.files import Plain, append_line, read_fact, read_lines, write_once

@@ -24,11 +24,15 @@ EXAMPLES = (
 
 def doctor(options: argparse.Namespace) -> int:
     """Show what this machine and its cluster offer."""
-    scheduler = scheduler_for(AUTO)
-    cluster = scheduler if isinstance(scheduler, ClusterScheduler) else None
-    offered, proposal = (None, None) if cluster is None else cluster.survey()
-    found = findings(offered, options.output_dir.absolute(), os.environ)
     configs = _configs(options.overrides) if options.overrides else []
+    executor = configs[0].cluster.executor if configs else AUTO
+    scheduler = scheduler_for(executor)
+    cluster = scheduler if isinstance(scheduler, ClusterScheduler) else None
+    proposal: str | None = None
+    offered: list[tuple[str, str]] | None = None if executor == AUTO else []  # who names this machine wants no cluster
+    if cluster is not None:
+        offered, proposal = cluster.survey()
+    found = findings(offered, options.output_dir.absolute(), os.environ)
     found.append(tracking_here(configs[0].tracking.backend if configs else AUTO, os.environ))
     found += _needed(configs)
     if options.probe:
@@ -38,7 +42,7 @@ def doctor(options: argparse.Namespace) -> int:
 
 
 def _configs(overrides: Sequence[str]) -> list[RunConfig]:
-    """The sweep of these overrides."""
+    """The runs of these overrides."""
     from launcher.planning.compose import compose
 
     _, points = compose(overrides, multirun=True)
@@ -54,7 +58,7 @@ def tracking_here(wish: str, environment: Mapping[str, str]) -> tuple[str, str]:
 
 
 def _needed(configs: Sequence[RunConfig]) -> list[tuple[str, str]]:
-    """What a sweep needs on disk."""
+    """What the sweep of these runs needs on disk."""
     needed = estimate.total(configs, configs[0].cluster.max_parallel).disk_bytes if configs else None
     if needed is None:
         return []

@@ -30,9 +30,9 @@ Finding = tuple[str, str]  # what, and what is so
 
 
 def findings(offered: list[Finding] | None, output_dir: Path, environment: Mapping[str, str]) -> list[Finding]:
-    """What there is, each with its name: what a cluster offers, where there is one, and what this machine has."""
+    """What there is, each with its name: what a cluster offers (None: there is none), and what this machine has."""
     token = ("Hugging Face token", "present" if has_token(environment) else "none")
-    return [*(offered or _without_cluster()), *_of_machine(output_dir), token]
+    return [*(_without_cluster() if offered is None else offered), *_of_machine(output_dir), token]
 
 
 def _without_cluster() -> Iterator[Finding]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from launcher.errors import StoreError
-from launcher.planning.plan import plan_run
+from launcher.planning.planned_runs import plan_run
 from launcher.store.facts import RunRecord
 from launcher.store.files import Plain
 from launcher.store.output_folder import Store, SweepDir

@@ -1,6 +1,6 @@
 """Composed grid points -> a Sweep of frozen Runs: ids, duplicates, collisions. Pure.
 
-Owns: what makes two runs the same run, and which runs may not stand in one sweep.
+Owns: the run id, which is what makes two runs the same run, and which runs may not stand in one sweep.
 Must not know: files, schedulers, Hydra, where models are published (`revisions`).
 """
 
