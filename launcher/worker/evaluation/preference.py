@@ -27,8 +27,8 @@ from launcher.store.results import Evaluation, HeldOut, OtherLoss, Sample, Writt
 from launcher.store.run_folder import RunDir
 from launcher.worker.dataset.pairs import collator, first_distinct, load_prompts
 from launcher.worker.evaluation import golden
-from launcher.worker.evaluation.generations import kl_to_reference, sample
-from launcher.worker.model import base_model, precision, weights
+from launcher.worker.evaluation.generations import kl_to_reference, next_log_probs, sample
+from launcher.worker.model import base_model, precision, sampling, weights
 from launcher.worker.model.memory import Latest
 from launcher.worker.model.tabular import action_probabilities
 from launcher.worker.model.text import Prompt
@@ -96,8 +96,15 @@ def _settings(config: RunConfig, store: Store) -> Plain:
         "golden_reward": config.dataset.golden_reward,
         "dtype": str(precision.dtype_of(config.model)).removeprefix("torch."),
         "attn_implementation": config.model.attn_implementation,
-        "kl_estimator": KL_ESTIMATOR,
+        "kl_estimator": _kl_estimator(config),
+        **sampling.identity(config.model, store, listed=False),
     }
+
+
+def _kl_estimator(config: RunConfig) -> str:
+    """In float32 it makes no difference that the policy's log-probs were once those kept while it wrote."""
+    is_exact = precision.dtype_of(config.model) == torch.float32
+    return KL_ESTIMATOR if is_exact else f"{KL_ESTIMATOR}, one forward of each model"
 
 
 def prompts(config: RunConfig, store: Store) -> list[Prompt]:
@@ -189,8 +196,10 @@ def generation_metrics(model: torch.nn.Module, reference: Reference | None, conf
         asked += batch.prompts
         texts += batch.texts
         if reference is not None:
+            ours = next_log_probs(model, batch, settings.temperature)
             with reference() as base:
-                divergences += kl_to_reference(base, batch, settings.temperature)
+                theirs = next_log_probs(base, batch, settings.temperature)
+            divergences += kl_to_reference(ours, theirs, batch)
     name = config.dataset.golden_reward
     rewards = [] if name is None else golden.score(name, texts)
     return Written(
