@@ -209,9 +209,7 @@ def test_the_sampled_distribution_is_the_one_that_is_scored(
 
 @pytest.mark.parametrize("lora", [None, LORA])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_an_untrained_policy_is_at_distance_zero(
-    configure: Configure, store: Store, dtype: str, lora: object
-) -> None:
+def test_an_untrained_policy_is_at_distance_zero(configure: Configure, store: Store, dtype: str, lora: object) -> None:
     """KL(base || base) is 0, also where a log-prob has three digits."""
     architecture = ARCHITECTURE | {"initializer_range": 0.5}  # as sure of its words as a real model
     config = configure(

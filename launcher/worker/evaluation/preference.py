@@ -131,7 +131,7 @@ def pair_metrics(trainer: RunTrainer, config: RunConfig, store: Store) -> HeldOu
     for start in range(0, len(test), size):
         rows = [test[index] for index in range(start, min(start + size, len(test)))]
         inputs = trainer.place(collate(rows))
-        outputs = _forward(trainer.model, inputs)
+        outputs = _forward(trainer, inputs)
         for name, beta in objectives:
             trainer.set_objective(name, beta, **(keys if (name, beta) == objectives[0] else {}))
             losses[name, beta] += len(rows) * trainer.loss_of(outputs, inputs) / len(test)
@@ -163,11 +163,12 @@ def _is_computable(name: str, config: RunConfig) -> bool:
     return loss.paired and not loss.keys and (loss.ld_alpha or config.trainer.ld_alpha is None)
 
 
-def _forward(model: torch.nn.Module, inputs: dict[str, Any]) -> Any:
+def _forward(trainer: RunTrainer, inputs: dict[str, Any]) -> Any:
     """One forward, whose outputs serve every loss; the trainer has put TRL's head on the model."""
     labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
     given = {name: inputs[name] for name in ("input_ids", "attention_mask")}
-    return model(**given, use_cache=False, labels=labels, fused_lm_head=True)
+    balance = {"output_router_logits": True} if trainer.aux_loss_enabled else {}  # experts' part of every loss
+    return trainer.model(**given, **balance, use_cache=False, labels=labels, fused_lm_head=True)
 
 
 Reference = Callable[[], AbstractContextManager[torch.nn.Module]]

@@ -1,6 +1,7 @@
 """How a model continues texts: by what it is asked for here, and by nothing that its folder says beside it.
 
-Owns: the call of `generate`, what keeps the model's own generation settings out of it, and what it depends on besides the model.
+Owns: the call of `generate`, what keeps a model's own generation settings out of it, what texts depend on besides
+the model.
 Must not know: how prompts are rendered, what the texts are for.
 """
 
@@ -11,7 +12,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedTokenizerBase
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+)
 
 from launcher.config import Model
 from launcher.store.files import Plain
@@ -19,11 +26,11 @@ from launcher.store.output_folder import Store
 from launcher.worker.model.text import end_tokens, listed_ends
 from launcher.worker.model.weights import generation_settings, tokenizer
 
-# Of a model's own settings, those that every call here replaces.
-REPLACED = frozenset(
-    ("do_sample", "temperature", "top_k", "top_p", "max_new_tokens", "max_length", "eos_token_id", "pad_token_id")
-)
-WITHOUT_EFFECT = frozenset(("bos_token_id", "decoder_start_token_id", "transformers_version", "_from_model_config"))
+# What of a model's own settings is asked for in every call here, and what has no part in which token comes next.
+REPLACED = {"do_sample", "temperature", "top_k", "top_p", "max_new_tokens", "max_length", "eos_token_id"}
+WITHOUT_PART = {"pad_token_id", "bos_token_id", "decoder_start_token_id", "use_cache", "cache_implementation",
+                "output_attentions", "output_hidden_states", "output_scores", "output_logits",
+                "return_dict_in_generate", "transformers_version", "_from_model_config"}  # fmt: skip
 
 
 @torch.no_grad()
@@ -76,15 +83,29 @@ def continued(
 
 @contextmanager
 def _without_own_settings(module: torch.nn.Module) -> Iterator[None]:
-    """`generate` takes from the model's own settings all that it is not told: penalties, beams, tokens to suppress."""
+    """`generate` takes from the model's own settings all that it is not told: penalties, beams, tokens to suppress.
+
+    Nor does it need a loss of the experts' balance, whose mask would be that of the whole text at each new token.
+    """
     held = {part: part.generation_config for part in module.modules() if "generation_config" in vars(part)}
+    routed: Any = [config for config in _configs(module) if getattr(config, "output_router_logits", False)]
     for part in held:
         part.generation_config = GenerationConfig()
+    for config in routed:
+        config.output_router_logits = False
     try:
         yield
     finally:
         for part, own in held.items():
             part.generation_config = own
+        for config in routed:
+            config.output_router_logits = True
+
+
+def _configs(module: torch.nn.Module) -> list[Any]:
+    parts: Any = module.modules()
+    found = [part.config for part in parts if isinstance(getattr(part, "config", None), PreTrainedConfig)]
+    return list({id(config): config for config in found}.values())
 
 
 @contextmanager
@@ -106,6 +127,11 @@ def identity(model: Model, store: Store, *, listed: bool) -> Plain:
     own, tokens = generation_settings(model, store), tokenizer(model, store)
     known = listed_ends(own, tokens) if listed else {tokens.eos_token_id}
     ends = end_tokens(own, tokens)
-    said = {name for name, value in own.to_diff_dict().items() if value is not None}
     facts: Plain = {} if set(ends) == known else {"ends": ends}
-    return facts | ({"own_settings": "left out"} if said - REPLACED - WITHOUT_EFFECT else {})
+    return facts | ({"own_settings": "left out"} if _says_how_to_sample(own) else {})
+
+
+def _says_how_to_sample(own: GenerationConfig) -> bool:
+    usual = own._get_default_generation_params()  # noqa: SLF001 - what an absent value means is written nowhere else
+    said = {name for name, value in own.to_diff_dict().items() if value is not None and value != usual.get(name)}
+    return bool(said - REPLACED - WITHOUT_PART)

@@ -133,10 +133,12 @@ class Recorder(TrainerCallback):
         self._seconds += time.perf_counter() - self._began
         self._steps += 1
         if state.global_step >= state.max_steps:
+            control.should_log = True  # what came after the last whole window counts as well
             return  # the final model is written next, and needs no checkpoint
         self.stopped = _agreed(self.stop_requested())
         due = state.global_step % self.save_every == 0 or state.global_step in self.milestones
         control.should_save = self.stopped or due
+        control.should_log = control.should_log or control.should_save  # who goes on from there has no part of a window
         control.should_training_stop = control.should_training_stop or self.stopped
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
