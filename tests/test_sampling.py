@@ -18,7 +18,7 @@ from launcher.config import Model, RunConfig
 from launcher.store.files import read_fact
 from launcher.store.output_folder import Store
 from launcher.store.results import Evaluation
-from launcher.worker.dataset.pairs import tokenised
+from launcher.worker.dataset.pairs import tokenise
 from launcher.worker.evaluation.generations import sample
 from launcher.worker.evaluation.mt_bench import TransformersWriter
 from launcher.worker.evaluation.preference import base_key, evaluate, evaluate_base
@@ -158,7 +158,7 @@ def test_a_message_ends_where_the_template_ends_it(
         row += '"rejected": [{"role": "assistant", "content": "B"}]}\n'
         (tmp_path / "chat" / f"{split}.jsonl").write_text(row * 8)
     config = configure(model=model, dataset__path=str(tmp_path / "chat"), dataset__golden_reward=None)
-    assert end in tokenised(config, store).train[0]["chosen_ids"]
+    assert end in tokenise(config, store).train[0]["chosen_ids"]
     settings = replace(config.evaluation, generations=40, batch_size=8, max_new_tokens=12)
     lengths = []
     for batch in sample(module, tokens, [[{"role": "user", "content": "Q"}]], settings):

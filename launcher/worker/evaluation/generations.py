@@ -51,12 +51,12 @@ def _sample_batch(
     ends = end_tokens(model.generation_config, tokenizer)
     with seeded(model, seed):
         given, attention, new = continued(model, tokenizer, texts, ends, **limits, special_tokens=not whole)
-    written = _until_end(new, ends)
+    written = until_end(new, ends)
     attention = torch.cat([attention, written.long()], dim=1)
     return Batch(prompts, torch.cat([given, new], dim=1), attention, written, _texts(new, written, tokenizer))
 
 
-def _until_end(new: torch.Tensor, ends: Collection[int]) -> torch.Tensor:
+def until_end(new: torch.Tensor, ends: Collection[int]) -> torch.Tensor:
     """True up to each row's first end token, that included."""
     is_end = torch.isin(new, torch.tensor(list(ends), device=new.device)).long()
     return is_end.cumsum(dim=1) - is_end == 0
