@@ -85,7 +85,7 @@ def test_a_models_own_settings_do_not_reach_its_sampling(
 ) -> None:
     """What is written is what plain sampling draws, and what MT-Bench is answered is the likeliest; none is lost."""
     model = with_settings(configure(), store, tmp_path / "own", **own)
-    module, tokens = weights.policy(model, store).eval(), weights.tokenizer(model, store)
+    module, tokens = weights.load_policy(model, store).eval(), weights.tokenizer(model, store)
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(0)
         module.lm_head.weight.add_(torch.randn_like(module.lm_head.weight) * 0.5)

@@ -25,11 +25,11 @@ from launcher.store.files import Plain, building, content_key, read_fact, write_
 from launcher.store.output_folder import Store
 from launcher.store.results import Evaluation, HeldOut, OtherLoss, Sample, Written
 from launcher.store.run_folder import RunDir
-from launcher.worker.dataset.pairs import collator, first_distinct, load_prompts
+from launcher.worker.dataset.pairs import collator
+from launcher.worker.dataset.prompts import prompts
 from launcher.worker.evaluation import golden
 from launcher.worker.evaluation.generations import kl_to_reference, next_log_probs, sample
 from launcher.worker.model import base_model, precision, sampling, weights
-from launcher.worker.model.memory import Latest
 from launcher.worker.model.tabular import action_probabilities
 from launcher.worker.model.text import Prompt
 from launcher.worker.training.kto import held_out_metrics
@@ -38,11 +38,8 @@ from launcher.worker.training.train import load_trained
 from launcher.worker.training.trainer import RunTrainer
 
 SETTINGS = ("batch_size", "generations", "max_new_tokens", "temperature", "seed", "samples")  # of `evaluation`, ours
-PROMPTS = 16  # taken from the test split where the data set names none
 OTHER_OBJECTIVES = 100  # of the sweep, whose losses stand beside a run's own: their number grows with its square
 KL_ESTIMATOR = "sum over tokens of the KL of the next-token distributions, on the policy's own samples"
-
-_prompts: Latest[list[Prompt]] = Latest()
 
 
 def evaluate(config: RunConfig, run: RunDir, store: Store) -> None:
@@ -105,17 +102,6 @@ def _kl_estimator(config: RunConfig) -> str:
     """In float32 it makes no difference that the policy's log-probs were once those kept while it wrote."""
     is_exact = precision.dtype_of(config.model) == torch.float32
     return KL_ESTIMATOR if is_exact else f"{KL_ESTIMATOR}, one forward of each model"
-
-
-def prompts(config: RunConfig, store: Store) -> list[Prompt]:
-    """The openings that the models continue: the data set's own choice, else the first of its test split."""
-
-    def read() -> list[Prompt]:
-        if config.dataset.prompts:
-            return list(config.dataset.prompts)
-        return first_distinct(load_prompts(config.dataset, store), PROMPTS)
-
-    return _prompts.get(repr((config.dataset, store.root)), read)
 
 
 @torch.no_grad()

@@ -31,6 +31,7 @@ from trl.trainer.utils import add_fused_lm_head
 from launcher.config import Model
 from launcher.errors import ConfigError
 from launcher.machine.installed import INSTALL_BITSANDBYTES, package_dir
+from launcher.model.limits import no_end
 from launcher.store.output_folder import Store
 from launcher.worker.model.base_model import ensure_base, ensure_tokenizer, not_loadable, own_template, settings_folder
 from launcher.worker.model.loading import check_loaded
@@ -50,6 +51,8 @@ def tokenizer(model: Model, store: Store) -> PreTrainedTokenizerBase:
             found = AutoTokenizer.from_pretrained(folder, trust_remote_code=model.trust_remote_code)
         except Exception as error:  # each tokenizer class has its own way to refuse a file
             raise not_loadable(model, error) from error
+        if found.eos_token is None:
+            raise no_end("model.path", model.path)
         if found.pad_token is None:
             found.pad_token = found.eos_token
         template = own_template(model, store) if model.chat_template is None else model.chat_template
