@@ -125,10 +125,11 @@ def test_experts_that_trl_cannot_balance_are_told(configure: Configure, store: S
     """One line, before the reference pass; without their balance the model is trained."""
     experts = ARCHITECTURE | {"model_type": kind, "num_local_experts": 4, "num_experts_per_tok": 2}
     model = Model(name="m", architecture=experts | {"router_aux_loss_coef": 0.1}, dtype="float32")
-    with pytest.raises(
-        ConfigError, match=rf"TRL cannot balance the experts of a {kind} \(its .* no num_experts\); set"
-    ):
+    told = rf"^model\.path=None: TRL cannot balance the experts of a {kind} \(its .* no num_experts\); set"
+    with pytest.raises(ConfigError, match=told):
         train(configure(model=model), store.run("r"), store, lambda: False)
+    if kind == "phimoe":
+        return  # its router draws random numbers
     model = Model(name="m", architecture=experts | {"router_aux_loss_coef": 0.0}, dtype="float32")
     train(configure(model=model, trainer__max_steps=1), store.run("s"), store, lambda: False)
     assert store.run("s").result_file.exists()
