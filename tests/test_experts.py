@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,6 +20,8 @@ from launcher.worker.dataset.pairs import tokenise
 from launcher.worker.evaluation.preference import evaluate
 from launcher.worker.model import base_model, weights
 from launcher.worker.training.train import train
+
+ATTENTION = r".*\.(q|k|v|o)_proj"
 
 
 def scored(module: Any, rows: list[dict[str, list[int]]], pad: int) -> tuple[torch.Tensor, torch.Tensor, float]:
@@ -65,8 +68,8 @@ def test_a_held_out_loss_has_the_experts_balance(
 
 
 def test_experts_under_adapters_and_without_pairs(configure: Configure, store: Store) -> None:
-    """LoRA, and kto on completions with a label, go the same way to their end."""
-    changes: list[dict[str, Any]] = [{"trainer__lora": LORA}, {"loss_type": "kto"}]
+    """LoRA on the attention, and kto on completions with a label, go the same way to their end."""
+    changes: list[dict[str, Any]] = [{"trainer__lora": replace(LORA, target_modules=ATTENTION)}, {"loss_type": "kto"}]
     for number, each in enumerate(changes):
         config, run = configure(model=EXPERTS, trainer__max_steps=1, **each), store.run(str(number))
         train(config, run, store, lambda: False)
