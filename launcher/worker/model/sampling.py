@@ -64,21 +64,20 @@ def continued(
         list(texts), return_tensors="pt", padding=True, padding_side="left", add_special_tokens=special_tokens
     ).to(next(module.parameters()).device)
     given, attention = encoded["input_ids"], encoded["attention_mask"]
-    sampled = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-    settings = GenerationConfig(
-        **(sampled if temperature > 0 else {"do_sample": False}),
-        max_new_tokens=max_new_tokens,
-        eos_token_id=list(ends),
-        pad_token_id=tokens.pad_token_id,
-    )
     with _without_own_settings(module):
         made = module.generate(
             input_ids=given,
             attention_mask=attention,
-            generation_config=settings,
+            generation_config=_asked(ends, tokens.pad_token_id, temperature, max_new_tokens),
             logits_processor=LogitsProcessorList([processor(given.shape[1])] if processor else []),
         )
     return given, attention, made[:, given.shape[1] :]
+
+
+def _asked(ends: Sequence[int], pad: int, temperature: float, max_new_tokens: int) -> GenerationConfig:
+    sampled = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+    how = sampled if temperature > 0 else {"do_sample": False}
+    return GenerationConfig(**how, max_new_tokens=max_new_tokens, eos_token_id=list(ends), pad_token_id=pad)
 
 
 @contextmanager

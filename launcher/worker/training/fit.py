@@ -57,7 +57,8 @@ def _check_prompts(config: RunConfig, store: Store, said: dict[str, Any], whose:
 
 def _check_experts(text: Any, path: str | None) -> None:
     """TRL adds the loss of the experts' balance, and reads two numbers for it under names that not all models use."""
-    balanced = hasattr(text, "output_router_logits") and getattr(text, "router_aux_loss_coef", 0.0)
+    weight: Any = getattr(text, "router_aux_loss_coef", None)
+    balanced = hasattr(text, "output_router_logits") and weight
     missing = [name for name in ("num_experts", "num_experts_per_tok") if not hasattr(text, name)]
     if balanced and missing:
         raise ConfigError(
