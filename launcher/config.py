@@ -115,6 +115,7 @@ class Trainer:
     learning_rate: float = MISSING
     lr_scheduler: str = "cosine"
     warmup_ratio: float = 0.1
+    warmup_steps: int | None = None
     optimizer: str = "adamw_torch"
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0

@@ -24,7 +24,7 @@ from launcher.store.run_folder import Point, RunDir
 from launcher.worker.dataset.pairs import first_distinct, tokenise
 from launcher.worker.evaluation import golden
 from launcher.worker.evaluation import preference as evaluation
-from launcher.worker.evaluation.generations import kl_to_reference, next_log_probs, sample, until_end
+from launcher.worker.evaluation.generations import Batch, kl_to_reference, next_log_probs, sample, until_end
 from launcher.worker.evaluation.preference import evaluate, evaluate_base, pair_metrics
 from launcher.worker.model import weights as models
 from launcher.worker.model.text import rendered
@@ -148,6 +148,10 @@ def two_models(configure: Configure, store: Store) -> tuple[RunConfig, torch.nn.
     return config, policy, models.load(config.model, store)
 
 
+def distances(policy: torch.nn.Module, reference: torch.nn.Module, batch: Batch) -> list[float]:
+    return kl_to_reference(next_log_probs(policy, batch, 1.0), next_log_probs(reference, batch, 1.0), batch)
+
+
 def test_the_kl_of_one_token_is_exact(configure: Configure, store: Store) -> None:
     """With one token to write, the KL is that of the two next-token distributions behind the prompt."""
     config, policy, reference = two_models(configure, store)
@@ -162,7 +166,7 @@ def test_the_kl_of_one_token_is_exact(configure: Configure, store: Store) -> Non
                 model(input_ids=ids).logits[0, -1].double().log_softmax(-1) for model in (policy, reference)
             )
             expected.append(float((ours.exp() * (ours - theirs)).sum()))
-    assert kl_to_reference(reference, batch, 1.0) == pytest.approx(expected, rel=1e-4)
+    assert distances(policy, reference, batch) == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_kl_estimate_agrees_with_the_plain_one(configure: Configure, store: Store) -> None:
@@ -172,37 +176,60 @@ def test_the_kl_estimate_agrees_with_the_plain_one(configure: Configure, store: 
     settings = replace(config.evaluation, generations=2000, max_new_tokens=4, batch_size=500)
     better, plain = [], []
     for batch in sample(policy, tokens, ["Story:"], settings):
-        better += kl_to_reference(reference, batch, 1.0)
+        better += distances(policy, reference, batch)
         new = batch.ids[:, -batch.written.shape[1] :].unsqueeze(2)
-        ratios = (batch.log_probs - next_log_probs(reference, batch, 1.0)).gather(2, new).squeeze(2)
+        ours, theirs = (next_log_probs(model, batch, 1.0) for model in (policy, reference))
+        ratios = (ours - theirs).gather(2, new).squeeze(2)
         plain += (ratios * batch.written).sum(dim=1).tolist()
-    ours, theirs = torch.tensor(better), torch.tensor(plain)
-    assert float(ours.mean()) == pytest.approx(float(theirs.mean()), abs=4 * float(theirs.std()) / math.sqrt(2000))
-    assert ours.std() < theirs.std() / 2
-    assert ours.min() >= 0
+    few, many = torch.tensor(better), torch.tensor(plain)
+    assert float(few.mean()) == pytest.approx(float(many.mean()), abs=4 * float(many.std()) / math.sqrt(2000))
+    assert few.std() < many.std() / 2
+    assert few.min() >= 0
 
 
-def test_the_sampled_distribution_is_the_one_that_is_scored(configure: Configure, store: Store) -> None:
+def test_the_sampled_distribution_is_the_one_that_is_scored(
+    configure: Configure, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Log-probs kept while writing equal those of one forward over the whole text, padding and all."""
     config, policy, _ = two_models(configure, store)
+    kept: list[torch.Tensor] = []
+    generate = policy.generate
+
+    def keeping(**given: Any) -> torch.Tensor:
+        made = generate(**given, output_logits=True, return_dict_in_generate=True)
+        kept.append(torch.log_softmax(torch.stack(made.logits, dim=1).float() / 0.7, dim=-1))
+        return made.sequences
+
+    monkeypatch.setattr(policy, "generate", keeping)
     settings = replace(config.evaluation, generations=4, max_new_tokens=6, temperature=0.7)
     batch = next(sample(policy, models.tokenizer(config.model, store), ["Story:", "A much longer opening"], settings))
     again = next_log_probs(policy, batch, 0.7)
-    assert torch.allclose(again[batch.written], batch.log_probs[batch.written], atol=1e-4)
+    assert torch.allclose(again[batch.written], kept[0][batch.written], atol=1e-4)
 
 
-def test_an_untrained_policy_is_at_distance_zero(configure: Configure, store: Store) -> None:
-    """KL(base || base) is 0."""
-    config = configure()
-    base = models.load(config.model, store)
-    batch = next(sample(base, models.tokenizer(config.model, store), ["Story:"], config.evaluation))
-    assert kl_to_reference(base, batch, 1.0) == pytest.approx([0.0] * 4, abs=1e-5)
+@pytest.mark.parametrize("lora", [None, LORA])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_untrained_policy_is_at_distance_zero(configure: Configure, store: Store, dtype: str, lora: object) -> None:
+    """KL(base || base) is 0, also where a log-prob has three digits."""
+    architecture = ARCHITECTURE | {"initializer_range": 0.5}  # as sure of its words as a real model
+    config = configure(
+        model__dtype=dtype,
+        model__architecture=architecture,
+        trainer__max_steps=1,
+        trainer__learning_rate=0.0,
+        trainer__lora=lora,
+        evaluation__max_new_tokens=40,
+    )
+    found = evaluated(config, trained(config, store), store)
+    assert found["kl"] == pytest.approx(0.0, abs=1e-6)
+    assert any(sample["text"] for sample in found["samples"])
 
 
 def test_what_is_written_ends_with_the_end_token() -> None:
     """Tokens behind the first end token are padding; the end token itself was a choice and counts."""
     new = torch.tensor([[5, 2, 0, 0], [2, 2, 2, 2], [5, 6, 7, 8]])
-    assert until_end(new, 2).tolist() == [[True, True, False, False], [True, False, False, False], [True] * 4]
+    assert until_end(new, [2]).tolist() == [[True, True, False, False], [True, False, False, False], [True] * 4]
+    assert until_end(new, [2, 6]).tolist()[2] == [True, True, False, False]
 
 
 def test_every_model_meets_the_same_random_numbers(configure: Configure, store: Store) -> None:

@@ -231,6 +231,28 @@ def test_again_asks_another_judge_and_keeps_the_old_scores(
     assert judge(sweep, store)[1] == 0  # what the first judge said is still there
 
 
+def test_scores_by_an_older_rule_are_told_and_read_anew_at_no_cost(
+    store: Store, bench: list[str], judge_server: Server
+) -> None:
+    """A rating that was read from a judge's thinking is not kept: the verdict is there, and so is what it says."""
+    sweep = sweep_of(*GRID, *bench, *judged_by(judge_server))
+    trained(sweep, store)
+    answered(sweep, store)
+    judge(sweep, store)
+    directory = store.run(sweep.runs[0].run_id).evaluations
+    fact, lines = read_fact(directory.result_file("mt_bench")) or {}, read_lines(directory.judgements_log)
+    said = [line | {"rating": 1.0, "verdict": f"<think>[[1]]?</think>{line['verdict']}"} for line in lines]
+    directory.judgements_log.write_text("".join(json.dumps(line) + "\n" for line in said))
+    old = {name: value for name, value in fact["judge"].items() if name != "rule"}
+    directory.result_file("mt_bench").write_text(json.dumps(fact | {"score": 1.0, "judge": old}))
+    assert evaluating.judged_otherwise(sweep, store) == [sweep.runs[0].run_id]
+    evaluating.set_aside(sweep, store)
+    assert judge(sweep, store)[1] == 0
+    anew = read_fact(directory.result_file("mt_bench")) or {}
+    assert anew["score"] == pytest.approx(fact["score"])
+    assert evaluating.judged_otherwise(sweep, store) == []
+
+
 def test_again_with_other_settings_asks_for_new_answers(store: Store, bench: list[str], judge_server: Server) -> None:
     """The answers count as lacking only where the new settings would give other ones."""
     sweep = sweep_of(*GRID, *bench, *judged_by(judge_server))

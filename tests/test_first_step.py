@@ -249,11 +249,14 @@ def test_ld_alpha_changes_no_start(world: World, starts: list[first_step.Start],
     assert [start.loss for start in starts] == pytest.approx([KNOWN[loss_type](0.1)] * 2, rel=1e-6)
 
 
-def test_what_experts_add_to_a_loss_belongs_to_its_start(world: World, starts: list[first_step.Start]) -> None:
-    """A model with experts pays for their balance on top of log 2, from the first step on."""
-    world.train(model=EXPERTS, trainer__max_steps=1)
+@pytest.mark.parametrize("loss_type", ["sigmoid", "ipo", "kto_pair", "kto"])
+def test_what_experts_add_to_a_loss_belongs_to_its_start(
+    world: World, starts: list[first_step.Start], loss_type: str
+) -> None:
+    """A model with experts pays for their balance on top of log 2, or what its loss is, from the first step on."""
+    world.train(model=EXPERTS, loss_type=loss_type, trainer__max_steps=1)
     assert len(starts) == 2
-    assert all(start.loss > LOG_2 + 0.05 for start in starts)
+    assert all(start.loss > KNOWN[loss_type](0.1) + 0.05 for start in starts)
 
 
 def test_a_loss_that_is_not_of_the_ratios_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

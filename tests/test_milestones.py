@@ -26,7 +26,7 @@ from launcher.planning.rules import check
 from launcher.runs.collect import with_milestones
 from launcher.runs.run_state import states_of
 from launcher.store.facts import Purpose, Revision
-from launcher.store.files import read_fact, write_derived, write_once
+from launcher.store.files import read_fact, read_lines, write_derived, write_once
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir, Point, RunDir
 from launcher.worker import hub as worker_publish
@@ -63,6 +63,25 @@ def test_a_milestone_is_the_model_of_a_training_of_so_many_steps(configure: Conf
     assert [scores[key] for key in ("loss", "reward_margin", "kl")] == [
         expected[key] for key in ("loss", "reward_margin", "kl")
     ]
+
+
+def test_a_warm_up_does_not_depend_on_the_end(
+    configure: Configure, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in steps_scan, a share of an epoch: the model after 3 of 4 steps is that of a training of 3, bit for bit."""
+    schedule = {"trainer__lr_scheduler": "constant_with_warmup", "trainer__warmup_ratio": 0.5}
+    config = configure(**schedule, trainer__max_steps=None, checkpoint=Checkpoint(every=50, milestones=[1, 3]))
+    check(config, trl_losses())
+    train(config, store.run("long"), store, lambda: False)
+    assert "has trainer.warmup_steps=2\n" in capsys.readouterr().out  # half of 32 / 8 steps
+    short = replace(config.trainer, warmup_steps=2)
+    for step in (1, 3):
+        run = store.run(f"short-{step}")
+        ended = replace(config, trainer=replace(short, max_steps=step), checkpoint=Checkpoint(every=50))
+        train(ended, run, store, lambda: False)
+        assert same(weights(store.run("long").milestone(step)), weights(run))
+    rates = [line["learning_rate"] for line in read_lines(store.run("long").metrics_file)]
+    assert rates == pytest.approx([0.0, 5e-4, 1e-3, 1e-3])
 
 
 def test_an_interrupted_training_keeps_its_milestones(configure: Configure, store: Store) -> None:
@@ -163,6 +182,20 @@ def test_a_revision_holds_of_a_model_what_a_milestone_keeps(store: Store) -> Non
             {"trainer__lr_scheduler": "cosine"},
             r"trainer\.lr_scheduler=cosine: .* give constant or constant_with_warmup",
         ),
+        (
+            {"trainer__lr_scheduler": "constant_with_warmup", "trainer__warmup_ratio": 0.3, "trainer__max_steps": 21},
+            r"trainer\.warmup_ratio=0\.3: with checkpoint\.milestones the warm-up .* give trainer\.warmup_steps=7",
+        ),
+        (
+            {
+                "trainer__lr_scheduler": "constant_with_warmup",
+                "trainer__warmup_ratio": 0.3,
+                "trainer__max_steps": None,
+                "trainer__epochs": 2.0,
+            },
+            r"trainer\.warmup_ratio=0\.3: with checkpoint\.milestones the warm-up .* give trainer\.warmup_steps=N",
+        ),
+        ({"trainer__warmup_steps": -1}, r"trainer\.warmup_steps=-1: must be at least 0"),
         ({"trainer__max_steps": 3}, r"checkpoint\.milestones: 3 is no step before the last"),
     ],
 )

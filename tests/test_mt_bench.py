@@ -71,7 +71,15 @@ def test_prompts_are_those_of_the_package_byte_for_byte() -> None:
     [
         ("Good.\n\nRating: [[7]]", 7.0),
         ("[[10]]", 10.0),
-        ("Rating: [[8.5]] of [[10]]", 8.5),  # the first counts
+        ("Rating: [[8.5]] of [[10]]", 8.5),  # the scale is no rating
+        ("Rating: [[8]] / [[10]]", 8.0),
+        ('As asked, "Rating: [[5]]" is the format. Rating: [[8]]', 8.0),  # the last counts
+        ("A 7 at first: [[7]]. On reflection: [[4]].", 4.0),
+        ("<think>An [[9]]?</think>The answer is poor. Rating: [[2]]", 2.0),
+        ("The format is [[5]], so [[9]]?</think>Poor.", None),  # the thinking began in the prompt
+        ("<think>The format is [[5]]. Now", None),  # and was cut
+        ("<reasoning>[[9]]</reasoning>\n\nRating: [3]", 3.0),
+        ("Rating: [[6]] as [[2023]]", None),
         ("see [1]; Rating: [[6]]", 6.0),  # double brackets before single ones
         ("Rating: [3]", 3.0),  # the original's fallback
         ("Rating: 8", None),
@@ -85,8 +93,8 @@ def test_prompts_are_those_of_the_package_byte_for_byte() -> None:
         ("", None),
     ],
 )
-def test_ratings_are_read_as_in_the_original(verdict: str, rating: float | None) -> None:
-    """`[[x]]`, else `[x]`; nothing outside 1 to 10 is a rating, and no rating is not 0."""
+def test_a_verdicts_last_rating_counts(verdict: str, rating: float | None) -> None:
+    """`[[x]]`, else `[x]`, of what comes after thinking; nothing outside 1 to 10 is a rating, no rating is not 0."""
     assert rating_in(verdict) == rating
 
 

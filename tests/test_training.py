@@ -178,6 +178,44 @@ def test_result_and_metrics(configure: Configure, store: Store) -> None:
     assert (run.model / "tokenizer.json").exists()
 
 
+@pytest.mark.parametrize(("every", "steps"), [(4, [2, 4, 6, 7]), (100, [2, 4, 6, 7])])
+def test_steps_behind_the_last_whole_window_count(
+    configure: Configure, store: Store, every: int, steps: list[int]
+) -> None:
+    """Seconds and loss of all steps, whatever `tracking.every` is: a line at each checkpoint and at the end."""
+    fine, coarse = store.run("fine"), store.run("coarse")
+    train(configure(loss_type="ipo", trainer__max_steps=7), fine, store, never)
+    train(configure(loss_type="ipo", trainer__max_steps=7, tracking__every=every), coarse, store, never)
+    each, some = read_lines(fine.metrics_file), read_lines(coarse.metrics_file)
+    assert [line["step"] for line in some] == steps
+    whole, result = read_fact(fine.result_file) or {}, read_fact(coarse.result_file) or {}
+    losses = [line["loss"] for line in each]
+    assert [line["loss"] for line in some] == pytest.approx(
+        [sum(losses[a:b]) / (b - a) for a, b in ((0, 2), (2, 4), (4, 6), (6, 7))]
+    )
+    assert result["loss"] == pytest.approx(sum(losses) / 7)
+    assert result["loss"] == pytest.approx(whole["loss"])
+    assert result["seconds"] == pytest.approx(
+        sum(line["seconds_per_step"] * n for line, n in zip(some, (2, 2, 2, 1), strict=True))
+    )
+
+
+def test_an_interruption_loses_no_part_of_a_window(configure: Configure, store: Store) -> None:
+    """Stopped at step 3 and gone on with: the seconds of steps 1 to 3 and their loss are in the result."""
+    config, run, whole = configure(tracking__every=5, checkpoint__every=50), store.run("r"), store.run("whole")
+    with pytest.raises(Stopped):
+        train(config, run, store, stop_at(3))
+    before = read_lines(run.metrics_file)
+    train(config, run, store, never)
+    train(config, whole, store, never)
+    lines = read_lines(run.metrics_file)
+    assert [line["step"] for line in lines] == [3, 5, 6]
+    assert lines[:1] == before
+    result, expected = read_fact(run.result_file) or {}, read_fact(whole.result_file) or {}
+    assert result["loss"] == pytest.approx(expected["loss"])
+    assert result["seconds"] == pytest.approx(sum(line["seconds"] for line in lines))
+
+
 def test_lora_trains_adapters_only(configure: Configure, store: Store) -> None:
     """The model folder holds the adapter, a small part of the weights."""
     run = store.run("lora")

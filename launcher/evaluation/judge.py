@@ -86,6 +86,11 @@ def said(logs: Iterable[Path]) -> dict[tuple[Path, str, int], list[Plain]]:
     return found
 
 
+def ratings_of(lines: Iterable[Plain]) -> list[float]:
+    """The ratings in stored verdicts, read by today's rule, whatever was read from them when they came."""
+    return [rating for line in lines if (rating := rating_in(line["verdict"])) is not None]
+
+
 def open_asks(asks: Sequence[Ask], judge: Judge, *, again: bool = False) -> list[tuple[Ask, int]]:
     """The judgements that are missing, each with the tries that it has left.
 
@@ -98,7 +103,7 @@ def open_asks(asks: Sequence[Ask], judge: Judge, *, again: bool = False) -> list
     for ask in asks:
         lines = known.get((ask.log, ask.key(judge), ask.repeat), [])
         left = 1 + judge.unparsable_retries - (0 if again else len(lines))
-        if left > 0 and not any(line["rating"] is not None for line in lines):
+        if left > 0 and not ratings_of(lines):
             missing.append((ask, left))
     return missing
 

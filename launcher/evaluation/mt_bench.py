@@ -4,8 +4,9 @@ Owns: where the questions come from, what a judge is asked, what its words are w
 Must not know: models, the judge's endpoint, the run directory.
 
 Everything is as in FastChat's `llm_judge` (Zheng et al. 2023, "Judging LLM-as-a-Judge with MT-Bench and Chatbot
-Arena"), single-answer grading, with two exceptions. Reference answers are the corrected set, and a rating outside 1 to
-10 is no rating: the original would take the 2023 of "[2023]" for one.
+Arena"), single-answer grading, with three exceptions. Reference answers are the corrected set. A rating outside 1 to
+10 is no rating: the original would take the 2023 of "[2023]" for one. And of several ratings the last one counts: a
+judge that thinks aloud, or that repeats its instructions, names others before it.
 """
 
 from __future__ import annotations
@@ -34,7 +35,11 @@ TEMPERATURES = {
 OTHER_TEMPERATURE = 0.7  # of categories that the original lacks
 WITH_REFERENCE = ("math", "reasoning", "coding")
 TURNS = (1, 2)
+RATING_RULE = "the last rating behind the thinking"  # kept with the scores: those by another rule are other scores
 RATINGS = (re.compile(r"\[\[(\d+\.?\d*)\]\]"), re.compile(r"\[(\d+\.?\d*)\]"))
+SCALE = re.compile(r"(of|/)\s*$")  # what stands before the 10 of "[[8]] of [[10]]"
+THINKING = re.compile(r"<(think|thinking|thought|reasoning)>.*?(</\1>|\Z)", re.DOTALL | re.IGNORECASE)
+THOUGHT = re.compile(r".*</(think|thinking|thought|reasoning)>", re.DOTALL | re.IGNORECASE)  # its start in the prompt
 LOWEST, HIGHEST = 1.0, 10.0
 Messages = list[dict[str, str]]
 
@@ -205,10 +210,17 @@ def judge_messages(bench: Bench, question: Question, answers: Sequence[str], tur
 
 
 def rating_in(verdict: str) -> float | None:
-    """The rating in a judge's words: the first `[[x]]`, else the first `[x]`; None where there is none of 1 to 10."""
-    match = next(filter(None, (pattern.search(verdict) for pattern in RATINGS)), None)
-    rating = float(match[1]) if match else math.nan
-    return rating if LOWEST <= rating <= HIGHEST else None
+    """The rating in a judge's words: the last `[[x]]`, else the last `[x]`; None where that is not one of 1 to 10.
+
+    What the judge thinks before it answers does not count, nor does the scale that it names.
+    """
+    answer = THINKING.sub("", THOUGHT.sub("", verdict))
+    for pattern in RATINGS:
+        found = [match for match in pattern.finditer(answer) if not SCALE.search(answer[: match.start()])]
+        if found:
+            rating = float(found[-1][1])
+            return rating if LOWEST <= rating <= HIGHEST else None
+    return None
 
 
 # ------------------------------------------------------------------------------------------------ scores

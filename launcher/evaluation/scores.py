@@ -228,8 +228,7 @@ def _score(waiting: Waiting, judge: Judge) -> MTBenchResult:
     for ask in waiting.asks:
         heard = said.get((ask.log, ask.key(judge), ask.repeat), [])
         lines += heard
-        found = [line["rating"] for line in heard if line["rating"] is not None]
-        ratings.setdefault((ask.question_id, ask.turn), []).extend(found[:1])
+        ratings.setdefault((ask.question_id, ask.turn), []).extend(judging.ratings_of(heard)[:1])
     judged = sum(map(len, ratings.values()))
     return MTBenchResult(
         **vars(mt_bench.scores(waiting.bench.questions, ratings)),
@@ -245,7 +244,7 @@ def _score(waiting: Waiting, judge: Judge) -> MTBenchResult:
 
 
 def _judge_fact(judge: Judge) -> Plain:
-    return {name: getattr(judge, name) for name in JUDGE_SETTINGS}
+    return {name: getattr(judge, name) for name in JUDGE_SETTINGS} | {"rule": mt_bench.RATING_RULE}
 
 
 def _tokens(lines: Iterable[Plain]) -> dict[str, int]:

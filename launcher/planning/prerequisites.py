@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from launcher.config import WEAK_REJECTS, Dataset, Model, WeakRejects
+from launcher.config import WEAK_REJECTS, Dataset, Model, RunConfig, WeakRejects
 from launcher.dataset.builders import BUILDERS
 from launcher.dataset.local_files import (
     INSTRUCTION_KEYS,
@@ -30,6 +30,7 @@ from launcher.losses import loss_named
 from launcher.machine import disk
 from launcher.machine.installed import INSTALL_BITSANDBYTES, how_to_install, package_dir, transformers_names
 from launcher.machine.locate import place_of
+from launcher.model import limits
 from launcher.model.files import MissingFiles, check_whole
 from launcher.planning import estimate
 from launcher.store.output_folder import Store
@@ -57,11 +58,12 @@ def check_sources(sweep: Sweep, store: Store, *, dry_run: bool) -> list[str]:
     for run in sweep.runs:
         config = run.config
         paired = loss_named(config.loss_type).paired
-        parts = repr((config.model, config.dataset, config.trainer.max_length, paired))
+        parts = repr((config.model, config.dataset, config.trainer.max_length, config.evaluation, paired))
         if parts not in seen:
             seen.add(parts)
             for model, key in models_of(config):
                 _check_model(model, key)
+            _check_limits(config)
             _check_dataset(config.dataset, paired=paired)
             check_length(config)
     return []
@@ -164,6 +166,20 @@ def _check_model(model: Model, key: str) -> None:
         check_whole(folder, model.gguf_file)
     except MissingFiles as error:
         raise ConfigError(f"{key}.path", model.path, f"{folder} {error}") from error
+    if model.gguf_file is None:
+        limits.check_rows(limits.read_config(folder), limits.added_tokens(folder), f"{key}.path", model.path)
+        if limits.lacks_end(folder):
+            raise limits.no_end(f"{key}.path", model.path)
+
+
+def _check_limits(config: RunConfig) -> None:
+    """Whether the model takes texts as long as the run makes them, as far as the plan can know it."""
+    model = config.model
+    place = place_of(model.path).path
+    said = model.architecture or (limits.read_config(place) if place and model.gguf_file is None else {})
+    limits.check_length(said, "trainer.max_length", config.trainer.max_length, f"model {model.name}")
+    if "preference" in config.evaluation.benchmarks:
+        limits.check_length(said, "evaluation.max_new_tokens", config.evaluation.max_new_tokens, f"model {model.name}")
 
 
 def _check_dataset(dataset: Dataset, *, paired: bool) -> None:

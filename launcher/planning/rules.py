@@ -48,7 +48,7 @@ _LEAST = {
         "hub": ("timeout", "patience"),
     },
     0: {
-        "trainer": ("weight_decay",),
+        "trainer": ("weight_decay", "warmup_steps"),
         "cluster": ("gpus_per_node", "max_requeues", "time_margin"),
         "checkpoint": ("keep_finished",),
         "evaluation": ("temperature", "samples"),
@@ -186,6 +186,8 @@ def _milestone_problems(config: RunConfig) -> Iterator[ConfigError]:
             "with checkpoint.milestones the learning rate may not depend "
             "on the end; give constant or constant_with_warmup",
         )
+    if milestones and trainer.lr_scheduler == "constant_with_warmup":
+        yield from _warmup_problems(trainer)
     for step in milestones or []:
         if step < 1 or (trainer.max_steps is not None and step >= trainer.max_steps):
             yield ConfigError(
@@ -193,6 +195,19 @@ def _milestone_problems(config: RunConfig) -> Iterator[ConfigError]:
                 UNSAID,
                 f"{step} is no step before the last, which is kept anyway; leave it out",
             )
+
+
+def _warmup_problems(trainer: Trainer) -> Iterator[ConfigError]:
+    """Of one pass over the data a share is a number that the data give; of other ends it is another number each."""
+    by_end = trainer.max_steps is not None or trainer.epochs != 1
+    if trainer.warmup_steps is None and trainer.warmup_ratio > 0 and by_end:
+        steps = "N" if trainer.max_steps is None else math.ceil(trainer.warmup_ratio * trainer.max_steps)
+        yield ConfigError(
+            "trainer.warmup_ratio",
+            trainer.warmup_ratio,
+            "with checkpoint.milestones the warm-up may not depend on the end, as a share of max_steps or of several "
+            f"epochs does; give trainer.warmup_steps={steps}",
+        )
 
 
 def _tracking_problems(tracking: Tracking) -> Iterator[ConfigError]:

@@ -29,6 +29,7 @@ from launcher.worker import out_of_memory
 from launcher.worker.distributed import ranks
 from launcher.worker.interruption import StopRequest
 from launcher.worker.outcome import Kind, Outcome, reason_of, settle
+from launcher.worker.remains import discard_remains
 
 
 def make_attempt(attempt: AttemptDir, store: Store, stop_process: StopRequest) -> Outcome:
@@ -48,6 +49,7 @@ def make_attempt(attempt: AttemptDir, store: Store, stop_process: StopRequest) -
         return stop_process() or attempt.cancel_file.exists()
 
     try:
+        ranks.first(partial(discard_remains, attempt.run))  # first: a micro-batch that was halved is among it
         config = read_config(attempt)
         with tracked(config, attempt):
             if ranks.size() > 1:

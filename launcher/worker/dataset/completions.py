@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedTokenizerBase
+from transformers import LogitsProcessor, PreTrainedTokenizerBase
 
 from launcher.config import WeakRejects
 from launcher.store.files import Plain, content_key
+from launcher.worker.model.sampling import continued
 from launcher.worker.model.text import end_tokens, ended_text, rendered
 
 NO_ROOM = "no room"
@@ -49,10 +50,13 @@ def complete(
     fitting = [number for number, length in enumerate(lengths) if length + settings.max_new_tokens <= context]
     facts: list[Plain] = [{"completion": "", "finish": NO_ROOM} for _ in prompts]
     if fitting:
-        numbers = [_uniforms(prompts[number], settings) for number in fitting]
-        made = _generate(module, tokenizer, [texts[number] for number in fitting], torch.stack(numbers), settings)
-        for number, tokens in zip(fitting, made, strict=True):
-            completion, finish = ended_text(tokens, module, tokenizer)
+        numbers = torch.stack([_uniforms(prompts[number], settings) for number in fitting])
+        own = (lambda begin: OwnNumbers(numbers, begin, settings.temperature)) if settings.temperature > 0 else None
+        ends, going_on = end_tokens(module.generation_config, tokenizer), [texts[number] for number in fitting]
+        asked: dict[str, Any] = {"temperature": 0.0, "max_new_tokens": settings.max_new_tokens, "processor": own}
+        _, _, made = continued(module, tokenizer, going_on, ends, **asked)
+        for number, tokens in zip(fitting, made.tolist(), strict=True):
+            completion, finish = ended_text(tokens, ends, tokenizer)
             facts[number] = {"completion": completion, "finish": finish}
     return facts
 
@@ -61,28 +65,3 @@ def _uniforms(prompt: Messages, settings: WeakRejects) -> torch.Tensor:
     """The random numbers of a prompt: the same on every device, in every batch."""
     seed = int(content_key([settings.seed, prompt], 15), 16)
     return torch.rand(settings.max_new_tokens, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-@torch.no_grad()
-def _generate(
-    module: Any, tokenizer: PreTrainedTokenizerBase, texts: list[str], uniforms: torch.Tensor, settings: WeakRejects
-) -> list[list[int]]:
-    """The new tokens of each text; greedy ones at temperature 0."""
-    # Without special tokens: the chat template has brought its own.
-    encoded = tokenizer(texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False)
-    encoded = encoded.to(next(module.parameters()).device)
-    begin = encoded["input_ids"].shape[1]
-    own = [OwnNumbers(uniforms, begin, settings.temperature)] if settings.temperature > 0 else []
-    made = module.generate(
-        input_ids=encoded["input_ids"],
-        attention_mask=encoded["attention_mask"],
-        logits_processor=LogitsProcessorList(own),
-        generation_config=GenerationConfig(
-            do_sample=False,
-            max_new_tokens=settings.max_new_tokens,
-            eos_token_id=sorted(end_tokens(module, tokenizer)),
-            pad_token_id=tokenizer.pad_token_id,
-        ),
-    )
-    new: list[list[int]] = made[:, begin:].tolist()
-    return new

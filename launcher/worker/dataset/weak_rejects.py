@@ -38,7 +38,7 @@ from launcher.store.output_folder import Store
 from launcher.worker.dataset.completions import NO_ROOM, Messages, complete
 from launcher.worker.dataset.shapes import plain
 from launcher.worker.distributed import ranks
-from launcher.worker.model import base_model, precision, weights
+from launcher.worker.model import base_model, precision, sampling, weights
 
 NO_ANSWER, TOO_LONG = "without an answer", "too long for the weaker model"
 NEAR_EMPTY, SAME = "completed without a word", "completed as the answer says"
@@ -90,6 +90,7 @@ def _settings(weak: WeakRejects, store: Store) -> Plain:
             "temperature": weak.temperature,
             "seed": weak.seed,
             "batch_size": weak.batch_size,  # the last digits of a probability depend on its neighbours
+            **sampling.identity(weak.model, store, listed=True),
         }
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from transformers import GenerationConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from launcher.config import MTBench, RunConfig
 from launcher.errors import ConfigError
@@ -31,7 +31,8 @@ from launcher.store.output_folder import Store
 from launcher.store.results import Answered
 from launcher.store.run_folder import EvaluationDir, RunDir
 from launcher.worker.interruption import Interrupted, locked
-from launcher.worker.model import base_model, precision, weights
+from launcher.worker.model import base_model, precision, sampling, weights
+from launcher.worker.model.sampling import continued, seeded
 from launcher.worker.model.text import end_tokens, ended_text, rendered
 from launcher.worker.training.train import final_model, forget_trained, load_trained
 
@@ -54,7 +55,7 @@ def answer(config: RunConfig, run: RunDir, store: Store, stop: Callable[[], bool
         Interrupted: `stop` became true; the batches so far are kept.
     """
     bench, settings = load(config.evaluation.mt_bench), config.evaluation.mt_bench
-    identity = _identity(config, bench)
+    identity = _identity(config, bench, store)
     key = content_key(identity | {"base": base_model.fingerprint(config.model, store)})
     base = EvaluationDir(store.cache("benchmarks", f"mt_bench-{key}"))
     with locked(base.path, stop):
@@ -62,7 +63,7 @@ def answer(config: RunConfig, run: RunDir, store: Store, stop: Callable[[], bool
     _answer(run.evaluations, bench, settings, identity | {"base": key}, lambda: _run_writer(config, run, store), stop)
 
 
-def _identity(config: RunConfig, bench: Bench) -> Plain:
+def _identity(config: RunConfig, bench: Bench, store: Store) -> Plain:
     """What answers depend on, besides the model."""
     settings = config.evaluation.mt_bench
     return {
@@ -73,6 +74,7 @@ def _identity(config: RunConfig, bench: Bench) -> Plain:
         "dtype": str(precision.dtype_of(config.model)).removeprefix("torch."),
         "attn_implementation": config.model.attn_implementation,
         "backend": "vllm" if _has_vllm() else "transformers",
+        **sampling.identity(config.model, store, listed=True),
     }
 
 
@@ -145,7 +147,8 @@ class TransformersWriter:
     def write(self, conversations: Sequence[Messages], temperature: float, seed: int) -> list[Answer]:
         """Continue those behind whose prompt the model's context has room; the others stay empty."""
         prompts = [rendered(conversation, self.tokenizer) for conversation in conversations]
-        room = self._context() - torch.tensor([len(self._ids([prompt])["input_ids"][0]) for prompt in prompts])
+        lengths = [len(ids) for ids in self.tokenizer(prompts, add_special_tokens=False)["input_ids"]]
+        room = self._context() - torch.tensor(lengths)
         fitting = [prompt for prompt, left in zip(prompts, room.tolist(), strict=True) if left > 0]
         limit = min(self.max_new_tokens, int(room[room > 0].min())) if fitting else 0
         written = iter(self._generate(fitting, temperature, seed, limit) if fitting else [])
@@ -154,32 +157,13 @@ class TransformersWriter:
     def _context(self) -> int:
         return int(getattr(self.module.config, "max_position_embeddings", None) or 2**31)
 
-    def _ids(self, prompts: list[str]) -> Any:
-        """Without special tokens: the chat template has brought its own."""
-        return self.tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False)
-
-    @torch.no_grad()
     def _generate(self, prompts: list[str], temperature: float, seed: int, limit: int) -> list[Answer]:
-        device = next(self.module.parameters()).device
-        encoded = self._ids(prompts).to(device)
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(seed)
-            made = self.module.generate(
-                input_ids=encoded["input_ids"],
-                attention_mask=encoded["attention_mask"],
-                generation_config=self._generation_config(temperature, limit),
+        ends = end_tokens(self.module.generation_config, self.tokenizer)
+        with seeded(self.module, seed):
+            _, _, new = continued(
+                self.module, self.tokenizer, prompts, ends, temperature=temperature, max_new_tokens=limit
             )
-        new = made[:, encoded["input_ids"].shape[1] :].tolist()
-        return [ended_text(tokens, self.module, self.tokenizer) for tokens in new]
-
-    def _generation_config(self, temperature: float, limit: int) -> GenerationConfig:
-        sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-        return GenerationConfig(
-            **(sampling if temperature > 0 else {"do_sample": False}),
-            max_new_tokens=limit,
-            eos_token_id=sorted(end_tokens(self.module, self.tokenizer)),
-            pad_token_id=self.tokenizer.pad_token_id,
-        )
+        return [ended_text(tokens, ends, self.tokenizer) for tokens in new.tolist()]
 
 
 def _chat_tokenizer(config: RunConfig, store: Store) -> PreTrainedTokenizerBase:
@@ -199,7 +183,7 @@ def _base_writer(config: RunConfig, store: Store) -> Iterator[Writer]:
     tokenizer, length = _chat_tokenizer(config, store), config.evaluation.mt_bench.max_new_tokens
     print("mt_bench of the untrained model (once)", flush=True)
     if _has_vllm():
-        yield VllmWriter.of(config, base_model.ensure_base(config.model, store), None)
+        yield VllmWriter.of(config, base_model.ensure_base(config.model, store), None, store)
         return
     with weights.in_use(weights.load(config.model, store)) as module:
         yield TransformersWriter(module, tokenizer, length)
@@ -211,7 +195,8 @@ def _run_writer(config: RunConfig, run: RunDir, store: Store) -> Iterator[Writer
     if _has_vllm():
         model = final_model(run)
         adapter = None if config.trainer.lora is None else model
-        yield VllmWriter.of(config, base_model.ensure_base(config.model, store) if adapter else str(model), adapter)
+        folder = base_model.ensure_base(config.model, store) if adapter else str(model)
+        yield VllmWriter.of(config, folder, adapter, store)
         return
     module = load_trained(config, run, store).model
     yield TransformersWriter(module.eval(), tokenizer, length)
@@ -233,9 +218,10 @@ class VllmWriter:
     adapter: Any
     chat_template: str | None
     max_new_tokens: int
+    ends: list[int]
 
     @classmethod
-    def of(cls, config: RunConfig, folder: str, adapter: Path | None) -> VllmWriter:
+    def of(cls, config: RunConfig, folder: str, adapter: Path | None, store: Store) -> VllmWriter:
         """The weights in `folder`, with the adapter where there is one; what this process has trained makes room."""
         forget_trained()
         vllm = importlib.import_module("vllm")
@@ -250,12 +236,14 @@ class VllmWriter:
         )
         lora_request = importlib.import_module("vllm.lora.request").LoRARequest
         request = lora_request("run", 1, str(adapter)) if adapter else None
-        return cls(vllm, engine, request, model.chat_template, config.evaluation.mt_bench.max_new_tokens)
+        ends = end_tokens(weights.generation_settings(model, store), weights.tokenizer(model, store))
+        return cls(vllm, engine, request, model.chat_template, config.evaluation.mt_bench.max_new_tokens, ends)
 
     def write(self, conversations: Sequence[Messages], temperature: float, seed: int) -> list[Answer]:
         """Continue all of them at once."""
-        sampling = self.vllm.SamplingParams(temperature=temperature, max_tokens=self.max_new_tokens, seed=seed)
+        limits = {"max_tokens": self.max_new_tokens, "stop_token_ids": self.ends}
+        asked = self.vllm.SamplingParams(temperature=temperature, seed=seed, **limits)
         given = {"lora_request": self.adapter, "chat_template": self.chat_template}  # None: the tokenizer's own
-        made = self.engine.chat(list(conversations), sampling, use_tqdm=False, **given)
+        made = self.engine.chat(list(conversations), asked, use_tqdm=False, **given)
         outputs = [request.outputs[0] for request in made]
         return [(output.text.strip(), str(output.finish_reason)) for output in outputs]

@@ -25,11 +25,11 @@ from launcher.store.files import Plain, building, content_key, read_fact, write_
 from launcher.store.output_folder import Store
 from launcher.store.results import Evaluation, HeldOut, OtherLoss, Sample, Written
 from launcher.store.run_folder import RunDir
-from launcher.worker.dataset.pairs import collator, first_distinct, load_prompts
+from launcher.worker.dataset.pairs import collator
+from launcher.worker.dataset.prompts import prompts
 from launcher.worker.evaluation import golden
-from launcher.worker.evaluation.generations import kl_to_reference, sample
-from launcher.worker.model import base_model, precision, weights
-from launcher.worker.model.memory import Latest
+from launcher.worker.evaluation.generations import kl_to_reference, next_log_probs, sample
+from launcher.worker.model import base_model, precision, sampling, weights
 from launcher.worker.model.tabular import action_probabilities
 from launcher.worker.model.text import Prompt
 from launcher.worker.training.kto import held_out_metrics
@@ -38,11 +38,8 @@ from launcher.worker.training.train import load_trained
 from launcher.worker.training.trainer import RunTrainer
 
 SETTINGS = ("batch_size", "generations", "max_new_tokens", "temperature", "seed", "samples")  # of `evaluation`, ours
-PROMPTS = 16  # taken from the test split where the data set names none
 OTHER_OBJECTIVES = 100  # of the sweep, whose losses stand beside a run's own: their number grows with its square
 KL_ESTIMATOR = "sum over tokens of the KL of the next-token distributions, on the policy's own samples"
-
-_prompts: Latest[list[Prompt]] = Latest()
 
 
 def evaluate(config: RunConfig, run: RunDir, store: Store) -> None:
@@ -96,19 +93,15 @@ def _settings(config: RunConfig, store: Store) -> Plain:
         "golden_reward": config.dataset.golden_reward,
         "dtype": str(precision.dtype_of(config.model)).removeprefix("torch."),
         "attn_implementation": config.model.attn_implementation,
-        "kl_estimator": KL_ESTIMATOR,
+        "kl_estimator": _kl_estimator(config),
+        **sampling.identity(config.model, store, listed=False),
     }
 
 
-def prompts(config: RunConfig, store: Store) -> list[Prompt]:
-    """The openings that the models continue: the data set's own choice, else the first of its test split."""
-
-    def read() -> list[Prompt]:
-        if config.dataset.prompts:
-            return list(config.dataset.prompts)
-        return first_distinct(load_prompts(config.dataset, store), PROMPTS)
-
-    return _prompts.get(repr((config.dataset, store.root)), read)
+def _kl_estimator(config: RunConfig) -> str:
+    """In float32 it makes no difference that the policy's log-probs were once those kept while it wrote."""
+    is_exact = precision.dtype_of(config.model) == torch.float32
+    return KL_ESTIMATOR if is_exact else f"{KL_ESTIMATOR}, one forward of each model"
 
 
 @torch.no_grad()
@@ -124,7 +117,7 @@ def pair_metrics(trainer: RunTrainer, config: RunConfig, store: Store) -> HeldOu
     for start in range(0, len(test), size):
         rows = [test[index] for index in range(start, min(start + size, len(test)))]
         inputs = trainer.place(collate(rows))
-        outputs = forward(trainer.model, inputs)
+        outputs = forward(trainer, inputs)
         for name, beta in objectives:
             trainer.set_objective(name, beta, **(keys if (name, beta) == objectives[0] else {}))
             losses[name, beta] += len(rows) * trainer.loss_of(outputs, inputs) / len(test)
@@ -156,11 +149,12 @@ def _is_computable(name: str, config: RunConfig) -> bool:
     return loss.paired and not loss.keys and (loss.ld_alpha or config.trainer.ld_alpha is None)
 
 
-def forward(model: torch.nn.Module, inputs: dict[str, Any]) -> Any:
+def forward(trainer: RunTrainer, inputs: dict[str, Any]) -> Any:
     """One forward, whose outputs serve every loss; the trainer has put TRL's head on the model."""
     labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
     given = {name: inputs[name] for name in ("input_ids", "attention_mask")}
-    return model(**given, use_cache=False, labels=labels, fused_lm_head=True)
+    balance = {"output_router_logits": True} if trainer.aux_loss_enabled else {}  # experts' part of every loss
+    return trainer.model(**given, **balance, use_cache=False, labels=labels, fused_lm_head=True)
 
 
 Reference = Callable[[], AbstractContextManager[torch.nn.Module]]
@@ -189,8 +183,10 @@ def generation_metrics(model: torch.nn.Module, reference: Reference | None, conf
         asked += batch.prompts
         texts += batch.texts
         if reference is not None:
+            ours = next_log_probs(model, batch, settings.temperature)
             with reference() as base:
-                divergences += kl_to_reference(base, batch, settings.temperature)
+                theirs = next_log_probs(base, batch, settings.temperature)
+            divergences += kl_to_reference(ours, theirs, batch)
     name = config.dataset.golden_reward
     rewards = [] if name is None else golden.score(name, texts)
     return Written(

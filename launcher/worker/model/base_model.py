@@ -172,6 +172,14 @@ def ensure_tokenizer(model: Model, store: Store) -> str:
     return str(folder) if own else ensure_tokenizer(_below(model, folder), store)
 
 
+def settings_folder(model: Model, store: Store) -> str:
+    """Where the model says how it is to write: of a model on the Hub it is there without the weights."""
+    if model.architecture is not None or model.gguf_file is not None:
+        return ensure_base(model, store)
+    folder = locate(model, store, weights=False)
+    return str(folder) if adapter_in(folder) is None else ensure_base(model, store)
+
+
 def own_template(model: Model, store: Store) -> str | None:
     """The chat template that an adapter has beside it, though it leaves the tokenizer to its base; None without one."""
     if model.architecture is not None or model.gguf_file is not None:

@@ -7,6 +7,17 @@ A bfloat16 has 8 significant bits: adding a step of 1e-5 to a weight of 0.1 leav
 plain bfloat16 stands still. The usual cure, which DeepSpeed applies as well: the forward runs on the bfloat16 weights
 (the reference pass likewise, so that both agree), the optimizer works on float32 copies, and the weights are the
 copies, rounded. Adapters need none of it: peft keeps them in float32.
+
+The gradients of a step's micro-batches are added up in bfloat16. Measured on a random Llama of 128 wide, one pair a
+micro-batch, as distances of the whole gradient relative to its norm:
+
+    micro-batches   rounding of the sum   rounding of forward and backward, whatever the sum is kept in
+    4               0.003                 0.015
+    16              0.006                 0.016
+    64              0.009                 0.015
+    256             0.016                 0.013
+
+The norm is the same to 3 in 10,000. So a sum in float32, for 2 bytes a weight more, would take away the smaller part.
 """
 
 from __future__ import annotations

@@ -16,9 +16,11 @@ from typing import Any
 
 import torch
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
+    GenerationConfig,
     PreTrainedConfig,
     PreTrainedTokenizerBase,
 )
@@ -29,8 +31,9 @@ from trl.trainer.utils import add_fused_lm_head
 from launcher.config import Model
 from launcher.errors import ConfigError
 from launcher.machine.installed import INSTALL_BITSANDBYTES, package_dir
+from launcher.model.limits import no_end
 from launcher.store.output_folder import Store
-from launcher.worker.model.base_model import ensure_base, ensure_tokenizer, not_loadable, own_template
+from launcher.worker.model.base_model import ensure_base, ensure_tokenizer, not_loadable, own_template, settings_folder
 from launcher.worker.model.loading import check_loaded
 from launcher.worker.model.memory import Latest, keep_freed_memory
 from launcher.worker.model.precision import dtype_of
@@ -48,6 +51,8 @@ def tokenizer(model: Model, store: Store) -> PreTrainedTokenizerBase:
             found = AutoTokenizer.from_pretrained(folder, trust_remote_code=model.trust_remote_code)
         except Exception as error:  # each tokenizer class has its own way to refuse a file
             raise not_loadable(model, error) from error
+        if found.eos_token is None:
+            raise no_end("model.path", model.path)
         if found.pad_token is None:
             found.pad_token = found.eos_token
         template = own_template(model, store) if model.chat_template is None else model.chat_template
@@ -56,6 +61,16 @@ def tokenizer(model: Model, store: Store) -> PreTrainedTokenizerBase:
         return found
 
     return _tokenizer.get((folder, model.chat_template, _stamp(folder)), read)
+
+
+def generation_settings(model: Model, store: Store) -> GenerationConfig:
+    """What the model's folder says of how it is to write; a module that is loaded from it has the same."""
+    folder = settings_folder(model, store)
+    try:
+        return GenerationConfig.from_pretrained(folder)
+    except OSError:  # older ones have no file for it
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=model.trust_remote_code)
+        return GenerationConfig.from_model_config(config)
 
 
 def load(model: Model, store: Store) -> torch.nn.Module:

@@ -90,6 +90,8 @@ class PreferenceTrainer(DPOTrainer):
         super()._compute_loss(watched, inputs, return_outputs=False)  # for its metrics
         (outputs,) = watched.outputs
         loss = self.formula(*logratios(outputs, inputs, self.ld_alpha), self.beta, **self.loss_keys)
+        if self.aux_loss_enabled:  # experts' balance, as in TRL's own losses
+            loss = loss + self.router_aux_loss_coef * outputs.aux_loss
         return (loss, outputs) if return_outputs else loss
 
     def place(self, batch: dict[str, Any]) -> dict[str, Any]:

@@ -50,6 +50,7 @@ from launcher.worker.dataset.pairs import IDS, Pairs, collator, tokenise
 from launcher.worker.distributed import ranks, zero
 from launcher.worker.model import base_model, precision, weights
 from launcher.worker.model.memory import Latest
+from launcher.worker.training.fit import check_fit
 from launcher.worker.training.losses import sums_and_tails
 
 LOG = logging.getLogger(__name__)
@@ -132,6 +133,7 @@ def ensure_table(config: RunConfig, store: Store, pairs: Pairs | None = None) ->
     """
     pairs = pairs or _rows(config, store)
     rows = {row_of(pair): pair for split in (pairs.train, pairs.test) for pair in split}
+    ranks.first(lambda: check_fit(config, store, rows.values()))
     made_from = ranks.first(lambda: _made_from(config, store, rows))
     key = content_key(made_from)
     folder = store.cache("reference", key)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import math
+import itertools
 import shutil
 import time
 from collections.abc import Callable
@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 from launcher.config import DeepSpeed, RunConfig
 from launcher.errors import StoreError
 from launcher.store.facts import Revision
-from launcher.store.files import read_fact, read_lines, write_once
+from launcher.store.files import Plain, read_fact, read_lines, write_once
 from launcher.store.output_folder import Store
 from launcher.store.results import Result
 from launcher.store.run_folder import RunDir
@@ -137,12 +137,11 @@ def save_model(trainer: RunTrainer, folder: Path) -> None:
 
 def _result(config: RunConfig, run: RunDir, trainer: RunTrainer, pairs: Pairs, began: float) -> Result:
     lines = list({line["step"]: line for line in read_lines(run.metrics_file)}.values())
-    losses = [line["loss"] for line in lines[-LAST_LOGGED:]]
     return Result(
         steps=trainer.state.global_step,
         max_steps=trainer.state.max_steps,
         seconds=sum(line["seconds"] for line in lines),
-        loss=sum(losses) / len(losses) if losses else math.nan,
+        loss=_last_loss(lines),
         train_pairs=len(pairs.train),
         dropped_pairs=sum(pairs.dropped.values()),
         dropped=pairs.dropped,
@@ -157,6 +156,16 @@ def _result(config: RunConfig, run: RunDir, trainer: RunTrainer, pairs: Pairs, b
         started=min((line["time"] - line["seconds"] for line in lines), default=began),
         ended=time.time(),
     )
+
+
+def _last_loss(lines: list[Plain]) -> float | None:
+    """The mean over the steps of the last lines; a line at a checkpoint, or at the end, stands for fewer of them."""
+    lines = sorted(lines, key=lambda line: line["step"])
+    steps = [0, *(line["step"] for line in lines)]
+    counts = [step - before for before, step in itertools.pairwise(steps)][-LAST_LOGGED:]
+    losses = [line["loss"] for line in lines[-LAST_LOGGED:]]
+    total = sum(count * loss for count, loss in zip(counts, losses, strict=True))
+    return total / sum(counts) if lines else None
 
 
 def _device_name() -> str:

@@ -20,6 +20,7 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCall
 from trl import DPOConfig, KTOConfig
 
 from launcher.config import Lora, RunConfig
+from launcher.config import Trainer as TrainerConfig
 from launcher.errors import ConfigError
 from launcher.losses import loss_named
 from launcher.model.adapter import CONFIG_FILE, Adapter, with_base
@@ -122,6 +123,9 @@ class Recorder(TrainerCallback):
         self._steps = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.milestones and args.lr_scheduler_type == "constant_with_warmup" and state.is_world_process_zero:
+            steps = args.get_warmup_steps(state.max_steps)
+            print(f"warm-up: {steps} steps; a training that ends at a milestone has trainer.warmup_steps={steps}")
         late = [step for step in self.milestones if step > state.max_steps]
         if late and state.is_world_process_zero:  # with epochs, only now the number of steps is known
             print(f"checkpoint.milestones={late}: never reached, the training has {state.max_steps} steps", flush=True)
@@ -133,10 +137,12 @@ class Recorder(TrainerCallback):
         self._seconds += time.perf_counter() - self._began
         self._steps += 1
         if state.global_step >= state.max_steps:
+            control.should_log = True  # what came after the last whole window counts as well
             return  # the final model is written next, and needs no checkpoint
         self.stopped = agree_to_stop(self.stop_requested())
         due = state.global_step % self.save_every == 0 or state.global_step in self.milestones
         control.should_save = self.stopped or due
+        control.should_log = control.should_log or control.should_save  # who goes on from there has no part of a window
         control.should_training_stop = control.should_training_stop or self.stopped
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
@@ -239,6 +245,11 @@ def lora_config(lora: Lora) -> LoraConfig:
     )
 
 
+def _warmup(trainer: TrainerConfig) -> float:
+    """As transformers reads it: steps, or below 1 a share of all of them."""
+    return trainer.warmup_ratio if trainer.warmup_steps is None else trainer.warmup_steps
+
+
 def arguments(config: RunConfig, run: RunDir) -> DPOConfig | KTOConfig:
     """The run in TRL's words."""
     trainer = config.trainer
@@ -250,7 +261,7 @@ def arguments(config: RunConfig, run: RunDir) -> DPOConfig | KTOConfig:
         **loss,
         learning_rate=trainer.learning_rate,
         lr_scheduler_type=trainer.lr_scheduler,
-        warmup_steps=trainer.warmup_ratio,  # below 1 it is a share of all steps
+        warmup_steps=_warmup(trainer),
         optim=trainer.optimizer,
         weight_decay=trainer.weight_decay,
         max_grad_norm=trainer.max_grad_norm,

@@ -1,0 +1,27 @@
+"""The openings that models continue when they are evaluated.
+
+Owns: which they are. Must not know: models, what is measured.
+"""
+
+from __future__ import annotations
+
+from launcher.config import RunConfig
+from launcher.store.output_folder import Store
+from launcher.worker.dataset.pairs import first_distinct, load_prompts
+from launcher.worker.model.memory import Latest
+from launcher.worker.model.text import Prompt
+
+PROMPTS = 16  # taken from the test split where the data set names none
+
+_prompts: Latest[list[Prompt]] = Latest()
+
+
+def prompts(config: RunConfig, store: Store) -> list[Prompt]:
+    """The openings that the models continue: the data set's own choice, else the first of its test split."""
+
+    def read() -> list[Prompt]:
+        if config.dataset.prompts:
+            return list(config.dataset.prompts)
+        return first_distinct(load_prompts(config.dataset, store), PROMPTS)
+
+    return _prompts.get(repr((config.dataset, store.root)), read)

@@ -1,0 +1,43 @@
+"""What is left of a training whose result was removed, so that the run is trained again: none of it is the new one's.
+
+Owns: how such a training is known from one that was only interrupted, and what of it goes.
+Must not know: torch; how a run is trained.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from launcher.store.files import read_lines
+from launcher.store.run_folder import RunDir
+
+
+def discard_remains(run: RunDir) -> None:
+    """Remove what a finished training has left, where its result is gone, and say so."""
+    if run.result_file.exists() or not _was_finished(run):
+        return
+    left = (run.metrics_file, run.milestone(0).path.parent, run.memory_log, run.checkpoints)
+    names = [path.name for path in left if path.exists()]
+    for path in left:
+        _remove(path)
+    if names:
+        print(f"{run.run_id}: its result was removed, so that training goes too: {', '.join(names)}", flush=True)
+
+
+def _was_finished(run: RunDir) -> bool:
+    """Only what is trained to its end is measured or published; and none that goes on has a model without checkpoints.
+
+    An interrupted training has checkpoints; one that was cut off before the first begins anew in any case.
+    """
+    models = [run, *(milestone for _, milestone in run.milestones())]
+    measured = any(model.evaluation_file.exists() or model.revision_file.exists() for model in models)
+    lines = read_lines(run.metrics_file)[-1:]
+    at_end = run.model.is_dir() or any(line["step"] >= line["max_steps"] for line in lines if "max_steps" in line)
+    return measured or run.evaluations.path.exists() or (at_end and run.last_checkpoint_step() is None)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
