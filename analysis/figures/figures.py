@@ -17,7 +17,7 @@ from analysis.figures.figure import Figure
 from analysis.figures.frontier import _frontier
 from analysis.figures.heldout import _heldout
 from analysis.figures.scan import _scan
-from analysis.measures import GOLDEN, present
+from analysis.measures import GOLDEN, present, shown
 
 
 def figures(frame: pd.DataFrame, settings: pd.DataFrame, best: list[Best]) -> list[Figure]:
@@ -28,9 +28,9 @@ def figures(frame: pd.DataFrame, settings: pd.DataFrame, best: list[Best]) -> li
     """
     runs = frame[frame["kind"] == "run"]
     pooled, bases = settings[settings["kind"] == "run"], settings[settings["kind"] == "base"]
-    scans = [_scan(runs, pooled, bases, measure) for measure in present(pooled) or [GOLDEN]]
+    scans = [_scan(runs, pooled, bases, measure) for measure in shown(present(pooled)) or [GOLDEN]]
     optional = [
-        radar.radar(best, bases),
+        *radar.radars(best, bases),
         steps.figure(pooled, bases),
         heatmap.heat_map(pooled),
         actions.figure(pooled),

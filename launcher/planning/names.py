@@ -60,7 +60,9 @@ def _longer(name: str, places: Sequence[Place]) -> dict[Place, str]:
     depth = next((d for d in range(1, _deepest(paths) + 1) if len({_end(path, d) for path in paths}) == len(paths)), 1)
     names = {place: _named(name, place, with_path, depth if len(paths) > 1 else 0) for place in with_path}
     unique = {each for each in names.values() if list(names.values()).count(each) == 1 and each != name}
-    return {place: each if each in unique else f"{each[: MAX_NAME - 7]}-{_digest(place)}" for place, each in names.items()}
+    return {
+        place: each if each in unique else f"{each[: MAX_NAME - 7]}-{_digest(place)}" for place, each in names.items()
+    }
 
 
 def _named(name: str, place: Place, places: Sequence[Place], depth: int) -> str:
