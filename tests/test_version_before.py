@@ -18,7 +18,7 @@ from launcher.store.attempts import Attempts
 from launcher.store.files import plain, read_fact, read_lines, typed
 from launcher.store.output_folder import Store
 from launcher.submission.decide import decide
-from launcher.submission.timings import costs
+from launcher.submission.timings import read_costs
 
 HERE = Path(__file__).parent / "version_before"
 SWEEPS = ("grid", "limit", "mixed", "refused", "bench")
@@ -92,7 +92,7 @@ def test_a_launch_decides_as_it_did(root: Path) -> None:
         decisions = decide(recorded_sweep(store.sweep(name), store, trl_losses()), store, LocalScheduler())
         assert [[d.run.run_id, d.action, d.why, d.seconds] for d in decisions] == SAID["decisions"][name]
     found = {key: {"seconds_per_step": cost.seconds_per_step, "steps": cost.steps} for key, cost in
-             costs(store).trainings.items()}  # fmt: skip
+             read_costs(store).trainings.items()}  # fmt: skip
     assert found == SAID["costs"]
 
 

@@ -1,6 +1,6 @@
 """A radar: one spoke for each category, a closed line for each loss.
 
-Owns: the arithmetic of spokes and rings. Must not know: frames, which runs are drawn.
+Owns: which scores are drawn, the arithmetic of spokes and rings. Must not know: other figures.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def _tooltips() -> list[alt.Tooltip]:
     return [*names, alt.Tooltip("value:Q", title="MT-Bench", format=".3~g")]
 
 
-def radars(best: list[Best], bases: pd.DataFrame) -> list[Figure]:
+def figures(best: list[Best], bases: pd.DataFrame) -> list[Figure]:
     """Draw the MT-Bench categories of each loss's best setting, for each judge by whom some were chosen."""
     measures = list(dict.fromkeys(each.measure for each in best if each.measure.unit == "question"))
     names = ["radar", *(f"radar-{number}" for number in range(2, len(measures) + 1))]

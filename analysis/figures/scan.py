@@ -18,7 +18,8 @@ _WAY = {True: "Less is better, by the score's name. ", False: "More is taken to 
 _PAIRED = "Differences to it are paired by {}, so they are known better than the bars suggest: see the tables. "
 
 
-def _scan(runs: pd.DataFrame, pooled: pd.DataFrame, bases: pd.DataFrame, measure: Measure) -> Figure:
+def figure(runs: pd.DataFrame, pooled: pd.DataFrame, bases: pd.DataFrame, measure: Measure) -> Figure:
+    """Draw one measure over beta, a panel for each model and setting."""
     points, base = points_of(pooled, measure, bases, "beta"), points_of(bases, measure, bases)
     repeats = points_of(runs, measure, bases, "beta") if (pooled["seeds"] > 1).any() else []
     beta, score, losses = beta_axis(points), score_axis(points + base + repeats), losses_of(pooled)

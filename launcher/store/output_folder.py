@@ -1,6 +1,6 @@
-"""The run directory: every path and file name.
+"""The output folder: every path and file name.
 
-Owns: where things lie below the output folder.
+Owns: where things lie in it, but for those in a run's folder, which `run_folder` has.
 Must not know: how a file is written (`files` does), what a fact means, what a scheduler is, what is trained.
 
     <output>/runs/<run_id>/config.yaml               the objective, written once

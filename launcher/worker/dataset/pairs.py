@@ -72,7 +72,7 @@ def load_prompts(dataset: DatasetConfig, store: Store) -> list[Any]:
     return [prompt for prompt in prompts if prompt not in (None, [])]
 
 
-def tokenised(config: RunConfig, store: Store) -> Pairs:
+def tokenise(config: RunConfig, store: Store) -> Pairs:
     """The pairs as token ids, without those from which nothing can be learnt.
 
     Left out are pairs whose prompt alone fills `max_length`, with an empty completion, or with twice the same.

@@ -48,7 +48,7 @@ def read(dataset: DatasetConfig, store: Store, shape: Shape) -> tuple[Dataset, D
         ConfigError: the data set is not there, or `shape` cannot use its columns.
     """
     if dataset.mixture is None:
-        train, test = _read_source(dataset, store)
+        train, test = read_source(dataset, store)
         first_train, first_test = _first(train, dataset.train_pairs), _first(test, dataset.test_pairs)
         return shape(first_train, dataset), shape(first_test, dataset)
     each = zip(dataset.mixture, sources_of(dataset), strict=True)
@@ -68,7 +68,7 @@ def sources_of(dataset: DatasetConfig) -> list[DatasetConfig]:
 
 
 def _read_part(part: Part, dataset: DatasetConfig, store: Store, shape: Shape) -> tuple[Dataset, Dataset]:
-    train, test = _read_source(dataset, store)
+    train, test = read_source(dataset, store)
     return shape(_first(train, max(1, int(part.fraction * len(train)))), dataset), shape(test, dataset)
 
 
@@ -87,7 +87,8 @@ def _first(rows: Dataset, limit: int | None) -> Dataset:
     return rows if limit is None else rows.select(range(min(limit, len(rows))))
 
 
-def _read_source(dataset: DatasetConfig, store: Store) -> tuple[Dataset, Dataset]:
+def read_source(dataset: DatasetConfig, store: Store) -> tuple[Dataset, Dataset]:
+    """The two splits of one source as they are there, as many rows as are asked for."""
     train, test = _read_splits(dataset, store)
     for key, rows in (("train_split", train), ("test_split", test)):
         if not len(rows):
@@ -97,7 +98,7 @@ def _read_source(dataset: DatasetConfig, store: Store) -> tuple[Dataset, Dataset
 
 def _read_splits(dataset: DatasetConfig, store: Store) -> tuple[Dataset, Dataset]:
     if dataset.weak_rejects is not None:
-        folder = weak_rejects.pairs_folder(dataset.weak_rejects, store, *_instructions(dataset, store))
+        folder = weak_rejects.ensure_pairs(dataset.weak_rejects, store, *_instructions(dataset, store))
         return _read_folder(folder, replace(dataset, train_split="train", test_split="test"))
     if dataset.builder is not None:
         if dataset.builder not in BUILDERS:
@@ -121,7 +122,7 @@ def _instructions(dataset: DatasetConfig, store: Store) -> tuple[Dataset, Datase
     """The rows that a weaker model is to complete, from their own source, no more of them than are wanted."""
     (source,) = sources_of(dataset)
     try:
-        train, test = _read_source(source, store)
+        train, test = read_source(source, store)
     except ConfigError as error:
         raise error.renamed(INSTRUCTION_KEYS) from error
     return _first(train, dataset.train_pairs), _first(test, dataset.test_pairs)

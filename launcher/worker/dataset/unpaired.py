@@ -32,7 +32,7 @@ TEXT = ("prompt", "completion")  # by which rows are compared
 NOT_WHOLE = "too few for another micro-batch"
 
 
-def tokenised(config: RunConfig, store: Store) -> Pairs:
+def tokenise(config: RunConfig, store: Store) -> Pairs:
     """The rows as token ids with `label`, in the order in which they are trained on.
 
     Raises:
@@ -44,7 +44,7 @@ def tokenised(config: RunConfig, store: Store) -> Pairs:
     size = config.trainer.micro_batch_size
     if left := len(ids_train) % size:
         dropped[NOT_WHOLE] = left
-    whole = (_with_foreign(ids_train.shuffle(seed=config.seed), size), _with_foreign(ids_test, size))
+    whole = (with_foreign(ids_train.shuffle(seed=config.seed), size), with_foreign(ids_test, size))
     rows = Pairs(*whole, dropped, *shapes.overlaps(train, test, TEXT))
     return told(rows, len(train), len(test), "completions")
 
@@ -78,7 +78,7 @@ def token_ids(rows: Dataset, tokens: PreTrainedTokenizerBase) -> Dataset:
     return tokenised_rows.select_columns(list(IDS))
 
 
-def _with_foreign(rows: Dataset, size: int) -> Dataset:
+def with_foreign(rows: Dataset, size: int) -> Dataset:
     """Whole micro-batches, each row with the completion of the row before it; the first has the last one's."""
     rows = rows.select(range(len(rows) - len(rows) % size))
     own = rows["completion_ids"][:]
