@@ -230,12 +230,12 @@ def _evaluations(frame: pd.DataFrame) -> list[list[str]]:
     """Say, for each row, in which way it was evaluated, where the runs of its model and data set were in several."""
     scored = frame["golden_reward"].notna() | frame["kl"].notna()
     known = frame[(frame["kind"] == "run") & scored & frame["base"].notna()]
-    found: dict[Hashable, list[str]] = {}
+    found: dict[Any, list[str]] = {}
     for _, own in known.groupby(["model", "dataset"], dropna=False):
-        if own["base"].nunique() > 1:
-            made = {index: flat(by) for index, by in own["preference_made_by"].items()}
-            keys = differing(list(made.values()))
-            found |= {index: _way(made[index], keys, own["base"][index]) for index in made}
+        if len(own["base"].unique()) > 1:
+            made = [flat(by) for by in own["preference_made_by"]]
+            ways = [_way(each, differing(made), base) for each, base in zip(made, own["base"], strict=True)]
+            found |= dict(zip(own.index, ways, strict=True))
     return [found.get(index, []) for index in frame.index]
 
 

@@ -110,7 +110,7 @@ def evaluated_alike(scored: pd.DataFrame, measure: Measure) -> pd.DataFrame:
     """
     if measure.of_model or scored["base"].nunique() < 2:  # noqa: PLR2004 - one way, or none is known
         return scored
-    return scored[scored["base"] == scored["base"].mode(dropna=True).iloc[0]]
+    return pd.DataFrame(scored[scored["base"] == scored["base"].mode(dropna=True).iloc[0]])
 
 
 def _best(scored: pd.DataFrame, measure: Measure, bases: pd.DataFrame, every: pd.DataFrame) -> Best:

@@ -32,8 +32,9 @@ None (text) or empty (mappings, lists) in the frame. Keys that are not listed he
 `analysis.load` takes several paths as well: a run that lies in more than one sweep is one row.
 
 Scores that programs printed have columns of their own beside `other_scores` (`command/quality`). Where models were
-judged, or measured by a program, in several ways, each way has its columns: `mt_bench by JUDGE`, `mt_bench_se by JUDGE`,
-`mt_bench_scores by JUDGE`. Then `mt_bench` is what the file has, of whichever judge: compare within one of the others.
+judged, or measured by a program, in several ways, each way has its columns: `mt_bench by JUDGE`, `mt_bench_se by
+JUDGE`, `mt_bench_scores by JUDGE`. Then `mt_bench` is what the file has, of whichever judge: compare within one of the
+others.
 
 """
 
@@ -111,7 +112,7 @@ NESTED = (
     Column("mt_bench_questions", "list", "what is behind it: question_id, category, turns (two ratings), score"),
     Column("mt_bench_made_by", "mapping", "judge, hashes of prompts and references, answer settings, cost; scores made "
            "by different ones cannot be compared"),
-    Column("mt_bench_also", "list", "the scores of other judges, kept when it was judged again: as above, a mapping each"),
+    Column("mt_bench_also", "list", "scores of other judges, kept when it was judged again: as above, a mapping each"),
     Column("preference_made_by", "mapping", "what the generations depend on, besides the model"),
     Column("lm_eval_made_by", "mapping", "settings of lm_eval"),
     Column("command_made_by", "mapping", "settings of command; of its words, the hash"),

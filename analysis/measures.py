@@ -2,8 +2,8 @@
 
 Owns: the measures, and where a row keeps each. Must not know: intervals, figures.
 
-A measure of the text that a model writes comes first: an MT-Bench score, else a golden reward. A score that a program of
-the user's choice printed comes next, then those of lm_eval. Only where a model has none of them is held-out reward
+A measure of the text that a model writes comes first: an MT-Bench score, else a golden reward. A score that a program
+of the user's choice printed comes next, then those of lm_eval. Only where a model has none of them is held-out reward
 accuracy left, which can look fine while the text is destroyed; see ``best``.
 """
 
@@ -112,9 +112,9 @@ def text_measures(frame: pd.DataFrame) -> list[Measure]:
 
 
 def _by(end: str) -> Measure:
-    bench = MT_BENCH
-    columns = {"column": bench.column, "stderr": bench.stderr, "values_column": bench.values_column}
-    return replace(bench, label=f"{bench.label}{end}", by=end, **{key: f"{name}{end}" for key, name in columns.items()})
+    column, stderr, values = (f"{name}{end}" for name in (MT_BENCH.column, MT_BENCH.stderr, MT_BENCH.values_column))
+    label = f"{MT_BENCH.label}{end}"
+    return replace(MT_BENCH, column=column, label=label, stderr=stderr, values_column=values, by=end)
 
 
 def _programs(frame: pd.DataFrame) -> list[Measure]:

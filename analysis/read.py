@@ -20,7 +20,6 @@ import json
 import math
 import re
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 

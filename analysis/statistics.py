@@ -87,8 +87,8 @@ def base_of(row: pd.Series, bases: pd.DataFrame, measure: Measure) -> pd.Series 
     """Give the untrained model, of the frame ``bases``, that a run is compared with.
 
     The one that was evaluated beside it, else one of its model and dataset; MT-Bench and programs ask the same whatever
-    the dataset is, so that there any base of the model serves. Never one that was loaded otherwise, in another precision
-    say; and as a measure's column holds the scores of one judge, never one that another judged.
+    the dataset is, so that there any base of the model serves. Never one that was loaded otherwise, in another
+    precision say; and as a measure's column holds the scores of one judge, never one that another judged.
     """
     bases = bases[np.isfinite(bases[measure.column]) & (bases["model"] == row["model"])]
     bases = bases[np.asarray([not _loaded_otherwise(row, each) for each in bases["objective"]], dtype=bool)]
@@ -177,10 +177,10 @@ def settings(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _groups(frame: pd.DataFrame) -> Iterator[pd.DataFrame]:
     """Give the rows of each setting. Runs of one seed are never pooled: something else tells them apart."""
-    keys = ["kind", "model", "dataset", "loss_type", "beta", "setting", "base"]
+    names = ["kind", "model", "dataset", "loss_type", "beta", "setting", "base"]
     scores = frame[[each.column for each in (*measures_of(frame), ACCURACY)]]
     judges = [each.column for each in text_measures(frame) if each.by]
-    keys = [*(frame[key] for key in keys), *(scores[name].notna() for name in judges)]
+    keys = [*(frame[name] for name in names), *(scores[name].notna() for name in judges)]
     again = frame.groupby([*keys, frame["seed"]], dropna=False).cumcount()
     for _, group in frame.groupby([*keys, again], sort=False, dropna=False):
         scored = group[np.isfinite(group[scores.columns]).any(axis=1)]

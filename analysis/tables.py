@@ -61,9 +61,8 @@ def runs_table(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _judged_columns(frame: pd.DataFrame) -> list[str]:
     """Name the scores and errors of each judge, where there are several."""
-    return [
-        name for each in present(frame) if each.unit == "question" and each.by for name in (each.column, each.stderr)
-    ]
+    judges = [each for each in present(frame) if each.unit == "question" and each.by]
+    return [name for each in judges for name in (each.column, each.stderr)]
 
 
 def _has(row: Mapping[Hashable, Any], axis: str) -> bool:
@@ -113,12 +112,13 @@ def to_latex(table: pd.DataFrame, caption: str) -> str:
 def to_parquet(frame: pd.DataFrame, path: Path) -> None:
     """Write a frame of ``load`` as Parquet; mappings, and lists of mappings, as JSON text."""
     plain = frame.copy()
-    nested = [
-        name for name in plain if len(plain) and plain[name].map(lambda cell: isinstance(cell, dict | list)).all()
-    ]
-    for name in (name for name in nested if name not in _LISTS):
+    for name in (name for name in plain if name not in _LISTS and _is_nested(plain[name])):
         plain[name] = [json.dumps(each, ensure_ascii=False, default=str) for each in frame[name]]
     plain.to_parquet(path, engine="pyarrow", index=False)
+
+
+def _is_nested(column: pd.Series) -> bool:
+    return bool(len(column)) and all(isinstance(cell, dict | list) for cell in column)
 
 
 def short_table(frame: pd.DataFrame) -> pd.DataFrame:

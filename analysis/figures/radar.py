@@ -139,7 +139,8 @@ def _radar(name: str, measure: Measure, best: list[Best], bases: pd.DataFrame) -
         return panel(in_panel(points + base, place), spokes, scale, losses_of(rows), place)
 
     caption = (
-        f"{judged_by(rows, measure)}Mean MT-Bench score of each category, for each loss's best setting; grey and dashed is the untrained model. "
+        f"{judged_by(rows, measure)}Mean MT-Bench score of each category, for each loss's best setting; "
+        "grey and dashed is the untrained model. "
         "A category has ten questions: most differences within a spoke are noise, so read the shape, not a spoke. "
         f"The rings run from {scale.low:g} to {scale.high:g}, not from 0."
     )

@@ -70,8 +70,8 @@ def _judges(frame: pd.DataFrame, best: list[Best]) -> list[str]:
         by = f" The best settings were chosen by {listed(list(chosen))}." if chosen else ""
         found.append(
             f"MT-Bench scores were given by {len(judges)} judges, or in {len(judges)} ways "
-            f"({listed([each.by.removeprefix(BY) for each in judges])}). Each has figures and columns of its own, and no "
-            f"score of one is compared with one of another.{by}"
+            f"({listed([each.by.removeprefix(BY) for each in judges])}). Each has figures and columns of its own, and "
+            f"no score of one is compared with one of another.{by}"
         )
     if apart := [each.label for each in measures_of(frame) if each.unit == "task" and each.by]:
         found.append(
@@ -87,8 +87,8 @@ def _two_bases(frame: pd.DataFrame) -> list[str]:
         return []
     text = (
         f"The runs of {listed(models)} were evaluated in more than one way (prompts, seed or generation settings), "
-        "each beside an untrained model of its own: compare a run with its own dashed line, and not across. Each way has "
-        "panels of its own, and the best is chosen among those that were evaluated as most were."
+        "each beside an untrained model of its own: compare a run with its own dashed line, and not across. Each way "
+        "has panels of its own, and the best is chosen among those that were evaluated as most were."
     )
     return [text]
 

@@ -96,7 +96,7 @@ def _ties(best: Best) -> list[str]:
     """Say which other settings of the loss would do as well, as far as can be told."""
     if best.ties is None:
         return [
-            f"Whether other settings of {best.row['loss_type']} would do as well cannot be computed: errors are missing."
+            f"Whether other settings of {best.row['loss_type']} would do as well is not computed: errors are missing."
         ]
     if not best.ties:
         return []

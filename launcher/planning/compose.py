@@ -120,7 +120,7 @@ class _Composer:
     def _spell_beta(self) -> None:
         """Have the revision's name say `3`, where beta is the float 3.0: as run ids do."""
         hub, beta = self.work.hub, self.work.beta
-        written = OmegaConf.to_container(hub, resolve=False)["revision"]
+        written = cast(Plain, OmegaConf.to_container(hub, resolve=False))["revision"]
         if isinstance(written, str) and isinstance(beta, float) and beta.is_integer() and "${beta}" in written:
             hub.revision = written.replace("${beta}", f"{beta:.12g}")
             self.touched.add("hub")

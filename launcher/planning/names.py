@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
@@ -59,10 +60,8 @@ def _longer(name: str, places: Sequence[Place]) -> dict[Place, str]:
     paths = sorted({str(place[0]) for place in with_path})
     depth = next((d for d in range(1, _deepest(paths) + 1) if len({_end(path, d) for path in paths}) == len(paths)), 1)
     names = {place: _named(name, place, with_path, depth if len(paths) > 1 else 0) for place in with_path}
-    unique = {each for each in names.values() if list(names.values()).count(each) == 1 and each != name}
-    return {
-        place: each if each in unique else f"{each[: MAX_NAME - 7]}-{_digest(place)}" for place, each in names.items()
-    }
+    often = Counter([name, *names.values()])
+    return {place: each if often[each] == 1 else _with_digest(each, place) for place, each in names.items()}
 
 
 def _named(name: str, place: Place, places: Sequence[Place], depth: int) -> str:
@@ -86,5 +85,5 @@ def _deepest(paths: Sequence[str]) -> int:
     return max((len(PurePath(path).parts) for path in paths), default=0)
 
 
-def _digest(place: Place) -> str:
-    return hashlib.sha256(repr(place).encode()).hexdigest()[:6]
+def _with_digest(name: str, place: Place) -> str:
+    return f"{name[: MAX_NAME - 7]}-{hashlib.sha256(repr(place).encode()).hexdigest()[:6]}"
