@@ -29,8 +29,8 @@ def figure(pooled: pd.DataFrame, bases: pd.DataFrame) -> Figure:
 
     better = "Down" if measure.lower else "Up"
     caption = (
-        f"{judged_by(pooled, measure)}{better} is better, left is closer to the reference; the labels are "
-        "betas (where runs are many: of each loss's ends and of the steps). The grey steps join the runs that no other run of the panel beats in both. Thin bars "
-        "are 95 % intervals; the dashed line is the untrained model."
+        f"{judged_by(pooled, measure)}{better} is better, left is closer to the reference; the labels are betas (where "
+        "runs are many: of each loss's ends and of the steps). The grey steps join the runs that no other run of the "
+        "panel beats in both. Thin bars are 95 % intervals; the dashed line is the untrained model."
     )
     return lay_out("frontier", title, caption, points, pooled, panel)

@@ -36,6 +36,10 @@ CHARACTERS_PER_TOKEN = 4  # of English text, roughly: only the estimate before j
 VERDICT_TOKENS = 250  # a usual verdict's length, for the estimate
 REFUSALS_IN_A_ROW = 5  # so many requests refused, and not one accepted: it is not the texts that are wrong
 TICK_SECONDS = 1.0
+PROBE: Messages = [
+    {"role": "system", "content": "You are a judge."},
+    {"role": "user", "content": 'Rate nothing yet: say "[[5]]" to show that you are there.'},
+]
 
 Progress = Callable[["Spent", int], None]
 
@@ -164,6 +168,17 @@ def ask_all(asks: Sequence[tuple[Ask, int]], judge: Judge, progress: Progress) -
     return panel.spent
 
 
+def probe(judge: Judge) -> None:
+    """Ask the judge for a few words, as a request for a verdict would, and forget them.
+
+    Raises:
+        ConfigError: the endpoint knows neither key nor model, or understands no request.
+        JudgeError: it cannot be reached.
+    """
+    with _panel(judge) as panel:
+        panel.probe()
+
+
 @contextmanager
 def _panel(judge: Judge) -> Iterator[_Panel]:
     from openai import OpenAI
@@ -196,6 +211,18 @@ class _Panel:
         with self.lock:
             self.spent.judged += 1
             self.spent.unparsable += line["rating"] is None
+
+    def probe(self) -> None:
+        """Ask once, for nothing that is kept."""
+        import openai
+
+        try:
+            self._request(PROBE)
+        except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+            words = self._words(error)
+            raise ConfigError("evaluation.judge.model", self.settings.model, f"takes no request: {words}") from error
+        except openai.OpenAIError as error:
+            raise self._explained(error) from error
 
     def _line(self, ask: Ask) -> Plain:
         """Ask once; what the judge said, or why it would not, as a line of the log."""

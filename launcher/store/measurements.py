@@ -5,9 +5,11 @@ Owns: which file of a model holds which benchmark's result. Must not know: how a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from launcher.config import BENCHMARKS
 from launcher.store.files import read_fact
@@ -18,12 +20,17 @@ from launcher.store.run_folder import EvaluationDir, RunDir
 
 @dataclass(frozen=True)
 class Measured:
-    """The results of a trained or untrained model; None: it was not measured by that benchmark."""
+    """The results of a trained or untrained model; None: it was not measured by that benchmark.
+
+    A result that is being had anew holds until the new one is there. `judged_before` are the MT-Bench scores that were
+    replaced, the newest first: those of another judge stand beside the present ones.
+    """
 
     preference: Evaluation | None = None
     mt_bench: MTBenchResult | None = None
     lm_eval: ProgramResult | None = None
     command: ProgramResult | None = None
+    judged_before: tuple[MTBenchResult, ...] = ()
 
     @classmethod
     def of(cls, run: RunDir) -> Measured:
@@ -42,10 +49,34 @@ class Measured:
 
     @classmethod
     def _read(cls, files: Mapping[str, Path]) -> Measured:
-        return cls(**{name: read_fact(file, RESULTS[name]) for name, file in files.items()})
+        found = cls(**{name: _newest(file, RESULTS[name]) for name, file in files.items()})
+        before = kept(files["mt_bench"]) if "mt_bench" in files else []
+        facts = [fact for file in before if (fact := read_fact(file, MTBenchResult))]
+        return replace(found, judged_before=tuple(fact for fact in facts if fact != found.mt_bench))
+
+    @property
+    def judged_otherwise(self) -> list[MTBenchResult]:
+        """Of the MT-Bench scores that were replaced, the newest of each other judge, or way of judging."""
+        found: list[MTBenchResult] = [self.mt_bench] if self.mt_bench else []
+        for fact in self.judged_before:
+            if not any(fact.is_like(other) for other in found):
+                found.append(fact)
+        return found[1:]
 
     @property
     def bases(self) -> dict[str, str]:
         """The cache entries of the untrained model's results, by benchmark."""
         facts = {name: getattr(self, name) for name in BENCHMARKS}
         return {name: fact.base for name, fact in facts.items() if fact is not None and fact.base}
+
+
+def kept(file: Path) -> list[Path]:
+    """What was kept of a result under a number, `mt_bench.001.json` of `mt_bench.json`, the newest first."""
+    numbered = re.compile(rf"{re.escape(file.stem)}\.\d{{3,}}{re.escape(file.suffix)}")
+    found = [path for path in file.parent.glob(f"{file.stem}.*{file.suffix}") if numbered.fullmatch(path.name)]
+    return sorted(found, key=lambda path: (len(path.name), path.name), reverse=True)
+
+
+def _newest(file: Path, kind: type[Any]) -> Any:
+    fact = read_fact(file, kind)
+    return fact if fact is not None else next((read_fact(path, kind) for path in kept(file)), None)
