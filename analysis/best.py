@@ -171,7 +171,7 @@ def _tied(row: pd.Series, other: pd.Series, measure: Measure, level: float) -> b
     pairs = pairs[np.isfinite(pairs)]
     if len(pairs) < 2:  # noqa: PLR2004 - nothing to pair
         apart = difference(row, other, measure, level)
-        return not apart.excludes(0) if apart.known else None
+        return not apart.excludes(0) if apart.known else (True if apart.value == 0 else None)
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore", RuntimeWarning)
         interval = stats.ttest_1samp(pairs, 0).confidence_interval(level)

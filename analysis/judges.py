@@ -57,7 +57,7 @@ def _judged(frame: pd.DataFrame) -> pd.DataFrame:
     """Give the columns of each judge; none where there is but one."""
     found = [each for index, row in frame.iterrows() for each in _judgements(index, row)]
     keys = _telling(found)
-    labels = [_label(each.made_by, keys) for each in found]
+    labels = [_label(each.made_by, keys, found) for each in found]
     counts = Counter(label for each, label in zip(found, labels, strict=True) if each.is_run)
     several = sorted(dict.fromkeys(labels), key=lambda label: -counts[label])
     if len(several) < 2:  # noqa: PLR2004 - nothing to keep apart
@@ -107,11 +107,12 @@ def _telling(found: list[Judgement]) -> list[str]:
     return [*everywhere, *dict.fromkeys(within)]
 
 
-def _label(made_by: Flat, keys: list[str]) -> str:
-    """Name the judge, and what else tells its scores from others."""
+def _label(made_by: Flat, keys: list[str], found: list[Judgement]) -> str:
+    """Name the judge, and what else tells these scores from others of the same judge."""
     if not made_by:
         return UNKNOWN
-    others = [key for key in keys if key != "judge.model" and key in made_by]
+    same = differing([each.made_by for each in found if each.made_by.get("judge.model") == made_by.get("judge.model")])
+    others = [key for key in keys if key in same and key in made_by]
     words = [f"{key.split('.')[-1]} {brief(show(made_by[key]))}" for key in others]
     return ", ".join([str(made_by.get("judge.model") or UNKNOWN), *words])
 

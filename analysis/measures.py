@@ -55,12 +55,12 @@ class Measure:
     @property
     def estimate(self) -> str:
         """The column of its Estimates."""
-        return f"{self.column}_estimate"
+        return f"estimate of {self.column}" if self.unit == "task" else f"{self.column}_estimate"
 
     @property
     def difference(self) -> str:
         """The column of the Estimates of its difference to the base."""
-        return f"{self.column}_difference"
+        return f"difference of {self.column}" if self.unit == "task" else f"{self.column}_difference"
 
     @property
     def name(self) -> str:

@@ -87,7 +87,7 @@ def answered(sweep: Sweep, store: Store) -> None:
 
 def judge(sweep: Sweep, store: Store, *, again: bool = False) -> tuple[list[str], int]:
     who = evaluating.judge_of(sweep)
-    waiting = evaluating.answers_to_judge(sweep, store)
+    waiting = evaluating.answers_to_judge(sweep, store, again=again)
     opened = evaluating.open_judgements(waiting, who, again=again)
     spent = evaluating.judge_all(waiting, opened, who, lambda *_: None)
     return [each.name for each in waiting], spent.calls
@@ -220,15 +220,15 @@ def test_again_asks_another_judge_and_keeps_the_old_scores(
     other = changes.with_evaluation(sweep, [], ["evaluation.judge.model=other"])
     assert judge(other, store) == ([], 0)
     assert evaluating.judged_otherwise(other, store) == [run.run_id for run in sweep.runs]
-    evaluating.set_aside(other, store)
+    assert evaluating.anew(other, store) == {run.run_id: ["preference"] for run in sweep.runs}
+    evaluating.set_aside(evaluating.anew(other, store), store)
     run = store.run(sweep.runs[0].run_id)
     assert lacking(run, ["preference", "mt_bench"]) == ["preference"]
-    assert judge(other, store)[1] == 18
+    assert judge(other, store, again=True)[1] == 18
     kept = read_fact(run.evaluations.path / "mt_bench.001.json") or {}
     assert kept["judge"]["model"] == "rule"
     assert (read_fact(run.evaluations.result_file("mt_bench")) or {})["judge"]["model"] == "other"
-    evaluating.set_aside(sweep, store)
-    assert judge(sweep, store)[1] == 0  # what the first judge said is still there
+    assert judge(sweep, store, again=True)[1] == 0  # what the first judge said is still there
 
 
 def test_again_with_other_settings_asks_for_new_answers(store: Store, bench: list[str], judge_server: Server) -> None:
@@ -237,7 +237,7 @@ def test_again_with_other_settings_asks_for_new_answers(store: Store, bench: lis
     trained(sweep, store)
     answered(sweep, store)
     longer = changes.with_evaluation(sweep, ["mt_bench"], ["evaluation.mt_bench.max_new_tokens=7"])
-    evaluating.set_aside(longer, store)
+    evaluating.set_aside(evaluating.anew(longer, store), store)
     assert lacking(store.run(sweep.runs[0].run_id), ["mt_bench", "preference"]) == ["mt_bench"]
 
 
@@ -255,7 +255,6 @@ def test_unreadable_verdicts_are_reported(store: Store, bench: list[str], judge_
     assert row["evaluation"]["mt_bench"] == pytest.approx(statistics.fmean(expected))
     assert row["mt_bench_questions"][1]["score"] is None
     judge_server.always = {}
-    evaluating.set_aside(sweep, store)
     assert judge(sweep, store, again=True)[1] == 1
     assert rows_of(sweep, store)[victim]["evaluation"]["mt_bench"] == pytest.approx(statistics.fmean(by_rule(victim)))
 

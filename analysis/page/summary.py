@@ -111,6 +111,8 @@ def _ties(best: Best) -> list[str]:
 
 def _lead_over(lead: Lead) -> str:
     name = f"the next loss, {lead.second.row['loss_type']} at {setting(lead.second.row)}"
+    if lead.corrected.value == 0:
+        return f"The best of {lead.second.row['loss_type']}, at {setting(lead.second.row)}, scores the same."
     if not lead.corrected.known:
         return f"How sure its lead over {name} is cannot be said."
     noise = "" if lead.beyond_noise else ", so which of them is better is within noise"

@@ -232,14 +232,16 @@ def gather(outcomes: Iterable[Outcome], sweep: SweepDir, hub: Hub, store: Store,
         UsageError: there is no model to choose from.
         PublishError: the Hub did not take it.
     """
-    best = best_models(list(outcomes))[:count]
+    outcomes = list(outcomes)
+    best = best_models(outcomes)[:count]
     if not best:
         raise UsageError(
             "--collection: no evaluated model of this sweep is on the Hugging Face Hub; publish them first"
         )
+    judge = _ranked(outcomes)[1][0][1].judge
     notes: dict[str, list[str]] = {}
     for told, revision in best:
-        notes.setdefault(revision.repo, []).append(told)
+        notes.setdefault(revision.repo, [f"judged by {judge}"] if judge else []).append(told)
     from launcher.hub.huggingface import HuggingFaceShelf
 
     shelf = shelf_of(replace(hub, store="huggingface", repo=best[0][1].repo), store)
@@ -255,15 +257,20 @@ def best_models(outcomes: Sequence[Outcome]) -> list[tuple[str, Revision]]:
     Scores of another judge, or of other prompts or settings, are no part of the order: the way in which most models
     were measured counts alone.
     """
+    measure, ranked = _ranked(outcomes)
+    return [(f"{revision.revision}: {measure} {score}", revision) for revision, score in ranked]
+
+
+def _ranked(outcomes: Sequence[Outcome]) -> tuple[str | None, list[tuple[Revision, _Score]]]:
+    """By which score the models on the Hub are ranked, and those that have it, best first."""
     published = [(revision, each.point) for each in outcomes if (revision := each.revision)]
     results = [(revision, _scores(point)) for revision, point in published if revision.store == "huggingface"]
     measure = next((name for name in RANKED_BY if any(name in scores for _, scores in results)), None)
     if measure is None:
-        return []
+        return None, []
     scored = [(revision, scores[measure]) for revision, scores in results if measure in scores]
     (way, _), *_ = Counter(score.way for _, score in scored).most_common(1)
-    ranked = sorted((each for each in scored if each[1].way == way), key=lambda result: -result[1].value)
-    return [(f"{revision.revision}: {measure} {score}", revision) for revision, score in ranked]
+    return measure, sorted((each for each in scored if each[1].way == way), key=lambda result: -result[1].value)
 
 
 @dataclass(frozen=True)
@@ -276,8 +283,7 @@ class _Score:
     judge: str | None = None
 
     def __str__(self) -> str:
-        error = "" if self.error is None else f" ± {self.error:.3f}"
-        return f"{self.value:.3f}{error}{'' if self.judge is None else f' by {self.judge}'}"
+        return f"{self.value:.3f}" + ("" if self.error is None else f" ± {self.error:.3f}")
 
 
 def _scores(point: Point) -> dict[str, _Score]:

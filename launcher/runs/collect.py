@@ -165,7 +165,7 @@ def _judged(fact: MTBenchResult | None) -> Plain:
 
 
 def _made_by(measured: Measured) -> Plain:
-    """What the other scores depend on, besides the model; of long texts, and of words that may hold a secret, a hash."""
+    """What the other scores depend on, besides the model; of long texts, and of what may hold a secret, a hash."""
     settings = {name: plain(fact)["settings"] if (fact := getattr(measured, name)) else {} for name in SETTINGS}
     kept = {
         name: {key: value for key, value in each.items() if key in SETTINGS[name]} for name, each in settings.items()
