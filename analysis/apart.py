@@ -203,14 +203,13 @@ def settings_of(frame: pd.DataFrame) -> list[str]:
     words = dict(zip(keys, short_names(keys), strict=True))
     runs = frame[frame["kind"] == "run"]
     dataset_matters = any(len(group) > 1 for group in runs.groupby("model", dropna=False)["dataset"].unique())
-    ways = _evaluations(frame)
     names = []
-    for row, way in zip(frame.to_dict("records"), ways, strict=True):
+    for row in frame.to_dict("records"):
         parts = [str(row["dataset"])] if dataset_matters else []
         if row["kind"] == "run":
             known = [key for key in keys if row["objective"] or key in row["axes"] or key == STEP]
-            parts += [f"{words[key]}={brief(axis_value(row, key))}" for key in known] + way
-        names.append(", ".join(parts))
+            parts += [f"{words[key]}={brief(axis_value(row, key))}" for key in known] + [row["evaluated"]]
+        names.append(", ".join(filter(None, parts)))
     return names
 
 
@@ -226,22 +225,22 @@ def brief(text: str) -> str:
     return text if len(text) <= _LONG else f"#{hashlib.sha256(text.encode()).hexdigest()[:_SHORT]}"
 
 
-def _evaluations(frame: pd.DataFrame) -> list[list[str]]:
+def evaluated(frame: pd.DataFrame) -> list[str]:
     """Say, for each row, in which way it was evaluated, where the runs of its model and data set were in several."""
     scored = frame["golden_reward"].notna() | frame["kl"].notna()
     known = frame[(frame["kind"] == "run") & scored & frame["base"].notna()]
-    found: dict[Any, list[str]] = {}
+    found: dict[Any, str] = {}
     for _, own in known.groupby(["model", "dataset"], dropna=False):
         if len(own["base"].unique()) > 1:
             made = [flat(by) for by in own["preference_made_by"]]
             ways = [_way(each, differing(made), base) for each, base in zip(made, own["base"], strict=True)]
             found |= dict(zip(own.index, ways, strict=True))
-    return [found.get(index, []) for index in frame.index]
+    return [found.get(index, "") for index in frame.index]
 
 
-def _way(made_by: Flat, keys: Sequence[str], base: str) -> list[str]:
+def _way(made_by: Flat, keys: Sequence[str], base: str) -> str:
     parts = [f"{key}={brief(show(made_by[key]))}" for key in keys if key in made_by]
-    return parts or [f"evaluated as {base[:_SHORT]}"]
+    return ", ".join(parts) or f"evaluated as {base[:_SHORT]}"
 
 
 def axis_value(row: pd.Series | Mapping[Any, Any], key: str) -> str:

@@ -129,6 +129,12 @@ NESTED = (
 )  # fmt: skip
 COMPUTED = (
     Column("setting", "text", "every key besides model, loss_type, beta and seed that tells runs apart", place=""),
+    Column(
+        "evaluated",
+        "text",
+        "in which way the run was evaluated, where those of its model and data were in several",
+        place="",
+    ),
     Column("panel", "text", "model and setting; within a panel only loss_type, beta and seed differ", place=""),
 )
 COLUMNS = (*TEXT, *NUMBERS, *SCORES, *NESTED, *COMPUTED)

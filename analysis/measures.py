@@ -136,10 +136,11 @@ def _error_in(name: str) -> bool:
 
 
 def present(rows: pd.DataFrame) -> list[Measure]:
-    """Give the measures that some row has, reward accuracy apart: the most trusted first, of judges the busiest."""
+    """Give the measures that some row has, reward accuracy apart: the most trusted first, of several ways the usual."""
     counts = {each: int(rows[each.column].abs().lt(math.inf).sum()) for each in measures_of(rows)}
     found = [each for each, count in counts.items() if count]
-    return sorted(found, key=lambda each: (_trust(each), -counts[each] if each.unit == "question" else 0))
+    names = list(dict.fromkeys(each.column.partition(BY)[0] for each in found))
+    return sorted(found, key=lambda each: (_trust(each), names.index(each.column.partition(BY)[0]), -counts[each]))
 
 
 def _trust(measure: Measure) -> int:

@@ -25,7 +25,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.apart import SECTIONS, at, place_of, settings_of, unique_names
+from analysis.apart import SECTIONS, at, evaluated, place_of, settings_of, unique_names
 from analysis.columns import COLUMNS, MADE_BY, NUMBERS, SCORES, TEXT
 from analysis.judges import by_judge
 
@@ -65,6 +65,7 @@ def load(*paths: str | Path) -> pd.DataFrame:
     frame[numbers] = frame[numbers].astype(float)
     for section in SECTIONS:
         frame[section] = pd.Series(unique_names(frame, section), index=frame.index, dtype=object)
+    frame["evaluated"] = evaluated(frame)
     frame["setting"] = settings_of(frame)
     frame["panel"] = _panels(frame)
     return by_judge(frame)

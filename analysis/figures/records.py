@@ -61,7 +61,7 @@ def losses_of(runs: pd.DataFrame) -> list[str]:
 def panel_of(row: pd.Series, axes: Sequence[str]) -> str:
     """Name the panel of a row where panels differ in model, dataset and these axes."""
     rest = [f"{name}={brief(place(row, axis))}" for name, axis in zip(short_names(axes), axes, strict=True)]
-    return " · ".join([str(row["model"] or "?"), *([str(row["dataset"])] if row["dataset"] else []), *rest])
+    return " · ".join(filter(None, [str(row["model"] or "?"), row["dataset"], *rest, row["evaluated"]]))
 
 
 def place(row: pd.Series, axis: str) -> str:

@@ -60,14 +60,13 @@ def _damage(frame: pd.DataFrame) -> list[str]:
 def _no_base(best: list[Best]) -> list[str]:
     compared = [each for each in best if each.measure is not ACCURACY]
     missing = {str(each.row["model"]) for each in compared if not math.isfinite(each.difference.value)}
-    bare = dict.fromkeys(
-        each.measure.label for each in compared if not each.difference.known and not each.measure.stderr
-    )
+    without = [each for each in compared if not each.difference.known and not each.measure.stderr]
+    bare = dict.fromkeys(each.measure.label for each in without)
     found = [f"No difference to the untrained model is known for {listed(sorted(missing))}."] if missing else []
     if bare:
         found.append(
-            f"Scores of {listed(list(bare))} come without a standard error, so nothing says which differences are noise: "
-            "have the program print one beside each, under the score's name with _stderr at its end."
+            f"Scores of {listed(list(bare))} come without a standard error, so nothing says which differences are "
+            "noise: have the program print one beside each, under the score's name with _stderr at its end."
         )
     return found
 

@@ -80,12 +80,9 @@ def _gain(best: Best) -> str:
     """Say the difference of a best setting with its intervals, and whether it is noise."""
     other = "chance" if best.measure is ACCURACY else "the untrained model"
     if not best.corrected.known:
-        gain = f", {signed(best.corrected.value)} against {other}" if math.isfinite(best.corrected.value) else ""
-        return (
-            gain
-            if best.measure is ACCURACY
-            else f"{gain}; without errors of its scores nothing says whether that is noise"
-        )
+        known = math.isfinite(best.corrected.value) and best.measure is not ACCURACY
+        gain = f", {signed(best.corrected.value)} against {other}"
+        return f"{gain}; without errors of its scores nothing says whether that is noise" if known else ""
     text = f", {signed(best.corrected.value)} against {other} (95 % interval {limits(best.corrected)}"
     if best.looked_at > 1:
         text += f", corrected for the {best.looked_at} settings looked at"
