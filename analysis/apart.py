@@ -75,7 +75,7 @@ def unique_names(frame: pd.DataFrame, section: str) -> list[str | None]:
 def _named(rows: Sequence[Mapping[Hashable, Any]], name: str | None, section: str) -> list[str | None]:
     """Give the names of rows that share one: by their places, then by what was found there."""
     places = [place_of(row, section) for row in rows]
-    labels = _by_place(name or "?", {place for place in places if any(place)})
+    labels = _by_place(name or "?", {place for place in places if place})
     named = [labels.get(place, name) for place in places]
     return [
         each if each is None else each + more
@@ -91,12 +91,19 @@ def place_of(row: Mapping[Any, Any], section: str) -> tuple[str | None, ...]:
 
 def _by_place(name: str, places: set[tuple[str | None, ...]]) -> dict[tuple[str | None, ...], str]:
     """Give the names of places that share one; none where there is but one."""
+    with_path = {place for place in places if place[0]}
     if len(places) < 2:  # noqa: PLR2004 - nothing to tell apart
         return {}
-    paths = sorted({place[0] or "" for place in places})
-    deepest = max(len(PurePath(path).parts) for path in paths)
-    depth = next((d for d in range(1, deepest) if len({_end(path, d) for path in paths}) == len(paths)), deepest)
-    return {place: _longer(name, place, places, depth if len(paths) > 1 else 0) for place in places}
+    paths = sorted({str(place[0]) for place in with_path})
+    depth = _depth(name, paths) if len(paths) > 1 or len(with_path) < len(places) else 0
+    return {place: _longer(name, place, with_path, depth) for place in with_path}
+
+
+def _depth(name: str, paths: Sequence[str]) -> int:
+    """Give how many parts of these paths, from their ends, tell them apart, and from the name."""
+    deepest = max((len(PurePath(path).parts) for path in paths), default=0)
+    wanted = len(paths) + 1
+    return next((d for d in range(1, deepest) if len({name, *(_end(path, d) for path in paths)}) == wanted), deepest)
 
 
 def _longer(name: str, place: tuple[str | None, ...], places: Iterable[tuple[str | None, ...]], depth: int) -> str:

@@ -85,6 +85,7 @@ def said(frame: pd.DataFrame, best: list[Best]) -> str:
         ({"path": "org/final", "revision": "v1"}, {"path": "org/final", "revision": "v2"}, ["final@v1", "final@v2"]),
         ({"path": "org/final", "revision": None}, {"path": "org/final", "revision": "v2"}, ["final@main", "final@v2"]),
         ({"path": "/m/A/x"}, {"path": "/m/B/x"}, ["final (A/x)", "final (B/x)"]),
+        ({"path": "/m/final"}, {"path": None}, ["m/final", "final"]),
     ],
 )
 def test_two_models_of_one_name_are_two(tmp_path: Path, one: Row, other: Row, names: list[str]) -> None:

@@ -42,6 +42,8 @@ from launcher.planning.overrides import (
 )
 
 Plain = dict[str, Any]
+# `${number:${beta}}` in conf/: 3, where beta is the float 3.0, as run ids have it.
+OmegaConf.register_new_resolver("number", lambda value: f"{value:.12g}", replace=True)
 OF_THE_LAUNCH = ("dry_run", "output_dir", "sweep")
 
 
@@ -114,16 +116,7 @@ class _Composer:
         self.touched = {override.key_or_group.split(".")[0].split("[")[0] for override in overrides}
         for override in overrides:
             apply_override(override, self.work)
-        self._spell_beta()
         return {str(key): self._resolved(str(key)) for key in self.work}
-
-    def _spell_beta(self) -> None:
-        """Have the revision's name say `3`, where beta is the float 3.0: as run ids do."""
-        hub, beta = self.work.hub, self.work.beta
-        written = cast(Plain, OmegaConf.to_container(hub, resolve=False))["revision"]
-        if isinstance(written, str) and isinstance(beta, float) and beta.is_integer() and "${beta}" in written:
-            hub.revision = written.replace("${beta}", f"{beta:.12g}")
-            self.touched.add("hub")
 
     def _resolved(self, key: str) -> Any:
         if key in self.constant and key not in self.touched:

@@ -58,8 +58,8 @@ def _longer(name: str, places: Sequence[Place]) -> dict[Place, str]:
     """A name for each place: what has no path keeps it, of the others the end of the path and the revision count."""
     with_path = [place for place in places if place[0] is not None]
     paths = sorted({str(place[0]) for place in with_path})
-    depth = next((d for d in range(1, _deepest(paths) + 1) if len({_end(path, d) for path in paths}) == len(paths)), 1)
-    names = {place: _named(name, place, with_path, depth if len(paths) > 1 else 0) for place in with_path}
+    depth = _depth(name, paths) if len(paths) > 1 or len(with_path) < len(places) else 0
+    names = {place: _named(name, place, with_path, depth) for place in with_path}
     often = Counter([name, *names.values()])
     return {place: each if often[each] == 1 else _with_digest(each, place) for place, each in names.items()}
 
@@ -81,8 +81,16 @@ def _end(path: str, depth: int) -> str:
     return slug("/".join(PurePath(path).parts[-depth:])) if depth else ""
 
 
-def _deepest(paths: Sequence[str]) -> int:
-    return max((len(PurePath(path).parts) for path in paths), default=0)
+def _depth(name: str, paths: Sequence[str]) -> int:
+    """How many parts of these paths, from their ends, tell them apart, and from the name; 1 where none do."""
+    ends = (
+        (depth, [_end(path, depth) for path in paths]) for depth in range(1, 1 + max(map(_parts, paths), default=0))
+    )
+    return next((depth for depth, found in ends if len({name, *found}) == len(paths) + 1), 1)
+
+
+def _parts(path: str) -> int:
+    return len(PurePath(path).parts)
 
 
 def _with_digest(name: str, place: Place) -> str:
