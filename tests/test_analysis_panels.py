@@ -109,12 +109,9 @@ def test_one_model_with_other_content_is_two(tmp_path: Path) -> None:
     found: list[Row] = [{"model": {"commit": "aaaaaaaaaaaa"}}, {"model": {"commit": "bbbbbbbbbbbb"}}, {}]
     frame = loaded(tmp_path, [row | {"sources": each} for row, each in zip(rows, found * 2, strict=True)])
     assert list(frame["model"]) == ["final@aaaaaaaa", "final@bbbbbbbb", "final"] * 2
-    data: list[Row] = [
-        {"dataset": {"commits": {}}},
-        {"dataset": {"files": {"t": "1"}}},
-        {"dataset": {"files": {"t": "2"}}},
-    ]
-    frame = loaded(tmp_path, [row | {"sources": each} for row, each in zip(rows, data * 2, strict=True)])
+    data: list[Row] = [{"commits": {}}, {"files": {"t": "1"}}, {"files": {"t": "2"}}]
+    rows = [row | {"sources": {"dataset": each}} for row, each in zip(rows, data * 2, strict=True)]
+    frame = loaded(tmp_path, rows)
     assert list(frame["dataset"]) == ["reviews", "reviews@1", "reviews@2"] * 2
     assert frame["panel"].nunique() == 3
 

@@ -11,7 +11,7 @@ from launcher.cli.watch import show_results, watch
 from launcher.cluster.scheduler import Scheduler, scheduler_for
 from launcher.config import Judge
 from launcher.evaluation import scores
-from launcher.evaluation.judge import estimate, probe, require_judge
+from launcher.evaluation.judge import estimate
 from launcher.planning import changes
 from launcher.planning.launches import recorded_sweep
 from launcher.store.output_folder import Store, SweepDir
@@ -43,7 +43,7 @@ def evaluate(options: argparse.Namespace) -> int:
     check_benchmarks(sweep)
     judge = scores.judge_of(sweep)
     if not options.dry_run and scores.needs_judge(sweep, store, again=options.again):
-        _check_judge(store, judge, again=options.again)
+        scores.check_judge(sweep, judge, again=options.again)
     anew = scores.anew(sweep, store) if options.again else {}
     scheduler = scheduler_for(sweep.runs[0].config.cluster.executor)
     with store.submission_lock:
@@ -58,18 +58,6 @@ def evaluate(options: argparse.Namespace) -> int:
     if decisions and not options.dry_run and not _follow(decisions, directory, store, scheduler):
         return FAILED
     return _judge(sweep, store, judge, options)
-
-
-def _check_judge(store: Store, judge: Judge, *, again: bool) -> None:
-    """Check that the judge can be had; where scores are there to lose, ask it once.
-
-    Raises:
-        ConfigError, JudgeError: it cannot.
-    """
-    require_judge(judge)
-    if again:
-        with scores.only_judge(store):
-            probe(judge)
 
 
 def _follow(decisions: Sequence[Decision], directory: SweepDir, store: Store, scheduler: Scheduler) -> bool:

@@ -36,10 +36,6 @@ CHARACTERS_PER_TOKEN = 4  # of English text, roughly: only the estimate before j
 VERDICT_TOKENS = 250  # a usual verdict's length, for the estimate
 REFUSALS_IN_A_ROW = 5  # so many requests refused, and not one accepted: it is not the texts that are wrong
 TICK_SECONDS = 1.0
-PROBE: Messages = [
-    {"role": "system", "content": "You are a judge."},
-    {"role": "user", "content": 'Rate nothing yet: say "[[5]]" to show that you are there.'},
-]
 
 Progress = Callable[["Spent", int], None]
 
@@ -168,15 +164,15 @@ def ask_all(asks: Sequence[tuple[Ask, int]], judge: Judge, progress: Progress) -
     return panel.spent
 
 
-def probe(judge: Judge) -> None:
-    """Ask the judge for a few words, as a request for a verdict would, and forget them.
+def probe(judge: Judge, messages: Messages) -> None:
+    """Ask the judge once, for nothing that is kept.
 
     Raises:
         ConfigError: the endpoint knows neither key nor model, or understands no request.
         JudgeError: it cannot be reached.
     """
     with _panel(judge) as panel:
-        panel.probe()
+        panel.probe(messages)
 
 
 @contextmanager
@@ -212,12 +208,12 @@ class _Panel:
             self.spent.judged += 1
             self.spent.unparsable += line["rating"] is None
 
-    def probe(self) -> None:
-        """Ask once, for nothing that is kept."""
+    def probe(self, messages: Messages) -> None:
+        """Ask once, and forget the answer."""
         import openai
 
         try:
-            self._request(PROBE)
+            self._request(messages)
         except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
             words = self._words(error)
             raise ConfigError("evaluation.judge.model", self.settings.model, f"takes no request: {words}") from error

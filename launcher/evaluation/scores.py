@@ -123,6 +123,19 @@ def needs_judge(sweep: Sweep, store: Store, *, again: bool) -> bool:
     )
 
 
+def check_judge(sweep: Sweep, judge: Judge, *, again: bool) -> None:
+    """Check that the judge can be had. Where there are scores to lose, it is asked to rate an answer of our own first.
+
+    Raises:
+        ConfigError, JudgeError: it cannot.
+    """
+    judging.require_judge(judge)
+    if again:
+        evaluation = next(e for run in sweep.runs if "mt_bench" in (e := run.config.evaluation).benchmarks)
+        bench = mt_bench.load(evaluation.mt_bench)
+        judging.probe(judge, mt_bench.judge_messages(bench, bench.questions[0], ("Yes.", "Yes."), 1))
+
+
 def answers_to_judge(sweep: Sweep, store: Store, *, again: bool = False) -> list[Waiting]:
     """The models of the sweep, trained and untrained, that have answers and no scores of them yet.
 

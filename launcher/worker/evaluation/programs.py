@@ -34,6 +34,7 @@ from launcher.worker.training.train import final_model, forget_trained
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 10  # between SIGTERM and SIGKILL
 PRINTED_CHARACTERS = 20_000  # of what a program prints, kept in the fact
+OUTPUT_CHARACTERS = 200_000  # of the object in it; a longer one is not kept
 READ_BYTES = 1 << 24  # of the same, read for its scores: the end
 KEPT_BYTES = 1 << 20  # of the same, kept in stdout.txt
 MOST_SCORES = 1000  # each becomes a column
@@ -120,13 +121,23 @@ def _command(config: RunConfig, weights: Weights, folder: Path, stop: Callable[[
     value = _object_in(printed)
     if value is None:
         raise ProgramFailed(f"{argv[0]}: printed no JSON object as the whole, or the last line, of {folder}/stdout.txt")
+    output = value if len(json.dumps(value)) <= OUTPUT_CHARACTERS else None
+    return scores_in(value, argv[0]), {"output": output, "printed": printed[-PRINTED_CHARACTERS:]}
+
+
+def scores_in(value: Plain, name: str) -> dict[str, float]:
+    """The scores that a program of this name printed.
+
+    Raises:
+        ProgramFailed: one is no finite number, or there are none, or too many.
+    """
     if wrong := not_finite(value):
-        name, number = next(iter(wrong.items()))
-        raise ProgramFailed(f"{argv[0]}: printed {name}: {number}, which is no score; it must be a finite number")
+        key, number = next(iter(wrong.items()))
+        raise ProgramFailed(f"{name}: printed {key}: {number}, which is no score; it must be a finite number")
     scores = numbers_in(value)
     if not 0 < len(scores) <= MOST_SCORES:
-        raise ProgramFailed(f"{argv[0]}: printed {len(scores)} numbers as scores; it must be 1 to {MOST_SCORES}")
-    return scores, {"output": value, "printed": printed[-PRINTED_CHARACTERS:]}
+        raise ProgramFailed(f"{name}: printed {len(scores)} numbers as scores; it must be 1 to {MOST_SCORES}")
+    return scores
 
 
 def _object_in(printed: str) -> Plain | None:
