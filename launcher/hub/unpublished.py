@@ -24,4 +24,4 @@ def why_unpublished(attempt: AttemptDir) -> str | None:
 
 def _last_published(run: RunDir) -> float:
     facts = (read_fact(point.folder.revision_file, Revision) for point in points_of(run))
-    return max(fact.time for fact in facts if fact is not None)
+    return max((fact.time for fact in facts if fact is not None), default=0.0)
