@@ -126,7 +126,7 @@ def test_a_model_loaded_otherwise_is_no_base(tmp_path: Path) -> None:
     assert "No difference to the untrained model is known for final." in said(frame, best)
 
 
-# ------------------------------------------------------------------------------------------------ every key that differs
+# ------------------------------------------------------------------------------------------------ differing keys
 
 
 def test_two_sweeps_with_another_learning_rate_are_two_panels(tmp_path: Path) -> None:
