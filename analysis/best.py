@@ -35,8 +35,8 @@ class Best:
 
     ``difference`` (95 %) is the score less the base's, or less 0.5 where the measure is an accuracy; ``corrected`` is
     the same at Bonferroni's level for the ``looked_at`` settings of the model, ``of_loss`` of them of this loss.
-    ``row`` is the setting's row of the frame, ``ties`` are the rows of the loss's other settings that cannot be told
-    from it.
+    ``row`` is the setting's row of the frame. ``ties`` are the rows of the loss's other settings that cannot be told
+    from it, None where that cannot be computed; ``tied`` counts those of all losses.
     """
 
     row: pd.Series
@@ -45,7 +45,8 @@ class Best:
     of_loss: int
     difference: Estimate
     corrected: Estimate
-    ties: tuple[pd.Series, ...] = ()
+    ties: tuple[pd.Series, ...] | None = ()
+    tied: int = 0
 
     @property
     def beyond_noise(self) -> bool:
@@ -56,6 +57,16 @@ class Best:
     def value(self) -> float:
         """Its score."""
         return float(self.row[self.measure.column])
+
+    @property
+    def rank(self) -> float:
+        """Its score, turned so that more is better."""
+        return self.measure.sign * self.value
+
+    @property
+    def all_tie(self) -> bool:
+        """Whether no setting of the model, of any loss, can be told from it."""
+        return self.looked_at > 1 and self.tied == self.looked_at - 1
 
 
 @dataclass(frozen=True)
@@ -77,33 +88,58 @@ class Lead:
 def best_settings(frame: pd.DataFrame) -> list[Best]:
     """Choose the best setting of each model, dataset and loss from a ``with_estimates`` frame of settings.
 
-    By MT-Bench score, else golden reward. A model with neither is judged by reward accuracy, which alone can hide a
-    destroyed model: of the settings whose accuracy cannot be told from the highest, the one that stayed closest to the
-    reference (lowest KL) is chosen. Losses without any score are left out.
+    By MT-Bench score, else golden reward, else a program's first score. A model with none is judged by reward accuracy,
+    which alone can hide a destroyed model: of the settings whose accuracy cannot be told from the highest, the one that
+    stayed closest to the reference (lowest KL) is chosen. Losses without any score are left out, and so are settings
+    that were judged, or evaluated, otherwise than most.
     """
     runs, bases = frame[frame["kind"] == "run"], frame[frame["kind"] == "base"]
     chosen = []
     for _, own in runs.groupby(["model", "dataset"], sort=False, dropna=False):
         measure = primary(own)
-        scored = own[np.isfinite(own[measure.column])]
+        scored = evaluated_alike(own[np.isfinite(own[measure.column])], measure)
         groups = scored.groupby("loss_type", sort=False, dropna=False)
-        chosen += [_best(group, measure, bases, len(scored)) for _, group in groups]
+        chosen += [_best(group, measure, bases, scored) for _, group in groups]
     return chosen
 
 
-def _best(scored: pd.DataFrame, measure: Measure, bases: pd.DataFrame, looked_at: int) -> Best:
-    level, counts = corrected_level(looked_at), (looked_at, len(scored))
+def evaluated_alike(scored: pd.DataFrame, measure: Measure) -> pd.DataFrame:
+    """Of a model's settings keep those that were evaluated in one way, which most were: only they compare.
+
+    A measure by question or task is in columns of its own for each way; the others depend on what was generated.
+    """
+    if measure.of_model or scored["base"].nunique() < 2:  # noqa: PLR2004 - one way, or none is known
+        return scored
+    return pd.DataFrame(scored[scored["base"] == scored["base"].mode(dropna=True).iloc[0]])
+
+
+def _best(scored: pd.DataFrame, measure: Measure, bases: pd.DataFrame, every: pd.DataFrame) -> Best:
+    """Choose among the settings of a loss; ``every`` has those of all losses of the model."""
+    level, counts = corrected_level(len(every)), (len(every), len(scored))
     if measure is ACCURACY:
         row = _closest(scored)
         plain, corrected = (less(score(row, ACCURACY, each), CHANCE) for each in (CONFIDENCE, level))
-        return Best(row, measure, *counts, plain, corrected)
-    row = scored.iloc[int(scored[measure.column].argmax())]
+        return Best(row, measure, *counts, plain, corrected, *_ties(row, scored, every, measure, level))
+    row = scored.iloc[int((measure.sign * scored[measure.column]).argmax())]
     strict = difference(row, base_of(row, bases, measure), measure, level)
     corrected = _with_seeds(strict, row, measure, 1 / row["seeds"])
-    if looked_at == 1:
+    if len(every) == 1:
         corrected = row[measure.difference]
-    ties = tuple(other for _, other in scored.drop(index=row.name).iterrows() if _tied(row, other, measure, level))
-    return Best(row, measure, *counts, row[measure.difference], corrected, ties)
+    ties = _ties(row, scored, every, measure, level)
+    return Best(row, measure, *counts, row[measure.difference], corrected, *ties)
+
+
+def _ties(
+    row: pd.Series, scored: pd.DataFrame, every: pd.DataFrame, measure: Measure, level: float
+) -> tuple[tuple[pd.Series, ...] | None, int]:
+    """Give the loss's other settings that cannot be told from this one, and how many of all losses cannot."""
+    others = {index: other for index, other in every.iterrows() if index != row.name}
+    verdicts = {index: _tied(row, other, measure, level) for index, other in others.items()}
+    tied = sum(verdict is True for verdict in verdicts.values())
+    own = {index: verdict for index, verdict in verdicts.items() if index in scored.index}
+    if None in own.values():
+        return None, tied
+    return tuple(others[index] for index, verdict in own.items() if verdict), tied
 
 
 def corrected_level(looked_at: int) -> float:
@@ -125,13 +161,17 @@ def _with_seeds(estimate: Estimate, row: pd.Series, measure: Measure, share: flo
     return widened(estimate, spread.deviation * math.sqrt(share), spread.freedom) if spread else estimate
 
 
-def _tied(row: pd.Series, other: pd.Series, measure: Measure, level: float) -> bool:
-    """Tell whether two settings' scores are within noise of each other: Student's paired t, at Bonferroni's level."""
+def _tied(row: pd.Series, other: pd.Series, measure: Measure, level: float) -> bool | None:
+    """Tell whether two settings' scores are within noise of each other; None where that cannot be told.
+
+    By Student's paired t, where both list their values, else by their intervals; at Bonferroni's level.
+    """
     ours, theirs = measure.values(row), measure.values(other)
     pairs = np.asarray([ours[key] - theirs[key] for key in ours if key in theirs], dtype=float)
     pairs = pairs[np.isfinite(pairs)]
-    if len(pairs) < 2:  # noqa: PLR2004 - no spread, no test
-        return False
+    if len(pairs) < 2:  # noqa: PLR2004 - nothing to pair
+        apart = difference(row, other, measure, level)
+        return not apart.excludes(0) if apart.known else (True if apart.value == 0 else None)
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore", RuntimeWarning)
         interval = stats.ttest_1samp(pairs, 0).confidence_interval(level)
@@ -145,7 +185,7 @@ def leads(best: Sequence[Best]) -> list[Lead]:
     """Compare each model's best loss with each other loss's best, highest first; none by reward accuracy."""
     found = []
     for group in by_model(best):
-        first, *others = sorted(group, key=lambda each: -each.value)
+        first, *others = sorted(group, key=lambda each: -each.rank)
         if first.measure is not ACCURACY:
             found += [_lead(first, other, first.looked_at) for other in others]
     return found

@@ -11,6 +11,7 @@ from typing import Literal
 
 from tabulate import tabulate
 
+MADE_BY = ("preference_made_by", "mt_bench_made_by", "lm_eval_made_by", "command_made_by")
 Kind = Literal["text", "number", "mapping", "list"]
 
 CATEGORIES = ("writing", "roleplay", "extraction", "reasoning", "math", "coding", "stem", "humanities")
@@ -29,6 +30,11 @@ None (text) or empty (mappings, lists) in the frame. Keys that are not listed he
     runs[["run_id", "beta", "golden_reward", "kl"]]
 
 `analysis.load` takes several paths as well: a run that lies in more than one sweep is one row.
+
+Scores that programs printed have columns of their own beside `other_scores` (`command/quality`). Where models were
+judged, or measured by a program, in several ways, each way has its columns: `mt_bench by JUDGE`, `mt_bench_se by
+JUDGE`, `mt_bench_scores by JUDGE`. Then `mt_bench` is what the file has, of whichever judge: compare within one of the
+others.
 
 """
 
@@ -73,8 +79,8 @@ TEXT = (
     Column("kind", "text", '"run" or "base" (an untrained model)'),
     Column("run_id", "text", "the run's id, of a milestone with @STEP; of a base, its model's name with -base"),
     Column("sweep", "text", "the sweep, or the sweeps, that hold the run"),
-    Column("model", "text", "name of the model"),
-    Column("dataset", "text", "name of the data set"),
+    Column("model", "text", "name of the model; where two have one name, with what tells them apart"),
+    Column("dataset", "text", "name of the data set; the same"),
     Column("loss_type", "text", "the loss; none for a base"),
     Column("status", "text", "NEW, PENDING, RUNNING, TRAINED, FAILED, CANCELLED, TIMEOUT or LOST"),
     Column("reason", "text", "why the run is not trained, in a line"),
@@ -106,6 +112,10 @@ NESTED = (
     Column("mt_bench_questions", "list", "what is behind it: question_id, category, turns (two ratings), score"),
     Column("mt_bench_made_by", "mapping", "judge, hashes of prompts and references, answer settings, cost; scores made "
            "by different ones cannot be compared"),
+    Column("mt_bench_also", "list", "scores of other judges, kept when it was judged again: as above, a mapping each"),
+    Column("preference_made_by", "mapping", "what the generations depend on, besides the model"),
+    Column("lm_eval_made_by", "mapping", "settings of lm_eval"),
+    Column("command_made_by", "mapping", "settings of command; of its words, the hash"),
     Column("losses", "list", "held-out loss under every loss_type and beta of the sweep: loss_type, beta, loss"),
     Column("other_scores", "mapping", "further numbers of evaluation (lm_eval tasks, commands), by their names",
            place=""),
@@ -113,11 +123,18 @@ NESTED = (
     Column("curve", "list", "training log: step, loss, reward_accuracy, reward_margin"),
     Column("axes", "mapping", "the sweep's axes and the run's place on them; step where runs have milestones"),
     Column("objective", "mapping", "the full resolved objective, which the run id is a hash of"),
+    Column("sources", "mapping", "what was found of model and dataset: commits, or hashes of files"),
     Column("hosts", "list", "the machines that its attempts ran on"),
     Column("provenance", "mapping", "commit, versions, submitting host and user, time of the last attempt"),
 )  # fmt: skip
 COMPUTED = (
-    Column("setting", "text", "the axes besides model, loss_type, beta and seed that tell runs apart", place=""),
+    Column("setting", "text", "every key besides model, loss_type, beta and seed that tells runs apart", place=""),
+    Column(
+        "evaluated",
+        "text",
+        "in which way the run was evaluated, where those of its model and data were in several",
+        place="",
+    ),
     Column("panel", "text", "model and setting; within a panel only loss_type, beta and seed differ", place=""),
 )
 COLUMNS = (*TEXT, *NUMBERS, *SCORES, *NESTED, *COMPUTED)

@@ -20,19 +20,20 @@ import json
 import math
 import re
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from analysis.columns import COLUMNS, NUMBERS, SCORES, TEXT
+from analysis.apart import SECTIONS, at, evaluated, place_of, settings_of, unique_names
+from analysis.columns import COLUMNS, MADE_BY, NUMBERS, SCORES, TEXT
+from analysis.judges import by_judge
 
-STEP = "step"  # the axis of runs with milestones
-# Named by columns of their own; every other axis makes up a run's "setting".
-_NAMED_AXES = ("model", "dataset", "loss_type", "beta", "seed")
 # Controls and lone surrogates can be written neither to XML nor to UTF-8.
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+
+
+_RECORDS = ("losses", "mt_bench_questions", "mt_bench_also")  # columns that are lists of mappings
 
 
 class ResultsError(ValueError):
@@ -62,9 +63,12 @@ def load(*paths: str | Path) -> pd.DataFrame:
     frame = pd.DataFrame(_merged(rows), columns=[each.name for each in COLUMNS], dtype=object)
     numbers = [each.name for each in (*NUMBERS, *SCORES)]
     frame[numbers] = frame[numbers].astype(float)
-    frame["setting"] = _settings(frame)
-    frame["panel"] = [" · ".join(part for part in parts if part) for parts in _panels(frame)]
-    return frame
+    for section in SECTIONS:
+        frame[section] = pd.Series(unique_names(frame, section), index=frame.index, dtype=object)
+    frame["evaluated"] = evaluated(frame)
+    frame["setting"] = settings_of(frame)
+    frame["panel"] = _panels(frame)
+    return by_judge(frame)
 
 
 def _lines(file: Path) -> list[tuple[int, dict[str, Any]]]:
@@ -111,15 +115,17 @@ def _object(line: str) -> dict[str, Any] | None:
 
 def _row(raw: dict[str, Any], file: Path, number: int) -> dict[str, Any]:
     """One line as a flat row; ``kind`` and, for a run, ``run_id`` are what a row cannot do without."""
-    row: dict[str, Any] = {each.name: _string(_at(raw, each.path)) for each in TEXT}
+    row: dict[str, Any] = {each.name: _string(at(raw, each.path)) for each in TEXT}
     if row["kind"] not in {"run", "base"}:
         raise ResultsError(f"{file}: line {number}: kind is {row['kind']!r}, not 'run' or 'base'; {_remedy(file)}")
     if row["kind"] == "run" and not row["run_id"]:
         raise ResultsError(f"{file}: line {number}: a run without run_id; {_remedy(file)}")
-    row |= {each.name: _number(_at(raw, each.path)) for each in (*NUMBERS, *SCORES)}
-    row |= {key: _mapping(raw.get(key)) for key in ("axes", "objective", "provenance")}
-    row["actions"] = _numbers(_at(raw, ("evaluation", "actions")))
+    row |= {each.name: _number(at(raw, each.path)) for each in (*NUMBERS, *SCORES)}
+    row |= {key: _mapping(raw.get(key)) for key in ("axes", "objective", "sources", "provenance", *MADE_BY)}
+    row["actions"] = _numbers(at(raw, ("evaluation", "actions")))
     row |= {"mt_bench_scores": _by_question(raw.get("mt_bench_scores")), "other_scores": _others(raw)}
+    row |= {key: [each for each in _list(raw.get(key)) if isinstance(each, dict)] for key in _RECORDS}
+    row["mt_bench_also"] = [_judgement(each) for each in row["mt_bench_also"]]
     row["golden_rewards"] = [_number(value) for value in _list(raw.get("golden_rewards"))]
     row["golden_reward"] = _known(row["golden_reward"], row["golden_rewards"])
     row["mt_bench"] = _known(row["mt_bench"], list(row["mt_bench_scores"].values()))
@@ -129,12 +135,12 @@ def _row(raw: dict[str, Any], file: Path, number: int) -> dict[str, Any]:
     return row
 
 
-def _at(raw: dict[str, Any], path: tuple[str, ...]) -> object:
-    """Give the value that the keys of ``path`` lead to; None where they lead nowhere."""
-    value: object = raw
-    for key in path:
-        value = _mapping(value).get(key)
-    return value
+def _judgement(raw: dict[str, Any]) -> dict[str, Any]:
+    """Give the scores of another judge in the form of the row's own: numbers, scores by question, who gave them."""
+    scores = {each.name: _number(at(raw, each.path)) for each in SCORES if each.name.startswith("mt_bench")}
+    by_question = _by_question(raw.get("mt_bench_scores"))
+    made_by = _mapping(raw.get("mt_bench_made_by"))
+    return scores | {"mt_bench_scores": by_question, "mt_bench_made_by": made_by}
 
 
 def _others(raw: dict[str, Any]) -> dict[str, float]:
@@ -181,7 +187,10 @@ def _progress(row: dict[str, Any]) -> tuple[int, float]:
 
 
 def _identity(row: dict[str, Any]) -> tuple[Any, ...]:
-    return ("run", row["run_id"]) if row["kind"] == "run" else ("base", row["model"], row["dataset"], row["base"])
+    if row["kind"] == "run":
+        return "run", row["run_id"]
+    places = [place_of(row, section) for section in SECTIONS]
+    return "base", row["model"], row["dataset"], row["base"], *places
 
 
 def _sample(value: dict[str, Any]) -> dict[str, Any]:
@@ -234,39 +243,6 @@ def _list(value: object) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _panels(frame: pd.DataFrame) -> list[tuple[str, str]]:
-    return [(model or "?", setting) for model, setting in zip(frame["model"], frame["setting"], strict=True)]
-
-
-def _settings(frame: pd.DataFrame) -> list[str]:
-    """Name, for each row, the axes besides model, loss_type, beta and seed that tell runs apart."""
-    runs = frame[frame["kind"] == "run"]
-    keys = sorted({key for axes in runs["axes"] for key in axes} - set(_NAMED_AXES))
-    keys = [key for key in keys if len({axis_value(row, key) for _, row in runs.iterrows()}) > 1]
-    dataset_matters = any(len(group) > 1 for group in runs.groupby("model")["dataset"].unique())
-    names = []
-    for row in frame.to_dict("records"):
-        parts = [str(row["dataset"])] if dataset_matters else []
-        parts += [f"{key.split('.')[-1]}={axis_value(row, key)}" for key in keys if row["kind"] == "run"]
-        names.append(", ".join(parts))
-    return names
-
-
-def axis_value(row: pd.Series | Mapping[Any, Any], key: str) -> str:
-    """Give a run's place on an axis; a run of another sweep, for which it was none, has it in its objective.
-
-    A run without milestones is, beside runs with them, a point at its last step.
-    """
-    if key == STEP and key not in row["axes"]:
-        return show(row["max_steps"]) if math.isfinite(row["max_steps"]) else "?"
-    value = row["axes"].get(key, _at(row["objective"], tuple(key.split("."))))
-    return show(value["name"] if isinstance(value, dict) and "name" in value else value)
-
-
-def show(value: object) -> str:
-    """Give a config value as short text: 0.0002 rather than 2.0000e-04, lists and dicts as JSON."""
-    if value is None or isinstance(value, str | int):
-        return str(value)
-    if isinstance(value, float):
-        return f"{value:.12g}"
-    return json.dumps(value, sort_keys=True, default=str, ensure_ascii=False)
+def _panels(frame: pd.DataFrame) -> list[str]:
+    pairs = zip(frame["model"], frame["setting"], strict=True)
+    return [" · ".join(filter(None, (model or "?", setting))) for model, setting in pairs]

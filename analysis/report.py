@@ -16,8 +16,8 @@ from analysis.figures.figure import Figure
 from analysis.page import page
 
 _ENDS = ("svg", "png", "pdf")
-# figures that an earlier report may have had
-_OPTIONAL = ("golden-reward", "mt-bench", "radar", "heatmap", "steps", "actions")
+# how the names of figures begin that an earlier report may have had
+_OPTIONAL = ("golden-reward", "mt-bench", "radar", "heatmap", "steps", "actions", "command-", "lm-eval-")
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,9 @@ def write(frame: pd.DataFrame, folder: Path, notes: list[str]) -> Report:
     chosen = best.best_settings(settings)
     drawn = figures.figures(runs, settings, chosen)
     images = {figure.name: _save(figure, folder / "figures") for figure in drawn}
-    for stale in {*_OPTIONAL} - set(images):
-        _remove(folder / "figures", stale)
+    for stale in {path.stem for path in (folder / "figures").glob("*.svg")} - set(images):
+        if stale.startswith(_OPTIONAL):
+            _remove(folder / "figures", stale)
     _write_tables(frame, runs, chosen, folder / "tables")
     text = page.render_page(page.Content(runs, settings, chosen, drawn, images, notes))
     (folder / "report.html").write_text(text, encoding="utf-8")

@@ -9,22 +9,24 @@ import math
 
 import pandas as pd
 
-from analysis.measures import ACCURACY, TEXT_MEASURES
+from analysis.apart import axis_keys, further_keys
+from analysis.measures import ACCURACY, measures_of
 from analysis.words import number
 
 _NAMED = ("kind", "run_id", "sweep", "model", "dataset", "loss_type", "beta", "seed")
 
 
 def other_axes(frame: pd.DataFrame) -> list[str]:
-    """Name the sweep's axes that have no column of their own, in order of appearance."""
-    names = dict.fromkeys(name for axes in frame["axes"] for name in axes)
-    return [name for name in names if name not in _NAMED]
+    """Name what tells runs apart and has no column of its own: axes in order of appearance, then keys that differ."""
+    known = axis_keys(frame.to_dict("records"))
+    axes = dict.fromkeys(name for axes in frame["axes"] for name in axes if name in known and name not in _NAMED)
+    return [*axes, *further_keys(frame)]
 
 
 def other_scores(frame: pd.DataFrame) -> list[str]:
     """Name the scores that have no column of their own, in order of appearance."""
     names = dict.fromkeys(name for scores in frame["other_scores"] for name in scores)
-    return [name for name in names if name not in frame.columns]
+    return list(names)
 
 
 def setting(row: pd.Series) -> str:
@@ -35,5 +37,5 @@ def setting(row: pd.Series) -> str:
 
 def judged(frame: pd.DataFrame) -> pd.Series:
     """Tell which rows have a score of any kind."""
-    names = [measure.column for measure in (*TEXT_MEASURES, ACCURACY)]
+    names = [measure.column for measure in (*measures_of(frame), ACCURACY)]
     return frame[names].abs().lt(math.inf).any(axis="columns")

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.apart import differing, flat, show
 from analysis.columns import NUMBERS, SCORES
 from analysis.intervals import (
     CONFIDENCE,
@@ -28,7 +29,7 @@ from analysis.intervals import (
     unpaired_difference,
     widened,
 )
-from analysis.measures import ACCURACY, CHANCE, MT_BENCH, TEXT_MEASURES, Measure, present
+from analysis.measures import ACCURACY, CHANCE, Measure, measures_of, present, text_measures
 
 _MANY = 150  # rows; above, their intervals are made with a fifth of the resamples
 _AVERAGED = [each.name for each in (*NUMBERS, *SCORES) if each.name not in {"beta", "seed"}]
@@ -53,7 +54,8 @@ def score(row: pd.Series, measure: Measure, confidence: float = CONFIDENCE, resa
     values = list(measure.values(row).values())
     if np.isfinite(values).sum() > 1:
         return mean_interval(values, confidence, resamples=resamples)
-    return normal_interval(row[measure.column], row[measure.stderr], confidence)
+    stderr = row[measure.stderr] if measure.stderr else math.nan
+    return normal_interval(row[measure.column], stderr, confidence)
 
 
 def difference(
@@ -75,7 +77,7 @@ def difference(
     if min(np.isfinite(list(each.values())).sum() for each in (ours, theirs)) < 2:  # noqa: PLR2004 - no spread
         first, second = (score(each, measure, confidence, resamples) for each in (row, other))
         return unpaired_difference(first, second)
-    if len(common) > 1 and (measure is MT_BENCH or len(common) == len(ours) == len(theirs)):
+    if len(common) > 1 and (measure.unit == "question" or len(common) == len(ours) == len(theirs)):
         pairs = [ours[key] for key in common], [theirs[key] for key in common]
         return paired_difference(*pairs, confidence, resamples)
     return paired_difference(list(ours.values()), list(theirs.values()), confidence, resamples)
@@ -84,21 +86,29 @@ def difference(
 def base_of(row: pd.Series, bases: pd.DataFrame, measure: Measure) -> pd.Series | None:
     """Give the untrained model, of the frame ``bases``, that a run is compared with.
 
-    The one that was evaluated beside it, else one of its model and dataset; MT-Bench asks the same questions whatever
-    the dataset is, so that there any base of the model serves.
+    The one that was evaluated beside it, else one of its model and dataset; MT-Bench and programs ask the same whatever
+    the dataset is, so that there any base of the model serves. Never one that was loaded otherwise, in another
+    precision say; and as a measure's column holds the scores of one judge, never one that another judged.
     """
     bases = bases[np.isfinite(bases[measure.column]) & (bases["model"] == row["model"])]
+    bases = bases[np.asarray([not _loaded_otherwise(row, each) for each in bases["objective"]], dtype=bool)]
     same_dataset = bases["dataset"] == row["dataset"]
     beside = bases[same_dataset & (bases["base"] == row["base"])] if row["base"] else bases.iloc[:0]
-    for found in (beside, bases[same_dataset], bases if measure is MT_BENCH else bases.iloc[:0]):
+    for found in (beside, bases[same_dataset], bases if measure.of_model else bases.iloc[:0]):
         if len(found):
             return found.iloc[-1]
     return None
 
 
+def _loaded_otherwise(row: pd.Series, base: dict[str, Any]) -> bool:
+    ours, theirs = (each.get("model") for each in (row["objective"], base))
+    return isinstance(ours, dict) and isinstance(theirs, dict) and bool(differing([flat(ours), flat(theirs)]))
+
+
 def bases_of(rows: pd.DataFrame, bases: pd.DataFrame, measure: Measure) -> list[pd.Series | None]:
     """Give ``base_of`` each row; asked once for rows that are alike."""
-    keys = list(zip(rows["model"], rows["dataset"], rows["base"], strict=True))
+    loaded = [show(each.get("model")) for each in rows["objective"]]
+    keys = list(zip(rows["model"], rows["dataset"], rows["base"], loaded, strict=True))
     found: dict[tuple[object, ...], pd.Series | None] = {}
     for key, (_, row) in zip(keys, rows.iterrows(), strict=True):
         if key not in found:
@@ -107,7 +117,7 @@ def bases_of(rows: pd.DataFrame, bases: pd.DataFrame, measure: Measure) -> list[
 
 
 def with_estimates(frame: pd.DataFrame) -> pd.DataFrame:
-    """Add, for each measure of text and for reward accuracy, ``estimate``; for the former ``difference`` (to the base).
+    """Add, for each measure, ``estimate`` and, but for reward accuracy, ``difference`` (to the base).
 
     Where settings were trained with several seeds, the intervals hold the noise between seeds as well.
     """
@@ -116,7 +126,7 @@ def with_estimates(frame: pd.DataFrame) -> pd.DataFrame:
     added: dict[str, pd.Series] = {
         ACCURACY.estimate: column([score(row, ACCURACY) for row in rows], frame),
     }
-    for measure in TEXT_MEASURES:
+    for measure in measures_of(frame):
         spreads = [_spread_of(row) for row in rows]
         scores = [score(row, measure, resamples=resamples) for row in rows]
         others = bases_of(frame, bases, measure)
@@ -167,10 +177,13 @@ def settings(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _groups(frame: pd.DataFrame) -> Iterator[pd.DataFrame]:
     """Give the rows of each setting. Runs of one seed are never pooled: something else tells them apart."""
-    keys = ["kind", "model", "dataset", "loss_type", "beta", "setting", "base"]
-    again = frame.groupby([*keys, "seed"], dropna=False).cumcount()
-    for _, group in frame.groupby([*(frame[key] for key in keys), again], sort=False, dropna=False):
-        scored = group[np.isfinite(group[[each.column for each in (*TEXT_MEASURES, ACCURACY)]]).any(axis=1)]
+    names = ["kind", "model", "dataset", "loss_type", "beta", "setting", "base"]
+    scores = frame[[each.column for each in (*measures_of(frame), ACCURACY)]]
+    judges = [each.column for each in text_measures(frame) if each.by]
+    keys = [*(frame[name] for name in names), *(scores[name].notna() for name in judges)]
+    again = frame.groupby([*keys, frame["seed"]], dropna=False).cumcount()
+    for _, group in frame.groupby([*keys, again], sort=False, dropna=False):
+        scored = group[np.isfinite(group[scores.columns]).any(axis=1)]
         yield pd.DataFrame(scored if len(scored) else group)
 
 
@@ -179,9 +192,11 @@ def _pooled(rows: list[pd.Series]) -> dict[str, Any]:
     many: dict[str, Any] = {"seeds": len(rows), "run_ids": [row["run_id"] for row in rows]}
     if len(rows) == 1:
         return first | many
-    numbers = pd.DataFrame(rows)[_AVERAGED].astype(float).mean().to_dict()
+    frame = pd.DataFrame(rows)
+    averaged = [*_AVERAGED, *(name for each in measures_of(frame) for name in (each.column, each.stderr) if name)]
+    numbers = frame[list(dict.fromkeys(averaged))].astype(float).mean().to_dict()
     numbers["kl_stderr"] = math.sqrt(sum(row["kl_stderr"] ** 2 for row in rows)) / len(rows)
-    values = {measure.values_column: _mean_values(rows, measure) for measure in TEXT_MEASURES}
+    values = {measure.values_column: _mean_values(rows, measure) for measure in text_measures(frame)}
     values["actions"] = _means([row["actions"] for row in rows])
     return first | {str(key): value for key, value in numbers.items()} | values | many
 
@@ -231,7 +246,7 @@ def hidden_damage(frame: pd.DataFrame) -> pd.DataFrame:
     """
     accurate = [estimate.known and estimate.low > CHANCE for estimate in frame[ACCURACY.estimate]]
     worse = np.zeros(len(frame), dtype=bool)
-    for measure in TEXT_MEASURES:
+    for measure in text_measures(frame):
         worse |= np.asarray([each.known and each.high < 0 for each in frame[measure.difference]], dtype=bool)
     return frame[np.logical_and(accurate, worse)]
 

@@ -9,24 +9,25 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Hashable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from tabulate import tabulate
 
+from analysis.apart import STEP, axis_value
 from analysis.best import Best, Lead
-from analysis.columns import COLUMNS
 from analysis.measures import categories, present
-from analysis.read import STEP, show
 from analysis.rows import _NAMED, other_axes, other_scores, setting
-from analysis.words import fixed, limits, or_missing, signed
+from analysis.words import MISSING, fixed, limits, or_missing, signed
 
 _STATE = ("status", "reason", "step", "max_steps", "seconds", "gpus", "gpu_hours", "attempts", "job_id", "address")
 _SCORES = (
     *("training_loss", "heldout_loss", "reward_accuracy", "reward_margin", "kl", "kl_stderr"),
     *("golden_reward", "golden_reward_stderr", "pairs", "generations", "mt_bench", "mt_bench_se"),
 )
-_MAPPINGS = [each.name for each in COLUMNS if each.kind == "mapping"]
+_LISTS = ("golden_rewards", "hosts")  # of plain values, which Parquet has
 _WHOLE = ("seed", "step", "max_steps", "attempts", "pairs", "generations", "gpus")
 _FORMULA = re.compile(r"^\s*[=+\-@]")
 _MARKUP = re.compile(r"[\\|`*\[\]]")
@@ -41,18 +42,31 @@ def runs_table(frame: pd.DataFrame) -> pd.DataFrame:
     to the base.
     """
     table = frame[[*_NAMED, *_STATE, *_SCORES, *(f"mt_bench_{each}" for each in categories(frame))]].copy()
+    table = table.assign(**{each: frame[each] for each in _judged_columns(frame)})
+    scores = {name: [each.get(name, math.nan) for each in frame["other_scores"]] for name in other_scores(frame)}
     for position, axis in enumerate(name for name in other_axes(frame) if name != STEP):  # it is a column already
-        name = axis if axis not in table.columns else f"axis {axis}"
-        values = [show(axes[axis]) if axis in axes else None for axes in frame["axes"]]
+        name = axis if axis not in {*table.columns, *scores} else f"axis {axis}"
+        values = [axis_value(row, axis) if _has(row, axis) else None for row in frame.to_dict("records")]
         table.insert(len(_NAMED) + position, name, pd.Series(values, index=table.index, dtype=object))
-    added = {name: [each.get(name, math.nan) for each in frame["other_scores"]] for name in other_scores(frame)}
+    added = {name if name not in table.columns else f"score {name}": values for name, values in scores.items()}
     for measure in present(frame):
         for column, parts in ((measure.estimate, ("low", "high")), (measure.difference, ("value", "low", "high"))):
             stem = measure.column if column == measure.estimate else measure.difference
             for part in parts:
                 name = stem if part == "value" else f"{stem}_{part}"
+                name = name if name not in table.columns else f"interval {name}"
                 added[name] = [getattr(estimate, part) for estimate in frame[column]]
     return pd.concat([table, pd.DataFrame(added, index=table.index, dtype=float)], axis="columns")
+
+
+def _judged_columns(frame: pd.DataFrame) -> list[str]:
+    """Name the scores and errors of each judge, where there are several."""
+    judges = [each for each in present(frame) if each.unit == "question" and each.by]
+    return [name for each in judges for name in (each.column, each.stderr)]
+
+
+def _has(row: Mapping[Hashable, Any], axis: str) -> bool:
+    return axis in row["axes"] or (row["kind"] == "run" and bool(row["objective"]))
 
 
 def to_csv(table: pd.DataFrame) -> str:
@@ -98,9 +112,13 @@ def to_latex(table: pd.DataFrame, caption: str) -> str:
 def to_parquet(frame: pd.DataFrame, path: Path) -> None:
     """Write a frame of ``load`` as Parquet; mappings, and lists of mappings, as JSON text."""
     plain = frame.copy()
-    for name in (*_MAPPINGS, "samples", "curve"):
+    for name in (name for name in plain if name not in _LISTS and _is_nested(plain[name])):
         plain[name] = [json.dumps(each, ensure_ascii=False, default=str) for each in frame[name]]
     plain.to_parquet(path, engine="pyarrow", index=False)
+
+
+def _is_nested(column: pd.Series) -> bool:
+    return bool(len(column)) and all(isinstance(cell, dict | list) for cell in column)
 
 
 def short_table(frame: pd.DataFrame) -> pd.DataFrame:
@@ -135,9 +153,19 @@ def best_rows(best: list[Best]) -> list[dict[str, str]]:
             "95 % interval": limits(each.difference),
             "corrected": f"{limits(each.corrected)} for {each.looked_at}",
             "verdict": verdict(each),
+            "ties with": ties(each),
         }
         for each in best
     ]
+
+
+def ties(best: Best) -> str:
+    """Say with how many of the loss's other settings one ties: none is not the same as not computed."""
+    if best.ties is None:
+        return "not computed"
+    if best.of_loss == 1:
+        return MISSING
+    return f"{len(best.ties)} of {best.of_loss - 1}" if best.ties else "none"
 
 
 def lead_rows(found: list[Lead]) -> list[dict[str, str]]:
@@ -162,7 +190,8 @@ def verdict(found: Best | Lead) -> str:
         return "no interval"
     if not found.beyond_noise:
         return "within noise"
-    return "better" if found.corrected.value > 0 else "worse"
+    measure = found.measure if isinstance(found, Best) else found.first.measure
+    return "better" if measure.sign * found.corrected.value > 0 else "worse"
 
 
 def _whole(value: float) -> object:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import analysis
-from analysis.read import show
+from analysis.apart import show
 
 Row = dict[str, Any]
 

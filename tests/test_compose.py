@@ -303,3 +303,52 @@ def test_several_values_need_multirun() -> None:
     """Without -m a comma is a mistake, and the message says how to mend it."""
     with pytest.raises(ConfigError, match="add -m"):
         compose(["beta=0.1,0.2"], multirun=False)
+
+
+@pytest.mark.parametrize(
+    ("axis", "names"),
+    [
+        ("model=org/x@v1,org/x@v2", ["x-v1", "x-v2"]),
+        ("model=org/x,org/x@v2", ["x-main", "x-v2"]),
+        ("model=org/x@v1,oth/x@v1", ["org-x", "oth-x"]),
+        ("model=org/x@v1,org/x@v2,oth/x@v1", ["org-x-v1", "org-x-v2", "oth-x"]),
+        ("model=/m/run1/final,/m/run2/final,tiny", ["run1-final", "run2-final", "tiny"]),
+        ("model=org/tiny,tiny", ["org-tiny", "tiny"]),
+        ("dataset=org/x@v1,org/x@v2", ["x-v1", "x-v2"]),
+    ],
+)
+def test_two_sources_of_one_name_are_told_apart(axis: str, names: list[str]) -> None:
+    """More of the path, or the revision, goes into the name, and into the overrides that give this run alone."""
+    section = axis.partition("=")[0]
+    _, points = compose([axis, "loss_type=ipo", "beta=0.1"], multirun=True)
+    assert [point.config[section]["name"] for point in points] == names
+    assert [point.axes[section] for point in points] == names
+    for point in points:
+        assert compose(point.overrides, multirun=False)[1][0].config == point.config
+
+
+@pytest.mark.parametrize("paths", [("/m/a/Final", "/m/A/final"), ("/m/a b/x", "/m/a-b/x")])
+def test_names_differ_also_where_paths_differ_in_signs_alone(paths: tuple[str, str]) -> None:
+    """A name has small letters and few signs, so that two paths may have all of it in common."""
+    axis = "model=" + ",".join(f"'{path}'" for path in paths)
+    _, points = compose([axis, "loss_type=ipo", "beta=0.1"], multirun=True)
+    one, other = (point.config["model"]["name"] for point in points)
+    assert one != other
+
+
+def test_a_name_that_stands_for_one_thing_stays(tmp_path: Path) -> None:
+    """So that no run of a sweep without such a pair has another id; nor does a file of conf/ change its name."""
+    (tmp_path / "a/final").mkdir(parents=True)
+    _, points = compose([f"model={tmp_path}/a/final,tiny", "loss_type=ipo", "beta=0.1,0.2"], multirun=True)
+    assert [point.config["model"]["name"] for point in points] == ["final", "final", "tiny", "tiny"]
+    _, points = compose(["model=gemma_1b,org/gemma-3-1b", "loss_type=ipo", "beta=0.1"], multirun=True)
+    assert [point.config["model"]["name"] for point in points] == ["gemma-3-1b", "org-gemma-3-1b"]
+
+
+@pytest.mark.parametrize(
+    ("beta", "name"), [("3", "ipo-3"), ("1e1", "ipo-10"), ("0.1", "ipo-0.1"), ("1e-05", "ipo-1e-05")]
+)
+def test_a_revision_is_called_by_beta_as_it_is_typed(beta: str, name: str) -> None:
+    """A whole number has no decimals there, as it has none in the run's id."""
+    (point,) = compose(["model=tiny", "loss_type=ipo", f"beta={beta}"], multirun=False)[1]
+    assert point.config["hub"]["revision"] == name

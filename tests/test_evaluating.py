@@ -23,7 +23,7 @@ from launcher.config import Judge
 from launcher.errors import ConfigError, PrefsweepError, StoreError, UsageError
 from launcher.evaluation import mt_bench
 from launcher.evaluation import scores as evaluating
-from launcher.evaluation.missing_benchmarks import discard_all, set_aside
+from launcher.evaluation.missing_benchmarks import awaits_judge, discard_all, set_aside
 from launcher.planning import changes
 from launcher.planning.launches import recorded_sweep
 from launcher.runs.collect import collect
@@ -87,7 +87,7 @@ def answered(sweep: Sweep, store: Store) -> None:
 
 def judge(sweep: Sweep, store: Store, *, again: bool = False) -> tuple[list[str], int]:
     who = evaluating.judge_of(sweep)
-    waiting = evaluating.answers_to_judge(sweep, store)
+    waiting = evaluating.answers_to_judge(sweep, store, again=again)
     opened = evaluating.open_judgements(waiting, who, again=again)
     spent = evaluating.judge_all(waiting, opened, who, lambda *_: None)
     return [each.name for each in waiting], spent.calls
@@ -220,15 +220,17 @@ def test_again_asks_another_judge_and_keeps_the_old_scores(
     other = changes.with_evaluation(sweep, [], ["evaluation.judge.model=other"])
     assert judge(other, store) == ([], 0)
     assert evaluating.judged_otherwise(other, store) == [run.run_id for run in sweep.runs]
-    evaluating.set_aside(other, store)
+    assert evaluating.anew(other, store) == {run.run_id: ["preference"] for run in sweep.runs}
+    decisions = decide(other, store, FakeScheduler(), anew=evaluating.anew(other, store))
+    assert [(d.action, d.why) for d in decisions] == [(Action.EVALUATE, "trained, not evaluated: preference")] * 2
+    evaluating.set_aside(evaluating.anew(other, store), store)
     run = store.run(sweep.runs[0].run_id)
     assert lacking(run, ["preference", "mt_bench"]) == ["preference"]
-    assert judge(other, store)[1] == 18
+    assert judge(other, store, again=True)[1] == 18
     kept = read_fact(run.evaluations.path / "mt_bench.001.json") or {}
     assert kept["judge"]["model"] == "rule"
     assert (read_fact(run.evaluations.result_file("mt_bench")) or {})["judge"]["model"] == "other"
-    evaluating.set_aside(sweep, store)
-    assert judge(sweep, store)[1] == 0  # what the first judge said is still there
+    assert judge(sweep, store, again=True)[1] == 0  # what the first judge said is still there
 
 
 def test_scores_by_an_older_rule_are_told_and_read_anew_at_no_cost(
@@ -259,7 +261,7 @@ def test_again_with_other_settings_asks_for_new_answers(store: Store, bench: lis
     trained(sweep, store)
     answered(sweep, store)
     longer = changes.with_evaluation(sweep, ["mt_bench"], ["evaluation.mt_bench.max_new_tokens=7"])
-    evaluating.set_aside(longer, store)
+    evaluating.set_aside(evaluating.anew(longer, store), store)
     assert lacking(store.run(sweep.runs[0].run_id), ["mt_bench", "preference"]) == ["mt_bench"]
 
 
@@ -277,7 +279,6 @@ def test_unreadable_verdicts_are_reported(store: Store, bench: list[str], judge_
     assert row["evaluation"]["mt_bench"] == pytest.approx(statistics.fmean(expected))
     assert row["mt_bench_questions"][1]["score"] is None
     judge_server.always = {}
-    evaluating.set_aside(sweep, store)
     assert judge(sweep, store, again=True)[1] == 1
     assert rows_of(sweep, store)[victim]["evaluation"]["mt_bench"] == pytest.approx(statistics.fmean(by_rule(victim)))
 
@@ -368,6 +369,46 @@ def test_set_aside_keeps_every_old_result(tmp_path: Path) -> None:
     set_aside(tmp_path / "a.json")
 
 
+def test_old_scores_hold_until_the_new_ones_are_written(store: Store, bench: list[str], judge_server: Server) -> None:
+    """While answers are written anew, and where the new judge breaks down, results.jsonl has those that there are."""
+    sweep = sweep_of(*GRID, *bench, *judged_by(judge_server))
+    trained(sweep, store)
+    answered(sweep, store)
+    judge(sweep, store)
+    before = rows_of(sweep, store)
+    anew = changes.with_evaluation(sweep, [], ["evaluation.judge.model=other", "evaluation.mt_bench.max_new_tokens=7"])
+    evaluating.set_aside(evaluating.anew(anew, store), store)
+    assert rows_of(sweep, store) == before
+    answered(anew, store)
+    assert [run.run_id for run in sweep.runs if awaits_judge(store.run(run.run_id))] == [r.run_id for r in sweep.runs]
+    judge_server.faults = ["401"]
+    with pytest.raises(ConfigError, match="refuses that key"):
+        judge(anew, store)
+    assert rows_of(sweep, store) == before
+    judge(anew, store)
+    after = rows_of(sweep, store)
+    for run in sweep.runs:
+        row = after[run.run_id]
+        assert row["mt_bench_made_by"]["judge"]["model"] == "other"
+        assert [each["mt_bench_made_by"]["judge"]["model"] for each in row["mt_bench_also"]] == ["rule"]
+        assert row["mt_bench_also"][0]["mt_bench_scores"] == before[run.run_id]["mt_bench_scores"]
+        assert row["mt_bench_also"][0]["evaluation"]["mt_bench"] == before[run.run_id]["evaluation"]["mt_bench"]
+    kept = sorted(store.root.rglob("mt_bench.*.json"))
+    judge(anew, store)
+    assert sorted(store.root.rglob("mt_bench.*.json")) == kept
+
+
+def test_a_retrained_model_has_no_score_of_the_one_before(store: Store, bench: list[str]) -> None:
+    """What was kept under a number goes with the model that it was said of."""
+    sweep = sweep_of(*GRID, *bench)
+    trained(sweep, store)
+    run = store.run(sweep.runs[0].run_id)
+    evaluating.set_aside({run.run_id: ["preference"]}, store)
+    assert rows_of(sweep, store)[run.run_id]["evaluation"]["loss"] == 0.5
+    discard_all(run)
+    assert rows_of(sweep, store)[run.run_id]["evaluation"] is None
+
+
 TINY = ["model=tiny", "trainer=full", "dataset.train_pairs=32", "dataset.test_pairs=8", "trainer.max_steps=2",
         "evaluation.generations=4", "evaluation.max_new_tokens=4", "sweep=s", "loss_type=sigmoid,ipo"]  # fmt: skip
 
@@ -403,3 +444,23 @@ def test_evaluate_from_the_command_line(launch: Launch, tmp_path: Path, bench: l
     assert "calls" not in again.stdout
     assert sorted((tmp_path / "outputs").rglob("attempts/*")) == files
     assert sum(judge_server.paid.values()) == 18
+    results_file = tmp_path / "outputs/sweeps/s/results.jsonl"
+    there = results_file.read_text()
+    other = [*words, "evaluation.judge.model=other", "evaluation.judge.retries=0"]
+    shown = launch("evaluate", "s", "--benchmark", "mt_bench", "--again", "--dry-run", *other)
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    assert "18 calls of other at http://127.0.0.1" in shown.stdout
+    judge_server.faults = ["401"]
+    asked = len(judge_server.requests)
+    refused = launch("evaluate", "s", "--benchmark", "mt_bench", "--again", *other)
+    assert refused.returncode == 2, refused.stdout + refused.stderr
+    assert refused.stderr.startswith("prefsweep: evaluation.judge.key_env=JUDGE_KEY: ")
+    assert len(judge_server.requests) == asked + 1
+    assert launch("collect", "s").returncode == 0
+    assert results_file.read_text() == there
+    assert sorted((tmp_path / "outputs").rglob("attempts/*")) == files
+    done = launch("evaluate", "s", "--benchmark", "mt_bench", "--again", *other)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for row in map(json.loads, results_file.read_text().splitlines()):
+        assert row["mt_bench_made_by"]["judge"]["model"] == "other"
+        assert [each["mt_bench_made_by"]["judge"]["model"] for each in row["mt_bench_also"]] == ["rule"]

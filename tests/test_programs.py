@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -196,6 +197,35 @@ def test_what_prints_no_object_is_refused(configure: Configure, store: Store) ->
     config = configure(trainer__max_steps=1, evaluation__command=command)
     with pytest.raises(ProgramFailed, match=r"printed no JSON object as the whole, or the last line, of .*stdout\.txt"):
         programs.measure("command", config, trained(config, store), store, never)
+
+
+@pytest.mark.parametrize(
+    ("printed", "message"),
+    [
+        ('{"quality": NaN}', "printed quality: nan, which is no score; it must be a finite number"),
+        ('{"a": 1, "b": {"c": -Infinity}}', "printed b/c: -inf, which is no score"),
+        ('{"name": "x"}', "printed 0 numbers as scores; it must be 1 to 1000"),
+        (json.dumps({str(n): n for n in range(1001)}), "printed 1001 numbers as scores"),
+    ],
+)
+def test_what_is_no_score_is_a_failure(printed: str, message: str) -> None:
+    """One clear line; a NaN that is stored without a word would be a run that looks measured."""
+    with pytest.raises(ProgramFailed, match=f"score.py: {re.escape(message)}"):
+        programs.scores_in(json.loads(printed), "score.py")
+
+
+def test_of_what_a_program_prints_the_end_is_kept(tmp_path: Path) -> None:
+    """Its scores are found behind any amount of output, and of that a MiB stays, also where it fails."""
+    chatter = (
+        "import sys; [sys.stdout.write('x' * 1023 + chr(10)) for _ in range(5000)]; print('{\"a\": 1}'); sys.exit({})"
+    )
+    printed = run_program([sys.executable, "-c", chatter.replace("{}", "0")], 1.0, tmp_path / "out", never)
+    assert programs._object_in(printed) == {"a": 1}
+    assert (tmp_path / "out").stat().st_size == 1 << 20
+    assert (tmp_path / "out").read_text().endswith('{"a": 1}\n')
+    with pytest.raises(ProgramFailed, match="exit code 3"):
+        run_program([sys.executable, "-c", chatter.replace("{}", "3")], 1.0, tmp_path / "out", never)
+    assert (tmp_path / "out").stat().st_size == 1 << 20
 
 
 def test_a_stopped_program_leaves_no_child(tmp_path: Path) -> None:

@@ -455,6 +455,23 @@ def test_the_best_models_are_the_best_by_mt_bench_where_that_was_rated(store: St
     assert told.endswith("golden_reward 0.500 ± 0.062")  # none of these has been rated
 
 
+def test_the_best_models_are_those_of_one_judge(store: Store) -> None:
+    """A score of another judge, or of texts that were made otherwise, has no place in the order, however high."""
+    runs = trained_runs(store, *FOLDER, "beta=0.1,0.2,0.3")
+    for run, rated, name in zip(runs, (4.0, 6.0, 9.9), ("strict", "strict", "generous"), strict=True):
+        who = {"judge": {"model": name}, "answers": {"base": run.run_id, "dtype": "float32"}}
+        write_once(run.evaluations.result_file("mt_bench"), MT_BENCH | {"score": rated, "stderr": None} | who)
+    outcomes = [Outcome(Point(run), "", Revision("a", "huggingface", "r", run.run_id, "c", "c")) for run in runs]
+    assert [told.partition(": ")[2] for told, _ in best_models(outcomes)] == ["mt_bench 6.000", "mt_bench 4.000"]
+    for run, golden, count in zip(runs, (0.9, 0.1, 0.5), (16, 256, 256), strict=True):
+        run.evaluations.result_file("mt_bench").unlink()
+        write_derived(run.evaluation_file, json.dumps(evaluation(golden) | {"settings": {"generations": count}}))
+    assert [told.partition(": ")[2][:19] for told, _ in best_models(outcomes)] == [
+        "golden_reward 0.500",
+        "golden_reward 0.100",
+    ]
+
+
 @pytest.mark.parametrize("count", ["0", "-1", "x"])
 def test_a_collection_of_no_models_is_refused(count: str) -> None:
     """-1 would have been all but the worst."""

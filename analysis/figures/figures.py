@@ -13,7 +13,7 @@ import pandas as pd
 from analysis.best import Best
 from analysis.figures import actions, curves, frontier, heatmap, heldout, radar, scan, steps
 from analysis.figures.figure import Figure
-from analysis.measures import GOLDEN, present
+from analysis.measures import GOLDEN, present, shown
 
 
 def figures(frame: pd.DataFrame, settings: pd.DataFrame, best: list[Best]) -> list[Figure]:
@@ -24,9 +24,9 @@ def figures(frame: pd.DataFrame, settings: pd.DataFrame, best: list[Best]) -> li
     """
     runs = frame[frame["kind"] == "run"]
     pooled, bases = settings[settings["kind"] == "run"], settings[settings["kind"] == "base"]
-    scans = [scan.figure(runs, pooled, bases, measure) for measure in present(pooled) or [GOLDEN]]
+    scans = [scan.figure(runs, pooled, bases, measure) for measure in shown(present(pooled)) or [GOLDEN]]
     optional = [
-        radar.figure(best, bases),
+        *radar.figures(best, bases),
         steps.figure(pooled, bases),
         heatmap.figure(pooled),
         actions.figure(pooled),

@@ -11,7 +11,7 @@ from analysis.figures import panels
 from analysis.figures.axes import Axis
 from analysis.figures.figure import Figure, Panel, lay_out
 from analysis.figures.records import in_panel, losses_of, points_of, score_axis
-from analysis.measures import ACCURACY, GOLDEN, present, primary
+from analysis.measures import ACCURACY, GOLDEN, judged_by, present, primary
 
 
 def figure(pooled: pd.DataFrame, bases: pd.DataFrame) -> Figure:
@@ -25,11 +25,12 @@ def figure(pooled: pd.DataFrame, bases: pd.DataFrame) -> Figure:
 
     def panel(name: str, width: int) -> Panel:
         own = in_panel(points, name)
-        return panels.frontier(own, panels.base_marks(own, base, "right"), axes, losses, width, measure.label)
+        return panels.frontier(own, panels.base_marks(own, base, "right"), axes, losses, width, measure)
 
+    better = "Down" if measure.lower else "Up"
     caption = (
-        "Up is better, left is closer to the reference; the labels are betas (where runs are many: of each loss's "
-        "ends and of the steps). The grey steps join the runs that no other run of the panel beats in both. Thin bars "
-        "are 95 % intervals; the dashed line is the untrained model."
+        f"{judged_by(pooled, measure)}{better} is better, left is closer to the reference; the labels are betas (where "
+        "runs are many: of each loss's ends and of the steps). The grey steps join the runs that no other run of the "
+        "panel beats in both. Thin bars are 95 % intervals; the dashed line is the untrained model."
     )
     return lay_out("frontier", title, caption, points, pooled, panel)

@@ -16,7 +16,7 @@ from analysis.figures.axes import Axis
 from analysis.figures.figure import Figure, Panel, lay_out
 from analysis.figures.look import Record
 from analysis.figures.records import in_panel, panel_of, place, records_of
-from analysis.measures import primary
+from analysis.measures import judged_by, primary
 from analysis.rows import other_axes
 
 _WIDEST, _CELL = 640, (64, 40)  # pixels
@@ -102,7 +102,9 @@ def figure(pooled: pd.DataFrame) -> Figure | None:
         return panel(in_panel(cells, name), pair, (orders[0], orders[1]), scale, measure.label, name)
 
     names = [each.split(".")[-1] for each in (pair.across, pair.down)]
-    caption = f"In each cell: {measure.name}; lighter is higher. An empty cell has no score yet."
+    caption = (
+        f"In each cell: {measure.name}; lighter is higher. {judged_by(pooled, measure)}An empty cell has no score yet."
+    )
     title = f"{measure.label} over {names[0]} and {names[1]}"
     columns = 1 if len(orders[0]) > _WIDE else 2
     return lay_out("heatmap", title, caption, cells, pooled, drawn, columns=columns)

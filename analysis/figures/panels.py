@@ -15,6 +15,7 @@ import altair as alt
 from analysis.figures import look
 from analysis.figures.axes import Axis, place
 from analysis.figures.look import Record
+from analysis.measures import Measure
 from analysis.statistics import pareto
 
 THIRD, HALF, WIDE = 262, 400, 640  # widths in pixels
@@ -62,10 +63,15 @@ def _seeds(records: Sequence[Record], name: str, colour: dict[str, alt.Color]) -
 
 
 def frontier(
-    points: list[Record], marks: Sequence[alt.Chart], axes: tuple[Axis, Axis], losses: list[str], width: int, name: str
+    points: list[Record],
+    marks: Sequence[alt.Chart],
+    axes: tuple[Axis, Axis],
+    losses: list[str],
+    width: int,
+    measure: Measure,
 ) -> alt.LayerChart:
-    """Draw a score called ``name`` against KL above ``marks``: labelled points, and steps along those not beaten."""
-    kl, reward = axes
+    """Draw a score against KL above ``marks``: labelled points, and steps along those not beaten."""
+    (kl, reward), name = axes, measure.label
     height = _HEIGHT + 60
     chart = alt.Chart(look.data([each | _kl_limits(each, kl) for each in points])).encode(
         x=look.x_axis("kl", kl, "KL to the reference model (nats per generation)"),
@@ -73,7 +79,7 @@ def frontier(
     )
     channels = look.loss_channels(losses)
     bar = chart.mark_rule(strokeWidth=1.2, strokeOpacity=0.35).encode(color=channels["color"])
-    best = pareto([each["kl"] for each in points], [each["value"] for each in points])
+    best = pareto([each["kl"] for each in points], [measure.sign * each["value"] for each in points])
     steps = alt.Chart(look.data([each for each, keep in zip(points, best, strict=True) if keep]))
     texts = _beta_labels(_labelled(points, best), points, axes, (width, height))
     labels = alt.Chart(look.data(texts)).encode(x="x:Q", y="y:Q", text="text:N")

@@ -6,7 +6,7 @@ Owns: which scores are drawn, the arithmetic of spokes and rings. Must not know:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import altair as alt
 import pandas as pd
@@ -17,7 +17,7 @@ from analysis.figures.axes import Axis
 from analysis.figures.figure import Figure, Panel, lay_out
 from analysis.figures.look import Record
 from analysis.figures.records import in_panel, losses_of
-from analysis.measures import MT_BENCH, categories
+from analysis.measures import Measure, categories, judged_by
 from analysis.statistics import base_of
 
 _SIDE = 350  # pixels
@@ -114,38 +114,46 @@ def _tooltips() -> list[alt.Tooltip]:
     return [*names, alt.Tooltip("value:Q", title="MT-Bench", format=".3~g")]
 
 
-def figure(best: list[Best], bases: pd.DataFrame) -> Figure | None:
-    """Draw the MT-Bench categories of each loss's best setting; None where none was judged."""
-    rows = pd.DataFrame([each.row for each in best if each.measure is MT_BENCH])
-    if not len(rows) or not (spokes := categories(rows)):
+def figures(best: list[Best], bases: pd.DataFrame) -> list[Figure]:
+    """Draw the MT-Bench categories of each loss's best setting, for each judge by whom some were chosen."""
+    measures = list(dict.fromkeys(each.measure for each in best if each.measure.unit == "question"))
+    names = ["radar", *(f"radar-{number}" for number in range(2, len(measures) + 1))]
+    return [drawn for name, each in zip(names, measures, strict=False) if (drawn := _radar(name, each, best, bases))]
+
+
+def _radar(name: str, measure: Measure, best: list[Best], bases: pd.DataFrame) -> Figure | None:
+    rows = pd.DataFrame([each.row for each in best if each.measure == measure])
+    if not (spokes := categories(rows, measure)):
         return None
-    points = [point for _, row in rows.iterrows() for point in _spokes(row, spokes, row["loss_type"] or "?")]
+    columns = {each: measure.category(each) for each in spokes}
+    points = [point for _, row in rows.iterrows() for point in _spokes(row, columns, row["loss_type"] or "?")]
     base = [
         point
         for _, row in rows.drop_duplicates(["model", "dataset"]).iterrows()
-        for point in _spokes(base_of(row, bases, MT_BENCH), spokes, "untrained", _model(row))
+        for point in _spokes(base_of(row, bases, measure), columns, "untrained", _model(row))
     ]
     values = [each["value"] for each in points + base]
     scale = Axis(math.floor(min(values)), math.ceil(max(values)) + (max(values) == min(values)), log=False, ticks=())
 
-    def drawn(name: str, _: int) -> Panel:
-        return panel(in_panel(points + base, name), spokes, scale, losses_of(rows), name)
+    def drawn(place: str, _: int) -> Panel:
+        return panel(in_panel(points + base, place), spokes, scale, losses_of(rows), place)
 
     caption = (
-        "Mean MT-Bench score of each category, for each loss's best setting; grey and dashed is the untrained model. "
+        f"{judged_by(rows, measure)}Mean MT-Bench score of each category, for each loss's best setting; "
+        "grey and dashed is the untrained model. "
         "A category has ten questions: most differences within a spoke are noise, so read the shape, not a spoke. "
         f"The rings run from {scale.low:g} to {scale.high:g}, not from 0."
     )
-    return lay_out("radar", "MT-Bench by category", caption, points, rows, drawn)
+    return lay_out(name, f"{measure.label} by category", caption, points, rows, drawn)
 
 
 def _model(row: pd.Series) -> str:
     return " · ".join(str(part) for part in (row["model"], row["dataset"]) if part)
 
 
-def _spokes(row: pd.Series | None, spokes: Sequence[str], loss: str, panel: str = "") -> list[Record]:
+def _spokes(row: pd.Series | None, columns: Mapping[str, str], loss: str, panel: str = "") -> list[Record]:
     if row is None:
         return []
     same = {"run_id": row["run_id"], "panel": panel or _model(row), "beta": row["beta"], "loss": loss}
-    points = [same | {"category": each, "value": row[f"mt_bench_{each}"]} for each in spokes]
+    points = [same | {"category": each, "value": row[column]} for each, column in columns.items()]
     return [each for each in points if panels.drawable(each["value"])]

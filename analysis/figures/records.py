@@ -9,12 +9,12 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from analysis.apart import axis_value, brief, short_names
 from analysis.figures import panels
 from analysis.figures.axes import Axis, spread_evenly_in_log
 from analysis.figures.look import Record
 from analysis.intervals import Estimate
 from analysis.measures import Measure
-from analysis.read import axis_value
 from analysis.statistics import bases_of
 
 
@@ -60,8 +60,8 @@ def losses_of(runs: pd.DataFrame) -> list[str]:
 
 def panel_of(row: pd.Series, axes: Sequence[str]) -> str:
     """Name the panel of a row where panels differ in model, dataset and these axes."""
-    rest = [f"{name.split('.')[-1]}={place(row, name)}" for name in axes]
-    return " · ".join([str(row["model"] or "?"), *([str(row["dataset"])] if row["dataset"] else []), *rest])
+    rest = [f"{name}={brief(place(row, axis))}" for name, axis in zip(short_names(axes), axes, strict=True)]
+    return " · ".join(filter(None, [str(row["model"] or "?"), row["dataset"], *rest, row["evaluated"]]))
 
 
 def place(row: pd.Series, axis: str) -> str:

@@ -5,12 +5,17 @@ Owns: its layers. Must not know: other figures.
 
 from __future__ import annotations
 
+import re
+
 import pandas as pd
 
 from analysis.figures import panels
 from analysis.figures.figure import Figure, Panel, lay_out
 from analysis.figures.records import beta_axis, in_panel, losses_of, points_of, score_axis
-from analysis.measures import Measure
+from analysis.measures import Measure, judged_by
+
+_WAY = {True: "Less is better, by the score's name. ", False: "More is taken to be better. "}
+_PAIRED = "Differences to it are paired by {}, so they are known better than the bars suggest: see the tables. "
 
 
 def figure(runs: pd.DataFrame, pooled: pd.DataFrame, bases: pd.DataFrame, measure: Measure) -> Figure:
@@ -25,10 +30,11 @@ def figure(runs: pd.DataFrame, pooled: pd.DataFrame, bases: pd.DataFrame, measur
         return panels.against_beta(own, beta, (score, measure.label), losses, marks, width, name, single)
 
     caption = (
+        f"{judged_by(pooled, measure)}{_WAY[measure.lower] if measure.unit == 'task' else ''}"
         "Bars are 95 % intervals of each mean; the dashed line is the untrained model, its interval shaded. "
-        f"Differences to it are paired by {measure.unit}, so they are known better than the bars "
-        "suggest: see the tables. Losses stand side by side at each beta."
+        f"{_PAIRED.format(measure.unit) if measure.values_column else ''}Losses stand side by side at each beta."
     )
     if repeats:
         caption += " Points are means over seeds, the short dashes beside them single runs."
-    return lay_out(measure.column.replace("_", "-"), f"{measure.label} against beta", caption, points, pooled, panel)
+    name = re.sub(r"[^a-z0-9]+", "-", measure.column.lower()).strip("-")
+    return lay_out(name, f"{measure.label} against beta", caption, points, pooled, panel)

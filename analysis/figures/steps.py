@@ -10,13 +10,13 @@ from collections.abc import Sequence
 import altair as alt
 import pandas as pd
 
+from analysis.apart import STEP
 from analysis.figures import look, panels
 from analysis.figures.axes import Axis, spread_evenly_in_log
 from analysis.figures.figure import Figure, Panel, lay_out
 from analysis.figures.look import Record
 from analysis.figures.records import in_panel, losses_of, panel_of, place, points_of, score_axis
-from analysis.measures import primary
-from analysis.read import STEP
+from analysis.measures import judged_by, primary
 from analysis.rows import other_axes
 
 _STEPS = (STEP, "trainer.max_steps")
@@ -46,7 +46,9 @@ def figure(pooled: pd.DataFrame, bases: pd.DataFrame) -> Figure | None:
         return _panel(own, marks, (axis, score), betas, measure.label) if own else None
 
     makers = [lambda name, _, loss=loss: panel(name, loss) for loss in losses_of(pooled)]
-    return lay_out("steps", f"{measure.label} against steps", _CAPTION, points, pooled, *makers)
+    return lay_out(
+        "steps", f"{measure.label} against steps", f"{judged_by(pooled, measure)}{_CAPTION}", points, pooled, *makers
+    )
 
 
 def _place(row: pd.Series, rest: Sequence[str]) -> Record:

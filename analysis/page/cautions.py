@@ -10,8 +10,10 @@ import math
 import numpy as np
 import pandas as pd
 
+from analysis.apart import axis_value
 from analysis.best import Best
-from analysis.measures import ACCURACY, GOLDEN, MT_BENCH, Measure, present, primary
+from analysis.judges import BY
+from analysis.measures import ACCURACY, GOLDEN, Measure, measures_of, present, primary, text_measures
 from analysis.rows import judged, other_axes, setting
 from analysis.statistics import hidden_damage
 from analysis.words import fixed, listed, number
@@ -30,8 +32,9 @@ def cautions(frame: pd.DataFrame, best: list[Best], settings: pd.DataFrame) -> l
     found = [
         *_damage(frame),
         *_no_base(best),
+        *_judges(frame, best),
         *_two_bases(frame),
-        *_partial(runs),
+        *_partial(runs, best),
         *_disagreement(settings, best),
         *_choice(best),
         *_noise(frame, settings),
@@ -55,8 +58,35 @@ def _damage(frame: pd.DataFrame) -> list[str]:
 
 
 def _no_base(best: list[Best]) -> list[str]:
-    missing = {str(each.row["model"]) for each in best if each.measure is not ACCURACY and not each.difference.known}
-    return [f"No difference to the untrained model is known for {listed(sorted(missing))}."] if missing else []
+    compared = [each for each in best if each.measure is not ACCURACY]
+    missing = {str(each.row["model"]) for each in compared if not math.isfinite(each.difference.value)}
+    without = [each for each in compared if not each.difference.known and not each.measure.stderr]
+    bare = dict.fromkeys(each.measure.label for each in without)
+    found = [f"No difference to the untrained model is known for {listed(sorted(missing))}."] if missing else []
+    if bare:
+        found.append(
+            f"Scores of {listed(list(bare))} come without a standard error, so nothing says which differences are "
+            "noise: have the program print one beside each, under the score's name with _stderr at its end."
+        )
+    return found
+
+
+def _judges(frame: pd.DataFrame, best: list[Best]) -> list[str]:
+    """Say that several judges gave scores, or a program was run with several settings, and by which the best is."""
+    found = []
+    if len(judges := [each for each in present(frame) if each.unit == "question" and each.by]) > 1:
+        chosen = dict.fromkeys(each.measure.label for each in best if each.measure.unit == "question")
+        by = f" The best settings were chosen by {listed(list(chosen))}." if chosen else ""
+        found.append(
+            f"MT-Bench scores were given by {len(judges)} judges, or in {len(judges)} ways "
+            f"({listed([each.by.removeprefix(BY) for each in judges])}). Each has figures and columns of its own, and "
+            f"no score of one is compared with one of another.{by}"
+        )
+    if apart := [each.label for each in measures_of(frame) if each.unit == "task" and each.by]:
+        found.append(
+            f"Programs were run with different settings, whose scores are kept apart: {listed(apart[:_NAMED_RUNS])}."
+        )
+    return found
 
 
 def _two_bases(frame: pd.DataFrame) -> list[str]:
@@ -66,16 +96,18 @@ def _two_bases(frame: pd.DataFrame) -> list[str]:
         return []
     text = (
         f"The runs of {listed(models)} were evaluated in more than one way (prompts, seed or generation settings), "
-        "each beside an untrained model of its own: compare a run with its own dashed line, and not across."
+        "each beside an untrained model of its own: compare a run with its own dashed line, and not across. Each way "
+        "has panels of its own, and the best is chosen among those that were evaluated as most were."
     )
     return [text]
 
 
-def _partial(runs: pd.DataFrame) -> list[str]:
-    """Say which trained runs lack a measure that others have, and which were judged on fewer questions."""
+def _partial(runs: pd.DataFrame, best: list[Best]) -> list[str]:
+    """Say which trained runs lack a measure by which others are chosen, and which were judged on fewer questions."""
     found = []
-    for measure in present(runs):
-        without = runs[~np.isfinite(runs[measure.column]) & (runs["status"] == "TRAINED")]
+    for measure in dict.fromkeys(each.measure for each in best if each.measure is not ACCURACY):
+        models = {each.row["model"] for each in best if each.measure == measure}
+        without = runs[runs["model"].isin(models) & ~np.isfinite(runs[measure.column]) & (runs["status"] == "TRAINED")]
         if len(without):
             names = _some([str(name) for name in without["run_id"]])
             found.append(f"No {measure.name} is known for {names}, so the choice of the best passes over them.")
@@ -88,19 +120,26 @@ def _partial(runs: pd.DataFrame) -> list[str]:
 
 
 def _disagreement(settings: pd.DataFrame, best: list[Best]) -> list[str]:
-    """Say where golden reward would have chosen another setting than MT-Bench did."""
+    """Say where golden reward, or another judge, would have chosen another setting than MT-Bench did."""
     found = []
-    for each in best:
-        if each.measure is not MT_BENCH:
-            continue
-        keys = ("model", "dataset", "loss_type")
-        group = settings[np.logical_and.reduce([settings[key] == each.row[key] for key in keys])]
-        golden = group[np.isfinite(group[GOLDEN.column])]
-        if len(golden) and (other := golden.loc[golden[GOLDEN.column].idxmax()]).name != each.row.name:
-            found.append(f"{each.row['loss_type']} on {each.row['model']} ({setting(other)})")
-    if not found:
-        return []
-    return [f"By golden reward rather than MT-Bench another setting would be the best of {listed(found)}."]
+    for other in text_measures(settings):
+        names = [name for each in best if each.measure.unit == "question" and (name := _other(each, other, settings))]
+        if names:
+            chosen = "MT-Bench" if other is GOLDEN else "the judge of the table"
+            found.append(f"By {other.name} rather than {chosen} another setting would be the best of {listed(names)}.")
+    return found
+
+
+def _other(best: Best, measure: Measure, settings: pd.DataFrame) -> str:
+    """Name the setting that another measure would have chosen of the loss; nothing where it is the same."""
+    keys = ("model", "dataset", "loss_type")
+    group = settings[np.logical_and.reduce([settings[key] == best.row[key] for key in keys])]
+    scored = group[np.isfinite(group[measure.column])]
+    if measure == best.measure or not len(scored):
+        return ""
+    other = scored.loc[scored[measure.column].idxmax()]
+    same = other.name == best.row.name
+    return "" if same else f"{best.row['loss_type']} on {best.row['model']} ({setting(other)})"
 
 
 def _choice(best: list[Best]) -> list[str]:
@@ -122,7 +161,7 @@ def _noise(frame: pd.DataFrame, settings: pd.DataFrame) -> list[str]:
     for measure in present(frame):
         counts = [sum(map(math.isfinite, measure.values(row).values())) for _, row in frame.iterrows()]
         few = min(filter(None, counts), default=_FEW)
-        if few < _FEW:
+        if measure.values_column and few < _FEW:
             found.append(f"With only {few} {measure.unit}s the intervals of {measure.name} are somewhat too narrow.")
     return found
 
@@ -153,7 +192,7 @@ def _rerun(model: str, measure: Measure, deviation: float, seeds: pd.Series) -> 
 
 def _settings(runs: pd.DataFrame) -> list[str]:
     found = []
-    axes = [name for name in other_axes(runs) if len({str(each.get(name)) for each in runs["axes"]}) > 1]
+    axes = [name for name in other_axes(runs) if len({axis_value(row, name) for row in runs.to_dict("records")}) > 1]
     axes += ["dataset"] if any(len(each) > 1 for each in runs.groupby("model")["dataset"].unique()) else []
     if runs["setting"].any():
         what = f" ({listed(axes)})" if axes else ""

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.read import show
+from analysis.apart import show
 from analysis.words import fixed
 
 _SHOWN = 12  # values of a key that are listed

@@ -23,7 +23,7 @@ from analysis.best import Best, leads
 from analysis.figures import look
 from analysis.figures.figure import Figure
 from analysis.intervals import Estimate
-from analysis.measures import Measure, present
+from analysis.measures import Measure, present, shown
 from analysis.page import cautions, configurations, summary
 from analysis.page.generations import prompts
 
@@ -95,10 +95,10 @@ def _commands(runs: pd.DataFrame) -> list[tuple[str, str, list[tuple[str, str]]]
 
 def _winner(row: dict[str, str], best: Best) -> dict[str, str]:
     """Give a best setting's row for the page: the interval that its verdict goes by, and the settings like it."""
-    alike = [rows.setting(each).removeprefix("beta ") for each in best.ties]
-    shown = alike[:_ALIKE] + ([f"and {len(alike) - _ALIKE} more"] if len(alike) > _ALIKE else [])
-    kept = {key: value for key, value in row.items() if key != "95 % interval"}
-    return kept | {"not told from it: beta": ", ".join(shown) or words.MISSING}
+    alike = [rows.setting(each).removeprefix("beta ") for each in best.ties or ()]
+    named = alike[:_ALIKE] + ([f"and {len(alike) - _ALIKE} more"] if len(alike) > _ALIKE else [])
+    kept = {key: value for key, value in row.items() if key not in {"95 % interval", "ties with"}}
+    return kept | {"not told from it: beta": ", ".join(named) or tables.ties(best)}
 
 
 def _template() -> jinja2.Template:
@@ -134,7 +134,7 @@ def _figure(figure: Figure, image: str) -> dict[str, str]:
 
 def _runs(frame: pd.DataFrame) -> tuple[list[tuple[str, str]], list[list[Cell]]]:
     """Give header (name, CSS class) and rows of the page's table of runs, columns without any value left out."""
-    measures = present(frame)
+    measures = shown(present(frame))
     rows = [_row(row, measures) for _, row in frame.iterrows()]
     names = [name for name in rows[0] if any(row[name].text not in {"", words.MISSING} for row in rows)]
     header = [(name, rows[0][name].css) for name in names]
@@ -178,8 +178,7 @@ def _scores(row: pd.Series, measures: list[Measure]) -> dict[str, Cell]:
 def _unfinished(runs: pd.DataFrame) -> list[tuple[str, str, str]]:
     """Give status, name and reason of each run that is not trained or has no evaluation."""
     found = []
-    for _, row in runs.iterrows():
-        evaluated = any(math.isfinite(row[each]) for each in ("mt_bench", "golden_reward", "reward_accuracy"))
+    for (_, row), evaluated in zip(runs.iterrows(), rows.judged(runs), strict=True):
         if row["status"] != "TRAINED" or not evaluated:
             reason = row["reason"] or ("not evaluated yet" if row["status"] == "TRAINED" else "")
             found.append((str(row["status"] or "?"), str(row["run_id"]), reason))

@@ -62,19 +62,27 @@ def _progress(runs: pd.DataFrame) -> str:
 
 def winner(group: list[Best], *, name_dataset: bool) -> list[str]:
     """Name the best loss and setting of one model, how sure its gain is, and how sure its lead."""
-    first = max(group, key=lambda each: each.value)
+    first = max(group, key=lambda each: each.rank)
     where = f"On {first.row['model'] or 'an unnamed model'}"
     where += f" with {first.row['dataset']}" if name_dataset else ""
     what = f"{first.row['loss_type']} at {setting(first.row)}"
-    text = f"{where} the best is {what}: {first.measure.name} {fixed(first.value)}{_gain(first)}."
+    score = f"{first.measure.name} {fixed(first.value)}{_gain(first)}."
+    if first.all_tie:
+        extreme = "lowest" if first.measure.lower else "highest"
+        chosen = "nearest to the reference" if first.measure is ACCURACY else extreme
+        text = f"{where} {first.looked_at} settings tie: none can be told from the {chosen}, {what}. It has {score}"
+        return [text, *_by_accuracy(first)]
+    text = f"{where} the best is {what}: {score}"
     return [text, *_ties(first), *(_lead_over(each) for each in leads(group)[:1]), *_by_accuracy(first)]
 
 
 def _gain(best: Best) -> str:
     """Say the difference of a best setting with its intervals, and whether it is noise."""
-    if not best.corrected.known:
-        return ""
     other = "chance" if best.measure is ACCURACY else "the untrained model"
+    if not best.corrected.known:
+        known = math.isfinite(best.corrected.value) and best.measure is not ACCURACY
+        gain = f", {signed(best.corrected.value)} against {other}"
+        return f"{gain}; without errors of its scores nothing says whether that is noise" if known else ""
     text = f", {signed(best.corrected.value)} against {other} (95 % interval {limits(best.corrected)}"
     if best.looked_at > 1:
         text += f", corrected for the {best.looked_at} settings looked at"
@@ -83,6 +91,10 @@ def _gain(best: Best) -> str:
 
 def _ties(best: Best) -> list[str]:
     """Say which other settings of the loss would do as well, as far as can be told."""
+    if best.ties is None:
+        return [
+            f"Whether other settings of {best.row['loss_type']} would do as well is not computed: errors are missing."
+        ]
     if not best.ties:
         return []
     alike = len(best.ties)
@@ -96,11 +108,13 @@ def _ties(best: Best) -> list[str]:
 
 def _lead_over(lead: Lead) -> str:
     name = f"the next loss, {lead.second.row['loss_type']} at {setting(lead.second.row)}"
+    if lead.corrected.value == 0:
+        return f"The best of {lead.second.row['loss_type']}, at {setting(lead.second.row)}, scores the same."
     if not lead.corrected.known:
         return f"How sure its lead over {name} is cannot be said."
     noise = "" if lead.beyond_noise else ", so which of them is better is within noise"
     interval = f"95 % interval {limits(lead.corrected)}, corrected in the same way"
-    return f"It leads {name}, by {fixed(lead.corrected.value)} ({interval}){noise}."
+    return f"It leads {name}, by {fixed(abs(lead.corrected.value))} ({interval}){noise}."
 
 
 def _by_accuracy(best: Best) -> list[str]:

@@ -11,7 +11,7 @@ from launcher.cli.watch import show_results, watch
 from launcher.cluster.scheduler import AUTO, Scheduler, scheduler_for
 from launcher.config import Judge
 from launcher.evaluation import scores
-from launcher.evaluation.judge import estimate, require_judge
+from launcher.evaluation.judge import estimate
 from launcher.planning import changes
 from launcher.planning.launches import recorded_sweep
 from launcher.store.output_folder import Store, SweepDir
@@ -43,17 +43,17 @@ def evaluate(options: argparse.Namespace) -> int:
     check_benchmarks(sweep)
     judge = scores.judge_of(sweep)
     if not options.dry_run and scores.needs_judge(sweep, store, again=options.again):
-        require_judge(judge)
+        scores.check_judge(sweep, judge, again=options.again)
+    anew = scores.anew(sweep, store) if options.again else {}
     scheduler = scheduler_for(sweep.runs[0].config.cluster.executor)
     with store.submission_lock:
         adopt(runs_of(directory, store), scheduler)
-        if options.again:
-            scores.set_aside(sweep, store)
-        decisions = [d for d in decide(sweep, store, scheduler) if d.action is Action.EVALUATE]
+        decisions = [d for d in decide(sweep, store, scheduler, anew=anew) if d.action is Action.EVALUATE]
         planned = plan_batches(sweep, decisions, store, scheduler)
         if decisions:
             plan.show_plan(planned, None, store, as_json=False)
         if not options.dry_run:
+            scores.set_aside({d.run.run_id: anew.get(d.run.run_id, ()) for d in decisions}, store)
             act(planned, store, scheduler, None)
     if decisions and not options.dry_run and not _follow(decisions, directory, store, scheduler):
         return FAILED
@@ -76,7 +76,7 @@ def _follow(decisions: Sequence[Decision], directory: SweepDir, store: Store, sc
 def _judge(sweep: Sweep, store: Store, judge: Judge, options: argparse.Namespace) -> int:
     """Have the judge rate what awaits it, with its cost before and after."""
     with scores.only_judge(store):
-        waiting = scores.answers_to_judge(sweep, store)
+        waiting = scores.answers_to_judge(sweep, store, again=options.again)
         opened = scores.open_judgements(waiting, judge, again=options.again)
         if waiting:
             results.say_to_judge(waiting, estimate(opened, judge), judge)
@@ -104,6 +104,11 @@ def arguments(parser: Parser) -> None:
     )
     named = "only this one (may be given again); default: those of evaluation.benchmarks"
     parser.add_argument("--benchmark", action="append", default=[], metavar="NAME", help=named)
-    mode = parser.add_mutually_exclusive_group()
-    mode.add_argument("--again", action="store_true", help="also what is there already, which is kept under a number")
-    mode.add_argument("--dry-run", action="store_true", help="only show what would be measured and what judging costs")
+    parser.add_argument(
+        "--again",
+        action="store_true",
+        help="also what is there already, which is kept under a number and holds until the new is there",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="only show what would be measured and what judging costs"
+    )

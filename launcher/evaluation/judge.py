@@ -169,6 +169,17 @@ def ask_all(asks: Sequence[tuple[Ask, int]], judge: Judge, progress: Progress) -
     return panel.spent
 
 
+def probe(judge: Judge, messages: Messages) -> None:
+    """Ask the judge once, for nothing that is kept.
+
+    Raises:
+        ConfigError: the endpoint knows neither key nor model, or understands no request.
+        JudgeError: it cannot be reached.
+    """
+    with _panel(judge) as panel:
+        panel.probe(messages)
+
+
 @contextmanager
 def _panel(judge: Judge) -> Iterator[_Panel]:
     from openai import OpenAI
@@ -201,6 +212,18 @@ class _Panel:
         with self.lock:
             self.spent.judged += 1
             self.spent.unparsable += line["rating"] is None
+
+    def probe(self, messages: Messages) -> None:
+        """Ask once, and forget the answer."""
+        import openai
+
+        try:
+            self._request(messages)
+        except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+            words = self._words(error)
+            raise ConfigError("evaluation.judge.model", self.settings.model, f"takes no request: {words}") from error
+        except openai.OpenAIError as error:
+            raise self._explained(error) from error
 
     def _line(self, ask: Ask) -> Plain:
         """Ask once; what the judge said, or why it would not, as a line of the log."""

@@ -10,10 +10,14 @@ import itertools
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from launcher.store.attempt_config import wanted_by
 from launcher.store.attempts import Attempts
-from launcher.store.run_folder import RunDir
+from launcher.store.files import fact_text, link, read_fact, write_derived, write_once
+from launcher.store.measurements import kept
+from launcher.store.results import Answered, MTBenchResult
+from launcher.store.run_folder import EvaluationDir, RunDir
 from launcher.store.work_done import lacking
 
 
@@ -26,12 +30,19 @@ def unclaimed(run: RunDir, wanted: Iterable[str]) -> list[str]:
 
 def awaits_judge(run: RunDir) -> bool:
     """Whether the run has answers that nobody has rated."""
-    return run.evaluations.answered_file.exists() and not run.evaluations.result_file("mt_bench").exists()
+    return unrated(run.evaluations)
+
+
+def unrated(directory: EvaluationDir) -> bool:
+    """Whether answers are there, and no scores, or only those of answers with other settings."""
+    answered = read_fact(directory.answered_file, Answered)
+    rated = read_fact(directory.result_file("mt_bench"), MTBenchResult) if answered else None
+    return answered is not None and (rated is None or rated.answers != answered.settings)
 
 
 def discard_all(run: RunDir) -> None:
     """Remove what was said of a model that is no more: its scores, where it is published, what it was made from."""
-    for fact in (run.evaluation_file, run.sources_file, run.revision_file):
+    for fact in (run.evaluation_file, *kept(run.evaluation_file), run.sources_file, run.revision_file):
         fact.unlink(missing_ok=True)
     shutil.rmtree(run.evaluations.path, ignore_errors=True)
 
@@ -39,5 +50,19 @@ def discard_all(run: RunDir) -> None:
 def set_aside(file: Path) -> None:
     """Keep a result under a number, so that its benchmark counts as lacking."""
     if file.exists():
-        numbers = (file.with_name(f"{file.stem}.{number:03d}{file.suffix}") for number in itertools.count(1))
-        file.rename(next(name for name in numbers if not name.exists()))
+        file.rename(_free(file))
+
+
+def replace(file: Path, fact: Any) -> None:
+    """Write a result in place of one that is there: that is kept under a number, and holds until then."""
+    if file.exists():
+        link(file, _free(file))
+        write_derived(file, fact_text(fact))
+    else:
+        write_once(file, fact)
+
+
+def _free(file: Path) -> Path:
+    """The next number under which a result can be kept."""
+    numbers = (file.with_name(f"{file.stem}.{number:03d}{file.suffix}") for number in itertools.count(1))
+    return next(name for name in numbers if not name.exists())

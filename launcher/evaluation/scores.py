@@ -7,9 +7,9 @@ Must not know: how answers are written, how a judge is spoken to, what is printe
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -20,10 +20,10 @@ from launcher.evaluation import judge as judging
 from launcher.evaluation import missing_benchmarks, mt_bench
 from launcher.evaluation.judge import CHARACTERS_PER_TOKEN, Ask, Progress, Spent
 from launcher.evaluation.mt_bench import Bench
-from launcher.store.files import Plain, read_fact, read_lines, write_once
+from launcher.store.files import Plain, read_fact, read_lines
 from launcher.store.output_folder import Store
 from launcher.store.results import Answered, MTBenchResult
-from launcher.store.run_folder import EvaluationDir
+from launcher.store.run_folder import EvaluationDir, RunDir
 from launcher.store.work_done import job_file
 from launcher.sweep import Sweep
 
@@ -42,30 +42,33 @@ class Waiting:
     asks: tuple[Ask, ...]
 
 
-# ------------------------------------------------------------------------------------------------ what is asked for
-
-
 # ------------------------------------------------------------------------------------------------ anew
 
 
-def set_aside(sweep: Sweep, store: Store) -> None:
-    """Let the benchmarks of these runs count as lacking; what is there is kept under a number."""
-    for run in sweep.runs:
-        folder, evaluation = store.run(run.run_id), run.config.evaluation
-        for name in evaluation.benchmarks:
-            if name != "mt_bench":
-                missing_benchmarks.set_aside(job_file(folder, name))
-            elif folder.evaluations.answered_file.exists():
-                _set_aside_mt_bench(folder.evaluations, evaluation, store)
+def anew(sweep: Sweep, store: Store) -> dict[str, list[str]]:
+    """The benchmarks that jobs are to do once more, by run id, where all are to be had anew.
+
+    Of MT-Bench the answers, where other ones are asked for: with the same settings they would be the same. Its scores
+    are replaced as the judge gives new ones.
+    """
+    return {run.run_id: _anew(store.run(run.run_id), run.config.evaluation) for run in sweep.runs}
 
 
-def _set_aside_mt_bench(directory: EvaluationDir, evaluation: Evaluation, store: Store) -> None:
-    """The scores; the answers too where other ones are asked for: with the same settings they would be the same."""
-    answered = read_fact(directory.answered_file, Answered)
-    for each in (directory, *(_base_of(answered, store) if answered else ())):
-        missing_benchmarks.set_aside(each.result_file("mt_bench"))
-    if answered and _other_answers(answered, evaluation, mt_bench.load(evaluation.mt_bench)):
-        missing_benchmarks.set_aside(directory.answered_file)
+def _anew(run: RunDir, evaluation: Evaluation) -> list[str]:
+    there = [name for name in evaluation.benchmarks if job_file(run, name).exists()]
+    return [name for name in there if name != "mt_bench" or _wants_other_answers(run, evaluation)]
+
+
+def set_aside(benchmarks: Mapping[str, Iterable[str]], store: Store) -> None:
+    """Let these benchmarks, by run id, count as lacking; what is there is kept under a number, and holds until then."""
+    for run_id, names in benchmarks.items():
+        for name in names:
+            missing_benchmarks.set_aside(job_file(store.run(run_id), name))
+
+
+def _wants_other_answers(run: RunDir, evaluation: Evaluation) -> bool:
+    answered = read_fact(run.evaluations.answered_file, Answered)
+    return answered is not None and _other_answers(answered, evaluation, mt_bench.load(evaluation.mt_bench))
 
 
 def _base_of(answered: Answered, store: Store) -> Iterator[EvaluationDir]:
@@ -114,11 +117,32 @@ def needs_judge(sweep: Sweep, store: Store, *, again: bool) -> bool:
     """Whether a trained run is to have scores and has none, or is to have them anew."""
     runs = [store.run(run.run_id) for run in sweep.runs if "mt_bench" in run.config.evaluation.benchmarks]
     trained = [run for run in runs if run.result_file.exists()]
-    return any(again or not run.evaluations.result_file("mt_bench").exists() for run in trained)
+    rated = [run.evaluations.result_file("mt_bench").exists() for run in trained]
+    return any(
+        again or not has or missing_benchmarks.awaits_judge(run) for run, has in zip(trained, rated, strict=True)
+    )
 
 
-def answers_to_judge(sweep: Sweep, store: Store) -> list[Waiting]:
-    """The models of the sweep, trained and untrained, that have answers and no scores yet.
+def check_judge(sweep: Sweep, judge: Judge, *, again: bool) -> None:
+    """Check that the judge can be had. Where there are scores to lose, it is asked to rate an answer of our own first.
+
+    Raises:
+        ConfigError, JudgeError: it cannot.
+    """
+    judging.require_judge(judge)
+    if again:
+        evaluation = next(e for run in sweep.runs if "mt_bench" in (e := run.config.evaluation).benchmarks)
+        bench = mt_bench.load(evaluation.mt_bench)
+        judging.probe(judge, mt_bench.judge_messages(bench, bench.questions[0], ("Yes.", "Yes."), 1))
+
+
+def answers_to_judge(sweep: Sweep, store: Store, *, again: bool = False) -> list[Waiting]:
+    """The models of the sweep, trained and untrained, that have answers and no scores of them yet.
+
+    Args:
+        sweep: as it is to be evaluated.
+        store: the output folder.
+        again: those with scores too.
 
     Raises:
         ConfigError: the questions that they answered are not those that are there now.
@@ -131,7 +155,7 @@ def answers_to_judge(sweep: Sweep, store: Store) -> list[Waiting]:
             continue
         bases = [(f"{run.config.model.name}-base", base) for base in _base_of(answered, store)]
         for name, each in (*bases, (run.run_id, directory)):
-            if str(each.path) not in found and not each.result_file("mt_bench").exists():
+            if str(each.path) not in found and (again or missing_benchmarks.unrated(each)):
                 found[str(each.path)] = _waiting(name, each, evaluation)
     return list(found.values())
 
@@ -216,8 +240,15 @@ def judge_all(waiting: Sequence[Waiting], opened: Sequence[tuple[Ask, int]], jud
     """
     spent = judging.ask_all(opened, judge, progress) if opened else Spent()
     for each in waiting:
-        write_once(each.directory.result_file("mt_bench"), _score(each, judge))
+        _write(each.directory.result_file("mt_bench"), _score(each, judge))
     return spent
+
+
+def _write(file: Path, scored: MTBenchResult) -> None:
+    """Write a model's scores, unless the same are there already."""
+    there = read_fact(file, MTBenchResult)
+    if there is None or there != replace(scored, time=there.time):
+        missing_benchmarks.replace(file, scored)
 
 
 def _score(waiting: Waiting, judge: Judge) -> MTBenchResult:

@@ -10,6 +10,7 @@ replace it, its branch is looked at before it is said to be there.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from launcher.model.files import WEIGHTS, model_files
 from launcher.store.attempt_config import hub_of
 from launcher.store.attempts import Attempts
 from launcher.store.facts import Revision
-from launcher.store.files import plain, read_fact
+from launcher.store.files import content_key, plain, read_fact
 from launcher.store.measurements import Measured
 from launcher.store.output_folder import Store, SweepDir
 from launcher.store.run_folder import Point, RunDir, points_of
@@ -35,6 +36,7 @@ from launcher.store.run_folder import Point, RunDir, points_of
 SHOWN = 3  # names of files
 COMPARED = 1 << 20  # bytes of a file that was copied
 MAX_NOTE = 500  # characters that the Hub takes
+OF_A_MODEL = ("base", "dtype", "attn_implementation", "batch_size", "samples")  # in which models may differ
 RANKED_BY = ("mt_bench", "golden_reward", "reward_accuracy")  # the first that some model has; more is better
 
 
@@ -230,14 +232,16 @@ def gather(outcomes: Iterable[Outcome], sweep: SweepDir, hub: Hub, store: Store,
         UsageError: there is no model to choose from.
         PublishError: the Hub did not take it.
     """
-    best = best_models(list(outcomes))[:count]
+    outcomes = list(outcomes)
+    best = best_models(outcomes)[:count]
     if not best:
         raise UsageError(
             "--collection: no evaluated model of this sweep is on the Hugging Face Hub; publish them first"
         )
+    judge = _ranked(outcomes)[1][0][1].judge
     notes: dict[str, list[str]] = {}
     for told, revision in best:
-        notes.setdefault(revision.repo, []).append(told)
+        notes.setdefault(revision.repo, [f"judged by {judge}"] if judge else []).append(told)
     from launcher.hub.huggingface import HuggingFaceShelf
 
     shelf = shelf_of(replace(hub, store="huggingface", repo=best[0][1].repo), store)
@@ -248,23 +252,49 @@ def gather(outcomes: Iterable[Outcome], sweep: SweepDir, hub: Hub, store: Store,
 
 
 def best_models(outcomes: Sequence[Outcome]) -> list[tuple[str, Revision]]:
-    """The models on the Hub by score, best first: what to tell of each, and its revision; none without the score."""
+    """The models on the Hub by score, best first: what to tell of each, and its revision; none without the score.
+
+    Scores of another judge, or of other prompts or settings, are no part of the order: the way in which most models
+    were measured counts alone.
+    """
+    measure, ranked = _ranked(outcomes)
+    return [(f"{revision.revision}: {measure} {score}", revision) for revision, score in ranked]
+
+
+def _ranked(outcomes: Sequence[Outcome]) -> tuple[str | None, list[tuple[Revision, _Score]]]:
+    """By which score the models on the Hub are ranked, and those that have it, best first."""
     published = [(revision, each.point) for each in outcomes if (revision := each.revision)]
     results = [(revision, _scores(point)) for revision, point in published if revision.store == "huggingface"]
     measure = next((name for name in RANKED_BY if any(name in scores for _, scores in results)), None)
     if measure is None:
-        return []
+        return None, []
     scored = [(revision, scores[measure]) for revision, scores in results if measure in scores]
-    ranked = sorted(scored, key=lambda result: -result[1][0])
-    return [
-        (f"{revision.revision}: {measure} {value:.3f}" + ("" if error is None else f" ± {error:.3f}"), revision)
-        for revision, (value, error) in ranked
-    ]
+    (way, _), *_ = Counter(score.way for _, score in scored).most_common(1)
+    return measure, sorted((each for each in scored if each[1].way == way), key=lambda result: -result[1].value)
 
 
-def _scores(point: Point) -> dict[str, tuple[float, float | None]]:
+@dataclass(frozen=True)
+class _Score:
+    """A score with its error, by whom it was given, and a hash of what scores that compare have in common."""
+
+    value: float
+    error: float | None
+    way: str
+    judge: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f}" + ("" if self.error is None else f" ± {self.error:.3f}")
+
+
+def _scores(point: Point) -> dict[str, _Score]:
     measured = Measured.of(point.folder)
     preference = plain(measured.preference) if measured.preference else {}
-    found = {name: (value, error) for name, value, error in measures(preference)}
+    way = content_key({k: v for k, v in preference.get("settings", {}).items() if k not in OF_A_MODEL})
+    found = {name: _Score(value, error, way) for name, value, error in measures(preference)}
     rated = measured.mt_bench
-    return found if rated is None or rated.score is None else {**found, "mt_bench": (rated.score, rated.stderr)}
+    if rated is None or rated.score is None:
+        return found
+    way = content_key(
+        [rated.judge, rated.hashes, {key: value for key, value in rated.answers.items() if key not in OF_A_MODEL}]
+    )
+    return {**found, "mt_bench": _Score(rated.score, rated.stderr, way, str(rated.judge.get("model")))}

@@ -28,9 +28,22 @@ from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryV
 from launcher.config import MISSING, RunConfig
 from launcher.errors import UNSAID, ConfigError, UsageError, suggestion
 from launcher.machine.installed import data_dir
+from launcher.planning import names
 from launcher.planning.grid import Grid, read_grid
-from launcher.planning.overrides import Overrides, check_choice, chooses_group, first_line, parse, wanted_of, wrong
+from launcher.planning.overrides import (
+    Overrides,
+    as_text,
+    check_choice,
+    chooses_group,
+    first_line,
+    parse,
+    wanted_of,
+    wrong,
+)
 from launcher.store.files import Plain
+
+# `${number:${beta}}` in conf/: 3, where beta is the float 3.0, as run ids have it.
+OmegaConf.register_new_resolver("number", lambda value: f"{value:.12g}", replace=True)
 
 OF_THE_LAUNCH = ("dry_run", "output_dir", "sweep")
 
@@ -57,10 +70,24 @@ def compose(argv: Sequence[str], *, multirun: bool) -> tuple[Grid, list[Composed
     with initialize_config_dir(config_dir=str(data_dir("conf").absolute()), version_base="1.3"):
         grid = read_grid(argv, multirun=multirun)
         points = [compose_point(overrides, grid.varied) for overrides in grid.points()]
+        longer = names.told_apart([point.config for point in points])
+        points = [_named_apart(point, longer, grid.varied) for point in points] if longer else points
         _composer.cache_clear()
     if not points:
         raise UsageError("the grid is empty: every combination is excluded or an axis has no value")
     return grid, points
+
+
+def _named_apart(point: Composed, longer: names.Renamed, varied: Sequence[str]) -> Composed:
+    """The point, with a longer name for what shares the name that an override gave it; a file of `conf/` keeps its."""
+    given = {override.partition("=")[0] for override in point.overrides}
+    found = {
+        section: longer.get((section, point.config[section]["name"], names.place_in(point.config, section)))
+        for section in names.NAMED
+        if f"{section}.name" in given
+    }
+    more = tuple(f"{section}.name={as_text(name)}" for section, name in found.items() if name)
+    return compose_point((*point.overrides, *more), varied) if more else point
 
 
 class _Composer:
@@ -128,8 +155,8 @@ def compose_point(overrides: Overrides, varied: Sequence[str] = ()) -> Composed:
         raise ConfigError(", ".join(missing), UNSAID, f"no value; give {given}") from error
     except OmegaConfBaseException as error:
         raise ConfigError(str(error.full_key), UNSAID, str(error).splitlines()[0]) from error
-    names = {override.get_key_element(): override.value() for override in chosen}
-    return Composed(overrides, config, {key: _axis_value(config, key, names) for key in varied})
+    members = {override.get_key_element(): override.value() for override in chosen}
+    return Composed(overrides, config, {key: _axis_value(config, key, members) for key in varied})
 
 
 @cache
@@ -137,14 +164,14 @@ def _composer(groups: Overrides) -> _Composer:
     return _Composer(groups)
 
 
-def _axis_value(config: Plain, key: str, names: Mapping[str, Any]) -> Any:
+def _axis_value(config: Plain, key: str, members: Mapping[str, Any]) -> Any:
     """What a config holds for an axis: the value of a key, or a chosen group member's name, its own or its file's."""
     value: Any = config
     for part in key.lstrip("+~").split("@")[0].replace("/", ".").split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
     if not isinstance(value, Mapping):
         return value
-    return value.get("name") or names.get(key, value)
+    return value.get("name") or members.get(key, value)
 
 
 def apply_override(override: Override, config: DictConfig) -> None:

@@ -23,6 +23,7 @@ from launcher.config import RunConfig, canonical
 from launcher.errors import UNSAID, ConfigError, UsageError, suggestion
 from launcher.machine.installed import data_dir
 from launcher.machine.locate import place_of, split_revision
+from launcher.planning.names import slug
 
 Overrides = tuple[str, ...]
 SHORTHANDS = ("model", "dataset")  # groups whose value may be a Hub id or a folder
@@ -133,7 +134,7 @@ def expand(override: str) -> Overrides:
     if not isinstance(value, str) or not re.search(r"[/@]", value) or value in options(key):
         return (override,)
     path, revision = _located(override, value)
-    name = re.sub(r"[^a-z0-9.]+", "-", Path(path).name.lower()).strip("-.")
+    name = slug(Path(path).name)
     if not name:
         raise wrong(override, f"is neither a file of conf/{key}, nor ORG/NAME@REVISION, nor a folder")
     values = {"name": name, "path": path, "revision": revision or None}

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping
 from launcher.config import OBJECTIVE
 from launcher.runs.run_state import RunState
 from launcher.store.attempts import Attempts
-from launcher.store.facts import Attempt, Revision, RunRecord, Started
-from launcher.store.files import Plain, plain, read_fact, read_lines, write_derived
+from launcher.store.facts import Attempt, Revision, RunRecord, Sources, Started
+from launcher.store.files import Plain, content_key, plain, read_fact, read_lines, write_derived
 from launcher.store.measurements import Measured
 from launcher.store.output_folder import Store, SweepDir
 from launcher.store.results import Evaluation, MTBenchResult, Result
@@ -22,6 +22,14 @@ from launcher.store.run_folder import AttemptDir, RunDir
 
 NAMED_BY = ("run_id", "model", "dataset", "loss_type", "beta", "seed", "axes")  # a row's, of the launch's record
 MADE_BY = ("judge", "hashes", "answers", "spent")  # what MT-Bench scores depend on, and cost
+SAMPLING = ("batch_size", "generations", "max_new_tokens", "temperature", "seed")
+# Of each other benchmark's settings, those that its scores depend on, besides those that are hashed.
+SETTINGS = {
+    "preference": (*SAMPLING, "golden_reward", "dtype", "attn_implementation", "kl_estimator"),
+    "lm_eval": ("num_fewshot", "limit", "apply_chat_template"),
+    "command": (),
+}
+HASHED = ("prompts", "argv")
 CURVE_KEYS = ("step", "loss", "reward_accuracy", "reward_margin", "learning_rate", "grad_norm")
 SCORE_KEYS = (
     "loss", "reward_accuracy", "reward_margin", "kl", "kl_stderr", "golden_reward", "golden_reward_stderr", "pairs",
@@ -45,7 +53,7 @@ def _row(record: RunRecord, state: RunState, directory: SweepDir) -> Plain:
     attempts = Attempts.of(run)
     attempt = attempts.training.record if attempts.training else Attempt()
     gpus = _gpus(attempt, result)
-    evaluation = read_fact(run.evaluation_file, Evaluation)
+    measured, sources = Measured.of(run), read_fact(run.sources_file, Sources)
     return {
         "kind": "run",
         "sweep": directory.name,
@@ -59,12 +67,13 @@ def _row(record: RunRecord, state: RunState, directory: SweepDir) -> Plain:
         "milestone": None,
         "seconds": result.seconds if result else None,
         "gpus": gpus,
-        "gpu_hours": None if gpus is None else gpus * _worked_seconds(run, evaluation) / 3600,
+        "gpu_hours": None if gpus is None else gpus * _worked_seconds(run, measured.preference) / 3600,
         "hosts": _hosts(attempts.trainings),
         "objective": run.read_config() if run.path.is_dir() else {},
+        "sources": plain(sources) if sources else {},
         "training": plain(result) if result else None,
         "revision": plain(revision) if revision else None,
-        **_scores(measured := Measured.of(run)),
+        **_scores(measured),
         "base": _base_name(measured.bases),
         "curve": _curve(run),
         "provenance": {**attempt.provenance, "created": attempt.time},
@@ -136,11 +145,35 @@ def _scores(measured: Measured) -> Plain:
         "evaluation": scores | _mt_bench_scores(measured.mt_bench) or None,
         "golden_rewards": preference.get("golden_rewards", []),
         "samples": preference.get("samples", []),
-        "mt_bench_scores": {str(q["question_id"]): q["score"] for q in bench.get("questions", []) if q["score"]},
+        **_judged(measured.mt_bench),
         "mt_bench_questions": bench.get("questions", []),
+        "mt_bench_also": [
+            {"evaluation": _mt_bench_scores(fact), **_judged(fact)} for fact in measured.judged_otherwise
+        ],
         "losses": preference.get("losses", []),
+        **_made_by(measured),
+    }
+
+
+def _judged(fact: MTBenchResult | None) -> Plain:
+    """The score of each question, and what they depend on."""
+    bench = plain(fact) if fact else {}
+    return {
+        "mt_bench_scores": {str(q["question_id"]): q["score"] for q in bench.get("questions", []) if q["score"]},
         "mt_bench_made_by": {key: bench[key] for key in MADE_BY if bench},
     }
+
+
+def _made_by(measured: Measured) -> Plain:
+    """What the other scores depend on, besides the model; of long texts, and of what may hold a secret, a hash."""
+    settings = {name: plain(fact)["settings"] if (fact := getattr(measured, name)) else {} for name in SETTINGS}
+    kept = {
+        name: {key: value for key, value in each.items() if key in SETTINGS[name]} for name, each in settings.items()
+    }
+    hashed = {
+        name: {key: content_key(each[key], 8) for key in HASHED if key in each} for name, each in settings.items()
+    }
+    return {f"{name}_made_by": kept[name] | hashed[name] for name in SETTINGS}
 
 
 def _mt_bench_scores(fact: MTBenchResult | None) -> Plain:
@@ -173,13 +206,14 @@ def _base_rows(rows: Iterable[Plain], store: Store) -> list[Plain]:
     for row in rows:
         keys = _measured_of_row(row, store).bases
         named = {name: row[name] for name in ("sweep", "model", "dataset")}
+        objective = {name: row["objective"].get(name) for name in OBJECTIVE[:2]}
+        named |= {"objective": objective, "sources": row["sources"]}
         alike = [known for base, known in bases if named.items() <= base.items() and _agree(known, keys)]
         if alike:
             alike[0].update(keys)
         elif keys:
-            objective = {name: row["objective"][name] for name in OBJECTIVE[:2]}
             base = {"kind": "base", "run_id": f"{row['model']}-base", **named, "status": "TRAINED"}
-            bases.append(({**base, "base": _base_name(keys), "axes": {}, "objective": objective}, keys))
+            bases.append(({**base, "base": _base_name(keys), "axes": {}}, keys))
     found = [(base, Measured.of_untrained(keys, store)) for base, keys in bases]
     return [base | _scores(measured) for base, measured in found if measured.results]
 

@@ -46,7 +46,7 @@ def _write_aside(path: Path, text: str) -> Path:
 
 def write_once(path: Path, fact: Any) -> bool:
     """Make the fact `path` appear whole; a second writer changes nothing. Returns whether we were the first."""
-    aside = _write_aside(path, json.dumps(plain(fact), indent=1, ensure_ascii=False) + "\n")
+    aside = _write_aside(path, fact_text(fact))
     try:
         os.link(aside, path)  # unlike rename, link refuses to replace
     except FileExistsError:
@@ -54,6 +54,11 @@ def write_once(path: Path, fact: Any) -> bool:
     finally:
         aside.unlink()
     return True
+
+
+def fact_text(fact: Any) -> str:
+    """What the file of a fact holds."""
+    return json.dumps(plain(fact), indent=1, ensure_ascii=False) + "\n"
 
 
 def write_derived(path: Path, text: str) -> None:

@@ -5,8 +5,9 @@ Owns: which file of a model holds which benchmark's result. Must not know: how a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,9 +21,14 @@ Kind = TypeVar("Kind")
 
 @dataclass(frozen=True)
 class Measured:
-    """The results of a trained or untrained model, by benchmark: of those that have measured it."""
+    """The results of a trained or untrained model, by benchmark: of those that have measured it.
+
+    A result that is being had anew holds until the new one is there. `judged_before` are the MT-Bench scores that were
+    replaced, the newest first: those of another judge stand beside the present ones.
+    """
 
     results: Mapping[str, Measurement] = field(default_factory=dict)
+    judged_before: tuple[MTBenchResult, ...] = ()
 
     @classmethod
     def of(cls, run: RunDir) -> Measured:
@@ -41,8 +47,20 @@ class Measured:
 
     @classmethod
     def _read(cls, files: Mapping[str, Path]) -> Measured:
-        found = {name: read_fact(file, BENCHMARKS[name]) for name, file in files.items()}
-        return cls({name: fact for name, fact in found.items() if fact is not None})
+        newest = {name: _newest(file, BENCHMARKS[name]) for name, file in files.items()}
+        found = cls({name: fact for name, fact in newest.items() if fact is not None})
+        before = kept(files["mt_bench"]) if "mt_bench" in files else []
+        facts = [fact for file in before if (fact := read_fact(file, MTBenchResult))]
+        return replace(found, judged_before=tuple(fact for fact in facts if fact != found.mt_bench))
+
+    @property
+    def judged_otherwise(self) -> list[MTBenchResult]:
+        """Of the MT-Bench scores that were replaced, the newest of each other judge, or way of judging."""
+        found: list[MTBenchResult] = [self.mt_bench] if self.mt_bench else []
+        for fact in self.judged_before:
+            if not any(fact.is_like(other) for other in found):
+                found.append(fact)
+        return found[1:]
 
     @property
     def bases(self) -> dict[str, str]:
@@ -69,3 +87,15 @@ class Measured:
         """What that benchmark found; None where the model was not measured by it."""
         found = self.results.get(benchmark)
         return found if isinstance(found, kind) else None
+
+
+def kept(file: Path) -> list[Path]:
+    """What was kept of a result under a number, `mt_bench.001.json` of `mt_bench.json`, the newest first."""
+    numbered = re.compile(rf"{re.escape(file.stem)}\.\d{{3,}}{re.escape(file.suffix)}")
+    found = [path for path in file.parent.glob(f"{file.stem}.*{file.suffix}") if numbered.fullmatch(path.name)]
+    return sorted(found, key=lambda path: (len(path.name), path.name), reverse=True)
+
+
+def _newest(file: Path, kind: type[Measurement]) -> Measurement | None:
+    fact = read_fact(file, kind)
+    return fact if fact is not None else next((read_fact(path, kind) for path in kept(file)), None)

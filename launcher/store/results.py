@@ -210,6 +210,15 @@ class MTBenchResult(MTBenchScores):
     spent: Plain
     time: float | None = None
 
+    def is_like(self, other: MTBenchResult) -> bool:
+        """Whether its scores and those of the other can be compared: same judge, questions, prompts and answers."""
+        return (self.judge, self.hashes, self._settings) == (other.judge, other.hashes, other._settings)
+
+    @property
+    def _settings(self) -> Plain:
+        """Those of the answers, which name the untrained model too."""
+        return {key: value for key, value in self.answers.items() if key != "base"}
+
 
 class Measurement(Protocol):
     """What the file of every benchmark says: `base`, the cache entry of the untrained model's result."""

@@ -6,9 +6,10 @@ Must not know: which runs share a job, how one is handed over, how an executor w
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any
 
 from launcher.cluster.scheduler import Scheduler
@@ -56,12 +57,27 @@ class Decision:
     follows: Job | None = None
 
 
-def decide(sweep: Sweep, store: Store, scheduler: Scheduler, given: Collection[str] = ()) -> list[Decision]:
-    """What launching this sweep does to each of its runs; writes nothing. `given`: see `resources.adapted`."""
+def decide(
+    sweep: Sweep,
+    store: Store,
+    scheduler: Scheduler,
+    given: Collection[str] = (),
+    anew: Mapping[str, Collection[str]] = MappingProxyType({}),
+) -> list[Decision]:
+    """What launching this sweep does to each of its runs; writes nothing.
+
+    Args:
+        sweep: as planned.
+        store: the output folder.
+        scheduler: where its jobs go.
+        given: see `resources.adapted`.
+        anew: by run id, the benchmarks that are to be had once more though they are there.
+    """
     known = read_costs(store)
     states = states_of([store.run(run.run_id) for run in sweep.runs], scheduler)
     waits = scheduler.name if scheduler.detached else None
-    decisions = [_decide(run, state, known, waits) for run, state in zip(sweep.runs, states, strict=True)]
+    lacks = [_lacks(run, state, anew.get(run.run_id, ())) for run, state in zip(sweep.runs, states, strict=True)]
+    decisions = [_decide(*each, known, waits) for each in zip(sweep.runs, states, lacks, strict=True)]
     staged = [_in_stages(d, s, known) for d, s in zip(decisions, states, strict=True)] if waits else decisions
     return [_adapt(decision, state, known, given) for decision, state in zip(staged, states, strict=True)]
 
@@ -111,10 +127,14 @@ def _asked(attempt: AttemptDir | None) -> Mapping[str, Any] | None:
     return attempt.record.settings.get("cluster") if attempt else None
 
 
-def _decide(run: Run, state: RunState, known: Costs, waits: str | None) -> Decision:
+def _lacks(run: Run, state: RunState, anew: Collection[str]) -> list[str]:
+    missing = lacking(state.run, run.config.evaluation.benchmarks)
+    return [name for name in run.config.evaluation.benchmarks if name in missing or name in anew]
+
+
+def _decide(run: Run, state: RunState, lacks: Sequence[str], known: Costs, waits: str | None) -> Decision:
     """The decision; `waits`: the executor, where its jobs can wait for others."""
     facts = state.facts
-    lacks = lacking(state.run, run.config.evaluation.benchmarks)
     if facts.trained and not lacks and (facts.finished or not facts.evaluated):
         return Decision(run, Action.SKIP, "finished")
     if state.in_flight:

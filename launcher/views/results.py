@@ -22,12 +22,15 @@ from launcher.store.files import Plain, plain
 from launcher.store.output_folder import SweepDir
 from launcher.views.console import complain, duration, judge_name, open_console
 
+PROGRAM_SCORES = 4  # with a column in the table of results
 JUDGING_SECONDS = 5.0  # between two lines of progress
 
 
 def show_results(directory: SweepDir, rows: Sequence[Plain]) -> None:
     """The scores of a sweep, and how to get the report."""
     bench = ["MT-Bench"] if any("mt_bench" in (row.get("evaluation") or {}) for row in rows) else []
+    programs = _program_scores(rows)
+    name_judge = len({_judge_of(row) for row in rows} - {None}) > 1
     table = Table(title=f"results of {escape(directory.name)}", title_justify="left", box=None, pad_edge=False)
     for column in (
         "run",
@@ -40,21 +43,37 @@ def show_results(directory: SweepDir, rows: Sequence[Plain]) -> None:
         "KL",
         "golden reward",
         *bench,
+        *programs,
         "reason",
     ):
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*map(escape, _result_cells(row, with_bench=bool(bench))))
+        table.add_row(*map(escape, _result_cells(row, programs, with_bench=bool(bench), name_judge=name_judge)))
     console = open_console()
     console.print(table)
     console.print(f"{directory.results_file}; report: python -m analysis {directory.path}", soft_wrap=True)
 
 
-def _result_cells(row: Plain, *, with_bench: bool) -> list[str]:
+def _program_scores(rows: Sequence[Plain]) -> list[str]:
+    """The first scores of programs, which have columns; results.jsonl has all."""
+    names = dict.fromkeys(name for row in rows for name in row.get("evaluation") or {})
+    return [name for name in names if name.startswith(("command/", "lm_eval/")) and "_stderr" not in name][
+        :PROGRAM_SCORES
+    ]
+
+
+def _judge_of(row: Plain) -> str | None:
+    judge = (row.get("mt_bench_made_by") or {}).get("judge") or {}
+    return judge.get("model")
+
+
+def _result_cells(row: Plain, programs: Sequence[str], *, with_bench: bool, name_judge: bool) -> list[str]:
     scores = row.get("evaluation") or {}
     numbers = [scores.get(key) for key in ("loss", "reward_accuracy", "reward_margin", "kl")]
     golden = _with_error(scores.get("golden_reward"), scores.get("golden_reward_stderr"))
     bench = [_with_error(scores.get("mt_bench"), scores.get("mt_bench_se"))] if with_bench else []
+    bench = [f"{each} by {_judge_of(row)}" if each and name_judge else each for each in bench]
+    bench += [_with_error(scores.get(name), None) for name in programs]
     step = "" if row.get("step") is None else str(row["step"])
     shown = ["" if number is None else f"{number:.3f}" for number in numbers] + [golden, *bench]
     return [row["run_id"], row["status"], step, duration(row.get("seconds")), *shown, row.get("reason") or ""]

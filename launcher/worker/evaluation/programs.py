@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import signal
@@ -17,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from launcher.config import LmEval, RunConfig
 from launcher.errors import UNSAID, ConfigError
@@ -32,7 +33,11 @@ from launcher.worker.training.train import final_model, forget_trained
 
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 10  # between SIGTERM and SIGKILL
-PRINTED_CHARACTERS = 200_000  # of what a program prints, kept in the fact
+PRINTED_CHARACTERS = 20_000  # of what a program prints, kept in the fact
+OUTPUT_CHARACTERS = 200_000  # of the object in it; a longer one is not kept
+READ_BYTES = 1 << 24  # of the same, read for its scores: the end
+KEPT_BYTES = 1 << 20  # of the same, kept in stdout.txt
+MOST_SCORES = 1000  # each becomes a column
 
 
 class ProgramFailed(RuntimeError):
@@ -115,7 +120,23 @@ def _command(config: RunConfig, weights: Weights, folder: Path, stop: Callable[[
     value = _object_in(printed)
     if value is None:
         raise ProgramFailed(f"{argv[0]}: printed no JSON object as the whole, or the last line, of {folder}/stdout.txt")
-    return numbers_in(value), {"output": value, "printed": printed[-PRINTED_CHARACTERS:]}
+    output = value if len(json.dumps(value)) <= OUTPUT_CHARACTERS else None
+    return scores_in(value, argv[0]), {"output": output, "printed": printed[-PRINTED_CHARACTERS:]}
+
+
+def scores_in(value: Plain, name: str) -> dict[str, float]:
+    """The scores that a program of this name printed.
+
+    Raises:
+        ProgramFailed: one is no finite number, or there are none, or too many.
+    """
+    if wrong := not_finite(value):
+        key, number = next(iter(wrong.items()))
+        raise ProgramFailed(f"{name}: printed {key}: {number}, which is no score; it must be a finite number")
+    scores = numbers_in(value)
+    if not 0 < len(scores) <= MOST_SCORES:
+        raise ProgramFailed(f"{name}: printed {len(scores)} numbers as scores; it must be 1 to {MOST_SCORES}")
+    return scores
 
 
 def _object_in(printed: str) -> Plain | None:
@@ -129,15 +150,22 @@ def _object_in(printed: str) -> Plain | None:
     return None
 
 
-def numbers_in(value: Plain, prefix: str = "") -> dict[str, float]:
+def numbers_in(value: Plain) -> dict[str, float]:
     """The finite numbers of a JSON object, those of inner objects under `outer/inner`."""
-    found: dict[str, float] = {}
+    return {name: float(number) for name, number in _numbers(value) if abs(number) < math.inf}
+
+
+def not_finite(value: Plain) -> dict[str, float]:
+    """The other numbers of a JSON object: NaN and infinities, which Python's json writes."""
+    return {name: float(number) for name, number in _numbers(value) if not abs(number) < math.inf}
+
+
+def _numbers(value: Plain, prefix: str = "") -> Iterator[tuple[str, float]]:
     for key, item in value.items():
         if isinstance(item, dict):
-            found |= numbers_in(item, f"{prefix}{key}/")
-        elif isinstance(item, int | float) and not isinstance(item, bool) and abs(item) < float("inf"):
-            found[f"{prefix}{key}"] = float(item)
-    return found
+            yield from _numbers(item, f"{prefix}{key}/")
+        elif isinstance(item, int | float) and not isinstance(item, bool):
+            yield f"{prefix}{key}", item
 
 
 # ------------------------------------------------------------------------------------------------ lm_eval
@@ -194,22 +222,39 @@ def lm_eval_scores(results: dict[str, dict[str, Any]]) -> dict[str, float]:
 
 
 def run_program(argv: Sequence[str], minutes: float, output: Path, stop: Callable[[], bool]) -> str:
-    """Run a program to its end and return what it printed; its stderr is the log's.
+    """Run a program to its end and return what it printed, of very much the end; its stderr is the log's.
 
     Raises:
         ProgramFailed: it is not there, failed, or took longer than `minutes`.
         Interrupted: `stop` became true.
     """
-    with output.open("wb") as file:
-        try:
-            process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=file, start_new_session=True)
-        except OSError as error:
-            raise ProgramFailed(f"{argv[0]}: cannot be started ({error.strerror})") from error
-        with _ended_with_its_children(process):
-            _wait(process, argv[0], minutes, stop)
-    if process.returncode != 0:
-        raise ProgramFailed(f"{argv[0]}: ended with exit code {process.returncode}; the log has its last words")
-    return output.read_text(encoding="utf-8", errors="replace")
+    try:
+        with output.open("wb") as file:
+            returned = _returned(argv, file, minutes, stop)
+        printed = _end_of(output, READ_BYTES)
+    finally:
+        if output.stat().st_size > KEPT_BYTES:
+            output.write_bytes(_end_of(output, KEPT_BYTES))
+    if returned != 0:
+        raise ProgramFailed(f"{argv[0]}: ended with exit code {returned}; the log has its last words")
+    return printed.decode("utf-8", "replace")
+
+
+def _returned(argv: Sequence[str], output: BinaryIO, minutes: float, stop: Callable[[], bool]) -> int:
+    """The exit code of a program, once it has ended."""
+    try:
+        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, start_new_session=True)
+    except OSError as error:
+        raise ProgramFailed(f"{argv[0]}: cannot be started ({error.strerror})") from error
+    with _ended_with_its_children(process):
+        _wait(process, argv[0], minutes, stop)
+    return int(process.returncode)
+
+
+def _end_of(file: Path, size: int) -> bytes:
+    with file.open("rb") as opened:
+        opened.seek(max(0, file.stat().st_size - size))
+        return opened.read()
 
 
 def _wait(process: subprocess.Popen[bytes], name: str, minutes: float, stop: Callable[[], bool]) -> None:
