@@ -143,7 +143,7 @@ def test_file_hashes_are_remembered_and_renewed(store: Store, tmp_path: Path) ->
     path.write_bytes(b"one")
     first = base_model.file_sha256(path, store)
     remembered = next(store.cache("hashes", "x").parent.iterdir())
-    remembered.write_text(json.dumps({"sha256": "from memory"}))
+    remembered.write_text(json.dumps({"path": str(path), "sha256": "from memory"}))
     assert base_model.file_sha256(path, store) == "from memory"
     path.write_bytes(b"another")
     assert base_model.file_sha256(path, store) not in {"from memory", first}
