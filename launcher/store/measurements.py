@@ -7,29 +7,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-from launcher.config import BENCHMARKS
 from launcher.store.files import read_fact
 from launcher.store.output_folder import Store
-from launcher.store.results import RESULTS, Evaluation, MTBenchResult, ProgramResult
+from launcher.store.results import BENCHMARKS, Evaluation, Measurement, MTBenchResult, ProgramResult
 from launcher.store.run_folder import EvaluationDir, RunDir
+
+Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True)
 class Measured:
-    """The results of a trained or untrained model; None: it was not measured by that benchmark.
+    """The results of a trained or untrained model, by benchmark: of those that have measured it.
 
     A result that is being had anew holds until the new one is there. `judged_before` are the MT-Bench scores that were
     replaced, the newest first: those of another judge stand beside the present ones.
     """
 
-    preference: Evaluation | None = None
-    mt_bench: MTBenchResult | None = None
-    lm_eval: ProgramResult | None = None
-    command: ProgramResult | None = None
+    results: Mapping[str, Measurement] = field(default_factory=dict)
     judged_before: tuple[MTBenchResult, ...] = ()
 
     @classmethod
@@ -49,10 +47,11 @@ class Measured:
 
     @classmethod
     def _read(cls, files: Mapping[str, Path]) -> Measured:
-        found = cls(**{name: _newest(file, RESULTS[name]) for name, file in files.items()})
+        found = {name: _newest(file, BENCHMARKS[name]) for name, file in files.items()}
         before = kept(files["mt_bench"]) if "mt_bench" in files else []
         facts = [fact for file in before if (fact := read_fact(file, MTBenchResult))]
-        return replace(found, judged_before=tuple(fact for fact in facts if fact != found.mt_bench))
+        replaced = tuple(fact for fact in facts if fact != found["mt_bench"])
+        return cls({name: fact for name, fact in found.items() if fact is not None}, replaced)
 
     @property
     def judged_otherwise(self) -> list[MTBenchResult]:
@@ -66,8 +65,28 @@ class Measured:
     @property
     def bases(self) -> dict[str, str]:
         """The cache entries of the untrained model's results, by benchmark."""
-        facts = {name: getattr(self, name) for name in BENCHMARKS}
-        return {name: fact.base for name, fact in facts.items() if fact is not None and fact.base}
+        return {name: fact.base for name, fact in self.results.items() if fact.base}
+
+    @property
+    def preference(self) -> Evaluation | None:
+        return self._by("preference", Evaluation)
+
+    @property
+    def mt_bench(self) -> MTBenchResult | None:
+        return self._by("mt_bench", MTBenchResult)
+
+    @property
+    def lm_eval(self) -> ProgramResult | None:
+        return self._by("lm_eval", ProgramResult)
+
+    @property
+    def command(self) -> ProgramResult | None:
+        return self._by("command", ProgramResult)
+
+    def _by(self, benchmark: str, kind: type[Kind]) -> Kind | None:
+        """What that benchmark found; None where the model was not measured by it."""
+        found = self.results.get(benchmark)
+        return found if isinstance(found, kind) else None
 
 
 def kept(file: Path) -> list[Path]:
@@ -77,6 +96,6 @@ def kept(file: Path) -> list[Path]:
     return sorted(found, key=lambda path: (len(path.name), path.name), reverse=True)
 
 
-def _newest(file: Path, kind: type[Any]) -> Any:
+def _newest(file: Path, kind: type[Kind]) -> Kind | None:
     fact = read_fact(file, kind)
     return fact if fact is not None else next((read_fact(path, kind) for path in kept(file)), None)
