@@ -91,7 +91,7 @@ def base_of(row: pd.Series, bases: pd.DataFrame, measure: Measure) -> pd.Series 
     precision say; and as a measure's column holds the scores of one judge, never one that another judged.
     """
     bases = bases[np.isfinite(bases[measure.column]) & (bases["model"] == row["model"])]
-    bases = bases[np.asarray([not _loaded_otherwise(row, each) for each in bases["objective"]], dtype=bool)]
+    bases = bases[np.asarray([not _loaded_otherwise(row, base) for _, base in bases.iterrows()], dtype=bool)]
     same_dataset = bases["dataset"] == row["dataset"]
     beside = bases[same_dataset & (bases["base"] == row["base"])] if row["base"] else bases.iloc[:0]
     for found in (beside, bases[same_dataset], bases if measure.of_model else bases.iloc[:0]):
@@ -100,14 +100,19 @@ def base_of(row: pd.Series, bases: pd.DataFrame, measure: Measure) -> pd.Series 
     return None
 
 
-def _loaded_otherwise(row: pd.Series, base: dict[str, Any]) -> bool:
-    ours, theirs = (each.get("model") for each in (row["objective"], base))
-    return isinstance(ours, dict) and isinstance(theirs, dict) and bool(differing([flat(ours), flat(theirs)]))
+def _loaded_otherwise(row: pd.Series, base: pd.Series) -> bool:
+    return bool(differing([_loaded(row), _loaded(base)]))
+
+
+def _loaded(row: pd.Series) -> dict[str, Any]:
+    """Give how a row's model is loaded, as far as its objective says."""
+    model = row.get("objective", {}).get("model")
+    return flat(model) if isinstance(model, dict) else {}
 
 
 def bases_of(rows: pd.DataFrame, bases: pd.DataFrame, measure: Measure) -> list[pd.Series | None]:
     """Give ``base_of`` each row; asked once for rows that are alike."""
-    loaded = [show(each.get("model")) for each in rows["objective"]]
+    loaded = [show(_loaded(row)) for _, row in rows.iterrows()]
     keys = list(zip(rows["model"], rows["dataset"], rows["base"], loaded, strict=True))
     found: dict[tuple[object, ...], pd.Series | None] = {}
     for key, (_, row) in zip(keys, rows.iterrows(), strict=True):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -47,11 +47,11 @@ class Measured:
 
     @classmethod
     def _read(cls, files: Mapping[str, Path]) -> Measured:
-        newest = {name: _newest(file, BENCHMARKS[name]) for name, file in files.items()}
-        found = cls({name: fact for name, fact in newest.items() if fact is not None})
+        found = {name: _newest(file, BENCHMARKS[name]) for name, file in files.items()}
         before = kept(files["mt_bench"]) if "mt_bench" in files else []
         facts = [fact for file in before if (fact := read_fact(file, MTBenchResult))]
-        return replace(found, judged_before=tuple(fact for fact in facts if fact != found.mt_bench))
+        replaced = tuple(fact for fact in facts if fact != found["mt_bench"])
+        return cls({name: fact for name, fact in found.items() if fact is not None}, replaced)
 
     @property
     def judged_otherwise(self) -> list[MTBenchResult]:
@@ -96,6 +96,6 @@ def kept(file: Path) -> list[Path]:
     return sorted(found, key=lambda path: (len(path.name), path.name), reverse=True)
 
 
-def _newest(file: Path, kind: type[Measurement]) -> Measurement | None:
+def _newest(file: Path, kind: type[Kind]) -> Kind | None:
     fact = read_fact(file, kind)
     return fact if fact is not None else next((read_fact(path, kind) for path in kept(file)), None)
