@@ -19,7 +19,6 @@ MISSING: Any = "???"  # OmegaConf's mark for a value that the user must give
 
 OBJECTIVE = ("model", "dataset", "trainer", "loss_type", "beta", "seed")  # what is trained, hence a run's identity
 WEAK_REJECTS = "weak_rejects"  # the builder whose pairs a model writes, on a node
-BENCHMARKS = ("preference", "mt_bench", "lm_eval", "command")
 AUTO_TIME = "auto"  # a time limit from what earlier runs took
 WEIGHTS_DIVIDED = 3  # the ZeRO stage from which no rank holds all weights
 

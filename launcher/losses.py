@@ -19,7 +19,7 @@ class Loss:
     Attributes:
         name: the value of `loss_type`.
         ours: whether it is there though TRL's DPOTrainer does not compute it.
-        paired: whether it trains on pairs; else on completions with a label.
+        paired: whether it trains on pairs; else on completions with a label, by TRL's KTOTrainer.
         neighbours: whether the loss of a pair depends on the others in its micro-batch: then that is a part of the
             objective, and may not be halved.
         reference: whether it is a function of the log-ratios to the reference model, so that its start is known.
@@ -59,7 +59,7 @@ LOSSES = (
     Loss("sft", neighbours=True, reference=False),  # a mean over the micro-batch's tokens
 )  # fmt: skip
 OUR_LOSSES = tuple(loss.name for loss in LOSSES if loss.ours)
-(UNPAIRED_LOSS,) = (loss.name for loss in LOSSES if not loss.paired)  # its trainer is `worker.training.kto`
+UNPAIRED_LOSSES = tuple(loss.name for loss in LOSSES if not loss.paired)  # their trainer is `worker.training.kto`
 LOSS_KEYS = tuple(dict.fromkeys(key for loss in LOSSES for key in loss.keys))
 
 

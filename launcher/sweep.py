@@ -10,8 +10,6 @@ from typing import Any
 
 from launcher.config import RunConfig
 
-Plain = dict[str, Any]
-
 
 @dataclass(frozen=True)
 class Run:
@@ -28,9 +26,9 @@ class Run:
 
     run_id: str
     config: RunConfig
-    objective: Plain
-    settings: Plain
-    axes: Plain
+    objective: dict[str, Any]
+    settings: dict[str, Any]
+    axes: dict[str, Any]
     overrides: tuple[str, ...]
 
 

@@ -17,7 +17,7 @@ from worker_fixtures import *  # noqa: F403 - the worker's fixtures
 from launcher.hub.revisions import with_revisions
 from launcher.machine.installed import trl_losses
 from launcher.planning.compose import compose
-from launcher.planning.plan import plan, plan_run
+from launcher.planning.planned_runs import plan, plan_run
 from launcher.store.output_folder import Store
 from launcher.sweep import Sweep
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from launcher.cluster.batch import Batch
-from launcher.cluster.job_state import Cause, JobState, Phase
+from launcher.cluster.job_state import JobState, Phase
 from launcher.config import Cluster
-from launcher.store.facts import Job
+from launcher.store.facts import Cause, Job
 from launcher.store.output_folder import Store
-from launcher.submission.batches import plan_batches
 from launcher.submission.decide import Decision, decide
+from launcher.submission.plan import plan_batches
 from launcher.submission.submit import act
 from launcher.sweep import Sweep
 
@@ -27,6 +27,8 @@ class FakeScheduler:
     detached = True
     poll_seconds = 0.0
     runs_per_job = 1
+    warned_early_seconds = 0
+    kept_options: Mapping[str, str | None] = {}
 
     def __init__(self, batch_size: int = 1) -> None:
         self._batch_size = batch_size

@@ -9,12 +9,13 @@ import pytest
 from conftest import sweep_of
 from fakes import FakeScheduler, submit
 
-from launcher.cluster.job_state import Cause, Phase
+from launcher.cluster.job_state import Phase
 from launcher.config import Cluster
 from launcher.errors import ConfigError
 from launcher.planning.changes import change_settings
 from launcher.planning.launches import recorded_sweep
 from launcher.store.attempts import Attempts
+from launcher.store.facts import Cause
 from launcher.store.files import read_fact, write_once
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import RunDir

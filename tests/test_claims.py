@@ -18,7 +18,7 @@ from waiting import LONGEST_WAIT
 from launcher.errors import ConfigError
 from launcher.hub.claims import claim_revisions
 from launcher.planning.compose import compose
-from launcher.planning.plan import plan, plan_run
+from launcher.planning.planned_runs import plan, plan_run
 from launcher.store.output_folder import Store
 from launcher.sweep import Sweep
 

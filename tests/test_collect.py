@@ -17,7 +17,9 @@ from launcher.runs.collect import collect
 from launcher.runs.run_state import states_of
 from launcher.store.attempts import Attempts
 from launcher.store.files import Plain, append_line, write_once
+from launcher.store.measurements import Measured
 from launcher.store.output_folder import Store
+from launcher.store.results import BENCHMARKS, ProgramResult
 from launcher.store.run_folder import RunDir
 from launcher.sweep import Sweep
 
@@ -71,6 +73,18 @@ def test_a_run_has_every_documented_key(sweep: Sweep, store: Store) -> None:
     wanted = {".".join(column.path) for column in COLUMNS if column.path} - optional - of_training
     row = next(row for row in rows_of(sweep, store) if row["status"] == "TRAINED" and row["kind"] == "run")
     assert wanted <= paths(row)
+
+
+def test_a_benchmark_is_one_row(sweep: Sweep, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a name and a class of result it can be asked for, and is collected, from runs with and without its file."""
+    monkeypatch.setitem(BENCHMARKS, "new", ProgramResult)
+    sweep_of(*GRID, "evaluation.benchmarks=[preference,new]")
+    before = rows_of(sweep, store)
+    run = store.run(sweep.runs[0].run_id)
+    write_once(run.evaluations.result_file("new"), {"scores": {"x": 1.0}, "base": "key2"})
+    assert Measured.of(run).results["new"] == ProgramResult({"x": 1.0}, base="key2")
+    assert Measured.of(run).bases == {"preference": "key1", "new": "key2"}
+    assert rows_of(sweep, store)[0]["evaluation"] == before[0]["evaluation"]
 
 
 def test_the_documentation_is_that_of_the_columns() -> None:

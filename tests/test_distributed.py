@@ -427,9 +427,9 @@ def test_out_of_memory_without_a_queue_fails_and_the_next_attempt_has_less(
     local = {"SUBMITIT_EXECUTOR": "local", "SUBMITIT_LOCAL_JOB_ID": "99", "SUBMITIT_LOCAL_NTASKS": "1"}
     for key, value in (local | dict.fromkeys(names, "0")).items():
         monkeypatch.setenv(key, value)
-    assert not outcome.back_with_less(attempt, "rank 1: MemoryError: something else")
+    assert not outcome._back_with_less(attempt, "rank 1: MemoryError: something else")
     assert attempt_config.read_config(attempt).trainer.micro_batch_size == 4
-    assert not outcome.back_with_less(attempt, "rank 1: OutOfMemoryError: CUDA out of memory")
+    assert not outcome._back_with_less(attempt, "rank 1: OutOfMemoryError: CUDA out of memory")
     again = new_attempt(world.config(trainer__micro_batch_size=4), run)
     assert attempt_config.read_config(again).trainer.micro_batch_size == 2
     assert attempt_config.read_config(again).trainer.batch_size == 8

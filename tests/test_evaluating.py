@@ -34,8 +34,8 @@ from launcher.store.files import Plain, append_line, read_fact, read_lines, writ
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import EvaluationDir
 from launcher.store.work_done import lacking
-from launcher.submission.batches import plan_batches
 from launcher.submission.decide import Action, decide
+from launcher.submission.plan import plan_batches
 from launcher.submission.submit import act
 from launcher.sweep import Sweep
 from launcher.views import results

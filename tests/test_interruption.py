@@ -20,7 +20,7 @@ from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir
 from launcher.worker import interruption, outcome
 from launcher.worker.interruption import Interrupted, locked
-from launcher.worker.outcome import leave
+from launcher.worker.outcome import _leave
 
 # Says when it has begun; its child is one that executes another program, its thread one that was there before.
 PROCESS = """
@@ -105,7 +105,7 @@ def scontrol(folder: Path, script: str) -> None:
 
 def test_the_time_limit_requeues(attempt: AttemptDir, tmp_path: Path) -> None:
     """The array's task goes back into the queue under its own id; that is no failure."""
-    leave([attempt], signal.SIGUSR2, max_requeues=1)
+    _leave([attempt], signal.SIGUSR2, max_requeues=1)
     assert (tmp_path / "asked").read_text() == "requeue 9_3\n"
     assert not attempt.failure_file.exists()
     assert len(read_lines(attempt.requeue_log)) == 1
@@ -114,7 +114,7 @@ def test_the_time_limit_requeues(attempt: AttemptDir, tmp_path: Path) -> None:
 def test_requeues_are_counted(attempt: AttemptDir, tmp_path: Path) -> None:
     """A run that never ends is not requeued for ever."""
     append_line(attempt.requeue_log, {"step": 1})
-    leave([attempt], signal.SIGUSR2, max_requeues=1)
+    _leave([attempt], signal.SIGUSR2, max_requeues=1)
     assert not (tmp_path / "asked").exists()
     fact = read_fact(attempt.failure_file) or {}
     assert fact["status"] == "TIMEOUT"
@@ -125,7 +125,7 @@ def test_a_run_that_is_left_behind_takes_no_other_along(attempt: AttemptDir, sto
     """Of several runs in a job, the one with no requeue left has timed out, and the job goes on with the next."""
     append_line(attempt.requeue_log, {"step": 1})
     after = store.run("s").new_attempt(Attempt())
-    leave([attempt, after], signal.SIGUSR2, max_requeues=1)
+    _leave([attempt, after], signal.SIGUSR2, max_requeues=1)
     assert (read_fact(attempt.failure_file) or {})["status"] == "TIMEOUT"
     assert not after.failure_file.exists()
     assert (tmp_path / "asked").read_text() == "requeue 9_3\n"
@@ -135,7 +135,7 @@ def test_a_run_that_is_left_behind_takes_no_other_along(attempt: AttemptDir, sto
 def test_a_site_that_forbids_requeueing(attempt: AttemptDir, tmp_path: Path) -> None:
     """Where SLURM refuses, the run has timed out, and says what SLURM said; resume is left."""
     scontrol(tmp_path, "echo 'Requested operation is presently disabled for job 12' >&2; exit 1")
-    leave([attempt], signal.SIGUSR2, max_requeues=1)
+    _leave([attempt], signal.SIGUSR2, max_requeues=1)
     fact = read_fact(attempt.failure_file) or {}
     assert fact["status"] == "TIMEOUT"
     assert "presently disabled" in fact["reason"]
@@ -144,7 +144,7 @@ def test_a_site_that_forbids_requeueing(attempt: AttemptDir, tmp_path: Path) -> 
 def test_preemption_waits_for_slurm(attempt: AttemptDir, tmp_path: Path) -> None:
     """After SIGTERM we do not requeue, which SLURM does, and do not leave, which would count as completed."""
     began = time.monotonic()
-    leave([attempt], signal.SIGTERM, max_requeues=1)
+    _leave([attempt], signal.SIGTERM, max_requeues=1)
     assert time.monotonic() - began >= 0.1
     assert not (tmp_path / "asked").exists()
 
@@ -152,7 +152,7 @@ def test_preemption_waits_for_slurm(attempt: AttemptDir, tmp_path: Path) -> None
 def test_only_the_first_task_acts(attempt: AttemptDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the tasks of one run, one requeues."""
     monkeypatch.setenv("SLURM_PROCID", "1")
-    leave([attempt], signal.SIGUSR2, max_requeues=1)
+    _leave([attempt], signal.SIGUSR2, max_requeues=1)
     assert not (tmp_path / "asked").exists()
 
 
@@ -163,7 +163,7 @@ def test_on_one_machine_a_signal_is_a_stop(attempt: AttemptDir, monkeypatch: pyt
     for key, value in (local | dict.fromkeys(names, "0")).items():
         monkeypatch.setenv(key, value)
     assert node.queued() is None
-    leave([attempt], signal.SIGTERM, max_requeues=1)
+    _leave([attempt], signal.SIGTERM, max_requeues=1)
     fact = read_fact(attempt.failure_file) or {}
     assert (fact["status"], fact["reason"]) == ("CANCELLED", "stopped by SIGTERM before it was started")
 

@@ -11,8 +11,10 @@ import pytest
 import torch
 from worker_fixtures import LORA, Configure, make_config
 
+from launcher import losses
 from launcher.config import Dataset, RunConfig
 from launcher.errors import ConfigError
+from launcher.losses import Loss
 from launcher.machine.installed import trl_losses
 from launcher.planning.rules import check
 from launcher.store.files import read_fact, read_lines
@@ -78,6 +80,24 @@ def test_the_loss_equals_the_papers_equations(store: Store, tmp_path: Path, weig
     rows = [pairs.train[index] for index in range(4)]
     assert found == pytest.approx(kto_by_hand(policy, reference, rows, weights), abs=1e-5)
     assert abs(found - 0.5 * sum(weights) / 2) > 1e-3  # not what it is before any training
+
+
+def test_another_loss_of_unpaired_completions_is_one_row(
+    configure: Configure, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TRL's apo_zero_unpaired, which has no KL term, trains by its row; its start is sigmoid(0) for each completion."""
+    row = Loss("apo_zero_unpaired", ours=True, paired=False, ld_alpha=False)
+    monkeypatch.setattr(losses, "LOSSES", (*losses.LOSSES, row))
+    small = {"micro_batch_size": 1, "batch_size": 2, "max_steps": 3, "learning_rate": 1e-3, "warmup_ratio": 0}
+    config = configure(loss_type=row.name, **{f"trainer__{key}": value for key, value in small.items()})
+    check(config, [row.name])
+    run = store.run("r")
+    train(config, run, store, lambda: False)
+    first, *_, last = read_lines(run.metrics_file)
+    assert first["loss"] == pytest.approx(0.5, abs=1e-5)
+    assert last["loss"] != first["loss"]
+    evaluate(config, run, store)
+    assert (read_fact(run.evaluation_file) or {})["loss"] == pytest.approx(0.5, abs=0.1)
 
 
 def test_rows_stand_in_whole_micro_batches_beside_a_foreign_completion(store: Store, tmp_path: Path) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import filecmp
 import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from conftest import REPOSITORY, clean_environment, sweep_of
 from waiting import LONGEST_WAIT
 
-from launcher.planning.plan import run_id
+from launcher.planning.planned_runs import run_id
 
 PARTS = ("launcher", "conf", "sweeps", "slurm")
 FORMULA = '''
@@ -60,9 +61,9 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def launch(copy: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def python(copy: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "launcher", "-m", *arguments],
+        [sys.executable, *arguments],
         cwd=folder,
         env=clean_environment(PYTHONPATH=str(copy)),
         capture_output=True,
@@ -72,23 +73,46 @@ def launch(copy: Path, folder: Path, *arguments: str) -> subprocess.CompletedPro
     )
 
 
+def launch(copy: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return python(copy, folder, "-m", "launcher", "-m", *arguments)
+
+
 def planned_ids(copy: Path, folder: Path, *arguments: str) -> list[str]:
     done = launch(copy, folder, *arguments, "dry_run=true", "--json")
     assert done.returncode == 0, done.stderr
     return [run["run_id"] for run in json.loads(done.stdout)["runs"]]
 
 
-def files(folder: Path) -> set[str]:
-    found = (path for part in PARTS for path in (folder / part).rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)) for path in found if path.suffix != ".pyc"}
+@contextmanager
+def without(copy: Path, name: str) -> Iterator[None]:
+    """Within, one of its files is as it was."""
+    changed = (copy / name).read_text()
+    (copy / name).write_text((REPOSITORY / name).read_text())
+    try:
+        yield
+    finally:
+        (copy / name).write_text(changed)
 
 
-def test_it_takes_five_files(copy: Path) -> None:
-    """A row, a formula, and a key with its type: no other file of the tree is touched, and none is added."""
-    assert files(copy) == files(REPOSITORY)
-    changed = filecmp.cmpfiles(copy, REPOSITORY, files(copy), shallow=False)[1]
-    assert set(changed) == CHANGES.keys()
-    assert len(changed) == 5
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ("launcher/losses.py", "loss_type=hinge_margin: not a loss of the installed TRL"),
+        ("launcher/config.py", "Key 'margin' not in 'Trainer'"),
+        ("launcher/worker/training/losses.py", "KeyError: 'hinge_margin'"),
+    ],
+)
+def test_each_of_its_modules_is_needed(copy: Path, tmp_path: Path, file: str, words: str) -> None:
+    """Without its row or its key's type the launch is refused; without its formula there is none to train with.
+
+    That these are enough, the tests below show. The two files of conf/ are where a user finds the key.
+    """
+    formula = ["-c", "from launcher.worker.training.losses import FORMULAS; FORMULAS['hinge_margin']"]
+    planned = ["-m", "launcher", "-m", *RUN, "loss_type=hinge_margin", "trainer.margin=0.25", "dry_run=true"]
+    with without(copy, file):
+        lacking = python(copy, tmp_path, *(formula if "worker" in file else planned))
+    assert lacking.returncode != 0
+    assert words in lacking.stderr
 
 
 def test_it_trains_by_its_formula(copy: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import signal
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
+from unittest.mock import ANY
 
 import pytest
 from ranks import new_attempt
@@ -14,15 +15,16 @@ from worker_fixtures import make_config
 
 from launcher.errors import StoreError
 from launcher.store.attempt_config import read_config
+from launcher.store.facts import Attempt, Failure
 from launcher.store.files import append_line, read_fact, read_lines
-from launcher.store.output_folder import Store
+from launcher.store.output_folder import PreparingDir, Store
 from launcher.store.run_folder import AttemptDir
 from launcher.worker import attempt as making
 from launcher.worker import job, outcome
 from launcher.worker.distributed import ranks
 from launcher.worker.distributed.ranks import End
 from launcher.worker.interruption import StopRequest
-from launcher.worker.outcome import Kind, Outcome, reason_of, settle
+from launcher.worker.outcome import Kind, Outcome, reason_of, settle, settle_table
 
 FULL = "rank 1: OutOfMemoryError: CUDA out of memory"
 
@@ -76,6 +78,27 @@ def failure(attempt: AttemptDir) -> dict[str, Any]:
     return fact
 
 
+@pytest.mark.parametrize(
+    ("reason", "cause"),
+    [
+        ("RuntimeError: CUDA_ERROR_OUT_OF_MEMORY", {"cause": "out of memory"}),
+        ("OutOfMemoryError: CUDA out of memory", {}),  # of the accelerator: more of the node's would not help
+    ],
+)
+def test_the_cause_is_recorded(attempt: AttemptDir, reason: str, cause: dict[str, str]) -> None:
+    """In a word of ours, by who knows the reason, where something follows from it."""
+    settle(Outcome(Kind.FAILED, reason), attempt)
+    assert failure(attempt) == {"reason": reason, "status": "FAILED", "traceback": "", **cause}
+
+
+def test_no_reference_table_is_a_failure_of_its_job(tmp_path: Path) -> None:
+    """Rank 0 says so in the folder of the job, with the trace."""
+    settle_table(PreparingDir(tmp_path), "KeyError: 'prompt'", "where it was")
+    assert read_fact(tmp_path / "failure.json", Failure) == Failure(
+        "KeyError: 'prompt'", traceback="where it was", time=ANY
+    )
+
+
 def test_what_is_done_leaves_nothing(attempt: AttemptDir, asked: Path) -> None:
     """The run has its own facts; the process goes on."""
     settle(Outcome(Kind.DONE), attempt)
@@ -89,7 +112,7 @@ def test_a_failure_is_recorded_with_its_reason_and_traceback(
 ) -> None:
     """Neither is longer than somebody reads, of the traceback the end is kept; the next run goes on."""
     settle(Outcome(kind, "ValueError: " + "x" * 3000, "Traceback" + "y" * 8000), attempt)
-    expected = {"reason": "ValueError: " + "x" * 1988, "status": kind.value, "traceback": "y" * 8000}
+    expected = {"reason": "ValueError: " + "x" * 1988, "status": kind.name, "traceback": "y" * 8000}
     assert failure(attempt) == expected
     assert list(failure(attempt)) == ["reason", "status", "traceback"]
     assert capfd.readouterr().out == ""
@@ -162,16 +185,17 @@ def test_the_warning_of_the_time_limit_puts_the_job_back(attempt: AttemptDir, as
     settle(Outcome(Kind.STOPPED, signal=signal.SIGUSR2), attempt)
     assert asked.read_text() == "requeue 12\n"
     reason = "the time limit, after 1 requeues (cluster.max_requeues)"
-    assert failure(attempt) == {"reason": reason, "status": "TIMEOUT"}
+    assert failure(attempt) == {"reason": reason, "status": "TIMEOUT", "traceback": ""}
 
 
 def test_ctrl_c_cancels_all_that_is_left(attempt: AttemptDir, store: Store, asked: Path) -> None:
     """Also under SLURM, where somebody sits at a terminal of an allocation; what had begun says how far it came."""
     append_line(attempt.started_file, {})
-    after = store.run("s").new_attempt({})
+    after = store.run("s").new_attempt(Attempt())
     settle(Outcome(Kind.STOPPED, signal=signal.SIGINT), attempt, after)
-    assert failure(attempt) == {"reason": "stopped by SIGINT at step 0", "status": "CANCELLED"}
-    assert failure(after) == {"reason": "stopped by SIGINT before it was started", "status": "CANCELLED"}
+    at_step, before = "stopped by SIGINT at step 0", "stopped by SIGINT before it was started"
+    assert failure(attempt) == {"reason": at_step, "status": "CANCELLED", "traceback": ""}
+    assert failure(after) == {"reason": before, "status": "CANCELLED", "traceback": ""}
     assert not asked.exists()
 
 

@@ -6,7 +6,7 @@ import pytest
 from conftest import sweep_of
 
 from launcher.errors import ConfigError
-from launcher.planning.plan import executor_of, run_id
+from launcher.planning.planned_runs import executor_of, run_id
 
 
 def test_run_id_is_readable_and_the_hash_of_the_objective() -> None:

@@ -21,6 +21,7 @@ from launcher.config import Command, LmEval, RunConfig
 from launcher.errors import ConfigError
 from launcher.store.files import read_fact
 from launcher.store.output_folder import Store
+from launcher.store.results import BENCHMARKS
 from launcher.store.run_folder import EvaluationDir, RunDir
 from launcher.worker.evaluation import programs
 from launcher.worker.evaluation.programs import (
@@ -124,6 +125,11 @@ def perplexity(model: Any, tokens: Any, words: Sequence[str]) -> float:
         chosen = log_probs[torch.arange(len(ids) - 1), ids[1:]]
         logs.append(float(chosen[len(prompt) - 1 :].sum()))
     return math.exp(-sum(logs) / len(logs))
+
+
+def test_every_benchmark_has_somebody_who_computes_it() -> None:
+    """A program for each but the two that are ours."""
+    assert BENCHMARKS.keys() == {"preference", "mt_bench", *programs.PROGRAMS}
 
 
 def test_lm_eval_arguments() -> None:

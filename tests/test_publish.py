@@ -38,7 +38,7 @@ from launcher.store.facts import Attempt, DatasetSources, Revision, Sources
 from launcher.store.files import append_line, read_fact, write_derived, write_once
 from launcher.store.measurements import Measured
 from launcher.store.output_folder import Store
-from launcher.store.results import RESULTS, Result
+from launcher.store.results import BENCHMARKS, Result
 from launcher.store.run_folder import Point, RunDir
 from launcher.store.work_done import due_in_job
 from launcher.submission.decide import decide
@@ -374,7 +374,7 @@ def test_auto_is_the_hub_only_where_there_is_a_token(tmp_path: Path) -> None:
 
 def _unsettled(override: str) -> tuple:  # type: ignore[type-arg]
     from launcher.planning.compose import compose
-    from launcher.planning.plan import plan_run
+    from launcher.planning.planned_runs import plan_run
 
     _, (point,) = compose([override], multirun=False)
     return (plan_run(point.config, point.axes, point.overrides, {"sigmoid"}),)
@@ -547,7 +547,7 @@ def test_an_attempt_of_an_earlier_release_publishes_nothing(store: Store) -> Non
 def measured(**benchmarks: object) -> Measured:
     """What was measured of a model: `preference`, and what is given, as their files have it."""
     found = {"preference": evaluation(0.5), **benchmarks}
-    return Measured(**{name: msgspec.convert(fact, RESULTS[name]) for name, fact in found.items()})
+    return Measured({name: msgspec.convert(fact, BENCHMARKS[name]) for name, fact in found.items()})
 
 
 def subject(**changes: object) -> Subject:

@@ -19,14 +19,14 @@ from launcher.cli.arguments import DONE, WRONG
 from launcher.cli.main import main
 from launcher.cluster import scheduler as executors
 from launcher.cluster.batch import Batch, Work
-from launcher.cluster.job_state import Cause, Phase
+from launcher.cluster.job_state import Phase
 from launcher.cluster.local import LocalScheduler, process_start, this_process
 from launcher.cluster.scheduler import scheduler_for
 from launcher.config import Cluster
 from launcher.errors import ConfigError
 from launcher.machine.gpus import visible_gpus
 from launcher.planning import rules
-from launcher.store.facts import Job
+from launcher.store.facts import Cause, Job
 
 
 @pytest.fixture
@@ -136,6 +136,31 @@ def test_an_executor_is_a_row_of_the_table(
     assert found == [("LOST", "TERM_MEMLIMIT"), ("PENDING", "held")]
     assert main([*words, "cluster.executor=auto"]) == DONE
     assert [batch.resources.mem for batch in other.submitted] == ["8G", "12288M"]
+
+
+def test_an_executor_names_its_own_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that `cluster.extra` may not change, and how early it may warn; of `auto` and of this machine, all do."""
+    other = FakeScheduler()
+    other.kept_options, other.warned_early_seconds = {"q": "cluster.partition"}, 5
+    monkeypatch.setattr(executors, "EXECUTORS", {**executors.EXECUTORS, "other": lambda: other})
+    assert executors.kept_options("other") == {"q": "cluster.partition"}
+    assert "q" not in executors.kept_options("slurm")
+    assert {"q", "array"} <= set(executors.kept_options("auto")) & set(executors.kept_options("local"))
+    assert [executors.warned_early_seconds(name) for name in ("other", "slurm", "auto", "local")] == [5, 60, 60, 60]
+
+
+def test_doctor_asks_the_executor_that_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not whichever is here; who names this machine is told nothing of clusters."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "/nonexistent")
+    assert main(["doctor", "cluster=slurm"]) == WRONG
+    assert "there is no sbatch on the PATH" in capsys.readouterr().err
+    assert main(["doctor", "cluster=local"]) == DONE
+    assert "SLURM" not in capsys.readouterr().out
+    assert main(["doctor"]) == DONE
+    assert "SLURM" in capsys.readouterr().out
 
 
 def test_verbs_import_nothing_heavy() -> None:

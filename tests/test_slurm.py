@@ -11,16 +11,17 @@ from typing import Any
 import pytest
 import yaml
 
+from launcher.cli.doctor import tracking_here
 from launcher.cluster import doctor, slurm_survey
 from launcher.cluster import slurm_words as words
 from launcher.cluster.batch import Batch
-from launcher.cluster.job_state import Cause, JobState, Phase
+from launcher.cluster.job_state import JobState, Phase
 from launcher.cluster.slurm import SlurmScheduler
 from launcher.cluster.slurm_survey import Limits
 from launcher.config import Cluster
 from launcher.errors import Refused, SchedulerError
 from launcher.machine.gpus import gpu_names
-from launcher.store.facts import Job
+from launcher.store.facts import Cause, Job
 from launcher.store.files import write_once
 
 QUEUE = """\
@@ -324,10 +325,11 @@ def test_the_proposed_file_can_be_composed() -> None:
 def test_doctor_never_shows_a_token(tmp_path: Path) -> None:
     """Whether there is one, not what it is."""
     (tmp_path / ".netrc").write_text("machine api.wandb.ai login user password verysecret")
-    found = doctor.findings(None, tmp_path / "outputs", {"HOME": str(tmp_path), "HF_TOKEN": "hf_verysecret"})
-    assert dict(found)["Hugging Face token"] == dict(found)["W&B key"] == "present"
-    assert "verysecret" not in str(found)
-    assert dict(doctor.findings(None, tmp_path, {}))["W&B key"] == "none"
+    home = {"HOME": str(tmp_path)}
+    found = doctor.findings(None, tmp_path / "outputs", {**home, "HF_TOKEN": "hf_verysecret"})
+    assert dict(found)["Hugging Face token"] == "present"
+    assert "verysecret" not in str([*found, tracking_here("auto", home)])
+    assert dict(doctor.findings(None, tmp_path, home))["Hugging Face token"] == "none"
 
 
 # ------------------------------------------------------------------------------------------------ refusals

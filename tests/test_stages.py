@@ -17,7 +17,7 @@ from test_submit import actions, launch
 from waiting import LONGEST_WAIT
 
 from launcher.cluster.batch import Batch
-from launcher.cluster.job_state import Cause, JobState, Phase
+from launcher.cluster.job_state import JobState, Phase
 from launcher.cluster.slurm_words import parameters
 from launcher.errors import ConfigError
 from launcher.planning import changes
@@ -26,13 +26,13 @@ from launcher.runs.run_state import RunState, states_of
 from launcher.runs.status import Status
 from launcher.store.attempt_config import wanted_by
 from launcher.store.attempts import Attempts
-from launcher.store.facts import Job
+from launcher.store.facts import Cause, Job
 from launcher.store.files import read_fact, write_once
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir, RunDir
 from launcher.submission.adopt import adopt
-from launcher.submission.batches import PlannedBatch, plan_batches
 from launcher.submission.decide import Action, decide
+from launcher.submission.plan import PlannedBatch, plan_batches
 from launcher.sweep import Sweep
 
 GPUS = ["cluster=slurm", "cluster.gpus_per_node=8", "cluster.nodes=2", "cluster.time=auto", "trainer.batch_size=128"]

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from launcher.cluster.job_state import UNKNOWN, Cause, JobState, Phase
+from launcher.cluster.job_state import UNKNOWN, JobState, Phase
 from launcher.runs.status import RunFacts, Status, cause_of, status_of
-from launcher.store.facts import Job
+from launcher.store.facts import Cause, Failure, FailureStatus, Job
 
 OLD = 1000.0
 SUBMITTED = RunFacts(attempts=1, submitted_seconds=OLD, job_id="7")
@@ -33,7 +33,7 @@ WAITING = RunFacts(attempts=1, submitted_seconds=OLD, job_id="7", table=Job("5",
         (RunFacts(attempts=1, submitted_seconds=1.0), Phase.UNKNOWN, Status.PENDING),
         (RunFacts(attempts=1, submitted_seconds=1.0, job_id="7"), Phase.UNKNOWN, Status.PENDING),
         (RunFacts(attempts=1, job_id="7", failure="x"), Phase.RUNNING, Status.FAILED),
-        (RunFacts(attempts=1, job_id="7", failure="x", ended=Status.CANCELLED), Phase.RUNNING, Status.CANCELLED),
+        (RunFacts(attempts=1, job_id="7", failure="x", ended=FailureStatus.CANCELLED), Phase.RUNNING, Status.CANCELLED),
         (RunFacts(attempts=1, job_id="7", trained=True), Phase.UNKNOWN, Status.TRAINED),
     ],
 )
@@ -70,6 +70,14 @@ KILLED = JobState(Phase.FAILED, "FAILED", "n1", Cause.OUT_OF_MEMORY)
 DROPPED = JobState(Phase.CANCELLED)
 
 
+def failed(reason: str) -> RunFacts:
+    return replace(STARTED, failure=reason, cause=Failure(reason).known_cause)
+
+
+def without_table(reason: str) -> RunFacts:
+    return replace(WAITING, table_failure=reason, table_cause=Failure(reason).known_cause)
+
+
 @pytest.mark.parametrize(
     ("facts", "job", "table", "expected"),
     [
@@ -77,9 +85,14 @@ DROPPED = JobState(Phase.CANCELLED)
         (STARTED, JobState(Phase.FAILED, "FAILED exit code 1"), UNKNOWN, None),
         (WAITING, DROPPED, KILLED, Cause.OUT_OF_MEMORY),
         (replace(WAITING, cancelled=True), DROPPED, KILLED, None),
-        (replace(WAITING, table_failure="x: oom"), DROPPED, UNKNOWN, Cause.OUT_OF_MEMORY),
-        (replace(STARTED, failure="RuntimeError: CUDA_ERROR_OUT_OF_MEMORY"), UNKNOWN, UNKNOWN, Cause.OUT_OF_MEMORY),
-        (replace(STARTED, failure="KeyError: 'bloom'"), UNKNOWN, UNKNOWN, None),
+        (
+            without_table("x: oom"),
+            DROPPED,
+            UNKNOWN,
+            Cause.OUT_OF_MEMORY,
+        ),
+        (failed("RuntimeError: CUDA_ERROR_OUT_OF_MEMORY"), UNKNOWN, UNKNOWN, Cause.OUT_OF_MEMORY),
+        (failed("KeyError: 'bloom'"), UNKNOWN, UNKNOWN, None),
     ],
 )
 def test_the_cause_is_that_of_what_failed(

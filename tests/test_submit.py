@@ -19,8 +19,8 @@ from launcher.store.files import read_fact, write_once
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import RunDir
 from launcher.submission.adopt import adopt
-from launcher.submission.batches import plan_batches
 from launcher.submission.decide import Action, Decision, decide
+from launcher.submission.plan import plan_batches
 from launcher.submission.submit import act
 from launcher.sweep import Sweep
 

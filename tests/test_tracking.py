@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pwd
 import signal
 import socket
 import sqlite3
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,11 +25,11 @@ from waiting import eventually
 from wandb_server import WandbServer, history, records, serving
 from worker_fixtures import Configure, make_config, write_pairs
 
-from launcher.cluster import doctor
+from launcher.cli import doctor
 from launcher.config import OBJECTIVE, RunConfig
 from launcher.errors import ConfigError, UsageError
 from launcher.machine import accounts
-from launcher.planning.plan import run_id
+from launcher.planning.planned_runs import run_id
 from launcher.planning.rules import check
 from launcher.store.facts import Attempt
 from launcher.store.files import Plain, append_line, read_fact, read_lines, write_once
@@ -478,7 +480,7 @@ def test_a_tracker_that_knows_the_beginning_is_told_the_rest(store: Store) -> No
 def test_which_tracker_is_used(configure: Configure, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """`auto` is W&B where there is a key or a login for its server, else nothing; only rank 0 tracks."""
     auto = configure(tracking__backend="auto")
-    assert tracking.backend(auto, {}) == "off"
+    assert tracking.backend(auto, {"HOME": str(tmp_path)}) == "off"
     assert tracking.backend(auto, {"WANDB_API_KEY": KEY}) == "wandb"
     assert tracking.backend(auto, {"WANDB_API_KEY": KEY, "RANK": "1"}) == "off"
     assert tracking.backend(auto, {"WANDB_API_KEY": KEY, "WANDB_MODE": "disabled"}) == "off"
@@ -504,6 +506,10 @@ def test_which_tracker_is_used(configure: Configure, monkeypatch: pytest.MonkeyP
         ({"WANDB_BASE_URL": "https://wandb.example.org"}, "wandb.example.org", True),
         ({"WANDB_BASE_URL": "https://wandb.example.org:8443/"}, "wandb.example.org:8443", True),
         ({"NETRC": "{home}/elsewhere"}, "api.wandb.ai", False),
+        ({"NETRC": "~nobody-of-that-name/netrc"}, "api.wandb.ai", False),
+        ({"WANDB_BASE_URL": "http://[x"}, "api.wandb.ai", False),  # no address
+        ({"WANDB_BASE_URL": "http://[x", "WANDB_API_KEY": KEY}, "", False),
+        ({"WANDB_MODE": "disabled", "WANDB_API_KEY": KEY}, "", False),
     ],
 )
 def test_doctor_finds_the_key_that_runs_would_track_with(
@@ -512,8 +518,58 @@ def test_doctor_finds_the_key_that_runs_would_track_with(
     """Whether `doctor` says that there is one is whether `auto` tracks, whatever server is meant."""
     (tmp_path / ".netrc").write_text(f"machine {logins} login user password {KEY}\n" if logins else "")
     given = {"HOME": str(tmp_path)} | {key: value.format(home=tmp_path) for key, value in environment.items()}
-    assert dict(doctor.findings(None, tmp_path, given))["W&B key"] == ("present" if there else "none")
+    what, how = doctor.tracking_here("auto", given)
+    assert (what, how.split(":")[0]) == ("tracking=auto", "wandb" if there else "off")
     assert tracking.backend(configure(tracking__backend="auto"), given) == ("wandb" if there else "off")
+
+
+@pytest.mark.parametrize(
+    ("environment", "why"),
+    [
+        ({}, "no W&B key or login here (`wandb login`, or WANDB_API_KEY)"),
+        ({"WANDB_API_KEY": KEY, "WANDB_MODE": "disabled"}, "WANDB_MODE=disabled"),
+        (
+            {"WANDB_BASE_URL": "http://[x"},
+            "the W&B server's address is malformed (see WANDB_BASE_URL)",
+        ),
+    ],
+)
+def test_doctor_says_why_nothing_tracks(tmp_path: Path, environment: dict[str, str], why: str) -> None:
+    """It tells tracking's own decision, with its reason."""
+    assert doctor.tracking_here("auto", {"HOME": str(tmp_path), **environment}) == ("tracking=auto", f"off: {why}")
+
+
+def test_doctor_says_that_wandb_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key alone tracks nothing."""
+    monkeypatch.setattr(tracking, "installed", lambda _: False)
+    how = "off: wandb is not installed here"
+    assert doctor.tracking_here("auto", {"WANDB_API_KEY": KEY}) == ("tracking=auto", how)
+    assert doctor.tracking_here("trackio", {}) == ("tracking=trackio", "trackio")
+
+
+def test_without_home_the_login_is_that_of_the_password_database(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As wandb finds it; and where that knows no such user, there is none."""
+    (tmp_path / ".netrc").write_text(f"machine api.wandb.ai login user password {KEY}\n")
+    auto = configure(tracking__backend="auto")
+    monkeypatch.setattr(pwd, "getpwuid", lambda _: SimpleNamespace(pw_dir=str(tmp_path)))
+    assert tracking.backend(auto, {}) == "wandb"
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
+    assert tracking.backend(auto, {}) == "off"
+
+
+@pytest.mark.parametrize("backend", ["auto", "wandb"])
+def test_an_address_that_is_none_does_not_reach_the_run(
+    store: Store, configure: Configure, monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    """A malformed WANDB_BASE_URL: the run goes on, whatever its tracker makes of it."""
+    monkeypatch.setenv("WANDB_BASE_URL", "http://[x")
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    attempt = begun(store, configure(tracking__backend=backend))
+    with tracking.tracked(configure(tracking__backend=backend), attempt):
+        train(attempt.run, [1])
+    assert not accounts.answers("http://[x")
 
 
 @pytest.mark.parametrize("backend", ["off", "auto"])

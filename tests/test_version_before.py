@@ -18,6 +18,7 @@ from launcher.store.attempts import Attempts
 from launcher.store.files import plain, read_fact, read_lines, typed
 from launcher.store.output_folder import Store
 from launcher.submission.decide import decide
+from launcher.submission.reference_job import preparation_of
 from launcher.submission.timings import read_costs
 
 HERE = Path(__file__).parent / "version_before"
@@ -94,6 +95,13 @@ def test_a_launch_decides_as_it_did(root: Path) -> None:
     found = {key: {"seconds_per_step": cost.seconds_per_step, "steps": cost.steps} for key, cost in
              read_costs(store).trainings.items()}  # fmt: skip
     assert found == SAID["costs"]
+
+
+def test_a_reference_pass_has_the_name_that_it_had(root: Path) -> None:
+    """A table that is made, or is on its way, is not made again."""
+    store = Store(root)
+    runs = recorded_sweep(store.sweep("grid"), store, trl_losses()).runs
+    assert {preparation_of(run, store).folder for run in runs} == set((root / "cache" / "prepare").iterdir())
 
 
 def says(now: Any, before: Any) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from launcher.cli.arguments import DONE, Parser
 from launcher.cluster.doctor import findings, read_answer, write_question
@@ -24,25 +24,42 @@ EXAMPLES = (
 
 def doctor(options: argparse.Namespace) -> int:
     """Show what this machine and its cluster offer."""
-    scheduler = scheduler_for(AUTO)
+    configs = _configs(options.overrides) if options.overrides else []
+    executor = configs[0].cluster.executor if configs else AUTO
+    scheduler = scheduler_for(executor)
     cluster = scheduler if isinstance(scheduler, ClusterScheduler) else None
-    offered, proposal = (None, None) if cluster is None else cluster.survey()
+    proposal: str | None = None
+    offered: list[tuple[str, str]] | None = None if executor == AUTO else []  # who names this machine wants no cluster
+    if cluster is not None:
+        offered, proposal = cluster.survey()
     found = findings(offered, options.output_dir.absolute(), os.environ)
-    if options.overrides:
-        found += _needed(options.overrides)
+    found.append(tracking_here(configs[0].tracking.backend if configs else AUTO, os.environ))
+    found += _needed(configs)
     if options.probe:
         found += _probe(options, cluster)
     console.show_findings(found, proposal)
     return DONE
 
 
-def _needed(overrides: Sequence[str]) -> list[tuple[str, str]]:
-    """What the sweep of these overrides needs on disk."""
+def _configs(overrides: Sequence[str]) -> list[RunConfig]:
+    """The runs of these overrides."""
     from launcher.planning.compose import compose
 
     _, points = compose(overrides, multirun=True)
-    configs: list[RunConfig] = [from_plain(point.config) for point in points]
-    needed = estimate.total(configs, configs[0].cluster.max_parallel).disk_bytes
+    return [from_plain(point.config) for point in points]
+
+
+def tracking_here(wish: str, environment: Mapping[str, str]) -> tuple[str, str]:
+    """What would track a run that is started here."""
+    from launcher.tracking.process import offered
+
+    chosen, why = offered(wish, environment)
+    return f"tracking={wish}", f"{chosen}: {why}" if why else chosen
+
+
+def _needed(configs: Sequence[RunConfig]) -> list[tuple[str, str]]:
+    """What the sweep of these runs needs on disk."""
+    needed = estimate.total(configs, configs[0].cluster.max_parallel).disk_bytes if configs else None
     if needed is None:
         return []
     return [("disk needed", f"about {in_words(needed)} for {len(configs)} runs, models and checkpoints")]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from launcher.cli.arguments import DONE, FAILED, Parser
 from launcher.cli.selection import open_sweep, runs_of
 from launcher.cli.watch import show_results, watch
-from launcher.cluster.scheduler import Scheduler, scheduler_for
+from launcher.cluster.scheduler import AUTO, Scheduler, scheduler_for
 from launcher.config import Judge
 from launcher.evaluation import scores
 from launcher.evaluation.judge import estimate, require_judge
@@ -17,8 +17,8 @@ from launcher.planning.launches import recorded_sweep
 from launcher.store.output_folder import Store, SweepDir
 from launcher.store.work_done import lacking
 from launcher.submission.adopt import adopt
-from launcher.submission.batches import plan_batches
 from launcher.submission.decide import Action, Decision, decide
+from launcher.submission.plan import plan_batches
 from launcher.submission.submit import act
 from launcher.sweep import Sweep
 from launcher.views import console, plan, results
@@ -92,7 +92,7 @@ def _judge(sweep: Sweep, store: Store, judge: Judge, options: argparse.Namespace
             results.say_judged(spent, waiting)
     results.say_judged_otherwise(scores.judged_otherwise(sweep, store), judge)
     directory = store.sweep(sweep.name)
-    show_results(directory, store, scheduler_for("auto"))
+    show_results(directory, store, scheduler_for(AUTO))
     return DONE
 
 

@@ -19,12 +19,12 @@ from launcher.hub.revisions import missing_token
 from launcher.machine.accounts import has_token
 from launcher.machine.installed import trl_losses
 from launcher.planning.hub_sources import Settled, pin_sources, settle
-from launcher.planning.plan import executor_of, plan, plan_run
+from launcher.planning.planned_runs import executor_of, plan, plan_run
 from launcher.planning.prerequisites import check_sources, fetch_sources, short_of_disk
 from launcher.store.output_folder import Store
 from launcher.submission.adopt import adopt
-from launcher.submission.batches import Plan, plan_batches
 from launcher.submission.decide import decide
+from launcher.submission.plan import Plan, plan_batches
 from launcher.submission.submit import act, check_ranks
 from launcher.sweep import Sweep
 from launcher.views import console

@@ -11,11 +11,11 @@ from launcher.cli.selection import choose, open_sweep, runs_of
 from launcher.cli.watch import after_submission
 from launcher.cluster.scheduler import scheduler_for
 from launcher.planning.launches import recorded_sweep
-from launcher.planning.plan import executor_of
+from launcher.planning.planned_runs import executor_of
 from launcher.runs.run_state import RunState
 from launcher.submission.adopt import adopt
-from launcher.submission.batches import plan_batches
 from launcher.submission.decide import decide
+from launcher.submission.plan import plan_batches
 from launcher.submission.submit import act
 from launcher.sweep import Run, Sweep
 from launcher.views import plan

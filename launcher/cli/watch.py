@@ -17,8 +17,8 @@ from launcher.runs.run_state import RunState, states_of
 from launcher.runs.status import UNSUCCESSFUL
 from launcher.store.output_folder import Store, SweepDir
 from launcher.store.run_folder import RunDir
-from launcher.submission.batches import Plan
 from launcher.submission.decide import Action
+from launcher.submission.plan import Plan
 from launcher.views import results
 from launcher.views import states as views_states
 

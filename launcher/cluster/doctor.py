@@ -18,7 +18,7 @@ from launcher.cluster.local import LocalScheduler
 from launcher.cluster.scheduler import EXECUTORS
 from launcher.config import Cluster
 from launcher.machine import disk, snapshot
-from launcher.machine.accounts import has_login, has_token
+from launcher.machine.accounts import has_token
 from launcher.machine.gpus import visible_gpus
 from launcher.machine.installed import package_dir
 from launcher.store.facts import Probe
@@ -30,8 +30,9 @@ Finding = tuple[str, str]  # what, and what is so
 
 
 def findings(offered: list[Finding] | None, output_dir: Path, environment: Mapping[str, str]) -> list[Finding]:
-    """What there is, each with its name: what a cluster offers, where there is one, and what this machine has."""
-    return [*(offered or _without_cluster()), *_of_machine(output_dir), *_of_tokens(environment)]
+    """What there is, each with its name: what a cluster offers (None: there is none), and what this machine has."""
+    token = ("Hugging Face token", "present" if has_token(environment) else "none")
+    return [*(_without_cluster() if offered is None else offered), *_of_machine(output_dir), token]
 
 
 def _without_cluster() -> Iterator[Finding]:
@@ -47,11 +48,6 @@ def _of_machine(output_dir: Path) -> Iterator[Finding]:
     missing = [name for name in WORKER_PACKAGES if package_dir(name) is None]
     yield "this Python", "has all that a run needs" if not missing else f"lacks {', '.join(missing)}"
     yield "this machine", f"{len(visible_gpus())} GPUs, {os.cpu_count()} cores"
-
-
-def _of_tokens(environment: Mapping[str, str]) -> Iterator[Finding]:
-    yield "Hugging Face token", _present(has_token(environment))
-    yield "W&B key", _present(has_login(environment))
 
 
 # ------------------------------------------------------------------------------------------------ a node
@@ -94,7 +90,3 @@ def _gpus(fact: Probe) -> str:
     if not fact.gpus:
         return f"none; torch is built for {'CUDA ' + fact.cuda if fact.cuda else 'the CPU alone'}"
     return f"{', '.join(fact.gpus)}; CUDA {fact.cuda}, NCCL {fact.nccl}"
-
-
-def _present(present: bool) -> str:
-    return "present" if present else "none"

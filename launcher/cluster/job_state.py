@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from launcher.store.facts import Cause
+
 LAG_SECONDS = 15.0  # a scheduler may not show a job for so long after accepting it
 
 
@@ -21,14 +23,6 @@ class Phase(StrEnum):
     CANCELLED = "cancelled"
     TIMEOUT = "timeout"
     UNKNOWN = "unknown"  # not known to the scheduler (any more)
-
-
-class Cause(StrEnum):
-    """Why a job is in its phase, where something follows from it; a time limit and a cancellation are phases."""
-
-    DEPENDENCY = "waits for another job"
-    OUT_OF_MEMORY = "out of memory"
-    NODE_FAILED = "node failed"
 
 
 @dataclass(frozen=True)

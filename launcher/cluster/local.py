@@ -11,7 +11,7 @@ import shlex
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,6 +35,8 @@ class LocalScheduler:
     detached = False
     poll_seconds = 2.0
     runs_per_job = 100  # which pay imports and base weights once
+    warned_early_seconds = 0  # nothing ends its jobs
+    kept_options: Mapping[str, str | None] = {}
 
     def missing(self) -> str | None:
         return None

@@ -6,7 +6,7 @@ run is; a job is a folder with a list of work in it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from launcher.cluster.batch import Batch
@@ -28,6 +28,8 @@ class Scheduler(Protocol):
     detached: bool  # whether jobs outlive the machine on which they were submitted
     poll_seconds: float  # how long to wait between two questions
     runs_per_job: int  # where the config says nothing
+    warned_early_seconds: int  # how much earlier than it was told it may send `node.WARNING`
+    kept_options: Mapping[str, str | None]  # that `cluster.extra` may not change, and the key that says it
 
     def missing(self) -> str | None:
         """What this machine lacks to hand over jobs; None where nothing."""
@@ -103,6 +105,23 @@ def scheduler_for(executor: str) -> Scheduler:
     if missing is not None:
         raise ConfigError("cluster.executor", executor, f"{missing}; on one machine use cluster=local")
     return scheduler
+
+
+def _meant(executor: str) -> list[Scheduler]:
+    """The cluster's executor of that name; else all, since the same configuration may yet go to any of them."""
+    every = {name: make() for name, make in EXECUTORS.items()}
+    named = every.get(executor)
+    return [named] if named is not None and named.detached else list(every.values())
+
+
+def warned_early_seconds(executor: str) -> int:
+    """How much earlier than configured a job of that executor may be warned of its time limit, at most."""
+    return max(each.warned_early_seconds for each in _meant(executor))
+
+
+def kept_options(executor: str) -> dict[str, str | None]:
+    """The options of that executor on which the launcher counts, each with the key that says it, if one does."""
+    return {option: home for each in _meant(executor) for option, home in each.kept_options.items()}
 
 
 def key_of(job: Job) -> JobKey:

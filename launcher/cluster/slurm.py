@@ -35,6 +35,8 @@ class SlurmScheduler:
     detached = True
     poll_seconds = 30.0  # a scheduler has better things to do
     runs_per_job = 1
+    warned_early_seconds = words.WARNED_EARLY_SECONDS
+    kept_options: Mapping[str, str | None] = words.KEPT_OPTIONS
 
     def missing(self) -> str | None:
         return None if shutil.which("sbatch") else "there is no sbatch on the PATH"

@@ -1,6 +1,7 @@
 """What a cluster offers, from SLURM's words to plain values, and to lines and a file for the user. Pure.
 
-Owns: partitions, accounts, limits; what of them is worth saying. Must not know: processes, files.
+Owns: partitions, accounts, limits (MaxArraySize and the like); what of them is worth saying.
+Must not know: processes, files.
 """
 
 from __future__ import annotations

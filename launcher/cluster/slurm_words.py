@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from launcher.cluster.batch import Batch
-from launcher.cluster.job_state import Cause, JobState, Phase
+from launcher.cluster.job_state import JobState, Phase
 from launcher.cluster.notation import minutes
+from launcher.store.facts import Cause
 
 PENDING = {"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD", "PREEMPTED"}
 RUNNING = {"RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"}
@@ -40,6 +41,18 @@ OVERRIDING = {
     "MEM_PER_CPU", "MEM_PER_GPU", "MEM_PER_NODE", "NO_REQUEUE", "OPEN_MODE", "OUTPUT", "PARTITION", "QOS", "REQUEUE",
     "SIGNAL", "TIMELIMIT", "WAIT",
 }  # fmt: skip
+WARNED_EARLY_SECONDS = 60  # man sbatch, --signal: "may be sent up to 60 seconds earlier than specified"
+# Options on which the launcher counts, so that `cluster.extra` may not change them, and the key that says it instead.
+KEPT_OPTIONS = {
+    "job-name": "sweep",
+    "array": "cluster.runs_per_job and max_parallel",
+    "nodes": "cluster.nodes",
+    "cpus-per-task": "cluster.cpus_per_gpu",
+    "signal": "cluster.warning_seconds",
+    **dict.fromkeys(("ntasks", "ntasks-per-node"), "cluster.gpus_per_node"),
+    **dict.fromkeys(("output", "error"), "output_dir"),
+    **dict.fromkeys(("clusters", "parsable", "test-only", "wait", "wrap"), None),
+}
 SUBMIT_LIMIT = re.compile(r"(Assoc|QOS)\w*SubmitJob\w*Limit")
 MAY_HAVE_COME_THROUGH = re.compile(
     r"timed out|timeout|unable to contact|communication|connect|zero bytes", re.IGNORECASE

@@ -1,6 +1,6 @@
 """Which of a run's missing benchmarks nobody is about to do, and results that are to be had anew.
 
-Owns: who has claimed a benchmark; removing results, or keeping them under a number.
+Owns: who has claimed a benchmark, and that answers wait for a judge; removing results, or keeping them under a number.
 Must not know: which file says that a benchmark is done (`work_done`), how one is computed or judged, schedulers.
 """
 

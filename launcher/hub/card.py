@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -212,7 +212,7 @@ def _what_it_is(subject: Subject) -> str:
     kind = "A LoRA adapter of" if subject.is_adapter else "A fine-tune of"
     steps = subject.result.steps if subject.result else None
     point = f"The model after step {subject.step} of {steps}, in one" if subject.step else "One"
-    beside = replace(subject.measured, preference=None) != Measured()
+    beside = subject.measured.results.keys() - {"preference"}
     measured = "`evaluation.json` and `evaluations/`" if beside else "`evaluation.json`"
     return (
         f"# {subject.name}\n\n"

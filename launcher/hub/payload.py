@@ -17,11 +17,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher.config import BENCHMARKS
 from launcher.errors import PublishError
 from launcher.model.adapter import CONFIG_FILE, Adapter, with_base
 from launcher.model.files import WEIGHTS, model_files
 from launcher.store.files import Plain, read_fact, read_lines
+from launcher.store.results import BENCHMARKS
 from launcher.store.run_folder import Point, RunDir, name_of
 
 MARKER = "prefsweep.json"

@@ -1,4 +1,4 @@
-"""The verb `publish`: which models of a sweep are pushed, what became of each, and the collection of the best.
+"""Publishing a sweep's models: which are pushed, what became of each, and the collection of the best.
 
 Owns: the decision for each model, made before anything is pushed; the choice of the best models.
 Must not know: how a store works, how anything is printed.

@@ -24,6 +24,7 @@ from typing import Any, Protocol
 from launcher.config import Dataset, Model, RunConfig
 from launcher.errors import ConfigError
 from launcher.hub.faults import told
+from launcher.machine.accounts import has_token
 from launcher.machine.locate import DEFAULT_REVISION, is_commit, is_hub_id, split_revision
 from launcher.model.files import MissingFiles, check_whole
 from launcher.store.facts import Pin
@@ -279,19 +280,14 @@ def _gate(source: Source, error: Any) -> str:
     from huggingface_hub import constants
 
     page = f"{constants.ENDPOINT}/{'datasets/' if source.kind == 'dataset' else ''}{source.path}"
-    if _has_token() and error.response.status_code != 401:  # noqa: PLR2004 - HTTP's own number
+    if has_token(os.environ) and error.response.status_code != 401:  # noqa: PLR2004 - HTTP's own number
         return f"is gated, and this token has no access; ask for it at {page}"
     return f"is gated, and {_token_may_not()}; accept its terms at {page}, then `hf auth login` or HF_TOKEN"
 
 
-def _has_token() -> bool:
-    from huggingface_hub import get_token
-
-    return get_token() is not None
-
-
 def _token_may_not() -> str:
-    return "this token may not read it" if _has_token() else "no token was found here (`hf auth login`, or HF_TOKEN)"
+    found = has_token(os.environ)
+    return "this token may not read it" if found else "no token was found here (`hf auth login`, or HF_TOKEN)"
 
 
 def _branches(source: Source) -> str:

@@ -13,15 +13,17 @@ import http.client
 import importlib.util
 import netrc
 import os
+import pwd
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
 ANSWER_SECONDS = 5.0  # within which a server must answer to be used
 CLOUD = "https://api.wandb.ai"
 KEY_VARIABLES = ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
+TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_OIDC_RESOURCE")
 
 
 def installed(package: str) -> bool:
@@ -41,15 +43,31 @@ def server(environment: Mapping[str, str] = os.environ) -> str:
     return (environment.get("WANDB_BASE_URL") or known).rstrip("/")
 
 
-def has_login(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether there is a key or a login for that server."""
-    if any(environment.get(name) for name in KEY_VARIABLES):
-        return True
-    path = Path(environment.get("NETRC") or _home(environment) / ".netrc").expanduser()
+def lacks_login(environment: Mapping[str, str] = os.environ) -> str | None:
+    """What keeps this machine from that server, its address or that there is no key or login for it; None: nothing."""
+    host = _host(server(environment))
+    if host is None:
+        return "the W&B server's address is malformed (see WANDB_BASE_URL)"
+    if any(environment.get(name) for name in KEY_VARIABLES) or host in _logins(environment):
+        return None
+    return "no W&B key or login here (`wandb login`, or WANDB_API_KEY)"
+
+
+def _host(address: str) -> str | None:
+    """The host and port of an address; None: it is malformed."""
     try:
-        return urlsplit(server(environment)).netloc in netrc.netrc(path).hosts
-    except (OSError, netrc.NetrcParseError):
-        return False
+        return urlsplit(address).netloc or None
+    except ValueError:
+        return None
+
+
+def _logins(environment: Mapping[str, str]) -> Container[str]:
+    """The hosts for which there is one."""
+    path = environment.get("NETRC") or str(_home(environment) / ".netrc")
+    try:
+        return netrc.netrc(os.path.expanduser(path)).hosts  # noqa: PTH111 - Path's raises where there is no such user
+    except (OSError, UnicodeDecodeError, netrc.NetrcParseError):
+        return ()
 
 
 def answers(address: str) -> bool:
@@ -60,7 +78,7 @@ def answers(address: str) -> bool:
         urllib.request.urlopen(address, timeout=ANSWER_SECONDS).close()  # noqa: S310 - checked above
     except urllib.error.HTTPError:
         return True
-    except (OSError, http.client.HTTPException):
+    except (OSError, ValueError, http.client.HTTPException):  # ValueError: no address
         return False
     return True
 
@@ -70,8 +88,14 @@ def has_token(environment: Mapping[str, str]) -> bool:
     cache = Path(environment.get("XDG_CACHE_HOME", _home(environment) / ".cache"))
     folder = Path(environment.get("HF_HOME", cache / "huggingface"))
     file = Path(environment.get("HF_TOKEN_PATH", folder / "token"))
-    return bool(environment.get("HF_TOKEN") or environment.get("HUGGING_FACE_HUB_TOKEN")) or file.is_file()
+    return any(environment.get(name) for name in TOKEN_VARIABLES) or file.is_file()
 
 
 def _home(environment: Mapping[str, str]) -> Path:
-    return Path(environment.get("HOME", "/nonexistent"))
+    """What `~` is for these libraries: HOME, else the password database's; with neither, no folder that there is."""
+    if "HOME" in environment:
+        return Path(environment["HOME"])
+    try:
+        return Path(pwd.getpwuid(os.getuid()).pw_dir)
+    except KeyError:  # a container's user, say
+        return Path("/nonexistent")

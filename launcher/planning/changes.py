@@ -12,12 +12,14 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from launcher.config import BENCHMARKS, OBJECTIVE, RunConfig, canonical
+from launcher.config import OBJECTIVE, RunConfig, canonical
 from launcher.errors import UNSAID, ConfigError, UsageError, suggestion
 from launcher.machine.installed import trl_losses
-from launcher.planning.compose import OF_THE_LAUNCH, Plain, apply_override, full_keys
+from launcher.planning.compose import OF_THE_LAUNCH, apply_override, full_keys
 from launcher.planning.overrides import chooses_group, parse, wrong
-from launcher.planning.plan import plan_run
+from launcher.planning.planned_runs import plan_run
+from launcher.store.files import Plain
+from launcher.store.results import BENCHMARKS
 from launcher.sweep import Run, Sweep
 
 

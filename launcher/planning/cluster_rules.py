@@ -1,7 +1,7 @@
 """What is wrong with where and how a run is to be computed.
 
 Owns: the rules of `cluster` and `deepspeed`, and between them and the batch.
-Must not know: what a cluster offers, how a job is submitted.
+Must not know: what a cluster offers, how a job is submitted, any scheduler's own options (its executor names them).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from launcher.cluster.notation import minutes
+from launcher.cluster.scheduler import kept_options, warned_early_seconds
 from launcher.config import AUTO_TIME, WEIGHTS_DIVIDED, Cluster, DeepSpeed, RunConfig
 from launcher.errors import UNSAID, ConfigError
 
@@ -23,43 +24,32 @@ DEEPSPEED_HOMES = {
     "gradient_accumulation_steps": "trainer.batch_size and micro_batch_size",
     "fp16": "model.dtype",
 }
-WARNED_EARLY_SECONDS = 60  # man sbatch, --signal: "may be sent up to 60 seconds earlier than specified"
-# Options of sbatch that `cluster.extra` may not change, since the launcher counts on its own, and what says it instead.
-EXTRA_HOMES = {
-    "job-name": "sweep",
-    "array": "cluster.runs_per_job and max_parallel",
-    "nodes": "cluster.nodes",
-    "cpus-per-task": "cluster.cpus_per_gpu",
-    "signal": "cluster.warning_seconds",
-    **dict.fromkeys(("ntasks", "ntasks-per-node"), "cluster.gpus_per_node"),
-    **dict.fromkeys(("output", "error"), "output_dir"),
-    **dict.fromkeys(("clusters", "parsable", "test-only", "wait", "wrap"), None),
-}
 
 
 def cluster_problems(cluster: Cluster) -> Iterator[ConfigError]:
     """Each in one line, with key, value and remedy."""
-    limit = minutes(cluster.time)
+    limit, early = minutes(cluster.time), warned_early_seconds(cluster.executor)
     if cluster.time not in (None, AUTO_TIME) and limit is None:
         yield ConfigError(
             "cluster.time",
             cluster.time,
             f"give {AUTO_TIME}, minutes, hours:minutes:seconds, or days-hours:minutes:seconds",
         )
-    if limit and limit * 60 <= cluster.warning_seconds + WARNED_EARLY_SECONDS:
+    if limit and limit * 60 <= cluster.warning_seconds + early:
         yield ConfigError(
             "cluster.time",
             cluster.time,
-            f"a job may be warned {WARNED_EARLY_SECONDS} s earlier than "
+            f"a job may be warned {early} s earlier than "
             f"cluster.warning_seconds={cluster.warning_seconds} before that limit, which is at its start; raise the "
             "one or lower the other",
         )
     for key, value in (*vars(cluster).items(), *cluster.extra.items()):
         if isinstance(value, str) and ("\n" in value or "\r" in value):
             yield ConfigError(f"cluster.{key}", repr(value), "must be one line")
+    homes = kept_options(cluster.executor)
     for key, value in cluster.extra.items():
-        if (option := key.replace("_", "-")) in EXTRA_HOMES and value not in (None, False):
-            home = EXTRA_HOMES[option]
+        if (option := key.replace("_", "-")) in homes and value not in (None, False):
+            home = homes[option]
             instead = f"set {home}" if home else "leave it out"
             yield ConfigError(f"cluster.extra.{key}", value, f"the launcher counts on its own; {instead}")
     if cluster.gpu_tflops is not None and not cluster.gpu_tflops > 0:

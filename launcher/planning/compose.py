@@ -30,8 +30,8 @@ from launcher.errors import UNSAID, ConfigError, UsageError, suggestion
 from launcher.machine.installed import data_dir
 from launcher.planning.grid import Grid, read_grid
 from launcher.planning.overrides import Overrides, check_choice, chooses_group, first_line, parse, wanted_of, wrong
+from launcher.store.files import Plain
 
-Plain = dict[str, Any]
 OF_THE_LAUNCH = ("dry_run", "output_dir", "sweep")
 
 

@@ -11,11 +11,12 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from launcher.errors import StoreError
-from launcher.planning.plan import plan_run
+from launcher.planning.planned_runs import plan_run
 from launcher.store.facts import RunRecord
+from launcher.store.files import Plain
 from launcher.store.output_folder import Store, SweepDir
 from launcher.store.run_folder import RunDir
-from launcher.sweep import Plain, Run, Sweep
+from launcher.sweep import Run, Sweep
 
 
 def record_of(run: Run) -> RunRecord:

@@ -14,12 +14,13 @@ from operator import attrgetter
 from urllib.parse import urlsplit
 
 from launcher.cluster.scheduler import AUTO, EXECUTORS
-from launcher.config import BENCHMARKS, Cluster, Evaluation, Judge, RunConfig, Tracking, Trainer
+from launcher.config import Cluster, Evaluation, Judge, RunConfig, Tracking, Trainer
 from launcher.errors import UNSAID, ConfigError, suggestion
-from launcher.losses import LOSS_KEYS, LOSSES, OUR_LOSSES, UNPAIRED_LOSS, Loss, loss_named
+from launcher.losses import LOSS_KEYS, LOSSES, OUR_LOSSES, UNPAIRED_LOSSES, Loss, loss_named
 from launcher.planning.cluster_rules import cluster_problems, deepspeed_problems, rank_problems
 from launcher.planning.dataset_rules import DTYPES, QUANTIZATIONS, dataset_problems
 from launcher.planning.stages import OF_THE_TRAINING, evaluation_cluster
+from launcher.store.results import BENCHMARKS
 
 TRACKERS = ("auto", "wandb", "trackio", "tensorboard", "off")
 TRACKING_MODES = (None, "online", "offline")
@@ -88,7 +89,7 @@ def _problems(config: RunConfig, losses: Collection[str]) -> Iterator[ConfigErro
 
 def _loss_problems(config: RunConfig, losses: Collection[str]) -> Iterator[ConfigError]:
     name, loss, known = config.loss_type, loss_named(config.loss_type), sorted({*losses, *OUR_LOSSES})
-    if not loss.paired and config.trainer.micro_batch_size == 1:
+    if not loss.paired and loss.neighbours and config.trainer.micro_batch_size == 1:
         yield ConfigError(
             "trainer.micro_batch_size", 1, f"loss_type={name} measures its KL within a micro-batch; give at least 2"
         )
@@ -102,7 +103,7 @@ def _loss_problems(config: RunConfig, losses: Collection[str]) -> Iterator[Confi
             "loss_type",
             name,
             f"trains on pairs, and {config.dataset.name} has completions with a label; "
-            f"give loss_type={UNPAIRED_LOSS}, or another dataset",
+            f"give loss_type={' or '.join(UNPAIRED_LOSSES)}, or another dataset",
         )
     if not loss.ld_alpha and config.trainer.ld_alpha is not None:
         yield ConfigError(

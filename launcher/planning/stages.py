@@ -11,7 +11,8 @@ from dataclasses import asdict, replace
 from typing import Any, cast
 
 from launcher.config import Cluster, RunConfig
-from launcher.sweep import Plain, Run
+from launcher.store.files import Plain
+from launcher.sweep import Run
 
 OF_THE_TRAINING = ("executor", "runs_per_job", "max_parallel")  # job for job, the evaluation follows the training
 

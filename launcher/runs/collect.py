@@ -113,7 +113,7 @@ def with_milestones(row: Plain, run: RunDir) -> list[Plain]:
         | dict.fromkeys(("step", "max_steps", "milestone"), step)
         | dict.fromkeys(("reason", "seconds", "gpus", "gpu_hours", "training"))
         | {"revision": plain(revision) if revision else None}
-        | {"status": "TRAINED", **_scores(Measured(preference=evaluation)), "base": evaluation.base}
+        | {"status": "TRAINED", **_scores(Measured({"preference": evaluation})), "base": evaluation.base}
         | {"curve": [line for line in row["curve"] if line["step"] <= step]}
         for step, milestone, evaluation in found
         if evaluation is not None
@@ -181,13 +181,13 @@ def _base_rows(rows: Iterable[Plain], store: Store) -> list[Plain]:
             base = {"kind": "base", "run_id": f"{row['model']}-base", **named, "status": "TRAINED"}
             bases.append(({**base, "base": _base_name(keys), "axes": {}, "objective": objective}, keys))
     found = [(base, Measured.of_untrained(keys, store)) for base, keys in bases]
-    return [base | _scores(measured) for base, measured in found if measured != Measured()]
+    return [base | _scores(measured) for base, measured in found if measured.results]
 
 
 def _measured_of_row(row: Plain, store: Store) -> Measured:
     run_id, _, step = row["run_id"].partition("@")
     run = store.run(run_id)
-    return Measured(preference=_evaluation_of(run.milestone(int(step)))) if step else Measured.of(run)
+    return Measured.of(run.milestone(int(step)) if step else run)
 
 
 def _base_name(keys: Mapping[str, str]) -> str | None:

@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.cluster import scheduler as executors
-from launcher.cluster.job_state import UNKNOWN, Cause, JobState, Phase
+from launcher.cluster.job_state import UNKNOWN, JobState, Phase
 from launcher.cluster.scheduler import Scheduler
 from launcher.errors import StoreError
 from launcher.hub.unpublished import why_unpublished
 from launcher.runs.status import IN_FLIGHT, RunFacts, Status, cause_of, status_of
 from launcher.store.attempt_config import BEFORE_BENCHMARKS, wanted_by
 from launcher.store.attempts import Attempts
-from launcher.store.facts import Failure, Job, Revision, Started
+from launcher.store.facts import Cause, Failure, FailureStatus, Job, Revision, Started
 from launcher.store.files import Plain, read_fact
 from launcher.store.output_folder import PreparingDir
 from launcher.store.results import Result
@@ -68,6 +68,7 @@ def read_facts(run: RunDir) -> RunFacts:
         return RunFacts(**progress)
     failure, started = read_fact(last.failure_file, Failure), read_fact(last.started_file, Started)
     job, after = read_fact(last.job_file, Job), last.record.after
+    no_table = failure_of(after) if after else None
     done = bool(progress["trained"] and progress["evaluated"])
     return RunFacts(
         attempts=len(attempts.trainings),
@@ -77,10 +78,12 @@ def read_facts(run: RunDir) -> RunFacts:
         started=started is not None,
         host=started.host if started else None,
         failure=failure.reason if failure else None,
-        ended=Status.__members__.get(failure.status if failure else "", Status.FAILED),
+        ended=failure.status if failure else FailureStatus.FAILED,
+        cause=failure.known_cause if failure else None,
         cancelled=last.cancel_file.exists(),
         table=after,
-        table_failure=failure_of(after) if after else None,
+        table_failure=no_table.reason if no_table else None,
+        table_cause=no_table.known_cause if no_table else None,
         traceback=failure.traceback if failure else "",
         publishing=done and due_in_job(last),
         unpublished=why_unpublished(last) if done else None,
@@ -109,10 +112,9 @@ def require_run(run: RunDir) -> RunDir:
     return run
 
 
-def failure_of(job: Job) -> str | None:
+def failure_of(job: Job) -> Failure | None:
     """Why a preparing job ended without a table, as it said itself."""
-    failure = read_fact(PreparingDir(Path(job.folder)).failure_file, Failure) if job.folder else None
-    return failure.reason if failure else None
+    return read_fact(PreparingDir(Path(job.folder)).failure_file, Failure) if job.folder else None
 
 
 @dataclass(frozen=True)

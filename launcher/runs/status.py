@@ -1,6 +1,6 @@
 """What state a run is in: a pure function of its facts and of the scheduler's answer.
 
-Owns: the words for a run's state and the rules by which facts and jobs become one.
+Owns: the words for a run's state (NEW ... LOST) and the rules by which facts and jobs become one.
 Must not know: files, any scheduler's own words.
 """
 
@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from launcher.cluster.job_state import BAD_ENDS, LAG_SECONDS, UNKNOWN, Cause, JobState, Phase
-from launcher.store.facts import Job
+from launcher.cluster.job_state import BAD_ENDS, LAG_SECONDS, UNKNOWN, JobState, Phase
+from launcher.store.facts import Cause, FailureStatus, Job
 
 
 class Status(StrEnum):
@@ -27,7 +27,7 @@ class Status(StrEnum):
 
 
 IN_FLIGHT = frozenset({Status.PENDING, Status.RUNNING})
-UNSUCCESSFUL = frozenset({Status.FAILED, Status.CANCELLED, Status.TIMEOUT, Status.LOST})
+UNSUCCESSFUL = frozenset(map(Status, FailureStatus))
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,11 @@ class RunFacts:
         started: whether the job has taken up this run.
         host: the node on which it did.
         failure: why the last attempt ended without a result.
-        ended: as what that counts: FAILED, or CANCELLED, TIMEOUT, LOST.
+        ended: as what that counts.
+        cause: the failure in a word, where something follows from it.
         cancelled: whether somebody has asked it to stop.
         table: the job that makes its reference table, as its executor recorded it; None where it is not one of its own.
-        table_failure: why that job ended without a table.
+        table_failure, table_cause: why that job ended without a table.
         traceback: where it failed.
         trained, evaluated: whether result.json, and all that is to be measured, by this attempt or behind it, is there.
         step, max_steps: the last logged optimizer step, and how many there will be.
@@ -63,10 +64,12 @@ class RunFacts:
     started: bool = False
     host: str | None = None
     failure: str | None = None
-    ended: Status = Status.FAILED
+    ended: FailureStatus = FailureStatus.FAILED
+    cause: Cause | None = None
     cancelled: bool = False
     table: Job | None = None
     table_failure: str | None = None
+    table_cause: Cause | None = None
     traceback: str = ""
     trained: bool = False
     evaluated: bool = False
@@ -103,7 +106,7 @@ def status_of(facts: RunFacts, job: JobState, table: JobState = UNKNOWN) -> tupl
     if facts.attempts == 0:
         return Status.NEW, None
     if facts.failure is not None:
-        return facts.ended, facts.failure
+        return Status(facts.ended), facts.failure
     if facts.job_id is None:
         return _unless_recent(facts, "the launcher ended while it was submitting")
     return _status_of_job(facts, job, table)
@@ -112,16 +115,10 @@ def status_of(facts: RunFacts, job: JobState, table: JobState = UNKNOWN) -> tupl
 def cause_of(facts: RunFacts, job: JobState, table: JobState = UNKNOWN) -> Cause | None:
     """Why the last attempt ended, where its successor can learn from that; the arguments are those of `status_of`."""
     if facts.failure is not None:
-        return _told(facts.failure)
+        return facts.cause
     if _lacks_table(facts, job):
-        return _told(facts.table_failure) if facts.table_failure else table.cause
+        return facts.table_cause if facts.table_failure else table.cause
     return job.cause
-
-
-def _told(failure: str) -> Cause | None:
-    """The cause that a job's own words tell: a driver's and the kernel's for a lack of memory."""
-    lacks_memory = "OUT_OF_MEMORY" in failure or "oom" in failure.lower().split()
-    return Cause.OUT_OF_MEMORY if lacks_memory else None
 
 
 def _about_evaluation(facts: RunFacts, job: JobState) -> str | None:

@@ -188,18 +188,54 @@ class Cancel:
     time: float | None = None
 
 
+class FailureStatus(StrEnum):
+    """As what an end without a result counts; a word that we do not know is a failure."""
+
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    TIMEOUT = "TIMEOUT"
+    LOST = "LOST"
+
+    @classmethod
+    def _missing_(cls, value: object) -> FailureStatus | None:
+        return cls.FAILED if isinstance(value, str) else None
+
+
+class Cause(StrEnum):
+    """Why a job or an attempt is where it is, where something follows from it; a time limit is a status of its own."""
+
+    DEPENDENCY = "waits for another job"
+    OUT_OF_MEMORY = "out of memory"
+    NODE_FAILED = "node failed"
+
+
 @dataclass(frozen=True)
 class Failure:
     """`failure.json`: why an attempt ended without a result, or a job without a reference table.
 
     Attributes:
-        status: as what that counts: FAILED, CANCELLED, TIMEOUT or LOST.
+        cause: the reason in a word, where something follows from it; read it as `known_cause`.
     """
 
     reason: str
-    status: str = "FAILED"
+    status: FailureStatus = FailureStatus.FAILED
     traceback: str = ""
     time: float | None = None
+    cause: Cause | None = field(default=None, metadata=LEFT_OUT)
+
+    @property
+    def known_cause(self) -> Cause | None:
+        """The cause; older versions wrote none, and left it to be found in the reason."""
+        return self.cause or cause_told(self.reason)
+
+
+def cause_told(reason: str) -> Cause | None:
+    """The cause that a failed process's own words tell: a driver's and the kernel's for a lack of the job's memory.
+
+    An accelerator's lack of it is none, since asking the cluster for more would not help: see `worker.out_of_memory`.
+    """
+    lacks_memory = "OUT_OF_MEMORY" in reason or "oom" in reason.lower().split()
+    return Cause.OUT_OF_MEMORY if lacks_memory else None
 
 
 @dataclass(frozen=True)

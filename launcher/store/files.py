@@ -175,6 +175,12 @@ def building(folder: Path) -> Iterator[Path | None]:
             filled.replace(folder)
 
 
+def file_hash(path: Path) -> str:
+    """The SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def content_key(value: Any, digits: int = 16) -> str:
     """The name of a cache entry that was made from `value`: the beginning of the hash of its JSON."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:digits]

@@ -6,24 +6,23 @@ Owns: which file of a model holds which benchmark's result. Must not know: how a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
-from launcher.config import BENCHMARKS
 from launcher.store.files import read_fact
 from launcher.store.output_folder import Store
-from launcher.store.results import RESULTS, Evaluation, MTBenchResult, ProgramResult
+from launcher.store.results import BENCHMARKS, Evaluation, Measurement, MTBenchResult, ProgramResult
 from launcher.store.run_folder import EvaluationDir, RunDir
+
+Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True)
 class Measured:
-    """The results of a trained or untrained model; None: it was not measured by that benchmark."""
+    """The results of a trained or untrained model, by benchmark: of those that have measured it."""
 
-    preference: Evaluation | None = None
-    mt_bench: MTBenchResult | None = None
-    lm_eval: ProgramResult | None = None
-    command: ProgramResult | None = None
+    results: Mapping[str, Measurement] = field(default_factory=dict)
 
     @classmethod
     def of(cls, run: RunDir) -> Measured:
@@ -42,10 +41,31 @@ class Measured:
 
     @classmethod
     def _read(cls, files: Mapping[str, Path]) -> Measured:
-        return cls(**{name: read_fact(file, RESULTS[name]) for name, file in files.items()})
+        found = {name: read_fact(file, BENCHMARKS[name]) for name, file in files.items()}
+        return cls({name: fact for name, fact in found.items() if fact is not None})
 
     @property
     def bases(self) -> dict[str, str]:
         """The cache entries of the untrained model's results, by benchmark."""
-        facts = {name: getattr(self, name) for name in BENCHMARKS}
-        return {name: fact.base for name, fact in facts.items() if fact is not None and fact.base}
+        return {name: fact.base for name, fact in self.results.items() if fact.base}
+
+    @property
+    def preference(self) -> Evaluation | None:
+        return self._by("preference", Evaluation)
+
+    @property
+    def mt_bench(self) -> MTBenchResult | None:
+        return self._by("mt_bench", MTBenchResult)
+
+    @property
+    def lm_eval(self) -> ProgramResult | None:
+        return self._by("lm_eval", ProgramResult)
+
+    @property
+    def command(self) -> ProgramResult | None:
+        return self._by("command", ProgramResult)
+
+    def _by(self, benchmark: str, kind: type[Kind]) -> Kind | None:
+        """What that benchmark found; None where the model was not measured by it."""
+        found = self.results.get(benchmark)
+        return found if isinstance(found, kind) else None

@@ -1,14 +1,14 @@
 """The facts about a trained model: that it is trained, and what was measured of it. `facts` has the others.
 
-Owns: as there, the keys, their types, what a result of an older version stands for where it lacks one.
+Owns: as there, the keys, their types, what a result of an older version stands for where it lacks one; which
+benchmarks there are.
 Must not know: how a file is read or written (`files`), where it lies, how anything is measured.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Protocol
 
 from launcher.store.files import LEFT_OUT, Plain
 
@@ -211,8 +211,15 @@ class MTBenchResult(MTBenchScores):
     time: float | None = None
 
 
-# By benchmark, what its file holds.
-RESULTS: Mapping[str, type[Any]] = {
+class Measurement(Protocol):
+    """What the file of every benchmark says: `base`, the cache entry of the untrained model's result."""
+
+    @property
+    def base(self) -> str | None: ...
+
+
+# Every benchmark, and what its file holds.
+BENCHMARKS: dict[str, type[Measurement]] = {
     "preference": Evaluation,
     "mt_bench": MTBenchResult,
     "lm_eval": ProgramResult,

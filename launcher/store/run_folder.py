@@ -17,14 +17,21 @@ import yaml
 
 from launcher.config import OBJECTIVE
 from launcher.errors import StoreError
-from launcher.store.facts import Attempt, JobList, Purpose
-from launcher.store.files import Plain, read_fact, write_derived, write_once
+from launcher.store.facts import Attempt, JobList, Purpose, TableWork
+from launcher.store.files import Plain, read_fact, typed, write_derived, write_once
+
+
+def work_of(job_folder: Path) -> JobList | TableWork:
+    """What a job is to do: runs, or a reference table."""
+    file = job_folder / "job.json"
+    listed = read_fact(file) or {}
+    return typed(listed, TableWork, file) if "prepare" in listed else typed(listed, JobList, file)
 
 
 def attempts_of(job_folder: Path) -> list[AttemptDir]:
-    """What a job is to make."""
-    listed = read_fact(job_folder / "job.json", JobList) or JobList()
-    return [AttemptDir(Path(path)) for path in listed.attempts]
+    """What a job is to make; nothing where it makes a reference table."""
+    work = work_of(job_folder)
+    return [AttemptDir(Path(path)) for path in work.attempts] if isinstance(work, JobList) else []
 
 
 @dataclass(frozen=True)

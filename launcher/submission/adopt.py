@@ -15,8 +15,8 @@ from pathlib import Path
 from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import LAG_SECONDS
 from launcher.cluster.scheduler import Scheduler, scheduler_for
-from launcher.runs.status import Status
 from launcher.store.attempts import Attempts
+from launcher.store.facts import FailureStatus
 from launcher.store.run_folder import AttemptDir, RunDir
 from launcher.submission.handover import record_jobs, record_unsubmitted
 
@@ -26,7 +26,7 @@ def adopt(runs: Iterable[RunDir], scheduler: Scheduler) -> None:
     runs = list(runs)
     adopt_batches(_handed_over(_without_job(runs)), scheduler)
     for attempt in _without_job(runs):
-        record_unsubmitted(attempt, "its launcher ended before it was submitted", Status.LOST)
+        record_unsubmitted(attempt, "its launcher ended before it was submitted", FailureStatus.LOST)
 
 
 def adopt_batches(folders: Iterable[Path], scheduler: Scheduler) -> None:

@@ -17,8 +17,7 @@ from pathlib import Path
 from launcher.cluster.batch import Batch
 from launcher.cluster.scheduler import Scheduler
 from launcher.errors import Refused
-from launcher.runs.status import Status
-from launcher.store.facts import Failure, Job, JobList, TableWork
+from launcher.store.facts import Failure, FailureStatus, Job, JobList, TableWork
 from launcher.store.files import write_once
 from launcher.store.output_folder import PreparingDir
 from launcher.store.run_folder import AttemptDir, attempts_of
@@ -37,7 +36,7 @@ def hand_over(batch: Batch, work: Iterable[JobList | TableWork], scheduler: Sche
         return scheduler.submit(batch)
     except Refused as refusal:
         for attempt in itertools.chain.from_iterable(map(attempts_of, batch.job_folders)):
-            record_unsubmitted(attempt, str(refusal), Status.FAILED)
+            record_unsubmitted(attempt, str(refusal), FailureStatus.FAILED)
         raise
 
 
@@ -55,6 +54,6 @@ def _record_job(batch: Batch, folder: Path, job: Job) -> Job:
     return fact
 
 
-def record_unsubmitted(attempt: AttemptDir, reason: str, status: Status) -> None:
+def record_unsubmitted(attempt: AttemptDir, reason: str, status: FailureStatus) -> None:
     """Record that no job makes this attempt, and why."""
     write_once(attempt.failure_file, Failure(reason, status, time=time.time()))

@@ -10,8 +10,6 @@ the table, or wait for the first of them with their GPUs idle.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import time
 import uuid
@@ -24,7 +22,7 @@ from launcher.cluster.job_state import LAG_SECONDS, UNKNOWN, Phase
 from launcher.cluster.scheduler import Scheduler, key_of, states
 from launcher.losses import loss_named
 from launcher.store.facts import Job, TableWork
-from launcher.store.files import read_fact
+from launcher.store.files import content_key, read_fact
 from launcher.store.output_folder import PreparingDir, Store
 from launcher.submission.adopt import adopt_batches
 from launcher.submission.handover import hand_over, record_jobs
@@ -55,8 +53,7 @@ def preparation_of(run: Run, store: Store) -> Preparation:
     parts = [shared, run.objective["trainer"]["max_length"]]
     if not loss_named(run.config.loss_type).paired:  # its rows have neighbours, by seed and micro-batch
         parts += [run.objective["seed"], run.objective["trainer"]["micro_batch_size"]]
-    text = json.dumps(parts, sort_keys=True)
-    key = hashlib.sha256(text.encode()).hexdigest()[:16]
+    key = content_key(parts)
     return Preparation(key, store.cache("prepare", key))
 
 

@@ -1,7 +1,7 @@
 """What a run's next job asks the cluster for: what its config says, and what earlier attempts and runs have taught.
 
 Owns: time limits from measured throughput; more memory after an out-of-memory; nodes to stay away from. Pure.
-Must not know: files, schedulers.
+Must not know: files, how an executor works.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from launcher.cluster.job_state import Cause
 from launcher.cluster.notation import megabytes
+from launcher.cluster.scheduler import warned_early_seconds
 from launcher.config import AUTO_TIME, Cluster
-from launcher.planning.cluster_rules import WARNED_EARLY_SECONDS
+from launcher.store.facts import Cause
 from launcher.sweep import Run
 
 STARTUP_SECONDS = 300.0  # imports from a busy file system, weights, the rendezvous
@@ -60,8 +60,8 @@ def _time(cluster: Cluster, seconds: float | None) -> dict[str, str | None]:
     if seconds is None:
         return {"time": None}
     work = (seconds * (1 + cluster.time_margin) + STARTUP_SECONDS) * (cluster.runs_per_job or 1)
-    whole = work + cluster.warning_seconds + WARNED_EARLY_SECONDS  # at the warning it would save and leave
-    return {"time": str(math.ceil(whole / 60 / ROUNDED_TO_MINUTES) * ROUNDED_TO_MINUTES)}
+    early = cluster.warning_seconds + warned_early_seconds(cluster.executor)  # at the warning it would save and leave
+    return {"time": str(math.ceil((work + early) / 60 / ROUNDED_TO_MINUTES) * ROUNDED_TO_MINUTES)}
 
 
 def _memory(cluster: Cluster, past: Past) -> dict[str, str | None]:

@@ -19,14 +19,14 @@ from launcher.machine import snapshot
 from launcher.machine.installed import trl_losses
 from launcher.machine.provenance import provenance
 from launcher.planning.launches import last_record, news_of
-from launcher.planning.plan import plan_run
+from launcher.planning.planned_runs import plan_run
 from launcher.store.facts import Attempt, Job, JobList, Launch, Purpose
 from launcher.store.files import write_once
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir, RunDir
 from launcher.submission import reference_job
-from launcher.submission.batches import Plan, PlannedBatch
 from launcher.submission.handover import hand_over, record_jobs
+from launcher.submission.plan import Plan, PlannedBatch
 from launcher.submission.timings import cost_key
 from launcher.sweep import Run, Sweep
 

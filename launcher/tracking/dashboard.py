@@ -19,7 +19,7 @@ from typing import Any
 
 from launcher.config import Tracking
 from launcher.errors import UsageError
-from launcher.machine.accounts import has_login
+from launcher.machine.accounts import lacks_login
 from launcher.store.files import write_derived
 from launcher.store.output_folder import SweepDir
 
@@ -71,8 +71,8 @@ def publish(page: Page, directory: SweepDir) -> list[str]:
         UsageError: wandb-workspaces is not installed.
     """
     _library("wandb_workspaces.workspaces", "wandb")
-    if not has_login():
-        return _write(page, directory, "no W&B key or login here (`wandb login`)")
+    if lacking := lacks_login():
+        return _write(page, directory, lacking)
     try:
         with _quiet_wandb():
             entity = page.tracking.entity or _library("wandb", "wandb").Api().default_entity
@@ -193,8 +193,7 @@ def serve(page: Page, directory: SweepDir, port: int | None, *, browser: bool) -
         raise UsageError(f"{page.sweep}: nothing in {folder} yet; its runs write it once they train")
     if port is not None and not _is_free(port):
         raise UsageError(f"--port {port}: something listens there already; give another, or none to have one chosen")
-    starters = {"trackio": _serve_trackio, "tensorboard": _serve_tensorboard}
-    return starters[page.tracking.backend](page, folder, port, browser=browser)
+    return SERVERS[page.tracking.backend](page, folder, port, browser=browser)
 
 
 def _is_free(port: int) -> bool:
@@ -241,6 +240,10 @@ def _serve_tensorboard(page: Page, folder: Path, port: int | None, *, browser: b
     return address
 
 
+# Who serves the page of a tracker whose files lie here.
+SERVERS = {"trackio": _serve_trackio, "tensorboard": _serve_tensorboard}
+
+
 def _library(name: str, extra: str) -> Any:
     try:
         return importlib.import_module(name)
@@ -262,6 +265,6 @@ def open_dashboard(directory: SweepDir, port: int | None, *, browser: bool) -> t
     if backend == "off":
         instead = f"`python -m analysis {directory.path}` makes its report"
         raise UsageError(f"{page.sweep}: was launched with tracking=off, so it has no dashboard; {instead}")
-    if backend in ("trackio", "tensorboard"):
+    if backend in SERVERS:
         return [serve(page, directory, port, browser=browser)], True
     return publish(page, directory), False

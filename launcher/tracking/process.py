@@ -30,7 +30,7 @@ from filelock import FileLock
 
 from launcher.cluster import node
 from launcher.config import RunConfig
-from launcher.machine.accounts import has_login, installed
+from launcher.machine.accounts import installed, lacks_login
 from launcher.store.files import Plain, plain, read_fact
 from launcher.store.results import Evaluation, Result
 from launcher.store.run_folder import AttemptDir, RunDir
@@ -71,12 +71,17 @@ def backend(config: RunConfig, environment: Mapping[str, str] = os.environ) -> s
 
     That is decided here, since a compute node may have another environment than the login node. Only rank 0 tracks.
     """
-    if _rank(environment) != 0:
-        return "off"
-    chosen = config.tracking.backend
-    if chosen == "auto":
-        chosen = "wandb" if has_login(environment) and installed("wandb") else "off"
-    return "off" if chosen == "wandb" and environment.get("WANDB_MODE") == "disabled" else chosen
+    return "off" if _rank(environment) != 0 else offered(config.tracking.backend, environment)[0]
+
+
+def offered(wish: str, environment: Mapping[str, str]) -> tuple[str, str | None]:
+    """The tracker that `tracking.backend` comes to on this machine, and why it is off where that was not the wish."""
+    if wish in ("auto", "wandb") and environment.get("WANDB_MODE") == "disabled":
+        return "off", "WANDB_MODE=disabled"
+    if wish != "auto":
+        return wish, None
+    lacking = lacks_login(environment) if installed("wandb") else "wandb is not installed here"
+    return ("off", lacking) if lacking else ("wandb", None)
 
 
 def _rank(environment: Mapping[str, str]) -> int:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.errors import UsageError
-from launcher.machine.accounts import answers, has_login, installed, server
+from launcher.machine.accounts import answers, installed, lacks_login, server
 from launcher.store.attempts import Attempts
 from launcher.store.run_folder import RunDir
 
@@ -83,8 +83,8 @@ def upload(runs: list[RunDir]) -> Uploaded:
 def _require_account() -> None:
     if not installed("wandb"):
         raise UsageError("sync: wandb is not installed here; pip install 'prefsweep[wandb]'")
-    if not has_login():
-        raise UsageError("sync: there is no W&B key or login here; `wandb login`, or set WANDB_API_KEY")
+    if lacking := lacks_login():
+        raise UsageError(f"sync: {lacking}")
     if not answers(server()):
         raise UsageError(f"sync: {server()} does not answer; try again later, or set WANDB_BASE_URL")
 

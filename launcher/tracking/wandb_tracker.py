@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from launcher.machine.accounts import answers, has_login, server
+from launcher.machine.accounts import answers, lacks_login, server
 from launcher.tracking.tracker import FINISH_SECONDS, Subject, Values, library, say
 
 PROJECT = "prefsweep"
@@ -49,8 +49,8 @@ class WandbTracker:
         wish = self._subject.tracking.mode or os.environ.get("WANDB_MODE")
         if wish == "offline":
             return "offline"
-        if not has_login():
-            say("no W&B key or login here: offline, until `python -m launcher sync`")
+        if lacking := lacks_login():
+            say(f"{lacking}: offline, until `python -m launcher sync`")
             return "offline"
         if not answers(server()):
             say(f"{server()} does not answer: offline, until `python -m launcher sync`")

@@ -21,8 +21,8 @@ from launcher.evaluation import scores
 from launcher.planning import estimate
 from launcher.store.files import Plain
 from launcher.store.output_folder import Store
-from launcher.submission.batches import Plan
 from launcher.submission.decide import Action, Decision
+from launcher.submission.plan import Plan
 from launcher.sweep import Sweep
 from launcher.views.console import duration, open_console, say_judging_ahead
 

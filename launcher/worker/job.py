@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 
@@ -21,32 +22,29 @@ from filelock import FileLock, Timeout
 from launcher.store.attempt_config import read_config
 from launcher.store.attempts import Attempts
 from launcher.store.facts import JobList, TableWork
-from launcher.store.files import read_fact, typed
 from launcher.store.output_folder import PreparingDir, Store
-from launcher.store.run_folder import AttemptDir, RunDir
+from launcher.store.run_folder import AttemptDir, RunDir, work_of
 from launcher.worker.attempt import make_attempt
 from launcher.worker.distributed import ranks
 from launcher.worker.distributed.rendezvous import MEETING_SECONDS, PATIENCE, Rank
 from launcher.worker.interruption import StopRequest
+from launcher.worker.make_table import make_table
 from launcher.worker.outcome import Kind, Outcome, settle
-from launcher.worker.reference_job import make_table
 
 SLOT_POLL_SECONDS = 0.5
 
 
 def work(folder: Path) -> None:
     """Do the work of the job in `folder`; called in the job's process, again after a requeue."""
-    file = folder / "job.json"
-    listed = read_fact(file) or {}
-    if "prepare" in listed:
-        make_table(typed(listed, TableWork, file), PreparingDir(folder.parent))
+    listed = work_of(folder)
+    if isinstance(listed, TableWork):
+        make_table(listed, PreparingDir(folder.parent))
     else:
-        take_up_runs(folder)
+        take_up_runs(listed, folder)
 
 
-def take_up_runs(folder: Path) -> None:
+def take_up_runs(listed: JobList, folder: Path) -> None:
     """Take up every run of the job in `folder` that is not done."""
-    listed = read_fact(folder / "job.json", JobList) or JobList()
     attempts = [AttemptDir(Path(path)) for path in listed.attempts]
     stop = StopRequest()
     stop.listen()
@@ -54,10 +52,10 @@ def take_up_runs(folder: Path) -> None:
     slots = listed.slots if Rank.here().index == 0 else None  # the others wait for rank 0 anyway
     with _slot(store, slots, stop), _joined(folder, attempts, listed.slots) as rank:
         for number, attempt in enumerate(attempts, 1):
-            step = ranks.first(partial(_next_step, attempt, stop))
-            if step == "leave":
+            step = Step(ranks.first(partial(_next_step, attempt, stop)))
+            if step is Step.LEAVE:
                 break
-            if step == "make":
+            if step is Step.MAKE:
                 print(f"run {number} of {len(attempts)}: {attempt.run.run_id}", flush=True)
                 with _output_to(attempt.log_file(rank.index)):
                     make_and_settle(attempt, store, stop)
@@ -74,19 +72,26 @@ def _joined(folder: Path, attempts: Sequence[AttemptDir], slots: int | None) -> 
     return ranks.joined(folder, always=deepspeed, within=within)
 
 
-def _next_step(attempt: AttemptDir, stop: StopRequest) -> str:
-    """What to do with the next attempt: skip it, leave, or make it."""
+class Step(StrEnum):
+    """What to do with the next attempt."""
+
+    SKIP = "skip"
+    MAKE = "make"
+    LEAVE = "leave"  # and with those after it
+
+
+def _next_step(attempt: AttemptDir, stop: StopRequest) -> Step:
     if _is_over(attempt):
-        return "skip"
+        return Step.SKIP
     if stop():
-        return "leave"
+        return Step.LEAVE
     if attempt.cancel_file.exists():
         settle(Outcome(Kind.CANCELLED, "cancelled before it was started"), attempt)
-        return "skip"
+        return Step.SKIP
     if attempt.evaluates and not attempt.run.result_file.exists():  # it has other resources than training needs
         settle(Outcome(Kind.FAILED, "nothing to evaluate: its training has ended without a model"), attempt)
-        return "skip"
-    return "make"
+        return Step.SKIP
+    return Step.MAKE
 
 
 def _is_over(attempt: AttemptDir) -> bool:

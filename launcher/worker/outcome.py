@@ -1,6 +1,7 @@
 """How an attempt and its process end, and what follows from it.
 
-Owns: `failure.json`, the job's way back into the queue, the exit code.
+Owns: what a process on a node says in `failure.json` (the launcher says there what was never submitted), the job's way
+back into the queue, the exit code.
 Must not know: how a run is trained or saved, what signals this process listens to, how ranks find out about each other.
 
     what happened                what is recorded                  exit code                what the queue does
@@ -19,8 +20,9 @@ Must not know: how a run is trained or saved, what signals this process listens 
     SIGTERM elsewhere, Ctrl-C    CANCELLED, for each run left      0                        starts what waits for it
     all runs of a queue's job    as above                          1, where above it is 0   does not start what waits
       have ended in one of these
+    no reference table           FAILED, in the folder of its job  1, at once               does not start what waits
 
-FAILED, CANCELLED and TIMEOUT are the status in failure.json, and "these" of the last row. Rank 0 alone records, and
+FAILED, CANCELLED and TIMEOUT are the status in failure.json, and "these" are the rows above. Rank 0 alone records, and
 asks the scheduler. The verb `run` exits with 1 unless its attempt is done. A process that is killed records nothing.
 """
 
@@ -32,14 +34,15 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, auto
 
 from launcher.cluster import node
 from launcher.cluster.task import Task
 from launcher.errors import PrefsweepError
 from launcher.store.attempt_config import read_config
-from launcher.store.facts import Failure, Requeue
+from launcher.store.facts import Failure, FailureStatus, Requeue, cause_told
 from launcher.store.files import append_line, plain, read_lines, write_once
+from launcher.store.output_folder import PreparingDir
 from launcher.store.run_folder import AttemptDir
 from launcher.worker import out_of_memory
 from launcher.worker.distributed import ranks
@@ -47,14 +50,17 @@ from launcher.worker.distributed import ranks
 PATIENCE_SECONDS = 900  # longer than the grace that sites give
 
 
-class Kind(StrEnum):
-    """Which way something has ended; in words of failure.json where that is written."""
+class Kind(Enum):
+    """Which way something has ended."""
 
-    DONE = "DONE"
-    FAILED = "FAILED"
-    CANCELLED = "CANCELLED"
-    STOPPED = "STOPPED"
-    ALL_FAILED = "ALL_FAILED"
+    DONE = auto()
+    FAILED = auto()
+    CANCELLED = auto()
+    STOPPED = auto()
+    ALL_FAILED = auto()
+
+
+RECORDED = {Kind.FAILED: FailureStatus.FAILED, Kind.CANCELLED: FailureStatus.CANCELLED}
 
 
 @dataclass(frozen=True)
@@ -91,9 +97,9 @@ def settle(outcome: Outcome, *attempts: AttemptDir) -> None:
     """
     match outcome:
         case Outcome(Kind.STOPPED, signal=int(number)):
-            leave(attempts, number, read_config(attempts[0]).cluster.max_requeues)
-        case Outcome(Kind.FAILED | Kind.CANCELLED):
-            _record_or_requeue(outcome, attempts)
+            _leave(attempts, number, read_config(attempts[0]).cluster.max_requeues)
+        case Outcome(Kind.FAILED | Kind.CANCELLED as kind):
+            _record_or_requeue(outcome, RECORDED[kind], attempts)
         case Outcome(Kind.ALL_FAILED) if node.queued() is not None:
             sys.exit(1)  # so that the job is not started that was to evaluate what this one trains
     if not outcome.together:
@@ -101,16 +107,22 @@ def settle(outcome: Outcome, *attempts: AttemptDir) -> None:
         os._exit(1)
 
 
+def settle_table(job: PreparingDir, reason: str, trace: str = "") -> None:
+    """Do what follows where a job has made no reference table; the error ends it, which its caller lets pass."""
+    if ranks.is_first():
+        _record(job, FailureStatus.FAILED, reason, trace)
+
+
 # ------------------------------------------------------------------------------------------------ a failure
 
 
-def _record_or_requeue(outcome: Outcome, attempts: Sequence[AttemptDir]) -> None:
+def _record_or_requeue(outcome: Outcome, status: FailureStatus, attempts: Sequence[AttemptDir]) -> None:
     for attempt in attempts if ranks.is_first() else ():
-        if not back_with_less(attempt, outcome.reason):
-            _record(attempt, outcome.kind, outcome.reason[:2000], traceback=outcome.trace[-8000:])
+        if not _back_with_less(attempt, outcome.reason):
+            _record(attempt, status, outcome.reason[:2000], outcome.trace)
 
 
-def back_with_less(attempt: AttemptDir, reason: str) -> bool:
+def _back_with_less(attempt: AttemptDir, reason: str) -> bool:
     """Where several ranks ran out of GPU memory: the next start has half the micro-batch; whether the queue has it."""
     if ranks.size() == 1 or not out_of_memory.can_halve(reason, config := read_config(attempt)):
         return False
@@ -119,14 +131,14 @@ def back_with_less(attempt: AttemptDir, reason: str) -> bool:
     return job is not None and node.requeue(job) is None
 
 
-def _record(attempt: AttemptDir, status: str, reason: str, traceback: str = "") -> None:
-    write_once(attempt.failure_file, Failure(reason, status, traceback, time.time()))
+def _record(where: AttemptDir | PreparingDir, status: FailureStatus, reason: str, trace: str = "") -> None:
+    write_once(where.failure_file, Failure(reason, status, trace[-8000:], time.time(), cause_told(reason)))
 
 
 # ------------------------------------------------------------------------------------------------ a signal
 
 
-def leave(attempts: Sequence[AttemptDir], number: int, max_requeues: int) -> None:
+def _leave(attempts: Sequence[AttemptDir], number: int, max_requeues: int) -> None:
     """Decide what becomes of the attempts that the signal `number` cut short; the first may have begun."""
     job = node.queued()
     if job is not None and job.rank != 0:
@@ -146,7 +158,7 @@ def _stopped(attempts: Sequence[AttemptDir], number: int) -> None:
     for attempt in attempts:
         begun = attempt.started_file.exists()
         when = f" at step {attempt.run.last_checkpoint_step() or 0}" if begun else " before it was started"
-        _record(attempt, Kind.CANCELLED, f"stopped by {signal.Signals(number).name}{when}")
+        _record(attempt, FailureStatus.CANCELLED, f"stopped by {signal.Signals(number).name}{when}")
 
 
 def _requeue(job: Task, attempts: Sequence[AttemptDir], at_most: int) -> None:
@@ -156,7 +168,7 @@ def _requeue(job: Task, attempts: Sequence[AttemptDir], at_most: int) -> None:
         if times < at_most:
             _back(job, attempts[number:])
             return
-        _record(attempt, "TIMEOUT", f"the time limit, after {times} requeues (cluster.max_requeues)")
+        _record(attempt, FailureStatus.TIMEOUT, f"the time limit, after {times} requeues (cluster.max_requeues)")
 
 
 def _back(job: Task, attempts: Sequence[AttemptDir]) -> None:
@@ -165,4 +177,4 @@ def _back(job: Task, attempts: Sequence[AttemptDir]) -> None:
     print(f"the time limit is near: {job.job_id} goes back into the queue", flush=True)
     complaint = node.requeue(job)
     for attempt in attempts if complaint is not None else ():
-        _record(attempt, "TIMEOUT", f"the time limit; it could not be requeued: {complaint}")
+        _record(attempt, FailureStatus.TIMEOUT, f"the time limit; it could not be requeued: {complaint}")

@@ -24,7 +24,7 @@ from rich.table import Table
 from launcher.config import RunConfig
 from launcher.machine.installed import data_dir, trl_losses
 from launcher.planning.compose import compose
-from launcher.planning.plan import plan, plan_run
+from launcher.planning.planned_runs import plan, plan_run
 
 RUNS = 1000
 HYDRA_RUNS = 50  # of the same grid; Hydra's time is proportional to their number

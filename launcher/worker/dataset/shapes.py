@@ -19,7 +19,7 @@ from trl import extract_prompt
 
 from launcher.config import Dataset as DatasetConfig
 from launcher.errors import ConfigError
-from launcher.losses import UNPAIRED_LOSS
+from launcher.losses import UNPAIRED_LOSSES
 
 PAIR = ("prompt", "chosen", "rejected")
 UNPAIRED = ("prompt", "completion", "label")
@@ -39,7 +39,7 @@ def pairs(rows: Dataset, dataset: DatasetConfig) -> Dataset:
     missing = [theirs[ours] for ours in needed if theirs[ours] not in rows.column_names]
     if missing:
         found = ", ".join(rows.column_names)
-        labelled = f"; completions with a label train with loss_type={UNPAIRED_LOSS}"
+        labelled = f"; completions with a label train with loss_type={' or '.join(UNPAIRED_LOSSES)}"
         unpaired = labelled if "completion" in rows.column_names else ""
         raise ConfigError(
             "dataset.name",

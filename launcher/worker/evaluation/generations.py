@@ -1,6 +1,6 @@
 """What a model writes, and how far that is from what the reference would write.
 
-Owns: sampling, the KL estimate.
+Owns: sampling, the estimate of the KL divergence between policy and reference.
 Must not know: how a prompt is rendered (`model.text`), losses, pairs, runs.
 """
 

@@ -70,8 +70,7 @@ def measure(benchmark: str, config: RunConfig, run: RunDir, store: Store, stop: 
     forget_trained()  # the program needs the accelerator's memory
 
     def compute(weights: Weights, folder: Path) -> Found:
-        program = _lm_eval if benchmark == "lm_eval" else _command
-        return program(config, weights, folder, stop)
+        return PROGRAMS[benchmark](config, weights, folder, stop)
 
     untrained, trained = weights_of(config, run, store)
     with locked(base.path, stop):
@@ -236,3 +235,6 @@ def _ended_with_its_children(process: subprocess.Popen[bytes]) -> Iterator[None]
                     os.killpg(process.pid, number)
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(GRACE_SECONDS)
+
+
+PROGRAMS = {"lm_eval": _lm_eval, "command": _command}

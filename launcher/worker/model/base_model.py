@@ -28,7 +28,7 @@ from launcher.machine.locate import place_of
 from launcher.model.adapter import CONFIG_FILE, Adapter, adapter_in
 from launcher.model.files import ADAPTER_FILES, TEMPLATE_FILES, TOKENIZER_FILES, WEIGHT_FILES, has_tokenizer
 from launcher.store.facts import FileHash
-from launcher.store.files import building, content_key, read_fact, write_once
+from launcher.store.files import building, content_key, file_hash, read_fact, write_once
 from launcher.store.output_folder import Store
 from launcher.worker import hub_files
 from launcher.worker.model.merging import merge
@@ -237,7 +237,6 @@ def file_sha256(path: Path, store: Store) -> str:
     remembered = store.cache("hashes", f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.json")
     fact = read_fact(remembered, FileHash)
     if fact is None:
-        with path.open("rb") as file:
-            fact = FileHash(str(path), hashlib.file_digest(file, "sha256").hexdigest())
+        fact = FileHash(str(path), file_hash(path))
         write_once(remembered, fact)
     return fact.sha256

@@ -1,4 +1,4 @@
-"""KTO on unpaired completions: TRL's KTOTrainer on a table of reference values, and what it is worth held out.
+"""Unpaired completions: TRL's KTOTrainer on a table of reference values, and what it is worth held out.
 
 Owns: what of KTOTrainer has to be left out once the reference table exists; its held-out scores.
 Must not know: where the table, the model and the rows come from.
@@ -16,7 +16,7 @@ from trl import KTOTrainer
 from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference
 
 from launcher.config import Trainer
-from launcher.losses import UNPAIRED_LOSS, loss_named
+from launcher.losses import loss_named
 from launcher.store.results import HeldOut
 from launcher.worker.training.losses import Scored, Watched, unlogged
 
@@ -32,11 +32,9 @@ FOREIGN = 2  # the kind of the KL term's completions, beside those with label 0 
 class UnpairedTrainer(KTOTrainer):
     """KTOTrainer on the rows of `unpaired`, which carry their reference log-probs; it holds no reference model."""
 
-    loss_name = UNPAIRED_LOSS
-
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.precompute_ref_logps = True
+        self.loss_name, self.precompute_ref_logps = self.args.loss_type, True
 
     def _prepare_dataset(self, dataset: Dataset, *_args: Any) -> Dataset:
         """Our columns under KTOTrainer's names; the rest was done once for the whole sweep."""
@@ -57,10 +55,11 @@ class UnpairedTrainer(KTOTrainer):
         return placed
 
     def scored(self, outputs: Sequence[Any], inputs: dict[str, Any]) -> list[Scored]:
-        """What the loss is told of a batch: by the forward of its KL term, which comes first, and that of the rows."""
-        labels, (foreign, own) = inputs["label"].long(), outputs
+        """What the loss is told of a batch: by the forward of its KL term, if it has one, and then that of the rows."""
+        labels, (*foreign, own) = inputs["label"].long(), outputs
+        kinds = torch.full_like(labels, FOREIGN)
         return [
-            _scored(foreign, inputs["ref_KL_logps"], inputs["KL_completion_mask"], torch.full_like(labels, FOREIGN)),
+            *(_scored(each, inputs["ref_KL_logps"], inputs["KL_completion_mask"], kinds) for each in foreign),
             _scored(own, inputs["ref_logps"], inputs["completion_mask"], labels),
         ]
 
@@ -69,12 +68,12 @@ def _scored(outputs: Any, reference: torch.Tensor, completion_mask: torch.Tensor
     return Scored(outputs, outputs.log_probs.sum(dim=1) - reference, reference, completion_mask, kinds)
 
 
-def kto_arguments(trainer: Trainer, beta: float) -> dict[str, Any]:
+def kto_arguments(loss_type: str, beta: float, trainer: Trainer) -> dict[str, Any]:
     """What KTOConfig must be told: the loss, and that the order of the rows stays as it is."""
     return {
-        "loss_type": UNPAIRED_LOSS,
+        "loss_type": loss_type,
         "beta": beta,
-        **loss_named(UNPAIRED_LOSS).given(trainer),
+        **loss_named(loss_type).given(trainer),
         "train_sampling_strategy": "sequential",
     }
 
@@ -100,7 +99,7 @@ def held_out_metrics(trainer: Any, beta: float) -> HeldOut:
         watched = Watched(trainer.model)
         with unlogged(trainer):
             losses.append(float(trainer._compute_loss(watched, batch, return_outputs=False)))  # noqa: SLF001 - its own
-        _, own = trainer.scored(watched.outputs, batch)
+        *_, own = trainer.scored(watched.outputs, batch)
         rewards += (beta * own.ratios).tolist()
         labels += batch["label"].tolist()
     accuracy, margin = ranked(rewards, labels)

@@ -43,7 +43,7 @@ from launcher.config import RunConfig
 from launcher.errors import StoreError
 from launcher.losses import loss_named
 from launcher.store.facts import TableManifest
-from launcher.store.files import Plain, building, content_key, read_fact, write_once
+from launcher.store.files import Plain, building, content_key, file_hash, read_fact, write_once
 from launcher.store.output_folder import Store
 from launcher.worker.dataset import unpaired
 from launcher.worker.dataset.pairs import IDS, Pairs, collator, tokenise
@@ -280,14 +280,9 @@ def _write(folder: Path, made_from: Plain, facts: list[Plain]) -> None:
     table = folder / "table.parquet"
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(facts), table)
     versions = {"torch": torch.__version__, "transformers": transformers.__version__, "trl": trl.__version__}
-    device, digest = str(weights.device()), _sha256(table)
+    device, digest = str(weights.device()), file_hash(table)
     manifest = TableManifest(made_from, len(facts), digest, device, versions, time.time())
     write_once(folder / "manifest.json", manifest)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read(folder: Path, made_from: Plain, rows: Iterable[str]) -> dict[str, Sums]:
@@ -313,7 +308,7 @@ def _read(folder: Path, made_from: Plain, rows: Iterable[str]) -> dict[str, Sums
 def _check_manifest(folder: Path, made_from: Plain) -> None:
     try:
         manifest = read_fact(folder / "manifest.json", TableManifest)
-        digest = _sha256(folder / "table.parquet")
+        digest = file_hash(folder / "table.parquet")
     except (StoreError, OSError) as error:
         raise Refused(str(error)) from error
     if manifest is None:

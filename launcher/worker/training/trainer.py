@@ -255,7 +255,7 @@ def arguments(config: RunConfig, run: RunDir) -> DPOConfig | KTOConfig:
     trainer = config.trainer
     paired = loss_named(config.loss_type).paired
     told = loss_arguments(config.loss_type, config.beta, trainer.ld_alpha)
-    loss = told if paired else kto_arguments(trainer, config.beta)
+    loss = told if paired else kto_arguments(config.loss_type, config.beta, trainer)
     return (DPOConfig if paired else KTOConfig)(
         output_dir=str(run.checkpoints),
         **loss,

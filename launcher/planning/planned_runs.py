@@ -1,6 +1,6 @@
 """Composed grid points -> a Sweep of frozen Runs: ids, duplicates, collisions. Pure.
 
-Owns: what makes two runs the same run, and which runs may not stand in one sweep.
+Owns: the run id, which is what makes two runs the same run, and which runs may not stand in one sweep.
 Must not know: files, schedulers, Hydra, where models are published (`revisions`).
 """
 
@@ -16,7 +16,8 @@ from typing import Any
 from launcher.config import OBJECTIVE, RunConfig, canonical, from_plain
 from launcher.errors import ConfigError, UsageError
 from launcher.planning.rules import check
-from launcher.sweep import Plain, Run, Sweep
+from launcher.store.files import Plain
+from launcher.sweep import Run, Sweep
 
 
 def run_id(objective: Plain) -> str:
