@@ -48,7 +48,7 @@ def _sample_batch(
 ) -> Batch:
     device = next(model.parameters()).device
     texts = [rendered(prompt, tokenizer) for prompt in prompts]
-    whole = any(isinstance(prompt, list) for prompt in prompts)  # a chat template brings its own special tokens
+    whole = not all(isinstance(prompt, str) for prompt in prompts)  # a chat template brings its own special tokens
     encoded = tokenizer(texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=not whole).to(
         device
     )

@@ -31,6 +31,7 @@ from launcher.worker.evaluation.generations import kl_to_reference, sample
 from launcher.worker.model import base_model, precision, weights
 from launcher.worker.model.memory import Latest
 from launcher.worker.model.tabular import action_probabilities
+from launcher.worker.model.templates import names_in, shown
 from launcher.worker.model.text import Prompt
 from launcher.worker.training.kto import held_out_metrics
 from launcher.worker.training.losses import logratios
@@ -106,9 +107,10 @@ def prompts(config: RunConfig, store: Store) -> list[Prompt]:
     def read() -> list[Prompt]:
         if config.dataset.prompts:
             return list(config.dataset.prompts)
-        return first_distinct(load_prompts(config.dataset, store), PROMPTS)
+        known = names_in(weights.tokenizer(config.model, store).chat_template)
+        return first_distinct((shown(prompt, known) for prompt in load_prompts(config.dataset, store)), PROMPTS)
 
-    return _prompts.get(repr((config.dataset, store.root)), read)
+    return _prompts.get(repr((config.dataset, config.model, store.root)), read)
 
 
 @torch.no_grad()

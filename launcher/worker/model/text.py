@@ -9,14 +9,17 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-Prompt = str | list[dict[str, str]]
+# A text, messages, or {"messages": ..., "tools": ..., "chat_template_kwargs": ...}.
+Prompt = str | list[dict[str, Any]] | dict[str, Any]
 
 
 def rendered(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> str:
     """The text that the model continues: a plain prompt as it is, messages through the model's own template."""
     if isinstance(prompt, str):
         return prompt
-    return str(tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True))
+    given: dict[str, Any] = prompt if isinstance(prompt, dict) else {"messages": prompt}
+    more = {"tools": given.get("tools"), **given.get("chat_template_kwargs", {})}
+    return str(tokenizer.apply_chat_template(given["messages"], tokenize=False, add_generation_prompt=True, **more))
 
 
 def end_tokens(module: Any, tokenizer: PreTrainedTokenizerBase) -> set[int]:
