@@ -27,7 +27,7 @@ from launcher.worker.hub import record_sources
 from launcher.worker.model import base_model
 from launcher.worker.model import weights as models
 from launcher.worker.model.tiny import build_tiny
-from launcher.worker.training.train import Stopped, finished, train
+from launcher.worker.training.train import Stopped, load_trained, train
 
 IDS = torch.arange(5, 25).unsqueeze(0)
 Make = Callable[..., Path]
@@ -66,7 +66,7 @@ def model_at(folder: Path, **changes: Any) -> Model:
 
 
 def models_folder(folder: Path, store: Store) -> str:
-    return base_model.base_folder(model_at(folder), store)
+    return base_model.ensure_base(model_at(folder), store)
 
 
 def logits_by_peft(folder: Path) -> torch.Tensor:
@@ -114,7 +114,7 @@ def name_base(adapter: Path, base: Path) -> None:
 def test_the_merged_model_is_the_base_with_its_adapter(make_adapter: Make, store: Store, options: Any) -> None:
     """It computes what plain peft does, whatever the adapter changes; its folder is a model like any other."""
     folder = make_adapter(**options)
-    merged = base_model.base_folder(model_at(folder), store)
+    merged = base_model.ensure_base(model_at(folder), store)
     logits = logits_of(loaded(merged))
     assert (logits - logits_by_peft(folder)).abs().max() < 1e-4
     base = loaded(folder.parent / "base")
@@ -128,7 +128,7 @@ def test_a_tied_head_that_the_adapter_changes_is_kept(tmp_path: Path, make_adapt
     shutil.rmtree(tmp_path / "base")
     build_tiny(ARCHITECTURE | {"tie_word_embeddings": True}, tmp_path / "base")
     folder = make_adapter(modules_to_save=["lm_head"], target_modules=["q_proj"])
-    merged = loaded(base_model.base_folder(model_at(folder), store))
+    merged = loaded(base_model.ensure_base(model_at(folder), store))
     assert (logits_of(merged) - logits_by_peft(folder)).abs().max() < 1e-4
 
 
@@ -235,26 +235,26 @@ def test_weights_beside_an_adapter_are_not_its_base(make_adapter: Make, store: S
         other.lm_head.weight.add_(1.0)
     other.save_pretrained(folder)
     assert (folder / "model.safetensors").exists()
-    assert (logits_of(loaded(base_model.base_folder(model_at(folder), store))) - logits).abs().max() < 1e-4
+    assert (logits_of(loaded(base_model.ensure_base(model_at(folder), store))) - logits).abs().max() < 1e-4
 
 
 def test_an_adapter_of_an_adapter(make_adapter: Make, store: Store) -> None:
     """The one below is merged first."""
     below, above = make_adapter("below"), make_adapter("above")
     name_base(above, below)
-    middle = loaded(base_model.base_folder(model_at(below), store))
+    middle = loaded(base_model.ensure_base(model_at(below), store))
     expected = logits_of(PeftModel.from_pretrained(middle, above))
-    assert (logits_of(loaded(base_model.base_folder(model_at(above), store))) - expected).abs().max() < 1e-4
+    assert (logits_of(loaded(base_model.ensure_base(model_at(above), store))) - expected).abs().max() < 1e-4
 
 
 def test_merging_is_done_once_and_known_by_content(make_adapter: Make, store: Store) -> None:
     """A second run finds the folder; another adapter, another base or another precision is another folder."""
     folder = make_adapter()
-    first, known = base_model.base_folder(model_at(folder), store), base_model.fingerprint(model_at(folder), store)
+    first, known = base_model.ensure_base(model_at(folder), store), base_model.fingerprint(model_at(folder), store)
     written = (Path(first) / "model.safetensors").stat().st_mtime_ns
-    assert base_model.base_folder(model_at(folder), store) == first
+    assert base_model.ensure_base(model_at(folder), store) == first
     assert (Path(first) / "model.safetensors").stat().st_mtime_ns == written
-    half = base_model.base_folder(model_at(folder, dtype="bfloat16"), store)
+    half = base_model.ensure_base(model_at(folder, dtype="bfloat16"), store)
     assert half != first
     assert load_file(Path(half) / "model.safetensors")["lm_head.weight"].dtype is torch.bfloat16
     assert known.keys() == {"adapter", "base"}
@@ -263,7 +263,7 @@ def test_merging_is_done_once_and_known_by_content(make_adapter: Make, store: St
     assert base_model.fingerprint(model_at(other), store)["base"] == known["base"]
     build_tiny(ARCHITECTURE | {"seed": 5}, folder.parent / "base")
     assert base_model.fingerprint(model_at(folder), store)["base"] != known["base"]
-    assert base_model.base_folder(model_at(folder), store) != first
+    assert base_model.ensure_base(model_at(folder), store) != first
 
 
 # ------------------------------------------------------------------------------------------------ training
@@ -286,7 +286,7 @@ def test_what_was_trained_is_what_its_folder_holds(make_adapter: Make, configure
     config = configure(model=model_at(make_adapter()), trainer__lora=LORA, trainer__max_steps=2)
     run = store.run("r")
     train(config, run, store, lambda: False)
-    evaluated = logits_of(finished(config, run, store).model)
+    evaluated = logits_of(load_trained(config, run, store).model)
     assert (logits_by_peft(run.model) - evaluated).abs().max() < 1e-5
 
 
@@ -335,7 +335,7 @@ def test_an_adapter_of_itself_is_refused(make_adapter: Make, store: Store) -> No
     name_base(folder, folder)
     assert adapter_in(folder) is not None
     with pytest.raises(ConfigError, match=r"base_model_name_or_path in its adapter_config\.json is the adapter itself"):
-        base_model.base_folder(model_at(folder), store)
+        base_model.ensure_base(model_at(folder), store)
 
 
 def test_packed_weights_take_no_adapter(make_adapter: Make, store: Store) -> None:
@@ -347,4 +347,4 @@ def test_packed_weights_take_no_adapter(make_adapter: Make, store: Store) -> Non
     with pytest.raises(
         ConfigError, match="holds packed weights, into which no adapter can be merged; name the base in"
     ):
-        base_model.base_folder(model_at(folder), store)
+        base_model.ensure_base(model_at(folder), store)

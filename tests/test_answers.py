@@ -24,10 +24,10 @@ from worker_fixtures import LORA, Configure
 from launcher.config import Lora, MTBench, RunConfig
 from launcher.errors import ConfigError
 from launcher.evaluation import mt_bench
-from launcher.store.done import lacking
 from launcher.store.files import read_fact, read_lines
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import EvaluationDir, RunDir
+from launcher.store.work_done import lacking
 from launcher.worker.evaluation import mt_bench as answers
 from launcher.worker.evaluation.mt_bench import TransformersWriter, answer
 from launcher.worker.interruption import Interrupted
@@ -37,7 +37,7 @@ from launcher.worker.training.train import train
 
 @pytest.fixture
 def settings(tmp_path: Path) -> MTBench:
-    mt_bench._read.cache_clear()
+    mt_bench.read_bench.cache_clear()
     return MTBench(source=str(write_bench(tmp_path / "bench")), reference="ours", max_new_tokens=6, batch_size=2)
 
 
@@ -234,7 +234,7 @@ def test_vllm_writes_where_it_is_there(config: RunConfig, store: Store, monkeypa
     assert {call["chat_template"] for call in calls if "sampling" in call} == {template}  # the base's is another
     assert importlib.import_module("vllm") is fake
     loaded = [call for call in calls if "model" in call]
-    folder = base_model.base_folder(config.model, store)
+    folder = base_model.ensure_base(config.model, store)
     assert [call["model"] for call in loaded] == [folder, folder]
     assert [call.get("max_lora_rank") for call in loaded] == [None, LORA.r]
     assert calls[-1]["lora_request"] == ("run", 1, str(run.model))

@@ -18,7 +18,7 @@ from launcher.hub.sources import Source, pin
 from launcher.store.output_folder import Store
 from launcher.worker.dataset import pairs as data
 from launcher.worker.dataset import reading, unpaired
-from launcher.worker.dataset.pairs import collator, load_pairs, tokenised
+from launcher.worker.dataset.pairs import collator, load_pairs, tokenise
 from launcher.worker.model import weights
 
 PAIR = {"prompt": "Q", "chosen": " yes", "rejected": " no"}
@@ -138,7 +138,7 @@ def test_a_broken_or_empty_file_is_named(tmp_path: Path, store: Store) -> None:
 def test_token_ids_are_the_texts_with_an_end_token(configure: Configure, store: Store) -> None:
     """Prompt and completion decode to what was written, and the completion ends with the model's end token."""
     config = configure()
-    pairs, tokens = tokenised(config, store), weights.tokenizer(config.model, store)
+    pairs, tokens = tokenise(config, store), weights.tokenizer(config.model, store)
     text = load_pairs(config.dataset, store)[0][0]
     assert tokens.decode(pairs.train[0]["prompt_ids"]) == text["prompt"]
     assert tokens.decode(pairs.train[0]["rejected_ids"]) == text["rejected"] + tokens.eos_token
@@ -151,7 +151,7 @@ def test_pairs_whose_prompt_fills_max_length_are_dropped_and_counted(
     """A prompt of max_length tokens leaves nothing to learn from; one that is a token shorter stays."""
     rows = [PAIR | {"prompt": "p" * length} for length in (9, 10, 11)]
     config = configure(dataset=folder_of(tmp_path, rows), trainer__max_length=10)
-    pairs = tokenised(config, store)
+    pairs = tokenise(config, store)
     assert (len(pairs.train), len(pairs.test), pairs.dropped) == (1, 1, {"prompt too long": 2})
 
 
@@ -160,7 +160,7 @@ def test_pairs_from_which_nothing_can_be_learnt_are_dropped_with_the_reason(
 ) -> None:
     """An empty completion, twice the same completion and a prompt that fills max_length are counted apart."""
     useless = [PAIR | {"chosen": "  "}, PAIR | {"rejected": ""}, PAIR | {"chosen": " no "}, PAIR | {"prompt": "p" * 64}]
-    pairs = tokenised(configure(dataset=folder_of(tmp_path, [PAIR, *useless])), store)
+    pairs = tokenise(configure(dataset=folder_of(tmp_path, [PAIR, *useless])), store)
     assert pairs.dropped == {"empty completion": 2, "chosen == rejected": 1, "prompt too long": 1}
     assert (len(pairs.train), len(pairs.test)) == (1, 1)
 
@@ -170,7 +170,7 @@ def test_repeated_and_leaked_pairs_are_counted_and_stay(configure: Configure, st
     turned = {"prompt": "Q", "chosen": " no", "rejected": " yes"}
     write(tmp_path / "train.jsonl", [PAIR, {"prompt": "q?", "chosen": " YES!", "rejected": "no"}, turned])
     write(tmp_path / "test.jsonl", [PAIR | {"chosen": "Yes."}, PAIR | {"prompt": "R"}])
-    pairs = tokenised(configure(dataset=Dataset(name="d", path=str(tmp_path))), store)
+    pairs = tokenise(configure(dataset=Dataset(name="d", path=str(tmp_path))), store)
     assert (pairs.repeated, pairs.leaked, len(pairs.train), len(pairs.test)) == (1, 1, 3, 2)
 
 
@@ -178,7 +178,7 @@ def test_no_usable_pair_is_an_error_with_the_reasons(configure: Configure, store
     """It names the data set and counts why."""
     config = configure(dataset=folder_of(tmp_path, [PAIR | {"rejected": " yes"}] * 2))
     with pytest.raises(ConfigError, match=r"dataset\.name=d: none of its pairs can be used: 2 chosen == rejected"):
-        tokenised(config, store)
+        tokenise(config, store)
 
 
 def part_of(folder: Path, prefix: str, count: int, **keys: Any) -> Part:
@@ -243,9 +243,9 @@ def test_what_a_row_lacks_is_why_it_is_left_out(
 ) -> None:
     """A null, as data sets have them, crashes no job; of a pair that is split for kto, only the half that lacks."""
     config = configure(dataset=folder_of(tmp_path, rows * 8), model__chat_template=TEMPLATE)
-    found = tokenised(config, store)
+    found = tokenise(config, store)
     assert (len(found.train), found.dropped) == (8, {reason: 8})
-    split = unpaired.tokenised(replace(config, loss_type="kto"), store)
+    split = unpaired.tokenise(replace(config, loss_type="kto"), store)
     assert (len(split.train), split.dropped) == (32 - 8 * halves, {reason: 8 * halves})
     assert all(data.load_prompts(config.dataset, store))
 
@@ -261,7 +261,7 @@ def test_a_labelled_row_may_lack_something_too(
         (tmp_path / name).mkdir()
         rows = [{**row, "label": True}, {**row, lacking: None, "label": False}] * 8
         config = configure(dataset=folder_of(tmp_path / name, rows), model__chat_template=TEMPLATE, loss_type="kto")
-        found = unpaired.tokenised(config, store)
+        found = unpaired.tokenise(config, store)
         assert len(found.train) == 8
         assert found.dropped == {reason: 8}
 
@@ -271,13 +271,13 @@ def test_no_pair_left_is_an_error_with_the_lengths(configure: Configure, store: 
     rows = [PAIR | {"prompt": "p" * length} for length in (12, 14)]
     config = configure(dataset=folder_of(tmp_path, rows), trainer__max_length=10)
     with pytest.raises(ConfigError, match=r"trainer\.max_length=10: every prompt fills it; the shortest has 12 tokens"):
-        tokenised(config, store)
+        tokenise(config, store)
 
 
 def test_batches_are_cut_at_max_length(configure: Configure, store: Store) -> None:
     """Long answers lose their end, the prompt stays."""
     config = configure(trainer__max_length=12)
-    batch = collator(config, store)([tokenised(config, store).train[0]])
+    batch = collator(config, store)([tokenise(config, store).train[0]])
     assert batch["input_ids"].shape == (2, 12)
     assert batch["completion_mask"].sum(dim=1).tolist() == [6, 6]  # "Story:" has 6 bytes
 
@@ -311,14 +311,14 @@ def test_a_text_is_tokenised_once_for_a_sweep(
     calls: list[int] = []
     tokenise = data.token_ids
     monkeypatch.setattr(data, "token_ids", lambda pairs, tokens: calls.append(len(pairs)) or tokenise(pairs, tokens))
-    first = tokenised(configure(), store)
+    first = tokenise(configure(), store)
     assert calls == [32, 6]
-    again = tokenised(configure(loss_type="ipo", beta=0.7, trainer__max_length=40), store)
+    again = tokenise(configure(loss_type="ipo", beta=0.7, trainer__max_length=40), store)
     assert calls == [32, 6]
     assert again.train[:] == first.train[:]
-    tokenised(configure(dataset__train_pairs=5), store)
+    tokenise(configure(dataset__train_pairs=5), store)
     assert calls == [32, 6, 5]
     for file in store.cache("tokens", "x").parent.glob("*/rows.parquet"):
         file.write_bytes(file.read_bytes()[:100])
-    assert tokenised(configure(), store).train[:] == first.train[:]
+    assert tokenise(configure(), store).train[:] == first.train[:]
     assert "tokenising again" in caplog.text

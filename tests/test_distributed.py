@@ -67,13 +67,13 @@ prepare.score = counting
 KILL_RANK_1 = """
 import signal
 from launcher.worker.training import trainer
-agreed, asked = trainer._agreed, []
+agreed, asked = trainer.agree_to_stop, []
 def dying(wish):
     asked.append(wish)
     if rank == 1 and len(asked) == 4:
         os.kill(os.getpid(), signal.SIGKILL)
     return agreed(wish)
-trainer._agreed = dying
+trainer.agree_to_stop = dying
 """
 
 # As tasks of srun; from step 4 on rank 1 has memory for one pair at a time.
@@ -187,7 +187,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 def single(world: World) -> Store:
     """Every variant, trained by one process."""
     store = world.store("single")
-    reference_table._prepared.forget()
+    reference_table.forget_prepared()
     for name, changes in (*VARIANTS.items(), ("milestones", MILESTONES)):
         train(world.config(**changes), store.run(name), store, lambda: False)
     return store
@@ -273,12 +273,12 @@ def test_two_ranks_estimate_ktos_kl_over_both_of_their_micro_batches(
     world: World, later: Store, single: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So they train the model of one process whose micro-batch is both, completions moved on within each half."""
-    move_on = unpaired._with_foreign
-    monkeypatch.setattr(unpaired, "_with_foreign", lambda rows, _size: move_on(rows, 2))
-    reference_table._prepared.forget()
+    move_on = unpaired.with_foreign
+    monkeypatch.setattr(unpaired, "with_foreign", lambda rows, _size: move_on(rows, 2))
+    reference_table.forget_prepared()
     for name, size in (("kto", 4), ("kto-apart", 2)):
         train(world.config(trainer__micro_batch_size=size, **KTO), single.run(name), single, lambda: False)
-    reference_table._prepared.forget()
+    reference_table.forget_prepared()
     assert distance(single.run("kto"), later.run("kto-none")) < TOLERANCE
     assert distance(single.run("kto"), later.run("kto-zero3")) < TOLERANCE
     assert distance(single.run("kto-apart"), later.run("kto-none")) > 10 * TOLERANCE
@@ -303,9 +303,9 @@ def test_the_shared_table_equals_that_of_one_rank(
     request: pytest.FixtureRequest, world: World, single: Store, store: str
 ) -> None:
     """Value by value, under the same key, so that either can be used by the other."""
-    reference_table._prepared.forget()
-    ours = reference_table.reference_table(world.config(**VARIANTS["sigmoid"]), single)
-    theirs = reference_table.reference_table(world.config(**VARIANTS["sigmoid"]), request.getfixturevalue(store))
+    reference_table.forget_prepared()
+    ours = reference_table.ensure_table(world.config(**VARIANTS["sigmoid"]), single)
+    theirs = reference_table.ensure_table(world.config(**VARIANTS["sigmoid"]), request.getfixturevalue(store))
     assert ours.key == theirs.key
     assert ours.values.keys() == theirs.values.keys()
     for row, values in ours.values.items():
@@ -427,9 +427,9 @@ def test_out_of_memory_without_a_queue_fails_and_the_next_attempt_has_less(
     local = {"SUBMITIT_EXECUTOR": "local", "SUBMITIT_LOCAL_JOB_ID": "99", "SUBMITIT_LOCAL_NTASKS": "1"}
     for key, value in (local | dict.fromkeys(names, "0")).items():
         monkeypatch.setenv(key, value)
-    assert not outcome._back_with_less(attempt, "rank 1: MemoryError: something else")
+    assert not outcome.back_with_less(attempt, "rank 1: MemoryError: something else")
     assert attempt_config.read_config(attempt).trainer.micro_batch_size == 4
-    assert not outcome._back_with_less(attempt, "rank 1: OutOfMemoryError: CUDA out of memory")
+    assert not outcome.back_with_less(attempt, "rank 1: OutOfMemoryError: CUDA out of memory")
     again = new_attempt(world.config(trainer__micro_batch_size=4), run)
     assert attempt_config.read_config(again).trainer.micro_batch_size == 2
     assert attempt_config.read_config(again).trainer.batch_size == 8
@@ -478,7 +478,7 @@ with distributed.joined(Path(sys.argv[1])) as rank:
     total = torch.tensor([rank.index + 1.0])
     torch.distributed.all_reduce(total)
     port = distributed.first(lambda: int(os.environ["MASTER_PORT"]))
-    print(json.dumps([rank.index, total.item(), port, distributed.gathered([rank.index])]))
+    print(json.dumps([rank.index, total.item(), port, distributed.gather([rank.index])]))
 """
 
 

@@ -21,10 +21,10 @@ from launcher.store.facts import Launch, RunRecord
 from launcher.store.files import plain, read_fact, write_derived
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import Point, RunDir
-from launcher.worker.dataset.pairs import first_distinct, tokenised
+from launcher.worker.dataset.pairs import first_distinct, tokenise
 from launcher.worker.evaluation import golden
 from launcher.worker.evaluation import preference as evaluation
-from launcher.worker.evaluation.generations import _until_end, kl_to_reference, next_log_probs, sample
+from launcher.worker.evaluation.generations import kl_to_reference, next_log_probs, sample, until_end
 from launcher.worker.evaluation.preference import evaluate, evaluate_base, pair_metrics
 from launcher.worker.model import weights as models
 from launcher.worker.model.text import rendered
@@ -56,7 +56,7 @@ def test_the_model_in_memory_and_on_disk_agree(configure: Configure, store: Stor
     config = configure(trainer__lora=lora, model__dtype=dtype, loss_type="ipo")
     run = trained(config, store)
     fresh = evaluated(config, run, store)
-    training._trained.forget()
+    training.forget_trained()
     later = evaluated(config, run, store)
     assert set(fresh) == KEYS
     for key in KEYS - {"seconds"}:
@@ -79,7 +79,7 @@ def test_pair_metrics_are_trls(configure: Configure, store: Store, loss_type: st
     """Loss, accuracy and margin equal those of TRL's own evaluate, with batches of equal size."""
     config = configure(loss_type=loss_type, trainer__lora=lora, evaluation__batch_size=3)
     run = trained(config, store)
-    trainer = training.finished(config, run, store)
+    trainer = training.load_trained(config, run, store)
     theirs = trainer.evaluate()
     trainer.model.eval()
     ours = pair_metrics(trainer, config, store)
@@ -97,11 +97,11 @@ def test_one_forward_gives_the_losses_of_the_whole_grid(
     grid = [(loss_type, beta) for loss_type in ("sigmoid", "ipo", "kto_pair") for beta in (0.1, 0.5)]
     runs = [RunRecord(str(number), "tiny", "d", a, b, 1, {}, {}, []) for number, (a, b) in enumerate(grid)]
     store.sweep("grid").add_launch(Launch([], runs))
-    trainer = training.finished(config, trained(config, store), store)
+    trainer = training.load_trained(config, trained(config, store), store)
     trainer.model.eval()
     forwards: list[None] = []
-    forward = evaluation._forward
-    monkeypatch.setattr(evaluation, "_forward", lambda *given: forwards.append(None) or forward(*given))
+    forward = evaluation.forward
+    monkeypatch.setattr(evaluation, "forward", lambda *given: forwards.append(None) or forward(*given))
     found = pair_metrics(trainer, config, store).losses
     losses = {(other.loss_type, other.beta): other.loss for other in found}
     assert len(forwards) == 2  # 6 pairs, 3 at a time
@@ -120,8 +120,8 @@ def test_no_other_loss_is_taken_that_needs_more_than_the_run_has(
     runs = [RunRecord(name, "tiny", "d", name, 0.1, 1, {}, {}, []) for name in names]
     store.sweep("grid").add_launch(Launch([], runs))
     own, ipo, kto_pair = ("sigmoid", 0.1), ("ipo", 0.1), ("kto_pair", 0.1)
-    assert evaluation._objectives(configure(sweep="grid"), store) == [own, ipo, kto_pair]
-    assert evaluation._objectives(configure(sweep="grid", trainer__ld_alpha=0.5), store) == [own, ipo]
+    assert evaluation.objectives_of(configure(sweep="grid"), store) == [own, ipo, kto_pair]
+    assert evaluation.objectives_of(configure(sweep="grid", trainer__ld_alpha=0.5), store) == [own, ipo]
 
 
 def test_pair_metrics_weigh_every_pair_alike(configure: Configure, store: Store) -> None:
@@ -131,7 +131,7 @@ def test_pair_metrics_weigh_every_pair_alike(configure: Configure, store: Store)
     found = []
     for size in (2, 4, 6):
         sized = replace(config, evaluation=replace(config.evaluation, batch_size=size))
-        trainer = training.finished(sized, run, store)
+        trainer = training.load_trained(sized, run, store)
         trainer.model.eval()
         found.append(pair_metrics(trainer, sized, store))
     assert found[1].loss == pytest.approx(found[0].loss, rel=1e-5)
@@ -141,7 +141,7 @@ def test_pair_metrics_weigh_every_pair_alike(configure: Configure, store: Store)
 def two_models(configure: Configure, store: Store) -> tuple[RunConfig, torch.nn.Module, torch.nn.Module]:
     """A config, a policy, and a reference that is far from it."""
     config = configure()
-    policy = models.policy(config.model, store).eval()
+    policy = models.load_policy(config.model, store).eval()
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(0)
         policy.lm_head.weight.add_(torch.randn_like(policy.lm_head.weight) * 0.1)
@@ -202,7 +202,7 @@ def test_an_untrained_policy_is_at_distance_zero(configure: Configure, store: St
 def test_what_is_written_ends_with_the_end_token() -> None:
     """Tokens behind the first end token are padding; the end token itself was a choice and counts."""
     new = torch.tensor([[5, 2, 0, 0], [2, 2, 2, 2], [5, 6, 7, 8]])
-    assert _until_end(new, 2).tolist() == [[True, True, False, False], [True, False, False, False], [True] * 4]
+    assert until_end(new, 2).tolist() == [[True, True, False, False], [True, False, False, False], [True] * 4]
 
 
 def test_every_model_meets_the_same_random_numbers(configure: Configure, store: Store) -> None:
@@ -242,7 +242,7 @@ def test_a_run_on_conversations(configure: Configure, store: Store, tmp_path: Pa
     dataset = Dataset(name="chat", path=str(tmp_path))
     config = configure(dataset=dataset, trainer__max_steps=1, evaluation__batch_size=8)
     tokens = models.tokenizer(config.model, store)
-    pair = tokenised(config, store).train[0]
+    pair = tokenise(config, store).train[0]
     assert tokens.decode(pair["prompt_ids"]) == "<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\n"
     assert tokens.decode(pair["chosen_ids"]) == "A<|im_end|>\n"
     found = evaluated(config, trained(config, store), store)
@@ -305,13 +305,13 @@ def test_a_run_whose_model_was_removed_is_read_from_its_revision(
     """From the folder, or at the recorded commit from the Hub; where there is neither, one line says what to do."""
     config = configure(trainer__max_steps=2, trainer__lora=lora)
     run = trained(config, store)
-    weights = training.finished(config, run, store).model.state_dict()
+    weights = training.load_trained(config, run, store).model.state_dict()
     run.write_config(asdict(config))
     hub = Hub(store="folder", repo="scan", revision="one")
     address = Path(publish(Point(run), hub, store)["address"])
     shutil.rmtree(run.model)
-    training._trained.forget()
-    loaded = training.finished(config, run, store).model.state_dict()
+    training.forget_trained()
+    loaded = training.load_trained(config, run, store).model.state_dict()
     assert all(torch.equal(weights[name], loaded[name]) for name in weights)
     fact = {"store": "huggingface", "repo": "me/scan", "commit": "0a", "address": "me/scan@one"}
     write_derived(run.revision_file, json.dumps(fact))
@@ -327,7 +327,7 @@ def test_a_finished_run_is_read_from_its_folder(configure: Configure, store: Sto
     """What is evaluated later are the weights in the run's model folder."""
     config = configure(trainer__max_steps=2)
     run = trained(config, store)
-    trained_weights = training.finished(config, run, store).model.state_dict()
-    training._trained.forget()
-    loaded = training.finished(config, run, store).model.state_dict()
+    trained_weights = training.load_trained(config, run, store).model.state_dict()
+    training.forget_trained()
+    loaded = training.load_trained(config, run, store).model.state_dict()
     assert all(torch.equal(trained_weights[name], loaded[name]) for name in trained_weights)

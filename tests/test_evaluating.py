@@ -23,17 +23,17 @@ from launcher.config import Judge
 from launcher.errors import ConfigError, PrefsweepError, StoreError, UsageError
 from launcher.evaluation import mt_bench
 from launcher.evaluation import scores as evaluating
-from launcher.evaluation.missing import discard_all, set_aside
+from launcher.evaluation.missing_benchmarks import discard_all, set_aside
 from launcher.planning import changes
 from launcher.planning.launches import recorded_sweep
 from launcher.runs.collect import collect
 from launcher.runs.run_state import read_facts, states_of
 from launcher.store.attempt_config import wanted_by
 from launcher.store.attempts import Attempts
-from launcher.store.done import lacking
 from launcher.store.files import Plain, append_line, read_fact, read_lines, write_once
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import EvaluationDir
+from launcher.store.work_done import lacking
 from launcher.submission.batches import plan_batches
 from launcher.submission.decide import Action, decide
 from launcher.submission.submit import act
@@ -48,10 +48,10 @@ GRID = ["model=tiny", "loss_type=sigmoid,ipo", "sweep=s"]
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The overrides that ask for our three questions."""
     monkeypatch.setenv("JUDGE_KEY", "sk-secret")
-    mt_bench._read.cache_clear()
+    mt_bench.read_bench.cache_clear()
     source = write_bench(tmp_path / "bench")
     yield ["evaluation=mt_bench", f"evaluation.mt_bench.source={source}", "evaluation.mt_bench.reference=ours"]
-    mt_bench._read.cache_clear()
+    mt_bench.read_bench.cache_clear()
 
 
 def judged_by(server: Server, **settings: object) -> list[str]:
@@ -126,7 +126,7 @@ def test_another_benchmark_makes_another_attempt_of_a_trained_run(store: Store, 
     first, scheduler = sweep_of(*GRID), FakeScheduler()
     trained(first, store)
     assert {decision.action for decision in decide(first, store, scheduler)} == {Action.SKIP}
-    sweep = changes.asked(first, ["mt_bench"], bench[1:])
+    sweep = changes.with_evaluation(first, ["mt_bench"], bench[1:])
     assert [run.run_id for run in sweep.runs] == [run.run_id for run in first.runs]
     decisions = decide(sweep, store, scheduler)
     assert [(d.action, d.why) for d in decisions] == [(Action.EVALUATE, "trained, not evaluated: mt_bench")] * 2
@@ -144,7 +144,7 @@ def test_a_benchmark_of_a_later_launch_is_judged_too(store: Store, bench: list[s
     submit(later := sweep_of(*GRID, *bench), store, FakeScheduler(), [])
     answered(later, store)
     recorded = recorded_sweep(store.sweep("s"), store, ["sigmoid", "ipo"])
-    asked = changes.asked(recorded, [], judged_by(judge_server))
+    asked = changes.with_evaluation(recorded, [], judged_by(judge_server))
     assert evaluating.needs_judge(asked, store, again=False)
     assert judge(asked, store)[0] == ["tiny-base", *(run.run_id for run in later.runs)]
 
@@ -196,7 +196,7 @@ def test_scores_are_the_rules_and_cost_nothing_twice(store: Store, bench: list[s
 def test_the_cost_is_known_before_there_are_answers(store: Store, bench: list[str]) -> None:
     """Calls are exact; tokens are of answers of full length, from the prompts put together here; nobody judges yet."""
     sweep = sweep_of(*GRID, *bench, "evaluation.mt_bench.max_new_tokens=100", "evaluation.judge.repeats=2")
-    models, (calls, read, written) = evaluating.ahead(sweep, store)
+    models, (calls, read, written) = evaluating.judging_ahead(sweep, store)
     assert (models, calls) == (3, 3 * 3 * 2 * 2)
     first = "|[The Start of Assistant's Answer]\n\n[The End of Assistant's Answer]"
     turns = "### Assistant A:\n\n\n### Assistant A:\n\n\n"
@@ -206,7 +206,7 @@ def test_the_cost_is_known_before_there_are_answers(store: Store, bench: list[st
     assert written == calls * 250
     trained(sweep, store)
     answered(sweep, store)
-    assert evaluating.ahead(sweep, store) == (0, (0, 0, 0))
+    assert evaluating.judging_ahead(sweep, store) == (0, (0, 0, 0))
 
 
 def test_again_asks_another_judge_and_keeps_the_old_scores(
@@ -217,7 +217,7 @@ def test_again_asks_another_judge_and_keeps_the_old_scores(
     trained(sweep, store)
     answered(sweep, store)
     judge(sweep, store)
-    other = changes.asked(sweep, [], ["evaluation.judge.model=other"])
+    other = changes.with_evaluation(sweep, [], ["evaluation.judge.model=other"])
     assert judge(other, store) == ([], 0)
     assert evaluating.judged_otherwise(other, store) == [run.run_id for run in sweep.runs]
     evaluating.set_aside(other, store)
@@ -236,7 +236,7 @@ def test_again_with_other_settings_asks_for_new_answers(store: Store, bench: lis
     sweep = sweep_of(*GRID, *bench, *judged_by(judge_server))
     trained(sweep, store)
     answered(sweep, store)
-    longer = changes.asked(sweep, ["mt_bench"], ["evaluation.mt_bench.max_new_tokens=7"])
+    longer = changes.with_evaluation(sweep, ["mt_bench"], ["evaluation.mt_bench.max_new_tokens=7"])
     evaluating.set_aside(longer, store)
     assert lacking(store.run(sweep.runs[0].run_id), ["mt_bench", "preference"]) == ["mt_bench"]
 
@@ -265,7 +265,7 @@ def test_other_questions_are_noticed(store: Store, bench: list[str], judge_serve
     sweep = sweep_of(*GRID, *bench, *judged_by(judge_server))
     trained(sweep, store)
     answered(sweep, store)
-    fewer = changes.asked(sweep, [], ["evaluation.mt_bench.questions=2"])
+    fewer = changes.with_evaluation(sweep, [], ["evaluation.mt_bench.questions=2"])
     with pytest.raises(ConfigError, match=r"questions=2: tiny-base has answered other questions.*--again"):
         judge(fewer, store)
 
@@ -311,7 +311,7 @@ def test_what_is_asked_wrongly_is_told(store: Store, names: list[str], overrides
     sweep = sweep_of(*GRID)
     trained(sweep, store)
     with pytest.raises(UsageError, match=message) as error:
-        changes.asked(sweep, names, overrides)
+        changes.with_evaluation(sweep, names, overrides)
     assert "pw@" not in str(error.value)
     assert "sk-12" not in str(error.value)
 

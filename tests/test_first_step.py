@@ -25,7 +25,7 @@ from launcher.worker.outcome import settle
 from launcher.worker.training import first_step, trainer
 from launcher.worker.training.first_step import rounding
 from launcher.worker.training.losses import PreferenceTrainer, Watched
-from launcher.worker.training.reference_table import prepared
+from launcher.worker.training.reference_table import prepare
 from launcher.worker.training.train import Stopped, train
 
 LOG_2, EPSILON = math.log(2), 1e-3
@@ -82,7 +82,7 @@ class World:
     def trainer(self, **changes: Any) -> tuple[Any, dict[str, Any]]:
         """A trainer about to train, and a micro-batch."""
         config = self.config(**changes)
-        made = trainer.build_trainer(config, self.run(), self.store, prepared(config, self.store), [])
+        made = trainer.build_trainer(config, self.run(), self.store, prepare(config, self.store), [])
         made.model.train()
         return made, made.place(made.data_collator([made.train_dataset[index] for index in range(4)]))
 
@@ -104,7 +104,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 @pytest.fixture
 def other_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every policy is another model than the reference."""
-    honest = weights.policy
+    honest = weights.load_policy
 
     def perturbed(model: Model, store: Store) -> torch.nn.Module:
         policy, generator = honest(model, store), torch.Generator().manual_seed(0)
@@ -113,15 +113,15 @@ def other_weights(monkeypatch: pytest.MonkeyPatch) -> None:
                 parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.01)
         return policy
 
-    monkeypatch.setattr(weights, "policy", perturbed)
+    monkeypatch.setattr(weights, "load_policy", perturbed)
 
 
 @pytest.fixture
 def starts(monkeypatch: pytest.MonkeyPatch) -> list[first_step.Start]:
     """What the losses of the micro-batches that are looked at are found to be at log-ratios of 0."""
     found: list[first_step.Start] = []
-    start = first_step._start
-    monkeypatch.setattr(first_step, "_start", lambda *given: found.append(start(*given)) or found[-1])
+    start = first_step.known_start
+    monkeypatch.setattr(first_step, "known_start", lambda *given: found.append(start(*given)) or found[-1])
     return found
 
 

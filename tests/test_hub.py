@@ -385,7 +385,7 @@ from launcher.cli import main as cli; from launcher.hub import faults as hub
 waited = []
 def knock():
     raise httpx2.ConnectError("nobody there")
-hub._knock, hub.time = knock, SimpleNamespace(monotonic=lambda: sum(waited))
+hub.knock, hub.time = knock, SimpleNamespace(monotonic=lambda: sum(waited))
 tenacity.nap.time = SimpleNamespace(sleep=waited.append)
 code = cli.main(sys.argv[1:])
 print("waited", sum(waited))

@@ -486,7 +486,7 @@ from launcher.hub.sources import Source
 from launcher.worker import hub_files
 hub_files.PATIENCE_SECONDS = hub_files.SILENCE_SECONDS = 3.0
 try:
-    print("in", hub_files.model_folder(Source("model", "org/base", key="model.path"), sys.argv[1], *sys.argv[2:]))
+    print("in", hub_files.fetch_model(Source("model", "org/base", key="model.path"), sys.argv[1], *sys.argv[2:]))
 except ConfigError as error:
     print("refused:", error)
 """

@@ -20,8 +20,8 @@ from launcher.store.output_folder import Store
 from launcher.worker.dataset import unpaired
 from launcher.worker.evaluation.preference import evaluate
 from launcher.worker.model import weights as models
-from launcher.worker.training.kto import _ranked
-from launcher.worker.training.reference_table import prepared
+from launcher.worker.training.kto import ranked
+from launcher.worker.training.reference_table import prepare
 from launcher.worker.training.train import train
 from launcher.worker.training.trainer import build_trainer
 
@@ -64,7 +64,7 @@ def test_the_loss_equals_the_papers_equations(store: Store, tmp_path: Path, weig
     config = make_config(tmp_path, **KTO, beta=0.3, dataset=labelled(tmp_path / "d"))
     up, down = weights
     config = replace(config, trainer=replace(config.trainer, desirable_weight=up, undesirable_weight=down))
-    pairs = prepared(config, store)
+    pairs = prepare(config, store)
     trainer = build_trainer(config, store.run("r"), store, pairs, [])
     policy = trainer.model
     with torch.no_grad():
@@ -83,12 +83,12 @@ def test_the_loss_equals_the_papers_equations(store: Store, tmp_path: Path, weig
 def test_rows_stand_in_whole_micro_batches_beside_a_foreign_completion(store: Store, tmp_path: Path) -> None:
     """Within each micro-batch completions move on by one; what does not fill the last one is left out."""
     config = make_config(tmp_path, **KTO, dataset=labelled(tmp_path, 11))
-    rows = unpaired.tokenised(config, store).train
+    rows = unpaired.tokenise(config, store).train
     assert len(rows) == 8
     own, foreign = rows["chosen_ids"][:], rows["rejected_ids"][:]
     assert foreign == [own[3], *own[:3], own[7], *own[4:7]]
     assert sorted(map(tuple, own)) != list(map(tuple, own))  # shuffled: data sets often come sorted by label
-    other = unpaired.tokenised(replace(config, seed=2), store).train
+    other = unpaired.tokenise(replace(config, seed=2), store).train
     assert other["chosen_ids"][:] != own
 
 
@@ -98,7 +98,7 @@ def test_runs_of_other_seeds_share_the_token_ids(
     """Each text goes through the tokenizer once in a sweep; only order and neighbours are a seed's own."""
     tokenised, token_ids = [], unpaired.token_ids
     monkeypatch.setattr(unpaired, "token_ids", lambda *given: tokenised.append(len(given[0])) or token_ids(*given))
-    first, other = (unpaired.tokenised(configure(seed=seed, **KTO), store) for seed in (1, 2))
+    first, other = (unpaired.tokenise(configure(seed=seed, **KTO), store) for seed in (1, 2))
     assert tokenised == [2 * 32, 2 * 6]
     assert sorted(first.train["chosen_ids"]) == sorted(other.train["chosen_ids"])
     assert list(first.train["chosen_ids"]) != list(other.train["chosen_ids"])
@@ -112,7 +112,7 @@ def test_what_is_left_out_repeated_or_leaked_is_counted_and_told(
     with (tmp_path / "train.jsonl").open("a") as file:
         for completion in ("", " Answer 3!", " answer 1"):
             file.write(json.dumps({"prompt": "Q3:", "completion": completion, "thumb": 1}) + "\n")
-    rows = unpaired.tokenised(make_config(tmp_path, **KTO, dataset=dataset), store)
+    rows = unpaired.tokenise(make_config(tmp_path, **KTO, dataset=dataset), store)
     assert rows.dropped == {"empty completion": 1, "too few for another micro-batch": 1}
     assert len(rows.train) + sum(rows.dropped.values()) == 14
     assert (rows.repeated, rows.leaked) == (1, 11)
@@ -124,7 +124,7 @@ def test_what_is_left_out_repeated_or_leaked_is_counted_and_told(
 
 def test_pairs_are_split_into_labelled_completions(configure: Configure, store: Store) -> None:
     """Each pair of a paired data set gives one desirable and one undesirable row with the same prompt."""
-    rows = unpaired.tokenised(configure(**KTO), store).train
+    rows = unpaired.tokenise(configure(**KTO), store).train
     assert len(rows) == 64
     assert sum(rows["label"]) == 32
 
@@ -150,8 +150,8 @@ def test_a_run_from_rows_to_evaluation(store: Store, tmp_path: Path, lora: Any) 
 
 def test_the_accuracy_is_the_share_of_ordered_pairs() -> None:
     """Of 2 x 2 comparisons three are right and one is a draw; without a kind there is no accuracy."""
-    assert _ranked([3.0, 1.0, 1.0, 0.0], [True, True, False, False]) == (0.875, 1.5)
-    assert _ranked([1.0], [True]) == (None, None)
+    assert ranked([3.0, 1.0, 1.0, 0.0], [True, True, False, False]) == (0.875, 1.5)
+    assert ranked([1.0], [True]) == (None, None)
 
 
 def test_wrong_labels_and_missing_columns_are_named(store: Store, tmp_path: Path) -> None:
@@ -160,10 +160,10 @@ def test_wrong_labels_and_missing_columns_are_named(store: Store, tmp_path: Path
     dataset = labelled(tmp_path / "d")
     config = make_config(tmp_path, **KTO, dataset=replace(dataset, columns={"label": "prompt"}))
     with pytest.raises(ConfigError, match=r"dataset\.name=thumbs: a label is 'Q0:'; it must be true or false"):
-        unpaired.tokenised(config, store)
+        unpaired.tokenise(config, store)
     config = make_config(tmp_path, **KTO, dataset=replace(dataset, columns={}))
     with pytest.raises(ConfigError, match=r"dataset\.name=thumbs: no column label; found prompt, completion, thumb"):
-        unpaired.tokenised(config, store)
+        unpaired.tokenise(config, store)
 
 
 def test_a_split_too_small_for_a_micro_batch_is_named(store: Store, tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_a_split_too_small_for_a_micro_batch_is_named(store: Store, tmp_path: Pa
     (tmp_path / "test.jsonl").write_text(json.dumps({"prompt": "Q", "completion": " a", "thumb": 1}) + "\n")
     words = r"micro_batch_size=4: not filled by the 1 usable completions of dataset\.test_split of thumbs; give more"
     with pytest.raises(ConfigError, match=words):
-        unpaired.tokenised(make_config(tmp_path, **KTO, dataset=dataset), store)
+        unpaired.tokenise(make_config(tmp_path, **KTO, dataset=dataset), store)
 
 
 @pytest.mark.parametrize(

@@ -123,9 +123,9 @@ def test_models(folder: Path, store: Store, path: str) -> None:
     """The job takes a model from where the launcher checks it, and asks the Hub for what is pinned there."""
     model = Model(name="m", path=path.format(folder=folder))
     place = place_of(model.path)
-    assert _answer(lambda: base_model._located(model, store)) == _expected(place, Path.is_dir)
+    assert _answer(lambda: base_model.locate(model, store)) == _expected(place, Path.is_dir)
     assert (sources.model_source(model) is not None) == (place.kind == "hub")
-    assert bool(prerequisites.missing_packages([model])) == (place.kind == "package" and place.path is None)
+    assert bool(prerequisites.missing_packages([(model, "model")])) == (place.kind == "package" and place.path is None)
 
 
 @pytest.mark.parametrize("path", NAMES)
@@ -142,12 +142,12 @@ def test_data_sets(folder: Path, store: Store, path: str) -> None:
         assert _answer(lambda: local_file(absolute, "train")) == file
     if expected == "hub":
         with pytest.raises(Asked):
-            reading._read_source(absolute, store)
+            reading.read_source(absolute, store)
     elif expected is None:
         with pytest.raises(ConfigError):
-            reading._read_source(absolute, store)
+            reading.read_source(absolute, store)
     else:
-        assert len(reading._read_source(absolute, store)[0])
+        assert len(reading.read_source(absolute, store)[0])
     assert bool(sources.dataset_sources(absolute)) == (place.kind == "hub")
 
 
@@ -157,10 +157,10 @@ def test_mt_bench(folder: Path, path: str) -> None:
     source = path.format(folder=folder)
     place = place_of(source)
     expected = None if place.kind == "hub" else _expected(place, Path.is_dir)
-    assert _answer(lambda: mt_bench.located(source)) == expected
+    assert _answer(lambda: mt_bench.locate(source)) == expected
     if place.kind == "hub":
         with pytest.raises(ConfigError, match=f"give hf://datasets/{source} or"):
-            mt_bench.located(source)
+            mt_bench.locate(source)
 
 
 @pytest.mark.parametrize("path", NAMES)
@@ -175,7 +175,7 @@ def test_parts(folder: Path, path: str) -> None:
     """Paths that cannot be made absolute for the user are refused by their text."""
     given = path.format(folder=folder)
     mixture = Dataset(name="d", mixture=[Part(path=given)])
-    said = [problem for problem in dataset_problems(mixture) if "absolute path" in problem]
+    said = [problem for problem in dataset_problems(mixture) if "absolute path" in str(problem)]
     assert bool(said) == place_of(given).is_relative == given.startswith((".", "~"))
 
 

@@ -20,7 +20,7 @@ from launcher.machine.installed import trl_losses
 from launcher.store.output_folder import Store
 from launcher.worker.model import weights
 from launcher.worker.training.losses import FORMULAS, kto_pair_loss, logratios
-from launcher.worker.training.reference_table import prepared
+from launcher.worker.training.reference_table import prepare
 from launcher.worker.training.trainer import RunTrainer, build_trainer
 
 CHOSEN, REJECTED = (2.0, -1.0, 0.5, 3.0), (-1.0, 0.5, -2.0, 1.0)
@@ -44,7 +44,7 @@ logratio_lists = st.lists(st.floats(-20, 20), min_size=4, max_size=4)
 def trained_parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunTrainer, RunConfig, Store]:
     folder = tmp_path_factory.mktemp("losses")
     config, store = make_config(write_pairs(folder / "pairs")), Store(folder / "outputs")
-    trainer = build_trainer(config, store.run("r"), store, prepared(config, store), [])
+    trainer = build_trainer(config, store.run("r"), store, prepare(config, store), [])
     return trainer, config, store
 
 
@@ -169,7 +169,7 @@ def test_exo_pair_gets_the_label_smoothing_that_it_needs(trained_parts: tuple[Ru
     """TRL refuses exo_pair without label smoothing; a run of it has the paper's 1e-3."""
     _, config, store = trained_parts
     config = make_config(Path(str(config.dataset.path)), loss_type="exo_pair")
-    trainer = build_trainer(config, store.run("exo"), store, prepared(config, store), [])
+    trainer = build_trainer(config, store.run("exo"), store, prepare(config, store), [])
     assert trainer.label_smoothing == 1e-3
 
 
@@ -191,7 +191,7 @@ def test_gradients_agree_with_finite_differences(
     """The gradient along random directions of a tiny model in float64 equals the loss's difference quotient."""
     trainer, _, store = trained_parts
     inputs = a_batch(trainer)
-    module = weights.policy(IN_DOUBLE, store).double()
+    module = weights.load_policy(IN_DOUBLE, store).double()
     trainer.set_objective(loss_type, 0.3)
     generator = torch.Generator().manual_seed(0)
     trainer._compute_loss(in_float64(module), inputs, return_outputs=False).backward()
@@ -207,7 +207,7 @@ def test_gradients_of_the_fused_head(trained_parts: tuple[RunTrainer, RunConfig,
     trainer, config, store = trained_parts
     inputs = a_batch(trainer)
     trainer.set_objective(loss_type, 0.3)
-    fused, exact = weights.policy(config.model, store), weights.policy(config.model, store).double()
+    fused, exact = weights.load_policy(config.model, store), weights.load_policy(config.model, store).double()
     add_fused_lm_head(fused, outputs=("log_probs", "entropy", "mean_logits", "is_top1"))
     trainer._compute_loss(fused, inputs, return_outputs=False).backward()
     trainer._compute_loss(in_float64(exact), inputs, return_outputs=False).backward()

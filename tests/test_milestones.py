@@ -23,7 +23,7 @@ from launcher.hub.publish import act, decide
 from launcher.hub.push import publish
 from launcher.machine.installed import trl_losses
 from launcher.planning.rules import check
-from launcher.runs.collect import _points
+from launcher.runs.collect import with_milestones
 from launcher.runs.run_state import states_of
 from launcher.store.facts import Purpose, Revision
 from launcher.store.files import read_fact, write_derived, write_once
@@ -95,11 +95,11 @@ def test_results_have_a_row_for_each_evaluated_milestone(store: Store) -> None:
     run = store.run("r")
     row = {"run_id": "r", "axes": {"beta": 0.1}, "step": 5, "max_steps": 6, "status": "RUNNING", "gpu_hours": 2.0}
     row |= {"milestone": None, "curve": [{"step": 2}, {"step": 4}], "revision": {"address": "me/r@r"}}
-    assert _points(row, run) == [row]
+    assert with_milestones(row, run) == [row]
     for step in (2, 4):
         run.milestone(step).model.mkdir(parents=True)
     run.milestone(2).evaluation_file.write_text('{"loss": 0.5, "golden_rewards": [1.0]}')
-    point, own = _points(row, run)
+    point, own = with_milestones(row, run)
     assert (point["run_id"], point["step"], point["milestone"], point["status"]) == ("r@2", 2, 2, "TRAINED")
     assert (point["axes"], own["axes"]) == ({"beta": 0.1, "step": 2}, {"beta": 0.1, "step": 6})
     assert (point["evaluation"]["loss"], point["golden_rewards"], point["curve"]) == (0.5, [1.0], [{"step": 2}])

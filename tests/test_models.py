@@ -35,8 +35,8 @@ def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
 
 def test_a_policy_equals_a_freshly_loaded_model(store: Store) -> None:
     """The copy has the same weights and config, gives the same logits, and can be trained."""
-    policy = models.policy(TINY, store)
-    fresh = AutoModelForCausalLM.from_pretrained(base_model.base_folder(TINY, store), dtype=torch.float32)
+    policy = models.load_policy(TINY, store)
+    fresh = AutoModelForCausalLM.from_pretrained(base_model.ensure_base(TINY, store), dtype=torch.float32)
     ids = torch.arange(5, 25).unsqueeze(0)
     assert same(policy, fresh)
     assert torch.equal(policy(input_ids=ids).logits, fresh(input_ids=ids).logits)
@@ -50,7 +50,7 @@ def test_a_run_leaves_the_base_as_it_was(configure: Configure, store: Store, lor
     config = configure(trainer__lora=lora)
     base = models.load(config.model, store)
     train(config, store.run("r"), store, lambda: False)
-    fresh = AutoModelForCausalLM.from_pretrained(base_model.base_folder(config.model, store), dtype=torch.float32)
+    fresh = AutoModelForCausalLM.from_pretrained(base_model.ensure_base(config.model, store), dtype=torch.float32)
     assert models.load(config.model, store) is base
     assert same(base, fresh)
     assert "forward" not in vars(base)
@@ -70,7 +70,7 @@ def test_a_bad_architecture_is_named(store: Store) -> None:
     """An unknown model_type or a vocabulary smaller than the bytes is the user's error, and leaves nothing behind."""
     for change, message in (({"model_type": "llamma"}, "llamma"), ({"vocab_size": 10}, "vocab_size=10: at least 259")):
         with pytest.raises(ConfigError, match=message):
-            base_model.base_folder(Model(name="bad", architecture=ARCHITECTURE | change), store)
+            base_model.ensure_base(Model(name="bad", architecture=ARCHITECTURE | change), store)
 
 
 @given(st.text())
@@ -100,7 +100,7 @@ def test_the_byte_tokenizer_speaks_chatml() -> None:
 def test_a_model_that_is_not_there(store: Store, model: Model, message: str) -> None:
     """The error names the key, the value and, where there is one, the remedy."""
     with pytest.raises(ConfigError, match=message):
-        base_model.base_folder(model, store)
+        base_model.ensure_base(model, store)
 
 
 def test_a_package_is_found_without_being_imported(
@@ -108,7 +108,7 @@ def test_a_package_is_found_without_being_imported(
 ) -> None:
     """A package that cannot even be imported may hold a model."""
     package = tmp_path / "holds_a_model"
-    shutil.copytree(base_model.base_folder(TINY, store), package)
+    shutil.copytree(base_model.ensure_base(TINY, store), package)
     (package / "__init__.py").write_text("import a_module_that_is_absent")
     monkeypatch.syspath_prepend(tmp_path)
     found = Model(name="m", path="package:holds_a_model", dtype="float32")
@@ -132,9 +132,9 @@ def test_dtypes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for capable, dtype in ((True, torch.bfloat16), (False, torch.float32)):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda capable=capable: {"avx512_bf16": capable})
-        precision._automatic_dtype.cache_clear()
+        precision.automatic_dtype.cache_clear()
         assert precision.dtype_of(Model(name="m")) is dtype
-    precision._automatic_dtype.cache_clear()
+    precision.automatic_dtype.cache_clear()
 
 
 def test_file_hashes_are_remembered_and_renewed(store: Store, tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_a_gguf_model_is_unpacked_once(store: Store, tmp_path: Path) -> None:
     weights = {name: draw.normal(size=shape).astype("float32") for name, shape in named.items()}
     write_gguf(tmp_path / "tiny.gguf", weights)
     model = Model(name="m", path=str(tmp_path), gguf_file="tiny.gguf", dtype="float32")
-    policy = models.policy(model, store)
+    policy = models.load_policy(model, store)
     packed = gguf.quants.quantize(weights["blk.0.ffn_down.weight"], gguf.GGMLQuantizationType.Q4_1)
     expected = gguf.quants.dequantize(packed, gguf.GGMLQuantizationType.Q4_1)
     assert torch.equal(policy.model.layers[0].mlp.down_proj.weight, torch.from_numpy(expected))

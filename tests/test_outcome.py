@@ -244,10 +244,10 @@ def test_a_signal_to_another_rank_is_settled_when_the_process_ends(
     """It is this process's as well from then on; what else has happened is settled at once."""
     stop = StopRequest()
     monkeypatch.setattr(job, "make_attempt", lambda *_: Outcome(Kind.STOPPED, "Stopped", signal=signal.SIGINT))
-    job._make_and_settle(attempt, store, stop)
+    job.make_and_settle(attempt, store, stop)
     assert stop.signal == signal.SIGINT
     assert not attempt.failure_file.exists()
-    job._settle_what_is_left([attempt], stop)
+    job.settle_what_is_left([attempt], stop)
     assert failure(attempt)["reason"].startswith("stopped by SIGINT")
 
 

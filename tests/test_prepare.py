@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -26,7 +27,7 @@ from worker_fixtures import ARCHITECTURE, LORA, Configure
 
 from launcher.config import Model, RunConfig
 from launcher.store.output_folder import Store
-from launcher.worker.dataset.pairs import collator, load_pairs, tokenised
+from launcher.worker.dataset.pairs import collator, load_pairs, tokenise
 from launcher.worker.model import base_model
 from launcher.worker.model import weights as models
 from launcher.worker.training import first_step, reference_table
@@ -38,7 +39,7 @@ from launcher.worker.training.trainer import arguments
 @pytest.fixture(autouse=True)
 def _forget_earlier_tests() -> None:
     """What another test left in this process must not answer for the table."""
-    reference_table._prepared.forget()
+    reference_table.forget_prepared()
 
 
 @pytest.fixture
@@ -80,9 +81,9 @@ def plain_sum(model: Any, prompt: list[int], completion: list[int]) -> float:
 def test_the_values_are_the_models_log_probs(configure: Configure, store: Store) -> None:
     """Each value equals the sum over the completion's tokens of a plain forward of the freshly loaded model."""
     config = configure()
-    pairs = tokenised(config, store)
-    table = reference_table.reference_table(config, store, pairs)
-    model = AutoModelForCausalLM.from_pretrained(base_model.base_folder(config.model, store), dtype=torch.float32)
+    pairs = tokenise(config, store)
+    table = reference_table.ensure_table(config, store, pairs)
+    model = AutoModelForCausalLM.from_pretrained(base_model.ensure_base(config.model, store), dtype=torch.float32)
     for split in (pairs.train, pairs.test):
         for pair in list(split)[:5]:
             chosen, rejected, *_ = table.values[reference_table.row_of(pair)]
@@ -93,9 +94,9 @@ def test_the_values_are_the_models_log_probs(configure: Configure, store: Store)
 def test_long_completions_are_measured_as_far_as_training_sees_them(configure: Configure, store: Store) -> None:
     """Tokens behind max_length count neither in training nor in the table."""
     config = configure(trainer__max_length=12)
-    pairs = tokenised(config, store)
-    table = reference_table.reference_table(config, store, pairs)
-    model = AutoModelForCausalLM.from_pretrained(base_model.base_folder(config.model, store), dtype=torch.float32)
+    pairs = tokenise(config, store)
+    table = reference_table.ensure_table(config, store, pairs)
+    model = AutoModelForCausalLM.from_pretrained(base_model.ensure_base(config.model, store), dtype=torch.float32)
     pair = pairs.train[0]
     cut = pair["chosen_ids"][: 12 - len(pair["prompt_ids"])]
     assert len(cut) < len(pair["chosen_ids"])
@@ -114,7 +115,7 @@ def test_one_pass_serves_every_run(configure: Configure, store: Store, forwards:
     for number, change in enumerate(changes):
         config = configure(trainer__max_steps=1, **change)
         train(config, store.run(f"run-{number}"), store, lambda: False)
-        reference_table._prepared.forget()  # as in another process
+        reference_table.forget_prepared()  # as in another process
     assert sum(forwards) == 2 * (32 + 6)
 
 
@@ -122,7 +123,7 @@ def test_a_pass_that_lacks_memory_goes_on_in_smaller_batches(
     configure: Configure, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also in a job of its own, whose failure would fail every run; a pair that does not fit alone is the end."""
-    whole = reference_table.reference_table(configure(), store).values
+    whole = reference_table.ensure_table(configure(), store).values
     score, most = reference_table.score, 2
 
     def small(module: torch.nn.Module, batch: dict[str, Any]) -> torch.Tensor:
@@ -132,18 +133,18 @@ def test_a_pass_that_lacks_memory_goes_on_in_smaller_batches(
 
     monkeypatch.setattr(reference_table, "score", small)
     shutil.rmtree(store.root / "cache" / "reference")
-    again = reference_table.reference_table(configure(), store).values
+    again = reference_table.ensure_table(configure(), store).values
     assert again.keys() == whole.keys()
     for row, values in whole.items():
         assert again[row] == pytest.approx(values, abs=1e-3)
     most = 1
     shutil.rmtree(store.root / "cache" / "reference")
     with pytest.raises(torch.OutOfMemoryError):
-        reference_table.reference_table(configure(), store)
+        reference_table.ensure_table(configure(), store)
 
 
 def key_of(config: RunConfig, store: Store) -> str:
-    return reference_table.reference_table(config, store).key
+    return reference_table.ensure_table(config, store).key
 
 
 @pytest.mark.parametrize(
@@ -193,7 +194,7 @@ def test_what_changes_a_value_changes_the_key(
 def local_model(configure: Configure, store: Store, tmp_path: Path) -> tuple[RunConfig, Path]:
     """A config whose model is a folder that the test may change."""
     folder = tmp_path / "model"
-    shutil.copytree(base_model.base_folder(configure().model, store), folder)
+    shutil.copytree(base_model.ensure_base(configure().model, store), folder)
     return configure(model=Model(name="local", path=str(folder), dtype="float32")), folder
 
 
@@ -231,7 +232,7 @@ def rewrite(folder: Path, change: Callable[[list[dict[str, Any]]], list[dict[str
     rows = pyarrow.parquet.read_table(folder / "table.parquet").to_pylist()
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(change(rows)), folder / "table.parquet")
     manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["table_sha256"] = reference_table._sha256(folder / "table.parquet")
+    manifest["table_sha256"] = hashlib.sha256((folder / "table.parquet").read_bytes()).hexdigest()
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
@@ -263,10 +264,10 @@ def test_a_bad_table_is_refused_and_made_again(
     configure: Configure, store: Store, passes: list[int], caplog: pytest.LogCaptureFixture, harm: str
 ) -> None:
     """The reason is said, the table is computed again, and its values are right."""
-    table = reference_table.reference_table(configure(), store)
+    table = reference_table.ensure_table(configure(), store)
     do, reason = HARMS[harm]
     do(store.cache("reference", table.key))
-    assert reference_table.reference_table(configure(), store) == table
+    assert reference_table.ensure_table(configure(), store) == table
     assert reason in caplog.text
     assert len(passes) == 2
 
@@ -276,10 +277,10 @@ def test_a_table_of_another_model_is_refused(
 ) -> None:
     """Even under the right key, with the right rows."""
     ours, theirs = configure(), configure(model__architecture=ARCHITECTURE | {"seed": 1})
-    right, wrong = reference_table.reference_table(ours, store), reference_table.reference_table(theirs, store)
+    right, wrong = reference_table.ensure_table(ours, store), reference_table.ensure_table(theirs, store)
     shutil.rmtree(store.cache("reference", right.key))
     shutil.copytree(store.cache("reference", wrong.key), store.cache("reference", right.key))
-    assert reference_table.reference_table(ours, store) == right
+    assert reference_table.ensure_table(ours, store) == right
     assert "computed from another base" in caplog.text
     assert len(passes) == 3
 
@@ -287,9 +288,9 @@ def test_a_table_of_another_model_is_refused(
 def test_of_two_that_start_together_one_computes(configure: Configure, store: Store, passes: list[int]) -> None:
     """The other waits and reads the same values."""
     config, found = configure(), []
-    pairs = tokenised(config, store)
+    pairs = tokenise(config, store)
     threads = [
-        threading.Thread(target=lambda: found.append(reference_table.reference_table(config, store, pairs)))
+        threading.Thread(target=lambda: found.append(reference_table.ensure_table(config, store, pairs)))
         for _ in range(2)
     ]
     for thread in threads:
@@ -305,9 +306,9 @@ def test_a_killed_pass_leaves_no_table(configure: Configure, store: Store, monke
     with monkeypatch.context() as patch:
         patch.setattr(reference_table, "write_once", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            reference_table.reference_table(configure(), store)
+            reference_table.ensure_table(configure(), store)
     assert not [path for path in store.cache("reference", "x").parent.iterdir() if not path.name.startswith(".")]
-    assert len(reference_table.reference_table(configure(), store).values) == 38
+    assert len(reference_table.ensure_table(configure(), store).values) == 38
 
 
 @pytest.mark.parametrize(("loss_type", "ld_alpha"), [("sigmoid", None), ("ipo", None), ("sigmoid", 0.3)])
@@ -323,8 +324,8 @@ def test_training_on_the_table_equals_training_on_a_live_reference(
     live_arguments = arguments(config, store.run("live"))
     live_arguments.precompute_ref_log_probs = False
     live = DPOTrainer(
-        model=models.policy(config.model, store),
-        ref_model=models.policy(config.model, store),
+        model=models.load_policy(config.model, store),
+        ref_model=models.load_policy(config.model, store),
         args=live_arguments,
         data_collator=collator(config, store),
         train_dataset=load_pairs(config.dataset, store)[0],
@@ -349,11 +350,11 @@ def test_one_table_serves_every_ld_alpha(
     configure: Configure, store: Store, forwards: list[int], alpha: float | None
 ) -> None:
     """LD-DPO's weighted sums come from the same pass; they equal those of the token log-probs of a plain forward."""
-    reference_table.reference_table(configure(), store)
+    reference_table.ensure_table(configure(), store)
     counted = sum(forwards)
-    pairs = reference_table.prepared(configure(trainer__ld_alpha=alpha), store)
+    pairs = reference_table.prepare(configure(trainer__ld_alpha=alpha), store)
     assert sum(forwards) == counted
-    model = AutoModelForCausalLM.from_pretrained(base_model.base_folder(configure().model, store), dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(base_model.ensure_base(configure().model, store), dtype=torch.float32)
     for pair in list(pairs.train)[:4]:
         shared = min(len(pair["chosen_ids"]), len(pair["rejected_ids"]))
         for name in ("chosen", "rejected"):
@@ -378,7 +379,7 @@ def test_kto_pair_on_the_table_equals_a_live_reference_away_from_its_kink(
 ) -> None:
     """From a policy that is not the reference, the weights agree to 1e-5; see kto_pair_loss for the kink itself."""
     config = configure(loss_type="kto_pair")
-    base, fresh, compute = models.load(config.model, store), models.policy, PreferenceTrainer._compute_loss
+    base, fresh, compute = models.load(config.model, store), models.load_policy, PreferenceTrainer._compute_loss
 
     def moved(model: Model, where: Store) -> torch.nn.Module:
         policy = fresh(model, where)
@@ -393,7 +394,7 @@ def test_kto_pair_on_the_table_equals_a_live_reference_away_from_its_kink(
         reference = dict(zip(("ref_chosen_logps", "ref_rejected_logps"), values, strict=True))
         return compute(trainer, model, inputs | reference, *more, **options)
 
-    monkeypatch.setattr(models, "policy", moved)
+    monkeypatch.setattr(models, "load_policy", moved)
     monkeypatch.setattr(first_step, "check", lambda *_: None)  # it would refuse such a policy
     on_the_table = kto_pair_weights(config, store, "table")
     monkeypatch.setattr(PreferenceTrainer, "_compute_loss", live)
@@ -418,7 +419,7 @@ def dying(*args, **kwargs):
         original(*args, **kwargs)
     os.kill(os.getpid(), 9)
 setattr(owner, name, dying)
-prepare.prepared(make_config(Path({pairs!r})), Store(Path({root!r})))
+prepare.prepare(make_config(Path({pairs!r})), Store(Path({root!r})))
 """
 
 
@@ -441,9 +442,9 @@ def test_a_pass_that_is_killed_leaves_nothing_that_looks_complete(
     killed = subprocess.run([sys.executable, "-c", script], env=clean_environment(), check=False, capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     assert not [path for path in store.cache("reference", "x").parent.glob("*") if not path.name.startswith(".")]
-    table = reference_table.reference_table(config, store)
+    table = reference_table.ensure_table(config, store)
     assert len(passes) == 1
-    assert table.values == reference_table.reference_table(config, Store(store.root / "elsewhere")).values
+    assert table.values == reference_table.ensure_table(config, Store(store.root / "elsewhere")).values
 
 
 def test_a_full_disk_is_told_and_costs_no_wrong_number(configure: Configure, tmp_path: Path) -> None:
@@ -462,10 +463,10 @@ def test_a_full_disk_is_told_and_costs_no_wrong_number(configure: Configure, tmp
                 file.write(bytes(4096))
                 file.flush()
         with pytest.raises(OSError, match="No space left"):
-            reference_table.reference_table(config, store)
+            reference_table.ensure_table(config, store)
         assert not [path for path in store.cache("reference", "x").parent.glob("*") if not path.name.startswith(".")]
         filler.unlink()
-        right = reference_table.reference_table(config, Store(tmp_path / "roomy"))
-        assert reference_table.reference_table(config, store).values == right.values
+        right = reference_table.ensure_table(config, Store(tmp_path / "roomy"))
+        assert reference_table.ensure_table(config, store).values == right.values
     finally:
         subprocess.run(["umount", "--lazy", str(disk)], check=True)  # noqa: S607 - the weights may still be mapped

@@ -104,7 +104,7 @@ def test_lm_eval_measures_the_adapter_and_the_untrained_model(
     programs.measure("lm_eval", config, run, store, never)
     fact = read_fact(run.evaluations.result_file("lm_eval")) or {}
     base = read_fact(EvaluationDir(store.cache("benchmarks", f"lm_eval-{fact['base']}")).result_file("lm_eval")) or {}
-    untrained = AutoModelForCausalLM.from_pretrained(base_model.base_folder(config.model, store), dtype="float32")
+    untrained = AutoModelForCausalLM.from_pretrained(base_model.ensure_base(config.model, store), dtype="float32")
     tokens = AutoTokenizer.from_pretrained(run.model)
     expected = [perplexity(untrained, tokens, words[:8])]
     expected.append(perplexity(PeftModel.from_pretrained(untrained, run.model), tokens, words[:8]))
@@ -141,12 +141,12 @@ def test_a_chat_template_of_the_config_is_that_of_lm_eval_too(configure: Configu
     """It is in the run's tokenizer, not in the base model's: that tokenizer is for both."""
     config = configure(trainer__max_steps=1, trainer__lora=LORA, model__chat_template="{{ messages }}")
     run = trained(config, store)
-    for weights in programs._weights(config, run, store):
+    for weights in programs.weights_of(config, run, store):
         argv = lm_eval_argv(LmEval(tasks=["a"]), weights, "float32", 7, Path("out"))
         assert f"tokenizer={run.model}" in argv[argv.index("--model_args") + 1].split(",")
     assert AutoTokenizer.from_pretrained(run.model).chat_template == "{{ messages }}"
     plain = replace(config, model=replace(config.model, chat_template=None))
-    assert [weights.tokenizer for weights in programs._weights(plain, run, store)] == [None, None]
+    assert [weights.tokenizer for weights in programs.weights_of(plain, run, store)] == [None, None]
 
 
 def test_lm_eval_that_is_absent_is_told(configure: Configure, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

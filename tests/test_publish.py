@@ -24,7 +24,7 @@ from launcher.errors import ConfigError, PublishError, UsageError
 from launcher.hub.card import Subject, card, measures
 from launcher.hub.faults import passes, told
 from launcher.hub.look import HubLook
-from launcher.hub.publish import Outcome, Publication, _best
+from launcher.hub.publish import Outcome, Publication, best_models
 from launcher.hub.publish import act as push
 from launcher.hub.publish import decide as decide_publication
 from launcher.hub.push import lacks, publish
@@ -34,13 +34,13 @@ from launcher.planning.launches import record_of
 from launcher.runs.run_state import RunState, read_facts, states_of
 from launcher.runs.status import Status
 from launcher.store.attempt_config import hub_of
-from launcher.store.done import due_in_job
 from launcher.store.facts import Attempt, DatasetSources, Revision, Sources
 from launcher.store.files import append_line, read_fact, write_derived, write_once
-from launcher.store.measured import Measured
+from launcher.store.measurements import Measured
 from launcher.store.output_folder import Store
 from launcher.store.results import RESULTS, Result
 from launcher.store.run_folder import Point, RunDir
+from launcher.store.work_done import due_in_job
 from launcher.submission.decide import decide
 from launcher.sweep import Sweep
 
@@ -449,9 +449,9 @@ def test_the_best_models_are_the_best_by_mt_bench_where_that_was_rated(store: St
         if rated is not None:
             write_once(run.evaluations.result_file("mt_bench"), MT_BENCH | {"score": rated, "stderr": 0.5})
     outcomes = [Outcome(Point(run), "", Revision("a", "huggingface", "r", run.run_id, "c", "c")) for run in runs]
-    best = [told.partition(": ")[2] for told, _ in _best(outcomes)]
+    best = [told.partition(": ")[2] for told, _ in best_models(outcomes)]
     assert best == ["mt_bench 6.000 ± 0.500", "mt_bench 4.000 ± 0.500"]
-    ((told, _),) = _best(outcomes[2:])
+    ((told, _),) = best_models(outcomes[2:])
     assert told.endswith("golden_reward 0.500 ± 0.062")  # none of these has been rated
 
 

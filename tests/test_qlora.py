@@ -57,8 +57,8 @@ def logits_and_gradient(module: Any) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_a_base_that_was_the_reference_has_right_gradients(config: RunConfig, store: Store) -> None:
     """Logits and gradients of a policy are those of the plain weights that the packed ones stand for."""
-    reference_table.prepared(config, store)
-    policy = weights.policy(config.model, store)
+    reference_table.prepare(config, store)
+    policy = weights.load_policy(config.model, store)
     kinds = {type(layer).__name__ for layer in policy.modules()}
     assert {"Linear4bit", "Linear"} <= kinds  # the head stays as it is
     logits, gradient = logits_and_gradient(policy)

@@ -399,12 +399,12 @@ def test_a_controller_that_does_not_answer_is_no_answer(commands: Callable[..., 
 
 def test_a_folder_that_the_node_does_not_share_is_named(tmp_path: Path) -> None:
     """The probe job ended well and left nothing here, or found another folder of the same name."""
-    batch = doctor.question(Cluster(), tmp_path)
-    assert "NOT shared" in dict(doctor.answer(batch, ended_well=True))["probe job"]
-    assert dict(doctor.answer(batch, ended_well=False))["probe job"].startswith("failed")
+    batch = doctor.write_question(Cluster(), tmp_path)
+    assert "NOT shared" in dict(doctor.read_answer(batch, ended_well=True))["probe job"]
+    assert dict(doctor.read_answer(batch, ended_well=False))["probe job"].startswith("failed")
     fact = {"word": None, "node": "n1", "free_gb": 9.0, "python": "3.11", "packages": {"torch": "2.13.0", "trl": None}}
     write_once(batch.folder / "answer.json", {**fact, "cuda": "12.8", "nccl": "2.27", "gpus": ["H100"]})
-    found = dict(doctor.answer(batch, ended_well=True))
+    found = dict(doctor.read_answer(batch, ended_well=True))
     assert found[f"{tmp_path} on n1"] == "writable, but NOT the same folder as here, 9 GB free"
     assert found["not on n1"] == "trl"
     assert found["GPU on n1"] == "H100; CUDA 12.8, NCCL 2.27"

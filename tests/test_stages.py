@@ -144,7 +144,7 @@ def test_evaluations_behind_different_trainings_share_max_parallel_out(store: St
     scheduler, first = FakeScheduler(batch_size=2), sweep_of(*GRID[:-2], "cluster.max_parallel=4", "beta=0.1,0.3,0.5")
     launch(first, store, scheduler)
     assert [(batch.size, batch.at_once) for batch in scheduler.submitted] == [(2, 2), (1, 2)]
-    launch(changes.asked(first, ["command"], SCORE[1:]), store, scheduler)
+    launch(changes.with_evaluation(first, ["command"], SCORE[1:]), store, scheduler)
     assert [(batch.size, batch.at_once) for batch in scheduler.evaluations] == [(1, 1), (1, 1), (1, 2)]
 
 
@@ -319,7 +319,7 @@ def test_evaluate_while_it_trains_waits_for_the_training(store: Store) -> None:
     """Another benchmark, asked for in the middle of a training, gets a job behind it; and gets it once."""
     scheduler, first = FakeScheduler(), sweep_of(*GRID[:-2])
     launch(first, store, scheduler)
-    sweep = changes.asked(first, ["command"], SCORE[1:])
+    sweep = changes.with_evaluation(first, ["command"], SCORE[1:])
     assert actions(launch(sweep, store, scheduler)) == [Action.EVALUATE] * 4
     after = [batch.after.job_id for batch in scheduler.evaluations if batch.after]
     assert after == [scheduler.jobs[batch.name][0].job_id for batch in scheduler.submitted]

@@ -14,7 +14,7 @@ from launcher.config import Dataset
 from launcher.errors import ConfigError
 from launcher.planning.compose import compose
 from launcher.store.output_folder import Store
-from launcher.worker.dataset.pairs import collator, tokenised
+from launcher.worker.dataset.pairs import collator, tokenise
 from launcher.worker.model import weights
 from launcher.worker.model.tiny import byte_tokenizer
 
@@ -64,7 +64,7 @@ def test_the_loss_sees_exactly_the_answer(
     """The tokens under the completion mask are the answer and its end, those before them the rendered prompt."""
     text = None if template is None else str(zephyr().chat_template)
     config = configure(dataset=conversation(tmp_path), trainer__max_length=200, model__chat_template=text)
-    tokens, pairs = weights.tokenizer(config.model, store), tokenised(config, store)
+    tokens, pairs = weights.tokenizer(config.model, store), tokenise(config, store)
     batch = collator(config, store)([pairs.train[0]])
     prompt, end = (CHATML_PROMPT, "<|im_end|>\n") if template is None else (ZEPHYR_PROMPT, "<|im_end|>\n")
     for row, answer in enumerate(("Because.", "Dunno")):
@@ -80,7 +80,7 @@ def test_a_template_that_renders_the_prompt_otherwise_is_refused(
     config = configure(dataset=conversation(tmp_path), model__chat_template=FORGETFUL)
     message = r"model\.chat_template: pair 0: .* not the beginning of prompt \+ answer; it goes on with 'Why\?' where"
     with pytest.raises(ConfigError, match=message):
-        tokenised(config, store)
+        tokenise(config, store)
 
 
 def test_messages_need_a_template_that_can_be_rendered(configure: Configure, store: Store, tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_messages_need_a_template_that_can_be_rendered(configure: Configure, sto
     refusing = "{{ raise_exception('no system role') }}"
     config = configure(dataset=conversation(tmp_path), model__chat_template=refusing)
     with pytest.raises(ConfigError, match=r"model\.chat_template: cannot render pair 0: no system role"):
-        tokenised(config, store)
+        tokenise(config, store)
 
 
 def test_a_template_from_a_file_is_known_by_its_text(tmp_path: Path) -> None:

@@ -61,8 +61,8 @@ def test_ipo_is_held_by_tau_and_dpo_is_not(outcomes: dict[tuple[str, float], lis
 
 def test_the_pairs_are_every_order_of_three_actions(tmp_path: Path) -> None:
     """y1 over y2, y1 over y3, y2 over y3; each split holds all of them."""
-    from launcher.dataset.three_actions import pairs_folder
+    from launcher.dataset.three_actions import ensure_pairs
 
-    folder = pairs_folder(Store(tmp_path))
+    folder = ensure_pairs(Store(tmp_path))
     assert (folder / "train.jsonl").read_text() == (folder / "test.jsonl").read_text()
     assert (folder / "train.jsonl").read_text().count("\n") == 3

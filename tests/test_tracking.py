@@ -369,10 +369,10 @@ def test_the_tracker_is_given_no_secret_but_its_own(monkeypatch: pytest.MonkeyPa
     """Tokens of other services do not reach a tracker's process."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-planted")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "planted")
-    given = tracking._environment("wandb")
+    given = tracking.environment_of("wandb")
     assert given["WANDB_API_KEY"] == KEY
     assert not {"HF_TOKEN", "OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY"} & set(given)
-    assert "WANDB_API_KEY" not in tracking._environment("trackio")
+    assert "WANDB_API_KEY" not in tracking.environment_of("trackio")
 
 
 # ------------------------------------------------------------------------------------------------ trackio, TensorBoard

@@ -32,7 +32,7 @@ from launcher.worker.model.precision import keep_master_weights
 from launcher.worker.training import checkpoints
 from launcher.worker.training import trainer as trainer_module
 from launcher.worker.training.losses import PreferenceTrainer
-from launcher.worker.training.train import Stopped, finished, train
+from launcher.worker.training.train import Stopped, load_trained, train
 from launcher.worker.training.trainer import accumulation, arguments
 
 TESTS = Path(__file__).parent
@@ -296,7 +296,7 @@ def test_a_models_own_dropout_is_off(configure: Configure, store: Store, model: 
     train(configure(model=model, trainer__lora=lora, trainer__max_steps=1), run, store, never)
     assert read_lines(run.metrics_file)[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
     if lora is None:
-        saved, base = (AutoConfig.from_pretrained(at) for at in (run.model, base_model.base_folder(model, store)))
+        saved, base = (AutoConfig.from_pretrained(at) for at in (run.model, base_model.ensure_base(model, store)))
         rates = {name: rate for name, rate in vars(base).items() if "drop" in name}
         assert 0.1 in rates.values()
         assert {name: getattr(saved, name) for name in rates} == rates
@@ -307,7 +307,7 @@ def test_adapters_have_the_dropout_that_they_are_given(configure: Configure, sto
     """Once they are trained, two passes over the same pairs differ where they have some, and there only."""
     config = configure(model=WITH_DROPOUT[1], trainer__lora=replace(LORA, dropout=dropout), trainer__max_steps=2)
     train(config, store.run("r"), store, never)
-    trainer = finished(config, store.run("r"), store)
+    trainer = load_trained(config, store.run("r"), store)
     trainer.model.train()
     batch = trainer.place(trainer.data_collator([trainer.train_dataset[0]]))
     one, other = (trainer._compute_loss(trainer.model, batch, return_outputs=False).item() for _ in range(2))

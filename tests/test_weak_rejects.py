@@ -21,7 +21,7 @@ from launcher.store.files import Plain, write_once
 from launcher.store.output_folder import PreparingDir, Store
 from launcher.worker.dataset import completions, weak_rejects
 from launcher.worker.dataset.completions import OwnNumbers
-from launcher.worker.dataset.pairs import load_pairs, tokenised
+from launcher.worker.dataset.pairs import load_pairs, tokenise
 from launcher.worker.model import base_model
 from launcher.worker.model import weights as models
 from launcher.worker.training import reference_table
@@ -88,7 +88,7 @@ def test_the_answer_is_chosen_over_the_weaker_models(tmp_path: Path, store: Stor
 def test_greedy_completions_are_those_of_the_model(tmp_path: Path, store: Store) -> None:
     """At temperature 0 a completion is what an argmax loop over the model's own template gives."""
     said = rejected(load_pairs(tasks(tmp_path / "tasks", TASKS, temperature=0.0), store)[0])
-    folder = base_model.base_folder(WEAKER, store)
+    folder = base_model.ensure_base(WEAKER, store)
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), models.tokenizer(WEAKER, store)
     text = "<|im_start|>user\nName 3 animals.<|im_end|>\n<|im_start|>assistant\n"
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -186,17 +186,17 @@ def test_instructions_of_every_shape() -> None:
     """Columns of other names, a system prompt, or messages whose last is the answer."""
     weak = WeakRejects(path="x", columns={"prompt": "question", "completion": "response"})
     rows = Rows.from_list([{"question": "Q", "response": "A", "system": "S"}])
-    (one,) = weak_rejects._instructions(rows, weak)
+    (one,) = weak_rejects.instructions_in(rows, weak)
     assert one.prompt == [{"role": "system", "content": "S"}, {"role": "user", "content": "Q"}]
     assert one.answer == "A"
     chat = [{"role": role, "content": role} for role in ("user", "assistant", "user", "assistant")]
     rows = Rows.from_list([{"messages": chat}, {"messages": chat[:3]}])
-    whole, unanswered = weak_rejects._instructions(rows, WeakRejects(path="x"))
+    whole, unanswered = weak_rejects.instructions_in(rows, WeakRejects(path="x"))
     assert (whole.prompt, whole.answer, unanswered.answer) == (chat[:3], "assistant", "")
     with pytest.raises(
         ConfigError, match=r"weak_rejects\.columns: x has no column completion; found prompt, text; map"
     ):
-        weak_rejects._instructions(Rows.from_list([{"prompt": "Q", "text": "A"}]), WeakRejects(path="x"))
+        weak_rejects.instructions_in(Rows.from_list([{"prompt": "Q", "text": "A"}]), WeakRejects(path="x"))
 
 
 def test_the_weaker_model_and_its_settings_are_on_record(tmp_path: Path, store: Store) -> None:
@@ -230,8 +230,8 @@ def test_what_is_missing_is_named_by_its_key(tmp_path: Path, store: Store, chang
 def test_a_run_trains_on_the_pairs(tmp_path: Path, configure: Configure, store: Store, written: list[int]) -> None:
     """Preparing a run makes the pairs; its loss begins at log 2, and its process completes each prompt once."""
     config: RunConfig = configure(dataset=tasks(tmp_path / "tasks", TASKS), trainer__max_steps=2)
-    reference_table._prepared.forget()
-    assert len(tokenised(config, store).train) == manifest_of(store)["splits"]["train"]["pairs"] >= 8
+    reference_table.forget_prepared()
+    assert len(tokenise(config, store).train) == manifest_of(store)["splits"]["train"]["pairs"] >= 8
     train(config, store.run("run"), store, lambda: False)
     first = json.loads((store.run("run").path / "metrics.jsonl").read_text().splitlines()[0])
     assert first["loss"] == pytest.approx(0.693147, abs=1e-5)

@@ -17,7 +17,8 @@ from analysis.figures.records import in_panel, losses_of
 _MAX_POINTS = 6000  # of all training curves together, for a page that opens at once
 
 
-def _curves(runs: pd.DataFrame) -> Figure:
+def figure(runs: pd.DataFrame) -> Figure:
+    """Draw training loss and reward margin over the steps of each run."""
     title, runs = "Training curves", runs[runs["milestone"].isna()]  # a milestone's curve is a part of its run's
     most = max(20, _MAX_POINTS // max(len(runs), 1))
     points = [point for _, row in runs.iterrows() for point in _curve(row, most)]

@@ -11,12 +11,8 @@ from __future__ import annotations
 import pandas as pd
 
 from analysis.best import Best
-from analysis.figures import actions, heatmap, radar, steps
-from analysis.figures.curves import _curves
+from analysis.figures import actions, curves, frontier, heatmap, heldout, radar, scan, steps
 from analysis.figures.figure import Figure
-from analysis.figures.frontier import _frontier
-from analysis.figures.heldout import _heldout
-from analysis.figures.scan import _scan
 from analysis.measures import GOLDEN, present
 
 
@@ -28,11 +24,12 @@ def figures(frame: pd.DataFrame, settings: pd.DataFrame, best: list[Best]) -> li
     """
     runs = frame[frame["kind"] == "run"]
     pooled, bases = settings[settings["kind"] == "run"], settings[settings["kind"] == "base"]
-    scans = [_scan(runs, pooled, bases, measure) for measure in present(pooled) or [GOLDEN]]
+    scans = [scan.figure(runs, pooled, bases, measure) for measure in present(pooled) or [GOLDEN]]
     optional = [
-        radar.radar(best, bases),
+        radar.figure(best, bases),
         steps.figure(pooled, bases),
-        heatmap.heat_map(pooled),
+        heatmap.figure(pooled),
         actions.figure(pooled),
     ]
-    return [*scans, *filter(None, optional), _frontier(pooled, bases), _heldout(pooled), _curves(runs)]
+    always = [frontier.figure(pooled, bases), heldout.figure(pooled), curves.figure(runs)]
+    return [*scans, *filter(None, optional), *always]

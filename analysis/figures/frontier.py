@@ -14,7 +14,8 @@ from analysis.figures.records import in_panel, losses_of, points_of, score_axis
 from analysis.measures import ACCURACY, GOLDEN, present, primary
 
 
-def _frontier(pooled: pd.DataFrame, bases: pd.DataFrame) -> Figure:
+def figure(pooled: pd.DataFrame, bases: pd.DataFrame) -> Figure:
+    """Draw the reward over the KL to the reference; on the frontier is what nothing beats in both."""
     measure = GOLDEN if GOLDEN in present(pooled) else primary(pooled)
     measure = GOLDEN if measure is ACCURACY else measure
     title = f"{measure.label} against distance from the reference model"

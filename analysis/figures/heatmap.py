@@ -1,6 +1,6 @@
 """A heat map: one cell for each pair of values of two axes, with the score written in it.
 
-Owns: which two axes are drawn, cells, the colour of a text on a cell. Must not know: figures' captions.
+Owns: which two axes are drawn, cells, the colour of a text on a cell. Must not know: other figures.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ _WIDE = 6  # cells across, from which on panels stand below each other
 _MAX_CELLS = 2500  # of all heat maps together
 
 
-def heat_map(pooled: pd.DataFrame) -> Figure | None:
+def figure(pooled: pd.DataFrame) -> Figure | None:
     """Draw the score over two axes, a panel for each place on the others; None where fewer than two vary."""
     measure, pair = primary(pooled), axes_of(pooled)
     points = records_of(pooled, measure.estimate)

@@ -14,7 +14,8 @@ from analysis.figures.records import beta_axis, in_panel, losses_of, records_of
 from analysis.measures import ACCURACY, CHANCE
 
 
-def _heldout(pooled: pd.DataFrame) -> Figure:
+def figure(pooled: pd.DataFrame) -> Figure:
+    """Draw accuracy and reward margin on held-out pairs over beta."""
     title = "Held-out reward accuracy and margin against beta"
     kinds = ((ACCURACY.estimate, ACCURACY.label, CHANCE), ("reward_margin", "Reward margin", 0.0))
     points = [

@@ -1,6 +1,6 @@
 """A radar: one spoke for each category, a closed line for each loss.
 
-Owns: the arithmetic of spokes and rings. Must not know: frames, which runs are drawn.
+Owns: which scores are drawn, the arithmetic of spokes and rings. Must not know: other figures.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def _tooltips() -> list[alt.Tooltip]:
     return [*names, alt.Tooltip("value:Q", title="MT-Bench", format=".3~g")]
 
 
-def radar(best: list[Best], bases: pd.DataFrame) -> Figure | None:
+def figure(best: list[Best], bases: pd.DataFrame) -> Figure | None:
     """Draw the MT-Bench categories of each loss's best setting; None where none was judged."""
     rows = pd.DataFrame([each.row for each in best if each.measure is MT_BENCH])
     if not len(rows) or not (spokes := categories(rows)):

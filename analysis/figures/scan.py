@@ -13,7 +13,8 @@ from analysis.figures.records import beta_axis, in_panel, losses_of, points_of, 
 from analysis.measures import Measure
 
 
-def _scan(runs: pd.DataFrame, pooled: pd.DataFrame, bases: pd.DataFrame, measure: Measure) -> Figure:
+def figure(runs: pd.DataFrame, pooled: pd.DataFrame, bases: pd.DataFrame, measure: Measure) -> Figure:
+    """Draw one measure over beta, a panel for each model and setting."""
     points, base = points_of(pooled, measure, bases, "beta"), points_of(bases, measure, bases)
     repeats = points_of(runs, measure, bases, "beta") if (pooled["seeds"] > 1).any() else []
     beta, score, losses = beta_axis(points), score_axis(points + base + repeats), losses_of(pooled)

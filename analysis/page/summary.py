@@ -43,7 +43,7 @@ def findings(frame: pd.DataFrame, best: list[Best]) -> list[str]:
         return [progress, "No run has been evaluated yet, so nothing can be said about which setting is best."]
     datasets = {each.row["model"]: each.row["dataset"] for each in best}
     several = any(datasets[each.row["model"]] != each.row["dataset"] for each in best)
-    return [*(" ".join(_winner(group, name_dataset=several)) for group in by_model(best)), progress]
+    return [*(" ".join(winner(group, name_dataset=several)) for group in by_model(best)), progress]
 
 
 def _progress(runs: pd.DataFrame) -> str:
@@ -60,7 +60,7 @@ def _progress(runs: pd.DataFrame) -> str:
     return f"{text} They took {fixed(hours, 1)} GPU-hours." if hours > 0 else text
 
 
-def _winner(group: list[Best], *, name_dataset: bool) -> list[str]:
+def winner(group: list[Best], *, name_dataset: bool) -> list[str]:
     """Name the best loss and setting of one model, how sure its gain is, and how sure its lead."""
     first = max(group, key=lambda each: each.value)
     where = f"On {first.row['model'] or 'an unnamed model'}"

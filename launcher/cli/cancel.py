@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from launcher.cli.arguments import DONE, chosen_arguments
-from launcher.cli.selection import chosen, opened, runs_of
+from launcher.cli.selection import choose, open_sweep, runs_of
 from launcher.runs.cancel import cancel as stop
 from launcher.submission.adopt import adopt
 from launcher.views import states as views_states
@@ -20,10 +20,10 @@ arguments = chosen_arguments
 
 def cancel(options: argparse.Namespace) -> int:
     """Ask the chosen runs to stop."""
-    directory, store, scheduler = opened(options)
+    directory, store, scheduler = open_sweep(options)
     with store.submission_lock:
         adopt(runs_of(directory, store), scheduler)
-        states = chosen(options, directory, store, scheduler)
+        states = choose(options, directory, store, scheduler)
         stopped = stop(states, scheduler)
     views_states.say_cancelled(directory, stopped)
     return DONE

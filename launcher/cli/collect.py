@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from launcher.cli.arguments import DONE, sweep_arguments
-from launcher.cli.selection import opened
+from launcher.cli.selection import open_sweep
 from launcher.cli.watch import show_results
 
 EXAMPLES = ("python -m launcher collect smoke",)
@@ -14,6 +14,6 @@ arguments = sweep_arguments
 
 def collect(options: argparse.Namespace) -> int:
     """Write results.jsonl and show it."""
-    directory, store, scheduler = opened(options)
+    directory, store, scheduler = open_sweep(options)
     show_results(directory, store, scheduler)
     return DONE

@@ -6,7 +6,7 @@ import argparse
 import time
 
 from launcher.cli.arguments import DONE, Parser
-from launcher.cli.selection import opened
+from launcher.cli.selection import open_sweep
 from launcher.cli.watch import POLL_SECONDS
 from launcher.views import results
 
@@ -27,7 +27,7 @@ def dashboard(options: argparse.Namespace) -> int:
     """Open the sweep's dashboard; serve it until Ctrl-C where it is a local page."""
     from launcher.tracking.dashboard import open_dashboard
 
-    directory, _, _ = opened(options)
+    directory, _, _ = open_sweep(options)
     lines, serving = open_dashboard(directory, options.port, browser=not options.no_browser)
     results.say_dashboard(lines, serving=serving)
     try:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 
 from launcher.cli.arguments import DONE, Parser
-from launcher.cluster.doctor import answer, findings, question
+from launcher.cluster.doctor import findings, read_answer, write_question
 from launcher.cluster.scheduler import AUTO, ClusterScheduler, scheduler_for
 from launcher.config import Cluster, RunConfig, from_plain
 from launcher.errors import UsageError
@@ -31,7 +31,7 @@ def doctor(options: argparse.Namespace) -> int:
     if options.overrides:
         found += _needed(options.overrides)
     if options.probe:
-        found += _probed(options, cluster)
+        found += _probe(options, cluster)
     console.show_findings(found, proposal)
     return DONE
 
@@ -48,17 +48,17 @@ def _needed(overrides: Sequence[str]) -> list[tuple[str, str]]:
     return [("disk needed", f"about {in_words(needed)} for {len(configs)} runs, models and checkpoints")]
 
 
-def _probed(options: argparse.Namespace, cluster: ClusterScheduler | None) -> list[tuple[str, str]]:
+def _probe(options: argparse.Namespace, cluster: ClusterScheduler | None) -> list[tuple[str, str]]:
     """What a job sees of the node that it gets."""
     from launcher.planning.compose import compose
 
     if cluster is None:
         raise UsageError("--probe: there is no cluster here on which a job could look at a node")
     _, (point, *_) = compose([f"cluster={cluster.name}", *options.overrides], multirun=True)
-    batch = question(from_plain(point.config["cluster"], Cluster, "cluster."), options.output_dir.absolute())
+    batch = write_question(from_plain(point.config["cluster"], Cluster, "cluster."), options.output_dir.absolute())
     console.complain(f"the probe job {batch.name} is in the queue; waiting up to {options.wait:g} s")
     job = cluster.run_and_wait(batch, "launcher.worker.probe", options.wait)
-    return list(answer(batch, ended_well=job is not None))
+    return list(read_answer(batch, ended_well=job is not None))
 
 
 def arguments(parser: Parser) -> None:

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from launcher.cli.arguments import DONE, FAILED, Parser
-from launcher.cli.selection import opened, runs_of
+from launcher.cli.selection import open_sweep, runs_of
 from launcher.cli.watch import show_results, watch
 from launcher.cluster.scheduler import Scheduler, scheduler_for
 from launcher.config import Judge
@@ -14,8 +14,8 @@ from launcher.evaluation import scores
 from launcher.evaluation.judge import estimate, require_judge
 from launcher.planning import changes
 from launcher.planning.launches import recorded_sweep
-from launcher.store.done import lacking
 from launcher.store.output_folder import Store, SweepDir
+from launcher.store.work_done import lacking
 from launcher.submission.adopt import adopt
 from launcher.submission.batches import plan_batches
 from launcher.submission.decide import Action, Decision, decide
@@ -36,8 +36,10 @@ def evaluate(options: argparse.Namespace) -> int:
     from launcher.machine.installed import trl_losses
     from launcher.planning.prerequisites import check_benchmarks
 
-    directory, store, _ = opened(options)
-    sweep = changes.asked(recorded_sweep(directory, store, trl_losses()), options.benchmark, options.overrides)
+    directory, store, _ = open_sweep(options)
+    sweep = changes.with_evaluation(
+        recorded_sweep(directory, store, trl_losses()), options.benchmark, options.overrides
+    )
     check_benchmarks(sweep)
     judge = scores.judge_of(sweep)
     if not options.dry_run and scores.needs_judge(sweep, store, again=options.again):
@@ -53,12 +55,12 @@ def evaluate(options: argparse.Namespace) -> int:
             plan.show_plan(planned, None, store, as_json=False)
         if not options.dry_run:
             act(planned, store, scheduler, None)
-    if decisions and not options.dry_run and not _measured(decisions, directory, store, scheduler):
+    if decisions and not options.dry_run and not _follow(decisions, directory, store, scheduler):
         return FAILED
     return _judge(sweep, store, judge, options)
 
 
-def _measured(decisions: Sequence[Decision], directory: SweepDir, store: Store, scheduler: Scheduler) -> bool:
+def _follow(decisions: Sequence[Decision], directory: SweepDir, store: Store, scheduler: Scheduler) -> bool:
     """Follow local jobs to their end, leave detached ones alone; whether, as far as is known, they succeed."""
     if scheduler.detached:
         views_states.say_submitted_to_evaluate(directory, len(decisions))
@@ -79,7 +81,7 @@ def _judge(sweep: Sweep, store: Store, judge: Judge, options: argparse.Namespace
         if waiting:
             results.say_to_judge(waiting, estimate(opened, judge), judge)
         if options.dry_run:
-            console.say_judging_ahead(*scores.ahead(sweep, store), judge)
+            console.say_judging_ahead(*scores.judging_ahead(sweep, store), judge)
             return DONE
         if waiting:
             try:

@@ -8,16 +8,25 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from launcher.cli.arguments import DONE, VERBS, Parser
 from launcher.cli.watch import after_submission
-from launcher.cluster.scheduler import scheduler_for
+from launcher.cluster.scheduler import Scheduler, scheduler_for
+from launcher.hub.claims import claim_revisions
+from launcher.hub.revisions import missing_token
+from launcher.machine.accounts import has_token
+from launcher.machine.installed import trl_losses
+from launcher.planning.hub_sources import Settled, pin_sources, settle
+from launcher.planning.plan import executor_of, plan, plan_run
+from launcher.planning.prerequisites import check_sources, fetch_sources, short_of_disk
 from launcher.store.output_folder import Store
 from launcher.submission.adopt import adopt
-from launcher.submission.batches import plan_batches
+from launcher.submission.batches import Plan, plan_batches
 from launcher.submission.decide import decide
 from launcher.submission.submit import act, check_ranks
+from launcher.sweep import Sweep
 from launcher.views import console
 from launcher.views import plan as views_plan
 
@@ -56,44 +65,51 @@ def launch(argv: Sequence[str]) -> int:
     if not options.overrides and not options.multirun:
         launch_parser().print_help()
         return DONE
-    # Imported here: only planning needs Hydra, and the verbs stay quick without it.
-    from launcher.hub.claims import claim_revisions
-    from launcher.hub.revisions import missing_token
-    from launcher.machine.accounts import has_token
-    from launcher.machine.installed import trl_losses
-    from launcher.planning.compose import compose
-    from launcher.planning.hub_sources import pin_sources, settle
-    from launcher.planning.plan import executor_of, plan, plan_run
-    from launcher.planning.prerequisites import check_sources, fetch_sources, short_of_disk
+    sweep = _sweep_of(options)
+    config = sweep.runs[0].config
+    store = Store(Path(config.output_dir).absolute())
+    settled = _check(sweep, store, dry_run=config.dry_run)
+    scheduler = scheduler_for(executor_of(settled.sweep.runs))
+    if config.dry_run:
+        planned = plan_batches(settled.sweep, decide(settled.sweep, store, scheduler), store, scheduler)
+        views_plan.show_plan(planned, scheduler, store, as_json=options.json, sources=settled.lines)
+        console.show_notes(settled.notes)
+        return DONE
+    planned = _submit(settled, store, scheduler, argv, as_json=options.json)
+    return after_submission(planned, store, scheduler, quiet=options.json)
+
+
+def _sweep_of(options: argparse.Namespace) -> Sweep:
+    from launcher.planning.compose import compose  # imports Hydra, which no help waits for
 
     grid, points = compose(options.overrides, multirun=options.multirun)
     runs = [plan_run(point.config, point.axes, point.overrides, trl_losses()) for point in points]
-    sweep = plan(runs, grid.varied, grid.name)
-    config = sweep.runs[0].config
-    store = Store(Path(config.output_dir).absolute())
+    return plan(runs, grid.varied, grid.name)
+
+
+def _check(sweep: Sweep, store: Store, *, dry_run: bool) -> Settled:
+    """The sweep with its revisions and pins, and all that is worth a note; writes no more than `settle` does."""
     sweep, unchecked = claim_revisions(sweep, store, token=has_token(os.environ))
-    settled = settle(sweep, store, dry_run=config.dry_run)
-    sweep = settled.sweep
+    settled = settle(sweep, store, dry_run=dry_run)
     notes = [
-        *check_sources(sweep, store, dry_run=config.dry_run),
+        *check_sources(settled.sweep, store, dry_run=dry_run),
         *settled.notes,
-        *short_of_disk(sweep, store),
-        *missing_token(sweep, os.environ),
+        *short_of_disk(settled.sweep, store),
+        *missing_token(settled.sweep, os.environ),
         *unchecked,
     ]
-    scheduler = scheduler_for(executor_of(sweep.runs))
-    if config.dry_run:
-        planned = plan_batches(sweep, decide(sweep, store, scheduler), store, scheduler)
-        views_plan.show_plan(planned, scheduler, store, as_json=options.json, sources=settled.lines)
-        console.show_notes(notes)
-        return DONE
+    return replace(settled, notes=notes)
+
+
+def _submit(settled: Settled, store: Store, scheduler: Scheduler, argv: Sequence[str], *, as_json: bool) -> Plan:
+    sweep = settled.sweep
     check_ranks(sweep, scheduler)
-    console.show_notes(notes)
+    console.show_notes(settled.notes)
     fetch_sources(sweep, store)
     pin_sources(sweep, store)
     with store.submission_lock:
         adopt([store.run(run.run_id) for run in sweep.runs], scheduler)
         planned = plan_batches(sweep, decide(sweep, store, scheduler), store, scheduler)
-        views_plan.show_plan(planned, None, store, as_json=options.json, sources=settled.lines)
+        views_plan.show_plan(planned, None, store, as_json=as_json, sources=settled.lines)
         act(planned, store, scheduler, argv)
-    return after_submission(planned, store, scheduler, quiet=options.json)
+    return planned

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from launcher.cli.arguments import DONE, FAILED, Parser, chosen_arguments, count
-from launcher.cli.selection import chosen, opened
+from launcher.cli.selection import choose, open_sweep
 from launcher.hub.look import HubLook
 from launcher.views import results
 
@@ -33,8 +33,8 @@ def publish(options: argparse.Namespace) -> int:
     """Push the chosen runs' models, or with --dry-run only say which."""
     from launcher.hub.publish import act, decide, gather
 
-    directory, store, scheduler = opened(options)
-    states = chosen(options, directory, store, scheduler)
+    directory, store, scheduler = open_sweep(options)
+    states = choose(options, directory, store, scheduler)
     given, look = {"store": options.hub, "repo": options.repo, "public": options.public}, HubLook()
     publications = [
         each

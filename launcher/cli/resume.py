@@ -7,7 +7,7 @@ import functools
 from collections.abc import Sequence
 
 from launcher.cli.arguments import Parser, chosen_arguments
-from launcher.cli.selection import chosen, opened, runs_of
+from launcher.cli.selection import choose, open_sweep, runs_of
 from launcher.cli.watch import after_submission
 from launcher.cluster.scheduler import scheduler_for
 from launcher.planning.launches import recorded_sweep
@@ -41,12 +41,12 @@ def resume(options: argparse.Namespace) -> int:
     overrides = [word for word in words if "=" in word]
     options.runs = [word for word in words if "=" not in word]
     given = {word.partition("=")[0].removeprefix("cluster.") for word in overrides}
-    directory, store, scheduler = opened(options)
+    directory, store, scheduler = open_sweep(options)
     with store.submission_lock:
         changed = functools.partial(change_settings, overrides=overrides) if overrides else dict
         sweep = recorded_sweep(directory, store, trl_losses(), changed)
         adopt(runs_of(directory, store), scheduler)
-        states = chosen(options, directory, store, scheduler)
+        states = choose(options, directory, store, scheduler)
         names = {state.run.run_id for state in states}
         scheduler = scheduler_for(executor_of(_to_be_submitted(sweep, states)))
         decisions = [d for d in decide(sweep, store, scheduler, given) if d.run.run_id in names]

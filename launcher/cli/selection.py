@@ -14,7 +14,7 @@ from launcher.store.output_folder import Store, SweepDir
 from launcher.store.run_folder import RunDir
 
 
-def opened(options: argparse.Namespace) -> tuple[SweepDir, Store, Scheduler]:
+def open_sweep(options: argparse.Namespace) -> tuple[SweepDir, Store, Scheduler]:
     """The sweep that the user named, or the one launched last."""
     store = Store(options.output_dir.absolute())
     sweeps = store.sweeps()
@@ -32,7 +32,7 @@ def runs_of(directory: SweepDir, store: Store) -> list[RunDir]:
     return [store.run(record.run_id) for record in directory.run_records()]
 
 
-def chosen(options: argparse.Namespace, directory: SweepDir, store: Store, scheduler: Scheduler) -> list[RunState]:
+def choose(options: argparse.Namespace, directory: SweepDir, store: Store, scheduler: Scheduler) -> list[RunState]:
     """The runs that the user named, by id or its beginning, or those in the states asked for; else all."""
     states = states_of(runs_of(directory, store), scheduler)
     for name in options.runs:

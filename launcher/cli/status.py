@@ -6,7 +6,7 @@ import argparse
 import time
 
 from launcher.cli.arguments import DONE, Parser, sweep_arguments
-from launcher.cli.selection import opened, runs_of
+from launcher.cli.selection import open_sweep, runs_of
 from launcher.cluster.scheduler import Scheduler
 from launcher.errors import SchedulerError
 from launcher.runs.run_state import RunState, states_of
@@ -30,7 +30,7 @@ def arguments(parser: Parser) -> None:
 
 def status(options: argparse.Namespace) -> int:
     """Show the states of a sweep's runs, once or until none is in flight."""
-    directory, store, scheduler = opened(options)
+    directory, store, scheduler = open_sweep(options)
     while True:
         states = _states_or_complaint(directory, store, scheduler, raises=not options.watch)
         if states is not None:

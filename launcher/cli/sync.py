@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from launcher.cli.arguments import DONE, FAILED, Parser
-from launcher.cli.selection import opened, runs_of
+from launcher.cli.selection import open_sweep, runs_of
 from launcher.runs.run_state import states_of
 from launcher.views import results
 
@@ -21,7 +21,7 @@ def sync(options: argparse.Namespace) -> int:
     """Upload what nodes without internet kept for W&B, of the runs that have ended."""
     from launcher.tracking.sync import pending, upload
 
-    directory, store, scheduler = opened(options)
+    directory, store, scheduler = open_sweep(options)
     states = states_of(runs_of(directory, store), scheduler)
     waiting = sum(state.in_flight for state in states)
     uploaded = upload(pending(state.run for state in states if not state.in_flight))

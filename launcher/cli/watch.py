@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from launcher.cli.arguments import DONE, FAILED
 from launcher.cli.selection import runs_of
 from launcher.cluster.scheduler import Scheduler
-from launcher.evaluation.missing import awaits_judge
+from launcher.evaluation.missing_benchmarks import awaits_judge
 from launcher.runs.cancel import cancel
 from launcher.runs.run_state import RunState, states_of
 from launcher.runs.status import UNSUCCESSFUL

@@ -57,7 +57,7 @@ def _of_tokens(environment: Mapping[str, str]) -> Iterator[Finding]:
 # ------------------------------------------------------------------------------------------------ a node
 
 
-def question(cluster: Cluster, output_dir: Path) -> Batch:
+def write_question(cluster: Cluster, output_dir: Path) -> Batch:
     """The job that looks at a node, and the folder in which it finds a word from here."""
     name = f"prefsweep-doctor.{uuid.uuid4().hex[:10]}"
     folder = output_dir / "doctor" / name
@@ -70,7 +70,7 @@ def question(cluster: Cluster, output_dir: Path) -> Batch:
     return Batch(name, folder, 1, resources, output_dir, snapshot.take(folder / "code"))
 
 
-def answer(batch: Batch, *, ended_well: bool) -> Iterator[Finding]:
+def read_answer(batch: Batch, *, ended_well: bool) -> Iterator[Finding]:
     """What the job found on its node; the folder goes where that was all well."""
     fact = read_fact(batch.folder / "answer.json", Probe)
     if fact is None:

@@ -13,6 +13,6 @@ from launcher.store.output_folder import Store
 
 # Each makes its folder with train.jsonl and test.jsonl on first use, and may raise a ConfigError.
 BUILDERS: dict[str, Callable[[Store], Path]] = {
-    "movie_reviews": movie_reviews.pairs_folder,
-    "three_actions": three_actions.pairs_folder,
+    "movie_reviews": movie_reviews.ensure_pairs,
+    "three_actions": three_actions.ensure_pairs,
 }

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from launcher.config import WEAK_REJECTS, Dataset, Model, RunConfig
-from launcher.dataset import shapes
-from launcher.dataset.rows import Row, rows_of
+from launcher.dataset import shapes, shown
+from launcher.dataset.rows import Row, read_rows
 from launcher.errors import UNSAID, ConfigError
 from launcher.machine.locate import DATA_SUFFIXES, place_of
+from launcher.model.template import template_here
 
 # The keys of instructions that a weaker model answers, which are read as a data set: what takes the place of what.
 INSTRUCTION_KEYS = {f"dataset.{key}": f"dataset.{WEAK_REJECTS}.{key}" for key in ("path", "revision")}
@@ -95,14 +96,15 @@ def check_absolute(key: str, path: Path) -> None:
         raise ConfigError(key, path, f"what is on disk needs its absolute path; give {key}={path.resolve()}")
 
 
-def check_rows(dataset: Dataset, file: Path, *, paired: bool) -> list[str]:
+def check_rows(dataset: Dataset, model: Model, file: Path, *, paired: bool) -> list[str]:
     """Whether the rows of a file can be trained on: all of them, or of a large file those that are read in a moment.
 
     Returns:
         What is to be known: how many rows are left out and why, and that more of them are in the file.
 
     Raises:
-        ConfigError: the file cannot be read, a column is missing, or what is in a row cannot be trained on.
+        ConfigError: the file cannot be read, a column is missing, what is in a row cannot be trained on, or the
+            model's chat template does not show it.
     """
     rows, whole = first_rows(file)
     labelled = not paired and dataset.columns.get("completion", "completion") in shapes.columns_of(rows)
@@ -111,6 +113,8 @@ def check_rows(dataset: Dataset, file: Path, *, paired: bool) -> list[str]:
     counted = ", ".join(f"{count} {fault}" for fault, count in faults.items())
     if whole and rows and faults.total() == len(rows):
         raise ConfigError("dataset.path", UNSAID, f"{file}: none of its rows can be used: {counted}")
+    if template := template_here(model):
+        shown.check_template([each.values for each in examples if each.fault is None], template.text, model.name)
     told = [f"{faults.total()} of {len(rows)} rows are left out: {counted}"] if faults else []
     more = [] if whole else [f"its first {len(rows)} rows have been looked at; a job looks at the others"]
     return [f"{file}: {note}" for note in (*told, *more)]
@@ -120,7 +124,7 @@ def first_rows(file: Path) -> tuple[list[Row], bool]:
     """The rows of a file that can be read in a moment, and whether they are all of them."""
     rows: list[Row] = []
     until = time.monotonic() + CHECKED_SECONDS
-    for row in rows_of(file):
+    for row in read_rows(file):
         if len(rows) == CHECKED_ROWS or time.monotonic() > until:
             return rows, False
         rows.append(row)
@@ -154,7 +158,7 @@ def _prompts(dataset: Dataset) -> Iterable[Any]:
     if file is None:
         return dataset.prompts
     column = dataset.columns.get("prompt", "prompt")
-    return [row.get(column) for row, _ in zip(rows_of(file), range(PROMPTS), strict=False)]
+    return [row.get(column) for row, _ in zip(read_rows(file), range(PROMPTS), strict=False)]
 
 
 def _count_tokens(model: Model, text: str) -> int:

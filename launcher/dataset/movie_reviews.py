@@ -51,7 +51,7 @@ class Snippet:
         return " ".join(self.text.casefold().split())
 
 
-def pairs_folder(store: Store) -> Path:
+def ensure_pairs(store: Store) -> Path:
     """The folder with train.jsonl and test.jsonl, made on first use.
 
     Raises:

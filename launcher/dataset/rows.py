@@ -46,7 +46,7 @@ class Unreadable(Exception):
     """What is wrong with the file, behind its name."""
 
 
-def rows_of(file: Path, key: str = "dataset.path") -> Iterator[Row]:
+def read_rows(file: Path, key: str = "dataset.path") -> Iterator[Row]:
     """The rows of a file, read as they are asked for; `key` is whose value has led to it.
 
     Raises:

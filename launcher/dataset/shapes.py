@@ -21,6 +21,7 @@ from typing import Any
 from launcher.config import Dataset
 from launcher.dataset import messages
 from launcher.dataset.messages import Misshapen, Said, as_messages, said, text_of
+from launcher.dataset.shown import GIVEN
 from launcher.dataset.speakers import division, ends_in_word
 from launcher.errors import UNSAID, ConfigError
 from launcher.losses import UNPAIRED_LOSS
@@ -29,7 +30,6 @@ PAIR = ("prompt", "chosen", "rejected")
 UNPAIRED = ("prompt", "completion", "label")
 CONVERSATIONS = ("conversations", "conversation", "messages")  # whose last is the user's, beside two answers
 SYSTEM = "system"
-GIVEN = ("tools", "chat_template_kwargs")  # what a chat template is given beside the messages
 UNTRAINABLE = ("image", "images", "video", "videos", "audio", "audios", "documents")
 
 EMPTY, SAME, NO_PROMPT, NO_LABEL = "empty completion", "chosen == rejected", "no prompt", "no label"

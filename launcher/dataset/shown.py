@@ -17,6 +17,8 @@ from typing import Any
 from launcher.dataset.messages import SPOKEN
 from launcher.errors import UNSAID, ConfigError
 
+GIVEN = ("tools", "chat_template_kwargs")  # what a template is given beside the messages
+
 Values = dict[str, Any]
 
 
@@ -74,7 +76,7 @@ def _given(row: Values) -> list[str]:
 def shown(said: Any, known: set[str]) -> Any:
     """A text as it is; messages, or a row of them, with those of their keys alone that a template names."""
     if isinstance(said, dict):
-        return {name: value if name == "tools" else shown(value, known) for name, value in said.items()}
+        return {name: value if name in GIVEN else shown(value, known) for name, value in said.items()}
     if not isinstance(said, list):
         return said
     return [{key: value for key, value in message.items() if key in known} for message in said]

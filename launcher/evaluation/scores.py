@@ -17,14 +17,14 @@ from filelock import FileLock, Timeout
 from launcher.config import Evaluation, Judge
 from launcher.errors import UNSAID, ConfigError, PrefsweepError, StoreError
 from launcher.evaluation import judge as judging
-from launcher.evaluation import missing, mt_bench
+from launcher.evaluation import missing_benchmarks, mt_bench
 from launcher.evaluation.judge import CHARACTERS_PER_TOKEN, Ask, Progress, Spent
 from launcher.evaluation.mt_bench import Bench
-from launcher.store.done import job_file
 from launcher.store.files import Plain, read_fact, read_lines, write_once
 from launcher.store.output_folder import Store
 from launcher.store.results import Answered, MTBenchResult
 from launcher.store.run_folder import EvaluationDir
+from launcher.store.work_done import job_file
 from launcher.sweep import Sweep
 
 JUDGE_SETTINGS = ("model", "temperature", "max_tokens", "repeats")  # of the judge, what a score depends on
@@ -54,7 +54,7 @@ def set_aside(sweep: Sweep, store: Store) -> None:
         folder, evaluation = store.run(run.run_id), run.config.evaluation
         for name in evaluation.benchmarks:
             if name != "mt_bench":
-                missing.set_aside(job_file(folder, name))
+                missing_benchmarks.set_aside(job_file(folder, name))
             elif folder.evaluations.answered_file.exists():
                 _set_aside_mt_bench(folder.evaluations, evaluation, store)
 
@@ -63,9 +63,9 @@ def _set_aside_mt_bench(directory: EvaluationDir, evaluation: Evaluation, store:
     """The scores; the answers too where other ones are asked for: with the same settings they would be the same."""
     answered = read_fact(directory.answered_file, Answered)
     for each in (directory, *(_base_of(answered, store) if answered else ())):
-        missing.set_aside(each.result_file("mt_bench"))
+        missing_benchmarks.set_aside(each.result_file("mt_bench"))
     if answered and _other_answers(answered, evaluation, mt_bench.load(evaluation.mt_bench)):
-        missing.set_aside(directory.answered_file)
+        missing_benchmarks.set_aside(directory.answered_file)
 
 
 def _base_of(answered: Answered, store: Store) -> Iterator[EvaluationDir]:
@@ -185,7 +185,7 @@ def open_judgements(waiting: Iterable[Waiting], judge: Judge, *, again: bool) ->
     return judging.open_asks([ask for each in waiting for ask in each.asks], judge, again=again)
 
 
-def ahead(sweep: Sweep, store: Store) -> tuple[int, tuple[int, int, int]]:
+def judging_ahead(sweep: Sweep, store: Store) -> tuple[int, tuple[int, int, int]]:
     """Of models without answers: how many, and what judging them will need; see `judge.estimate`.
 
     Each answer counts as being of full length, and the untrained model as having answered where one of its runs has.
@@ -216,11 +216,11 @@ def judge_all(waiting: Sequence[Waiting], opened: Sequence[tuple[Ask, int]], jud
     """
     spent = judging.ask_all(opened, judge, progress) if opened else Spent()
     for each in waiting:
-        write_once(each.directory.result_file("mt_bench"), _scored(each, judge))
+        write_once(each.directory.result_file("mt_bench"), _score(each, judge))
     return spent
 
 
-def _scored(waiting: Waiting, judge: Judge) -> MTBenchResult:
+def _score(waiting: Waiting, judge: Judge) -> MTBenchResult:
     """The fact of one model: its scores, and all that they depend on."""
     said = judging.said([waiting.directory.judgements_log])
     ratings: dict[tuple[int, int], list[float]] = {}

@@ -18,7 +18,7 @@ import yaml
 from launcher.machine.locate import is_hub_id, place_of
 from launcher.store.facts import Sources
 from launcher.store.files import Plain, plain
-from launcher.store.measured import Measured
+from launcher.store.measurements import Measured
 from launcher.store.results import Evaluation, MTBenchResult, Result
 
 SAMPLES = 3

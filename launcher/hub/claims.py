@@ -35,7 +35,7 @@ def claim_revisions(sweep: Sweep, store: Store, *, token: bool) -> tuple[Sweep, 
     holders: dict[Key, str] = {}
     notes = []
     try:
-        holders.update(_held(named.runs, store))
+        holders.update(_ask_holders(named.runs, store))
     except PublishError as error:
         notes.append(f"hub.store=huggingface: not checked which revisions are taken: {error}")
     return with_revisions(sweep, recorded, token=token, holders=holders), notes
@@ -47,7 +47,7 @@ def _is_taken(record: RunRecord, store: Store) -> bool:
     return hub.get("store", "off") != "off" and store.run(record.run_id).path.is_dir()
 
 
-def _held(runs: Iterable[Run], store: Store) -> Iterator[tuple[Key, str]]:
+def _ask_holders(runs: Iterable[Run], store: Store) -> Iterator[tuple[Key, str]]:
     """Which revisions of these runs are in their store already, and the model that each holds."""
     look = HubLook()
     waiting = [run for run in runs if not store.run(run.run_id).result_file.exists()]

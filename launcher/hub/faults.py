@@ -88,7 +88,7 @@ class Persistence:
 
         end = _silence_ends(min(SILENCE_SECONDS, self.hub.patience))
         try:
-            self._tries(is_silence, lambda state: time.monotonic() + state.upcoming_sleep >= end)(_knock)
+            self._tries(is_silence, lambda state: time.monotonic() + state.upcoming_sleep >= end)(knock)
         except httpx2.TransportError as error:
             why = f"no way to the Hub from {socket.gethostname()} ({told(error)})"
             raise PublishError(f"{self.name}: {why}{self.remedy}") from None
@@ -141,7 +141,7 @@ def _silence_ends(seconds: float) -> float:
 
 
 @cache
-def _knock() -> None:
+def knock() -> None:
     """Ask the Hub for anything; once it has answered, the process asks no more.
 
     Raises:

@@ -28,7 +28,7 @@ from launcher.store.attempt_config import hub_of
 from launcher.store.attempts import Attempts
 from launcher.store.facts import Revision
 from launcher.store.files import plain, read_fact
-from launcher.store.measured import Measured
+from launcher.store.measurements import Measured
 from launcher.store.output_folder import Store, SweepDir
 from launcher.store.run_folder import Point, RunDir, points_of
 
@@ -230,7 +230,7 @@ def gather(outcomes: Iterable[Outcome], sweep: SweepDir, hub: Hub, store: Store,
         UsageError: there is no model to choose from.
         PublishError: the Hub did not take it.
     """
-    best = _best(list(outcomes))[:count]
+    best = best_models(list(outcomes))[:count]
     if not best:
         raise UsageError(
             "--collection: no evaluated model of this sweep is on the Hugging Face Hub; publish them first"
@@ -247,7 +247,7 @@ def gather(outcomes: Iterable[Outcome], sweep: SweepDir, hub: Hub, store: Store,
     )
 
 
-def _best(outcomes: Sequence[Outcome]) -> list[tuple[str, Revision]]:
+def best_models(outcomes: Sequence[Outcome]) -> list[tuple[str, Revision]]:
     """The models on the Hub by score, best first: what to tell of each, and its revision; none without the score."""
     published = [(revision, each.point) for each in outcomes if (revision := each.revision)]
     results = [(revision, _scores(point)) for revision, point in published if revision.store == "huggingface"]

@@ -1,7 +1,8 @@
 """A trained model -> a published revision and revision.json. Called by the job on the node and by the login node alike.
 
 Owns: whether a model has changed since it was published, which store takes a revision, the fact about it.
-Must not know: which runs are to publish (`due` and `publish` do), how a store works, what a revision holds, schedulers.
+Must not know: which runs are to publish (`work_done` and `publish` do), how a store works, what a revision holds,
+schedulers.
 
 A push that fails leaves the run TRAINED: the job notes the reason in `unpublished.json` of its attempt, and
 `python -m launcher publish` completes it later.
@@ -21,7 +22,7 @@ from launcher.hub.starting_point import payload_of_start, revision_of_start, sta
 from launcher.model.adapter import Adapter
 from launcher.store.facts import Revision, Sources
 from launcher.store.files import read_fact, write_once
-from launcher.store.measured import Measured
+from launcher.store.measurements import Measured
 from launcher.store.output_folder import Store
 from launcher.store.results import Result
 from launcher.store.run_folder import Point

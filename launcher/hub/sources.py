@@ -127,14 +127,14 @@ def commit_of(source: Source, store: Store) -> str:
     Raises:
         ConfigError: it cannot be looked up, and why.
     """
-    known = pinned(source, store)
+    known = pinned_commit(source, store)
     if known is None:
-        pin(source, _resolved(source), store)
-        known = pinned(source, store)
+        pin(source, _resolve(source), store)
+        known = pinned_commit(source, store)
     return str(known)
 
 
-def pinned(source: Source, store: Store) -> str | None:
+def pinned_commit(source: Source, store: Store) -> str | None:
     """The commit that a source stands for, as far as it is settled; without a question to anybody."""
     if is_commit(source.revision):
         return source.revision
@@ -160,7 +160,7 @@ def pin_file(source: Source, store: Store) -> Path:
     return store.pin_file(f"{source.kind}s", source.path, source.revision or DEFAULT_REVISION)
 
 
-def _resolved(source: Source) -> str:
+def _resolve(source: Source) -> str:
     """The commit of a branch or a tag now; where the Hub cannot be reached, that of this machine's cache."""
     from huggingface_hub import HfApi
 

@@ -47,7 +47,7 @@ def change_settings(settings: Plain, overrides: Sequence[str]) -> Plain:
     return {key: OmegaConf.to_container(v) if OmegaConf.is_config(v := config[key]) else v for key in settings}
 
 
-def asked(sweep: Sweep, names: Sequence[str], overrides: Sequence[str]) -> Sweep:
+def with_evaluation(sweep: Sweep, names: Sequence[str], overrides: Sequence[str]) -> Sweep:
     """The sweep with the evaluation that is asked for now, in place of the one that it was launched with.
 
     Args:

@@ -34,7 +34,7 @@ from launcher.hub.sources import (
     named,
     pin,
     pin_file,
-    pinned,
+    pinned_commit,
     refusal,
     sources_of,
     text_of,
@@ -82,8 +82,8 @@ def pin_sources(sweep: Sweep, store: Store) -> None:
     for name, commit in {item for run in sweep.runs for item in run.config.pins.items()}:
         source = named(name)
         pin(source, commit, store)
-        if pinned(source, store) != commit:
-            raise UsageError(f"{source}: another launch has pinned it to {pinned(source, store)}; launch again")
+        if pinned_commit(source, store) != commit:
+            raise UsageError(f"{source}: another launch has pinned it to {pinned_commit(source, store)}; launch again")
 
 
 def _with_pins(run: Run, pins: dict[str, str]) -> Run:
@@ -120,27 +120,27 @@ class _Look:
                 continue
             seen.add(source)
             if source not in self._commits:
-                self._commits[source] = self._settled(source, elsewhere=elsewhere)
+                self._commits[source] = self._settle(source, elsewhere=elsewhere)
             if (commit := self._commits[source]) is not None:
                 yield source.name, commit
                 left += self._bases(source, commit)
 
     # -------------------------------------------------------------------------------------------- one source
 
-    def _settled(self, source: Source, *, elsewhere: bool) -> str | None:
+    def _settle(self, source: Source, *, elsewhere: bool) -> str | None:
         """Its commit; None where only a job can tell."""
         if source.revision is None:
             with _naming(source):
                 check_absolute(source.key, Path(source.path))  # a folder of that name here may be what is meant
         _check_name(source)
-        known = pinned(source, self.store) or self._recorded().get(source.name)
-        commit = self._asked(source, known, elsewhere=elsewhere)
+        known = pinned_commit(source, self.store) or self._recorded().get(source.name)
+        commit = self._look_up(source, known, elsewhere=elsewhere)
         if commit is not None:
             kind = "" if source.revision == commit else f", commit {commit}"
             self.lines[f"{source.kind}: {source}{kind}"] = None
         return commit
 
-    def _asked(self, source: Source, known: str | None, *, elsewhere: bool) -> str | None:
+    def _look_up(self, source: Source, known: str | None, *, elsewhere: bool) -> str | None:
         if package_dir("huggingface_hub") is None:
             self._note(source.wrong("not looked up, since huggingface_hub is not installed here "
                                     "(pip install 'prefsweep[hub]'); the first job pins its commit"))  # fmt: skip
@@ -149,7 +149,7 @@ class _Look:
         if self.silence is not None:
             return self._unanswered(source, known, elsewhere=elsewhere)
         try:
-            return self._answered(source, known)
+            return self._ask(source, known)
         except ConfigError:
             raise
         except Exception as error:
@@ -165,7 +165,7 @@ class _Look:
                 self._note(f"{wrong} (where the jobs run)" if elsewhere else wrong)
             return known
 
-    def _answered(self, source: Source, known: str | None) -> str:
+    def _ask(self, source: Source, known: str | None) -> str:
         """What the Hub says of it; that a branch has moved since it was pinned is noted."""
         from huggingface_hub import HfApi
 

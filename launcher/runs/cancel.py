@@ -14,11 +14,11 @@ from launcher.cluster import scheduler as executors
 from launcher.cluster.scheduler import Scheduler
 from launcher.runs.run_state import RunState
 from launcher.store.attempts import Attempts
-from launcher.store.done import is_measured
 from launcher.store.facts import Cancel, Job
 from launcher.store.files import read_fact, write_once
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import RunDir, attempts_of
+from launcher.store.work_done import is_measured
 
 
 def cancel(states: Iterable[RunState], scheduler: Scheduler) -> list[RunState]:

@@ -15,7 +15,7 @@ from launcher.runs.run_state import RunState
 from launcher.store.attempts import Attempts
 from launcher.store.facts import Attempt, Revision, RunRecord, Started
 from launcher.store.files import Plain, plain, read_fact, read_lines, write_derived
-from launcher.store.measured import Measured
+from launcher.store.measurements import Measured
 from launcher.store.output_folder import Store, SweepDir
 from launcher.store.results import Evaluation, MTBenchResult, Result
 from launcher.store.run_folder import AttemptDir, RunDir
@@ -32,9 +32,8 @@ SCORE_KEYS = (
 def collect(directory: SweepDir, store: Store, states: Iterable[RunState]) -> list[Plain]:
     """Write results.jsonl from what is known now, and return its rows; may be repeated at any time."""
     records = {record.run_id: record for record in directory.run_records()}
-    rows = [
-        point for state in states for point in _points(_row(records[state.run.run_id], state, directory), state.run)
-    ]
+    runs = [(_row(records[state.run.run_id], state, directory), state.run) for state in states]
+    rows = [point for row, run in runs for point in with_milestones(row, run)]
     rows = [*_base_rows(rows, store), *rows]
     write_derived(directory.results_file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     return rows
@@ -102,7 +101,7 @@ def _hosts(attempts: Iterable[AttemptDir]) -> list[str]:
     return list(dict.fromkeys(fact.host for fact in started if fact and fact.host))
 
 
-def _points(row: Plain, run: RunDir) -> list[Plain]:
+def with_milestones(row: Plain, run: RunDir) -> list[Plain]:
     """The run's row, and before it one for each milestone that is evaluated: the same training, cut at that step.
 
     What the training cost is told of the run alone.

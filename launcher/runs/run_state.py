@@ -1,7 +1,7 @@
-"""The run directory -> RunFacts: what the files of a run say.
+"""What the files of runs say, and schedulers of their jobs: the facts by which `status` names each run's state.
 
-Owns: reading a run's facts and logs into plain values.
-Must not know: schedulers, how anything is trained.
+Owns: reading a run's facts and logs into plain values; which jobs are asked about.
+Must not know: any scheduler's own words, how anything is trained.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from launcher.cluster import scheduler as executors
 from launcher.cluster.job_state import UNKNOWN, Cause, JobState, Phase
 from launcher.cluster.scheduler import Scheduler
 from launcher.errors import StoreError
-from launcher.hub.due import unpublished
+from launcher.hub.unpublished import why_unpublished
 from launcher.runs.status import IN_FLIGHT, RunFacts, Status, cause_of, status_of
 from launcher.store.attempt_config import BEFORE_BENCHMARKS, wanted_by
 from launcher.store.attempts import Attempts
-from launcher.store.done import due_in_job, lacking
 from launcher.store.facts import Failure, Job, Revision, Started
 from launcher.store.files import Plain, read_fact
 from launcher.store.output_folder import PreparingDir
 from launcher.store.results import Result
 from launcher.store.run_folder import AttemptDir, RunDir
+from launcher.store.work_done import due_in_job, lacking
 
 TAIL_BYTES = 4096
 
@@ -83,7 +83,7 @@ def read_facts(run: RunDir) -> RunFacts:
         table_failure=failure_of(after) if after else None,
         traceback=failure.traceback if failure else "",
         publishing=done and due_in_job(last),
-        unpublished=unpublished(last) if done else None,
+        unpublished=why_unpublished(last) if done else None,
         **progress,
     )
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from launcher.store.done import has_done_its_part
 from launcher.store.run_folder import AttemptDir, RunDir
+from launcher.store.work_done import has_done_its_part
 
 
 @dataclass(frozen=True)

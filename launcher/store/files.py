@@ -3,7 +3,7 @@
 Owns: the three kinds of file, no others: write-once facts (`write_once`), append-only logs (`append_line`), and
 derived files (`write_derived`) that may be deleted at any time; their reading, and cache entries built once.
 A file that is whole may still be wrong, after a repair by hand for one: whatever it lacks is told when it is read.
-Must not know: where a file lies (`store` does), what a fact means (`facts`).
+Must not know: where a file lies (`output_folder` and `run_folder` do), what a fact means (`facts`).
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""The run directory: every path and file name.
+"""The output folder: every path and file name.
 
-Owns: where things lie below the output folder.
+Owns: where things lie in it, but for those in a run's folder, which `run_folder` has.
 Must not know: how a file is written (`files` does), what a fact means, what a scheduler is, what is trained.
 
     <output>/runs/<run_id>/config.yaml               the objective, written once
-                          /attempts/001/attempt.json what was asked for: settings, provenance, time, batch
+                          /attempts/001/attempt.json what was asked for, and what it is for: settings, provenance
                           /attempts/001/job.json     what the scheduler made of it: executor, job id
                           /attempts/001/started.json the process that took it up: host, pid
                           /attempts/001/cancel.json  the wish that it end

@@ -35,12 +35,12 @@ def adopt_batches(folders: Iterable[Path], scheduler: Scheduler) -> None:
     Under the submission lock nobody else is submitting, but a scheduler may be slow to show a job: what was handed
     over just now and is not found yet is asked for once more when that time is over.
     """
-    missing = [folder for folder in folders if not _adopted(folder, scheduler)]
+    missing = [folder for folder in folders if not _adopt_batch(folder, scheduler)]
     if missing:
         last = max(Batch.read(folder)[1].time for folder in missing)
         time.sleep(max(0.0, min(LAG_SECONDS, last + LAG_SECONDS - time.time())))
         for folder in missing:
-            _adopted(folder, scheduler)
+            _adopt_batch(folder, scheduler)
 
 
 def _without_job(runs: Iterable[RunDir]) -> list[AttemptDir]:
@@ -53,7 +53,7 @@ def _handed_over(attempts: Iterable[AttemptDir]) -> list[Path]:
     return [Path(folder) for folder in folders if folder and (Path(folder) / "batch.json").exists()]
 
 
-def _adopted(folder: Path, scheduler: Scheduler) -> bool:
+def _adopt_batch(folder: Path, scheduler: Scheduler) -> bool:
     batch, record = Batch.read(folder)
     executor = scheduler if record.executor == scheduler.name else scheduler_for(record.executor)
     found = executor.find(batch)

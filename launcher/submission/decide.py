@@ -1,7 +1,7 @@
-"""Decide, then act: what happens to each run of a sweep, then exactly that. Idempotent.
+"""What is to happen to each run of a sweep, by its state; decided before anything is done.
 
-Owns: the decision for each run, what a launch records of its sweep.
-Must not know: how an executor works, how anything is printed.
+Owns: the decision for each run, and why. Writes nothing.
+Must not know: which runs share a job, how one is handed over, how an executor works, how anything is printed.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from enum import StrEnum
 from typing import Any
 
 from launcher.cluster.scheduler import Scheduler
-from launcher.evaluation.missing import unclaimed
+from launcher.evaluation.missing_benchmarks import unclaimed
 from launcher.planning.stages import evaluates_apart, to_be_evaluated, to_be_trained
 from launcher.runs.run_state import RunState, states_of
 from launcher.runs.status import Status
 from launcher.store.attempts import Attempts
-from launcher.store.done import lacking
 from launcher.store.facts import Job
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir
+from launcher.store.work_done import lacking
 from launcher.submission.resources import Past, adapted
-from launcher.submission.timings import Costs, costs
+from launcher.submission.timings import Costs, read_costs
 from launcher.sweep import Run, Sweep
 
 
@@ -56,12 +56,9 @@ class Decision:
     follows: Job | None = None
 
 
-# ------------------------------------------------------------------------------------------------ decide
-
-
 def decide(sweep: Sweep, store: Store, scheduler: Scheduler, given: Collection[str] = ()) -> list[Decision]:
     """What launching this sweep does to each of its runs; writes nothing. `given`: see `resources.adapted`."""
-    known = costs(store)
+    known = read_costs(store)
     states = states_of([store.run(run.run_id) for run in sweep.runs], scheduler)
     waits = scheduler.name if scheduler.detached else None
     decisions = [_decide(run, state, known, waits) for run, state in zip(sweep.runs, states, strict=True)]

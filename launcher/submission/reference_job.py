@@ -1,6 +1,6 @@
 """The reference pass as a job of its own, for which the training jobs that need its table wait.
 
-Owns: which runs share a pass, the folder of its jobs, whether one is on its way.
+Owns: which runs share a pass, the job that makes it and its folder, whether one is on its way.
 Must not know: what the pass computes, what becomes of the runs.
 
 Whether the table is there and right is decided on the node, from the content of weights and data. What is decided here

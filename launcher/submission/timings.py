@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from launcher.losses import LOSS_KEYS
 from launcher.store.attempt_config import wanted_by
 from launcher.store.attempts import Attempts
-from launcher.store.done import job_file, lacking
 from launcher.store.facts import Started
 from launcher.store.files import Plain, content_key, read_fact
 from launcher.store.output_folder import Store
 from launcher.store.results import Result
 from launcher.store.run_folder import AttemptDir
+from launcher.store.work_done import job_file, lacking
 from launcher.sweep import Run
 
 NO_COST = ("cluster", "judge", "samples")  # of an evaluation's settings, beside its benchmarks, which are asked for
@@ -66,7 +66,7 @@ class Costs:
         return self.evaluations.get(_evaluation_key(cost_key(run), run.settings, benchmarks))
 
 
-def costs(store: Store) -> Costs:
+def read_costs(store: Store) -> Costs:
     """What the finished runs took."""
     trainings: dict[str, list[Cost]] = {}
     evaluations: dict[str, list[float]] = {}

@@ -72,17 +72,17 @@ def publish(page: Page, directory: SweepDir) -> list[str]:
     """
     _library("wandb_workspaces.workspaces", "wandb")
     if not has_login():
-        return _written(page, directory, "no W&B key or login here (`wandb login`)")
+        return _write(page, directory, "no W&B key or login here (`wandb login`)")
     try:
         with _quiet_wandb():
             entity = page.tracking.entity or _library("wandb", "wandb").Api().default_entity
             parts = [workspace(page, entity), report(page, entity)]
             return [part.save().url for part in parts]
     except Exception as error:  # noqa: BLE001 - the library raises whatever its HTTP client, or a null in an answer, does
-        return _written(page, directory, f"W&B did not take the dashboard ({type(error).__name__}: {error})")
+        return _write(page, directory, f"W&B did not take the dashboard ({type(error).__name__}: {error})")
 
 
-def _written(page: Page, directory: SweepDir, reason: str) -> list[str]:
+def _write(page: Page, directory: SweepDir, reason: str) -> list[str]:
     entity, lines = page.tracking.entity or "", [f"{reason}; its definition is written:"]
     for name, part in (("workspace", workspace(page, entity)), ("report", report(page, entity, saved=False))):
         path = directory.tracking / f"wandb-{name}.json"

@@ -92,7 +92,8 @@ def _start(config: RunConfig, attempt: AttemptDir) -> subprocess.Popen[bytes] | 
     try:
         with _signals_blocked():
             # What a library says to standard error, a panic of its service even, is no line of the run's log.
-            return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, env=_environment(chosen))
+            environment = environment_of(chosen)
+            return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment)
     except OSError as error:
         say(f"{chosen} could not be started ({error}); metrics.jsonl has every step")
         return None
@@ -110,7 +111,7 @@ def _signals_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _environment(chosen: str) -> dict[str, str]:
+def environment_of(chosen: str) -> dict[str, str]:
     """Ours less its secrets, of which a tracker needs only its own; and the code that this process runs."""
     kept = {
         name: value

@@ -44,7 +44,7 @@ def show_plan(
         console.print(escape(line), soft_wrap=True)
     if scheduler is not None:
         _show_cost(console, plan.decisions)
-        say_judging_ahead(*scores.ahead(plan.sweep, store), plan.sweep.runs[0].config.evaluation.judge)
+        say_judging_ahead(*scores.judging_ahead(plan.sweep, store), plan.sweep.runs[0].config.evaluation.judge)
         console.print(f"dry run: nothing was written or submitted. There would be {_jobs_in_words(plan)}")
         code = store.sweep(plan.sweep.name).code / "HASH"  # the copy has its name, and is made, when it is submitted
         for planned in plan.batches[:1]:

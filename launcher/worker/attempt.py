@@ -15,15 +15,15 @@ from functools import partial
 
 from launcher.cluster import node
 from launcher.config import RunConfig
-from launcher.evaluation.missing import discard_all
+from launcher.evaluation.missing_benchmarks import discard_all
 from launcher.hub.sources import restore
 from launcher.machine.gpus import gpu_names
 from launcher.store.attempt_config import read_config
-from launcher.store.done import lacking
 from launcher.store.facts import Started
 from launcher.store.files import write_once
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir, RunDir
+from launcher.store.work_done import lacking
 from launcher.tracking.process import tracked
 from launcher.worker import out_of_memory
 from launcher.worker.distributed import ranks

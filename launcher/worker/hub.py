@@ -15,11 +15,11 @@ from launcher.config import RunConfig
 from launcher.errors import PrefsweepError, UsageError
 from launcher.hub.push import lacks, publish
 from launcher.store.attempt_config import hub_of
-from launcher.store.done import publishes
 from launcher.store.facts import DatasetSources, Sources, Unpublished
 from launcher.store.files import read_fact, write_once
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir, RunDir, points_of
+from launcher.store.work_done import publishes
 from launcher.worker.dataset.reading import hub_commits
 from launcher.worker.model import base_model
 

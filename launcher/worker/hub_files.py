@@ -29,7 +29,7 @@ SILENCE_SECONDS = 60.0  # with no connection at all, where the cache does not ha
 Value = TypeVar("Value")
 
 
-def model_folder(source: Source, commit: str, gguf_file: str | None = None, *, weights: bool = True) -> Path:
+def fetch_model(source: Source, commit: str, gguf_file: str | None = None, *, weights: bool = True) -> Path:
     """The folder of a model at a commit, with all that loading it needs; without its weights where those are not asked.
 
     Raises:
@@ -42,14 +42,14 @@ def model_folder(source: Source, commit: str, gguf_file: str | None = None, *, w
         raise source.wrong(str(error)) from error
 
 
-def dataset_folder(source: Source, commit: str) -> Path:
+def fetch_dataset(source: Source, commit: str) -> Path:
     """The folder of a data set at a commit, with all of its files.
 
     Raises:
         Exception: the client's, the network's or the server's; see `sources.refusal`.
     """
     sizes = patiently(source, SILENCE_SECONDS, lambda: _listing(source, commit))
-    return _there(source, commit, sorted(sizes)) or _fetched(source, commit, sizes, SILENCE_SECONDS)
+    return _there(source, commit, sorted(sizes)) or _fetch(source, commit, sizes, SILENCE_SECONDS)
 
 
 # ------------------------------------------------------------------------------------------------ fetching
@@ -63,7 +63,7 @@ def _folder(source: Source, commit: str, choose: Choose) -> Path:
     try:
         sizes = patiently(source, silence, lambda: _listing(source, commit))
         names = choose(sizes)
-        return _there(source, commit, names) or _fetched(source, commit, {n: sizes[n] for n in names}, silence)
+        return _there(source, commit, names) or _fetch(source, commit, {n: sizes[n] for n in names}, silence)
     except MissingFiles:
         raise
     except Exception as error:  # the client, the network and the server each have their own family of errors
@@ -92,7 +92,7 @@ def _cached_listing(source: Source, commit: str) -> dict[str, int]:
     return {entry.path: entry.size for entry in entries}
 
 
-def _fetched(source: Source, commit: str, sizes: dict[str, int], silence: float) -> Path:
+def _fetch(source: Source, commit: str, sizes: dict[str, int], silence: float) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 

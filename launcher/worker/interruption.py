@@ -1,6 +1,6 @@
 """What asks a job to end before its work is done.
 
-Owns: the signals of this process.
+Owns: the signals of this process; a wait for a lock, which they end.
 Must not know: how a run is trained or saved; it is asked at each step boundary whether to stop. What then becomes of
 the work (`outcome`).
 

@@ -60,9 +60,9 @@ def take_up_runs(folder: Path) -> None:
             if step == "make":
                 print(f"run {number} of {len(attempts)}: {attempt.run.run_id}", flush=True)
                 with _output_to(attempt.log_file(rank.index)):
-                    _make_and_settle(attempt, store, stop)
+                    make_and_settle(attempt, store, stop)
     if rank.index == 0:
-        _settle_what_is_left(attempts, stop)
+        settle_what_is_left(attempts, stop)
         if all(attempt.failure_file.exists() for attempt in attempts):
             settle(Outcome(Kind.ALL_FAILED))
 
@@ -94,7 +94,8 @@ def _is_over(attempt: AttemptDir) -> bool:
     return Attempts.of(attempt.run).is_over(attempt)
 
 
-def _make_and_settle(attempt: AttemptDir, store: Store, stop: StopRequest) -> Outcome:
+def make_and_settle(attempt: AttemptDir, store: Store, stop: StopRequest) -> Outcome:
+    """Make an attempt, and do what follows at once, unless a signal has cut it short."""
     outcome = make_attempt(attempt, store, stop)
     if outcome.kind is Kind.STOPPED:  # the job with it: that is settled when the ranks have parted
         stop.signal = outcome.signal  # the only one may have come to another rank
@@ -103,7 +104,8 @@ def _make_and_settle(attempt: AttemptDir, store: Store, stop: StopRequest) -> Ou
     return outcome
 
 
-def _settle_what_is_left(attempts: Sequence[AttemptDir], stop: StopRequest) -> None:
+def settle_what_is_left(attempts: Sequence[AttemptDir], stop: StopRequest) -> None:
+    """Do what follows from a signal for all attempts that are not over; may not return."""
     left = [attempt for attempt in attempts if not _is_over(attempt)]
     if left and stop():
         settle(Outcome(Kind.STOPPED, signal=stop.signal), *left)
@@ -118,9 +120,9 @@ def attempt_here(run: RunDir, store: Store, choose: Callable[[], AttemptDir], *,
     stop.listen()
     with ranks.joined(run.path, always=deepspeed) as rank:
         attempt = AttemptDir(Path(ranks.first(lambda: str(choose().path))))
-        outcome = _make_and_settle(attempt, store, stop)
+        outcome = make_and_settle(attempt, store, stop)
     if rank.index == 0:
-        _settle_what_is_left([attempt], stop)
+        settle_what_is_left([attempt], stop)
     return outcome.kind is Kind.DONE
 
 

@@ -106,11 +106,11 @@ def settle(outcome: Outcome, *attempts: AttemptDir) -> None:
 
 def _record_or_requeue(outcome: Outcome, attempts: Sequence[AttemptDir]) -> None:
     for attempt in attempts if ranks.is_first() else ():
-        if not _back_with_less(attempt, outcome.reason):
+        if not back_with_less(attempt, outcome.reason):
             _record(attempt, outcome.kind, outcome.reason[:2000], traceback=outcome.trace[-8000:])
 
 
-def _back_with_less(attempt: AttemptDir, reason: str) -> bool:
+def back_with_less(attempt: AttemptDir, reason: str) -> bool:
     """Where several ranks ran out of GPU memory: the next start has half the micro-batch; whether the queue has it."""
     if ranks.size() == 1 or not out_of_memory.can_halve(reason, config := read_config(attempt)):
         return False

@@ -35,7 +35,7 @@ def make_table(work: TableWork, folder: PreparingDir) -> None:
         ranks.begin("table", record)
         try:
             ranks.first(partial(restore, config.pins, Store(Path(work.root))))
-            _prepared(config, Store(Path(work.root)))
+            _prepare(config, Store(Path(work.root)))
         except Exception as error:
             record(ranks.failed(reason_of(error)).cause or "")
             raise
@@ -43,7 +43,7 @@ def make_table(work: TableWork, folder: PreparingDir) -> None:
         write_once(folder.done_file, Prepared(time.time()))
 
 
-def _prepared(config: RunConfig, store: Store) -> None:
-    from launcher.worker.training.reference_table import prepared
+def _prepare(config: RunConfig, store: Store) -> None:
+    from launcher.worker.training.reference_table import prepare
 
-    prepared(config, store)
+    prepare(config, store)

@@ -73,11 +73,11 @@ class Seen:
 
 
 def ours(job: Job) -> Seen:
-    """prepare.prepared, as a fresh process would call it."""
-    reference_table._prepared.forget()
+    """prepare.prepare, as a fresh process would call it."""
+    reference_table.forget_prepared()
     store = Store(job.folder.parent / "outputs")
     with counted(reference_table, "score") as forwards:
-        pairs = reference_table.prepared(job.config, store)
+        pairs = reference_table.prepare(job.config, store)
     return Seen(
         len(forwards), list(zip(pairs.train["ref_chosen_logps"], pairs.train["ref_rejected_logps"], strict=True))
     )
@@ -96,7 +96,7 @@ def theirs(job: Job, **options: Any) -> Seen:
         precompute_ref_log_probs=True, bf16=False, report_to="none", disable_tqdm=True, **options,
     )  # fmt: skip
     # Under ZeRO-3 TRL must load the model itself, which divides it; elsewhere both get the same copy.
-    model = str(job.config.model.path) if options else weights.policy(config.model, store)
+    model = str(job.config.model.path) if options else weights.load_policy(config.model, store)
     with counted(DPOTrainer, "compute_ref_log_probs") as forwards:
         made = DPOTrainer(
             model=model,
@@ -148,9 +148,9 @@ def counted(owner: Any, name: str) -> Iterator[list[None]]:
 def truth(job: Job) -> list[tuple[float, float]]:
     """The values from a fresh copy of the job's model: no batch, no padding, no cache."""
     store = Store(job.folder / "truth")
-    folder = base_model.base_folder(job.config.model, store)
+    folder = base_model.ensure_base(job.config.model, store)
     model = weights.from_folder(folder, job.config.model, torch.float32).eval()
-    pairs, _ = reference_table.tokenised(job.config, store).train, None
+    pairs, _ = reference_table.tokenise(job.config, store).train, None
     alpha = job.config.trainer.ld_alpha
     return [_pair(model, pair, job.config.trainer.max_length, 1.0 if alpha is None else alpha) for pair in pairs]
 
@@ -225,7 +225,7 @@ def first_job(folder: Path, *, conversations: bool, lora: bool) -> Job:
         for path in pairs.glob("*.jsonl"):
             path.write_text("".join(_conversation(line) for line in path.read_text().splitlines()))
     config = make_config(pairs, trainer__lora=LORA if lora else None, output_dir="here")
-    shutil.copytree(base_model.base_folder(config.model, Store(folder / "made")), folder / "model")
+    shutil.copytree(base_model.ensure_base(config.model, Store(folder / "made")), folder / "model")
     (folder / "model" / "chat_template.jinja").write_text(TEMPLATE.replace("<", "["))
     return Job(replace(config, model=Model(name="tiny", path=str(folder / "model"), dtype="float32")), folder / "job")
 
@@ -389,7 +389,7 @@ def both_ways(folder: Path, lora: Any) -> tuple[float, float]:
         tracking__every=PAIRS,
         checkpoint__every=10**6,
     )
-    weights.policy(config.model, store)  # built and loaded, for both
+    weights.load_policy(config.model, store)  # built and loaded, for both
     seconds = [0.0, 0.0]
     for number, (loss_type, beta) in enumerate(RUNS):
         run = replace(config, loss_type=loss_type, beta=beta)
@@ -422,8 +422,8 @@ def live_run(config: RunConfig, store: Store, number: int) -> None:
     told.precompute_ref_log_probs, told.logging_steps = False, 10**6
     rows, _ = load_pairs(config.dataset, store)
     trainer = DPOTrainer(
-        model=weights.policy(config.model, store),
-        ref_model=None if config.trainer.lora else weights.policy(config.model, store),
+        model=weights.load_policy(config.model, store),
+        ref_model=None if config.trainer.lora else weights.load_policy(config.model, store),
         args=told,
         train_dataset=rows,
         processing_class=weights.tokenizer(config.model, store),

@@ -33,7 +33,7 @@ def read(source: Source, commit: str, key: str, split: str) -> datasets.Dataset:
     """
     datasets.disable_progress_bars()
     try:
-        builder = _prepared(source, commit) or _builder(source, commit)
+        builder = _prepared_here(source, commit) or _builder(source, commit)
         hub_files.patiently(source, hub_files.SILENCE_SECONDS, builder.download_and_prepare)
         return builder.as_dataset(split=split)
     except ConfigError:
@@ -46,7 +46,7 @@ def _builder(source: Source, commit: str) -> Any:
     """What prepares the data set, from the files in the cache if they are all there, else from the Hub."""
     folder = cached_folder(source, commit) if has_all_files(source, commit) else None
     if folder is None and Path(source.path).exists():  # which `datasets` would read in place of the Hub
-        folder = hub_files.dataset_folder(source, commit)
+        folder = hub_files.fetch_dataset(source, commit)
     if folder is not None:
         return datasets.load_dataset_builder(str(folder))
 
@@ -62,7 +62,7 @@ def _builder(source: Source, commit: str) -> Any:
     return found
 
 
-def _prepared(source: Source, commit: str) -> Any:
+def _prepared_here(source: Source, commit: str) -> Any:
     """What `datasets` has prepared of this commit on this machine; None where there is nothing."""
     organisation, _, name = source.path.rpartition("/")
     folder = Path(datasets.config.HF_DATASETS_CACHE) / f"{organisation}___{camelcase_to_snakecase(name)}"

@@ -27,12 +27,13 @@ from launcher.config import RunConfig
 from launcher.dataset import shapes
 from launcher.dataset.messages import text_of
 from launcher.dataset.shapes import Example
+from launcher.dataset.shown import GIVEN
 from launcher.errors import ConfigError
 from launcher.store.files import building, content_key
 from launcher.store.output_folder import Store
 from launcher.worker.dataset import reading
 from launcher.worker.model import base_model
-from launcher.worker.model.templates import check_template, understood
+from launcher.worker.model.templates import check_rendering, shown_rows
 from launcher.worker.model.weights import tokenizer
 
 LOG = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ def load_prompts(dataset: DatasetConfig, store: Store) -> list[Any]:
         example.values for example in reading.read(dataset, store, shapes.unpaired)[1] if example.fault not in SPOILT
     ]
     rows = [row for row in rows if text_of(row["prompt"])]
-    given = [{name: row[name] for name in shapes.GIVEN if name in row} for row in rows]
+    given = [{name: row[name] for name in GIVEN if name in row} for row in rows]
     prompts = zip((row["prompt"] for row in rows), given, strict=True)
     return [{"messages": prompt, **more} if more else prompt for prompt, more in prompts]
 
@@ -86,7 +87,7 @@ def sound(examples: Iterable[Example]) -> list[dict[str, Any]]:
     return [example.values for example in examples if example.fault is None]
 
 
-def tokenised(config: RunConfig, store: Store) -> Pairs:
+def tokenise(config: RunConfig, store: Store) -> Pairs:
     """The pairs as token ids, without those from which nothing can be learnt.
 
     Left out are pairs without a prompt or whose prompt alone fills `max_length`, with an empty completion, or with
@@ -108,8 +109,8 @@ def _usable(pairs: list[Example], config: RunConfig, store: Store) -> tuple[Data
     if not (rows := sound(pairs)):
         raise ConfigError("dataset.name", config.dataset.name, f"none of its pairs can be used: {_sentence(dropped)}")
     tokens = tokenizer(config.model, store)
-    rows = understood(rows, tokens, config.model)
-    check_template(rows, tokens, config.model)
+    rows = shown_rows(rows, tokens, config.model)
+    check_rendering(rows, tokens)
     fitting, too_long = _fitting(shared_token_ids(rows, config, store, token_ids), config.trainer.max_length)
     return fitting, dict(dropped + too_long)
 

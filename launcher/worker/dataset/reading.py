@@ -19,7 +19,7 @@ from launcher.config import Dataset as DatasetConfig
 from launcher.config import Part
 from launcher.dataset.builders import BUILDERS
 from launcher.dataset.local_files import INSTRUCTION_KEYS, parts_of, split_file
-from launcher.dataset.rows import rows_of, without_nulls
+from launcher.dataset.rows import read_rows, without_nulls
 from launcher.dataset.shapes import Example, Row, Rows
 from launcher.errors import UNSAID, ConfigError
 from launcher.hub.sources import commit_of, dataset_sources
@@ -49,7 +49,7 @@ def read(dataset: DatasetConfig, store: Store, shape: Shape) -> tuple[list[Examp
         ConfigError: the data set is not there, or `shape` cannot use its columns.
     """
     if dataset.mixture is None:
-        train, test = _read_source(dataset, store)
+        train, test = read_source(dataset, store)
         return _shaped(shape, dataset, train[: dataset.train_pairs], test[: dataset.test_pairs])
     each = zip(dataset.mixture, sources_of(dataset), strict=True)
     parts = [_read_part(part, source, store, shape) for part, source in each]
@@ -69,7 +69,7 @@ def sources_of(dataset: DatasetConfig) -> list[DatasetConfig]:
 
 
 def _read_part(part: Part, dataset: DatasetConfig, store: Store, shape: Shape) -> tuple[list[Example], list[Example]]:
-    train, test = _read_source(dataset, store)
+    train, test = read_source(dataset, store)
     return _shaped(shape, dataset, train[: max(1, int(part.fraction * len(train)))], test)
 
 
@@ -91,7 +91,8 @@ def _joined(parts: list[list[Example]], dataset: DatasetConfig) -> list[Example]
     return joined
 
 
-def _read_source(dataset: DatasetConfig, store: Store) -> tuple[Rows, Rows]:
+def read_source(dataset: DatasetConfig, store: Store) -> tuple[Rows, Rows]:
+    """The two splits of one source as they are there, as many rows as are asked for."""
     train, test = _read_splits(dataset, store)
     for key, rows in (("train_split", train), ("test_split", test)):
         if not len(rows):
@@ -101,7 +102,7 @@ def _read_source(dataset: DatasetConfig, store: Store) -> tuple[Rows, Rows]:
 
 def _read_splits(dataset: DatasetConfig, store: Store) -> tuple[Rows, Rows]:
     if dataset.weak_rejects is not None:
-        folder = weak_rejects.pairs_folder(dataset.weak_rejects, store, *_instructions(dataset, store))
+        folder = weak_rejects.ensure_pairs(dataset.weak_rejects, store, *_instructions(dataset, store))
         return _read_folder(folder, replace(dataset, train_split="train", test_split="test"))
     if dataset.builder is not None:
         if dataset.builder not in BUILDERS:
@@ -117,7 +118,7 @@ def _read_splits(dataset: DatasetConfig, store: Store) -> tuple[Rows, Rows]:
     if place.path is not None and place.path.is_dir():
         return _read_folder(place.path, dataset)
     if place.path is not None and place.path.is_file():
-        return _divided(list(rows_of(place.path)), dataset.test_pairs)
+        return _divided(list(read_rows(place.path)), dataset.test_pairs)
     raise ConfigError("dataset.path", dataset.path, "there is no such folder or file on this machine")
 
 
@@ -125,7 +126,7 @@ def _instructions(dataset: DatasetConfig, store: Store) -> tuple[Rows, Rows]:
     """The rows that a weaker model is to complete, from their own source, no more of them than are wanted."""
     (source,) = sources_of(dataset)
     try:
-        train, test = _read_source(source, store)
+        train, test = read_source(source, store)
     except ConfigError as error:
         raise error.renamed(INSTRUCTION_KEYS) from error
     return train[: dataset.train_pairs], test[: dataset.test_pairs]
@@ -139,7 +140,7 @@ def _read_folder(folder: Path, dataset: DatasetConfig) -> tuple[Rows, Rows]:
             raise ConfigError(
                 f"dataset.{key}", split, f"no {split}.jsonl, .json or .parquet in {folder}; found {there}"
             )
-        return list(rows_of(file))
+        return list(read_rows(file))
 
     return read_split("train_split", dataset.train_split), read_split("test_split", dataset.test_split)
 

@@ -25,7 +25,7 @@ from launcher.errors import ConfigError
 from launcher.store.output_folder import Store
 from launcher.worker.dataset import reading
 from launcher.worker.dataset.pairs import TOO_LONG, Pairs, Texts, shared_token_ids, sound, told, untyped
-from launcher.worker.model.templates import check_template, understood
+from launcher.worker.model.templates import check_rendering, shown_rows
 from launcher.worker.model.weights import tokenizer
 
 IDS = ("prompt_ids", "completion_ids", "label")
@@ -33,7 +33,7 @@ TEXT = ("prompt", "completion")  # by which rows are compared
 NOT_WHOLE = "too few for another micro-batch"
 
 
-def tokenised(config: RunConfig, store: Store) -> Pairs:
+def tokenise(config: RunConfig, store: Store) -> Pairs:
     """The rows as token ids with `label`, in the order in which they are trained on.
 
     Raises:
@@ -45,7 +45,7 @@ def tokenised(config: RunConfig, store: Store) -> Pairs:
     size = config.trainer.micro_batch_size
     if left := len(ids_train) % size:
         dropped[NOT_WHOLE] = left
-    whole = (_with_foreign(ids_train.shuffle(seed=config.seed), size), _with_foreign(ids_test, size))
+    whole = (with_foreign(ids_train.shuffle(seed=config.seed), size), with_foreign(ids_test, size))
     rows = Pairs(*whole, dropped, *shapes.overlaps(sound(train), sound(test), TEXT))
     return told(rows, train, test, "completions")
 
@@ -55,8 +55,8 @@ def _usable(rows: list[Example], config: RunConfig, store: Store, split: str) ->
     tokens = tokenizer(config.model, store)
     ids = Dataset.from_list([])
     if texts := sound(rows):
-        texts = understood(texts, tokens, config.model, TEXT)
-        check_template(texts, tokens, config.model, ("completion",))
+        texts = shown_rows(texts, tokens, config.model)
+        check_rendering(texts, tokens, ("completion",))
         ids = shared_token_ids(texts, config, store, token_ids)
     lengths = [len(row["prompt_ids"]) for row in ids]
     fitting = [index for index, length in enumerate(lengths) if 0 < length < config.trainer.max_length]
@@ -82,7 +82,7 @@ def token_ids(rows: Texts, tokens: PreTrainedTokenizerBase) -> Dataset:
     return Dataset.from_list(list(tokenised_rows.select_columns(list(IDS))))
 
 
-def _with_foreign(rows: Dataset, size: int) -> Dataset:
+def with_foreign(rows: Dataset, size: int) -> Dataset:
     """Whole micro-batches, each row with the completion of the row before it; the first has the last one's."""
     rows = rows.select(range(len(rows) - len(rows) % size))
     own = rows["completion_ids"][:]

@@ -57,21 +57,23 @@ class Instruction:
         return content_key(self.prompt, 32)
 
 
-def pairs_folder(weak: WeakRejects, store: Store, train: Rows, test: Rows) -> Path:
+def ensure_pairs(weak: WeakRejects, store: Store, train: Rows, test: Rows) -> Path:
     """The folder with train.jsonl and test.jsonl, made on first use.
 
     Raises:
         ConfigError: the weaker model is not there or has no chat template, or the rows lack a column.
     """
     settings = _settings(weak, store)
-    splits = {"train": _instructions(train, weak), "test": _instructions(test, weak)}
+    splits = {"train": instructions_in(train, weak), "test": instructions_in(test, weak)}
     texts = {split: content_key([asdict(each) for each in of_split], 64) for split, of_split in splits.items()}
     made_from = {"weaker": settings, "instructions": texts}
     folder = store.cache("datasets", f"weak-rejects-{content_key(made_from)}")
     with building(folder) as empty:
         if empty is not None:
             began = time.perf_counter()
-            completions = completed([each for of_split in splits.values() for each in of_split], weak, settings, store)
+            completions = complete_all(
+                [each for of_split in splits.values() for each in of_split], weak, settings, store
+            )
             counts = {split: _write(empty, split, of_split, completions) for split, of_split in splits.items()}
             _record(empty, made_from, weak, counts, time.perf_counter() - began)
     return folder
@@ -102,7 +104,12 @@ def _naming_the_key() -> Iterator[None]:
 # ------------------------------------------------------------------------------------------------ instructions
 
 
-def _instructions(rows: Rows, weak: WeakRejects) -> list[Instruction]:
+def instructions_in(rows: Rows, weak: WeakRejects) -> list[Instruction]:
+    """The prompts and answers of rows, which may name their columns otherwise.
+
+    Raises:
+        ConfigError: a column is missing, or what is in one is neither text nor messages of text.
+    """
     found = columns_of(rows)
     missing = weak.missing(found)
     if missing:
@@ -186,7 +193,7 @@ def _record(folder: Path, made_from: Plain, weak: WeakRejects, counts: Plain, se
 # ------------------------------------------------------------------------------------------------ completions
 
 
-def completed(
+def complete_all(
     instructions: Sequence[Instruction], weak: WeakRejects, settings: Plain, store: Store
 ) -> dict[str, Plain]:
     """The weaker model's completions of all prompts that have an answer, by row; what is missing is written now.

@@ -254,7 +254,7 @@ def _answer(group: _Group, key: str) -> Any:
     return answer["value"]
 
 
-def gathered(values: list[Value]) -> list[Value]:
+def gather(values: list[Value]) -> list[Value]:
     """The values of all ranks in one list, by rank; on rank 0 only, the others get none."""
     if size() == 1:
         return values

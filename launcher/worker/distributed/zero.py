@@ -63,7 +63,7 @@ def arguments(deepspeed: DeepSpeed, dtype: torch.dtype) -> Json:
         return told | {"use_cpu": several and not torch.cuda.is_available(), "bf16": False}
     if dtype == torch.bfloat16 and not torch.cuda.is_available():
         raise ConfigError("deepspeed", deepspeed.name, "bfloat16 needs a GPU here; give model.dtype=float32")
-    library()
+    join_library()
     if not torch.cuda.is_available():
         _tell_accelerate_of_gloo()
         told["accelerator_config"] = {"use_configured_state": True}
@@ -71,7 +71,7 @@ def arguments(deepspeed: DeepSpeed, dtype: torch.dtype) -> Json:
     return told | {"deepspeed": given, "bf16": dtype == torch.bfloat16}
 
 
-def library() -> Any:
+def join_library() -> Any:
     """The deepspeed package, in our process group: unless it is told, it takes each rank for the only one."""
     # DeepSpeed calls torch by names that are going; nothing that a run's log should repeat at each step.
     warnings.filterwarnings("ignore", message="`torch.distributed", category=FutureWarning)
@@ -94,7 +94,7 @@ def sharded(deepspeed: DeepSpeed, dtype: torch.dtype, load: Callable[[], torch.n
     inference = _for_inference(settings(deepspeed) or {}, dtype)
     shards_at_load = integration.HfDeepSpeedConfig(inference)  # as long as it lives
     engine: Any = None
-    deepspeed_library = library()
+    deepspeed_library = join_library()
     try:
         engine, *_ = deepspeed_library.initialize(model=load(), config=inference)
         engine.eval()

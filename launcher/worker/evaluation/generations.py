@@ -60,7 +60,7 @@ def _sample_batch(
             generation_config=_generation_config(tokenizer, settings),
         )
     new = made.sequences[:, encoded["input_ids"].shape[1] :]
-    written = _until_end(new, tokenizer.eos_token_id)
+    written = until_end(new, tokenizer.eos_token_id)
     attention = torch.cat([encoded["attention_mask"], written.long()], dim=1)
     log_probs = torch.log_softmax(torch.stack(made.logits, dim=1).float() / settings.temperature, dim=-1)
     return Batch(prompts, made.sequences, attention, written, log_probs, _texts(new, written, tokenizer))
@@ -81,7 +81,7 @@ def _generation_config(tokenizer: PreTrainedTokenizerBase, settings: Evaluation)
     )
 
 
-def _until_end(new: torch.Tensor, end: int) -> torch.Tensor:
+def until_end(new: torch.Tensor, end: int) -> torch.Tensor:
     """True up to each row's first end token, that included."""
     ended_before = (new == end).long().cumsum(dim=1) - (new == end).long()
     return ended_before == 0

@@ -33,7 +33,7 @@ from launcher.store.run_folder import EvaluationDir, RunDir
 from launcher.worker.interruption import Interrupted, locked
 from launcher.worker.model import base_model, precision, weights
 from launcher.worker.model.text import end_tokens, ended_text, rendered
-from launcher.worker.training.train import final_model, finished, forget_trained
+from launcher.worker.training.train import final_model, forget_trained, load_trained
 
 Answer = tuple[str, str]  # the text, and what ended it: stop, length, or "no room" behind the prompt
 Opened = Callable[[], AbstractContextManager["Writer"]]
@@ -93,7 +93,7 @@ def _answer(
                     raise Interrupted(
                         f"stopped on request with {len(done)} of {len(bench.questions)} questions answered"
                     )
-                for line in _answered([q for q in batch if q in missing], batch[0], writer, settings.seed):
+                for line in _answer_batch([q for q in batch if q in missing], batch[0], writer, settings.seed):
                     append_line(log, {"settings": key, **line, "time": time.time()})
                     done.add(line["question_id"])
                 print(f"mt_bench: {len(done)} of {len(bench.questions)} questions answered", flush=True)
@@ -109,7 +109,7 @@ def _batches(questions: Sequence[Question], size: int) -> Iterator[list[Question
             yield batch
 
 
-def _answered(batch: Sequence[Question], first: Question, writer: Writer, seed: int) -> Iterator[Plain]:
+def _answer_batch(batch: Sequence[Question], first: Question, writer: Writer, seed: int) -> Iterator[Plain]:
     """Both turns of each question, the second behind the model's own answer to the first."""
     if not batch:
         return
@@ -199,7 +199,7 @@ def _base_writer(config: RunConfig, store: Store) -> Iterator[Writer]:
     tokenizer, length = _chat_tokenizer(config, store), config.evaluation.mt_bench.max_new_tokens
     print("mt_bench of the untrained model (once)", flush=True)
     if _has_vllm():
-        yield VllmWriter.of(config, base_model.base_folder(config.model, store), None)
+        yield VllmWriter.of(config, base_model.ensure_base(config.model, store), None)
         return
     with weights.in_use(weights.load(config.model, store)) as module:
         yield TransformersWriter(module, tokenizer, length)
@@ -211,9 +211,9 @@ def _run_writer(config: RunConfig, run: RunDir, store: Store) -> Iterator[Writer
     if _has_vllm():
         model = final_model(run)
         adapter = None if config.trainer.lora is None else model
-        yield VllmWriter.of(config, base_model.base_folder(config.model, store) if adapter else str(model), adapter)
+        yield VllmWriter.of(config, base_model.ensure_base(config.model, store) if adapter else str(model), adapter)
         return
-    module = finished(config, run, store).model
+    module = load_trained(config, run, store).model
     yield TransformersWriter(module.eval(), tokenizer, length)
 
 

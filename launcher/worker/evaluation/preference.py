@@ -20,6 +20,7 @@ import torch
 from peft import PeftModel
 
 from launcher.config import RunConfig
+from launcher.dataset.shown import shown, words_of
 from launcher.losses import loss_named
 from launcher.store.files import Plain, building, content_key, read_fact, write_once
 from launcher.store.output_folder import Store
@@ -31,11 +32,10 @@ from launcher.worker.evaluation.generations import kl_to_reference, sample
 from launcher.worker.model import base_model, precision, weights
 from launcher.worker.model.memory import Latest
 from launcher.worker.model.tabular import action_probabilities
-from launcher.worker.model.templates import names_in, shown
 from launcher.worker.model.text import Prompt
 from launcher.worker.training.kto import held_out_metrics
 from launcher.worker.training.losses import logratios
-from launcher.worker.training.train import finished
+from launcher.worker.training.train import load_trained
 from launcher.worker.training.trainer import RunTrainer
 
 SETTINGS = ("batch_size", "generations", "max_new_tokens", "temperature", "seed", "samples")  # of `evaluation`, ours
@@ -54,7 +54,7 @@ def evaluate(config: RunConfig, run: RunDir, store: Store) -> None:
         evaluate(config, milestone, store)
     began = time.perf_counter()
     print("evaluating", flush=True)
-    trainer = finished(config, run, store)
+    trainer = load_trained(config, run, store)
     trainer.model.eval()
     paired = loss_named(config.loss_type).paired
     pairs = pair_metrics(trainer, config, store) if paired else held_out_metrics(trainer, config.beta)
@@ -107,7 +107,7 @@ def prompts(config: RunConfig, store: Store) -> list[Prompt]:
     def read() -> list[Prompt]:
         if config.dataset.prompts:
             return list(config.dataset.prompts)
-        known = names_in(weights.tokenizer(config.model, store).chat_template)
+        known = words_of(weights.tokenizer(config.model, store).chat_template)
         return first_distinct((shown(prompt, known) for prompt in load_prompts(config.dataset, store)), PROMPTS)
 
     return _prompts.get(repr((config.dataset, config.model, store.root)), read)
@@ -121,12 +121,12 @@ def pair_metrics(trainer: RunTrainer, config: RunConfig, store: Store) -> HeldOu
     whole batch it therefore depends on that size; accuracy and margin are per pair and do not.
     """
     test, size, collate = trainer.eval_dataset, config.evaluation.batch_size, collator(config, store)
-    objectives, keys = _objectives(config, store), loss_named(config.loss_type).given(config.trainer)
+    objectives, keys = objectives_of(config, store), loss_named(config.loss_type).given(config.trainer)
     losses, margins = dict.fromkeys(objectives, 0.0), []
     for start in range(0, len(test), size):
         rows = [test[index] for index in range(start, min(start + size, len(test)))]
         inputs = trainer.place(collate(rows))
-        outputs = _forward(trainer.model, inputs)
+        outputs = forward(trainer.model, inputs)
         for name, beta in objectives:
             trainer.set_objective(name, beta, **(keys if (name, beta) == objectives[0] else {}))
             losses[name, beta] += len(rows) * trainer.loss_of(outputs, inputs) / len(test)
@@ -142,7 +142,7 @@ def pair_metrics(trainer: RunTrainer, config: RunConfig, store: Store) -> HeldOu
     )
 
 
-def _objectives(config: RunConfig, store: Store) -> list[tuple[str, float]]:
+def objectives_of(config: RunConfig, store: Store) -> list[tuple[str, float]]:
     """The run's own loss and beta, then the others of its sweep: from the same forward, they cost nothing.
 
     Left out are those that need more than the run has: other rows, or a value of a key of theirs.
@@ -158,7 +158,7 @@ def _is_computable(name: str, config: RunConfig) -> bool:
     return loss.paired and not loss.keys and (loss.ld_alpha or config.trainer.ld_alpha is None)
 
 
-def _forward(model: torch.nn.Module, inputs: dict[str, Any]) -> Any:
+def forward(model: torch.nn.Module, inputs: dict[str, Any]) -> Any:
     """One forward, whose outputs serve every loss; the trainer has put TRL's head on the model."""
     labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
     given = {name: inputs[name] for name in ("input_ids", "attention_mask")}

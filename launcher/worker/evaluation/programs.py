@@ -73,7 +73,7 @@ def measure(benchmark: str, config: RunConfig, run: RunDir, store: Store, stop: 
         program = _lm_eval if benchmark == "lm_eval" else _command
         return program(config, weights, folder, stop)
 
-    untrained, trained = _weights(config, run, store)
+    untrained, trained = weights_of(config, run, store)
     with locked(base.path, stop):
         _write(base, benchmark, untrained, compute, ProgramResult(settings=settings))
     _write(run.evaluations, benchmark, trained, compute, ProgramResult(settings=settings, base=key))
@@ -84,11 +84,11 @@ def _base_key(benchmark: str, settings: Plain, config: RunConfig, store: Store) 
     return content_key(identity)
 
 
-def _weights(config: RunConfig, run: RunDir, store: Store) -> tuple[Weights, Weights]:
+def weights_of(config: RunConfig, run: RunDir, store: Store) -> tuple[Weights, Weights]:
     """The untrained model and the run's; where the config gives a chat template, the run's tokenizer has it."""
     model, lora = final_model(run), config.trainer.lora
     tokenizer = None if config.model.chat_template is None else model
-    base = Weights(base_model.base_folder(config.model, store), tokenizer=tokenizer)
+    base = Weights(base_model.ensure_base(config.model, store), tokenizer=tokenizer)
     return base, Weights(str(model)) if lora is None else replace(base, adapter=model)
 
 

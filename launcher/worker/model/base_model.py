@@ -38,21 +38,21 @@ from launcher.worker.model.tiny import build_tiny
 LONGEST_WORDS = 300  # characters of a library's error
 
 
-def base_folder(model: Model, store: Store) -> str:
+def ensure_base(model: Model, store: Store) -> str:
     """What `from_pretrained` loads: a folder, fetched from the Hub or made in the cache where there is none yet.
 
     Raises:
         ConfigError: the model is not there.
     """
     if model.architecture is not None:
-        return _built(model.architecture, store)
-    folder = _located(model, store)
+        return _ensure_random(model.architecture, store)
+    folder = locate(model, store)
     if model.gguf_file is not None:
-        return _dequantised(folder, model.gguf_file, store)
-    return str(folder) if adapter_in(folder) is None else _merged(model, folder, store)
+        return _ensure_dequantised(folder, model.gguf_file, store)
+    return str(folder) if adapter_in(folder) is None else _ensure_merged(model, folder, store)
 
 
-def _located(model: Model, store: Store, *, weights: bool = True) -> Path:
+def locate(model: Model, store: Store, *, weights: bool = True) -> Path:
     """The folder that `model.path` stands for; of a model on the Hub only what lies beside the weights, if so asked."""
     if not model.path:
         raise ConfigError(
@@ -60,7 +60,7 @@ def _located(model: Model, store: Store, *, weights: bool = True) -> Path:
         )
     source = model_source(model)
     if source is not None:
-        return hub_files.model_folder(source, commit_of(source, store), model.gguf_file, weights=weights)
+        return hub_files.fetch_model(source, commit_of(source, store), model.gguf_file, weights=weights)
     place = place_of(model.path)
     if place.kind == "package" and place.path is None:
         raise ConfigError("model.path", model.path, how_to_install(place.name))
@@ -69,7 +69,7 @@ def _located(model: Model, store: Store, *, weights: bool = True) -> Path:
     return place.path.resolve()
 
 
-def _built(architecture: dict[str, Any], store: Store) -> str:
+def _ensure_random(architecture: dict[str, Any], store: Store) -> str:
     """The folder of a model with random weights, made on first use."""
     canonical = json.dumps(architecture, sort_keys=True)
     folder = store.cache("models", f"random-{hashlib.sha256(canonical.encode()).hexdigest()[:12]}")
@@ -79,7 +79,7 @@ def _built(architecture: dict[str, Any], store: Store) -> str:
     return str(folder)
 
 
-def _dequantised(source: Path, gguf_file: str, store: Store) -> str:
+def _ensure_dequantised(source: Path, gguf_file: str, store: Store) -> str:
     """The folder of a GGUF model as plain safetensors that can be trained, made on first use."""
     if not (source / gguf_file).is_file():
         raise ConfigError("model.gguf_file", gguf_file, f"not in {source}")
@@ -92,7 +92,7 @@ def _dequantised(source: Path, gguf_file: str, store: Store) -> str:
     return str(folder)
 
 
-def _merged(model: Model, folder: Path, store: Store) -> str:
+def _ensure_merged(model: Model, folder: Path, store: Store) -> str:
     """The folder of an adapter merged into the model that it belongs to, made on first use."""
     base, dtype = _below(model, folder), dtype_of(model)
     key = content_key([_content(model, store), str(dtype)])
@@ -100,8 +100,8 @@ def _merged(model: Model, folder: Path, store: Store) -> str:
     with building(target) as empty:
         if empty is not None:
             print(f"merging the adapter {model.path} into {base.path} (once)", flush=True)
-            below = base_folder(base, store)
-            tokens = Path(tokenizer_folder(model, store))
+            below = ensure_base(base, store)
+            tokens = Path(ensure_tokenizer(model, store))
             with _naming(model):
                 known = len(AutoTokenizer.from_pretrained(tokens, trust_remote_code=model.trust_remote_code))
                 merge(Path(below), folder, empty, dtype, known, trust_remote_code=model.trust_remote_code)
@@ -163,21 +163,21 @@ def not_loadable(model: Model, error: Exception) -> ConfigError:
     return ConfigError("model.path", f"{model.path}{at}", f"cannot be loaded: {kind}{words}")
 
 
-def tokenizer_folder(model: Model, store: Store) -> str:
+def ensure_tokenizer(model: Model, store: Store) -> str:
     """Where the tokenizer lies: of a model on the Hub it is there without the weights, an adapter may have its own."""
     if model.architecture is not None or model.gguf_file is not None:
-        return base_folder(model, store)
-    folder = _located(model, store, weights=False)
+        return ensure_base(model, store)
+    folder = locate(model, store, weights=False)
     own = adapter_in(folder) is None or has_tokenizer([path.name for path in folder.iterdir()])
-    return str(folder) if own else tokenizer_folder(_below(model, folder), store)
+    return str(folder) if own else ensure_tokenizer(_below(model, folder), store)
 
 
 def own_template(model: Model, store: Store) -> str | None:
     """The chat template that an adapter has beside it, though it leaves the tokenizer to its base; None without one."""
     if model.architecture is not None or model.gguf_file is not None:
         return None
-    file = _located(model, store, weights=False) / "chat_template.jinja"
-    if not file.is_file() or tokenizer_folder(model, store) == str(file.parent):
+    file = locate(model, store, weights=False) / "chat_template.jinja"
+    if not file.is_file() or ensure_tokenizer(model, store) == str(file.parent):
         return None
     return file.read_text(encoding="utf-8")
 
@@ -185,8 +185,8 @@ def own_template(model: Model, store: Store) -> str | None:
 def name_of(model: Model, store: Store) -> Adapter:
     """What an adapter trained on the base model names: the Hub id and commit, where it has them, else its folder."""
     source = model_source(model)
-    folder = base_folder(model, store)
-    if source is None or model.gguf_file is not None or adapter_in(_located(model, store, weights=False)) is not None:
+    folder = ensure_base(model, store)
+    if source is None or model.gguf_file is not None or adapter_in(locate(model, store, weights=False)) is not None:
         return Adapter(folder)
     return Adapter(source.path, commit_of(source, store))
 
@@ -203,8 +203,8 @@ def fingerprint(model: Model, store: Store) -> dict[str, Any]:
 def _content(model: Model, store: Store) -> dict[str, Any]:
     source = model_source(model)
     if model.architecture is not None or (source is None and model.gguf_file is not None):
-        return _file_hashes(Path(base_folder(model, store)), WEIGHT_FILES, store)
-    folder = _located(model, store, weights=False)
+        return _file_hashes(Path(ensure_base(model, store)), WEIGHT_FILES, store)
+    folder = locate(model, store, weights=False)
     if source is not None:
         packed = {} if model.gguf_file is None else {"gguf_file": model.gguf_file}
         own = {"hub": source.path, "commit": commit_of(source, store)} | packed

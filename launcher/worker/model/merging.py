@@ -46,12 +46,12 @@ def merge(base: Path, adapter: Path, target: Path, dtype: torch.dtype, tokens: i
         ValueError, RuntimeError, OSError: the two do not fit, or cannot be loaded.
     """
     _check_weights(adapter)
-    adapted = _adapted(base, adapter, tokens, trust_remote_code=trust_remote_code)
+    adapted = _load_adapted(base, adapter, tokens, trust_remote_code=trust_remote_code)
     _check_keys(adapted, adapter)
     before, kinds = _logits(adapted), PeftConfig.from_pretrained(adapter)
     if _is_tied(adapted.get_base_model()) and _reaches_embeddings(adapted.get_base_model(), kinds):
         # Peft would merge a change of one of the two into the weights that they share.
-        adapted = _adapted(base, adapter, tokens, trust_remote_code=trust_remote_code, tied=False)
+        adapted = _load_adapted(base, adapter, tokens, trust_remote_code=trust_remote_code, tied=False)
     merged = adapted.merge_and_unload(safe_merge=True)
     _check_equal(before, _logits(merged), adapter)
     if (adapter / GENERATION_CONFIG).is_file():
@@ -59,7 +59,7 @@ def merge(base: Path, adapter: Path, target: Path, dtype: torch.dtype, tokens: i
     merged.to(dtype).save_pretrained(target)
 
 
-def _adapted(base: Path, adapter: Path, tokens: int, *, trust_remote_code: bool, tied: bool = True) -> PeftModel:
+def _load_adapted(base: Path, adapter: Path, tokens: int, *, trust_remote_code: bool, tied: bool = True) -> PeftModel:
     """The adapter on top of its base, in float32; `tied`: whether a head may share the embeddings' weights."""
     transformers_logging.disable_progress_bar()
     module, loading = AutoModelForCausalLM.from_pretrained(

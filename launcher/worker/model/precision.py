@@ -60,7 +60,7 @@ def _master(parameter: torch.Tensor, masters: dict[torch.Tensor, torch.Tensor]) 
 
 
 @functools.cache
-def _automatic_dtype() -> torch.dtype:
+def automatic_dtype() -> torch.dtype:
     """bfloat16 where the machine computes in it; elsewhere it is emulated, slower than float32."""
     if torch.cuda.is_available():
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
@@ -75,7 +75,7 @@ def dtype_of(model: Model) -> torch.dtype:
         ConfigError: float16, whose gradients vanish without loss scaling.
     """
     if model.dtype == "auto":
-        return _automatic_dtype()
+        return automatic_dtype()
     if model.dtype == "float16":
         raise ConfigError("model.dtype", model.dtype, "its small gradients become 0; use bfloat16 or float32")
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[model.dtype]

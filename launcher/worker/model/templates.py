@@ -10,8 +10,6 @@ sees when it is used. Here it is an error, before the reference pass.
 from __future__ import annotations
 
 import logging
-import re
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,8 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from trl.data_utils import common_prefix_length
 
 from launcher.config import Model
-from launcher.dataset.messages import SPOKEN, Said
-from launcher.dataset.shapes import PAIR
+from launcher.dataset import shown
 from launcher.errors import UNSAID, ConfigError
 
 LOG = logging.getLogger(__name__)
@@ -30,73 +27,30 @@ CHECKED_PAIRS = 256  # a template's fault shows in every pair, or with a role th
 SHOWN = 40  # characters
 
 
-def understood(
-    rows: list[Row], tokens: PreTrainedTokenizerBase, model: Model, columns: Sequence[str] = PAIR
-) -> list[Row]:
-    """The rows with those keys of their messages alone that the template names; what is left out is told and counted.
+def shown_rows(rows: list[Row], tokens: PreTrainedTokenizerBase, model: Model) -> list[Row]:
+    """The rows with those keys of their messages alone that the template shows; what is left out is told and counted.
 
     Raises:
-        ConfigError: the template names nothing of what a row says besides contents: calls of tools, reasoning.
+        ConfigError: there is no template, or it does not show calls of tools, reasoning or tools that a row has.
     """
-    left: Counter[str] = Counter()
-    known = names_in(tokens.chat_template)
-    for number, row in enumerate(rows, 1):
-        unknown = [name for column in columns for name in _keys(row[column]) if name not in known]
-        unknown += [name for name in _given(row) if name not in known]
-        if spoken := [name for name in unknown if name in SPOKEN or name in _given(row)]:
-            raise ConfigError(
-                "model.chat_template",
-                UNSAID,
-                f"row {number} has {', '.join(spoken)}, which the chat template of {model.name} does not show; "
-                "give a template that does (model.chat_template=FILE.jinja), or rows without",
-            )
-        left.update(unknown)
+    shown.check_template(rows, tokens.chat_template, model.name)
+    left = shown.not_shown(rows, tokens.chat_template)
     for name, count in left.items():
-        LOG.warning("the chat template shows no %s; %d messages have one", name, count)
-    if not left:
-        return rows
-    return [row | {column: shown(row[column], known) for column in columns} for row in rows]
+        LOG.warning("the chat template does not show %s, which %d messages have", name, count)
+    known = shown.words_of(tokens.chat_template)
+    return [shown.shown(row, known) for row in rows] if left else rows
 
 
-def names_in(template: str | dict[str, str] | None) -> set[str]:
-    """All words of a template: what is not among them, it cannot show."""
-    texts = template.values() if isinstance(template, dict) else [template or ""]
-    return {"role", "content", *(word for text in texts for word in re.findall(r"\w+", text))}
-
-
-def _keys(said: Said) -> list[str]:
-    return [key for message in said for key in message] if isinstance(said, list) else []
-
-
-def _given(row: Row) -> list[str]:
-    return [*(["tools"] if "tools" in row else []), *row.get("chat_template_kwargs", {})]
-
-
-def shown(said: Any, known: set[str]) -> Any:
-    """A text as it is, messages with the keys alone that a template names."""
-    if isinstance(said, dict):
-        return said | {"messages": shown(said["messages"], known)}
-    if not isinstance(said, list):
-        return said
-    return [{key: value for key, value in message.items() if key in known} for message in said]
-
-
-def check_template(
-    pairs: list[Row], tokens: PreTrainedTokenizerBase, model: Model, answers: Sequence[str] = ("chosen", "rejected")
+def check_rendering(
+    pairs: list[Row], tokens: PreTrainedTokenizerBase, answers: Sequence[str] = ("chosen", "rejected")
 ) -> None:
     """Check the first rows of a data set of messages; plain text has no template. `answers` are its columns.
 
     Raises:
-        ConfigError: the tokenizer has no template, or it renders a prompt otherwise when an answer follows.
+        ConfigError: the template renders a prompt otherwise when an answer follows, or cannot render it.
     """
     if isinstance(pairs[0]["prompt"], str):
         return
-    if tokens.chat_template is None:
-        raise ConfigError(
-            "model.chat_template",
-            UNSAID,
-            f"the tokenizer of {model.name} has none and the data are messages; give model.chat_template=FILE.jinja",
-        )
     for number in range(min(CHECKED_PAIRS, len(pairs))):
         for answer in answers:
             _check_prefix(number, pairs[number], answer, tokens)

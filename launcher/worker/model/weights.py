@@ -30,7 +30,7 @@ from launcher.config import Model
 from launcher.errors import ConfigError
 from launcher.machine.installed import INSTALL_BITSANDBYTES, package_dir
 from launcher.store.output_folder import Store
-from launcher.worker.model.base_model import base_folder, not_loadable, own_template, tokenizer_folder
+from launcher.worker.model.base_model import ensure_base, ensure_tokenizer, not_loadable, own_template
 from launcher.worker.model.loading import check_loaded
 from launcher.worker.model.memory import Latest, keep_freed_memory
 from launcher.worker.model.precision import dtype_of
@@ -41,7 +41,7 @@ _tokenizer: Latest[PreTrainedTokenizerBase] = Latest()
 
 def tokenizer(model: Model, store: Store) -> PreTrainedTokenizerBase:
     """The model's own tokenizer, with the config's chat template if any; its end token pads where nothing else does."""
-    folder = tokenizer_folder(model, store)
+    folder = ensure_tokenizer(model, store)
 
     def read() -> PreTrainedTokenizerBase:
         try:
@@ -60,7 +60,7 @@ def tokenizer(model: Model, store: Store) -> PreTrainedTokenizerBase:
 
 def load(model: Model, store: Store) -> torch.nn.Module:
     """The base module: frozen, in evaluation mode, shared by everything in this process. Never change it."""
-    folder, dtype = base_folder(model, store), dtype_of(model)
+    folder, dtype = ensure_base(model, store), dtype_of(model)
 
     def read() -> torch.nn.Module:
         if not torch.cuda.is_available():
@@ -118,13 +118,13 @@ def _packing(model: Model, dtype: torch.dtype) -> dict[str, Any]:
     return {"quantization_config": packed, "device_map": {"": str(device())}}
 
 
-def policy(model: Model, store: Store) -> torch.nn.Module:
+def load_policy(model: Model, store: Store) -> torch.nn.Module:
     """A fresh module to train, equal to one that was just loaded; under ZeRO-3 it is, since no rank has all of it.
 
     Packed weights stay frozen beneath adapters. The reference was scored without dropout, so there is none here either.
     """
     if is_deepspeed_zero3_enabled():
-        return without_dropout(from_folder(base_folder(model, store), model, dtype_of(model)))
+        return without_dropout(from_folder(ensure_base(model, store), model, dtype_of(model)))
     fresh = without_dropout(copy.deepcopy(load(model, store)))
     return fresh if model.quantization is not None else fresh.requires_grad_()
 

@@ -68,7 +68,7 @@ def check(trainer: Any, loss: float, outputs: Sequence[Any], inputs: dict[str, A
     bounds = [rounding(part.tokens, part.reference, trainer.precision) for part in scored]
     farthest, wrong = _farthest(scored, bounds), ""
     if loss_named(trainer.loss_name).reference:
-        start = _start(trainer, scored, bounds, inputs)
+        start = known_start(trainer, scored, bounds, inputs)
         if not abs(loss - start.loss) <= start.within:
             wrong = f"the loss is {_apart(loss, start.loss)} as of {trainer.loss_name} at the start: "
     if farthest.is_too_far():
@@ -115,7 +115,9 @@ def _farthest(scored: Sequence[Scored], bounds: Sequence[torch.Tensor]) -> Farth
     return Farthest(ratios[worst].item(), int(tokens[worst]), explained[worst].item())
 
 
-def _start(trainer: Any, scored: Sequence[Scored], bounds: Sequence[torch.Tensor], inputs: dict[str, Any]) -> Start:
+def known_start(
+    trainer: Any, scored: Sequence[Scored], bounds: Sequence[torch.Tensor], inputs: dict[str, Any]
+) -> Start:
     """By the trainer's own loss, from outputs as they would be there."""
 
     def loss_at(ratios: Sequence[torch.Tensor]) -> float:

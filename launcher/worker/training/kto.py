@@ -103,11 +103,11 @@ def held_out_metrics(trainer: Any, beta: float) -> HeldOut:
         _, own = trainer.scored(watched.outputs, batch)
         rewards += (beta * own.ratios).tolist()
         labels += batch["label"].tolist()
-    accuracy, margin = _ranked(rewards, labels)
+    accuracy, margin = ranked(rewards, labels)
     return HeldOut(statistics.fmean(losses), accuracy, margin, len(rewards))
 
 
-def _ranked(rewards: list[float], labels: list[bool]) -> tuple[float | None, float | None]:
+def ranked(rewards: list[float], labels: list[bool]) -> tuple[float | None, float | None]:
     """The accuracy and the margin of these rewards, as `held_out_metrics` says."""
     up = [reward for reward, label in zip(rewards, labels, strict=True) if label]
     down = [reward for reward, label in zip(rewards, labels, strict=True) if not label]

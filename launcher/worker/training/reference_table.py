@@ -46,7 +46,7 @@ from launcher.store.facts import TableManifest
 from launcher.store.files import Plain, building, content_key, read_fact, write_once
 from launcher.store.output_folder import Store
 from launcher.worker.dataset import unpaired
-from launcher.worker.dataset.pairs import IDS, Pairs, collator, tokenised
+from launcher.worker.dataset.pairs import IDS, Pairs, collator, tokenise
 from launcher.worker.distributed import ranks, zero
 from launcher.worker.model import base_model, precision, weights
 from launcher.worker.model.memory import Latest
@@ -82,13 +82,13 @@ class Table:
         return chosen - less * chosen_tail, rejected - less * rejected_tail
 
 
-def prepared(config: RunConfig, store: Store) -> Pairs:
-    """The tokenised pairs with their reference values; kept for the next run of this process."""
+def prepare(config: RunConfig, store: Store) -> Pairs:
+    """Tokenise the pairs and attach their reference values; kept for the next run of this process."""
 
-    def prepare() -> Pairs:
+    def make() -> Pairs:
         with ranks.first_ahead():
             pairs = _rows(config, store)
-        table = reference_table(config, store, pairs)
+        table = ensure_table(config, store, pairs)
         alpha = config.trainer.ld_alpha
         train, test = attach(pairs.train, table, alpha), attach(pairs.test, table, alpha)
         return replace(pairs, train=train, test=test)
@@ -97,11 +97,16 @@ def prepared(config: RunConfig, store: Store) -> Pairs:
     order = None if loss_named(config.loss_type).paired else (config.seed, config.trainer.micro_batch_size)
     trainer = (config.trainer.max_length, config.trainer.ld_alpha)
     identity = repr((config.model, config.dataset, trainer, order, store.root))
-    return _prepared.get(identity, prepare)
+    return _prepared.get(identity, make)
+
+
+def forget_prepared() -> None:
+    """Let go of the pairs that were prepared last, for a process that is to stand for another."""
+    _prepared.forget()
 
 
 def _rows(config: RunConfig, store: Store) -> Pairs:
-    return (tokenised if loss_named(config.loss_type).paired else unpaired.tokenised)(config, store)
+    return (tokenise if loss_named(config.loss_type).paired else unpaired.tokenise)(config, store)
 
 
 def row_of(pair: dict[str, list[int]]) -> str:
@@ -120,7 +125,7 @@ def attach(pairs: Dataset, table: Table, ld_alpha: float | None = None) -> Datas
     return with_chosen.add_column("ref_rejected_logps", [rejected for _, rejected in values])
 
 
-def reference_table(config: RunConfig, store: Store, pairs: Pairs | None = None) -> Table:
+def ensure_table(config: RunConfig, store: Store, pairs: Pairs | None = None) -> Table:
     """The table for this model and data set, from the cache, or computed while others wait for it.
 
     Of several ranks, rank 0 takes the lock, looks and writes; all measure, each its share, or none does.
@@ -197,7 +202,7 @@ def measure(config: RunConfig, store: Store, rows: Iterable[dict[str, list[int]]
             say(len(facts))
         if divided and len(ours) < math.ceil(len(batches) / ranks.size()):
             _measure_batch(base, batches[0], collate(batches[0]))  # the others need our part of the weights once more
-    return ranks.gathered(facts)
+    return ranks.gather(facts)
 
 
 @contextlib.contextmanager
@@ -207,7 +212,7 @@ def _reference(config: RunConfig, store: Store) -> Iterator[torch.nn.Module]:
         with weights.in_use(weights.load(config.model, store)) as base, weights.scoring(base):
             yield base
         return
-    folder, dtype = base_model.base_folder(config.model, store), precision.dtype_of(config.model)
+    folder, dtype = base_model.ensure_base(config.model, store), precision.dtype_of(config.model)
 
     def load() -> torch.nn.Module:
         base = weights.from_folder(folder, config.model, dtype).requires_grad_(requires_grad=False)

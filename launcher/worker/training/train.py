@@ -35,7 +35,7 @@ from launcher.worker.distributed import ranks, zero
 from launcher.worker.model import precision, weights
 from launcher.worker.model.memory import Latest
 from launcher.worker.training import checkpoints
-from launcher.worker.training.reference_table import prepared
+from launcher.worker.training.reference_table import prepare
 from launcher.worker.training.trainer import Recorder, RunTrainer, build_trainer
 
 LAST_LOGGED = 10  # lines whose mean is the run's training loss: one batch alone says little
@@ -66,7 +66,7 @@ def train(config: RunConfig, run: RunDir, store: Store, stop_requested: Callable
         return
     began = time.time()
     _trained.forget()
-    pairs = prepared(config, store)
+    pairs = prepare(config, store)
     recorder = Recorder(run.metrics_file, config.checkpoint.every, stop_requested, config.checkpoint.milestones or ())
     trainer = None
     try:
@@ -177,7 +177,7 @@ def _let_go_of_training_state(trainer: RunTrainer) -> None:
     trainer.model.zero_grad(set_to_none=True)
 
 
-def finished(config: RunConfig, run: RunDir, store: Store) -> RunTrainer:
+def load_trained(config: RunConfig, run: RunDir, store: Store) -> RunTrainer:
     """The trainer of a finished run: the one that has just trained it here, or one made from its folder.
 
     After joint training it comes from the folder, without DeepSpeed: rank 0 evaluates alone.
@@ -185,7 +185,7 @@ def finished(config: RunConfig, run: RunDir, store: Store) -> RunTrainer:
     config = replace(config, deepspeed=DeepSpeed())
 
     def from_disk() -> RunTrainer:
-        pairs = prepared(config, store)
+        pairs = prepare(config, store)
         trainer = build_trainer(config, run, store, pairs, [])
         with contextlib.suppress(OSError):
             run.checkpoints.rmdir()  # the trainer makes its folder, though it will not train

@@ -134,7 +134,7 @@ class Recorder(TrainerCallback):
         self._steps += 1
         if state.global_step >= state.max_steps:
             return  # the final model is written next, and needs no checkpoint
-        self.stopped = _agreed(self.stop_requested())
+        self.stopped = agree_to_stop(self.stop_requested())
         due = state.global_step % self.save_every == 0 or state.global_step in self.milestones
         control.should_save = self.stopped or due
         control.should_training_stop = control.should_training_stop or self.stopped
@@ -163,7 +163,7 @@ def _sentence(step: int, steps: int, line: dict[str, float], pace: float) -> str
     return f"step {step}/{steps} {values} {pace:.2f} s/step"
 
 
-def _agreed(wish: bool) -> bool:
+def agree_to_stop(wish: bool) -> bool:
     """Whether any rank wishes it: a save is collective, so all must take part at the same step."""
     if not torch.distributed.is_initialized():
         return wish
@@ -183,7 +183,7 @@ def build_trainer(
     loss, pad = loss_named(config.loss_type), weights.tokenizer(config.model, store).pad_token_id
     told = arguments(config, run)  # first: under ZeRO-3 the policy is divided among the ranks while it is loaded
     trainer = (RunTrainer if loss.paired else KtoRunTrainer)(
-        model=weights.policy(config.model, store),
+        model=weights.load_policy(config.model, store),
         args=told,
         data_collator=collator(config, store) if loss.paired else kto_collator(pad, config.trainer.max_length),
         train_dataset=pairs.train,
@@ -262,7 +262,7 @@ def arguments(config: RunConfig, run: RunDir) -> DPOConfig | KTOConfig:
         activation_checkpointing=trainer.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False},
         max_length=trainer.max_length,
-        disable_dropout=False,  # the base's own is off (`weights.policy`), the adapters' stays as configured
+        disable_dropout=False,  # the base's own is off (`weights.load_policy`), the adapters' stays as configured
         precompute_ref_log_probs=trainer.lora is None,  # no reference model is loaded: the columns are there
         # No autocast: the forward runs in the dtype of the weights, as the reference pass does.
         **zero.arguments(config.deepspeed, precision.dtype_of(config.model)),

@@ -1,7 +1,7 @@
-"""Which benchmarks a run lacks, and what happens to their results when they are to be had anew.
+"""Which of a run's missing benchmarks nobody is about to do, and results that are to be had anew.
 
-Owns: what counts as done, for a job and for the launcher alike.
-Must not know: how a benchmark is computed or judged, schedulers.
+Owns: who has claimed a benchmark; removing results, or keeping them under a number.
+Must not know: which file says that a benchmark is done (`work_done`), how one is computed or judged, schedulers.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from pathlib import Path
 
 from launcher.store.attempt_config import wanted_by
 from launcher.store.attempts import Attempts
-from launcher.store.done import lacking
 from launcher.store.run_folder import RunDir
+from launcher.store.work_done import lacking
 
 
 def unclaimed(run: RunDir, wanted: Iterable[str]) -> list[str]:
