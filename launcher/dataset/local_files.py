@@ -107,8 +107,15 @@ def check_rows(dataset: Dataset, model: Model, file: Path, *, paired: bool) -> l
             model's chat template does not show it.
     """
     rows, whole = first_rows(file)
-    labelled = not paired and dataset.columns.get("completion", "completion") in shapes.columns_of(rows)
-    examples = (shapes.unpaired if labelled else shapes.pairs)(rows, dataset, str(file))
+    found = shapes.columns_of(rows)
+    if missing := shapes.missing_columns(found, dataset, paired=paired):
+        raise ConfigError(
+            "dataset.columns",
+            UNSAID,
+            f"{file} has no column {', '.join(missing)}; it has {', '.join(sorted(found)) or 'no rows'}; "
+            "map ours to its own with +dataset.columns.chosen=NAME",
+        )
+    examples = (shapes.pairs if paired else shapes.unpaired)(rows, dataset, str(file))
     faults = Counter(example.fault for example in examples if example.fault)
     counted = ", ".join(f"{count} {fault}" for fault, count in faults.items())
     if whole and rows and faults.total() == len(rows):

@@ -209,34 +209,30 @@ def _rows_of_lines(number: int, line: str, text: IO[str]) -> Iterator[Row]:
         number, line = number + 1, text.readline()
 
 
-def _rows_of_values(number: int, read: str, text: IO[str]) -> Iterator[Row]:
+def _rows_of_values(line: int, read: str, text: IO[str]) -> Iterator[Row]:
     """The objects of an array, or objects behind one another; `read` is what has been read of `text` from that line."""
-    decoder, place, is_array = json.JSONDecoder(), 0, read.lstrip()[0] == "["
-    buffer = read.lstrip().removeprefix("[") if is_array else read
-    ended, size = False, CHUNK
+    decoder, is_array = json.JSONDecoder(), read.lstrip()[0] == "["
+    buffer, place, size = read, read.index("[") + 1 if is_array else 0, CHUNK
     while True:
-        place = _next_value(buffer, place)
-        if buffer[place : place + 1] == "]" and is_array:
-            _check_end(number + buffer.count("\n", 0, place), buffer[place + 1 :] + text.read(CHUNK))
+        begin = _next_value(buffer, place)
+        line, place = line + buffer.count("\n", place, begin), begin
+        if is_array and buffer[place : place + 1] == "]":
+            _check_end(line, buffer[place + 1 :] + text.read(CHUNK))
             return
         try:
             row, end = decoder.raw_decode(buffer, place)
-            if end == len(buffer) and not ended:
-                raise ValueError("it may go on")  # noqa: TRY301 - as of a number, whose next digit is not read yet
         except (ValueError, RecursionError) as error:
-            ended = ended or not (more := text.read(size))
-            if ended and place == len(buffer) and not is_array:
+            more = text.read(size) if len(buffer) - place < LONGEST else ""
+            if not more and place == len(buffer) and not is_array:
                 return
-            if ended or len(buffer) - place > LONGEST:
-                line = number + buffer.count("\n", 0, max(place, getattr(error, "pos", place)))
+            if not more:
+                line += buffer.count("\n", place, getattr(error, "pos", place))
                 raise Unreadable(f", line {line}: not JSON ({_shortly(error)}); give {FORMATS}") from error
-            number += buffer.count("\n", 0, place)
-            buffer, place, size = buffer[place:] + more, 0, min(2 * size, LONGEST)
+            buffer, place, size = buffer[place:] + more, 0, 2 * size
             continue
-        line = number + buffer.count("\n", 0, place)
         _check_characters(line, buffer[place:end])
         yield _object(row, f", line {line}")
-        place = end
+        line, place, size = line + buffer.count("\n", place, end), end, CHUNK
 
 
 def _check_end(line: int, rest: str) -> None:
@@ -245,6 +241,7 @@ def _check_end(line: int, rest: str) -> None:
 
 
 def _next_value(buffer: str, place: int) -> int:
+    """Behind what stands between two values, and the mark of a file that was put behind another."""
     while place < len(buffer) and buffer[place] in " \t\r\n,\ufeff":
         place += 1
     return place

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -83,9 +83,7 @@ def pairs(rows: Rows, dataset: Dataset, where: str) -> list[Example]:
     """
     names = columns_of(rows)
     theirs = {ours: dataset.columns.get(ours, ours) for ours in (*PAIR, SYSTEM, *GIVEN)}
-    needed = [ours for ours in PAIR if ours != "prompt" or "prompt" in dataset.columns]
-    labelled = f"; completions with a label train with loss_type={UNPAIRED_LOSS}" if "completion" in names else ""
-    _check_columns([theirs[ours] for ours in needed], names, dataset, labelled)
+    _check_columns(_needed(PAIR, dataset), names, dataset)
     beside = None if theirs["prompt"] in names else next((name for name in CONVERSATIONS if name in names), None)
     unused = [name for name in names if name not in (*theirs.values(), beside)]
 
@@ -114,7 +112,7 @@ def unpaired(rows: Rows, dataset: Dataset, where: str) -> list[Example]:
     theirs = {ours: dataset.columns.get(ours, ours) for ours in (*UNPAIRED, SYSTEM, *GIVEN)}
     if theirs["completion"] not in names:
         return [half for pair in pairs(rows, dataset, where) for half in _halves(pair)]
-    _check_columns([theirs[ours] for ours in UNPAIRED], names, dataset)
+    _check_columns(_needed(UNPAIRED, dataset), names, dataset)
     unused = [name for name in names if name not in theirs.values()]
     labels = []
 
@@ -149,14 +147,27 @@ def columns_of(rows: Rows) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in row))
 
 
-def _check_columns(needed: Iterable[str], found: list[str], dataset: Dataset, more: str = "") -> None:
+def missing_columns(found: Collection[str], dataset: Dataset, *, paired: bool) -> list[str]:
+    """The columns, by their own names, that rows with the columns `found` lack."""
+    labelled = not paired and dataset.columns.get("completion", "completion") in found  # pairs are split for kto
+    return [name for name in _needed(UNPAIRED if labelled else PAIR, dataset) if name not in found]
+
+
+def _needed(columns: tuple[str, ...], dataset: Dataset) -> list[str]:
+    """Of a pair the prompt may be the beginning of both completions, if it is not named."""
+    implicit = columns is PAIR and "prompt" not in dataset.columns
+    return [dataset.columns.get(ours, ours) for ours in columns if not (implicit and ours == "prompt")]
+
+
+def _check_columns(needed: list[str], found: list[str], dataset: Dataset) -> None:
     missing = [name for name in needed if name not in found]
     if missing:
+        labelled = "chosen" in missing and "completion" in found
+        more = f"; completions with a label train with loss_type={UNPAIRED_LOSS}" if labelled else ""
         raise ConfigError(
             "dataset.name",
             dataset.name,
-            f"no column {', '.join(missing)}; found {', '.join(found) or 'no rows'}; map ours to its own with "
-            f"+dataset.columns.{missing[0]}=NAME (see dataset.columns){more}",
+            f"no column {', '.join(missing)}; found {', '.join(found)}; see dataset.columns{more}",
         )
 
 

@@ -36,7 +36,7 @@ def check_template(rows: list[Values], template: str | dict[str, str] | None, mo
     """
     if not rows or isinstance(rows[0]["prompt"], str):
         return
-    if template is None:
+    if not template:
         raise ConfigError(
             "model.chat_template",
             UNSAID,
