@@ -309,8 +309,8 @@ def test_a_text_is_tokenised_once_for_a_sweep(
 ) -> None:
     """Runs of another loss, beta or length find the ids on disk, other text does not; a torn file does no harm."""
     calls: list[int] = []
-    tokenise = data.token_ids
-    monkeypatch.setattr(data, "token_ids", lambda pairs, tokens: calls.append(len(pairs)) or tokenise(pairs, tokens))
+    token_ids = data.token_ids
+    monkeypatch.setattr(data, "token_ids", lambda pairs, tokens: calls.append(len(pairs)) or token_ids(pairs, tokens))
     first = tokenise(configure(), store)
     assert calls == [32, 6]
     again = tokenise(configure(loss_type="ipo", beta=0.7, trainer__max_length=40), store)
