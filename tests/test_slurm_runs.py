@@ -119,15 +119,11 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
         # Warned between 60 and 90 s after its start, since SLURM looks every 30 s and warns rather early than late.
         limit.launch(*LONG, same, never, "sweep=limit", "cluster.time=2", "cluster.warning_seconds=30",
                      "cluster.max_requeues=100")  # fmt: skip
+        places = {"offline": base, "online": Site(bare, bare_folder / "none", REPOSITORY)}
         preempted = {
-            "offline": (base, servers[0]),
-            "online": (Site(bare, bare_folder / "none", REPOSITORY), servers[1]),
+            mode: (launched_tracking(place, mode, wandb, slow, same, never), wandb)
+            for (mode, place), wandb in zip(places.items(), servers, strict=True)
         }
-        for mode, (place, wandb) in preempted.items():
-            site = place.at("preempted", **slow, WANDB_BASE_URL=wandb.url, WANDB_API_KEY=KEY)
-            site.launch(*LONG, same, never, "sweep=preempted", "cluster.extra={nodelist: n4, exclusive: true}",
-                        "tracking=wandb", f"tracking.mode={mode}")  # fmt: skip
-            preempted[mode] = (site, wandb)
         killed.launch(*LONG, same, often, "sweep=killed")
         undisturbed = base.at("undisturbed")
         undisturbed.launch(*LONG, same, never, "sweep=undisturbed", "cluster.executor=slurm")
@@ -136,6 +132,14 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
             pool.submit(kill_first_rank, killed).result()
         disturbed = {mode: Preempted(site, urgent[mode].result(), wandb) for mode, (site, wandb) in preempted.items()}
         yield Launched(grid, single, limit, disturbed, killed, undisturbed, seconds)
+
+
+def launched_tracking(place: Site, mode: str, wandb: WandbServer, slow: dict[str, str], *words: str) -> Site:
+    """A long run alone on its node, told to track on `wandb`."""
+    site = place.at("preempted", **slow, WANDB_BASE_URL=wandb.url, WANDB_API_KEY=KEY)
+    site.launch(*LONG, *words, "sweep=preempted", "cluster.extra={nodelist: n4, exclusive: true}", "tracking=wandb",
+                f"tracking.mode={mode}")  # fmt: skip
+    return site
 
 
 def with_apptainer(base: Site, folder: Path) -> Site:

@@ -18,7 +18,7 @@ from launcher.evaluation.judge import Spent
 from launcher.evaluation.scores import Waiting
 from launcher.hub.publish import Outcome, Publication
 from launcher.machine.disk import in_words
-from launcher.store.files import Plain
+from launcher.store.files import Plain, plain
 from launcher.store.output_folder import SweepDir
 from launcher.views.console import complain, duration, judge_name, open_console
 
@@ -151,7 +151,7 @@ def show_published(directory: SweepDir, outcomes: Sequence[Outcome], collection:
     if as_json:
         shown = ("revision", "error", "checked")
         runs = [{"run_id": each.point.name} | {key: getattr(each, key) for key in shown} for each in outcomes]
-        print(json.dumps({"sweep": directory.name, "runs": runs, "collection": collection}, indent=1))
+        print(json.dumps(plain({"sweep": directory.name, "runs": runs, "collection": collection}), indent=1))
         return
     there = [_is_there(outcome) for outcome in outcomes if outcome.point.step is None]
     kept = [_is_there(outcome) for outcome in outcomes if outcome.point.step is not None]
