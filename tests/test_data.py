@@ -128,7 +128,7 @@ def test_a_broken_or_empty_file_is_named(tmp_path: Path, store: Store) -> None:
     """Half a line of JSON, or no line at all, is an error with the file's or the split's name."""
     dataset = folder_of(tmp_path, [PAIR])
     (tmp_path / "train.jsonl").write_text('{"prompt": ')
-    with pytest.raises(ConfigError, match=r"train\.jsonl is not readable as jsonl"):
+    with pytest.raises(ConfigError, match=r"train\.jsonl, line 1: not JSON"):
         load_pairs(dataset, store)
     (tmp_path / "train.jsonl").write_text("")
     with pytest.raises(ConfigError, match=r"train_split: .* holds no pairs there"):
@@ -149,7 +149,7 @@ def test_pairs_whose_prompt_fills_max_length_are_dropped_and_counted(
     configure: Configure, store: Store, tmp_path: Path
 ) -> None:
     """A prompt of max_length tokens leaves nothing to learn from; one that is a token shorter stays."""
-    rows = [PAIR | {"prompt": "p" * length} for length in (9, 10, 11)]
+    rows = [{"prompt": "p" * length, "chosen": "yes", "rejected": "no"} for length in (9, 10, 11)]
     config = configure(dataset=folder_of(tmp_path, rows), trainer__max_length=10)
     pairs = tokenise(config, store)
     assert (len(pairs.train), len(pairs.test), pairs.dropped) == (1, 1, {"prompt too long": 2})
@@ -309,8 +309,8 @@ def test_a_text_is_tokenised_once_for_a_sweep(
 ) -> None:
     """Runs of another loss, beta or length find the ids on disk, other text does not; a torn file does no harm."""
     calls: list[int] = []
-    tokenise = data.token_ids
-    monkeypatch.setattr(data, "token_ids", lambda pairs, tokens: calls.append(len(pairs)) or tokenise(pairs, tokens))
+    token_ids = data.token_ids
+    monkeypatch.setattr(data, "token_ids", lambda pairs, tokens: calls.append(len(pairs)) or token_ids(pairs, tokens))
     first = tokenise(configure(), store)
     assert calls == [32, 6]
     again = tokenise(configure(loss_type="ipo", beta=0.7, trainer__max_length=40), store)

@@ -335,7 +335,7 @@ def test_a_run_whose_model_was_removed_is_read_from_its_revision(
     weights = training.load_trained(config, run, store).model.state_dict()
     run.write_config(asdict(config))
     hub = Hub(store="folder", repo="scan", revision="one")
-    address = Path(publish(Point(run), hub, store)["address"])
+    address = Path(publish(Point(run), hub, store).address)
     shutil.rmtree(run.model)
     training.forget_trained()
     loaded = training.load_trained(config, run, store).model.state_dict()

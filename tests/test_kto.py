@@ -179,7 +179,9 @@ def test_wrong_labels_and_missing_columns_are_named(store: Store, tmp_path: Path
     (tmp_path / "d").mkdir()
     dataset = labelled(tmp_path / "d")
     config = make_config(tmp_path, **KTO, dataset=replace(dataset, columns={"label": "prompt"}))
-    with pytest.raises(ConfigError, match=r"dataset\.name=thumbs: a label is 'Q0:'; it must be true or false"):
+    with pytest.raises(
+        ConfigError, match=r"training split, row 1, column prompt: a label is 'Q0:'; it must be true or false"
+    ):
         unpaired.tokenise(config, store)
     config = make_config(tmp_path, **KTO, dataset=replace(dataset, columns={}))
     with pytest.raises(ConfigError, match=r"dataset\.name=thumbs: no column label; found prompt, completion, thumb"):

@@ -89,7 +89,7 @@ def test_a_model_with_code_of_its_own_is_published_whole(custom: Path, configure
 
 
 def _assert_published_whole(point: Point, store: Store) -> None:
-    revision = Path(publish(point, Hub(store="folder", repo="centred", revision="ipo"), store)["address"])
+    revision = Path(publish(point, Hub(store="folder", repo="centred", revision="ipo"), store).address)
     assert {path.name for path in revision.glob("*.py")} == set(CODE)
     loaded = AutoModelForCausalLM.from_pretrained(revision, trust_remote_code=True).state_dict()
     trained = weights(point.folder.model)

@@ -1,28 +1,32 @@
-"""Data sets that lie in files, as the login node sees them: which file is a split, its columns, its prompts' lengths.
+"""Data sets that lie in files, as the login node sees them: which file is a split, its rows, its prompts' lengths.
 
-Owns: reading such files without the libraries of the compute node, and no more of them than is needed.
-Must not know: what a sweep is, where models come from.
+Owns: how much of such a file the login node looks at, and what it says of it.
+Must not know: what a sweep is, where models come from, how files are read (`rows`) and rows understood (`shapes`).
 """
 
 from __future__ import annotations
 
-import importlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+import time
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from launcher.config import WEAK_REJECTS, Dataset, Model, RunConfig
+from launcher.dataset import shapes, shown
+from launcher.dataset.rows import Row, read_rows
 from launcher.errors import UNSAID, ConfigError
 from launcher.machine.locate import DATA_SUFFIXES, place_of
+from launcher.model.template import template_here
 
-COLUMNS = {True: ("chosen", "rejected"), False: ("prompt", "completion", "label")}  # whether paired
 # The keys of instructions that a weaker model answers, which are read as a data set: what takes the place of what.
 INSTRUCTION_KEYS = {f"dataset.{key}": f"dataset.{WEAK_REJECTS}.{key}" for key in ("path", "revision")}
-CHECKED_ROWS = 2000  # of a data file, when looking for a prompt that fits
+CHECKED_ROWS, CHECKED_SECONDS = 20_000, 5.0  # of a data file, on the login node
+PROMPTS = 2000  # in which a prompt that fits is looked for
 TOKEN_COUNT_SECONDS = 120
 
 
@@ -53,10 +57,16 @@ def local_file(dataset: Dataset, split: str) -> Path | None:
     path = None if dataset.path is None else on_disk("dataset.path", dataset.path, dataset.revision)
     if path is None or path.is_file():
         return path
-    files = [path / f"{split}{suffix}" for suffix in DATA_SUFFIXES if (path / f"{split}{suffix}").is_file()]
-    if not files:
-        raise ConfigError("dataset.path", dataset.path, f"has no {split}.jsonl or {split}.parquet")
-    return files[0]
+    file = split_file(path, split)
+    if file is None:
+        raise ConfigError("dataset.path", dataset.path, f"has no {split}.jsonl, {split}.json or {split}.parquet")
+    return file
+
+
+def split_file(folder: Path, split: str) -> Path | None:
+    """The file of a folder that is named by a split; None without one."""
+    files = (folder / f"{split}{suffix}" for suffix in DATA_SUFFIXES)
+    return next((file for file in files if file.is_file()), None)
 
 
 def on_disk(key: str, path: str, revision: str | None, kind: str = "file or folder") -> Path | None:
@@ -86,43 +96,46 @@ def check_absolute(key: str, path: Path) -> None:
         raise ConfigError(key, path, f"what is on disk needs its absolute path; give {key}={path.resolve()}")
 
 
-def check_columns(dataset: Dataset, file: Path, *, paired: bool) -> None:
-    """Whether the file's first row has the columns that training needs, under the names that are mapped to ours.
+def check_rows(dataset: Dataset, model: Model, file: Path, *, paired: bool) -> list[str]:
+    """Whether the rows of a file can be trained on: all of them, or of a large file those that are read in a moment.
+
+    Returns:
+        What is to be known: how many rows are left out and why, and that more of them are in the file.
 
     Raises:
-        ConfigError: what is missing, and what there is.
+        ConfigError: the file cannot be read, a column is missing, what is in a row cannot be trained on, or the
+            model's chat template does not show it.
     """
-    found = next((set(row) for row in read_rows(file)), set())
-    paired = paired or dataset.columns.get("completion", "completion") not in found  # pairs are split for kto
-    named = dataset.columns.keys() & {"prompt"}  # else it may be the beginning of both completions
-    needed = [dataset.columns.get(column, column) for column in (*(named if paired else ()), *COLUMNS[paired])]
-    missing = [column for column in needed if column not in found]
-    if missing:
+    rows, whole = first_rows(file)
+    found = shapes.columns_of(rows)
+    if missing := shapes.missing_columns(found, dataset, paired=paired):
         raise ConfigError(
             "dataset.columns",
             UNSAID,
-            f"{file} has no column {', '.join(missing)}; it has "
-            f"{', '.join(sorted(found)) or 'no rows'}; map ours to its own with +dataset.columns.chosen=NAME",
+            f"{file} has no column {', '.join(missing)}; it has {', '.join(sorted(found)) or 'no rows'}; "
+            "map ours to its own with +dataset.columns.chosen=NAME",
         )
+    examples = (shapes.pairs if paired else shapes.unpaired)(rows, dataset, str(file))
+    faults = Counter(example.fault for example in examples if example.fault)
+    counted = ", ".join(f"{count} {fault}" for fault, count in faults.items())
+    if whole and rows and faults.total() == len(rows):
+        raise ConfigError("dataset.path", UNSAID, f"{file}: none of its rows can be used: {counted}")
+    if template := template_here(model):
+        shown.check_template([each.values for each in examples if each.fault is None], template.text, model.name)
+    told = [f"{faults.total()} of {len(rows)} rows are left out: {counted}"] if faults else []
+    more = [] if whole else [f"its first {len(rows)} rows have been looked at; a job looks at the others"]
+    return [f"{file}: {note}" for note in (*told, *more)]
 
 
-def read_rows(file: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a jsonl or parquet file, read as they are asked for.
-
-    Raises:
-        ConfigError: a line is not JSON.
-    """
-    if file.suffix == ".parquet":
-        parquet = importlib.import_module("pyarrow.parquet")
-        for batch in parquet.ParquetFile(file).iter_batches(CHECKED_ROWS):
-            yield from batch.to_pylist()
-        return
-    with file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise ConfigError("dataset.path", file, f"line {number} is not JSON ({error})") from error
+def first_rows(file: Path) -> tuple[list[Row], bool]:
+    """The rows of a file that can be read in a moment, and whether they are all of them."""
+    rows: list[Row] = []
+    until = time.monotonic() + CHECKED_SECONDS
+    for row in read_rows(file):
+        if len(rows) == CHECKED_ROWS or time.monotonic() > until:
+            return rows, False
+        rows.append(row)
+    return rows, True
 
 
 def check_length(config: RunConfig) -> None:
@@ -152,7 +165,7 @@ def _prompts(dataset: Dataset) -> Iterable[Any]:
     if file is None:
         return dataset.prompts
     column = dataset.columns.get("prompt", "prompt")
-    return [row.get(column) for row, _ in zip(read_rows(file), range(CHECKED_ROWS), strict=False)]
+    return [row.get(column) for row, _ in zip(read_rows(file), range(PROMPTS), strict=False)]
 
 
 def _count_tokens(model: Model, text: str) -> int:

@@ -14,7 +14,7 @@ from typing import Literal
 from launcher.machine.installed import package_dir
 
 PACKAGE = "package:"  # of a path, in front of a module: the folder of that installed package
-DATA_SUFFIXES = (".jsonl", ".json", ".parquet")
+DATA_SUFFIXES = (".jsonl", ".json", ".parquet", ".jsonl.gz", ".json.gz", ".jsonl.zst", ".json.zst")
 DEFAULT_REVISION = "main"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 HUB_URL = re.compile(r"hf://(dataset|space)s/([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")

@@ -13,7 +13,7 @@ from launcher.config import WEAK_REJECTS, Dataset
 from launcher.errors import UNSAID, ConfigError, suggestion
 from launcher.machine.locate import place_of
 
-COLUMNS = ("prompt", "chosen", "rejected", "completion", "label")
+COLUMNS = ("prompt", "chosen", "rejected", "completion", "label", "system", "tools", "chat_template_kwargs")
 DTYPES = ("auto", "float32", "bfloat16")  # not float16: small gradients become 0
 QUANTIZATIONS = ("4bit",)
 

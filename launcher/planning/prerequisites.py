@@ -16,13 +16,14 @@ from launcher.config import WEAK_REJECTS, Dataset, Model, RunConfig, WeakRejects
 from launcher.dataset.builders import BUILDERS
 from launcher.dataset.local_files import (
     INSTRUCTION_KEYS,
-    check_columns,
     check_length,
+    check_rows,
+    first_rows,
     local_file,
     on_disk,
     parts_of,
-    read_rows,
 )
+from launcher.dataset.shapes import columns_of
 from launcher.errors import UNSAID, ConfigError, suggestion
 from launcher.evaluation import mt_bench
 from launcher.hub.sources import models_of
@@ -41,7 +42,7 @@ def check_sources(sweep: Sweep, store: Store, *, dry_run: bool) -> list[str]:
     """Check every distinct model, data set and their fit, and that the output folder can be written; writes nothing.
 
     Returns:
-        What a dry run may leave to be installed before the sweep is launched.
+        What a dry run may leave to be installed before the sweep is launched; of data files, what is to be known.
 
     Raises:
         ConfigError: what is missing, and how to get it.
@@ -55,6 +56,7 @@ def check_sources(sweep: Sweep, store: Store, *, dry_run: bool) -> list[str]:
     check_benchmarks(sweep)
     _check_names(sweep)
     seen: set[str] = set()
+    notes: list[str] = []
     for run in sweep.runs:
         config = run.config
         paired = loss_named(config.loss_type).paired
@@ -64,9 +66,9 @@ def check_sources(sweep: Sweep, store: Store, *, dry_run: bool) -> list[str]:
             for model, key in models_of(config):
                 _check_model(model, key)
             _check_limits(config)
-            _check_dataset(config.dataset, paired=paired)
+            notes += _check_dataset(config.dataset, config.model, paired=paired)
             check_length(config)
-    return []
+    return list(dict.fromkeys(notes))
 
 
 def _check_names(sweep: Sweep) -> None:
@@ -182,7 +184,7 @@ def _check_limits(config: RunConfig) -> None:
         limits.check_length(said, "evaluation.max_new_tokens", config.evaluation.max_new_tokens, f"model {model.name}")
 
 
-def _check_dataset(dataset: Dataset, *, paired: bool) -> None:
+def _check_dataset(dataset: Dataset, model: Model, *, paired: bool) -> list[str]:
     known = (*BUILDERS, WEAK_REJECTS)
     if dataset.builder is not None and dataset.builder not in known:
         near = suggestion(dataset.builder, known)
@@ -192,11 +194,12 @@ def _check_dataset(dataset: Dataset, *, paired: bool) -> None:
             _check_instructions(replace(dataset, path=dataset.weak_rejects.path), dataset.weak_rejects)
         except ConfigError as error:
             raise error.renamed(INSTRUCTION_KEYS) from error
+    notes = []
     for part in parts_of(dataset):
-        for split in (part.train_split, part.test_split):
-            file = local_file(part, split)
-            if file is not None:
-                check_columns(part, file, paired=paired)
+        files = [local_file(part, split) for split in (part.train_split, part.test_split)]
+        for file in dict.fromkeys(filter(None, files)):
+            notes += check_rows(part, model, file, paired=paired)
+    return notes
 
 
 def _check_instructions(source: Dataset, weak: WeakRejects) -> None:
@@ -204,7 +207,7 @@ def _check_instructions(source: Dataset, weak: WeakRejects) -> None:
         file = local_file(source, split)
         if file is None:
             continue
-        found = next((set(row) for row in read_rows(file)), set())
+        found = columns_of(first_rows(file)[0])
         if missing := weak.missing(found):
             raise ConfigError(
                 f"dataset.{WEAK_REJECTS}.columns",

@@ -52,9 +52,9 @@ class Result:
 
 @dataclass(frozen=True)
 class Sample:
-    """A text that a model wrote, and its golden reward; `prompt` is a text or a list of messages."""
+    """A text that a model wrote, and its golden reward; `prompt` is a text, messages, or messages and their tools."""
 
-    prompt: str | list[Plain]
+    prompt: str | list[Plain] | Plain
     text: str
     reward: float | None = None
 

@@ -1,7 +1,7 @@
 """Preference pairs: from wherever the config says, to token ids.
 
 Owns: tokenising (TRL's own code), which pairs are left out and why, what is told of the data.
-Must not know: reference values, losses, files (`reading`), columns (`shapes`).
+Must not know: reference values, losses, files (`reading`), columns (`dataset.shapes`).
 """
 
 from __future__ import annotations
@@ -15,27 +15,31 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
-import datasets
 import pyarrow
 import pyarrow.parquet
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 from transformers import PreTrainedTokenizerBase
 from trl import DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from launcher.config import Dataset as DatasetConfig
 from launcher.config import RunConfig
+from launcher.dataset import shapes
+from launcher.dataset.messages import text_of
+from launcher.dataset.shapes import Example
+from launcher.dataset.shown import GIVEN
 from launcher.errors import ConfigError
 from launcher.store.files import building, content_key
 from launcher.store.output_folder import Store
-from launcher.worker.dataset import reading, shapes
+from launcher.worker.dataset import reading
 from launcher.worker.model import base_model
-from launcher.worker.model.templates import check_template
+from launcher.worker.model.templates import check_rendering, shown_rows
 from launcher.worker.model.weights import tokenizer
 
 LOG = logging.getLogger(__name__)
+SPOILT = (shapes.DIFFERING, shapes.BROKEN)  # also as the prompts of an evaluation
 IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
-TOO_LONG = "prompt too long"
+TOO_LONG, SAME_WHEN_CUT = "prompt too long", "chosen == rejected within max_length"
 
 
 @dataclass(frozen=True)
@@ -63,68 +67,80 @@ def load_pairs(dataset: DatasetConfig, store: Store) -> tuple[Dataset, Dataset]:
     Raises:
         ConfigError: the data set is not there, or lacks a column.
     """
-    return reading.read(dataset, store, shapes.pairs)
+    train, test = reading.read(dataset, store, shapes.pairs)
+    return Dataset.from_list(sound(train)), Dataset.from_list(sound(test))
 
 
 def load_prompts(dataset: DatasetConfig, store: Store) -> list[Any]:
-    """The prompts of the held-out rows, whether they are pairs or labelled completions."""
-    prompts: list[Any] = reading.read(dataset, store, shapes.unpaired)[1]["prompt"][:]
-    return [prompt for prompt in prompts if prompt not in (None, [])]
+    """The prompts of the held-out rows, pairs or labelled completions, with what else the chat template is given."""
+    rows = [
+        example.values for example in reading.read(dataset, store, shapes.unpaired)[1] if example.fault not in SPOILT
+    ]
+    rows = [row for row in rows if text_of(row["prompt"])]
+    given = [{name: row[name] for name in GIVEN if name in row} for row in rows]
+    prompts = zip((row["prompt"] for row in rows), given, strict=True)
+    return [{"messages": prompt, **more} if more else prompt for prompt, more in prompts]
+
+
+def sound(examples: Iterable[Example]) -> list[dict[str, Any]]:
+    """Those from which something can be learnt."""
+    return [example.values for example in examples if example.fault is None]
 
 
 def tokenise(config: RunConfig, store: Store) -> Pairs:
     """The pairs as token ids, without those from which nothing can be learnt.
 
-    Left out are pairs whose prompt alone fills `max_length`, with an empty completion, or with twice the same.
+    Left out are pairs without a prompt or whose prompt alone fills `max_length`, with an empty completion, or with
+    twice the same, be it only up to `max_length`.
 
     Raises:
         ConfigError: no pair is left, or the chat template cannot be trained with.
     """
-    train, test = load_pairs(config.dataset, store)
+    train, test = reading.read(config.dataset, store, shapes.pairs)
     fitting_train, dropped = _usable(train, config, store)
     fitting_test, _ = _usable(test, config, store)
-    return told(Pairs(fitting_train, fitting_test, dropped, *shapes.overlaps(train, test)), len(train), len(test))
+    counts = shapes.overlaps(sound(train), sound(test))
+    return told(Pairs(fitting_train, fitting_test, dropped, *counts), train, test)
 
 
-def _usable(pairs: Dataset, config: RunConfig, store: Store) -> tuple[Dataset, dict[str, int]]:
+def _usable(pairs: list[Example], config: RunConfig, store: Store) -> tuple[Dataset, dict[str, int]]:
     """The token ids of the pairs that can be used, and how many cannot, for each reason."""
-    faults = list(shapes.faults(pairs))
-    sound = [index for index, fault in enumerate(faults) if fault is None]
-    dropped = Counter(fault for fault in faults if fault is not None)
-    if not sound:
+    dropped = Counter(pair.fault for pair in pairs if pair.fault is not None)
+    if not (rows := sound(pairs)):
         raise ConfigError("dataset.name", config.dataset.name, f"none of its pairs can be used: {_sentence(dropped)}")
-    if dropped:
-        pairs = pairs.select(sound)
-    check_template(pairs, tokenizer(config.model, store), config.model)
-    ids = shared_token_ids(pairs, config, store, token_ids)
-    fitting = _fitting(ids, config.trainer.max_length)
-    if len(fitting) < len(ids):
-        dropped[TOO_LONG] = len(ids) - len(fitting)
-    return fitting, dict(dropped)
+    tokens = tokenizer(config.model, store)
+    rows = shown_rows(rows, tokens, config.model)
+    check_rendering(rows, tokens)
+    fitting, too_long = _fitting(shared_token_ids(rows, config, store, token_ids), config.trainer.max_length)
+    return fitting, dict(dropped + too_long)
 
 
 def _sentence(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in counts.items())
 
 
-def told(pairs: Pairs, train: int, test: int, what: str = "pairs") -> Pairs:
-    """The pairs, after the log was told what is to be known of them; `train` and `test` is how many there were."""
+def told(pairs: Pairs, train: list[Example], test: list[Example], what: str = "pairs") -> Pairs:
+    """The pairs, after the log was told what is to be known of them and of the rows that they were made from."""
+    count, held_out = len(train), len(test)
+    for note, number in Counter(note for example in train for note in example.notes).items():
+        LOG.warning("of %d of %d training %s: %s", number, count, what, note)
     if pairs.dropped:
         gone = sum(pairs.dropped.values())
-        LOG.warning("%d of %d training %s dropped: %s", gone, train, what, _sentence(pairs.dropped))
-    if len(pairs.test) < test:
-        LOG.warning("%d of %d held-out %s dropped for the same reasons", test - len(pairs.test), test, what)
+        LOG.warning("%d of %d training %s dropped: %s", gone, count, what, _sentence(pairs.dropped))
+    if len(pairs.test) < held_out:
+        LOG.warning("%d of %d held-out %s dropped for the same reasons", held_out - len(pairs.test), held_out, what)
     if pairs.repeated:
-        LOG.warning("%d of %d training %s repeat another's text; they stay", pairs.repeated, train, what)
+        LOG.warning("%d of %d training %s repeat another's text; they stay", pairs.repeated, count, what)
     if pairs.leaked:
-        LOG.warning("%d of %d held-out %s also stand in the training %s", pairs.leaked, test, what, what)
+        LOG.warning("%d of %d held-out %s also stand in the training %s", pairs.leaked, held_out, what, what)
     return pairs
 
 
-Tokenise = Callable[[Dataset, PreTrainedTokenizerBase], Dataset]
+Texts = list[dict[str, Any]]
+Tokenise = Callable[[Texts, PreTrainedTokenizerBase], Dataset]
 
 
-def shared_token_ids(texts: Dataset, config: RunConfig, store: Store, tokenise: Tokenise) -> Dataset:
+def shared_token_ids(texts: Texts, config: RunConfig, store: Store, tokenise: Tokenise) -> Dataset:
     """The texts' token ids: made once, by whoever is first, for all runs of the same text, tokenizer and template.
 
     The columns of pairs and of labelled completions differ, and so do their keys.
@@ -145,7 +161,7 @@ def shared_token_ids(texts: Dataset, config: RunConfig, store: Store, tokenise: 
     return rows
 
 
-def _content(texts: Dataset) -> str:
+def _content(texts: Texts) -> str:
     """The hash of the rows' text, in their order."""
     digest = hashlib.sha256()
     for row in texts:
@@ -153,24 +169,42 @@ def _content(texts: Dataset) -> str:
     return digest.hexdigest()
 
 
-def token_ids(pairs: Dataset, tokens: PreTrainedTokenizerBase) -> Dataset:
+def token_ids(pairs: Texts, tokens: PreTrainedTokenizerBase) -> Dataset:
     """Tokenise exactly as DPOTrainer does: by its own method, which needs nothing of a trainer but its tokenizer."""
-    datasets.disable_progress_bars()
     trainer = SimpleNamespace(_tokenizer=tokens)
     arguments = SimpleNamespace(dataset_num_proc=None, max_length=None)
-    tokenised_pairs = DPOTrainer._prepare_dataset(trainer, pairs, tokens, arguments, "")  # noqa: SLF001 - see above
-    return tokenised_pairs.select_columns(list(IDS))
+    tokenised_pairs = DPOTrainer._prepare_dataset(  # noqa: SLF001 - see above
+        trainer, untyped(pairs), tokens, arguments, ""
+    )
+    return Dataset.from_list(list(tokenised_pairs.select_columns(list(IDS))))
 
 
-def _fitting(pairs: Dataset, max_length: int) -> Dataset:
-    lengths = [len(ids) for ids in pairs["prompt_ids"]]
-    fitting = [index for index, length in enumerate(lengths) if length < max_length]
+def untyped(rows: Texts) -> IterableDataset:
+    """Rows that go to the tokenizer as they are: a typed table would give each call of a tool all tools' arguments."""
+    return IterableDataset.from_generator(lambda: (dict(row) for row in rows))
+
+
+def _fitting(pairs: Dataset, max_length: int) -> tuple[Dataset, Counter[str]]:
+    """The pairs that teach something within `max_length`, and how many do not, for each reason."""
+    faults = [_fault(pair, max_length) for pair in pairs]
+    fitting = [index for index, fault in enumerate(faults) if fault is None]
     if not fitting:
-        shortest = min(lengths)
+        lengths = [len(ids) for ids in pairs["prompt_ids"]]
+        if min(lengths) < max_length:
+            raise ConfigError("trainer.max_length", max_length, "no pair's completions differ within it; give more")
         raise ConfigError(
-            "trainer.max_length", max_length, f"every prompt fills it; the shortest has {shortest} tokens"
+            "trainer.max_length", max_length, f"every prompt fills it; the shortest has {min(lengths)} tokens"
         )
-    return pairs.select(fitting) if len(fitting) < len(lengths) else pairs
+    return pairs.select(fitting) if len(fitting) < len(pairs) else pairs, Counter(filter(None, faults))
+
+
+def _fault(pair: dict[str, list[int]], max_length: int) -> str | None:
+    """Why the token ids teach nothing, or None."""
+    prompt, chosen, rejected = (pair[name] for name in IDS)
+    if not prompt:  # the first token of a completion has no probability then
+        return shapes.NO_PROMPT
+    room = max_length - len(prompt)
+    return TOO_LONG if room < 1 else SAME_WHEN_CUT if chosen[:room] == rejected[:room] else None
 
 
 def collator(config: RunConfig, store: Store) -> DataCollatorForPreference:

@@ -1,13 +1,15 @@
 """The openings that models continue when they are evaluated.
 
-Owns: which they are. Must not know: models, what is measured.
+Owns: which they are. Must not know: how they are rendered, what is measured.
 """
 
 from __future__ import annotations
 
 from launcher.config import RunConfig
+from launcher.dataset.shown import shown, words_of
 from launcher.store.output_folder import Store
 from launcher.worker.dataset.pairs import first_distinct, load_prompts
+from launcher.worker.model import weights
 from launcher.worker.model.memory import Latest
 from launcher.worker.model.text import Prompt
 
@@ -22,6 +24,7 @@ def prompts(config: RunConfig, store: Store) -> list[Prompt]:
     def read() -> list[Prompt]:
         if config.dataset.prompts:
             return list(config.dataset.prompts)
-        return first_distinct(load_prompts(config.dataset, store), PROMPTS)
+        known = words_of(weights.tokenizer(config.model, store).chat_template)
+        return first_distinct((shown(prompt, known) for prompt in load_prompts(config.dataset, store)), PROMPTS)
 
-    return _prompts.get(repr((config.dataset, store.root)), read)
+    return _prompts.get(repr((config.dataset, config.model, store.root)), read)

@@ -6,33 +6,34 @@ Must not know: tokens, models, losses.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import overload
 
-import datasets
-import pyarrow.parquet
+import numpy
 from datasets import Dataset
 
 from launcher.config import Dataset as DatasetConfig
 from launcher.config import Part
 from launcher.dataset.builders import BUILDERS
-from launcher.dataset.local_files import INSTRUCTION_KEYS, parts_of
+from launcher.dataset.local_files import INSTRUCTION_KEYS, parts_of, split_file
+from launcher.dataset.rows import read_rows, without_nulls
+from launcher.dataset.shapes import Example, Row, Rows
 from launcher.errors import UNSAID, ConfigError
 from launcher.hub.sources import commit_of, dataset_sources
-from launcher.machine.locate import DATA_SUFFIXES, place_of
+from launcher.machine.locate import place_of
 from launcher.store.output_folder import Store
 from launcher.worker.dataset import hub_rows, weak_rejects
 
 HELD_OUT = 0.1  # of a data set that is one file
 MIXING_SEED = 0  # the same order in every run, so that a smaller train_pairs is the beginning of a larger one
 
-Shape = Callable[[Dataset, DatasetConfig], Dataset]
+Shape = Callable[[Rows, DatasetConfig, str], list[Example]]
 
 
-def read(dataset: DatasetConfig, store: Store, shape: Shape) -> tuple[Dataset, Dataset]:
+def read(dataset: DatasetConfig, store: Store, shape: Shape) -> tuple[list[Example], list[Example]]:
     """The training and the held-out rows, each part brought into one shape.
 
     Limits take the first rows of a split, in its own order: the trainer shuffles, and a longer limit then holds
@@ -42,20 +43,20 @@ def read(dataset: DatasetConfig, store: Store, shape: Shape) -> tuple[Dataset, D
     Args:
         dataset: what to read.
         store: where builders keep what they built.
-        shape: gives the rows of one source our columns (see `shapes`).
+        shape: gives the rows of one source our columns (see `dataset.shapes`).
 
     Raises:
         ConfigError: the data set is not there, or `shape` cannot use its columns.
     """
     if dataset.mixture is None:
         train, test = read_source(dataset, store)
-        first_train, first_test = _first(train, dataset.train_pairs), _first(test, dataset.test_pairs)
-        return shape(first_train, dataset), shape(first_test, dataset)
+        return _shaped(shape, dataset, train[: dataset.train_pairs], test[: dataset.test_pairs])
     each = zip(dataset.mixture, sources_of(dataset), strict=True)
     parts = [_read_part(part, source, store, shape) for part, source in each]
-    train = _concatenated([train for train, _ in parts], dataset).shuffle(seed=MIXING_SEED)
-    test = _concatenated([test for _, test in parts], dataset)
-    return _first(train, dataset.train_pairs), _first(test, dataset.test_pairs)
+    joined = _joined([of_part for of_part, _ in parts], dataset)
+    held_out = _joined([of_part for _, of_part in parts], dataset)
+    mixed = [joined[place] for place in numpy.random.default_rng(MIXING_SEED).permutation(len(joined))]
+    return mixed[: dataset.train_pairs], held_out[: dataset.test_pairs]
 
 
 def sources_of(dataset: DatasetConfig) -> list[DatasetConfig]:
@@ -67,27 +68,30 @@ def sources_of(dataset: DatasetConfig) -> list[DatasetConfig]:
     return [dataset]
 
 
-def _read_part(part: Part, dataset: DatasetConfig, store: Store, shape: Shape) -> tuple[Dataset, Dataset]:
+def _read_part(part: Part, dataset: DatasetConfig, store: Store, shape: Shape) -> tuple[list[Example], list[Example]]:
     train, test = read_source(dataset, store)
-    return shape(_first(train, max(1, int(part.fraction * len(train)))), dataset), shape(test, dataset)
+    return _shaped(shape, dataset, train[: max(1, int(part.fraction * len(train)))], test)
 
 
-def _concatenated(parts: list[Dataset], dataset: DatasetConfig) -> Dataset:
-    kinds = {part.features.arrow_schema.field("prompt").type for part in parts}
-    if len(kinds) > 1:
+def _shaped(shape: Shape, dataset: DatasetConfig, train: Rows, test: Rows) -> tuple[list[Example], list[Example]]:
+    source = dataset.path or dataset.builder
+    return tuple(  # type: ignore[return-value] # two go in, two come out
+        shape(rows, dataset, f"{source}, {split} split") for split, rows in (("training", train), ("held-out", test))
+    )
+
+
+def _joined(parts: list[list[Example]], dataset: DatasetConfig) -> list[Example]:
+    joined = [example for part in parts for example in part]
+    if len({type(example.values["prompt"]) for example in joined if example.fault is None}) > 1:
         raise ConfigError(
             "dataset.mixture",
             UNSAID,
             f"the parts of {dataset.name} are plain text in one and messages in another; mix data sets of one kind",
         )
-    return datasets.concatenate_datasets(parts)
+    return joined
 
 
-def _first(rows: Dataset, limit: int | None) -> Dataset:
-    return rows if limit is None else rows.select(range(min(limit, len(rows))))
-
-
-def read_source(dataset: DatasetConfig, store: Store) -> tuple[Dataset, Dataset]:
+def read_source(dataset: DatasetConfig, store: Store) -> tuple[Rows, Rows]:
     """The two splits of one source as they are there, as many rows as are asked for."""
     train, test = _read_splits(dataset, store)
     for key, rows in (("train_split", train), ("test_split", test)):
@@ -96,7 +100,7 @@ def read_source(dataset: DatasetConfig, store: Store) -> tuple[Dataset, Dataset]
     return train, test
 
 
-def _read_splits(dataset: DatasetConfig, store: Store) -> tuple[Dataset, Dataset]:
+def _read_splits(dataset: DatasetConfig, store: Store) -> tuple[Rows, Rows]:
     if dataset.weak_rejects is not None:
         folder = weak_rejects.ensure_pairs(dataset.weak_rejects, store, *_instructions(dataset, store))
         return _read_folder(folder, replace(dataset, train_split="train", test_split="test"))
@@ -114,58 +118,68 @@ def _read_splits(dataset: DatasetConfig, store: Store) -> tuple[Dataset, Dataset
     if place.path is not None and place.path.is_dir():
         return _read_folder(place.path, dataset)
     if place.path is not None and place.path.is_file():
-        return _divided(_read_file(place.path), dataset.test_pairs)
+        return _divided(list(read_rows(place.path)), dataset.test_pairs)
     raise ConfigError("dataset.path", dataset.path, "there is no such folder or file on this machine")
 
 
-def _instructions(dataset: DatasetConfig, store: Store) -> tuple[Dataset, Dataset]:
+def _instructions(dataset: DatasetConfig, store: Store) -> tuple[Rows, Rows]:
     """The rows that a weaker model is to complete, from their own source, no more of them than are wanted."""
     (source,) = sources_of(dataset)
     try:
         train, test = read_source(source, store)
     except ConfigError as error:
         raise error.renamed(INSTRUCTION_KEYS) from error
-    return _first(train, dataset.train_pairs), _first(test, dataset.test_pairs)
+    return train[: dataset.train_pairs], test[: dataset.test_pairs]
 
 
-def _read_folder(folder: Path, dataset: DatasetConfig) -> tuple[Dataset, Dataset]:
-    def read_split(key: str, split: str) -> Dataset:
-        found = [folder / f"{split}{suffix}" for suffix in DATA_SUFFIXES if (folder / f"{split}{suffix}").is_file()]
-        if not found:
+def _read_folder(folder: Path, dataset: DatasetConfig) -> tuple[Rows, Rows]:
+    def read_split(key: str, split: str) -> Rows:
+        file = split_file(folder, split)
+        if file is None:
             there = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
             raise ConfigError(
                 f"dataset.{key}", split, f"no {split}.jsonl, .json or .parquet in {folder}; found {there}"
             )
-        return _read_file(found[0])
+        return list(read_rows(file))
 
     return read_split("train_split", dataset.train_split), read_split("test_split", dataset.test_split)
 
 
-def _read_file(path: Path) -> Dataset:
-    try:
-        if path.suffix == ".parquet":
-            return Dataset(pyarrow.parquet.read_table(path))
-        text = path.read_text(encoding="utf-8")
-        # splitlines() would also split at U+2028, which a text may hold
-        documents = [line for line in text.split("\n") if line.strip()] if path.suffix == ".jsonl" else [text]
-        parsed = [json.loads(document) for document in documents]
-        return Dataset.from_list(parsed if path.suffix == ".jsonl" else parsed[0])
-    except (ValueError, TypeError, AttributeError, OSError) as error:
-        raise ConfigError("dataset.path", UNSAID, f"{path} is not readable as {path.suffix[1:]}: {error}") from error
-
-
-def _divided(rows: Dataset, test_pairs: int | None) -> tuple[Dataset, Dataset]:
+def _divided(rows: Rows, test_pairs: int | None) -> tuple[Rows, Rows]:
     """One file holds no split: its last rows are held out."""
     held_out = test_pairs or max(1, int(len(rows) * HELD_OUT))
     first = len(rows) - held_out
     if first < 1:
         raise ConfigError("dataset.test_pairs", held_out, f"the file has only {len(rows)} pairs, none is left to train")
-    return rows.select(range(first)), rows.select(range(first, len(rows)))
+    return rows[:first], rows[first:]
 
 
-def _read_hub(dataset: DatasetConfig, key: str, store: Store) -> Dataset:
+def _read_hub(dataset: DatasetConfig, key: str, store: Store) -> Rows:
     (source,) = dataset_sources(dataset)
-    return hub_rows.read(source, commit_of(source, store), f"dataset.{key}", getattr(dataset, key))
+    return TypedRows(hub_rows.read(source, commit_of(source, store), f"dataset.{key}", getattr(dataset, key)))
+
+
+@dataclass(frozen=True)
+class TypedRows(Sequence[Row]):
+    """The rows of a typed table, which stay on disk, without the nulls that the type has put in."""
+
+    table: Dataset
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @overload
+    def __getitem__(self, place: int) -> Row: ...
+    @overload
+    def __getitem__(self, place: slice) -> TypedRows: ...
+    def __getitem__(self, place: int | slice) -> Row | TypedRows:
+        if isinstance(place, slice):
+            return TypedRows(self.table.select(range(len(self))[place]))
+        row: Row = without_nulls(self.table[place])
+        return row
+
+    def __iter__(self) -> Iterator[Row]:
+        return map(without_nulls, self.table)
 
 
 def hub_commits(dataset: DatasetConfig, store: Store) -> dict[str, str]:

@@ -14,17 +14,18 @@ from __future__ import annotations
 from collections import Counter
 from types import SimpleNamespace
 
-import datasets
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 from trl import KTOTrainer
 
 from launcher.config import RunConfig
+from launcher.dataset import shapes
+from launcher.dataset.shapes import Example
 from launcher.errors import ConfigError
 from launcher.store.output_folder import Store
-from launcher.worker.dataset import reading, shapes
-from launcher.worker.dataset.pairs import TOO_LONG, Pairs, shared_token_ids, told
-from launcher.worker.model.templates import check_template
+from launcher.worker.dataset import reading
+from launcher.worker.dataset.pairs import TOO_LONG, Pairs, Texts, shared_token_ids, sound, told, untyped
+from launcher.worker.model.templates import check_rendering, shown_rows
 from launcher.worker.model.weights import tokenizer
 
 IDS = ("prompt_ids", "completion_ids", "label")
@@ -45,20 +46,22 @@ def tokenise(config: RunConfig, store: Store) -> Pairs:
     if left := len(ids_train) % size:
         dropped[NOT_WHOLE] = left
     whole = (with_foreign(ids_train.shuffle(seed=config.seed), size), with_foreign(ids_test, size))
-    rows = Pairs(*whole, dropped, *shapes.overlaps(train, test, TEXT))
-    return told(rows, len(train), len(test), "completions")
+    rows = Pairs(*whole, dropped, *shapes.overlaps(sound(train), sound(test), TEXT))
+    return told(rows, train, test, "completions")
 
 
-def _usable(rows: Dataset, config: RunConfig, store: Store, split: str) -> tuple[Dataset, dict[str, int]]:
-    faults = list(shapes.faults_of_labelled(rows))
-    sound = [index for index, fault in enumerate(faults) if fault is None]
-    dropped = Counter(fault for fault in faults if fault is not None)
+def _usable(rows: list[Example], config: RunConfig, store: Store, split: str) -> tuple[Dataset, dict[str, int]]:
+    dropped = Counter(row.fault for row in rows if row.fault is not None)
     tokens = tokenizer(config.model, store)
-    if sound:
-        check_template(rows.select(sound), tokens, config.model, ("completion",))
-    ids = shared_token_ids(rows.select(sound), config, store, token_ids) if sound else rows.select([])
-    fitting = [index for index, row in enumerate(ids) if len(row["prompt_ids"]) < config.trainer.max_length]
-    dropped[TOO_LONG] = len(ids) - len(fitting)
+    ids = Dataset.from_list([])
+    if texts := sound(rows):
+        texts = shown_rows(texts, tokens, config.model)
+        check_rendering(texts, tokens, ("completion",))
+        ids = shared_token_ids(texts, config, store, token_ids)
+    lengths = [len(row["prompt_ids"]) for row in ids]
+    fitting = [index for index, length in enumerate(lengths) if 0 < length < config.trainer.max_length]
+    dropped[shapes.NO_PROMPT] += lengths.count(0)
+    dropped[TOO_LONG] = sum(length >= config.trainer.max_length for length in lengths)
     if len(fitting) < config.trainer.micro_batch_size:
         raise ConfigError(
             "trainer.micro_batch_size",
@@ -69,13 +72,14 @@ def _usable(rows: Dataset, config: RunConfig, store: Store, split: str) -> tuple
     return ids.select(fitting), {reason: count for reason, count in dropped.items() if count}
 
 
-def token_ids(rows: Dataset, tokens: PreTrainedTokenizerBase) -> Dataset:
+def token_ids(rows: Texts, tokens: PreTrainedTokenizerBase) -> Dataset:
     """Tokenise exactly as KTOTrainer does, by its own method."""
-    datasets.disable_progress_bars()
     trainer = SimpleNamespace(_tokenizer=tokens, calculate_KL=False)
     arguments = SimpleNamespace(dataset_num_proc=None, max_length=None)
-    tokenised_rows = KTOTrainer._prepare_dataset(trainer, rows, tokens, arguments, "")  # noqa: SLF001 - see `pairs`
-    return tokenised_rows.select_columns(list(IDS))
+    tokenised_rows = KTOTrainer._prepare_dataset(  # noqa: SLF001 - see `pairs`
+        trainer, untyped(rows), tokens, arguments, ""
+    )
+    return Dataset.from_list(list(tokenised_rows.select_columns(list(IDS))))
 
 
 def with_foreign(rows: Dataset, size: int) -> Dataset:

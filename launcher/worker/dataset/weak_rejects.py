@@ -28,15 +28,15 @@ from typing import Any
 
 import torch
 import transformers
-from datasets import Dataset
 from filelock import FileLock
 
 from launcher.config import WeakRejects
+from launcher.dataset.messages import SPOKEN, Message, Misshapen, as_messages, said
+from launcher.dataset.shapes import Row, Rows, columns_of, plain
 from launcher.errors import UNSAID, ConfigError
 from launcher.store.files import Plain, append_line, building, content_key, mend_log, read_lines, write_once
 from launcher.store.output_folder import Store
 from launcher.worker.dataset.completions import NO_ROOM, Messages, complete
-from launcher.worker.dataset.shapes import plain
 from launcher.worker.distributed import ranks
 from launcher.worker.model import base_model, precision, sampling, weights
 
@@ -57,7 +57,7 @@ class Instruction:
         return content_key(self.prompt, 32)
 
 
-def ensure_pairs(weak: WeakRejects, store: Store, train: Dataset, test: Dataset) -> Path:
+def ensure_pairs(weak: WeakRejects, store: Store, train: Rows, test: Rows) -> Path:
     """The folder with train.jsonl and test.jsonl, made on first use.
 
     Raises:
@@ -105,36 +105,43 @@ def _naming_the_key() -> Iterator[None]:
 # ------------------------------------------------------------------------------------------------ instructions
 
 
-def instructions_in(rows: Dataset, weak: WeakRejects) -> list[Instruction]:
+def instructions_in(rows: Rows, weak: WeakRejects) -> list[Instruction]:
     """The prompts and answers of rows, which may name their columns otherwise.
 
     Raises:
-        ConfigError: a column is missing.
+        ConfigError: a column is missing, or what is in one is neither text nor messages of text.
     """
-    missing = weak.missing(rows.column_names)
+    found = columns_of(rows)
+    missing = weak.missing(found)
     if missing:
         raise ConfigError(
             "dataset.weak_rejects.columns",
             UNSAID,
             f"{weak.path} has no column {', '.join(missing)}; found "
-            f"{', '.join(rows.column_names)}; map ours to its own with +dataset.weak_rejects.columns.{missing[0]}=NAME",
+            f"{', '.join(found)}; map ours to its own with +dataset.weak_rejects.columns.{missing[0]}=NAME",
         )
-    return [_instruction({ours: row.get(theirs) for ours, theirs in weak.named().items()}) for row in rows]
+    return [_instruction(number, row, weak) for number, row in enumerate(rows, 1)]
 
 
-def _instruction(row: dict[str, Any]) -> Instruction:
+def _instruction(number: int, row: Row, weak: WeakRejects) -> Instruction:
     """Of messages the last is the answer, if it is the assistant's; a prompt of text is the user's."""
-    said = row["messages"]
-    if said is None:
-        system = [{"role": "system", "content": row["system"]}] if row["system"] else []
-        said = [*system, *_messages(row["prompt"], "user"), *_messages(row["completion"], "assistant")]
-    messages = [{"role": message["role"], "content": message["content"] or ""} for message in said]
-    answered = len(messages) > 1 and messages[-1]["role"] == "assistant"
-    return Instruction(messages[:-1], messages[-1]["content"]) if answered else Instruction(messages, "")
+    try:
+        spoken = _spoken({ours: row.get(theirs) for ours, theirs in weak.named().items()})
+    except Misshapen as error:
+        raise ConfigError("dataset.weak_rejects.path", weak.path, f"row {number}: {error}") from error
+    plainly = [{"role": each["role"], "content": each["content"]} for each in spoken]
+    answered = len(plainly) > 1 and plainly[-1]["role"] == "assistant"
+    return Instruction(plainly[:-1], plainly[-1]["content"]) if answered else Instruction(plainly, "")
 
 
-def _messages(said: Any, role: str) -> Messages:
-    return said if isinstance(said, list) else [{"role": role, "content": said}]
+def _spoken(row: dict[str, Any]) -> list[Message]:
+    spoken = as_messages(said(row["messages"]), "user")
+    if row["messages"] is None:
+        columns = (("system", "system"), ("prompt", "user"), ("completion", "assistant"))
+        spoken = [each for column, role in columns for each in as_messages(said(row[column] or None, role), role)]
+    if more := [key for message in spoken for key in SPOKEN if key in message]:
+        raise Misshapen(f"messages with {', '.join(dict.fromkeys(more))}; a weaker model answers text alone")
+    return spoken
 
 
 # ------------------------------------------------------------------------------------------------ pairs

@@ -46,7 +46,7 @@ def _sample_batch(
     model: Any, tokenizer: PreTrainedTokenizerBase, prompts: list[Prompt], settings: Evaluation, seed: int
 ) -> Batch:
     texts = [rendered(prompt, tokenizer) for prompt in prompts]
-    whole = any(isinstance(prompt, list) for prompt in prompts)  # a chat template brings its own special tokens
+    whole = not all(isinstance(prompt, str) for prompt in prompts)  # a chat template brings its own special tokens
     limits: dict[str, Any] = {"temperature": settings.temperature, "max_new_tokens": settings.max_new_tokens}
     ends = end_tokens(model.generation_config, tokenizer)
     with seeded(model, seed):

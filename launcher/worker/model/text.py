@@ -6,10 +6,12 @@ Owns: those two. Must not know: sampling, data sets.
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-Prompt = str | list[dict[str, str]]
+# A text, messages, or {"messages": ..., "tools": ..., "chat_template_kwargs": ...}.
+Prompt = str | list[dict[str, Any]] | dict[str, Any]
 _ANSWER = "prefsweep"  # no template writes it of its own accord
 
 
@@ -17,7 +19,9 @@ def rendered(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> str:
     """The text that the model continues: a plain prompt as it is, messages through the model's own template."""
     if isinstance(prompt, str):
         return prompt
-    return str(tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True))
+    given: dict[str, Any] = prompt if isinstance(prompt, dict) else {"messages": prompt}
+    more = {"tools": given.get("tools"), **given.get("chat_template_kwargs", {})}
+    return str(tokenizer.apply_chat_template(given["messages"], tokenize=False, add_generation_prompt=True, **more))
 
 
 def end_tokens(own: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> list[int]:
