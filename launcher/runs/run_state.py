@@ -53,17 +53,7 @@ def read_facts(run: RunDir) -> RunFacts:
     """What is known of a run without asking a scheduler."""
     attempts = Attempts.of(run)
     last = attempts.acting
-    metrics, result = last_metrics(run.metrics_file), read_fact(run.result_file, Result)
-    revision = read_fact(run.revision_file, Revision)
-    progress: Plain = {
-        "trained": result is not None,
-        "evaluated": not lacking(run, _wanted(attempts)),
-        "step": metrics.get("step") if result is None else result.steps,
-        "max_steps": metrics.get("max_steps") if result is None else result.max_steps,
-        "seconds_per_step": metrics.get("seconds_per_step"),
-        "checkpoint_step": run.last_checkpoint_step(),
-        "address": revision.address if revision else None,
-    }
+    progress = _progress(run, attempts)
     if last is None:
         return RunFacts(**progress)
     failure, started = read_fact(last.failure_file, Failure), read_fact(last.started_file, Started)
@@ -89,6 +79,21 @@ def read_facts(run: RunDir) -> RunFacts:
         unpublished=why_unpublished(last) if done else None,
         **progress,
     )
+
+
+def _progress(run: RunDir, attempts: Attempts) -> Plain:
+    """How far the run itself has come, whichever attempt has it."""
+    metrics, result = last_metrics(run.metrics_file), read_fact(run.result_file, Result)
+    revision = read_fact(run.revision_file, Revision)
+    return {
+        "trained": result is not None,
+        "evaluated": not lacking(run, _wanted(attempts)),
+        "step": metrics.get("step") if result is None else result.steps,
+        "max_steps": metrics.get("max_steps") if result is None else result.max_steps,
+        "seconds_per_step": metrics.get("seconds_per_step"),
+        "checkpoint_step": run.last_checkpoint_step(),
+        "address": revision.address if revision else None,
+    }
 
 
 def _wanted(attempts: Attempts) -> list[str]:
