@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from launcher.errors import StoreError
+from launcher.store.attempt_config import hub_of, wanted_by
 from launcher.store.attempts import Attempts
 from launcher.store.facts import Attempt, Failure, Job, Purpose
 from launcher.store.files import write_once
@@ -93,3 +95,32 @@ def test_what_an_attempt_is_for_is_in_its_record(run: RunDir) -> None:
     older = run.path / "attempts" / "002.evaluation"
     write_once(older / "attempt.json", {"settings": {}})
     assert [attempt.evaluates for attempt in run.attempts()] == [False, True]
+
+
+def test_a_damaged_record_of_the_past_is_in_nobodys_way(run: RunDir) -> None:
+    """Which attempt acts is known by the folders' names, too: only who reads the damaged one's settings is told."""
+    past, last = to_train(run), to_train(run, **HUB)
+    past.attempt_file.write_text('{"settings": {')
+    attempts = Attempts.of(run)
+    assert (attempts.trainings, attempts.acting) == ([past, last], last)
+    with pytest.raises(StoreError, match=r"001/attempt\.json"):
+        wanted_by(attempts.trainings[0])
+
+
+@pytest.mark.parametrize("section", ["hub", "evaluation"])
+@pytest.mark.parametrize("value", [[], None, "x", 3, ["x"]])
+def test_settings_that_are_none_of_ours_are_told_with_their_file(run: RunDir, section: str, value: object) -> None:
+    """A section that was put right by hand, and wrongly, is one line; none at all is what nothing was asked of."""
+    attempt = to_train(run, **{section: value})
+    ask = {"hub": hub_of, "evaluation": wanted_by}[section]
+    if not value:
+        assert ask(attempt) == ask(to_train(run))
+    else:
+        with pytest.raises(StoreError, match=rf"attempt.json: settings.{section} cannot be "):
+            ask(attempt)
+
+
+def test_a_key_of_settings_that_is_none_of_ours_is_told_with_its_file(run: RunDir) -> None:
+    """Nobody has typed it, so the file is named."""
+    with pytest.raises(StoreError, match=r"attempt.json: settings.hub.stor: no such key"):
+        hub_of(to_train(run, hub={"stor": "off"}))

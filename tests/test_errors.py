@@ -110,6 +110,8 @@ def test_an_adapter_s_base_is_named_by_the_key_that_leads_to_it(tmp_path: Path) 
         f"evaluation.judge.key_env=sk {SECRET}#",
         f"evaluation.judge.key_env=[sk-{SECRET}]",
         f"evaluation.judge.api_key=sk-{SECRET}",
+        f"evaluation.jugde.key_env=sk-{SECRET}",
+        f"judge.base_url='http://me:{SECRET}@h/v1'",
         f"+evaluation.judge.key_env=sk-{SECRET}",
         f"evaluation.judge={{key:sk-{SECRET}}}",
         f"evaluation.judge.base_url='https://me:{SECRET}@x/v1'",

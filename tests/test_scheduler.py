@@ -15,15 +15,16 @@ import pytest
 from fakes import FakeScheduler
 from waiting import eventually
 
-from launcher.cli.arguments import DONE, WRONG
+from launcher.cli.arguments import DONE, FAILED, WRONG
 from launcher.cli.main import main
+from launcher.cluster import node
 from launcher.cluster import scheduler as executors
 from launcher.cluster.batch import Batch, Work
 from launcher.cluster.job_state import Phase
 from launcher.cluster.local import LocalScheduler, process_start, this_process
 from launcher.cluster.scheduler import scheduler_for
 from launcher.config import Cluster
-from launcher.errors import ConfigError
+from launcher.errors import ConfigError, SchedulerError
 from launcher.machine.gpus import visible_gpus
 from launcher.planning import rules
 from launcher.store.facts import Cause, Job
@@ -189,3 +190,37 @@ def test_verbs_import_nothing_heavy() -> None:
             "trackio",
             "tensorboard",
         }
+
+
+def test_a_job_of_an_executor_that_is_not_known_here_is_taken_to_be_at_work() -> None:
+    """A colleague's newer version has submitted it: its run is not trained beside it, and the others are told of."""
+    theirs, ours = Job("5", "lsf"), Job("not-a-pid", "local", host=os.uname().nodename)
+    states = executors.states([theirs, ours], LocalScheduler())
+    assert states["lsf", "5"].phase is Phase.RUNNING
+    assert "lsf, which this version does not know" in str(states["lsf", "5"].reason)
+    assert states["local", "not-a-pid"].phase is Phase.FAILED
+
+
+def test_a_process_that_only_says_that_it_is_submitits_is_nobodys_task() -> None:
+    """Where the rest of what submitit sets is missing, it is as if nothing had been set."""
+    assert node.here({"SUBMITIT_EXECUTOR": "local"}) is None
+
+
+def test_a_dry_run_needs_no_answer_of_the_scheduler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Which jobs there would be is then not known; all else is shown, and --json is whole."""
+
+    class Silent(FakeScheduler):
+        def batch_size(self, cluster: Cluster) -> int:  # noqa: ARG002 - the protocol's
+            raise SchedulerError("scontrol: no answer within 60 s")
+
+    monkeypatch.setitem(executors.EXECUTORS, "other", Silent)
+    monkeypatch.setattr(rules, "EXECUTORS", {**executors.EXECUTORS})
+    argv = ["-m", "model=tiny", "hub=off", "tracking=off", "cluster.executor=other", f"output_dir={tmp_path}/o"]
+    assert main([*argv, "dry_run=true"]) == DONE
+    assert "only the scheduler can tell: scontrol: no answer within 60 s" in " ".join(capsys.readouterr().out.split())
+    assert main([*argv, "dry_run=true", "--json"]) == DONE
+    assert json.loads(capsys.readouterr().out)["runs"]
+    assert main(argv) == FAILED
+    assert not (tmp_path / "o" / "runs").exists()

@@ -14,6 +14,7 @@ from pathlib import Path
 from launcher.cli.arguments import DONE, VERBS, Parser
 from launcher.cli.watch import after_submission
 from launcher.cluster.scheduler import Scheduler, scheduler_for
+from launcher.errors import SchedulerError
 from launcher.hub.claims import claim_revisions
 from launcher.hub.revisions import missing_token
 from launcher.machine.accounts import has_token
@@ -71,12 +72,21 @@ def launch(argv: Sequence[str]) -> int:
     settled = _check(sweep, store, dry_run=config.dry_run)
     scheduler = scheduler_for(executor_of(settled.sweep.runs))
     if config.dry_run:
-        planned = plan_batches(settled.sweep, decide(settled.sweep, store, scheduler), store, scheduler)
+        planned = _plan_dry(settled.sweep, store, scheduler)
         views_plan.show_plan(planned, scheduler, store, as_json=options.json, sources=settled.lines)
         console.show_notes(settled.notes)
         return DONE
     planned = _submit(settled, store, scheduler, argv, as_json=options.json)
     return after_submission(planned, store, scheduler, quiet=options.json)
+
+
+def _plan_dry(sweep: Sweep, store: Store, scheduler: Scheduler) -> Plan:
+    """The plan of a dry run, which a scheduler that does not answer does not hold up."""
+    decisions = decide(sweep, store, scheduler)
+    try:
+        return plan_batches(sweep, decisions, store, scheduler)
+    except SchedulerError as error:
+        return Plan(sweep, tuple(decisions), silence=str(error))
 
 
 def _sweep_of(options: argparse.Namespace) -> Sweep:

@@ -111,7 +111,7 @@ def process_start(pid: int) -> int | None:
 
 
 def _is_alive(job: Job) -> bool:
-    start = process_start(int(job.job_id))
+    start = process_start(int(job.job_id)) if job.job_id.isdigit() else None
     return start is not None and start == job.process_start
 
 

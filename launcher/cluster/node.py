@@ -35,7 +35,7 @@ QUEUES: dict[str, Queue] = {"slurm": slurm_node}  # by the executor's name
 def here(environment: Mapping[str, str] = os.environ) -> Task | None:
     """The task that this process is; None where no executor of ours has started it."""
     if environment.get("SUBMITIT_EXECUTOR") == "local":  # also within a job of another's
-        return _of_this_machine(environment)
+        return _of_this_machine(environment) if "SUBMITIT_LOCAL_GLOBALID" in environment else None
     tasks = (queue.task(environment) for queue in QUEUES.values())
     return next((task for task in tasks if task is not None), None)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from launcher.cluster.batch import Batch
-from launcher.cluster.job_state import JobState
+from launcher.cluster.job_state import JobState, Phase
 from launcher.cluster.local import LocalScheduler
 from launcher.cluster.slurm import SlurmScheduler
 from launcher.config import Cluster
@@ -137,10 +137,15 @@ def _by_executor(jobs: Sequence[Job], scheduler: Scheduler) -> Iterator[tuple[Sc
 
 def states(jobs: Sequence[Job], scheduler: Scheduler) -> dict[JobKey, JobState]:
     """The state of each job, asked of the executor that has it: `scheduler`, or another."""
-    answers: dict[JobKey, JobState] = {}
-    for executor, mine in _by_executor(jobs, scheduler):
+    answers = {key_of(job): _elsewhere(job) for job in jobs if job.executor not in (scheduler.name, *EXECUTORS)}
+    for executor, mine in _by_executor([job for job in jobs if key_of(job) not in answers], scheduler):
         answers |= {(executor.name, job_id): state for job_id, state in executor.states(mine).items()}
     return answers
+
+
+def _elsewhere(job: Job) -> JobState:
+    """A job that another version has submitted is taken to be at work, so that nobody trains its run beside it."""
+    return JobState(Phase.RUNNING, f"its executor is {job.executor}, which this version does not know", job.host)
 
 
 def cancel(jobs: Sequence[Job], scheduler: Scheduler) -> None:

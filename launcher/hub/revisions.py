@@ -159,7 +159,7 @@ def _held(hub: Hub, holder: str) -> ConfigError:
 
 
 def _shared(hub: Hub, owner: Owner, run: Run) -> ConfigError:
-    differing = [key for key in run.axes if run.axes[key] != owner[1].get(key)]
+    differing = [key.lstrip("+") for key in run.axes if run.axes[key] != owner[1].get(key)]
     return ConfigError(
         "hub.revision",
         hub.revision,

@@ -65,6 +65,8 @@ def wrong(override: Override | str, remedy: str) -> UsageError:
 
 def may_be_secret(key: str, value: str) -> bool:
     """Whether a value may be the judge's key: given for it, within its section, or under a name that is not there."""
+    if key.rpartition(".")[2] in {name.rpartition(".")[2] for name in SECRETS}:  # of a section that is misspelt
+        return True
     if key.startswith(f"{JUDGE}."):
         return key in SECRETS or wanted_of(key) is None
     return value.startswith("{") and JUDGE.startswith(key)

@@ -6,11 +6,13 @@ Must not know: who asks, what is done with it.
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 from launcher.config import Hub, RunConfig, from_plain
+from launcher.errors import ConfigError, StoreError
 from launcher.store.facts import Halving
-from launcher.store.files import read_lines, typed
+from launcher.store.files import REMEDY, Plain, read_lines, typed
 from launcher.store.run_folder import AttemptDir, RunDir
 
 BEFORE_BENCHMARKS = ("preference",)  # what attempts wanted that were made before there was a choice
@@ -18,13 +20,28 @@ BEFORE_BENCHMARKS = ("preference",)  # what attempts wanted that were made befor
 
 def wanted_by(attempt: AttemptDir) -> list[str]:
     """The benchmarks that an attempt was made for."""
-    return list(attempt.record.settings.get("evaluation", {}).get("benchmarks", BEFORE_BENCHMARKS))
+    return list(_section(attempt, "evaluation").get("benchmarks", BEFORE_BENCHMARKS))
 
 
 def hub_of(attempt: AttemptDir) -> Hub:
     """The hub settings of an attempt; those of an attempt that recorded none publish nothing."""
-    hub: Hub = from_plain(attempt.record.settings.get("hub", {}), Hub, "hub.")
+    try:
+        hub: Hub = from_plain(_section(attempt, "hub"), Hub, "hub.")
+    except ConfigError as error:  # nobody has typed it
+        raise StoreError(f"{attempt.attempt_file}: settings.{error}") from error
     return hub
+
+
+def _section(attempt: AttemptDir, name: str) -> Plain:
+    """A section of an attempt's settings; empty where it recorded none.
+
+    Raises:
+        StoreError: it is no mapping.
+    """
+    section = attempt.record.settings.get(name) or {}
+    if not isinstance(section, dict):
+        raise StoreError(f"{attempt.attempt_file}: settings.{name} cannot be {json.dumps(section)[:40]}; {REMEDY}")
+    return section
 
 
 def read_config(attempt: AttemptDir) -> RunConfig:

@@ -80,10 +80,15 @@ class AttemptDir:
 
     @property
     def evaluates(self) -> bool:
-        """Whether it trains nothing, as its record says; where that is of an older version or lost, its name does."""
-        if self.record.purpose is not None:
-            return self.record.purpose is Purpose.EVALUATION
-        return self.path.suffix == EVALUATION_SUFFIX
+        """Whether it trains nothing, as its record says; where that is of an older version or lost, its name does.
+
+        A damaged record is told by whoever needs more of it: that of an attempt long past is in nobody's way.
+        """
+        try:
+            purpose = self.record.purpose
+        except StoreError:
+            purpose = None
+        return self.path.suffix == EVALUATION_SUFFIX if purpose is None else purpose is Purpose.EVALUATION
 
     @property
     def attempt_file(self) -> Path:

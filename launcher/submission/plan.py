@@ -56,11 +56,13 @@ class Plan:
         sweep: whose runs they are; also those of which nothing was decided.
         decisions: what happens to each run.
         batches: what is handed over for that, in this order; those that wait for one table come together.
+        silence: why the batches of a dry run are not known, where the scheduler does not answer.
     """
 
     sweep: Sweep
     decisions: tuple[Decision, ...]
-    batches: tuple[PlannedBatch, ...]
+    batches: tuple[PlannedBatch, ...] = ()
+    silence: str | None = None
 
 
 def plan_batches(sweep: Sweep, decisions: Sequence[Decision], store: Store, scheduler: Scheduler) -> Plan:

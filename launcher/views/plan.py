@@ -45,16 +45,19 @@ def show_plan(
     if scheduler is not None:
         _show_cost(console, plan.decisions)
         say_judging_ahead(*scores.judging_ahead(plan.sweep, store), plan.sweep.runs[0].config.evaluation.judge)
-        console.print(f"dry run: nothing was written or submitted. There would be {_jobs_in_words(plan)}")
+        console.print(f"dry run: nothing was written or submitted. {_jobs_in_words(plan)}")
         code = store.sweep(plan.sweep.name).code / "HASH"  # the copy has its name, and is made, when it is submitted
         for planned in plan.batches[:1]:
             console.print(escape(scheduler.script(replace(planned.batch, code=code))), soft_wrap=True)
 
 
 def _jobs_in_words(plan: Plan) -> str:
+    if plan.silence is not None:
+        return escape(f"Which jobs there would be, only the scheduler can tell: {plan.silence}")
     jobs = sum(planned.batch.size for planned in plan.batches)
     tables = len({planned.table.batch.name for planned in plan.batches if planned.table})
-    what = f"{jobs} jobs, in {len(plan.batches)} pieces" if len(plan.batches) > 1 else f"{jobs} jobs"
+    pieces = f", in {len(plan.batches)} pieces" if len(plan.batches) > 1 else ""
+    what = f"There would be {jobs} jobs{pieces}"
     if tables:
         what += f", after {tables} for the reference table" + ("s" if tables > 1 else "")
     if then := sum(planned.evaluation.batch.size for planned in plan.batches if planned.evaluation):
