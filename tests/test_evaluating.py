@@ -248,8 +248,7 @@ def test_scores_by_an_older_rule_are_told_and_read_anew_at_no_cost(
     old = {name: value for name, value in fact["judge"].items() if name != "rule"}
     directory.result_file("mt_bench").write_text(json.dumps(fact | {"score": 1.0, "judge": old}))
     assert evaluating.judged_otherwise(sweep, store) == [sweep.runs[0].run_id]
-    evaluating.set_aside(sweep, store)
-    assert judge(sweep, store)[1] == 0
+    assert judge(sweep, store, again=True)[1] == 0
     anew = read_fact(directory.result_file("mt_bench")) or {}
     assert anew["score"] == pytest.approx(fact["score"])
     assert evaluating.judged_otherwise(sweep, store) == []
