@@ -78,7 +78,7 @@ def test_a_template_that_renders_the_prompt_otherwise_is_refused(
 ) -> None:
     """The error names the key and shows where prompt and prompt + answer part."""
     config = configure(dataset=conversation(tmp_path), model__chat_template=FORGETFUL)
-    message = r"model\.chat_template: pair 0: .* not the beginning of prompt \+ answer; it goes on with 'Why\?' where"
+    message = r"model\.chat_template: row 1 of those that can be used: .* not the beginning of prompt \+ answer; it goes on with 'Why\?' where"
     with pytest.raises(ConfigError, match=message):
         tokenise(config, store)
 
@@ -87,7 +87,7 @@ def test_messages_need_a_template_that_can_be_rendered(configure: Configure, sto
     """A broken template and a role that it refuses are errors of one line that name the key."""
     refusing = "{{ raise_exception('no system role') }}"
     config = configure(dataset=conversation(tmp_path), model__chat_template=refusing)
-    with pytest.raises(ConfigError, match=r"model\.chat_template: cannot render pair 0: no system role"):
+    with pytest.raises(ConfigError, match=r"model\.chat_template: row 1 of those that can be used: cannot be rendered: no system role"):
         tokenise(config, store)
 
 
@@ -99,3 +99,18 @@ def test_a_template_from_a_file_is_known_by_its_text(tmp_path: Path) -> None:
     assert point.config["model"]["chat_template"] == text
     with pytest.raises(ConfigError, match=r"model\.chat_template=.*none\.jinja: cannot be read"):
         compose([f"model.chat_template={tmp_path / 'none.jinja'}"], multirun=False)
+
+
+def test_every_row_is_rendered_before_any_is_trained_on(configure: Configure, store: Store, tmp_path: Path) -> None:
+    """A role that a template does not know may come late: the row is named, and nothing was trained on by then."""
+    rows = [{"prompt": [USER], "chosen": [YES], "rejected": [NO]} for _ in range(400)]
+    rows[350]["prompt"] = [{"role": "critic", "content": "Why?"}]
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    strict = "{% for m in messages %}{% if m['role'] == 'critic' %}{{ raise_exception('no critics') }}{% endif %}"
+    template = (
+        strict + "<{{ m['role'] }}>{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    config = configure(dataset=Dataset(name="talk", path=str(tmp_path)), model__chat_template=template)
+    with pytest.raises(ConfigError, match=r"row 351 of those that can be used: cannot be rendered: no critics"):
+        tokenise(config, store)

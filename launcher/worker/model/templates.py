@@ -23,7 +23,6 @@ from launcher.errors import UNSAID, ConfigError
 LOG = logging.getLogger(__name__)
 Row = dict[str, Any]
 
-CHECKED_PAIRS = 256  # a template's fault shows in every pair, or with a role that data sets use from the start
 SHOWN = 40  # characters
 
 
@@ -44,31 +43,40 @@ def shown_rows(rows: list[Row], tokens: PreTrainedTokenizerBase, model: Model) -
 def check_rendering(
     pairs: list[Row], tokens: PreTrainedTokenizerBase, answers: Sequence[str] = ("chosen", "rejected")
 ) -> None:
-    """Check the first rows of a data set of messages; plain text has no template. `answers` are its columns.
+    """Check every row of a data set of messages; plain text has no template. `answers` are its columns.
 
     Raises:
-        ConfigError: the template renders a prompt otherwise when an answer follows, or cannot render it.
+        ConfigError: the template renders a prompt otherwise when an answer follows, or cannot render it; names the row.
     """
     if isinstance(pairs[0]["prompt"], str):
         return
-    for number in range(min(CHECKED_PAIRS, len(pairs))):
-        for answer in answers:
-            _check_prefix(number, pairs[number], answer, tokens)
+    for number, pair in enumerate(pairs, 1):
+        try:
+            alone, *whole = _renderings(pair, answers, tokens)
+        except Exception as error:  # Jinja's own errors, and what a template raises about roles
+            raise _wrong(number, f"cannot be rendered: {error}") from error
+        for text in whole:
+            _check_prefix(number, alone, text)
 
 
-def _check_prefix(number: int, pair: Row, answer: str, tokens: PreTrainedTokenizerBase) -> None:
-    given = {"tools": pair.get("tools"), **pair.get("chat_template_kwargs", {})}
-    try:
-        alone = str(tokens.apply_chat_template(pair["prompt"], tokenize=False, add_generation_prompt=True, **given))
-        whole = str(tokens.apply_chat_template(pair["prompt"] + pair[answer], tokenize=False, **given))
-    except Exception as error:  # Jinja's own errors, and what a template raises about roles
-        raise ConfigError("model.chat_template", UNSAID, f"cannot render pair {number}: {error}") from error
+def _renderings(pair: Row, answers: Sequence[str], tokens: PreTrainedTokenizerBase) -> list[str]:
+    """The prompt as it is when the model is to answer, then with each answer."""
+    given = {"tools": pair.get("tools"), "tokenize": False, **pair.get("chat_template_kwargs", {})}
+    texts = [tokens.apply_chat_template(pair["prompt"], add_generation_prompt=True, **given)]
+    texts += [tokens.apply_chat_template(pair["prompt"] + pair[answer], **given) for answer in answers]
+    return [str(text) for text in texts]
+
+
+def _check_prefix(number: int, alone: str, whole: str) -> None:
     if not whole.startswith(alone):
         same = common_prefix_length(alone, whole)
-        raise ConfigError(
-            "model.chat_template",
-            UNSAID,
-            f"pair {number}: the rendered prompt is not the beginning of prompt + answer; it goes "
-            f"on with {alone[same : same + SHOWN]!r} where the other has {whole[same : same + SHOWN]!r}; give a "
+        raise _wrong(
+            number,
+            f"the rendered prompt is not the beginning of prompt + answer; it goes on with "
+            f"{alone[same : same + SHOWN]!r} where the other has {whole[same : same + SHOWN]!r}; give a "
             "template that renders a prompt alike with and without an answer (model.chat_template=FILE.jinja)",
         )
+
+
+def _wrong(number: int, what: str) -> ConfigError:
+    return ConfigError("model.chat_template", UNSAID, f"row {number} of those that can be used: {what}")
