@@ -340,7 +340,8 @@ def test_a_run_whose_model_was_removed_is_read_from_its_revision(
     training.forget_trained()
     loaded = training.load_trained(config, run, store).model.state_dict()
     assert all(torch.equal(weights[name], loaded[name]) for name in weights)
-    fact = {"store": "huggingface", "repo": "me/scan", "commit": "0a", "address": "me/scan@one"}
+    fact = {"store": "huggingface", "repo": "me/scan", "revision": "one", "commit": "0a", "content": "c"}
+    fact["address"] = "me/scan@one"
     write_derived(run.revision_file, json.dumps(fact))
     asked = lambda repo, revision: str(address) if (repo, revision) == ("me/scan", "0a") else ""  # noqa: E731
     monkeypatch.setattr("huggingface_hub.snapshot_download", asked)
