@@ -365,7 +365,7 @@ def test_a_folder_does_not_take_the_place_of_a_name_on_the_hub(place: Place) -> 
         "from pathlib import Path\n"
         "from launcher.config import Dataset; from launcher.store.output_folder import Store\n"
         "from launcher.worker.dataset.reading import read\n"
-        "rows = read(Dataset(name='d', path='org/data'), Store(Path('outputs')), lambda rows, _: rows)\n"
+        "rows = read(Dataset(name='d', path='org/data'), Store(Path('outputs')), lambda rows, *_: rows)\n"
         "print(*map(len, rows))"
     )
     assert place.run(code=code).stdout.split()[-2:] == ["32", "6"]
