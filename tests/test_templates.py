@@ -78,7 +78,7 @@ def test_a_template_that_renders_the_prompt_otherwise_is_refused(
 ) -> None:
     """The error names the key and shows where prompt and prompt + answer part."""
     config = configure(dataset=conversation(tmp_path), model__chat_template=FORGETFUL)
-    message = r"model\.chat_template: row 1 of those that can be used: .* not the beginning of prompt \+ answer; it goes on with 'Why\?' where"
+    message = r"model\.chat_template: row 1 of .* not the beginning of prompt \+ answer; it goes on with 'Why\?' where"
     with pytest.raises(ConfigError, match=message):
         tokenise(config, store)
 
@@ -87,7 +87,9 @@ def test_messages_need_a_template_that_can_be_rendered(configure: Configure, sto
     """A broken template and a role that it refuses are errors of one line that name the key."""
     refusing = "{{ raise_exception('no system role') }}"
     config = configure(dataset=conversation(tmp_path), model__chat_template=refusing)
-    with pytest.raises(ConfigError, match=r"model\.chat_template: row 1 of those that can be used: cannot be rendered: no system role"):
+    with pytest.raises(
+        ConfigError, match=r"model\.chat_template: row 1 of those that can be used: cannot be rendered: no system role"
+    ):
         tokenise(config, store)
 
 
