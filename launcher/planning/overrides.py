@@ -30,7 +30,7 @@ SHORTHANDS = ("model", "dataset")  # groups whose value may be a Hub id or a fol
 BLANK = {"custom", "mixture", "weak_rejects"}  # files of conf/ that say nothing until the user does
 TEMPLATE = "model.chat_template"
 JUDGE = "evaluation.judge"
-SECRETS = (f"{JUDGE}.base_url", f"{JUDGE}.key_env")  # which may hold a key by mistake; errors do not repeat them
+SECRETS = ("base_url", "key_env")  # of the judge, which may hold a key by mistake; errors do not repeat them
 
 
 @cache
@@ -65,10 +65,10 @@ def wrong(override: Override | str, remedy: str) -> UsageError:
 
 def may_be_secret(key: str, value: str) -> bool:
     """Whether a value may be the judge's key: given for it, within its section, or under a name that is not there."""
-    if key.rpartition(".")[2] in {name.rpartition(".")[2] for name in SECRETS}:  # of a section that is misspelt
+    if key.rpartition(".")[2] in SECRETS:  # also of a section that is misspelt
         return True
     if key.startswith(f"{JUDGE}."):
-        return key in SECRETS or wanted_of(key) is None
+        return wanted_of(key) is None
     return value.startswith("{") and JUDGE.startswith(key)
 
 
