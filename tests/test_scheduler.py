@@ -199,6 +199,10 @@ def test_a_job_of_an_executor_that_is_not_known_here_is_taken_to_be_at_work() ->
     assert states["lsf", "5"].phase is Phase.RUNNING
     assert "lsf, which this version does not know" in str(states["lsf", "5"].reason)
     assert states["local", "not-a-pid"].phase is Phase.FAILED
+    fake = FakeScheduler()
+    with pytest.raises(SchedulerError, match="lsf, which this version does not know"):
+        executors.cancel([theirs, Job("1", "fake")], fake)
+    assert fake.cancelled == ["1"]  # first those that can be
 
 
 def test_a_process_that_only_says_that_it_is_submitits_is_nobodys_task() -> None:

@@ -6,7 +6,7 @@ run is; a job is a folder with a list of work in it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from launcher.cluster.batch import Batch
@@ -14,7 +14,7 @@ from launcher.cluster.job_state import JobState, Phase
 from launcher.cluster.local import LocalScheduler
 from launcher.cluster.slurm import SlurmScheduler
 from launcher.config import Cluster
-from launcher.errors import ConfigError
+from launcher.errors import ConfigError, SchedulerError
 from launcher.store.facts import Job
 
 JobKey = tuple[str, str]  # executor, job id
@@ -129,26 +129,49 @@ def key_of(job: Job) -> JobKey:
     return job.executor, job.job_id
 
 
-def _by_executor(jobs: Sequence[Job], scheduler: Scheduler) -> Iterator[tuple[Scheduler, list[Job]]]:
-    for name in dict.fromkeys(job.executor for job in jobs):
-        mine = [job for job in jobs if job.executor == name]
-        yield (scheduler if scheduler.name == name else scheduler_for(name)), mine
+def _is_known(executor: str, scheduler: Scheduler) -> bool:
+    return executor in (scheduler.name, *EXECUTORS)
+
+
+def recorded(executor: str, scheduler: Scheduler) -> Scheduler:
+    """The executor that a fact names: `scheduler`, or another.
+
+    Raises:
+        SchedulerError: another version has written the fact, and this one does not know the executor.
+    """
+    if not _is_known(executor, scheduler):
+        raise SchedulerError(f"a job cannot be reached: {_unknown(executor)}")
+    return scheduler if executor == scheduler.name else scheduler_for(executor)
+
+
+def _unknown(executor: str) -> str:
+    return f"its executor is {executor}, which this version does not know"
+
+
+def _by_executor(jobs: Sequence[Job]) -> dict[str, list[Job]]:
+    return {name: [job for job in jobs if job.executor == name] for name in dict.fromkeys(job.executor for job in jobs)}
 
 
 def states(jobs: Sequence[Job], scheduler: Scheduler) -> dict[JobKey, JobState]:
-    """The state of each job, asked of the executor that has it: `scheduler`, or another."""
-    answers = {key_of(job): _elsewhere(job) for job in jobs if job.executor not in (scheduler.name, *EXECUTORS)}
-    for executor, mine in _by_executor([job for job in jobs if key_of(job) not in answers], scheduler):
-        answers |= {(executor.name, job_id): state for job_id, state in executor.states(mine).items()}
+    """The state of each job, asked of the executor that has it: `scheduler`, or another.
+
+    A job that another version has submitted is taken to be at work, so that nobody trains its run beside it.
+    """
+    answers: dict[JobKey, JobState] = {}
+    for name, mine in _by_executor(jobs).items():
+        if _is_known(name, scheduler):
+            answers |= {(name, job_id): state for job_id, state in recorded(name, scheduler).states(mine).items()}
+        else:
+            answers |= {key_of(job): JobState(Phase.RUNNING, _unknown(name), job.host) for job in mine}
     return answers
 
 
-def _elsewhere(job: Job) -> JobState:
-    """A job that another version has submitted is taken to be at work, so that nobody trains its run beside it."""
-    return JobState(Phase.RUNNING, f"its executor is {job.executor}, which this version does not know", job.host)
-
-
 def cancel(jobs: Sequence[Job], scheduler: Scheduler) -> None:
-    """Ask these jobs to stop, each through the executor that has it."""
-    for executor, mine in _by_executor(jobs, scheduler):
-        executor.cancel(mine)
+    """Ask these jobs to stop, each through the executor that has it.
+
+    Raises:
+        SchedulerError: one has a job, and does not do so or is not known; those before it have been asked.
+    """
+    grouped = _by_executor(jobs)
+    for name in sorted(grouped, key=lambda name: not _is_known(name, scheduler)):
+        recorded(name, scheduler).cancel(grouped[name])

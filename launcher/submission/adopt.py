@@ -14,7 +14,7 @@ from pathlib import Path
 
 from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import LAG_SECONDS
-from launcher.cluster.scheduler import Scheduler, scheduler_for
+from launcher.cluster.scheduler import Scheduler, recorded
 from launcher.store.attempts import Attempts
 from launcher.store.facts import FailureStatus
 from launcher.store.run_folder import AttemptDir, RunDir
@@ -55,8 +55,7 @@ def _handed_over(attempts: Iterable[AttemptDir]) -> list[Path]:
 
 def _adopt_batch(folder: Path, scheduler: Scheduler) -> bool:
     batch, record = Batch.read(folder)
-    executor = scheduler if record.executor == scheduler.name else scheduler_for(record.executor)
-    found = executor.find(batch)
+    found = recorded(record.executor, scheduler).find(batch)
     if found is not None:
         record_jobs(batch, found)
     return found is not None
