@@ -56,17 +56,24 @@ def check_sources(sweep: Sweep, store: Store, *, dry_run: bool) -> list[str]:
     check_benchmarks(sweep)
     _check_names(sweep)
     seen: set[str] = set()
+
+    def is_new(*what: object) -> bool:
+        """Whether these were not looked at before: a sweep has few of each, and a file takes seconds to read."""
+        known = len(seen)
+        seen.add(repr(what))
+        return len(seen) > known
+
     notes: list[str] = []
-    for run in sweep.runs:
-        config = run.config
-        paired = loss_named(config.loss_type).paired
-        parts = repr((config.model, config.dataset, config.trainer.max_length, config.evaluation, paired))
-        if parts not in seen:
-            seen.add(parts)
-            for model, key in models_of(config):
-                _check_model(model, key)
+    for config in (run.config for run in sweep.runs):
+        model, dataset, paired = config.model, config.dataset, loss_named(config.loss_type).paired
+        for each in models_of(config):
+            if is_new("model", each):
+                _check_model(*each)
+        if is_new("limits", model, config.trainer.max_length, config.evaluation):
             _check_limits(config)
-            notes += _check_dataset(config.dataset, config.model, paired=paired)
+        if is_new("rows", model, dataset, paired):
+            notes += _check_dataset(dataset, model, paired=paired)
+        if is_new("length", model, dataset, config.trainer.max_length):
             check_length(config)
     return list(dict.fromkeys(notes))
 
