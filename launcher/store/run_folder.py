@@ -31,7 +31,12 @@ def work_of(job_folder: Path) -> JobList | TableWork:
 def attempts_of(job_folder: Path) -> list[AttemptDir]:
     """What a job is to make; nothing where it makes a reference table."""
     work = work_of(job_folder)
-    return [AttemptDir(Path(path)) for path in work.attempts] if isinstance(work, JobList) else []
+    return listed_in(work) if isinstance(work, JobList) else []
+
+
+def listed_in(work: JobList) -> list[AttemptDir]:
+    """The attempts of a job's list, in order."""
+    return [AttemptDir(Path(path)) for path in work.attempts]
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from launcher.store.attempt_config import read_config
 from launcher.store.attempts import Attempts
 from launcher.store.facts import JobList, TableWork
 from launcher.store.output_folder import PreparingDir, Store
-from launcher.store.run_folder import AttemptDir, RunDir, work_of
+from launcher.store.run_folder import AttemptDir, RunDir, listed_in, work_of
 from launcher.worker.attempt import make_attempt
 from launcher.worker.distributed import ranks
 from launcher.worker.distributed.rendezvous import MEETING_SECONDS, PATIENCE, Rank
@@ -45,7 +45,7 @@ def work(folder: Path) -> None:
 
 def take_up_runs(listed: JobList, folder: Path) -> None:
     """Take up every run of the job in `folder` that is not done."""
-    attempts = [AttemptDir(Path(path)) for path in listed.attempts]
+    attempts = listed_in(listed)
     stop = StopRequest()
     stop.listen()
     store = Store(attempts[0].run.path.parent.parent)
