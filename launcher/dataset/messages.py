@@ -83,12 +83,17 @@ def _part(part: Any) -> str:
     raise Misshapen(f"a part of a message that is {name}; only parts of type 'text' can be trained on")
 
 
+_KINDS = {bool: "true or false", int: "a number", float: "a number", str: "a text", list: "a list", type(None): "null"}
+
+
+def bare_kind(value: Any) -> str:
+    """What a value is, in words."""
+    return "an object" if isinstance(value, Mapping) else _KINDS.get(type(value), type(value).__name__)
+
+
 def kind(value: Any) -> str:
-    """What a value is, in words, with its beginning."""
-    if isinstance(value, Mapping | list):
-        return "an object" if isinstance(value, Mapping) else "a list"
-    names = {bool: "true or false", int: "a number", float: "a number", str: "a text", type(None): "null"}
-    return f"{names.get(type(value), type(value).__name__)} ({str(value)[:30]!r})"
+    """What a value is, in words, with its beginning where that is short."""
+    return bare_kind(value) + ("" if isinstance(value, Mapping | list) else f" ({str(value)[:30]!r})")
 
 
 def as_messages(value: Said, role: str) -> list[Message]:

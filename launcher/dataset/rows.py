@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from launcher.dataset.messages import bare_kind
 from launcher.errors import UNSAID, ConfigError
 
 Row = dict[str, Any]
@@ -249,13 +250,8 @@ def _next_value(buffer: str, place: int) -> int:
 
 def _object(row: Any, where: str) -> Row:
     if not isinstance(row, dict):
-        raise Unreadable(f"{where}: {_kind(row)} where a row should be; each row is an object {{column: value}}")
+        raise Unreadable(f"{where}: {bare_kind(row)} where a row should be; each row is an object {{column: value}}")
     return row
-
-
-def _kind(value: Any) -> str:
-    named = {bool: "true or false", int: "a number", float: "a number", str: "a text", list: "a list"}
-    return named.get(type(value), "null")
 
 
 def _shortly(error: Exception) -> str:

@@ -81,19 +81,15 @@ def _behind(common: str, end: int) -> int:
 
 
 def _at_a_word(one: str, other: str, place: int) -> int:
-    if any(text[place - 1 : place] and _in_word(text, place) for text in (one, other)):
+    if any(ends_in_word(text, place) for text in (one, other)):
         while place and _is_of_word(one[place - 1]):
             place -= 1
     return place - 1 if one[place - 1 : place] == " " and place else place
 
 
-def _in_word(text: str, place: int) -> bool:
-    return 0 < place < len(text) and _is_of_word(text[place - 1]) and _is_of_word(text[place])
-
-
 def ends_in_word(text: str, place: int) -> bool:
     """Whether a cut there would go through a word."""
-    return _in_word(text, place)
+    return 0 < place < len(text) and _is_of_word(text[place - 1]) and _is_of_word(text[place])
 
 
 def _is_of_word(character: str) -> bool:
