@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Launch
+from conftest import Launch, sweep_of
 from worker_fixtures import Configure
 
 from launcher.config import Dataset, Model, RunConfig
@@ -16,6 +16,7 @@ from launcher.dataset import local_files
 from launcher.dataset.local_files import check_rows
 from launcher.errors import ConfigError
 from launcher.model.template import template_here
+from launcher.planning import prerequisites
 from launcher.store.output_folder import Store
 from launcher.worker.dataset import unpaired
 from launcher.worker.dataset.pairs import load_prompts, tokenise
@@ -195,3 +196,16 @@ def test_a_launch_refuses_in_one_line(launch: Launch, tmp_path: Path) -> None:
     done = launch(*asked)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "train.jsonl, row 5, column chosen: a number ('4'); give a text" in done.stderr
+
+
+def test_a_file_is_looked_at_once_for_all_lengths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading a large one takes seconds; only another model, data set or kind of loss makes another look worth it."""
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("".join(json.dumps({"prompt": "a", "chosen": f"b{n}", "rejected": "c"}) + "\n" for n in range(20)))
+    looked: list[bool] = []
+    monkeypatch.setattr(prerequisites, "check_rows", lambda *_, paired: looked.append(paired) or [])
+    axes = ["trainer.max_length=64,128", "loss_type=ipo,kto", "beta=0.1,0.2", "trainer.micro_batch_size=2"]
+    sweep = sweep_of("model=tiny", f"dataset={file}", *axes)
+    assert len(sweep.runs) == 8
+    prerequisites.check_sources(sweep, Store(tmp_path / "outputs"), dry_run=True)
+    assert sorted(looked) == [False, True]
