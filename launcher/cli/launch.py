@@ -66,10 +66,11 @@ def launch(argv: Sequence[str]) -> int:
     if not options.overrides and not options.multirun:
         launch_parser().print_help()
         return DONE
-    sweep = _sweep_of(options)
+    sweep, said = _sweep_of(options)
     config = sweep.runs[0].config
     store = Store(Path(config.output_dir).absolute())
     settled = _check(sweep, store, dry_run=config.dry_run)
+    settled = replace(settled, notes=[*said, *settled.notes])
     scheduler = scheduler_for(executor_of(settled.sweep.runs))
     if config.dry_run:
         planned = _plan_dry(settled.sweep, store, scheduler)
@@ -89,12 +90,13 @@ def _plan_dry(sweep: Sweep, store: Store, scheduler: Scheduler) -> Plan:
         return Plan(sweep, tuple(decisions), silence=str(error))
 
 
-def _sweep_of(options: argparse.Namespace) -> Sweep:
+def _sweep_of(options: argparse.Namespace) -> tuple[Sweep, list[str]]:
+    """The sweep that is asked for, and what is worth a note of the words in which it is."""
     from launcher.planning.compose import compose  # imports Hydra, which no help waits for
 
     grid, points = compose(options.overrides, multirun=options.multirun)
     runs = [plan_run(point.config, point.axes, point.overrides, trl_losses()) for point in points]
-    return plan(runs, grid.varied, grid.name)
+    return plan(runs, grid.varied, grid.name), grid.notes
 
 
 def _check(sweep: Sweep, store: Store, *, dry_run: bool) -> Settled:
