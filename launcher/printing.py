@@ -23,16 +23,19 @@ from rich.text import Text
 WIDE = 160  # columns of a pipe or a log, which has no edge at which to break ids
 _HARMLESS = "legible"  # the name of our way with what an encoding lacks
 # Controls but tab and line feed, overrides of the direction of writing, breaks of Unicode, half pairs.
-_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_OBEYED = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 _ALIKE = str.maketrans({
-    "±": "+-", "×": "x", "…": "...", "–": "-", "—": "-", "−": "-", "·": ".", "•": "*", "→": "->", "≤": "<=", "≥": ">=",
-    "‘": "'", "’": "'", "“": '"', "”": '"', "─": "-", "━": "-", "│": "|", "┃": "|", "✓": "ok", "✗": "x",
+    "±": "+-", "\u00d7": "x", "…": "...", "\u2013": "-", "—": "-", "\u2212": "-", "·": ".", "•": "*",
+    "→": "->", "≤": "<=", "≥": ">=",
+    "\u2018": "'", "\u2019": "'", "“": '"', "”": '"', "─": "-", "━": "-", "│": "|", "┃": "|", "✓": "ok", "✗": "x",
 })  # fmt: skip
 _BYTE_AS_SURROGATE = 0xDC00  # and the byte: how Python has bytes of paths that are no UTF-8
 
 
 def legible(text: str) -> str:
-    """The text with what a terminal would obey written out: `\\x1b`, `\\u202e`."""
+    r"""The text with what a terminal would obey written out: `\x1b`, `\u202e`."""
     return _OBEYED.sub(lambda found: _written_out(found[0]), text)
 
 
@@ -71,7 +74,7 @@ def say(text: str = "", *, on: TextIO | None = None, end: str = "\n") -> None:
 
 def complain(text: str, program: str = "prefsweep") -> None:
     """One line on stderr."""
-    say(f"{program}: " + " ".join(text.split()), on=sys.stderr)
+    say(f"{program}: " + " ".join(legible(text).split()), on=sys.stderr)
 
 
 def say_json(value: Any) -> None:

@@ -5,26 +5,24 @@ Owns: words and columns of a plan. Must not know: how it was decided.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from launcher.cluster.scheduler import Scheduler
 from launcher.config import RunConfig
 from launcher.evaluation import scores
 from launcher.planning import estimate
+from launcher.printing import Screen, say_json
 from launcher.store.files import Plain
 from launcher.store.output_folder import Store
 from launcher.submission.decide import Action, Decision
 from launcher.submission.plan import Plan
 from launcher.sweep import Sweep
-from launcher.views.console import duration, open_console, say_judging_ahead
+from launcher.views.console import duration, say_judging_ahead
 
 
 def show_plan(
@@ -35,25 +33,25 @@ def show_plan(
     `scheduler`, where given, shows what else a dry run tells: cost, jobs, a job's script.
     """
     if as_json:
-        print(json.dumps(_plan_json(plan.sweep, plan.decisions) | {"sources": list(sources)}, indent=1))
+        say_json(_plan_json(plan.sweep, plan.decisions) | {"sources": list(sources)})
         return
-    console = open_console()
+    console = Screen()
     console.print(_plan_table(plan.sweep, plan.decisions))
     console.print(_totals(plan.sweep, plan.decisions))
     for line in (*sources, *_places(plan.sweep)):
-        console.print(escape(line), soft_wrap=True)
+        console.print(line, soft_wrap=True)
     if scheduler is not None:
         _show_cost(console, plan.decisions)
         say_judging_ahead(*scores.judging_ahead(plan.sweep, store), plan.sweep.runs[0].config.evaluation.judge)
         console.print(f"dry run: nothing was written or submitted. {_jobs_in_words(plan)}")
         code = store.sweep(plan.sweep.name).code / "HASH"  # the copy has its name, and is made, when it is submitted
         for planned in plan.batches[:1]:
-            console.print(escape(scheduler.script(replace(planned.batch, code=code))), soft_wrap=True)
+            console.print(scheduler.script(replace(planned.batch, code=code)), soft_wrap=True)
 
 
 def _jobs_in_words(plan: Plan) -> str:
     if plan.silence is not None:
-        return escape(f"Which jobs there would be, only the scheduler can tell: {plan.silence}")
+        return f"Which jobs there would be, only the scheduler can tell: {plan.silence}"
     jobs = sum(planned.batch.size for planned in plan.batches)
     tables = len({planned.table.batch.name for planned in plan.batches if planned.table})
     pieces = f", in {len(plan.batches)} pieces" if len(plan.batches) > 1 else ""
@@ -65,13 +63,13 @@ def _jobs_in_words(plan: Plan) -> str:
     return what + (", such as:" if jobs else "")
 
 
-def _show_cost(console: Console, decisions: Iterable[Decision]) -> None:
+def _show_cost(console: Screen, decisions: Iterable[Decision]) -> None:
     """What the runs to be trained will cost."""
     configs = [d.run.config for d in decisions if d.action in (Action.SUBMIT, Action.RESUME)]
     if configs:
         cluster = configs[0].cluster
         for line in estimate.sentences(estimate.total(configs, cluster.max_parallel), cluster.gpu_tflops):
-            console.print(escape(line), soft_wrap=True)
+            console.print(line, soft_wrap=True)
 
 
 def _plan_json(sweep: Sweep, decisions: Iterable[Decision]) -> Plain:
@@ -100,21 +98,21 @@ def _plan_json(sweep: Sweep, decisions: Iterable[Decision]) -> Plain:
 
 
 def _plan_table(sweep: Sweep, decisions: Iterable[Decision]) -> Table:
-    table = Table(title=f"sweep {escape(sweep.name)}", title_justify="left", box=None, pad_edge=False)
+    table = Table(title=f"sweep {sweep.name}", title_justify="left", box=None, pad_edge=False)
     extra = [axis for axis in sweep.axes if axis not in ("model", "loss_type", "beta")]
     costly = any(
         (estimate.cost(run.config).gpu_hours or 0) >= 1 for run in sweep.runs
     )  # a laptop's sweep needs no such column
     priced = ("resources", "GPU-hours") if costly else ()
     for column in ("run", "model", "loss_type", "beta", *extra, *priced, "action", "why", "est. time"):
-        table.add_column(escape(column), overflow="fold")
+        table.add_column(column, overflow="fold")
     for decision in decisions:
         run, style = decision.run, "dim" if decision.action is Action.SKIP else ""
         shown = [run.run_id, run.config.model.name, run.config.loss_type, _number(run.config.beta)]
         shown += [_number(run.axes.get(axis, "")) for axis in extra]
         shown += _price(run.config) if costly else []
         shown += [decision.action, decision.why, duration(decision.seconds)]
-        table.add_row(*map(escape, shown), style=style)
+        table.add_row(*shown, style=style)
     return table
 
 
