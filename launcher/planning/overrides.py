@@ -33,13 +33,22 @@ JUDGE = "evaluation.judge"
 SECRETS = ("base_url", "key_env")  # of the judge, which may hold a key by mistake; errors do not repeat them
 
 
+def is_unicode(text: str) -> bool:
+    """Whether a text of the command line is one: Python has other bytes as halves of pairs."""
+    return not re.search("[\ud800-\udfff]", text)
+
+
 @cache
 def parse(override: str) -> Override:
     """The override as Hydra reads it.
 
     Raises:
-        UsageError: it is not in Hydra's grammar.
+        UsageError: it is not in Hydra's grammar, or no file could hold it.
     """
+    if not is_unicode(override):
+        raise wrong(
+            override, "holds bytes that are no UTF-8, which no file of a run can name; rename what is called so"
+        )
     try:
         parsed = read_override(override)
     except HydraException as error:
