@@ -95,7 +95,7 @@ _OTHERS_WORDS = {
     "trainer.learning_rate": "lr learning",
     "tracking": "logger report_to wandb",
     "loss_type": "loss",
-    "trainer.lora.r": "lora_r rank",
+    "trainer.lora.r": "lora_r rank lora_rank",
     "trainer.lr_scheduler": "lr_scheduler_type scheduler",
     "trainer.max_length": "max_len max_seq_len max_seq_length maxlen seq_len seq_length",
     "trainer.micro_batch_size": "mbs micro_batch micro_bs per_device_train_batch_size",
@@ -115,7 +115,7 @@ _OTHERS_WORDS = {
 }
 _OURS = {word: key for key, words in _OTHERS_WORDS.items() for word in words.split()}
 _SECTIONS = ("", "trainer", "cluster", "model", "dataset", "hub", "checkpoint", "tracking")  # meant rather than others
-_NEAR_ENOUGH = 0.6  # of difflib's measure, its own default
+_NEAR_ENOUGH = 0.7  # of difflib's measure
 
 
 def suggestion(wrong: str, known: Collection[str]) -> str:

@@ -216,6 +216,7 @@ def quoted(text: str) -> str:
     return "'" + re.sub(r"(\\*)('|\Z)", _escaped, text) + "'"
 
 
+@cache
 def _is_no_text(text: str) -> bool:
     """Whether Hydra's grammar would read these letters as a number or the like."""
     return not isinstance(read_override(f"key={text}").value(), str)
