@@ -17,6 +17,7 @@ from launcher.planning.compose import compose
 from launcher.planning.overrides import as_text
 from launcher.store.output_folder import Store
 from launcher.submission import submit
+from launcher.views.console import verb_command
 
 ROOT = Path(__file__).parents[1]
 NAMES = ["plain", "out[/b]", "[a] it's", "dönnées ±", "a $HOME", "x\x1b[31m"]
@@ -50,13 +51,19 @@ def test_verbs_answer_alike_wherever_the_sweep_lies(tmp_path: Path, monkeypatch:
         (line,) = set(re.findall(r"report: python -m analysis (.*)", text))
         shown = subprocess.run(["/bin/sh", "-c", f"printf %s {line}"], capture_output=True, check=True).stdout.decode()
         assert shown == str(tmp_path / name / "sweeps" / "s")
-        hints = re.findall(r"`python -m launcher \w+ s --output-dir (.*)`", text)
-        assert hints
-        for hint in hints:
-            found = subprocess.run(
-                ["/bin/sh", "-c", f"printf %s {hint}"], capture_output=True, check=True
-            ).stdout.decode()
-            assert found == str(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_command_to_go_on_with_names_the_folder(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is not the default, quoted for a shell."""
+    line = verb_command(Store(tmp_path / name).sweep("s"), "status", "--watch")
+    start = "python -m launcher status s --watch"
+    shown = subprocess.run(
+        ["/bin/sh", "-c", line.replace(start, "printf '%s|'")], capture_output=True, check=True
+    ).stdout
+    assert shown.decode() == f"--output-dir|{tmp_path / name}|"
+    monkeypatch.chdir(tmp_path)
+    assert verb_command(Store(tmp_path / "outputs").sweep("s"), "status", "--watch") == start
 
 
 def test_the_folder_may_be_said_in_either_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -125,10 +132,14 @@ def test_a_python_that_cannot_train_is_refused_at_the_launch(
 WITHOUT = """
 import sys
 class Missing:
+    def __init__(self, finder):
+        self.finder = finder
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {%s}:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-sys.meta_path.insert(0, Missing())
+        missing = name.partition(".")[0] in {%s}
+        return None if missing else self.finder.find_spec(name, path, target)
+sys.meta_path[:] = [Missing(finder) for finder in sys.meta_path]
 import runpy
 sys.argv = ["x", *sys.argv[1:]]
 runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
