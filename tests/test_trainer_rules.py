@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from pathlib import Path
 
+import deepspeed
 import pytest
+import torch
+from accelerate.utils.deepspeed import map_pytorch_optim_to_deepspeed
 from conftest import clean_environment, sweep_of
+from transformers import Trainer, TrainingArguments
 from worker_fixtures import Configure
 
 from launcher.config import RunConfig
@@ -15,7 +20,7 @@ from launcher.errors import ConfigError
 from launcher.machine.installed import package_dir, transformers_names, trl_losses
 from launcher.planning import prerequisites
 from launcher.planning.rules import check
-from launcher.planning.trainer_rules import OPTIMIZER_PACKAGES
+from launcher.planning.trainer_rules import OFFLOADED, OPTIMIZER_PACKAGES
 from launcher.store.files import read_lines
 from launcher.store.output_folder import Store
 from launcher.worker.training.train import train
@@ -81,6 +86,7 @@ def test_optimizers_that_the_plan_takes_train_and_the_others_cannot(
         ("trainer.optimizer=galore_adamw_8bit_layerwise", "needs optim_target_modules.*; give adamw_torch"),
         ("trainer.optimizer=schedule_free_adamw", "an average of the weights"),
         ("trainer.optimizer=adamw_torch_xla", "is for TPUs"),
+        ("trainer.optimizer=sgd deepspeed=zero3_offload", "not computed where deepspeed=zero3_offload keeps its state"),
         ("trainer.learning_rate=-1e-3", "must be a number greater than 0"),
         ("trainer.learning_rate=nan", "must be a number greater than 0"),
         ("trainer.max_grad_norm=-1", "must be a number greater than 0"),
@@ -103,6 +109,20 @@ def test_what_can_never_work_is_refused_with_key_value_and_remedy(override: str,
     with pytest.raises(ConfigError, match=message) as refused:
         sweep_of("model=tiny", "trainer=lora", "loss_type=sigmoid", *override.split())
     assert key in str(refused.value) or "learning_rate" in str(refused.value)
+
+
+def test_an_optimizer_whose_state_is_kept_elsewhere_stays_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Offloaded, accelerate computes AdamW for those that the plan takes, and Adam for others, or nothing."""
+    monkeypatch.setattr(deepspeed.ops.adam, "DeepSpeedCPUAdam", lambda _, **told: told["adamw_mode"])
+    stays = set()
+    for name in ("adamw_torch", "adamw_torch_fused", "adagrad", "sgd", "rmsprop", "adafactor", "ademamix", "lion_32bit",
+                 "lion_8bit", "adamw_8bit", "paged_adamw_32bit", "paged_lion_32bit"):  # fmt: skip
+        arguments = TrainingArguments(optim=name, report_to="none", output_dir="unused")
+        kind, keywords = Trainer.get_optimizer_cls_and_kwargs(arguments)
+        optimizer = kind([torch.nn.Parameter(torch.zeros(2))], **{"lr": 1e-3, **keywords})
+        with contextlib.suppress(TypeError):
+            stays |= {name} if map_pytorch_optim_to_deepspeed(optimizer) else set()
+    assert stays == set(OFFLOADED)
 
 
 def test_an_optimizer_whose_package_is_missing_is_refused_where_jobs_have_these_packages(

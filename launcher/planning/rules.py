@@ -20,7 +20,7 @@ from launcher.losses import LOSS_KEYS, LOSSES, OUR_LOSSES, UNPAIRED_LOSSES, Loss
 from launcher.planning.cluster_rules import cluster_problems, deepspeed_problems, rank_problems
 from launcher.planning.dataset_rules import DTYPES, QUANTIZATIONS, dataset_problems
 from launcher.planning.stages import OF_THE_TRAINING, evaluation_cluster
-from launcher.planning.trainer_rules import trainer_problems
+from launcher.planning.trainer_rules import offload_problems, trainer_problems
 from launcher.store.results import BENCHMARKS
 
 TRACKERS = ("auto", "wandb", "trackio", "tensorboard", "off")
@@ -88,6 +88,7 @@ def _problems(config: RunConfig, losses: Collection[str]) -> Iterator[ConfigErro
     yield from _milestone_problems(config)
     yield from rank_problems(config)
     yield from deepspeed_problems(config.deepspeed, config.model.quantization)
+    yield from offload_problems(config.trainer, config.deepspeed)
     yield from _evaluation_cluster_problems(config, losses)
 
 

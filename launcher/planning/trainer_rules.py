@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from launcher.config import Trainer
+from launcher.config import DeepSpeed, Trainer
 from launcher.errors import ConfigError
 
 # Of transformers' schedules those that no run can have, and why.
@@ -50,6 +50,8 @@ OPTIMIZER_PACKAGES = {
     "grokadamw": ("grokadamw", "grokadamw"),
     "stable_adamw": ("optimi", "torch-optimi"),
 }
+# Its state in the nodes' memory, these stay AdamW; accelerate makes plain Adam of any other without a word, or fails.
+OFFLOADED = ("adamw_torch", "adamw_torch_fused", "paged_adamw_32bit")
 
 
 def trainer_problems(trainer: Trainer) -> Iterator[ConfigError]:
@@ -85,6 +87,16 @@ def _schedule_problems(trainer: Trainer) -> Iterator[ConfigError]:
 def _optimizer_problems(name: str) -> Iterator[ConfigError]:
     if (lack := lack_of_optimizer(name)) is not None:
         yield ConfigError("trainer.optimizer", name, f"{lack}; give adamw_torch, adafactor or paged_adamw_8bit")
+
+
+def offload_problems(trainer: Trainer, deepspeed: DeepSpeed) -> Iterator[ConfigError]:
+    """Of an optimizer that would become another because its state does not live on the GPUs."""
+    zero = deepspeed.config.get("zero_optimization")
+    offload = zero.get("offload_optimizer") if isinstance(zero, dict) else None
+    device = offload.get("device", "none") if isinstance(offload, dict) else "none"
+    if device not in (None, "none") and trainer.optimizer not in OFFLOADED:
+        remedy = f"is not computed where deepspeed={deepspeed.name} keeps its state; give one of {', '.join(OFFLOADED)}"
+        yield ConfigError("trainer.optimizer", trainer.optimizer, remedy)
 
 
 def lack_of_optimizer(name: str) -> str | None:
