@@ -342,7 +342,7 @@ def with_test(folder: Path, test: list[dict[str, str]]) -> Dataset:
         ([], r"dataset\.test_split=test: \S+test\.jsonl has no rows"),
         (
             [SHORT | {"rejected": " a"}],
-            r"dataset\.test_split=test: \S+test\.jsonl: none of its rows can be used: 1 cho",
+            r"dataset\.test_split=test: \S+test\.jsonl: none of its rows can be used: 1 ch",
         ),
         ([{"prompt": "Q:", "good": "a"}], r"test\.jsonl has no column chosen, rejected; it has good, prompt"),
         ([LONG], r"max_length=64: the shortest prompt of dataset\.test_split=test has 198 tokens"),
