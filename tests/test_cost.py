@@ -166,6 +166,13 @@ def test_doctor_says_what_a_sweep_needs_on_disk(tmp_path: Path, capsys: pytest.C
     assert re.search(r"output_dir .*: \d[\d.]* [GT]B free", text)
 
 
+@pytest.mark.parametrize("wrong", ["cluster.time=abc", "beta=-1", "trainer.optimizer=galore_adamw"])
+def test_doctor_refuses_what_a_launch_refuses(wrong: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In the same line, with the same exit code."""
+    assert main(["doctor", wrong, "--output-dir", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith(f"prefsweep: {wrong}")
+
+
 def test_a_disk_that_is_too_small_is_told_before_the_launch(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """A note, since the estimate is one: it names what is free and what is needed."""
     sweep = sweep_of("+sweeps=pref_align_scan")

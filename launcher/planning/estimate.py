@@ -13,8 +13,8 @@ reached, the utilisation (MFU; what is recomputed counts as work here). Before a
 lie somewhere: pretraining at scale reaches 21 to 46 % (Chowdhery et al., "PaLM", 2022, table 3); preference training
 reaches less, with its short sequences of unlike lengths, small micro-batches and few GPUs. Hence two numbers, for 25
 and for 5 %. A small model, or weights that are kept in the nodes' memory, may reach less still. Once a run has ended,
-its own utilisation is told: the operations of a step by the same formula, with its real tokens, over what its GPUs could
-have done in the seconds of the step.
+its own utilisation is told: the operations of a step by the same formula, with its real tokens, over what its GPUs
+could have done in the seconds of the step.
 
 Disk. A final model is its weights, or its adapters; a checkpoint has beside them, in float32, master weights and
 Adam's two moments: 12 bytes a trained weight (Rajbhandari et al., "ZeRO", 2020, section 3.1). A LoRA of rank r adds

@@ -29,7 +29,8 @@ from safetensors.torch import load_file
 from launcher.config import DeepSpeed, RunConfig
 from launcher.errors import StoreError
 from launcher.store.facts import Revision
-from launcher.store.files import Plain, read_fact, read_lines, write_once
+from launcher.store.files import Plain, read_fact, write_once
+from launcher.store.metrics_log import read_metrics
 from launcher.store.output_folder import Store
 from launcher.store.results import Result
 from launcher.store.run_folder import RunDir
@@ -139,7 +140,7 @@ def save_model(trainer: RunTrainer, folder: Path) -> None:
 
 
 def _result(config: RunConfig, run: RunDir, trainer: RunTrainer, pairs: Pairs, began: float) -> Result:
-    lines = list({line["step"]: line for line in read_lines(run.metrics_file)}.values())
+    lines = list({line["step"]: line for line in read_metrics(run.metrics_file)}.values())
     return Result(
         steps=trainer.state.global_step,
         max_steps=trainer.state.max_steps,
