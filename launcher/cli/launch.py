@@ -26,6 +26,7 @@ from launcher.store.output_folder import Store
 from launcher.submission.adopt import adopt
 from launcher.submission.decide import decide
 from launcher.submission.plan import Plan, plan_batches
+from launcher.submission.same_content import Compared, compare, identified
 from launcher.submission.submit import act, check_ranks
 from launcher.sweep import Sweep
 from launcher.views import console
@@ -69,20 +70,22 @@ def launch(argv: Sequence[str]) -> int:
     sweep = _sweep_of(options)
     config = sweep.runs[0].config
     store = Store(Path(config.output_dir).absolute())
+    sweep = identified(sweep, store, dry_run=config.dry_run, told=console.complain)
     settled = _check(sweep, store, dry_run=config.dry_run)
     scheduler = scheduler_for(executor_of(settled.sweep.runs))
     if config.dry_run:
-        planned = _plan_dry(settled.sweep, store, scheduler)
+        compared = compare(settled.sweep, store, scheduler, retrain=config.retrain)
+        planned = _plan_dry(settled.sweep, compared, store, scheduler)
         views_plan.show_plan(planned, scheduler, store, as_json=options.json, sources=settled.lines)
-        console.show_notes(settled.notes)
+        console.show_notes([*settled.notes, *compared.notes])
         return DONE
     planned = _submit(settled, store, scheduler, argv, as_json=options.json)
     return after_submission(planned, store, scheduler, quiet=options.json)
 
 
-def _plan_dry(sweep: Sweep, store: Store, scheduler: Scheduler) -> Plan:
+def _plan_dry(sweep: Sweep, compared: Compared, store: Store, scheduler: Scheduler) -> Plan:
     """The plan of a dry run, which a scheduler that does not answer does not hold up."""
-    decisions = decide(sweep, store, scheduler)
+    decisions = decide(sweep, store, scheduler, retrain=compared.retrain)
     try:
         return plan_batches(sweep, decisions, store, scheduler)
     except SchedulerError as error:
@@ -119,7 +122,10 @@ def _submit(settled: Settled, store: Store, scheduler: Scheduler, argv: Sequence
     pin_sources(sweep, store)
     with store.submission_lock:
         adopt([store.run(run.run_id) for run in sweep.runs], scheduler)
-        planned = plan_batches(sweep, decide(sweep, store, scheduler), store, scheduler)
+        compared = compare(sweep, store, scheduler, retrain=sweep.runs[0].config.retrain)
+        console.show_notes(compared.notes)
+        decisions = decide(sweep, store, scheduler, retrain=compared.retrain)
+        planned = plan_batches(sweep, decisions, store, scheduler)
         views_plan.show_plan(planned, None, store, as_json=as_json, sources=settled.lines)
         act(planned, store, scheduler, argv)
     return planned
