@@ -39,13 +39,13 @@ def run_id(objective: Plain) -> str:
 
 def portable(objective: Plain) -> Plain:
     """The objective with its paths as a copy of this working directory has them too: what a run is known by."""
-    known: Plain = _respelled(objective, lambda path: spelled_from(path, Path.cwd()))
+    known: Plain = respelled(objective, lambda path: spelled_from(path, Path.cwd()))
     return known
 
 
 def without_paths(objective: Plain) -> Plain:
     """The objective, but for where on this machine its models and data lie."""
-    known: Plain = _without_none(_respelled(canonical(objective), lambda _: "./"))
+    known: Plain = _without_none(respelled(canonical(objective), lambda _: "./"))
     return known
 
 
@@ -54,14 +54,14 @@ def named_by_content(run: Run) -> str:
     return run_id({**portable(run.objective), "inputs": digest_of(run.inputs)})
 
 
-def _respelled(value: Any, spelled: Callable[[str], str]) -> Any:
+def respelled(value: Any, spelled: Callable[[str], str]) -> Any:
     """A section with each absolute path of this machine spelled in another way."""
     if isinstance(value, list):
-        return [_respelled(item, spelled) for item in value]
+        return [respelled(item, spelled) for item in value]
     if not isinstance(value, dict):
         return value
     return {
-        key: spelled(item) if key == "path" and isinstance(item, str) and _is_here(item) else _respelled(item, spelled)
+        key: spelled(item) if key == "path" and isinstance(item, str) and _is_here(item) else respelled(item, spelled)
         for key, item in value.items()
     }
 

@@ -10,17 +10,18 @@ its own; within one sweep that is refused, since its runs would be compared with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from launcher.cluster.scheduler import Scheduler
 from launcher.dataset.inputs import Inputs, changes, content_of, differences, inputs_of
 from launcher.errors import UsageError
-from launcher.planning.planned_runs import named_by_content, run_id, without_paths
+from launcher.planning.planned_runs import named_by_content, respelled, run_id, without_paths
 from launcher.runs.run_state import states_of
 from launcher.store.attempts import Attempts
 from launcher.store.facts import RunRecord, Sources
-from launcher.store.files import read_fact
+from launcher.store.files import Plain, read_fact
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import RunDir
 from launcher.sweep import Run, Sweep
@@ -45,10 +46,10 @@ def identified(sweep: Sweep, store: Store, *, dry_run: bool, told: Callable[[str
         return sweep
     sweep = with_inputs(sweep, store, remember=not dry_run, told=told)
     planned = {run.run_id for run in sweep.runs}
-    others = [record for record in records if record.run_id not in planned]
+    in_sweep, others = {record.run_id for record in records}, _Others.of(records, planned, store)
     named: dict[str, Run] = {}
     for run in sweep.runs:
-        known = _known_id(run, store, {record.run_id for record in records}, others) if run.inputs else run.run_id
+        known = _known_id(run, store, in_sweep, others) if run.inputs else run.run_id
         free = known == run.run_id or known not in {*planned, *named}
         named[known if free else run.run_id] = replace(run, run_id=known) if free else run
     return replace(sweep, runs=tuple(named.values()))
@@ -71,10 +72,10 @@ def _ids(run: Run) -> list[str]:
     return list(dict.fromkeys((run.run_id, run_id(run.objective))))
 
 
-def _known_id(run: Run, store: Store, in_sweep: set[str], others: Sequence[RunRecord]) -> str:
+def _known_id(run: Run, store: Store, in_sweep: set[str], others: _Others) -> str:
     ids = [*_ids(run), named_by_content(run)]
     there = [each for each in ids if store.run(each).config_file.exists()]
-    there += [each.run_id for each in others if each.run_id not in there and _is_same(run, each, store)]
+    there += [each for each in others.same_as(run) if each not in there]
     own = [each for each in there if each in in_sweep]
     equal = [each for each in there if _has_content(store.run(each), run.inputs)]
     undecided = [each for each in there if not _holds(store.run(each)) or recorded(store.run(each)) is None]
@@ -82,16 +83,39 @@ def _known_id(run: Run, store: Store, in_sweep: set[str], others: Sequence[RunRe
     return found[0] if found else ids[-1] if there else run.run_id
 
 
-def _is_same(run: Run, record: RunRecord, store: Store) -> bool:
-    """Whether a run of the sweep is this one, though its paths are spelled otherwise: by place, or by content."""
-    prefix = run.run_id.rpartition("-")[0]
-    if record.run_id.rpartition("-")[0] != prefix or not store.run(record.run_id).config_file.exists():
-        return False
-    objective, before = store.run(record.run_id).read_config(), recorded(store.run(record.run_id))
-    if before is None or without_paths(objective) != without_paths(run.objective):
-        return False
-    places = {key: contents.path for key, contents in run.inputs.items()}
-    return content_of(before) == content_of(run.inputs) or places == {key: each.path for key, each in before.items()}
+@dataclass(frozen=True)
+class _Others:
+    """Runs of the sweep under other ids than those planned, by how their ids begin; each is read once."""
+
+    store: Store
+    named: Mapping[str, Sequence[str]]
+    known: dict[str, tuple[Plain, Inputs | None]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, records: Sequence[RunRecord], planned: Collection[str], store: Store) -> _Others:
+        named: dict[str, list[str]] = {}
+        for name in (each.run_id for each in records if each.run_id not in planned):
+            named.setdefault(name.rpartition("-")[0], []).append(name)
+        return cls(store, named)
+
+    def same_as(self, run: Run) -> list[str]:
+        """Those that are this run, though their paths are spelled otherwise: by place, or by content."""
+        names = self.named.get(run.run_id.rpartition("-")[0], ())
+        objective = without_paths(run.objective) if names else {}
+        return [name for name in names if self._is_same(name, run.inputs, objective)]
+
+    def _is_same(self, name: str, inputs: Inputs, objective: Plain) -> bool:
+        folder = self.store.run(name)
+        if name not in self.known and folder.config_file.exists():
+            self.known[name] = without_paths(folder.read_config()), recorded(folder)
+        found, before = self.known.get(name, ({}, None))
+        if before is None or found != objective:
+            return False
+        return content_of(before) == content_of(inputs) or _places(before) == _places(inputs)
+
+
+def _places(inputs: Inputs) -> dict[str, str]:
+    return {key: contents.path for key, contents in inputs.items()}
 
 
 def _has_content(run: RunDir, inputs: Inputs) -> bool:
@@ -99,12 +123,31 @@ def _has_content(run: RunDir, inputs: Inputs) -> bool:
     return before is not None and content_of(before) == content_of(inputs)
 
 
-def has_moved(run: Run, folder: RunDir) -> bool:
-    """Whether what the run's folder names lies elsewhere by now."""
-    before = recorded(folder) if run.inputs else None
-    return before is not None and any(
-        key in before and before[key].path != contents.path for key, contents in run.inputs.items()
-    )
+def moved(sweep: Sweep, store: Store) -> Iterator[tuple[RunDir, Plain]]:
+    """The runs of the sweep, and those planned, whose files lie elsewhere by now: each with its objective so."""
+    planned = {run.run_id: run for run in sweep.runs}
+    kinds = _kinds(sweep)
+    names = [*planned, *(each.run_id for each in store.sweep(sweep.name).run_records())] if kinds else []
+    for name in dict.fromkeys(names):
+        folder, before = store.run(name), recorded(store.run(name)) or {}
+        paths = {
+            contents.path: now[key].path
+            for now in ([planned[name].inputs] if name in planned else kinds)
+            for key, contents in before.items()
+            if key in now and contents.files == now[key].files and contents.path != now[key].path
+            if name in planned or contents.spelled == now[key].spelled
+        }
+        if paths and folder.config_file.exists():
+            yield folder, respelled(folder.read_config(), partial(_elsewhere, paths))
+
+
+def _elsewhere(paths: Mapping[str, str], path: str) -> str:
+    return paths.get(path, path)
+
+
+def _kinds(sweep: Sweep) -> list[Inputs]:
+    """What the runs of a sweep are trained on, each once."""
+    return list({id(run.inputs): run.inputs for run in sweep.runs if run.inputs}.values())
 
 
 # ------------------------------------------------------------------------------------------------ what it was made of
@@ -177,7 +220,7 @@ def compare(sweep: Sweep, store: Store, scheduler: Scheduler, *, retrain: bool =
 
 def _changes(sweep: Sweep, store: Store) -> Iterator[_Change]:
     planned = {run.run_id: run for run in sweep.runs}
-    kinds = list({id(run.inputs): run.inputs for run in sweep.runs if run.inputs}.values())
+    kinds = _kinds(sweep)
     for run in planned.values():
         before = recorded(store.run(run.run_id))
         if before is not None and (files := changes(before, run.inputs)):

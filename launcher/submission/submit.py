@@ -29,7 +29,7 @@ from launcher.store.set_aside import set_aside
 from launcher.submission import reference_job
 from launcher.submission.handover import hand_over, record_jobs
 from launcher.submission.plan import Plan, PlannedBatch
-from launcher.submission.same_content import has_moved
+from launcher.submission.same_content import moved
 from launcher.submission.timings import cost_key
 from launcher.sweep import Run, Sweep
 
@@ -106,8 +106,9 @@ def act(plan: Plan, store: Store, scheduler: Scheduler, argv: Sequence[str] | No
 def _record_launch(plan: Plan, store: Store, argv: Sequence[str] | None) -> None:
     sweep, directory = plan.sweep, store.sweep(plan.sweep.name)
     for run in sweep.runs:  # also one that was recorded before, and whose folder was removed since
-        folder = store.run(run.run_id)
-        folder.write_config(run.objective, anew=has_moved(run, folder))
+        store.run(run.run_id).write_config(run.objective)
+    for folder, objective in moved(sweep, store):
+        folder.write_config(objective, anew=True)
     for decision in plan.decisions:
         if decision.anew:
             set_aside(store.run(decision.run.run_id))
