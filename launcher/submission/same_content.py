@@ -41,16 +41,16 @@ def identified(sweep: Sweep, store: Store, *, dry_run: bool, told: Callable[[str
     Raises:
         ConfigError: a data set or an adapter on this machine is not what it should be.
     """
-    records = store.sweep(sweep.name).run_records()
-    if dry_run and not records and not any(store.run(each).path.is_dir() for run in sweep.runs for each in _ids(run)):
+    if not dry_run or _has_company(sweep, store):
+        sweep = with_inputs(sweep, store, remember=not dry_run, told=told)
+    if not any(run.inputs for run in sweep.runs):
         return sweep
-    sweep = with_inputs(sweep, store, remember=not dry_run, told=told)
-    planned = {run.run_id for run in sweep.runs}
+    records, planned = store.sweep(sweep.name).run_records(), {run.run_id for run in sweep.runs}
     in_sweep, others = {record.run_id for record in records}, _Others.of(records, planned, store)
     named: dict[str, Run] = {}
     for run in sweep.runs:
         known = _known_id(run, store, in_sweep, others) if run.inputs else run.run_id
-        free = known == run.run_id or known not in {*planned, *named}
+        free = known == run.run_id or not (known in planned or known in named)
         named[known if free else run.run_id] = replace(run, run_id=known) if free else run
     return replace(sweep, runs=tuple(named.values()))
 
@@ -65,6 +65,12 @@ def with_inputs(sweep: Sweep, store: Store, *, remember: bool = True, told: Call
             found[key] = inputs_of(run.config, store, remember=remember, told=told)
         runs.append(replace(run, inputs=found[key]))
     return replace(sweep, runs=tuple(runs))
+
+
+def _has_company(sweep: Sweep, store: Store) -> bool:
+    """Whether there may be runs to compare these with."""
+    ids = (each for run in sweep.runs for each in _ids(run))
+    return store.sweep(sweep.name).path.is_dir() or any(store.run(each).path.is_dir() for each in ids)
 
 
 def _ids(run: Run) -> list[str]:
