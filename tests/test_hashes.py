@@ -11,7 +11,7 @@ import pytest
 
 from launcher.store import hashes
 from launcher.store.files import file_hash
-from launcher.store.hashes import file_sha256
+from launcher.store.hashes import Hashes, file_sha256
 from launcher.store.output_folder import Store
 
 
@@ -104,12 +104,16 @@ def test_a_file_that_changes_while_it_is_read_is_not_remembered(
 
 
 @pytest.mark.usefixtures("settled")
-def test_a_dry_run_remembers_nothing(store: Store, tmp_path: Path) -> None:
-    """It may use what is remembered."""
+def test_nothing_is_written_until_it_is_kept(store: Store, tmp_path: Path, read: list[Path]) -> None:
+    """A launch may still be refused; but no file is read twice by one."""
     path = tmp_path / "train.jsonl"
     path.write_bytes(b"one")
-    assert file_sha256(path, store, remember=False) == sha256(b"one")
+    known = Hashes(store)
+    assert [known.of(path), known.of(path)] == [sha256(b"one")] * 2
     assert not store.root.exists()
+    known.keep()
+    assert file_sha256(path, store) == sha256(b"one")
+    assert read == [path]
 
 
 def test_a_large_file_is_announced(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,5 +123,7 @@ def test_a_large_file_is_announced(store: Store, tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(hashes, "LARGE_BYTES", 10)
     monkeypatch.setattr(hashes, "SETTLED_SECONDS", 0.0)
     for _ in range(2):
-        file_sha256(path, store, told=said.append)
+        known = Hashes(store, said.append)
+        known.of(path)
+        known.keep()
     assert said == [f"reading {path}, 0.0 GB, to know its content from now on"]

@@ -25,6 +25,7 @@ from launcher.planning.launches import recorded_sweep
 from launcher.planning.planned_runs import run_id
 from launcher.store.facts import Attempt, Sources
 from launcher.store.files import plain, read_fact, write_derived, write_once
+from launcher.store.hashes import Hashes
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import RunDir
 from launcher.submission.decide import Action, decide
@@ -56,12 +57,14 @@ class Project:
         """What a launch of these runs does; it is done unless it is a dry run."""
         self._enter(self.folder)
         sweep = sweep_of(*SHORT, *(given or ("model=tiny", "dataset=./pairs")), *argv)
-        sweep = identified(sweep, self.store, dry_run=dry_run, told=self.said.append)
+        known = Hashes(self.store, self.said.append)
+        sweep = identified(sweep, known, dry_run=dry_run)
         compared = compare(sweep, self.store, self.scheduler, retrain=retrain)
         self.said += compared.notes
         decisions = decide(sweep, self.store, self.scheduler, retrain=compared.retrain)
         planned = plan_batches(sweep, decisions, self.store, self.scheduler)
         if not dry_run:
+            known.keep()
             act(planned, self.store, self.scheduler, list(argv))
         return planned
 
@@ -125,7 +128,7 @@ def test_changed_data_are_refused_until_they_are_back(project: Project, name: st
             assert str(refusal.value).startswith(f"{file}: the content differs from what {', '.join(ids(first))} ")
             assert all(each in str(refusal.value) for each in ("sweep=NAME", "retrain=true", "nothing was submitted"))
     again = recorded_sweep(project.store.sweep("tiny-pairs"), project.store, {"ipo"})
-    again = with_inputs(again, project.store, told=print)
+    again = with_inputs(again, Hashes(project.store))
     with pytest.raises(UsageError, match="the content differs"):
         compare(again, project.store, project.scheduler)
     assert len(project.scheduler.submitted) == 2
@@ -326,7 +329,7 @@ def test_runs_of_older_versions_keep_their_ids(project: Project, recorded: bool)
     sweep = sweep_of(*SHORT, "model=tiny", "dataset=./pairs", "beta=0.1,0.2")
     old = [run_id(run.objective) for run in sweep.runs]
     assert old != [run.run_id for run in sweep.runs]
-    inputs = with_inputs(sweep, project.store, told=print).runs[0].inputs
+    inputs = with_inputs(sweep, Hashes(project.store)).runs[0].inputs
     for name, run in zip(old, sweep.runs, strict=True):
         folder = project.store.run(name)
         folder.write_config(run.objective)
@@ -369,7 +372,7 @@ def test_a_job_trains_on_what_was_planned_or_not_at_all(configure: Configure, st
     """A file that changes while the run waits in the queue fails it with one line, before anything is trained."""
     config, file = configure(hub=replace(configure().hub, store="off")), tmp_path / "pairs/train.jsonl"
     settings = {key: value for key, value in asdict(config).items() if key not in OBJECTIVE}
-    run, planned = store.run("r"), dict(inputs_of(config, store))
+    run, planned = store.run("r"), dict(inputs_of(config, Hashes(store)))
     run.write_config({key: asdict(config)[key] for key in OBJECTIVE})
     kept = file.read_bytes()
     append(file)

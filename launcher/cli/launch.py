@@ -22,6 +22,7 @@ from launcher.machine.installed import trl_losses
 from launcher.planning.hub_sources import Settled, pin_sources, settle
 from launcher.planning.planned_runs import executor_of, plan, plan_run
 from launcher.planning.prerequisites import check_sources, fetch_sources, short_of_disk
+from launcher.store.hashes import Hashes
 from launcher.store.output_folder import Store
 from launcher.submission.adopt import adopt
 from launcher.submission.decide import decide
@@ -70,7 +71,8 @@ def launch(argv: Sequence[str]) -> int:
     sweep = _sweep_of(options)
     config = sweep.runs[0].config
     store = Store(Path(config.output_dir).absolute())
-    sweep = identified(sweep, store, dry_run=config.dry_run, told=console.complain)
+    known = Hashes(store, console.complain)
+    sweep = identified(sweep, known, dry_run=config.dry_run)
     settled = _check(sweep, store, dry_run=config.dry_run)
     scheduler = scheduler_for(executor_of(settled.sweep.runs))
     if config.dry_run:
@@ -79,7 +81,7 @@ def launch(argv: Sequence[str]) -> int:
         views_plan.show_plan(planned, scheduler, store, as_json=options.json, sources=settled.lines)
         console.show_notes([*settled.notes, *compared.notes])
         return DONE
-    planned = _submit(settled, store, scheduler, argv, as_json=options.json)
+    planned = _submit(settled, known, scheduler, argv, as_json=options.json)
     return after_submission(planned, store, scheduler, quiet=options.json)
 
 
@@ -114,12 +116,13 @@ def _check(sweep: Sweep, store: Store, *, dry_run: bool) -> Settled:
     return replace(settled, notes=notes)
 
 
-def _submit(settled: Settled, store: Store, scheduler: Scheduler, argv: Sequence[str], *, as_json: bool) -> Plan:
-    sweep = settled.sweep
+def _submit(settled: Settled, known: Hashes, scheduler: Scheduler, argv: Sequence[str], *, as_json: bool) -> Plan:
+    sweep, store = settled.sweep, known.store
     check_ranks(sweep, scheduler)
     console.show_notes(settled.notes)
     fetch_sources(sweep, store)
     pin_sources(sweep, store)
+    known.keep()
     with store.submission_lock:
         adopt([store.run(run.run_id) for run in sweep.runs], scheduler)
         compared = compare(sweep, store, scheduler, retrain=sweep.runs[0].config.retrain)

@@ -13,6 +13,7 @@ from launcher.cluster.scheduler import scheduler_for
 from launcher.planning.launches import recorded_sweep
 from launcher.planning.planned_runs import executor_of
 from launcher.runs.run_state import RunState
+from launcher.store.hashes import Hashes
 from launcher.submission.adopt import adopt
 from launcher.submission.decide import decide
 from launcher.submission.plan import plan_batches
@@ -46,7 +47,9 @@ def resume(options: argparse.Namespace) -> int:
     directory, store, scheduler = open_sweep(options)
     with store.submission_lock:
         changed = functools.partial(change_settings, overrides=overrides) if overrides else dict
-        sweep = with_inputs(recorded_sweep(directory, store, trl_losses(), changed), store, told=complain)
+        known = Hashes(store, complain)
+        sweep = with_inputs(recorded_sweep(directory, store, trl_losses(), changed), known)
+        known.keep()
         adopt(runs_of(directory, store), scheduler)
         states = choose(options, directory, store, scheduler)
         names = {state.run.run_id for state in states}

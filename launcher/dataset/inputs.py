@@ -6,7 +6,7 @@ Must not know: what is on the Hub, which runs there are, what follows from a cha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,8 +17,7 @@ from launcher.model.adapter import adapter_in
 from launcher.model.files import deciding_files
 from launcher.store.facts import Contents
 from launcher.store.files import content_key
-from launcher.store.hashes import file_sha256
-from launcher.store.output_folder import Store
+from launcher.store.hashes import Hashes
 
 Inputs = Mapping[str, Contents]  # by the key of the configuration that names the path
 BASE = ".base"  # behind an adapter's key: the model that it belongs to
@@ -32,7 +31,7 @@ class Local:
     files: dict[str, Path]
 
 
-def inputs_of(config: RunConfig, store: Store, *, remember: bool = True, told: Callable[[str], None] = print) -> Inputs:
+def inputs_of(config: RunConfig, known: Hashes) -> Inputs:
     """What a run is to be trained on, as far as it is on this machine.
 
     Raises:
@@ -40,9 +39,7 @@ def inputs_of(config: RunConfig, store: Store, *, remember: bool = True, told: C
     """
     found = {}
     for key, local in local_inputs(config).items():
-        hashes = {
-            name: file_sha256(file, store, remember=remember, told=told) for name, file in sorted(local.files.items())
-        }
+        hashes = {name: known.of(file) for name, file in sorted(local.files.items())}
         found[key] = Contents(str(local.path), spelled_from(local.path, Path.cwd()), hashes)
     return found
 

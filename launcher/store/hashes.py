@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from os import stat_result
 from pathlib import Path
 
@@ -23,28 +24,47 @@ SETTLED_SECONDS = 2.0  # since its last change, after which a file's time tells 
 LARGE_BYTES = 2 * 10**9  # takes some seconds to read
 
 
-def file_sha256(
-    path: Path, store: Store, *, remember: bool = True, told: Callable[[str], None] = lambda _: None
-) -> str:
-    """The hash of a file's content, remembered in the store until the file changes.
+@dataclass(frozen=True)
+class Hashes:
+    """The hashes of files, remembered in a store.
 
-    Args:
-        path: the file.
-        store: where hashes are remembered.
-        remember: whether one that is new may be written there.
+    Attributes:
+        store: where.
         told: is given a line before a large file is read.
+        new: those that `keep` will write there: a launch that is refused writes nothing.
     """
-    before, began = path.stat(), time.time()
-    memory = store.cache("hashes", f"{_identity(path, before)}.json")
-    fact = read_fact(memory, FileHash)
-    if fact is None:
-        if before.st_size >= LARGE_BYTES:
-            told(f"reading {path}, {before.st_size / 1e9:.1f} GB, to know its content from now on")
-        fact = FileHash(str(path), file_hash(path))
-        settled = began - before.st_ctime >= SETTLED_SECONDS
-        if remember and settled and _identity(path, path.stat()) == _identity(path, before):
+
+    store: Store
+    told: Callable[[str], None] = print
+    new: dict[Path, FileHash] = field(default_factory=dict)
+
+    def of(self, path: Path) -> str:
+        """The hash of a file's content."""
+        before, began = path.stat(), time.time()
+        memory = self.store.cache("hashes", f"{_identity(path, before)}.json")
+        fact = self.new.get(memory) or read_fact(memory, FileHash)
+        if fact is None:
+            if before.st_size >= LARGE_BYTES:
+                self.told(f"reading {path}, {before.st_size / 1e9:.1f} GB, to know its content from now on")
+            fact = FileHash(str(path), file_hash(path))
+            settled = began - before.st_ctime >= SETTLED_SECONDS
+            if settled and _identity(path, path.stat()) == _identity(path, before):
+                self.new[memory] = fact
+        return fact.sha256
+
+    def keep(self) -> None:
+        """Remember those that are new."""
+        for memory, fact in self.new.items():
             write_once(memory, fact)
-    return fact.sha256
+        self.new.clear()
+
+
+def file_sha256(path: Path, store: Store) -> str:
+    """The hash of a file's content, remembered in the store until the file changes."""
+    hashes = Hashes(store)
+    digest = hashes.of(path)
+    hashes.keep()
+    return digest
 
 
 def _identity(path: Path, stat: stat_result) -> str:

@@ -10,7 +10,7 @@ its own; within one sweep that is refused, since its runs would be compared with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -22,6 +22,7 @@ from launcher.runs.run_state import states_of
 from launcher.store.attempts import Attempts
 from launcher.store.facts import RunRecord, Sources
 from launcher.store.files import Plain, read_fact
+from launcher.store.hashes import Hashes
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import RunDir
 from launcher.sweep import Run, Sweep
@@ -33,36 +34,37 @@ UNRECORDED = "what it was trained on was not recorded"
 # ------------------------------------------------------------------------------------------------ which run it is
 
 
-def identified(sweep: Sweep, store: Store, *, dry_run: bool, told: Callable[[str], None]) -> Sweep:
+def identified(sweep: Sweep, known: Hashes, *, dry_run: bool) -> Sweep:
     """The sweep with what its runs are to be trained on, and each as the run that it is in this output folder.
 
-    A dry run reads no file where there is nothing to compare it with, and remembers no hash.
+    A dry run reads no file where there is nothing to compare it with.
 
     Raises:
         ConfigError: a data set or an adapter on this machine is not what it should be.
     """
+    store = known.store
     if not dry_run or _has_company(sweep, store):
-        sweep = with_inputs(sweep, store, remember=not dry_run, told=told)
+        sweep = with_inputs(sweep, known)
     if not any(run.inputs for run in sweep.runs):
         return sweep
     records, planned = store.sweep(sweep.name).run_records(), {run.run_id for run in sweep.runs}
     in_sweep, others = {record.run_id for record in records}, _Others.of(records, planned, store)
     named: dict[str, Run] = {}
     for run in sweep.runs:
-        known = _known_id(run, store, in_sweep, others) if run.inputs else run.run_id
-        free = known == run.run_id or not (known in planned or known in named)
-        named[known if free else run.run_id] = replace(run, run_id=known) if free else run
+        name = _known_id(run, store, in_sweep, others) if run.inputs else run.run_id
+        free = name == run.run_id or not (name in planned or name in named)
+        named[name if free else run.run_id] = replace(run, run_id=name) if free else run
     return replace(sweep, runs=tuple(named.values()))
 
 
-def with_inputs(sweep: Sweep, store: Store, *, remember: bool = True, told: Callable[[str], None]) -> Sweep:
+def with_inputs(sweep: Sweep, known: Hashes) -> Sweep:
     """The sweep with what each run is to be trained on; each model and data set is looked at once."""
     found: dict[str, Inputs] = {}
     runs = []
     for run in sweep.runs:
         key = repr((run.config.model, run.config.dataset))
         if key not in found:
-            found[key] = inputs_of(run.config, store, remember=remember, told=told)
+            found[key] = inputs_of(run.config, known)
         runs.append(replace(run, inputs=found[key]))
     return replace(sweep, runs=tuple(runs))
 

@@ -23,6 +23,7 @@ from launcher.planning.launches import last_record, news_of
 from launcher.planning.planned_runs import plan_run
 from launcher.store.facts import Attempt, Job, JobList, Launch, Purpose
 from launcher.store.files import write_once
+from launcher.store.hashes import Hashes
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir, RunDir
 from launcher.store.set_aside import set_aside
@@ -61,7 +62,7 @@ def new_attempt_here(run: RunDir) -> AttemptDir:
     record = last_record(run)
     config = {**run.read_config(), **record.settings}
     planned, store = plan_run(config, record.axes, record.overrides, trl_losses()), Store(run.path.parent.parent)
-    attempt = new_attempt(replace(planned, run_id=run.run_id, inputs=inputs_of(planned.config, store)), store)
+    attempt = new_attempt(replace(planned, run_id=run.run_id, inputs=inputs_of(planned.config, Hashes(store))), store)
     write_once(attempt.job_file, replace(this_process(), time=time.time()))
     return attempt
 

@@ -18,6 +18,7 @@ from launcher.hub.push import lacks, publish
 from launcher.store.attempt_config import hub_of
 from launcher.store.facts import DatasetSources, Sources, Unpublished
 from launcher.store.files import read_fact, write_once
+from launcher.store.hashes import Hashes
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir, RunDir, points_of
 from launcher.store.work_done import publishes
@@ -53,7 +54,10 @@ def _sources(config: RunConfig, store: Store) -> Sources:
     weak = config.dataset.weak_rejects
     weaker = None if weak is None else base_model.fingerprint(weak.model, store)
     dataset = DatasetSources(hub_commits(config.dataset, store), weaker)
-    return Sources(base_model.fingerprint(config.model, store), dataset, dict(inputs_of(config, store)) or None)
+    known = Hashes(store)
+    inputs = dict(inputs_of(config, known)) or None
+    known.keep()
+    return Sources(base_model.fingerprint(config.model, store), dataset, inputs)
 
 
 def _compare(run: RunDir, recorded: Sources, sources: Sources) -> None:
