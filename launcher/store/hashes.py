@@ -42,7 +42,7 @@ class Hashes:
         """The hash of a file's content."""
         before, began = path.stat(), time.time()
         memory = self.store.cache("hashes", f"{_identity(path, before)}.json")
-        fact = self.new.get(memory) or read_fact(memory, FileHash)
+        fact = self.new.get(memory) or (read_fact(memory, FileHash) if self.store.root.is_dir() else None)
         if fact is None:
             if before.st_size >= LARGE_BYTES:
                 self.told(f"reading {path}, {before.st_size / 1e9:.1f} GB, to know its content from now on")
