@@ -124,11 +124,19 @@ def _end(path: str, depth: int) -> str:
 
 def _by_content(rows: Sequence[Mapping[Hashable, Any]], named: Sequence[str | None], section: str) -> list[str]:
     """Give what to add to the names of rows of one place where different things were found there."""
-    found = [flat(held) if isinstance(held := row["sources"].get(section), dict) else {} for row in rows]
+    found = [content_of(row["sources"], section) for row in rows]
     keys = {
         name: differing([each for each, own in zip(found, named, strict=True) if own == name]) for name in set(named)
     }
     return [_hash(each, keys[name]) for each, name in zip(found, named, strict=True)]
+
+
+def content_of(sources: Mapping[str, Any], section: str) -> Flat:
+    """Give what was found of a model or a data set, by its leaves: commits, and the hashes of files."""
+    held, inputs = sources.get(section), sources.get("inputs")
+    of_files = inputs.items() if isinstance(inputs, dict) else ()
+    local = {key: each for key, each in of_files if key.startswith(f"{section}.")}
+    return (flat(held) if isinstance(held, dict) else {}) | flat(local)
 
 
 def _hash(content: Flat, keys: Sequence[str]) -> str:

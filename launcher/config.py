@@ -278,6 +278,7 @@ class RunConfig:
     pins: dict[str, str] = field(default_factory=dict)  # the commits of what is on the Hub; the launch gives them
     output_dir: str = MISSING
     dry_run: bool = False
+    retrain: bool = False
 
 
 def from_plain(plain: dict[str, Any], kind: type = RunConfig, prefix: str = "") -> Any:

@@ -5,10 +5,12 @@ Owns: what a planned run consists of. Must not know: how it is planned, where it
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from launcher.config import RunConfig
+from launcher.store.facts import Contents
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,7 @@ class Run:
         settings: the other sections, plain: where and how it is run.
         axes: the values of the axes that vary in this sweep.
         overrides: what to type to get this run alone.
+        inputs: what of this machine it is to be trained on, by key, where that was looked at.
     """
 
     run_id: str
@@ -30,6 +33,7 @@ class Run:
     settings: dict[str, Any]
     axes: dict[str, Any]
     overrides: tuple[str, ...]
+    inputs: Mapping[str, Contents] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

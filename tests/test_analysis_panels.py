@@ -116,6 +116,34 @@ def test_one_model_with_other_content_is_two(tmp_path: Path) -> None:
     assert frame["panel"].nunique() == 3
 
 
+def test_runs_on_files_that_were_changed_have_their_own_panels(tmp_path: Path) -> None:
+    """One data set's name, two contents: two panels and a best of each, and the page says why."""
+    old, new = scan("a", 0.1), scan("b", 0.9)
+    for rows, digest in ((old, "1" * 64), (new, "2" * 64)):
+        for row in rows:
+            row["sources"] = {"dataset": {"commits": {}}, "inputs": {"dataset.path": {"train": digest, "test": "3"}}}
+            row["objective"]["dataset"] = {"name": "reviews", "path": "/p/train.jsonl"}
+    frame, best = chosen(loaded(tmp_path, [*old, *new]))
+    names = ["reviews@11111111", "reviews@22222222"]
+    assert list(dict.fromkeys(frame["dataset"])) == names
+    assert len(set(frame["panel"])) == 2
+    assert [each.row["dataset"] for each in best] == [name for name in names for _ in LOSSES]
+    text = "The runs of reviews@11111111 and reviews@22222222 were trained on different content of one dataset"
+    assert text in said(frame, best)
+
+
+def test_runs_of_which_no_files_are_recorded_are_named(tmp_path: Path) -> None:
+    """Older ones beside those of which it is known: they may be of other content."""
+    rows = scan()
+    for row in rows:
+        row["sources"] = {"dataset": {"commits": {}}, "inputs": {"dataset.path": {"train": "1"}}}
+    del rows[0]["sources"]["inputs"]
+    frame, best = chosen(loaded(tmp_path, rows))
+    assert f"On which files {rows[0]['run_id']} were trained was not recorded, so they may be others." in said(
+        frame, best
+    )
+
+
 def test_a_model_loaded_otherwise_is_no_base(tmp_path: Path) -> None:
     """The untrained model in another precision is not what a run is compared with."""
     rows = scan(where={"path": "/m/final"})

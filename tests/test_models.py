@@ -137,8 +137,9 @@ def test_dtypes(monkeypatch: pytest.MonkeyPatch) -> None:
     precision.automatic_dtype.cache_clear()
 
 
-def test_file_hashes_are_remembered_and_renewed(store: Store, tmp_path: Path) -> None:
+def test_file_hashes_are_remembered_and_renewed(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An unchanged file is not read again; a changed one is."""
+    monkeypatch.setattr("launcher.store.hashes.SETTLED_SECONDS", 0.0)
     path = tmp_path / "weights.bin"
     path.write_bytes(b"one")
     first = base_model.file_sha256(path, store)

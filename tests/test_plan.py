@@ -119,7 +119,7 @@ def test_sweep_names() -> None:
         ("trainer.lora.r=0", "trainer.lora.r=0: must be at least 1"),
         ("trainer.lora.dropout=1", "trainer.lora.dropout=1.0: must be at least 0 and less than 1"),
         ("trainer.weight_decay=nan", "trainer.weight_decay=nan: must be at least 0"),
-        ("evaluation.temperature=-1", "evaluation.temperature=-1.0: must be at least 0"),
+        ("evaluation.temperature=-1", "evaluation.temperature=-1.0: must be at least 1e-06"),
         ("cluster.gpus_per_node=-1", "cluster.gpus_per_node=-1: must be at least 0"),
         ("cluster.memory_growth=0.5", "cluster.memory_growth=0.5: must be at least 1"),
         ("checkpoint.milestones=[1,[2]]", "checkpoint.milestones=[1, [2]]: must be a plain list"),

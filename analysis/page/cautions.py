@@ -10,7 +10,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from analysis.apart import axis_value
+from analysis.apart import SECTIONS, axis_value, place_of
 from analysis.best import Best
 from analysis.judges import BY
 from analysis.measures import ACCURACY, GOLDEN, Measure, measures_of, present, primary, text_measures
@@ -38,6 +38,7 @@ def cautions(frame: pd.DataFrame, best: list[Best], settings: pd.DataFrame) -> l
         *_disagreement(settings, best),
         *_choice(best),
         *_noise(frame, settings),
+        *_contents(runs),
         *_settings(runs),
         *_code(frame),
     ]
@@ -188,6 +189,30 @@ def _rerun(model: str, measure: Measure, deviation: float, seeds: pd.Series) -> 
         f"{fixed(deviation, 3)} ({each} seeds a setting): two single runs less than about {fixed(apart)} apart may "
         "well be the same setting. Scores here are means over seeds, and their intervals hold this noise as well."
     )
+
+
+def _contents(runs: pd.DataFrame) -> list[str]:
+    """Say that what lay at one place was not the same for all runs, and of which runs that is not known."""
+    found = []
+    rows = runs.to_dict("records")
+    for section in SECTIONS:
+        names: dict[tuple[str | None, ...], dict[str, None]] = {}
+        for row in rows:
+            names.setdefault(place_of(row, section), {})[str(row[section])] = None
+        found += [
+            f"The runs of {listed(list(each))} were trained on different content of one {section}: it was changed "
+            "in between. Each has panels and a best of its own, and none is compared with another."
+            for place, each in names.items()
+            if place and len(each) > 1
+        ]
+    known = {(row["model"], row["dataset"]) for row in rows if row["sources"].get("inputs")}
+    told = [bool(row["sources"].get("inputs")) or not row["sources"] for row in rows]
+    unknown = [
+        str(r["run_id"]) for r, t in zip(rows, told, strict=True) if (r["model"], r["dataset"]) in known and not t
+    ]
+    if unknown:
+        found.append(f"On which files {_some(unknown)} were trained was not recorded, so they may be others.")
+    return found
 
 
 def _settings(runs: pd.DataFrame) -> list[str]:

@@ -22,10 +22,13 @@ from launcher.machine.installed import trl_losses
 from launcher.planning.hub_sources import Settled, pin_sources, settle
 from launcher.planning.planned_runs import executor_of, plan, plan_run
 from launcher.planning.prerequisites import check_sources, fetch_sources, short_of_disk
+from launcher.printing import complain
+from launcher.store.hashes import Hashes
 from launcher.store.output_folder import Store
 from launcher.submission.adopt import adopt
 from launcher.submission.decide import decide
 from launcher.submission.plan import Plan, plan_batches
+from launcher.submission.same_content import Compared, compare, identified
 from launcher.submission.submit import act, check_ranks
 from launcher.sweep import Sweep
 from launcher.views import console
@@ -72,15 +75,18 @@ def launch(argv: Sequence[str]) -> int:
     sweep, said = _sweep_of(options)
     config = sweep.runs[0].config
     store = Store(Path(config.output_dir).absolute())
+    known = Hashes(store, complain)
+    sweep = identified(sweep, known, dry_run=config.dry_run)
     settled = _check(sweep, store, dry_run=config.dry_run)
     settled = replace(settled, notes=[*said, *settled.notes])
     scheduler = scheduler_for(executor_of(settled.sweep.runs))
     if config.dry_run:
-        planned = _plan_dry(settled.sweep, store, scheduler)
+        compared = compare(settled.sweep, store, scheduler, retrain=config.retrain)
+        planned = _plan_dry(settled.sweep, compared, store, scheduler)
         views_plan.show_plan(planned, scheduler, store, as_json=options.json, sources=settled.lines)
-        console.show_notes(settled.notes)
+        console.show_notes([*settled.notes, *compared.notes])
         return DONE
-    planned = _submit(settled, store, scheduler, argv, as_json=options.json)
+    planned = _submit(settled, known, scheduler, argv, as_json=options.json)
     return after_submission(planned, store, scheduler, quiet=options.json)
 
 
@@ -93,9 +99,9 @@ def _with_folder(overrides: Sequence[str], folder: str) -> list[str]:
     return [*overrides, f"output_dir={as_text(folder)}"]
 
 
-def _plan_dry(sweep: Sweep, store: Store, scheduler: Scheduler) -> Plan:
+def _plan_dry(sweep: Sweep, compared: Compared, store: Store, scheduler: Scheduler) -> Plan:
     """The plan of a dry run, which a scheduler that does not answer does not hold up."""
-    decisions = decide(sweep, store, scheduler)
+    decisions = decide(sweep, store, scheduler, retrain=compared.retrain)
     try:
         return plan_batches(sweep, decisions, store, scheduler)
     except SchedulerError as error:
@@ -125,15 +131,19 @@ def _check(sweep: Sweep, store: Store, *, dry_run: bool) -> Settled:
     return replace(settled, notes=notes)
 
 
-def _submit(settled: Settled, store: Store, scheduler: Scheduler, argv: Sequence[str], *, as_json: bool) -> Plan:
-    sweep = settled.sweep
+def _submit(settled: Settled, known: Hashes, scheduler: Scheduler, argv: Sequence[str], *, as_json: bool) -> Plan:
+    sweep, store = settled.sweep, known.store
     check_ranks(sweep, scheduler)
     console.show_notes(settled.notes)
     fetch_sources(sweep, store)
     pin_sources(sweep, store)
+    known.keep()
     with store.submission_lock:
         adopt([store.run(run.run_id) for run in sweep.runs], scheduler)
-        planned = plan_batches(sweep, decide(sweep, store, scheduler), store, scheduler)
+        compared = compare(sweep, store, scheduler, retrain=sweep.runs[0].config.retrain)
+        console.show_notes(compared.notes)
+        decisions = decide(sweep, store, scheduler, retrain=compared.retrain)
+        planned = plan_batches(sweep, decisions, store, scheduler)
         views_plan.show_plan(planned, None, store, as_json=as_json, sources=settled.lines)
         act(planned, store, scheduler, argv)
     return planned

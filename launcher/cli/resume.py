@@ -12,13 +12,17 @@ from launcher.cli.watch import after_submission
 from launcher.cluster.scheduler import scheduler_for
 from launcher.planning.launches import recorded_sweep
 from launcher.planning.planned_runs import executor_of
+from launcher.printing import complain
 from launcher.runs.run_state import RunState
+from launcher.store.hashes import Hashes
 from launcher.submission.adopt import adopt
 from launcher.submission.decide import decide
 from launcher.submission.plan import plan_batches
+from launcher.submission.same_content import compare, with_inputs
 from launcher.submission.submit import act
 from launcher.sweep import Run, Sweep
 from launcher.views import plan
+from launcher.views.console import show_notes
 
 EXAMPLES = (
     "python -m launcher resume smoke",
@@ -44,11 +48,14 @@ def resume(options: argparse.Namespace) -> int:
     directory, store, scheduler = open_sweep(options)
     with store.submission_lock:
         changed = functools.partial(change_settings, overrides=overrides) if overrides else dict
-        sweep = recorded_sweep(directory, store, trl_losses(), changed)
+        known = Hashes(store, complain)
+        sweep = with_inputs(recorded_sweep(directory, store, trl_losses(), changed), known)
+        known.keep()
         adopt(runs_of(directory, store), scheduler)
         states = choose(options, directory, store, scheduler)
         names = {state.run.run_id for state in states}
         scheduler = scheduler_for(executor_of(_to_be_submitted(sweep, states)))
+        show_notes(compare(sweep, store, scheduler).notes)
         decisions = [d for d in decide(sweep, store, scheduler, given) if d.run.run_id in names]
         planned = plan_batches(sweep, decisions, store, scheduler)
         plan.show_plan(planned, None, store, as_json=options.json)

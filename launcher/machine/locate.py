@@ -60,6 +60,15 @@ def is_hub_id(path: str | None) -> bool:
     return place_of(path).kind == "hub"
 
 
+def spelled_from(path: str | Path, folder: Path) -> str:
+    """A path of this machine as a copy of the folder would have it too: `./x` within the folder, else absolute."""
+    place = Path(path).expanduser()
+    for whole in dict.fromkeys((folder, folder.resolve())):
+        if place.is_relative_to(whole):
+            return f"./{place.relative_to(whole).as_posix()}"
+    return str(place)
+
+
 def split_revision(named: str) -> tuple[str, str]:
     """`ORG/NAME@REVISION` -> ORG/NAME and the revision, empty where none is given."""
     path, _, revision = named.partition("@")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from launcher.model.adapter import CONFIG_FILE
@@ -161,3 +161,16 @@ ADAPTER_FILES = (CONFIG_FILE, "adapter_model*")
 TEMPLATE_FILES = ("chat_template*", "additional_chat_templates/*")
 TOKENIZER_FILES = ("tokenizer*", "*.model", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json",
                    *TEMPLATE_FILES)  # fmt: skip
+
+
+def files_like(folder: Path, patterns: Iterable[str]) -> dict[str, Path]:
+    """The files of a folder whose names are of these patterns, by their names in it, in order."""
+    found = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
+    return {path.relative_to(folder).as_posix(): path for path in sorted(found)}
+
+
+def deciding_files(folder: Path, gguf_file: str | None, *, adapter: bool) -> dict[str, Path]:
+    """The files of a folder on this machine that decide what its model, or its adapter, is, by their names in it."""
+    if gguf_file is not None:
+        return {gguf_file: folder / gguf_file}
+    return files_like(folder, (*(ADAPTER_FILES if adapter else WEIGHT_FILES), *TOKENIZER_FILES))

@@ -84,7 +84,7 @@ def _asked_run(run: Run, names: Sequence[str], overrides: tuple[str, ...]) -> Ru
     if names:
         evaluation = {**evaluation, "benchmarks": list(names)}
     config = {**run.objective, **run.settings, "evaluation": evaluation}
-    return plan_run(config, run.axes, run.overrides, trl_losses())
+    return dataclasses.replace(plan_run(config, run.axes, run.overrides, trl_losses()), run_id=run.run_id)
 
 
 @cache

@@ -60,7 +60,7 @@ def recorded_sweep(
     for record in directory.run_records():
         settings = {**changed(record.settings), "sweep": directory.name}
         config = {**_objective_of(record, store.run(record.run_id), losses), **settings}
-        runs.append(plan_run(config, record.axes, record.overrides, losses))
+        runs.append(replace(plan_run(config, record.axes, record.overrides, losses), run_id=record.run_id))
     if not runs:
         raise StoreError(f"{directory.path / 'launches'}: names no run; launch the sweep again")
     return Sweep(directory.name, tuple(runs), tuple(directory.axes()))

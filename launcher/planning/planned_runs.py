@@ -1,4 +1,4 @@
-"""Composed grid points -> a Sweep of frozen Runs: ids, duplicates, collisions. Pure.
+"""Composed grid points -> a Sweep of frozen Runs: ids, duplicates, collisions. Writes nothing.
 
 Owns: the run id, which is what makes two runs the same run, and which runs may not stand in one sweep.
 Must not know: files, schedulers, Hydra, where models are published (`revisions`).
@@ -9,26 +9,66 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from launcher.config import OBJECTIVE, RunConfig, canonical, from_plain
+from launcher.dataset.inputs import digest_of
 from launcher.errors import ConfigError, UsageError
+from launcher.machine.locate import place_of, spelled_from
 from launcher.planning.rules import check
 from launcher.store.files import Plain
 from launcher.sweep import Run, Sweep
+
+RETRAIN = "retrain"  # is of one launch: no run keeps it
 
 
 def run_id(objective: Plain) -> str:
     """The id of an objective: readable parts, then a hash of all of it.
 
-    Keys without a value do not count, so that a release that adds an optional key renames no run.
+    Keys without a value do not count, so that a release that adds an optional key renames no run. What it is trained
+    on may be among it: see `named_by_content`.
     """
     text = json.dumps(_without_none(canonical(objective)), sort_keys=True, ensure_ascii=False)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     beta = re.sub(r"\.0$", "", repr(canonical(float(objective["beta"]))))
     return f"{objective['model']['name']}-{objective['loss_type']}-beta{beta}-{digest}"
+
+
+def portable(objective: Plain) -> Plain:
+    """The objective with its paths as a copy of this working directory has them too: what a run is known by."""
+    known: Plain = respelled(objective, lambda path: spelled_from(path, Path.cwd()))
+    return known
+
+
+def without_paths(objective: Plain) -> Plain:
+    """The objective, but for where on this machine its models and data lie."""
+    known: Plain = _without_none(respelled(canonical(objective), lambda _: "./"))
+    return known
+
+
+def named_by_content(run: Run) -> str:
+    """The id of a run where its own is that of another one, with the same settings and other files."""
+    return run_id({**portable(run.objective), "inputs": digest_of(run.inputs)})
+
+
+def respelled(value: Any, spelled: Callable[[str], str]) -> Any:
+    """A section with each absolute path of this machine spelled in another way."""
+    if isinstance(value, list):
+        return [respelled(item, spelled) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: spelled(item) if key == "path" and isinstance(item, str) and _is_here(item) else respelled(item, spelled)
+        for key, item in value.items()
+    }
+
+
+def _is_here(path: str) -> bool:
+    place = place_of(path)
+    return place.kind == "disk" and place.path is not None and place.path.is_absolute()
 
 
 def _without_none(value: Any) -> Any:
@@ -52,8 +92,9 @@ def plan_run(config: Plain, axes: Plain, overrides: Sequence[str], losses: Colle
     typed: RunConfig = from_plain(config)
     check(typed, losses)
     objective = {key: _without_about(config[key]) for key in OBJECTIVE}
-    settings = {key: value for key, value in config.items() if key not in OBJECTIVE}
-    return Run(run_id(objective), typed, objective, settings, canonical(axes), tuple(overrides))
+    settings = {key: value for key, value in config.items() if key not in (*OBJECTIVE, RETRAIN)}
+    kept = tuple(override for override in overrides if override.partition("=")[0] != RETRAIN)
+    return Run(run_id(portable(objective)), typed, objective, settings, canonical(axes), kept)
 
 
 def executor_of(runs: Iterable[Run]) -> str:

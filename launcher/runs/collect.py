@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from launcher.config import OBJECTIVE
 from launcher.runs.run_state import RunState
@@ -71,7 +72,7 @@ def _row(record: RunRecord, state: RunState, directory: SweepDir) -> Plain:
         "gpu_hours": None if gpus is None else gpus * _worked_seconds(run, measured.preference) / 3600,
         "hosts": _hosts(attempts.trainings),
         "objective": run.read_config() if run.path.is_dir() else {},
-        "sources": plain(sources) if sources else {},
+        "sources": _sources(sources) if sources else {},
         "training": plain(result) if result else None,
         "revision": plain(revision) if revision else None,
         **_scores(measured),
@@ -80,6 +81,12 @@ def _row(record: RunRecord, state: RunState, directory: SweepDir) -> Plain:
         "provenance": {**attempt.provenance, "created": attempt.time},
         "command": _command(record),
     }
+
+
+def _sources(sources: Sources) -> Plain:
+    """What a run was trained on; of files on this machine the hashes, wherever they lay."""
+    inputs = {key: contents.files for key, contents in (sources.inputs or {}).items()}
+    return {**plain(replace(sources, inputs=None)), **({"inputs": inputs} if inputs else {})}
 
 
 def _gpus(attempt: Attempt, result: Result | None) -> int | None:

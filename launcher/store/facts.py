@@ -139,6 +139,21 @@ class Purpose(StrEnum):
 
 
 @dataclass(frozen=True)
+class Contents:
+    """What lies at a path of this machine, as far as it decides what is trained.
+
+    Attributes:
+        path: where that was.
+        spelled: the path as it was known from the folder of the launch, `./train.jsonl`; absolute outside of it.
+        files: the SHA-256 of each file: of a model by its name, of data by the split.
+    """
+
+    path: str
+    spelled: str
+    files: dict[str, str]
+
+
+@dataclass(frozen=True)
 class Attempt:
     """`attempt.json`: what was asked for.
 
@@ -150,6 +165,7 @@ class Attempt:
         after: the job that makes its reference table, where there is one.
         follows: the job that trains what it evaluates, where it waits for one.
         purpose: None: an older version made it, which told it by the folder's name.
+        inputs: what it is to be trained on, of this machine, by key; None: that was not recorded.
     """
 
     settings: Plain = field(default_factory=dict)
@@ -161,6 +177,7 @@ class Attempt:
     follows: Job | None = field(default=None, metadata=LEFT_OUT)
     time: float | None = None
     purpose: Purpose | None = None
+    inputs: dict[str, Contents] | None = field(default=None, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True)
@@ -298,10 +315,15 @@ class DatasetSources:
 
 @dataclass(frozen=True)
 class Sources:
-    """`sources.json`: what a run is trained on; of the model a commit of the Hub, or the hashes of its files."""
+    """`sources.json`: what a run is trained on; of the model a commit of the Hub, or the hashes of its files.
+
+    Attributes:
+        inputs: all that is on this machine, by the key that names it; None: an older version did not record it.
+    """
 
     model: Plain = field(default_factory=dict)
     dataset: DatasetSources = field(default_factory=DatasetSources)
+    inputs: dict[str, Contents] | None = field(default=None, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True)
@@ -350,7 +372,7 @@ class TableManifest:
 
 @dataclass(frozen=True)
 class FileHash:
-    """`cache/hashes/*.json`: the hash of a file of one size and time of change."""
+    """`cache/hashes/*.json`: the hash of a file that has not changed since; see `store.hashes`."""
 
     path: str
     sha256: str

@@ -21,6 +21,7 @@ Must not know: how a file is written (`files` does), what a fact means, what a s
                           /tracking/                 derived: what an offline tracker keeps until `sync`
                           /result.json, evaluation.json
                           /sources.json              what it was trained on: commits, or the hashes of files
+                          /before/001/               a training that was set aside by retrain=true: all that it left
                           /revision.json             where the model was published
                           /evaluations/              the other benchmarks: <benchmark>.json, and a folder for each
     <output>/sweeps/<sweep>/launches/001.json        argv, axes and the runs that it added or changed, in order
@@ -32,6 +33,7 @@ Must not know: how a file is written (`files` does), what a fact means, what a s
                            /tracking/                derived: a local tracker's data, a dashboard's definition
     <output>/pins/<models|datasets>/<source>.json    which commit a branch on the Hub stands for in this folder
     <output>/cache/<kind>/<key>/                     models, datasets, reference tables, base evaluations
+    <output>/cache/hashes/<key>.json                 the hash of a file, by its path, size, times and inode
     <output>/cache/tokens/<key>/rows.parquet         token ids of one text by one tokenizer
     <output>/cache/prepare/<key>/done.json           that a job made the table; a hint, the runs check the table itself
                                 /001/batch.json      such a job, as for a sweep's

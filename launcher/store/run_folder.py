@@ -235,9 +235,17 @@ class RunDir:
     def evaluations(self) -> EvaluationDir:
         return EvaluationDir(self.path / "evaluations")
 
-    def write_config(self, objective: Plain) -> None:
-        """Write the objective once; the run id is its hash, so that a second writer has the same."""
-        if not self.config_file.exists():
+    @property
+    def before(self) -> Path:
+        """Trainings that were set aside, numbered."""
+        return self.path / "before"
+
+    def write_config(self, objective: Plain, *, anew: bool = False) -> None:
+        """Write the objective once; the run id is its hash, so that a second writer has the same.
+
+        `anew`: what it names lies elsewhere by now, after the project was moved or copied.
+        """
+        if anew or not self.config_file.exists():
             write_derived(self.config_file, yaml.safe_dump(objective, sort_keys=False, allow_unicode=True))
 
     def read_config(self) -> Plain:

@@ -48,6 +48,7 @@ class Decision:
         cost: what those runs took.
         evaluation: the run as a second job is to evaluate it; None where that is left to the first, or nothing to do.
         follows: the job, under way already, that trains what is to be evaluated; None where it is trained.
+        anew: whether what an earlier training has left of it is set aside first.
     """
 
     run: Run
@@ -57,6 +58,7 @@ class Decision:
     cost: Cost | None = None
     evaluation: Run | None = None
     follows: Job | None = None
+    anew: bool = False
 
 
 def decide(
@@ -65,6 +67,7 @@ def decide(
     scheduler: Scheduler,
     given: Collection[str] = (),
     anew: Mapping[str, Collection[str]] = MappingProxyType({}),
+    retrain: Mapping[str, str] = MappingProxyType({}),
 ) -> list[Decision]:
     """What launching this sweep does to each of its runs; writes nothing.
 
@@ -74,12 +77,16 @@ def decide(
         scheduler: where its jobs go.
         given: see `resources.adapted`.
         anew: by run id, the benchmarks that are to be had once more though they are there.
+        retrain: by run id, why those are trained anew of which there is a training, or a part of one.
     """
     known = read_costs(store)
     states = states_of([store.run(run.run_id) for run in sweep.runs], scheduler)
     waits = scheduler.name if scheduler.detached else None
     lacks = [_lacks(run, state, anew.get(run.run_id, ())) for run, state in zip(sweep.runs, states, strict=True)]
-    decisions = [_decide(*each, known, waits) for each in zip(sweep.runs, states, lacks, strict=True)]
+    decisions = [
+        _anew(run, known, retrain[run.run_id]) if run.run_id in retrain else _decide(run, state, missing, known, waits)
+        for run, state, missing in zip(sweep.runs, states, lacks, strict=True)
+    ]
     staged = [_in_stages(d, s, known) for d, s in zip(decisions, states, strict=True)] if waits else decisions
     return [_adapt(decision, state, known, given) for decision, state in zip(staged, states, strict=True)]
 
@@ -152,6 +159,10 @@ def _decide(run: Run, state: RunState, lacks: Sequence[str], known: Costs, waits
         seconds = _estimate(run, known, facts.checkpoint_step)
         return Decision(run, Action.RESUME, f"from step {facts.checkpoint_step}; {why}", seconds)
     return Decision(run, Action.SUBMIT, why, _estimate(run, known, 0))
+
+
+def _anew(run: Run, known: Costs, why: str) -> Decision:
+    return Decision(run, Action.SUBMIT, f"trained anew: {why}", _estimate(run, known, 0), anew=True)
 
 
 def _decide_in_flight(run: Run, state: RunState, waits: str | None) -> Decision:

@@ -20,6 +20,7 @@ from pathlib import Path
 from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import LAG_SECONDS, UNKNOWN, Phase
 from launcher.cluster.scheduler import Scheduler, key_of, states
+from launcher.dataset.inputs import content_of
 from launcher.losses import loss_named
 from launcher.store.facts import Job, TableWork
 from launcher.store.files import content_key, read_fact
@@ -53,6 +54,8 @@ def preparation_of(run: Run, store: Store) -> Preparation:
     parts = [shared, run.objective["trainer"]["max_length"]]
     if not loss_named(run.config.loss_type).paired:  # its rows have neighbours, by seed and micro-batch
         parts += [run.objective["seed"], run.objective["trainer"]["micro_batch_size"]]
+    if run.inputs:  # else the hint that the table is there would be of other files
+        parts.append(content_of(run.inputs))
     key = content_key(parts)
     return Preparation(key, store.cache("prepare", key))
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 from launcher.cluster.batch import Batch
 from launcher.cluster.local import this_process
 from launcher.cluster.scheduler import Scheduler
+from launcher.dataset.inputs import inputs_of
 from launcher.errors import ConfigError, SchedulerError
 from launcher.machine import snapshot
 from launcher.machine.installed import missing_to_train, trl_losses
@@ -22,11 +23,14 @@ from launcher.planning.launches import last_record, news_of
 from launcher.planning.planned_runs import plan_run
 from launcher.store.facts import Attempt, Job, JobList, Launch, Purpose
 from launcher.store.files import write_once
+from launcher.store.hashes import Hashes
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir, RunDir
+from launcher.store.set_aside import set_aside
 from launcher.submission import reference_job
 from launcher.submission.handover import hand_over, record_jobs
 from launcher.submission.plan import Plan, PlannedBatch
+from launcher.submission.same_content import moved
 from launcher.submission.timings import cost_key
 from launcher.sweep import Run, Sweep
 
@@ -44,6 +48,7 @@ def new_attempt(run: Run, store: Store, batch: Batch | None = None, *, evaluates
         follows=waits_for if evaluates else None,
         time=time.time(),
         purpose=Purpose.EVALUATION if evaluates else Purpose.TRAINING,
+        inputs=dict(run.inputs) or None,
     )
     return store.run(run.run_id).new_attempt(fact)
 
@@ -56,8 +61,8 @@ def new_attempt_here(run: RunDir) -> AttemptDir:
     """
     record = last_record(run)
     config = {**run.read_config(), **record.settings}
-    planned = plan_run(config, record.axes, record.overrides, trl_losses())
-    attempt = new_attempt(planned, Store(run.path.parent.parent))
+    planned, store = plan_run(config, record.axes, record.overrides, trl_losses()), Store(run.path.parent.parent)
+    attempt = new_attempt(replace(planned, run_id=run.run_id, inputs=inputs_of(planned.config, Hashes(store))), store)
     write_once(attempt.job_file, replace(this_process(), time=time.time()))
     return attempt
 
@@ -118,6 +123,11 @@ def _record_launch(plan: Plan, store: Store, argv: Sequence[str] | None) -> None
     sweep, directory = plan.sweep, store.sweep(plan.sweep.name)
     for run in sweep.runs:  # also one that was recorded before, and whose folder was removed since
         store.run(run.run_id).write_config(run.objective)
+    for folder, objective in moved(sweep, store):
+        folder.write_config(objective, anew=True)
+    for decision in plan.decisions:
+        if decision.anew:
+            set_aside(store.run(decision.run.run_id))
     launched = () if argv is None else {decision.run.run_id for decision in plan.decisions}
     if records := news_of(sweep, directory, launched):
         directory.add_launch(Launch(list(sweep.axes), records, list(argv or ()), time.time(), provenance()))

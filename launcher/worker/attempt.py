@@ -84,15 +84,15 @@ def _train_and_evaluate(config: RunConfig, attempt: AttemptDir, store: Store, st
     from launcher.worker.hub import publish_in_job, record_sources
     from launcher.worker.training.train import train
 
-    run = attempt.run
+    run, note = attempt.run, partial(record_sources, config, attempt.run, store, attempt.record.inputs)
     ranks.first(partial(restore, config.pins, store))
     if ranks.first(lambda: not run.result_file.exists()):
         ranks.first(partial(discard_all, run))  # of a result that was deleted
-        ranks.first(partial(record_sources, config, run, store))
+        ranks.first(note)
         train(config, run, store, stop)
     missing = ranks.first(lambda: lacking(run, config.evaluation.benchmarks))
     if missing:
-        ranks.first(partial(record_sources, config, run, store))
+        ranks.first(note)
     for benchmark in missing:
         ranks.first(partial(_measure, benchmark, config, run, store, stop))
     ranks.first(partial(publish_in_job, attempt, store, stop))

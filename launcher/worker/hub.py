@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from launcher.config import RunConfig
+from launcher.dataset.inputs import Inputs, changes, inputs_of
 from launcher.errors import PrefsweepError, UsageError
 from launcher.hub.push import lacks, publish
 from launcher.printing import say
 from launcher.store.attempt_config import hub_of
 from launcher.store.facts import DatasetSources, Sources, Unpublished
 from launcher.store.files import read_fact, write_once
+from launcher.store.hashes import Hashes
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir, RunDir, points_of
 from launcher.store.work_done import publishes
@@ -27,13 +29,19 @@ from launcher.worker.model import base_model
 LONGEST_REASON = 2000  # characters
 
 
-def record_sources(config: RunConfig, run: RunDir, store: Store) -> None:
+def record_sources(config: RunConfig, run: RunDir, store: Store, planned: Inputs | None = None) -> None:
     """Note what a run is trained on: Hub commits, or the hashes of files. One that has begun is held to what it noted.
 
+    `planned`: what lay on this machine when it was launched; the same has to be there now.
+
     Raises:
-        ConfigError: its model or its data are others by now.
+        UsageError: its model or its data are others by now.
     """
     sources = _sources(config, store)
+    if planned is not None and (files := changes(planned, sources.inputs or {})):
+        raise UsageError(f"{run.run_id}: {', '.join(files)}: changed since the run was launched; launch it again")
+    if planned is not None:  # with paths as they were spelled there
+        sources = replace(sources, inputs=dict(planned))
     recorded = read_fact(run.sources_file, Sources)
     if recorded is not None and (run.result_file.exists() or run.last_checkpoint_step() is not None):
         _compare(run, recorded, sources)
@@ -47,7 +55,10 @@ def _sources(config: RunConfig, store: Store) -> Sources:
     weak = config.dataset.weak_rejects
     weaker = None if weak is None else base_model.fingerprint(weak.model, store)
     dataset = DatasetSources(hub_commits(config.dataset, store), weaker)
-    return Sources(base_model.fingerprint(config.model, store), dataset)
+    known = Hashes(store)
+    inputs = dict(inputs_of(config, known)) or None
+    known.keep()
+    return Sources(base_model.fingerprint(config.model, store), dataset, inputs)
 
 
 def _compare(run: RunDir, recorded: Sources, sources: Sources) -> None:
@@ -55,10 +66,16 @@ def _compare(run: RunDir, recorded: Sources, sources: Sources) -> None:
     moved = [path for path, commit in recorded.dataset.commits.items() if now.get(path, commit) != commit]
     other = ["its model is not the one"] if recorded.model != sources.model else []
     other += [f"{path} is not at the commit" for path in moved]
+    if recorded.inputs is not None:
+        data = [
+            {key: each for key, each in (inputs or {}).items() if key.startswith("dataset")}
+            for inputs in (recorded.inputs, sources.inputs)
+        ]
+        other += [f"{file} is not the one" for file in changes(*data)]
     if other:
         raise UsageError(
             f"{run.run_id}: {' and '.join(other)} that it was trained on so far ({run.sources_file}); put that back, "
-            f"or remove {run.path} to train it anew"
+            f"or launch with retrain=true to train it anew"
         )
 
 

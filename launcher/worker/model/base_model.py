@@ -26,10 +26,17 @@ from launcher.hub.sources import commit_of, model_source
 from launcher.machine.installed import how_to_install
 from launcher.machine.locate import place_of
 from launcher.model.adapter import CONFIG_FILE, Adapter, adapter_in
-from launcher.model.files import ADAPTER_FILES, TEMPLATE_FILES, TOKENIZER_FILES, WEIGHT_FILES, has_tokenizer
+from launcher.model.files import (
+    ADAPTER_FILES,
+    TEMPLATE_FILES,
+    TOKENIZER_FILES,
+    WEIGHT_FILES,
+    files_like,
+    has_tokenizer,
+)
 from launcher.printing import say
-from launcher.store.facts import FileHash
-from launcher.store.files import building, content_key, file_hash, read_fact, write_once
+from launcher.store.files import building, content_key
+from launcher.store.hashes import file_sha256
 from launcher.store.output_folder import Store
 from launcher.worker import hub_files
 from launcher.worker.model.merging import merge
@@ -227,17 +234,4 @@ def _file_hashes(folder: Path, weights: Iterable[str], store: Store) -> dict[str
 
 
 def _hashes(folder: Path, patterns: Iterable[str], store: Store) -> dict[str, str]:
-    found = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
-    return {str(path.relative_to(folder)): file_sha256(path, store) for path in sorted(found)}
-
-
-def file_sha256(path: Path, store: Store) -> str:
-    """The hash of a file's content, remembered in the store until its size or time changes."""
-    stat = path.stat()
-    identity = f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}"
-    remembered = store.cache("hashes", f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.json")
-    fact = read_fact(remembered, FileHash)
-    if fact is None:
-        fact = FileHash(str(path), file_hash(path))
-        write_once(remembered, fact)
-    return fact.sha256
+    return {name: file_sha256(path, store) for name, path in files_like(folder, patterns).items()}

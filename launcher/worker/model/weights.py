@@ -86,10 +86,10 @@ def load(model: Model, store: Store) -> torch.nn.Module:
     return _base.get((folder, _stamp(folder), *kind), read)
 
 
-def _stamp(folder: str) -> tuple[tuple[str, int, int], ...]:
+def _stamp(folder: str) -> tuple[tuple[str, int, int, int, int], ...]:
     """What changes when somebody replaces files of the folder while this process has its model in memory."""
     stats = ((path.name, path.stat()) for path in sorted(Path(folder).iterdir()) if path.is_file())
-    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
+    return tuple((name, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for name, s in stats)
 
 
 def from_folder(folder: str, model: Model, dtype: torch.dtype) -> torch.nn.Module:
