@@ -26,6 +26,7 @@ from launcher.store.output_folder import Store
 from launcher.submission.adopt import adopt
 from launcher.submission.decide import decide
 from launcher.submission.plan import Plan, plan_batches
+from launcher.submission.reference_job import lost_tables
 from launcher.submission.submit import act, check_ranks
 from launcher.sweep import Sweep
 from launcher.views import console
@@ -105,6 +106,7 @@ def _check(sweep: Sweep, store: Store, *, dry_run: bool) -> Settled:
         *check_sources(settled.sweep, store, dry_run=dry_run),
         *settled.notes,
         *short_of_disk(settled.sweep, store),
+        *lost_tables(settled.sweep, store),
         *missing_token(settled.sweep, os.environ),
         *unchecked,
     ]

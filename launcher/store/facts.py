@@ -123,9 +123,21 @@ class TableWork:
 
 @dataclass(frozen=True)
 class Prepared:
-    """`done.json`: a job has made the reference table."""
+    """`done.json`: a job has made the reference table.
+
+    Attributes:
+        entries: what was made for that, as paths below the cache's folder; none where an earlier version made it.
+    """
 
     time: float | None = None
+    entries: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class EntryFiles:
+    """`.files.json` of a cache entry: every file that it was made with, by its path in it, and its size in bytes."""
+
+    files: dict[str, int]
 
 
 # ------------------------------------------------------------------------------------------------ attempts

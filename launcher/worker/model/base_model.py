@@ -27,8 +27,9 @@ from launcher.machine.installed import how_to_install
 from launcher.machine.locate import place_of
 from launcher.model.adapter import CONFIG_FILE, Adapter, adapter_in
 from launcher.model.files import ADAPTER_FILES, TEMPLATE_FILES, TOKENIZER_FILES, WEIGHT_FILES, has_tokenizer
+from launcher.store.entries import making
 from launcher.store.facts import FileHash
-from launcher.store.files import building, content_key, file_hash, read_fact, write_once
+from launcher.store.files import content_key, file_hash, read_fact, write_once
 from launcher.store.output_folder import Store
 from launcher.worker import hub_files
 from launcher.worker.model.merging import merge
@@ -73,7 +74,7 @@ def _ensure_random(architecture: dict[str, Any], store: Store) -> str:
     """The folder of a model with random weights, made on first use."""
     canonical = json.dumps(architecture, sort_keys=True)
     folder = store.cache("models", f"random-{hashlib.sha256(canonical.encode()).hexdigest()[:12]}")
-    with building(folder) as empty:
+    with making(folder) as empty:
         if empty is not None:
             build_tiny(architecture, empty)
     return str(folder)
@@ -85,7 +86,7 @@ def _ensure_dequantised(source: Path, gguf_file: str, store: Store) -> str:
         raise ConfigError("model.gguf_file", gguf_file, f"not in {source}")
     digest = file_sha256(source / gguf_file, store)
     folder = store.cache("models", f"{Path(gguf_file).stem}-{digest[:12]}")
-    with building(folder) as empty:
+    with making(folder) as empty:
         if empty is not None:
             print(f"dequantising {gguf_file} into {folder} (once)", flush=True)
             _dequantise(source, gguf_file, empty)
@@ -97,7 +98,7 @@ def _ensure_merged(model: Model, folder: Path, store: Store) -> str:
     base, dtype = _below(model, folder), dtype_of(model)
     key = content_key([_content(model, store), str(dtype)])
     target = store.cache("models", f"merged-{key}")
-    with building(target) as empty:
+    with making(target) as empty:
         if empty is not None:
             print(f"merging the adapter {model.path} into {base.path} (once)", flush=True)
             below = ensure_base(base, store)
