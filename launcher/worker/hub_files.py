@@ -27,6 +27,7 @@ PATIENCE_SECONDS = 600.0  # with faults that pass, while a job waits for its mod
 SILENCE_SECONDS = 60.0  # with no connection at all, where the cache does not have what is needed
 
 Value = TypeVar("Value")
+Choose = Callable[[Collection[str]], Sequence[str]]
 
 
 def fetch_model(source: Source, commit: str, gguf_file: str | None = None, *, weights: bool = True) -> Path:
@@ -42,19 +43,18 @@ def fetch_model(source: Source, commit: str, gguf_file: str | None = None, *, we
         raise source.wrong(str(error)) from error
 
 
-def fetch_dataset(source: Source, commit: str) -> Path:
-    """The folder of a data set at a commit, with all of its files.
+def fetch_dataset(source: Source, commit: str, choose: Choose = sorted) -> Path:
+    """The folder of a data set at a commit, with all of its files, or those that are chosen.
 
     Raises:
         Exception: the client's, the network's or the server's; see `sources.refusal`.
     """
     sizes = patiently(source, SILENCE_SECONDS, lambda: _listing(source, commit))
-    return _there(source, commit, sorted(sizes)) or _fetch(source, commit, sizes, SILENCE_SECONDS)
+    names = choose(sizes)
+    return _there(source, commit, names) or _fetch(source, commit, {n: sizes[n] for n in names}, SILENCE_SECONDS)
 
 
 # ------------------------------------------------------------------------------------------------ fetching
-
-Choose = Callable[[Collection[str]], Sequence[str]]
 
 
 def _folder(source: Source, commit: str, choose: Choose) -> Path:
