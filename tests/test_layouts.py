@@ -141,7 +141,7 @@ WRONG: dict[str, tuple[list[str], str]] = {
                         r"dataset\.path: .* lacks train-00001-of-00003\.jsonl; fetch the rest of the 3 files"),
     "two forms": (["train.jsonl", "train.parquet", "test.jsonl"], r"has train\.jsonl and train\.parquet, and each may"),
     "a file and a folder": (["train.jsonl", "train/0.jsonl", "test.jsonl"], r"has train/ and train\.jsonl, and each"),
-    "two sets": (["train-0-of-1.jsonl", "train-0-of-2.jsonl", "train-1-of-2.jsonl", "test.jsonl"], r"-of-1.* and .*of-2"),
+    "two sets": (["train-0-of-1.jsonl", "train-0-of-2.jsonl", "train-1-of-2.jsonl"], r"-of-1.* and .*of-2"),
     "sizes": (["train-1000.jsonl", "train-500.jsonl", "test.jsonl"], r"dataset\.train_split=train: no train\.jsonl"),
     "another": (["dev.jsonl", "test.jsonl"], r"dataset\.train_split=train: .*; splits: dev, test; a piece of one is"),
 }  # fmt: skip

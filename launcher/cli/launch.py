@@ -20,6 +20,7 @@ from launcher.hub.revisions import missing_token
 from launcher.machine.accounts import has_token
 from launcher.machine.installed import trl_losses
 from launcher.planning.hub_sources import Settled, pin_sources, settle
+from launcher.planning.needed import note_missing
 from launcher.planning.planned_runs import executor_of, plan, plan_run
 from launcher.planning.prerequisites import check_sources, fetch_sources, short_of_disk
 from launcher.store.output_folder import Store
@@ -67,10 +68,11 @@ def launch(argv: Sequence[str]) -> int:
     if not options.overrides and not options.multirun:
         launch_parser().print_help()
         return DONE
-    sweep = _sweep_of(options)
+    sweep = composed(options.overrides, multirun=options.multirun)
     config = sweep.runs[0].config
     store = Store(Path(config.output_dir).absolute())
     settled = _check(sweep, store, dry_run=config.dry_run)
+    settled.lines.extend(note_missing(settled.sweep, options.overrides))
     scheduler = scheduler_for(executor_of(settled.sweep.runs))
     if config.dry_run:
         planned = _plan_dry(settled.sweep, store, scheduler)
@@ -90,10 +92,11 @@ def _plan_dry(sweep: Sweep, store: Store, scheduler: Scheduler) -> Plan:
         return Plan(sweep, tuple(decisions), silence=str(error))
 
 
-def _sweep_of(options: argparse.Namespace) -> Sweep:
+def composed(overrides: Sequence[str], *, multirun: bool) -> Sweep:
+    """The sweep that overrides make."""
     from launcher.planning.compose import compose  # imports Hydra, which no help waits for
 
-    grid, points = compose(options.overrides, multirun=options.multirun)
+    grid, points = compose(overrides, multirun=multirun)
     runs = [plan_run(point.config, point.axes, point.overrides, trl_losses()) for point in points]
     return plan(runs, grid.varied, grid.name)
 

@@ -50,6 +50,15 @@ def parts_of(dataset: Dataset) -> list[Dataset]:
     ] or [dataset]
 
 
+def sources_in(dataset: Dataset) -> list[tuple[str, Dataset]]:
+    """What the rows come from, each as a data set, with the section of the configuration that names it."""
+    if dataset.mixture is not None:
+        return [(f"dataset.mixture[{number}]", part) for number, part in enumerate(parts_of(dataset))]
+    if (weak := dataset.weak_rejects) is not None:
+        return [(f"dataset.{WEAK_REJECTS}", instructions_of(dataset, weak))]
+    return [("dataset", dataset)]
+
+
 def instructions_of(dataset: Dataset, weak: WeakRejects) -> Dataset:
     """The instructions that a weaker model answers, as a data set."""
     return replace(dataset, builder=None, weak_rejects=None, **_source_of(weak))

@@ -17,14 +17,8 @@ from pathlib import PurePath
 from typing import Any
 
 NAMED = ("model", "dataset")  # the sections of a config that have a name
-PLACE = (
-    "path",
-    "revision",
-    "gguf_file",
-    "config",
-    "data_dir",
-    "data_files",
-)  # what a shorthand's name is made from a part of
+# What a shorthand's name is made from a part of.
+PLACE = ("path", "revision", "gguf_file", "config", "data_dir", "data_files")
 MAX_REVISION = 12  # characters of a revision in a name
 MAX_NAME = 100
 

