@@ -24,7 +24,6 @@ from typing import Any, Protocol
 from launcher.config import Dataset, Model, RunConfig
 from launcher.errors import ConfigError
 from launcher.hub.faults import told
-from launcher.hub.prepared import lost_tables, prepared_folders
 from launcher.machine.accounts import has_token
 from launcher.machine.locate import DEFAULT_REVISION, is_commit, is_hub_id, split_revision
 from launcher.model.files import MissingFiles, check_whole, needed_files
@@ -188,9 +187,7 @@ def cached_commit(source: Source) -> str | None:
 
 
 def is_whole(source: Source, commit: str) -> bool:
-    """Whether a job would do with what this machine's caches have of a commit."""
-    if source.kind == "dataset":
-        return has_all_files(source, commit) or any(not lost_tables(each) for each in prepared_folders(commit, None))
+    """Whether a job would do with what this machine's cache has of a model at a commit."""
     listed = cached_sizes(source, commit)
     try:
         check_whole(cached_folder(source, commit), source.gguf_file)

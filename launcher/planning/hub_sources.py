@@ -21,6 +21,7 @@ from launcher.config import RunConfig
 from launcher.dataset import shapes
 from launcher.dataset.layouts import Listing
 from launcher.dataset.local_files import INSTRUCTION_KEYS, check_absolute
+from launcher.dataset.naming import Naming, naming_of
 from launcher.errors import ConfigError, UsageError
 from launcher.hub.sources import (
     LOOK_SECONDS,
@@ -33,7 +34,6 @@ from launcher.hub.sources import (
     is_gated,
     is_offline,
     is_unreachable,
-    is_whole,
     models_of,
     named,
     pin,
@@ -49,7 +49,7 @@ from launcher.machine.locate import DEFAULT_REVISION, is_commit, is_hub_id, plac
 from launcher.model.adapter import BASE_KEY, CONFIG_FILE, Adapter, adapter_in, adapter_of
 from launcher.model.files import INDEX, MissingFiles, check_tokenizer, needed_files, shards_in
 from launcher.planning import needed
-from launcher.planning.needed import data_sources
+from launcher.planning.needed import Needed, data_sources
 from launcher.store.output_folder import Store
 from launcher.sweep import Run, Sweep
 
@@ -110,6 +110,7 @@ class _Look:
     _runs: dict[str, dict[str, str]] = field(default_factory=dict)
     _commits: dict[Source, str | None] = field(default_factory=dict)
     _files: dict[Source, frozenset[str]] = field(default_factory=dict)
+    _namings: dict[Source, Naming] = field(default_factory=dict)
 
     def at(self, config: RunConfig) -> dict[str, str]:
         """The pins of a run: of what it names, and of the models that its adapters belong to."""
@@ -150,6 +151,7 @@ class _Look:
     def _pins(self, config: RunConfig) -> Iterator[tuple[str, str]]:
         elsewhere = bool(config.cluster.setup or config.cluster.container)  # a job may have another way, or a token
         left, seen = [*sources_of(config), *self._local_bases(config)], set()
+        self._namings |= {source: naming_of(each) for source, each in data_sources(config)}
         while left:
             source = left.pop(0)
             if source in seen:
@@ -193,7 +195,7 @@ class _Look:
                 self.silence = error
                 return self._unanswered(source, known, elsewhere=elsewhere)
             wrong = _gone(source, known, self.store, error) or refusal(source, error)
-            if known is not None and is_whole(source, known):  # what is gone from the Hub is still here
+            if known is not None and self._is_here(source, known):  # what is gone from the Hub is still here
                 self._note(f"{wrong}; this machine's cache has that commit, and jobs take it from there")
             elif not (is_gated(error) and (elsewhere or self.dry_run)):
                 raise wrong from error
@@ -247,7 +249,7 @@ class _Look:
     def _unanswered(self, source: Source, known: str | None, *, elsewhere: bool) -> str | None:
         """What this machine's cache says of it, where there is no way to the Hub."""
         commit = known or cached_commit(source)
-        if commit is None or not is_whole(source, commit):
+        if commit is None or not self._is_here(source, commit):
             offline = self.silence is not None and is_offline(self.silence)
             if self.silence is not None and offline and not (elsewhere or self.dry_run):
                 raise refusal(source, self.silence)
@@ -255,6 +257,9 @@ class _Look:
             self._note(source.wrong(f"not looked up, {why}, and it is not whole in the cache; jobs need one or the "
                                     f"other ({fetch_command(source)})"))  # fmt: skip
         return commit
+
+    def _is_here(self, source: Source, commit: str) -> bool:
+        return needed.is_here(Needed(source, commit, self._namings.get(source, Naming())))
 
     def _recorded(self) -> dict[str, str]:
         """The pins with which earlier launches were recorded here, in case their files were removed since."""
