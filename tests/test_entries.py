@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from conftest import sweep_of
 from fakes import FakeScheduler, submit
+from worker_fixtures import ARCHITECTURE, Configure
 
 from launcher.cluster.job_state import Phase
+from launcher.config import Model
 from launcher.dataset import three_actions
 from launcher.machine import snapshot
 from launcher.store.entries import LIST, is_whole, lost_files, making
@@ -106,3 +108,36 @@ def test_a_table_that_was_purged_is_made_by_a_job_again(store: Store) -> None:
     assert line == f"{store.cache('reference', 'abc')}: was made, and has lost a; it is made again"
     submit(more, store, scheduler, [])
     assert len(scheduler.tables) == 2
+
+
+def test_a_model_that_was_made_here_is_made_again(store: Store) -> None:
+    """Without its weights, or with half of them, it is no model."""
+    from launcher.worker.model import base_model
+
+    model = Model(name="tiny", architecture=dict(ARCHITECTURE), dtype="float32")
+    folder = Path(base_model.ensure_base(model, store))
+    before = (folder / "model.safetensors").read_bytes()
+    for spoilt in (b"", before[:-1]):
+        (folder / "model.safetensors").write_bytes(spoilt)
+        assert base_model.ensure_base(model, store) == str(folder)
+        assert (folder / "model.safetensors").read_bytes() == before
+    (folder / "tokenizer.json").unlink()
+    base_model.ensure_tokenizer(model, store)
+    assert (folder / "tokenizer.json").is_file()
+
+
+def test_a_table_and_token_ids_are_made_again(configure: Configure, store: Store) -> None:
+    """Both are entries of the cache; a job notes which of them stand behind its table."""
+    from launcher.worker.training import reference_table
+
+    config = configure()
+    values = reference_table.prepare(config, store).train["ref_chosen_logps"]
+    entries = reference_table.entries_of(config, store)
+    assert [name.partition("/")[0] for name in entries] == ["reference", "models"]
+    assert all(is_whole(store.root / "cache" / name) for name in entries)
+    (tokens,) = (path for path in (store.root / "cache" / "tokens").iterdir() if path.is_dir())
+    for file in (store.root / "cache" / entries[0] / "table.parquet", tokens / "rows.parquet"):
+        file.unlink()
+        reference_table.forget_prepared()
+        assert reference_table.prepare(config, store).train["ref_chosen_logps"] == values
+        assert file.is_file()

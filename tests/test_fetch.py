@@ -136,6 +136,21 @@ def test_what_is_there_is_checked_and_what_is_not_right_is_fetched_again(place: 
     assert place.cached("data-train.arrow")
 
 
+def test_a_purge_is_noticed_at_the_plan(place: Place) -> None:
+    """A model without its tokenizer, though its configuration says that it has one, is not whole, nor are half rows."""
+    place.json(*WANTED, *SMALL)
+    for name, lost in (("tokenizer.json", "model org/base@main"), ("data-test.arrow", "dataset org/data@main")):
+        (file,) = place.cached(name)
+        kept = file.read_bytes()
+        file.unlink()
+        dry = place.run("-m", *WANTED, *SMALL, "dry_run=true", HF_HUB_OFFLINE="1")
+        assert f"not on this machine yet: {lost}; where nodes have no internet: prefsweep fetch" in dry.stdout
+        refused = place.run("-m", *WANTED, *SMALL, HF_HUB_OFFLINE="1")
+        assert refused.returncode == 2
+        assert "is not whole in the cache" in refused.stderr
+        file.write_bytes(kept)
+
+
 def test_what_cannot_be_fetched_is_one_line(place: Place) -> None:
     """2 where the command is wrong or the Hub says no, 1 where it does not answer."""
     for words, code, arguments, environment in (
