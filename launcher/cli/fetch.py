@@ -11,7 +11,7 @@ from launcher.cli.arguments import DONE, Parser
 from launcher.cli.launch import composed
 from launcher.cli.selection import open_sweep
 from launcher.errors import UsageError
-from launcher.machine.installed import data_dir, trl_losses
+from launcher.machine.installed import data_dir, package_dir, trl_losses
 from launcher.planning.fetch import Item, carry_out, check_room, items_of
 from launcher.planning.hub_sources import Settled, pin_sources, settle
 from launcher.planning.launches import recorded_sweep
@@ -34,6 +34,8 @@ def fetch(options: argparse.Namespace) -> int:
     for name in OFFLINE:
         if os.environ.get(name, "").lower() in ("1", "true", "yes", "on"):
             raise UsageError(f"{name} is set, so nothing can be fetched; unset it here, where there is internet")
+    if package_dir("huggingface_hub") is None:
+        raise UsageError("huggingface_hub is not installed here; pip install 'prefsweep[hub]'")
     sweep, store = _sweep_of(options)
     settled = settle(sweep, store, dry_run=options.dry_run)
     items = items_of(settled.sweep)
