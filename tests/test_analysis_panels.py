@@ -116,6 +116,17 @@ def test_one_model_with_other_content_is_two(tmp_path: Path) -> None:
     assert frame["panel"].nunique() == 3
 
 
+def test_two_configurations_of_one_data_set_are_two(tmp_path: Path) -> None:
+    """One repository at one commit holds several data sets; their runs stand in panels of their own."""
+    rows = scan()
+    for place, row in enumerate(rows):
+        data = row["objective"]["dataset"] | {"path": "org/data", "config": ("helpful", "harmless")[place % 2]}
+        row["objective"] = row["objective"] | {"dataset": data}
+    frame = loaded(tmp_path, rows)
+    assert list(frame["dataset"]) == ["reviews helpful", "reviews harmless"] * 3
+    assert frame["panel"].nunique() == 2
+
+
 def test_a_model_loaded_otherwise_is_no_base(tmp_path: Path) -> None:
     """The untrained model in another precision is not what a run is compared with."""
     rows = scan(where={"path": "/m/final"})
