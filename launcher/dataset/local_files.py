@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from launcher.model.template import template_here
 # The keys of instructions that a weaker model answers, which are read as a data set: what takes the place of what.
 SOURCE_KEYS = ("path", "revision", "config", "data_dir", "data_files")
 INSTRUCTION_KEYS = {f"dataset.{key}": f"dataset.{WEAK_REJECTS}.{key}" for key in SOURCE_KEYS}
+HELD_OUT = 0.1  # of a data set that is one file
 CHECKED_ROWS, CHECKED_SECONDS = 20_000, 5.0  # of a data file, on the login node
 PROMPTS = 2000  # in which a prompt that fits is looked for
 TOKEN_COUNT_SECONDS = 120
@@ -121,6 +122,18 @@ def listing_of(folder: Path) -> Listing:
     return Listing(str(folder), names, read)
 
 
+def held_out_of(count: int, test_pairs: int | None) -> int:
+    """How many of a file's `count` rows are held out, where the file is all of the data.
+
+    Raises:
+        ConfigError: none would be left to train on.
+    """
+    held_out = test_pairs or max(1, int(count * HELD_OUT))
+    if held_out >= count:
+        raise ConfigError("dataset.test_pairs", held_out, f"the file has only {count} pairs, none is left to train")
+    return held_out
+
+
 def on_disk(key: str, path: str, revision: str | None, kind: str = "file or folder") -> Path | None:
     """Where on this machine lies what a path means, of a kind that is named in errors; None for a name on the Hub.
 
@@ -160,6 +173,11 @@ def check_rows(dataset: Dataset, model: Model, *files: Path, paired: bool) -> li
     """
     rows, whole = first_rows(*files)
     file = files[0] if len(files) == 1 else f"{files[0].parent} ({len(files)} files)"
+    named = _split_of(files, dataset)
+    if whole and rows and named[0] == "dataset.path" and not is_cut(dataset.train_split):
+        held_out_of(len(rows), dataset.test_pairs)
+    if not rows:
+        raise ConfigError(*named, f"{file} has no rows; give a file with rows")
     found = shapes.columns_of(rows)
     if missing := shapes.missing_columns(found, dataset, paired=paired):
         raise ConfigError(
@@ -171,13 +189,22 @@ def check_rows(dataset: Dataset, model: Model, *files: Path, paired: bool) -> li
     examples = (shapes.pairs if paired else shapes.unpaired)(rows, dataset, str(file))
     faults = Counter(example.fault for example in examples if example.fault)
     counted = ", ".join(f"{count} {fault}" for fault, count in faults.items())
-    if whole and rows and faults.total() == len(rows):
-        raise ConfigError("dataset.path", UNSAID, f"{file}: none of its rows can be used: {counted}")
+    if whole and faults.total() == len(rows):
+        raise ConfigError(*named, f"{file}: none of its rows can be used: {counted}")
     if template := template_here(model):
         shown.check_template([each.values for each in examples if each.fault is None], template.text, model.name)
     told = [f"{faults.total()} of {len(rows)} rows are left out: {counted}"] if faults else []
     more = [] if whole else [f"its first {len(rows)} rows have been looked at; a job looks at the others"]
     return [f"{file}: {note}" for note in (*told, *more)]
+
+
+def _split_of(files: Sequence[Path], dataset: Dataset) -> tuple[str, str | None]:
+    """The key that names these files, and its value: that of their split, or the path of what holds both."""
+    train, test = (local_files(dataset, key) for key in ("train_split", "test_split"))
+    if train == test:
+        return "dataset.path", dataset.path
+    key = "train_split" if list(files) == train else "test_split"
+    return f"dataset.{key}", getattr(dataset, key)
 
 
 def first_rows(*files: Path) -> tuple[list[Row], bool]:
@@ -192,29 +219,35 @@ def first_rows(*files: Path) -> tuple[list[Row], bool]:
 
 
 def check_length(config: RunConfig) -> None:
-    """Whether at least one prompt of the training split leaves room for an answer.
+    """Whether at least one prompt of each split leaves room for an answer.
 
     Raises:
         ConfigError: none does.
     """
-    prompts = [prompt for prompt in _prompts(config.dataset) if isinstance(prompt, str)]
-    if not prompts:
-        return
-    shortest = min(prompts, key=lambda prompt: len(prompt.encode()))
+    for key in ("train_split", "test_split"):
+        split = getattr(config.dataset, key)
+        prompts = [prompt for prompt in _prompts(config.dataset, key) if isinstance(prompt, str)]
+        if prompts:
+            of_split = "" if key == "train_split" else f" of dataset.{key}={split}"
+            _check_shortest(min(prompts, key=lambda prompt: len(prompt.encode())), of_split, config)
+
+
+def _check_shortest(prompt: str, of_split: str, config: RunConfig) -> None:
     limit = config.trainer.max_length
-    if len(shortest.encode()) < limit:  # a token is at least a byte
+    if len(prompt.encode()) < limit:  # a token is at least a byte
         return
-    tokens = _count_tokens(config.model, shortest)
+    tokens = _count_tokens(config.model, prompt)
     if tokens >= limit:
         raise ConfigError(
             "trainer.max_length",
             limit,
-            f"the shortest prompt has {tokens} tokens, which leaves no room for an answer; give more than {tokens}",
+            f"the shortest prompt{of_split} has {tokens} tokens, which leaves no room for an answer; "
+            f"give more than {tokens}",
         )
 
 
-def _prompts(dataset: Dataset) -> Iterable[Any]:
-    files = local_files(dataset, "train_split")
+def _prompts(dataset: Dataset, key: str) -> Iterable[Any]:
+    files = local_files(dataset, key)
     if not files:
         return dataset.prompts
     column = dataset.columns.get("prompt", "prompt")

@@ -43,7 +43,8 @@ def read(source: Source, commit: str, key: str, split: str, naming: Naming = CAR
     except ValueError as error:
         if str(error).startswith("Unknown split"):
             said = " ".join(str(error).split())
-            raise ConfigError(key, split, f"{source} has no such split; {said}") from error
+            words = f"{source} has no such split; {said}; a part of one is a split too: train[:90%], and train[90%:] held out"
+            raise ConfigError(key, split, words) from error
         raise refusal(source, error) from error
 
 
