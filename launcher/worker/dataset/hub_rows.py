@@ -43,8 +43,8 @@ def read(source: Source, commit: str, key: str, split: str, naming: Naming = CAR
     except ValueError as error:
         if str(error).startswith("Unknown split"):
             said = " ".join(str(error).split())
-            words = f"{source} has no such split; {said}; a part of one is a split too: train[:90%], and train[90%:] held out"
-            raise ConfigError(key, split, words) from error
+            part = "a part of one is a split too: train[:90%], and train[90%:] held out"
+            raise ConfigError(key, split, f"{source} has no such split; {said}; {part}") from error
         raise refusal(source, error) from error
 
 

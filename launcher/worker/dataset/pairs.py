@@ -169,6 +169,8 @@ def shared_token_ids(texts: Texts, config: RunConfig, store: Store, tokenise: To
     file = folder / "rows.parquet"
     with making(folder) as empty:
         if empty is not None:
+            if folder.is_dir():  # which has lost something
+                LOG.warning("%s: tokenising again", folder)
             ids = tokenise(texts, tokenizer(config.model, store))
             pyarrow.parquet.write_table(ids.data.table.combine_chunks(), empty / file.name)
     try:
