@@ -72,7 +72,7 @@ def _sweep_of(options: argparse.Namespace) -> tuple[Sweep, Store]:
             directory, store, _ = open_sweep(options)
             return recorded_sweep(directory, store, trl_losses()), store
         first = f"+sweeps={first}"
-    sweep = composed([first, *others], multirun=True)
+    sweep, _ = composed([first, *others], multirun=True)
     return sweep, Store(Path(sweep.runs[0].config.output_dir).absolute())
 
 

@@ -6,7 +6,6 @@ Must not know: how they are fetched (`worker.fetch` does), at which commit a nam
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -32,6 +31,7 @@ from launcher.hub.sources import (
 )
 from launcher.machine.locate import HUB_URL, is_commit, is_hub_id
 from launcher.model.files import MissingFiles, needed_files
+from launcher.printing import command
 from launcher.sweep import Sweep
 
 MT_BENCH = ("question.jsonl", "judge_prompts.jsonl")  # and the answers in reference_answer/
@@ -129,7 +129,7 @@ def is_here(needed: Needed) -> bool:
 def note_missing(sweep: Sweep, overrides: Sequence[str]) -> list[str]:
     """That something is not here, in one line with the command that fetches it; nothing where all is here."""
     names = list(dict.fromkeys(each.source.name for each in missing_here(sweep)))
-    words = shlex.join(each for each in overrides if not each.startswith("dry_run="))
+    words = command(*(each for each in overrides if not each.startswith("dry_run=")))
     lack = f"not on this machine yet: {', '.join(names)}; where nodes have no internet: prefsweep fetch {words}"
     return [lack] if names else []
 

@@ -5,16 +5,14 @@ Owns: words and columns. Must not know: how anything is fetched.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
-from rich.markup import escape
 from rich.table import Table
 
 from launcher.machine.disk import in_words
 from launcher.planning.fetch import Item
+from launcher.printing import Screen, say, say_json
 from launcher.store.files import Plain
-from launcher.views.console import open_console
 
 
 def show_items(items: Sequence[Item]) -> None:
@@ -25,8 +23,8 @@ def show_items(items: Sequence[Item]) -> None:
     for item in items:
         source = item.needed.source
         row = [source.kind, str(source), str(item.needed.commit)[:12], str(len(item.files)), in_words(item.size)]
-        table.add_row(*map(escape, row), "nothing" if item.is_here else in_words(item.missing))
-    console = open_console()
+        table.add_row(*row, "nothing" if item.is_here else in_words(item.missing))
+    console = Screen()
     if items:
         console.print(table)
     console.print(f"{in_words(_sum(items))} to fetch of {in_words(sum(item.size for item in items))}")
@@ -34,19 +32,19 @@ def show_items(items: Sequence[Item]) -> None:
 
 def say_fetched(item: Item) -> None:
     """That one of them is here, and is what the Hub lists."""
-    print(f"{item.needed.source}: here and checked, {len(item.files)} files, {in_words(item.size)}", flush=True)
+    say(f"{item.needed.source}: here and checked, {len(item.files)} files, {in_words(item.size)}")
 
 
 def say_all_here(items: Sequence[Item]) -> None:
     """The end of it, with the sum."""
     total = in_words(sum(item.size for item in items))
-    print(f"all is here: {len(items)} from the Hub, {total}, {in_words(_sum(items))} of it fetched now")
+    say(f"all is here: {len(items)} from the Hub, {total}, {in_words(_sum(items))} of it fetched now")
 
 
 def show_json(sweep: str, items: Sequence[Item], notes: Sequence[str], *, fetched: bool) -> None:
     """The same for programs."""
     each = [_plain(item, fetched=fetched) for item in items]
-    print(json.dumps({"sweep": sweep, "items": each, "notes": list(notes)}, indent=1))
+    say_json({"sweep": sweep, "items": each, "notes": list(notes)})
 
 
 def _plain(item: Item, *, fetched: bool) -> Plain:

@@ -23,6 +23,7 @@ from rich.filesize import decimal
 from launcher.dataset.naming import Naming
 from launcher.errors import ConfigError
 from launcher.hub.sources import Source, cached_folder, is_unreachable, refusal
+from launcher.printing import say
 from launcher.worker import hub_files
 
 SAY_EVERY_SECONDS = 10.0
@@ -37,7 +38,7 @@ def main() -> None:
     with contextlib.redirect_stdout(sys.stderr):
         for number, each in enumerate(json.load(sys.stdin)):
             answer = {"number": number, **_fetch(each)}
-            print(json.dumps(answer), file=answers, flush=True)
+            say(json.dumps(answer), on=answers)
             if "error" in answer:
                 return
 
@@ -68,7 +69,7 @@ def _fetch_whole(source: Source, commit: str, files: Plain) -> list[str]:
         if not bad:
             return []
         for name in bad:
-            print(f"{source}: {name} is not what the Hub lists; fetching it again", flush=True)
+            say(f"{source}: {name} is not what the Hub lists; fetching it again")
             hub_files.forget_file(source, commit, name)
     return bad
 
@@ -90,14 +91,14 @@ def _telling(source: Source, commit: str, files: Plain) -> Iterator[None]:
     ended, total = threading.Event(), sum(listed["size"] for listed in files.values())
     blobs = cached_folder(source, commit).parents[1] / "blobs"
 
-    def say() -> None:
+    def tell() -> None:
         while not ended.wait(SAY_EVERY_SECONDS):
             begun = sum(path.stat().st_size for path in blobs.glob("*.incomplete"))
             whole = [name for name in files if (cached_folder(source, commit) / name).is_file()]
             there = begun + sum(files[name]["size"] for name in whole)
-            print(f"{source}: {decimal(min(there, total))} of {decimal(total)}", file=sys.stderr, flush=True)
+            say(f"{source}: {decimal(min(there, total))} of {decimal(total)}", on=sys.stderr)
 
-    thread = threading.Thread(target=say, daemon=True)
+    thread = threading.Thread(target=tell, daemon=True)
     thread.start()
     try:
         yield

@@ -26,6 +26,7 @@ from launcher.dataset.naming import Naming
 from launcher.errors import UNSAID, ConfigError
 from launcher.hub.prepared import lost_tables, prepared_folders
 from launcher.hub.sources import Source, cached_folder, has_all_files, refusal
+from launcher.printing import say
 from launcher.worker import hub_files
 
 CARDS_OWN = Naming()
@@ -101,7 +102,7 @@ def _prepared_here(source: Source, commit: str, naming: Naming) -> Any:
     for folder in prepared_folders(commit, naming.config or _configuration(source, commit)):
         configuration, version = folder.parts[-3:-1]
         if lost := lost_tables(folder):  # which `datasets` would trust
-            print(f"{folder} has lost {lost[0]}, one of {len(lost)}; preparing it again", flush=True)
+            say(f"{folder} has lost {lost[0]}, one of {len(lost)}; preparing it again")
             shutil.rmtree(folder)
             continue
         name = source.path.rpartition("/")[2]
