@@ -22,7 +22,8 @@ import pandas as pd
 STEP = "step"  # the axis of runs with milestones
 SECTIONS = ("model", "dataset")  # of an objective, with a name each
 OBJECTIVE = (*SECTIONS, "trainer", "loss_type", "beta", "seed")  # a whole one has them all
-_PLACE = ("path", "revision", "gguf_file")  # where a model or data set comes from
+# Where a model or data set comes from.
+_PLACE = ("path", "revision", "gguf_file", "config", "data_dir", "data_files")
 _NAMES = {f"{section}.{key}" for section in SECTIONS for key in ("name", *_PLACE, "about")}
 # Named by columns of their own; every other key that differs makes up a run's "setting".
 _NAMED = (*SECTIONS, "loss_type", "beta", "seed")
@@ -107,15 +108,18 @@ def _depth(name: str, paths: Sequence[str]) -> int:
 
 
 def _longer(name: str, place: tuple[str | None, ...], places: Iterable[tuple[str | None, ...]], depth: int) -> str:
-    """Give a name with as much of path, revision and file as tells it from the others."""
-    path, revision, file = place
+    """Give a name with as much of path, revision and what is taken of it as tells it from the others."""
+    path, revision, *within = place
     same = [other for other in places if other[0] == path]
     text = name
     if depth and path:
         text = _end(path, depth) if PurePath(path).name.lower() == name.lower() else f"{name} ({_end(path, depth)})"
     if len({each[1] for each in same}) > 1:
         text += f"@{(revision or 'main')[:_REVISION]}"
-    return f"{text} {file or ''}".rstrip() if len({each[2] for each in same}) > 1 else text
+    for number, value in enumerate(within, 2):
+        if value and len({each[number] for each in same}) > 1:
+            text += f" {value}"
+    return text
 
 
 def _end(path: str, depth: int) -> str:

@@ -59,12 +59,18 @@ class Part:
     train_split: str | None = None
     test_split: str | None = None
     columns: dict[str, str] | None = None
+    config: str | None = None
+    data_dir: str | None = None
+    data_files: dict[str, Any] | None = None
 
 
 @dataclass
 class WeakRejects:
     path: str = MISSING
     revision: str | None = None
+    config: str | None = None
+    data_dir: str | None = None
+    data_files: dict[str, Any] | None = None
     columns: dict[str, str] = field(default_factory=dict)
     model: Model = MISSING
     max_new_tokens: int = 256
@@ -88,6 +94,9 @@ class Dataset:
     name: str = MISSING
     path: str | None = None
     revision: str | None = None
+    config: str | None = None
+    data_dir: str | None = None
+    data_files: dict[str, Any] | None = None
     builder: str | None = None
     train_split: str = "train"
     test_split: str = "test"

@@ -17,6 +17,7 @@ class PrefsweepError(Exception):
     |- UsageError     the command is wrong, nothing was done (exit code 2)
     |  `- ConfigError what is wrong is the value of a key
     |- StoreError     a file of the run directory is missing, torn or foreign (exit code 1)
+    |- FetchError     what is on the Hub could not be fetched (exit code 1)
     |- PublishError   a revision was not taken, or is another run's (exit code 1)
     `- SchedulerError the scheduler did not answer (exit code 1)
        `- Refused     it answered, and took nothing
@@ -62,6 +63,10 @@ class ConfigError(UsageError):
 
 class StoreError(PrefsweepError):
     """Names the run and the file."""
+
+
+class FetchError(PrefsweepError):
+    """Names the model or data set, and why it is not here."""
 
 
 class PublishError(PrefsweepError):

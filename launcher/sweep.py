@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from launcher.config import RunConfig
-from launcher.store.facts import Contents
+from launcher.store.origins import Contents
 
 
 @dataclass(frozen=True)

@@ -144,6 +144,17 @@ def test_runs_of_which_no_files_are_recorded_are_named(tmp_path: Path) -> None:
     )
 
 
+def test_two_configurations_of_one_data_set_are_two(tmp_path: Path) -> None:
+    """One repository at one commit holds several data sets; their runs stand in panels of their own."""
+    rows = scan()
+    for place, row in enumerate(rows):
+        data = row["objective"]["dataset"] | {"path": "org/data", "config": ("helpful", "harmless")[place % 2]}
+        row["objective"] = row["objective"] | {"dataset": data}
+    frame = loaded(tmp_path, rows)
+    assert list(frame["dataset"]) == ["reviews helpful", "reviews harmless"] * 3
+    assert frame["panel"].nunique() == 2
+
+
 def test_a_model_loaded_otherwise_is_no_base(tmp_path: Path) -> None:
     """The untrained model in another precision is not what a run is compared with."""
     rows = scan(where={"path": "/m/final"})

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from launcher.config import Dataset, Model, Part
-from launcher.dataset.local_files import local_file
+from launcher.dataset.local_files import local_files
 from launcher.errors import ConfigError
 from launcher.evaluation import mt_bench
 from launcher.hub import sources
@@ -136,10 +136,10 @@ def test_data_sets(folder: Path, store: Store, path: str) -> None:
     expected = _expected(place, Path.exists)
     if isinstance(expected, Path) and place.path is not None and not place.path.is_absolute():
         with pytest.raises(ConfigError, match="needs its absolute path"):
-            local_file(absolute, "train")
+            local_files(absolute, "train_split")
     else:
         file = expected / "train.jsonl" if isinstance(expected, Path) and expected.is_dir() else expected
-        assert _answer(lambda: local_file(absolute, "train")) == file
+        assert _answer(lambda: next(iter(local_files(absolute, "train_split")), None)) == file
     if expected == "hub":
         with pytest.raises(Asked):
             reading.read_source(absolute, store)

@@ -34,9 +34,10 @@ from launcher.planning.launches import record_of
 from launcher.runs.run_state import RunState, read_facts, states_of
 from launcher.runs.status import Status
 from launcher.store.attempt_config import hub_of
-from launcher.store.facts import Attempt, DatasetSources, Revision, Sources
+from launcher.store.facts import Attempt, Revision
 from launcher.store.files import append_line, read_fact, write_derived, write_once
 from launcher.store.measurements import Measured
+from launcher.store.origins import DatasetSources, Sources
 from launcher.store.output_folder import Store
 from launcher.store.results import BENCHMARKS, Result
 from launcher.store.run_folder import Point, RunDir

@@ -14,7 +14,7 @@ import pyarrow.parquet
 import pytest
 
 from launcher.config import Dataset
-from launcher.dataset.local_files import local_file
+from launcher.dataset.local_files import local_files
 from launcher.dataset.rows import read_rows
 from launcher.errors import ConfigError
 from launcher.store.output_folder import Store
@@ -60,7 +60,7 @@ def test_a_split_is_found_by_its_name(tmp_path: Path, store: Store, name: str) -
     for split in ("train", "test"):
         file = tmp_path / f"{split}.{name.partition('.')[2]}"
         file.write_bytes(FILES[name])
-        assert local_file(dataset, split) == file
+        assert local_files(dataset, f"{split}_split") == [file]
     assert load_pairs(dataset, store)[0].to_list() == ROWS
 
 

@@ -23,9 +23,10 @@ from launcher.dataset.inputs import inputs_of
 from launcher.errors import UsageError
 from launcher.planning.launches import recorded_sweep
 from launcher.planning.planned_runs import run_id
-from launcher.store.facts import Attempt, Sources
+from launcher.store.facts import Attempt
 from launcher.store.files import plain, read_fact, write_derived, write_once
 from launcher.store.hashes import Hashes
+from launcher.store.origins import Sources
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import RunDir
 from launcher.submission.decide import Action, decide
@@ -199,7 +200,7 @@ def test_runs_in_flight_and_partly_trained_ones_count(project: Project) -> None:
     folder = project.store.run(run)
     recorded = folder.attempts()[-1].record.inputs
     assert recorded is not None
-    assert recorded["dataset.path"].files["train"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert recorded["dataset.path"].files["train.jsonl"] == hashlib.sha256(file.read_bytes()).hexdigest()
     project.scheduler.phases = dict.fromkeys(project.scheduler.phases, JobState(Phase.FAILED))
     write_once(folder.sources_file, Sources(inputs=recorded))
     (folder.checkpoints / "checkpoint-2").mkdir(parents=True)
@@ -387,7 +388,7 @@ def test_a_job_trains_on_what_was_planned_or_not_at_all(configure: Configure, st
     assert sources is not None
     assert sources.inputs == planned
     digest = hashlib.sha256(kept).hexdigest()
-    assert planned["dataset.path"].files["train"] == digest
+    assert planned["dataset.path"].files["train.jsonl"] == digest
     append(file)
     with pytest.raises(UsageError, match=f"{file} is not the one that it was trained on so far"):
         record_sources(config, run, store)
@@ -433,7 +434,7 @@ def test_a_sweep_whose_data_are_edited(typed: Callable[..., Any], launch: Launch
     rows = [json.loads(line) for line in results.read_text().splitlines()]
     assert sorted(row["run_id"] for row in rows) == [run.name for run in runs]
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    assert all(row["sources"]["inputs"]["dataset.path"]["train"] == digest for row in rows)
+    assert all(row["sources"]["inputs"]["dataset.path"]["train.jsonl"] == digest for row in rows)
     assert all(read_fact(run / "before/001/result.json") for run in runs)
     after = [load_file(run / "model/model.safetensors") for run in runs]
     assert all(

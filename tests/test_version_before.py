@@ -13,7 +13,7 @@ from launcher.cli import main
 from launcher.cluster.local import LocalScheduler
 from launcher.machine.installed import trl_losses
 from launcher.planning.launches import recorded_sweep
-from launcher.store import facts, results
+from launcher.store import facts, origins, results
 from launcher.store.attempts import Attempts
 from launcher.store.files import plain, read_fact, read_lines, typed
 from launcher.store.output_folder import Store
@@ -33,7 +33,7 @@ KINDS: dict[str, type[Any]] = {
     "runs/*/evaluations/mt_bench.json": results.MTBenchResult,
     "runs/*/evaluations/mt_bench/answered.json": results.Answered,
     "runs/*/revision.json": facts.Revision,
-    "runs/*/sources.json": facts.Sources,
+    "runs/*/sources.json": origins.Sources,
     "runs/*/attempts/*/attempt.json": facts.Attempt,
     "runs/*/attempts/*/job.json": facts.Job,
     "runs/*/attempts/*/started.json": facts.Started,
@@ -49,8 +49,8 @@ KINDS: dict[str, type[Any]] = {
     "cache/prepare/*/001/0/job.json": facts.TableWork,
     "cache/prepare/*/done.json": facts.Prepared,
     "cache/reference/*/manifest.json": facts.TableManifest,
-    "cache/hashes/*.json": facts.FileHash,
-    "pins/*/*.json": facts.Pin,
+    "cache/hashes/*.json": origins.FileHash,
+    "pins/*/*.json": origins.Pin,
 }
 FOR_READERS = {"output", "printed"}  # of a benchmark's program: nothing of ours reads them
 

@@ -23,6 +23,7 @@ VERBS = {
     "evaluate": "measure what is missing: answers in jobs, judging here",
     "collect": "write results.jsonl from what is there now",
     "dashboard": "the sweep's W&B workspace and report, or its local trackio or TensorBoard page",
+    "fetch": "what nodes without internet need: models, data, judge questions, fetched here",
     "sync": "upload what nodes without internet kept for W&B",
     "publish": "push the models that are trained and not published, each as one revision",
     "doctor": "what this machine and its cluster offer, and a file for conf/cluster",

@@ -20,6 +20,7 @@ from launcher.hub.revisions import missing_token
 from launcher.machine.accounts import has_token
 from launcher.machine.installed import trl_losses
 from launcher.planning.hub_sources import Settled, pin_sources, settle
+from launcher.planning.needed import note_missing
 from launcher.planning.planned_runs import executor_of, plan, plan_run
 from launcher.planning.prerequisites import check_sources, fetch_sources, short_of_disk
 from launcher.printing import complain
@@ -28,6 +29,7 @@ from launcher.store.output_folder import Store
 from launcher.submission.adopt import adopt
 from launcher.submission.decide import decide
 from launcher.submission.plan import Plan, plan_batches
+from launcher.submission.reference_job import lost_tables
 from launcher.submission.same_content import Compared, compare, identified
 from launcher.submission.submit import act, check_ranks
 from launcher.sweep import Sweep
@@ -72,13 +74,14 @@ def launch(argv: Sequence[str]) -> int:
     if not options.overrides and not options.multirun:
         launch_parser().print_help()
         return DONE
-    sweep, said = _sweep_of(options)
+    sweep, said = composed(options.overrides, multirun=options.multirun)
     config = sweep.runs[0].config
     store = Store(Path(config.output_dir).absolute())
     known = Hashes(store, complain)
     sweep = identified(sweep, known, dry_run=config.dry_run)
     settled = _check(sweep, store, dry_run=config.dry_run)
     settled = replace(settled, notes=[*said, *settled.notes])
+    settled.lines.extend(note_missing(settled.sweep, options.overrides))
     scheduler = scheduler_for(executor_of(settled.sweep.runs))
     if config.dry_run:
         compared = compare(settled.sweep, store, scheduler, retrain=config.retrain)
@@ -108,11 +111,11 @@ def _plan_dry(sweep: Sweep, compared: Compared, store: Store, scheduler: Schedul
         return Plan(sweep, tuple(decisions), silence=str(error))
 
 
-def _sweep_of(options: argparse.Namespace) -> tuple[Sweep, list[str]]:
-    """The sweep that is asked for, and what is worth a note of the words in which it is."""
+def composed(overrides: Sequence[str], *, multirun: bool) -> tuple[Sweep, list[str]]:
+    """The sweep that overrides make, and what is worth a note of the words in which it is asked for."""
     from launcher.planning.compose import compose  # imports Hydra, which no help waits for
 
-    grid, points = compose(options.overrides, multirun=options.multirun)
+    grid, points = compose(overrides, multirun=multirun)
     runs = [plan_run(point.config, point.axes, point.overrides, trl_losses()) for point in points]
     return plan(runs, grid.varied, grid.name), grid.notes
 
@@ -125,6 +128,7 @@ def _check(sweep: Sweep, store: Store, *, dry_run: bool) -> Settled:
         *check_sources(settled.sweep, store, dry_run=dry_run),
         *settled.notes,
         *short_of_disk(settled.sweep, store),
+        *lost_tables(settled.sweep, store),
         *missing_token(settled.sweep, os.environ),
         *unchecked,
     ]

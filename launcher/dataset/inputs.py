@@ -6,18 +6,19 @@ Must not know: what is on the Hub, which runs there are, what follows from a cha
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from launcher.config import Dataset, Model, RunConfig
-from launcher.dataset.local_files import local_file, parts_of, split_file
+from launcher.dataset.local_files import local_files, sources_in
 from launcher.machine.locate import place_of, spelled_from
 from launcher.model.adapter import adapter_in
 from launcher.model.files import deciding_files
-from launcher.store.facts import Contents
 from launcher.store.files import content_key
 from launcher.store.hashes import Hashes
+from launcher.store.origins import Contents
 
 Inputs = Mapping[str, Contents]  # by the key of the configuration that names the path
 BASE = ".base"  # behind an adapter's key: the model that it belongs to
@@ -25,7 +26,7 @@ BASE = ".base"  # behind an adapter's key: the model that it belongs to
 
 @dataclass(frozen=True)
 class Local:
-    """A path of this machine, and the files there that count: of data by the split, of a model by name."""
+    """A path of this machine, and the files there that count, by their names from there."""
 
     path: Path
     files: dict[str, Path]
@@ -50,29 +51,21 @@ def local_inputs(config: RunConfig) -> dict[str, Local]:
     Raises:
         ConfigError: a data set or an adapter there is not what it should be.
     """
-    models, data = {"model.path": config.model}, dict(_keyed(config.dataset))
+    models = {"model.path": config.model}
     if config.dataset.weak_rejects is not None:
         models["dataset.weak_rejects.model.path"] = config.dataset.weak_rejects.model
     of_models = [each for key, model in models.items() for each in _of_model(model, key)]
-    of_data = [(key, local) for key, part in data.items() if (local := _of_data(part))]
+    of_data = [(f"{key}.path", local) for key, part in sources_in(config.dataset) if (local := _of_data(part))]
     return dict([*of_models, *of_data])
 
 
-def _keyed(dataset: Dataset) -> Iterator[tuple[str, Dataset]]:
-    """What rows are read from, each with the key of its path."""
-    if dataset.weak_rejects is not None:
-        weak = dataset.weak_rejects
-        yield "dataset.weak_rejects.path", replace(dataset, path=weak.path, revision=weak.revision, builder=None)
-        return
-    for number, part in enumerate(parts_of(dataset)):
-        yield f"dataset.mixture[{number}].path" if dataset.mixture else "dataset.path", part
-
-
 def _of_data(part: Dataset) -> Local | None:
-    found = {split: local_file(part, split) for split in (part.train_split, part.test_split)}
-    files = {split: file for split, file in found.items() if file is not None}
+    files = [file for key in ("train_split", "test_split") for file in local_files(part, key)]
     path = place_of(part.path).path
-    return Local(path, files) if files and path is not None else None
+    if path is None or not files:
+        return None
+    folder = path.parent if path.is_file() else path
+    return Local(path, {os.path.relpath(file, folder): file for file in files})
 
 
 def _of_model(model: Model, key: str) -> Iterator[tuple[str, Local]]:
@@ -102,7 +95,7 @@ def digest_of(inputs: Inputs) -> str:
 def changes(before: Inputs, now: Inputs) -> list[str]:
     """Of one run's inputs, the files that are others now than before, that came, or that went."""
     found = [
-        _named(key, now.get(key) or before[key], name)
+        _named(now.get(key) or before[key], name)
         for key in dict.fromkeys((*now, *before))
         for name in _differing(_files(before, key), _files(now, key))
     ]
@@ -115,7 +108,7 @@ def differences(neighbour: Inputs, now: Inputs) -> list[str]:
     A neighbour may be trained on other splits of a data set; but of a model all files count.
     """
     found = [
-        _named(key, now[key], name)
+        _named(now[key], name)
         for key in now
         if key in neighbour and _same_place(neighbour[key], now[key])
         for name in _differing(neighbour[key].files, now[key].files)
@@ -140,9 +133,6 @@ def _is_of_model(key: str) -> bool:
     return "model.path" in key
 
 
-def _named(key: str, contents: Contents, name: str) -> str:
-    """The path of a model's file, or of a split's."""
+def _named(contents: Contents, name: str) -> str:
     place = Path(contents.path)
-    if place.is_file():
-        return str(place)
-    return str(place / name if _is_of_model(key) else split_file(place, name) or place / name)
+    return str(place if place.is_file() else place / name)

@@ -1,4 +1,4 @@
-"""Data sets that lie in files, as the login node sees them: which file is a split, its rows, its prompts' lengths.
+"""Data sets that lie in files, as the login node sees them: the files of a split, its rows, its prompts' lengths.
 
 Owns: how much of such a file the login node looks at, and what it says of it.
 Must not know: what a sweep is, where models come from, how files are read (`rows`) and rows understood (`shapes`).
@@ -11,21 +11,23 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from launcher.config import WEAK_REJECTS, Dataset, Model, RunConfig
+from launcher.config import WEAK_REJECTS, Dataset, Model, Part, RunConfig, WeakRejects
 from launcher.dataset import shapes, shown
-from launcher.dataset.rows import Row, read_rows
+from launcher.dataset.layouts import Listing, is_whole_table, split_files
+from launcher.dataset.naming import is_cut, naming_of
+from launcher.dataset.rows import Row, read_all
 from launcher.errors import UNSAID, ConfigError
-from launcher.machine.locate import DATA_SUFFIXES, place_of
+from launcher.machine.locate import place_of
 from launcher.model.template import template_here
 
 # The keys of instructions that a weaker model answers, which are read as a data set: what takes the place of what.
-INSTRUCTION_KEYS = {f"dataset.{key}": f"dataset.{WEAK_REJECTS}.{key}" for key in ("path", "revision")}
-NAME_SPLIT = "name a file without its ending, or give one file as dataset.path, whose last tenth is held out"
+SOURCE_KEYS = ("path", "revision", "config", "data_dir", "data_files")
+INSTRUCTION_KEYS = {f"dataset.{key}": f"dataset.{WEAK_REJECTS}.{key}" for key in SOURCE_KEYS}
 HELD_OUT = 0.1  # of a data set that is one file
 CHECKED_ROWS, CHECKED_SECONDS = 20_000, 5.0  # of a data file, on the login node
 PROMPTS = 2000  # in which a prompt that fits is looked for
@@ -37,8 +39,7 @@ def parts_of(dataset: Dataset) -> list[Dataset]:
     return [
         replace(
             dataset,
-            path=part.path,
-            revision=part.revision,
+            **_source_of(part),
             train_split=part.train_split or dataset.train_split,
             test_split=part.test_split or dataset.test_split,
             columns=dataset.columns if part.columns is None else part.columns,
@@ -50,22 +51,75 @@ def parts_of(dataset: Dataset) -> list[Dataset]:
     ] or [dataset]
 
 
-def local_file(dataset: Dataset, split: str) -> Path | None:
-    """The file of a split of a local data set; None for one on the Hub, or one that we build.
+def sources_in(dataset: Dataset) -> list[tuple[str, Dataset]]:
+    """What the rows come from, each as a data set, with the section of the configuration that names it."""
+    if dataset.mixture is not None:
+        return [(f"dataset.mixture[{number}]", part) for number, part in enumerate(parts_of(dataset))]
+    if (weak := dataset.weak_rejects) is not None:
+        return [(f"dataset.{WEAK_REJECTS}", instructions_of(dataset, weak))]
+    return [("dataset", dataset)]
+
+
+def instructions_of(dataset: Dataset, weak: WeakRejects) -> Dataset:
+    """The instructions that a weaker model answers, as a data set."""
+    return replace(dataset, builder=None, weak_rejects=None, **_source_of(weak))
+
+
+def _source_of(named: Part | WeakRejects) -> dict[str, Any]:
+    return {key: getattr(named, key) for key in SOURCE_KEYS}
+
+
+def local_files(dataset: Dataset, key: str) -> list[Path]:
+    """The files of a split of a local data set, in order; none for one on the Hub, or one that we build.
+
+    Args:
+        dataset: the data set.
+        key: whose value the split is: train_split or test_split.
 
     Raises:
-        ConfigError: the path is neither there nor of a Hub data set's form, or has no file of that split.
+        ConfigError: the path is neither there nor of a Hub data set's form, or has no such split, or not all of it.
     """
     path = None if dataset.path is None else on_disk("dataset.path", dataset.path, dataset.revision)
     if path is None or path.is_file():
-        return path
-    file = split_file(path, split)
-    if file is None:
-        there = ", ".join(sorted(each.name for each in path.iterdir())) or "nothing"
-        key = "train_split" if split == dataset.train_split else "test_split"
-        words = f"no {split}.jsonl, .json or .parquet in {path}; found {there}"
-        raise ConfigError(f"dataset.{key}", split, f"{words}; {NAME_SPLIT}")
-    return file
+        return [] if path is None else [path]
+    return split_of(path, dataset, key)
+
+
+def split_of(folder: Path, dataset: Dataset, key: str) -> list[Path]:
+    """The files of a folder that are a split, in order; of one table without splits all of them."""
+    names = split_files(listing_of(folder), naming_of(dataset), f"dataset.{key}", getattr(dataset, key))
+    return [folder / name for name in names]
+
+
+def has_splits(path: Path, dataset: Dataset) -> bool:
+    """Whether a file or folder has splits, rather than being one table."""
+    return path.is_dir() and not is_whole_table(listing_of(path), naming_of(dataset))
+
+
+def check_pieces(dataset: Dataset) -> None:
+    """That of one table without splits either both splits are pieces, or none is.
+
+    Raises:
+        ConfigError: one of them is.
+    """
+    place = None if dataset.path is None else place_of(dataset.path).path
+    cut = [is_cut(split) for split in (dataset.train_split, dataset.test_split)]
+    if place is not None and place.exists() and any(cut) and not all(cut) and not has_splits(place, dataset):
+        key = "dataset.test_split" if cut[0] else "dataset.train_split"
+        remedy = f"{place} is one table without splits; give a piece here too, such as train[90%:], or none at all"
+        raise ConfigError(key, getattr(dataset, key.rpartition(".")[2]), remedy)
+
+
+def listing_of(folder: Path) -> Listing:
+    """What a folder holds, less what is hidden."""
+    found = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
+    names = [name.as_posix() for name in found if not any(part.startswith(".") for part in name.parts)]
+
+    def read(name: str) -> str | None:
+        file = folder / name
+        return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else None
+
+    return Listing(str(folder), names, read)
 
 
 def held_out_of(count: int, test_pairs: int | None) -> int:
@@ -78,12 +132,6 @@ def held_out_of(count: int, test_pairs: int | None) -> int:
     if held_out >= count:
         raise ConfigError("dataset.test_pairs", held_out, f"the file has only {count} pairs, none is left to train")
     return held_out
-
-
-def split_file(folder: Path, split: str) -> Path | None:
-    """The file of a folder that is named by a split; None without one."""
-    files = (folder / f"{split}{suffix}" for suffix in DATA_SUFFIXES)
-    return next((file for file in files if file.is_file()), None)
 
 
 def on_disk(key: str, path: str, revision: str | None, kind: str = "file or folder") -> Path | None:
@@ -113,21 +161,23 @@ def check_absolute(key: str, path: Path) -> None:
         raise ConfigError(key, path, f"what is on disk needs its absolute path; give {key}={path.resolve()}")
 
 
-def check_rows(dataset: Dataset, model: Model, file: Path, *, paired: bool) -> list[str]:
-    """Whether the rows of a file can be trained on: all of them, or of a large file those that are read in a moment.
+def check_rows(dataset: Dataset, model: Model, *files: Path, paired: bool) -> list[str]:
+    """Whether the rows of a split can be trained on: all of them, or of a large one those that are read in a moment.
 
     Returns:
         What is to be known: how many rows are left out and why, and that more of them are in the file.
 
     Raises:
-        ConfigError: the file cannot be read, a column is missing, what is in a row cannot be trained on, or the
+        ConfigError: a file cannot be read, a column is missing, what is in a row cannot be trained on, or the
             model's chat template does not show it.
     """
-    rows, whole = first_rows(file)
-    if whole and rows and _split_of(file, dataset)[0] == "dataset.path":
+    rows, whole = first_rows(*files)
+    file = files[0] if len(files) == 1 else f"{files[0].parent} ({len(files)} files)"
+    named = _split_of(files, dataset)
+    if whole and rows and named[0] == "dataset.path" and not is_cut(dataset.train_split):
         held_out_of(len(rows), dataset.test_pairs)
     if not rows:
-        raise ConfigError(*_split_of(file, dataset), f"{file} has no rows; give a file with rows")
+        raise ConfigError(*named, f"{file} has no rows; give a file with rows")
     found = shapes.columns_of(rows)
     if missing := shapes.missing_columns(found, dataset, paired=paired):
         raise ConfigError(
@@ -140,7 +190,7 @@ def check_rows(dataset: Dataset, model: Model, file: Path, *, paired: bool) -> l
     faults = Counter(example.fault for example in examples if example.fault)
     counted = ", ".join(f"{count} {fault}" for fault, count in faults.items())
     if whole and faults.total() == len(rows):
-        raise ConfigError(*_split_of(file, dataset), f"{file}: none of its rows can be used: {counted}")
+        raise ConfigError(*named, f"{file}: none of its rows can be used: {counted}")
     if template := template_here(model):
         shown.check_template([each.values for each in examples if each.fault is None], template.text, model.name)
     told = [f"{faults.total()} of {len(rows)} rows are left out: {counted}"] if faults else []
@@ -148,19 +198,20 @@ def check_rows(dataset: Dataset, model: Model, file: Path, *, paired: bool) -> l
     return [f"{file}: {note}" for note in (*told, *more)]
 
 
-def _split_of(file: Path, dataset: Dataset) -> tuple[str, str | None]:
-    """The key that names a file, and its value: that of its split, or the path of a file that holds both."""
-    train, test = (local_file(dataset, split) for split in (dataset.train_split, dataset.test_split))
+def _split_of(files: Sequence[Path], dataset: Dataset) -> tuple[str, str | None]:
+    """The key that names these files, and its value: that of their split, or the path of what holds both."""
+    train, test = (local_files(dataset, key) for key in ("train_split", "test_split"))
     if train == test:
         return "dataset.path", dataset.path
-    return ("dataset.train_split", dataset.train_split) if file == train else ("dataset.test_split", dataset.test_split)
+    key = "train_split" if list(files) == train else "test_split"
+    return f"dataset.{key}", getattr(dataset, key)
 
 
-def first_rows(file: Path) -> tuple[list[Row], bool]:
-    """The rows of a file that can be read in a moment, and whether they are all of them."""
+def first_rows(*files: Path) -> tuple[list[Row], bool]:
+    """The rows of a split that can be read in a moment, and whether they are all of them."""
     rows: list[Row] = []
     until = time.monotonic() + CHECKED_SECONDS
-    for row in read_rows(file):
+    for row in read_all(files):
         if len(rows) == CHECKED_ROWS or time.monotonic() > until:
             return rows, False
         rows.append(row)
@@ -175,7 +226,7 @@ def check_length(config: RunConfig) -> None:
     """
     for key in ("train_split", "test_split"):
         split = getattr(config.dataset, key)
-        prompts = [prompt for prompt in _prompts(config.dataset, split) if isinstance(prompt, str)]
+        prompts = [prompt for prompt in _prompts(config.dataset, key) if isinstance(prompt, str)]
         if prompts:
             of_split = "" if key == "train_split" else f" of dataset.{key}={split}"
             _check_shortest(min(prompts, key=lambda prompt: len(prompt.encode())), of_split, config)
@@ -195,12 +246,12 @@ def _check_shortest(prompt: str, of_split: str, config: RunConfig) -> None:
         )
 
 
-def _prompts(dataset: Dataset, split: str) -> Iterable[Any]:
-    file = local_file(dataset, split)
-    if file is None:
+def _prompts(dataset: Dataset, key: str) -> Iterable[Any]:
+    files = local_files(dataset, key)
+    if not files:
         return dataset.prompts
     column = dataset.columns.get("prompt", "prompt")
-    return [row.get(column) for row, _ in zip(read_rows(file), range(PROMPTS), strict=False)]
+    return [row.get(column) for row, _ in zip(read_all(files), range(PROMPTS), strict=False)]
 
 
 def _count_tokens(model: Model, text: str) -> int:

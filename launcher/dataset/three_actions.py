@@ -12,7 +12,7 @@ import itertools
 import json
 from pathlib import Path
 
-from launcher.store.files import building
+from launcher.store.entries import making
 from launcher.store.output_folder import Store
 
 ACTIONS = ("1", "2", "3")  # the best first
@@ -24,7 +24,7 @@ def ensure_pairs(store: Store) -> Path:
     Both hold the same three pairs: there is nothing to generalise to.
     """
     folder = store.cache("datasets", "three-actions")
-    with building(folder) as empty:
+    with making(folder) as empty:
         if empty is not None:
             lines = "".join(_line(better, worse) for better, worse in itertools.combinations(ACTIONS, 2))
             for split in ("train", "test"):

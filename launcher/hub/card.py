@@ -16,9 +16,9 @@ from typing import Any
 import yaml
 
 from launcher.machine.locate import is_hub_id, place_of
-from launcher.store.facts import Sources
 from launcher.store.files import Plain, plain
 from launcher.store.measurements import Measured
+from launcher.store.origins import Sources
 from launcher.store.results import Evaluation, MTBenchResult, Result
 
 SAMPLES = 3

@@ -20,9 +20,10 @@ from launcher.errors import PublishError
 from launcher.hub.payload import content_of, payload_of
 from launcher.hub.starting_point import payload_of_start, revision_of_start, starting_point
 from launcher.model.adapter import Adapter
-from launcher.store.facts import Revision, Sources
+from launcher.store.facts import Revision
 from launcher.store.files import read_fact, write_once
 from launcher.store.measurements import Measured
+from launcher.store.origins import Sources
 from launcher.store.output_folder import Store
 from launcher.store.results import Result
 from launcher.store.run_folder import Point

@@ -26,9 +26,9 @@ from launcher.errors import ConfigError
 from launcher.hub.faults import told
 from launcher.machine.accounts import has_token
 from launcher.machine.locate import DEFAULT_REVISION, is_commit, is_hub_id, split_revision
-from launcher.model.files import MissingFiles, check_whole
-from launcher.store.facts import Pin
+from launcher.model.files import MissingFiles, check_whole, needed_files
 from launcher.store.files import read_fact, write_once
+from launcher.store.origins import Pin
 from launcher.store.output_folder import Store
 
 LOOK_SECONDS = 10.0  # for one answer, while a user waits
@@ -187,34 +187,38 @@ def cached_commit(source: Source) -> str | None:
 
 
 def is_whole(source: Source, commit: str) -> bool:
-    """Whether a job would do with what this machine's caches have of a commit."""
-    if source.kind == "dataset":
-        return has_all_files(source, commit) or _is_prepared(commit)
+    """Whether a job would do with what this machine's cache has of a model at a commit."""
+    listed = cached_sizes(source, commit)
     try:
         check_whole(cached_folder(source, commit), source.gguf_file)
+        needed = needed_files(listed, source.gguf_file) if listed else []
     except MissingFiles:
         return False
-    return True
+    return all(has_file(source, commit, name, listed[name]) for name in needed)
 
 
 def has_all_files(source: Source, commit: str) -> bool:
     """Whether this machine's cache knows which files a commit has, and has them."""
+    listed = cached_sizes(source, commit)
+    return bool(listed) and all(has_file(source, commit, *each) for each in listed.items())
+
+
+def has_file(source: Source, commit: str, name: str, size: int) -> bool:
+    """Whether this machine's cache has all of a file."""
+    file = cached_folder(source, commit) / name
+    return file.is_file() and file.stat().st_size == size
+
+
+def cached_sizes(source: Source, commit: str) -> dict[str, int]:
+    """The size of each file that a commit has, as far as this machine's cache knows it; empty where it does not."""
     from huggingface_hub import get_cached_repo_tree
     from huggingface_hub.errors import CachedRepoTreeNotFoundError
 
     try:
-        listed = get_cached_repo_tree(source.path, repo_type=source.kind, revision=commit)
+        entries = get_cached_repo_tree(source.path, repo_type=source.kind, revision=commit)
     except CachedRepoTreeNotFoundError:
-        return False
-    return bool(listed) and all((cached_folder(source, commit) / entry.path).is_file() for entry in listed)
-
-
-def _is_prepared(commit: str) -> bool:
-    """Whether `datasets`, which is not asked since it is slow to import, has prepared the rows of a commit."""
-    from huggingface_hub import constants
-
-    cache = Path(os.environ.get("HF_DATASETS_CACHE") or Path(constants.HF_HOME) / "datasets")
-    return any(cache.expanduser().glob(f"*___*/*/*/{commit}/dataset_info.json"))
+        return {}
+    return {entry.path: entry.size for entry in entries}
 
 
 def cached_folder(source: Source, commit: str) -> Path:
@@ -310,10 +314,10 @@ def _cache() -> str:
 
 
 def fetch_command(source: Source) -> str:
-    """What to type where there is internet, with the same HF_HOME."""
+    """What to type where there is internet, with the same HF_HOME; `prefsweep fetch` does it for a whole sweep."""
     kind = " --repo-type dataset" if source.kind == "dataset" else ""
     revision = f" --revision {source.revision}" if source.revision else ""
-    return f"where there is internet: hf download {source.path}{kind}{revision}"
+    return f"where there is internet: hf download {source.path}{kind}{revision}, or `prefsweep fetch` for a whole sweep"
 
 
 def is_gated(error: BaseException) -> bool:

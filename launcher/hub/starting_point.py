@@ -20,8 +20,9 @@ from launcher.hub.card import starting_point_card
 from launcher.hub.payload import CARD, Payload
 from launcher.model.adapter import CONFIG_FILE
 from launcher.model.files import model_files
-from launcher.store.facts import Sources
+from launcher.store.entries import lost_files
 from launcher.store.files import read_fact
+from launcher.store.origins import Sources
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import Point
 
@@ -39,9 +40,10 @@ def starting_point(point: Point, store: Store) -> Path | None:
     if name is None:
         return None
     folder = store.cache("models", name)
-    if not folder.is_dir():
+    if not folder.is_dir() or lost_files(folder):
         raise PublishError(
-            f"{point.name}: is an adapter of {folder}, which was removed; any job of the sweep makes it again, such as "
+            f"{point.name}: is an adapter of {folder}, which was removed, or lost files; any job of the sweep makes it "
+            "again, such as "
             "that of `evaluate SWEEP --again`"
         )
     return folder

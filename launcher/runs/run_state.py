@@ -19,7 +19,14 @@ from launcher.hub.unpublished import why_unpublished
 from launcher.runs.status import IN_FLIGHT, RunFacts, Status, cause_of, status_of
 from launcher.store.attempt_config import BEFORE_BENCHMARKS, wanted_by
 from launcher.store.attempts import Attempts
-from launcher.store.facts import Cause, Failure, FailureStatus, Job, Revision, Started
+from launcher.store.facts import (
+    Cause,
+    Failure,
+    FailureStatus,
+    Job,
+    Revision,
+    Started,
+)
 from launcher.store.files import Plain, read_fact
 from launcher.store.metrics_log import last_metrics
 from launcher.store.output_folder import PreparingDir

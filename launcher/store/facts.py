@@ -1,6 +1,7 @@
-"""The kinds of fact, and what each says: a class for each, with the keys of its file. `results` has those of results.
+"""The kinds of fact, and what each says: a class for each, with the keys of its file.
 
-Owns: the keys, their types, what a fact of an older version stands for where it lacks one.
+Owns: the keys, their types, what a fact of an older version stands for where it lacks one. `results` has those of
+results, `origins` those of what a run is trained on.
 Must not know: how a file is read or written (`files`), where it lies, what follows from it.
 
 A key without a default has been written ever since there is such a file. `time` is always when the fact was written, in
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from launcher.store.files import LEFT_OUT, Plain
+from launcher.store.origins import Contents
 
 # ------------------------------------------------------------------------------------------------ launches
 
@@ -123,9 +125,21 @@ class TableWork:
 
 @dataclass(frozen=True)
 class Prepared:
-    """`done.json`: a job has made the reference table."""
+    """`done.json`: a job has made the reference table.
+
+    Attributes:
+        entries: what was made for that, as paths below the cache's folder; none where an earlier version made it.
+    """
 
     time: float | None = None
+    entries: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class EntryFiles:
+    """`.files.json` of a cache entry: every file that it was made with, by its path in it, and its size in bytes."""
+
+    files: dict[str, int]
 
 
 # ------------------------------------------------------------------------------------------------ attempts
@@ -136,21 +150,6 @@ class Purpose(StrEnum):
 
     TRAINING = "training"  # and for what of the evaluation its job does
     EVALUATION = "evaluation"  # of what another attempt trains, or has trained
-
-
-@dataclass(frozen=True)
-class Contents:
-    """What lies at a path of this machine, as far as it decides what is trained.
-
-    Attributes:
-        path: where that was.
-        spelled: the path as it was known from the folder of the launch, `./train.jsonl`; absolute outside of it.
-        files: the SHA-256 of each file: of a model by its name, of data by the split.
-    """
-
-    path: str
-    spelled: str
-    files: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -302,40 +301,6 @@ class Unpublished:
     time: float = 0.0
 
 
-# ------------------------------------------------------------------------------------------------ origins
-
-
-@dataclass(frozen=True)
-class DatasetSources:
-    """Hub commits by name; what writes the rejected completions, where a weaker model does."""
-
-    commits: dict[str, str] = field(default_factory=dict)
-    weaker_model: Plain | None = field(default=None, metadata=LEFT_OUT)
-
-
-@dataclass(frozen=True)
-class Sources:
-    """`sources.json`: what a run is trained on; of the model a commit of the Hub, or the hashes of its files.
-
-    Attributes:
-        inputs: all that is on this machine, by the key that names it; None: an older version did not record it.
-    """
-
-    model: Plain = field(default_factory=dict)
-    dataset: DatasetSources = field(default_factory=DatasetSources)
-    inputs: dict[str, Contents] | None = field(default=None, metadata=LEFT_OUT)
-
-
-@dataclass(frozen=True)
-class Pin:
-    """`pins/.../*.json`: which commit a branch or a tag on the Hub stands for in this output folder."""
-
-    commit: str
-    path: str
-    revision: str
-    time: float | None = None
-
-
 # ------------------------------------------------------------------------------------------------ made on a node
 
 
@@ -368,14 +333,6 @@ class TableManifest:
     device: str | None = None
     versions: Plain = field(default_factory=dict)
     time: float | None = None
-
-
-@dataclass(frozen=True)
-class FileHash:
-    """`cache/hashes/*.json`: the hash of a file that has not changed since; see `store.hashes`."""
-
-    path: str
-    sha256: str
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """How a file comes into being: whole, or not at all.
 
 Owns: the three kinds of file, no others: write-once facts (`write_once`), append-only logs (`append_line`), and
-derived files (`write_derived`) that may be deleted at any time; their reading, and cache entries built once.
+derived files (`write_derived`) that may be deleted at any time; their reading, and folders built once.
 A file that is whole may still be wrong, after a repair by hand for one: whatever it lacks is told when it is read.
 Must not know: where a file lies (`output_folder` and `run_folder` do), what a fact means (`facts`).
 """
@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -159,15 +159,15 @@ def read_lines(path: Path) -> list[Plain]:
 
 
 @contextlib.contextmanager
-def building(folder: Path) -> Iterator[Path | None]:
-    """Build a cache entry once: yields a scratch folder to fill, or None where `folder` is there already.
+def building(folder: Path, is_there: Callable[[Path], bool] = Path.is_dir) -> Iterator[Path | None]:
+    """Build a folder once: yields a scratch folder to fill, or None where `folder` is there already.
 
-    The lock makes others wait and then use it; a killed builder leaves only a scratch folder, never half an entry, and
-    the next one removes it.
+    The lock makes others wait and then use it; a killed builder leaves only a scratch folder, which the next one
+    removes. A folder that `is_there` does not take is replaced.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f".{folder.name}.lock")):
-        if folder.is_dir():
+        if is_there(folder):
             yield None
             return
         for stale in folder.parent.glob(f".{glob.escape(folder.name)}.*"):  # of builders that were killed
@@ -177,6 +177,8 @@ def building(folder: Path) -> Iterator[Path | None]:
             filled = Path(scratch) / folder.name
             filled.mkdir()
             yield filled
+            if folder.is_dir():
+                folder.rename(Path(scratch) / "before")
             filled.replace(folder)
 
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from os import stat_result
 from pathlib import Path
 
-from launcher.store.facts import FileHash
 from launcher.store.files import file_hash, read_fact, write_once
+from launcher.store.origins import FileHash
 from launcher.store.output_folder import Store
 
 SETTLED_SECONDS = 2.0  # since its last change, after which a file's time tells the next one; FAT's clock has such ticks

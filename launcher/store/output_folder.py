@@ -35,7 +35,7 @@ Must not know: how a file is written (`files` does), what a fact means, what a s
     <output>/cache/<kind>/<key>/                     models, datasets, reference tables, base evaluations
     <output>/cache/hashes/<key>.json                 the hash of a file, by its path, size, times and inode
     <output>/cache/tokens/<key>/rows.parquet         token ids of one text by one tokenizer
-    <output>/cache/prepare/<key>/done.json           that a job made the table; a hint, the runs check the table itself
+    <output>/cache/prepare/<key>/done.json           that a job made the table, and what it made for that; derived
                                 /001/batch.json      such a job, as for a sweep's
                                     /job.json        what the scheduler made of it
                                     /failure.json    why it ended without a table

@@ -17,7 +17,13 @@ from pathlib import Path
 from launcher.cluster.batch import Batch
 from launcher.cluster.scheduler import Scheduler
 from launcher.errors import Refused
-from launcher.store.facts import Failure, FailureStatus, Job, JobList, TableWork
+from launcher.store.facts import (
+    Failure,
+    FailureStatus,
+    Job,
+    JobList,
+    TableWork,
+)
 from launcher.store.files import write_once
 from launcher.store.output_folder import PreparingDir
 from launcher.store.run_folder import AttemptDir, attempts_of

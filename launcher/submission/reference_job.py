@@ -22,12 +22,13 @@ from launcher.cluster.job_state import LAG_SECONDS, UNKNOWN, Phase
 from launcher.cluster.scheduler import Scheduler, key_of, states
 from launcher.dataset.inputs import content_of
 from launcher.losses import loss_named
-from launcher.store.facts import Job, TableWork
+from launcher.store.entries import in_words, is_whole, lost_files
+from launcher.store.facts import Job, Prepared, TableWork
 from launcher.store.files import content_key, read_fact
 from launcher.store.output_folder import PreparingDir, Store
 from launcher.submission.adopt import adopt_batches
 from launcher.submission.handover import hand_over, record_jobs
-from launcher.sweep import Run
+from launcher.sweep import Run, Sweep
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,18 @@ class Preparation:
 
     @property
     def is_done(self) -> bool:
-        """Whether a job has said that the table is there."""
-        return PreparingDir(self.folder / "001").done_file.exists()
+        """Whether a job has said that the table is there, and what it made for that still is."""
+        return self._done is not None and not self.lost
+
+    @property
+    def lost(self) -> list[str]:
+        """What a job has made and is not there any more, or not whole; as paths below the cache's folder."""
+        done = self._done
+        return [] if done is None else [name for name in done.entries if not is_whole(self.folder.parents[1] / name)]
+
+    @property
+    def _done(self) -> Prepared | None:
+        return read_fact(PreparingDir(self.folder / "001").done_file, Prepared)
 
     def jobs(self) -> list[PreparingDir]:
         """Its jobs, oldest first."""
@@ -58,6 +69,18 @@ def preparation_of(run: Run, store: Store) -> Preparation:
         parts.append(content_of(run.inputs))
     key = content_key(parts)
     return Preparation(key, store.cache("prepare", key))
+
+
+def lost_tables(sweep: Sweep, store: Store) -> list[str]:
+    """What earlier jobs have made for runs of this sweep, and a disk has lost since: a line for each."""
+    preparations = dict.fromkeys(preparation_of(run, store) for run in sweep.runs)
+    lost = dict.fromkeys(store.root / "cache" / name for each in preparations for name in each.lost)
+    return [f"{folder}: was made, and {_loss(folder)}; it is made again" for folder in lost]
+
+
+def _loss(folder: Path) -> str:
+    lost = in_words(lost_files(folder)) if folder.is_dir() else ""
+    return f"has lost {lost}" if lost else "is gone"
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,10 @@ from launcher.errors import UsageError
 from launcher.planning.planned_runs import named_by_content, respelled, run_id, without_paths
 from launcher.runs.run_state import states_of
 from launcher.store.attempts import Attempts
-from launcher.store.facts import RunRecord, Sources
+from launcher.store.facts import RunRecord
 from launcher.store.files import Plain, read_fact
 from launcher.store.hashes import Hashes
+from launcher.store.origins import Sources
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import RunDir
 from launcher.sweep import Run, Sweep

@@ -21,7 +21,13 @@ from launcher.machine.installed import missing_to_train, trl_losses
 from launcher.machine.provenance import provenance
 from launcher.planning.launches import last_record, news_of
 from launcher.planning.planned_runs import plan_run
-from launcher.store.facts import Attempt, Job, JobList, Launch, Purpose
+from launcher.store.facts import (
+    Attempt,
+    Job,
+    JobList,
+    Launch,
+    Purpose,
+)
 from launcher.store.files import write_once
 from launcher.store.hashes import Hashes
 from launcher.store.output_folder import Store

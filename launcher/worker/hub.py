@@ -17,9 +17,10 @@ from launcher.errors import PrefsweepError, UsageError
 from launcher.hub.push import lacks, publish
 from launcher.printing import say
 from launcher.store.attempt_config import hub_of
-from launcher.store.facts import DatasetSources, Sources, Unpublished
+from launcher.store.facts import Unpublished
 from launcher.store.files import read_fact, write_once
 from launcher.store.hashes import Hashes
+from launcher.store.origins import DatasetSources, Sources
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir, RunDir, points_of
 from launcher.store.work_done import publishes

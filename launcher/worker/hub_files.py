@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from rich.filesize import decimal
 
 from launcher.hub.faults import is_silence, passes, pause
-from launcher.hub.sources import Source, cached_folder, is_unreachable, refusal
+from launcher.hub.sources import Source, cached_folder, cached_sizes, has_file, is_unreachable, refusal
 from launcher.model.files import MissingFiles, beside_weights, needed_files, shards
 from launcher.printing import say
 
@@ -28,6 +28,7 @@ PATIENCE_SECONDS = 600.0  # with faults that pass, while a job waits for its mod
 SILENCE_SECONDS = 60.0  # with no connection at all, where the cache does not have what is needed
 
 Value = TypeVar("Value")
+Choose = Callable[[Collection[str]], Sequence[str]]
 
 
 def fetch_model(source: Source, commit: str, gguf_file: str | None = None, *, weights: bool = True) -> Path:
@@ -43,19 +44,18 @@ def fetch_model(source: Source, commit: str, gguf_file: str | None = None, *, we
         raise source.wrong(str(error)) from error
 
 
-def fetch_dataset(source: Source, commit: str) -> Path:
-    """The folder of a data set at a commit, with all of its files.
+def fetch_dataset(source: Source, commit: str, choose: Choose = sorted) -> Path:
+    """The folder of a data set at a commit, with all of its files, or those that are chosen.
 
     Raises:
         Exception: the client's, the network's or the server's; see `sources.refusal`.
     """
     sizes = patiently(source, SILENCE_SECONDS, lambda: _listing(source, commit))
-    return _there(source, commit, sorted(sizes)) or _fetch(source, commit, sizes, SILENCE_SECONDS)
+    wanted = {name: sizes[name] for name in choose(sizes)}
+    return _there(source, commit, wanted) or _fetch(source, commit, wanted, SILENCE_SECONDS)
 
 
 # ------------------------------------------------------------------------------------------------ fetching
-
-Choose = Callable[[Collection[str]], Sequence[str]]
 
 
 def _folder(source: Source, commit: str, choose: Choose) -> Path:
@@ -63,8 +63,8 @@ def _folder(source: Source, commit: str, choose: Choose) -> Path:
     silence = 0.0 if cached is not None else SILENCE_SECONDS
     try:
         sizes = patiently(source, silence, lambda: _listing(source, commit))
-        names = choose(sizes)
-        return _there(source, commit, names) or _fetch(source, commit, {n: sizes[n] for n in names}, silence)
+        wanted = {name: sizes[name] for name in choose(sizes)}
+        return _there(source, commit, wanted) or _fetch(source, commit, wanted, silence)
     except MissingFiles:
         raise
     except Exception as error:  # the client, the network and the server each have their own family of errors
@@ -77,20 +77,11 @@ def _folder(source: Source, commit: str, choose: Choose) -> Path:
 def _listing(source: Source, commit: str) -> dict[str, int]:
     """The size of each file of the repository, asked once for each cache."""
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import CachedRepoTreeNotFoundError
 
-    try:
-        return _cached_listing(source, commit)
-    except CachedRepoTreeNotFoundError:
-        entries = HfApi().list_repo_tree(source.path, recursive=True, repo_type=source.kind, revision=commit)
-        return {entry.path: entry.size for entry in entries if hasattr(entry, "size")}  # a folder has none
-
-
-def _cached_listing(source: Source, commit: str) -> dict[str, int]:
-    from huggingface_hub import get_cached_repo_tree
-
-    entries = get_cached_repo_tree(source.path, repo_type=source.kind, revision=commit)
-    return {entry.path: entry.size for entry in entries}
+    if known := cached_sizes(source, commit):
+        return known
+    entries = HfApi().list_repo_tree(source.path, recursive=True, repo_type=source.kind, revision=commit)
+    return {entry.path: entry.size for entry in entries if hasattr(entry, "size")}  # a folder has none
 
 
 def _fetch(source: Source, commit: str, sizes: dict[str, int], silence: float) -> Path:
@@ -99,7 +90,9 @@ def _fetch(source: Source, commit: str, sizes: dict[str, int], silence: float) -
 
     disable_progress_bars()  # a log is no terminal
     began = time.monotonic()
-    missing = [size for name, size in sizes.items() if not _has(source, commit, name)]
+    missing = [size for name, size in sizes.items() if not has_file(source, commit, name, size)]
+    for name in sizes.keys() - {n for n, size in sizes.items() if has_file(source, commit, n, size)}:
+        forget_file(source, commit, name)  # half a file, which the client would take for the whole
     what = f"{len(missing)} of {len(sizes)} files, {decimal(sum(missing))}"
     say(f"fetching {source} (commit {commit}): {what}")
     wanted: dict[str, Any] = {"repo_type": source.kind, "revision": commit}
@@ -132,13 +125,18 @@ def patiently(source: Source, silence: float, work: Callable[[], Value]) -> Valu
 # ------------------------------------------------------------------------------------------------ what is there
 
 
-def _there(source: Source, commit: str, names: Sequence[str]) -> Path | None:
-    """The folder at a commit, if the cache has all these files of it."""
-    return cached_folder(source, commit) if names and all(_has(source, commit, name) for name in names) else None
+def _there(source: Source, commit: str, sizes: dict[str, int]) -> Path | None:
+    """The folder at a commit, if the cache has all these files of it, each of its size."""
+    whole = sizes and all(has_file(source, commit, *each) for each in sizes.items())
+    return cached_folder(source, commit) if whole else None
 
 
-def _has(source: Source, commit: str, name: str) -> bool:
-    return (cached_folder(source, commit) / name).is_file()
+def forget_file(source: Source, commit: str, name: str) -> None:
+    """Let the cache not have a file, so that it is fetched anew; what of it came last time is kept beside it."""
+    link = cached_folder(source, commit) / name
+    if link.is_file():
+        link.resolve().unlink()
+    link.unlink(missing_ok=True)
 
 
 def _cached(source: Source, commit: str, choose: Choose) -> Path | None:
@@ -148,8 +146,11 @@ def _cached(source: Source, commit: str, choose: Choose) -> Path | None:
     """
     folder = cached_folder(source, commit)
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    listed = cached_sizes(source, commit)
     try:
         whole = bool(names) and all(shards(name, folder) <= set(names) for name in choose(names))
+        needed = choose(listed) if listed else ()  # what a purge may have taken
+        whole = whole and all(has_file(source, commit, name, listed[name]) for name in needed)
     except (MissingFiles, OSError):
         return None
     return folder if whole else None

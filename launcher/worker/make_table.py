@@ -14,7 +14,7 @@ from pathlib import Path
 from launcher.config import RunConfig, from_plain
 from launcher.hub.sources import restore
 from launcher.store.facts import Prepared, TableWork
-from launcher.store.files import write_once
+from launcher.store.files import fact_text, write_derived
 from launcher.store.output_folder import PreparingDir, Store
 from launcher.worker.distributed import ranks
 from launcher.worker.interruption import StopRequest
@@ -29,15 +29,16 @@ def make_table(work: TableWork, folder: PreparingDir) -> None:
         ranks.begin("table", partial(settle_table, folder))
         try:
             ranks.first(partial(restore, config.pins, Store(Path(work.root))))
-            _prepare(config, Store(Path(work.root)))
+            entries = _prepare(config, Store(Path(work.root)))
         except Exception as error:
             settle_table(folder, ranks.failed(reason_of(error)).cause or "", traceback.format_exc())
             raise
     if rank.index == 0:
-        write_once(folder.done_file, Prepared(time.time()))
+        write_derived(folder.done_file, fact_text(Prepared(time.time(), entries)))
 
 
-def _prepare(config: RunConfig, store: Store) -> None:
-    from launcher.worker.training.reference_table import prepare
+def _prepare(config: RunConfig, store: Store) -> list[str]:
+    from launcher.worker.training.reference_table import entries_of, prepare
 
     prepare(config, store)
+    return ranks.first(lambda: entries_of(config, store))

@@ -29,7 +29,8 @@ from launcher.dataset.messages import text_of
 from launcher.dataset.shapes import Example
 from launcher.dataset.shown import GIVEN
 from launcher.errors import ConfigError
-from launcher.store.files import building, content_key
+from launcher.store.entries import making
+from launcher.store.files import content_key
 from launcher.store.output_folder import Store
 from launcher.worker.dataset import reading
 from launcher.worker.model import base_model
@@ -53,6 +54,7 @@ class Pairs:
         dropped: how many training pairs were left out, for each reason.
         repeated: training pairs that stand there before, but for case, spacing and punctuation; they stay.
         leaked: held-out pairs that also stand in the training pairs, compared in the same way; they stay.
+        table: the key of the reference table whose values stand beside them; empty without any.
     """
 
     train: Dataset
@@ -60,6 +62,7 @@ class Pairs:
     dropped: dict[str, int] = field(default_factory=dict)
     repeated: int = 0
     leaked: int = 0
+    table: str = ""
 
 
 def load_pairs(dataset: DatasetConfig, store: Store) -> tuple[Dataset, Dataset]:
@@ -164,8 +167,10 @@ def shared_token_ids(texts: Texts, config: RunConfig, store: Store, tokenise: To
     key = content_key(made_from)
     folder = store.cache("tokens", key)
     file = folder / "rows.parquet"
-    with building(folder) as empty:
+    with making(folder) as empty:
         if empty is not None:
+            if folder.is_dir():  # which has lost something
+                LOG.warning("%s: tokenising again", folder)
             ids = tokenise(texts, tokenizer(config.model, store))
             pyarrow.parquet.write_table(ids.data.table.combine_chunks(), empty / file.name)
     try:

@@ -18,8 +18,9 @@ from datasets import Dataset
 from launcher.config import Dataset as DatasetConfig
 from launcher.config import Part
 from launcher.dataset.builders import BUILDERS
-from launcher.dataset.local_files import INSTRUCTION_KEYS, held_out_of, parts_of, split_file
-from launcher.dataset.rows import read_rows, without_nulls
+from launcher.dataset.local_files import INSTRUCTION_KEYS, has_splits, held_out_of, sources_in, split_of
+from launcher.dataset.naming import base_of, is_cut, naming_of, piece_of
+from launcher.dataset.rows import read_all, without_nulls
 from launcher.dataset.shapes import Example, Row, Rows
 from launcher.errors import UNSAID, ConfigError
 from launcher.hub.sources import commit_of, dataset_sources
@@ -60,11 +61,7 @@ def read(dataset: DatasetConfig, store: Store, shape: Shape) -> tuple[list[Examp
 
 def sources_of(dataset: DatasetConfig) -> list[DatasetConfig]:
     """What the rows come from: the data set, a mixture's parts, or the instructions that a weaker model answers."""
-    if dataset.mixture is not None:
-        return parts_of(dataset)
-    if (weak := dataset.weak_rejects) is not None:
-        return [replace(dataset, builder=None, weak_rejects=None, path=weak.path, revision=weak.revision)]
-    return [dataset]
+    return [each for _, each in sources_in(dataset)]
 
 
 def _read_part(part: Part, dataset: DatasetConfig, store: Store, shape: Shape) -> tuple[list[Example], list[Example]]:
@@ -103,7 +100,7 @@ def read_source(dataset: DatasetConfig, store: Store) -> tuple[Rows, Rows]:
 def _read_splits(dataset: DatasetConfig, store: Store) -> tuple[Rows, Rows]:
     if dataset.weak_rejects is not None:
         folder = weak_rejects.ensure_pairs(dataset.weak_rejects, store, *_instructions(dataset, store))
-        return _read_folder(folder, replace(dataset, train_split="train", test_split="test"))
+        return _read_folder(folder, replace(dataset, path=str(folder), train_split="train", test_split="test"))
     if dataset.builder is not None:
         if dataset.builder not in BUILDERS:
             raise ConfigError("dataset.builder", dataset.builder, f"unknown; there is {', '.join(BUILDERS)}")
@@ -114,12 +111,13 @@ def _read_splits(dataset: DatasetConfig, store: Store) -> tuple[Rows, Rows]:
         )
     place = place_of(dataset.path)
     if place.kind == "hub":  # whatever folder of that name the job may have been started beside
-        return _read_hub(dataset, "train_split", store), _read_hub(dataset, "test_split", store)
-    if place.path is not None and place.path.is_dir():
+        return _both(dataset, lambda key: _read_hub(dataset, key, store))
+    if place.path is None or not place.path.exists():
+        raise ConfigError("dataset.path", dataset.path, "there is no such folder or file on this machine")
+    if has_splits(place.path, dataset):
         return _read_folder(place.path, dataset)
-    if place.path is not None and place.path.is_file():
-        return _divided(list(read_rows(place.path)), dataset.test_pairs)
-    raise ConfigError("dataset.path", dataset.path, "there is no such folder or file on this machine")
+    files = [place.path] if place.path.is_file() else split_of(place.path, dataset, "train_split")
+    return _divided(list(read_all(files)), dataset)
 
 
 def _instructions(dataset: DatasetConfig, store: Store) -> tuple[Rows, Rows]:
@@ -133,27 +131,31 @@ def _instructions(dataset: DatasetConfig, store: Store) -> tuple[Rows, Rows]:
 
 
 def _read_folder(folder: Path, dataset: DatasetConfig) -> tuple[Rows, Rows]:
-    def read_split(key: str, split: str) -> Rows:
-        file = split_file(folder, split)
-        if file is None:
-            there = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
-            raise ConfigError(
-                f"dataset.{key}", split, f"no {split}.jsonl, .json or .parquet in {folder}; found {there}"
-            )
-        return list(read_rows(file))
-
-    return read_split("train_split", dataset.train_split), read_split("test_split", dataset.test_split)
+    return _both(dataset, lambda key: list(read_all(split_of(folder, dataset, key))))
 
 
-def _divided(rows: Rows, test_pairs: int | None) -> tuple[Rows, Rows]:
-    """One file holds no split: its last rows are held out."""
-    first = len(rows) - held_out_of(len(rows), test_pairs)
+def _both(dataset: DatasetConfig, read_split: Callable[[str], Rows]) -> tuple[Rows, Rows]:
+    """The two splits, each read by the key that names it, and of each the piece that is asked for."""
+    return _cut(dataset.train_split, read_split("train_split")), _cut(dataset.test_split, read_split("test_split"))
+
+
+def _cut(split: str, rows: Rows) -> Rows:
+    piece = piece_of(split)
+    return rows if piece is None or not piece.is_cut else rows[piece.rows(len(rows))]
+
+
+def _divided(rows: Rows, dataset: DatasetConfig) -> tuple[Rows, Rows]:
+    """One table holds no split: its last rows are held out, or the pieces that are asked for are taken."""
+    if is_cut(dataset.train_split):
+        return _cut(dataset.train_split, rows), _cut(dataset.test_split, rows)
+    first = len(rows) - held_out_of(len(rows), dataset.test_pairs)
     return rows[:first], rows[first:]
 
 
 def _read_hub(dataset: DatasetConfig, key: str, store: Store) -> Rows:
     (source,) = dataset_sources(dataset)
-    return TypedRows(hub_rows.read(source, commit_of(source, store), f"dataset.{key}", getattr(dataset, key)))
+    commit, split = commit_of(source, store), base_of(getattr(dataset, key))
+    return TypedRows(hub_rows.read(source, commit, f"dataset.{key}", split, naming_of(dataset)))
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,8 @@ from launcher.dataset.messages import SPOKEN, Message, Misshapen, as_messages, s
 from launcher.dataset.shapes import Row, Rows, columns_of, plain
 from launcher.errors import UNSAID, ConfigError
 from launcher.printing import say
-from launcher.store.files import Plain, append_line, building, content_key, mend_log, read_lines, write_once
+from launcher.store.entries import making
+from launcher.store.files import Plain, append_line, content_key, mend_log, read_lines, write_once
 from launcher.store.output_folder import Store
 from launcher.worker.dataset.completions import NO_ROOM, Messages, complete
 from launcher.worker.distributed import ranks
@@ -69,7 +70,7 @@ def ensure_pairs(weak: WeakRejects, store: Store, train: Rows, test: Rows) -> Pa
     texts = {split: content_key([asdict(each) for each in of_split], 64) for split, of_split in splits.items()}
     made_from = {"weaker": settings, "instructions": texts}
     folder = store.cache("datasets", f"weak-rejects-{content_key(made_from)}")
-    with building(folder) as empty:
+    with making(folder) as empty:
         if empty is not None:
             began = time.perf_counter()
             completions = complete_all(

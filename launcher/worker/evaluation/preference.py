@@ -22,7 +22,8 @@ from peft import PeftModel
 from launcher.config import RunConfig
 from launcher.losses import loss_named
 from launcher.printing import say
-from launcher.store.files import Plain, building, content_key, read_fact, write_once
+from launcher.store.entries import making
+from launcher.store.files import Plain, content_key, read_fact, write_once
 from launcher.store.output_folder import Store
 from launcher.store.results import Evaluation, HeldOut, OtherLoss, Sample, Written
 from launcher.store.run_folder import RunDir
@@ -70,7 +71,7 @@ def evaluate(config: RunConfig, run: RunDir, store: Store) -> None:
 def evaluate_base(config: RunConfig, store: Store) -> Evaluation:
     """What the untrained model writes for the same prompts and seed; once per (model, prompts, settings)."""
     folder = store.cache("base", base_key(config, store))
-    with building(folder) as empty:
+    with making(folder) as empty:
         if empty is not None:
             began = time.perf_counter()
             say("evaluating the untrained model (once)")

@@ -35,7 +35,8 @@ from launcher.model.files import (
     has_tokenizer,
 )
 from launcher.printing import say
-from launcher.store.files import building, content_key
+from launcher.store.entries import making
+from launcher.store.files import content_key
 from launcher.store.hashes import file_sha256
 from launcher.store.output_folder import Store
 from launcher.worker import hub_files
@@ -81,7 +82,7 @@ def _ensure_random(architecture: dict[str, Any], store: Store) -> str:
     """The folder of a model with random weights, made on first use."""
     canonical = json.dumps(architecture, sort_keys=True)
     folder = store.cache("models", f"random-{hashlib.sha256(canonical.encode()).hexdigest()[:12]}")
-    with building(folder) as empty:
+    with making(folder) as empty:
         if empty is not None:
             build_tiny(architecture, empty)
     return str(folder)
@@ -93,7 +94,7 @@ def _ensure_dequantised(source: Path, gguf_file: str, store: Store) -> str:
         raise ConfigError("model.gguf_file", gguf_file, f"not in {source}")
     digest = file_sha256(source / gguf_file, store)
     folder = store.cache("models", f"{Path(gguf_file).stem}-{digest[:12]}")
-    with building(folder) as empty:
+    with making(folder) as empty:
         if empty is not None:
             say(f"dequantising {gguf_file} into {folder} (once)")
             _dequantise(source, gguf_file, empty)
@@ -105,7 +106,7 @@ def _ensure_merged(model: Model, folder: Path, store: Store) -> str:
     base, dtype = _below(model, folder), dtype_of(model)
     key = content_key([_content(model, store), str(dtype)])
     target = store.cache("models", f"merged-{key}")
-    with building(target) as empty:
+    with making(target) as empty:
         if empty is not None:
             say(f"merging the adapter {model.path} into {base.path} (once)")
             below = ensure_base(base, store)

@@ -43,8 +43,9 @@ from launcher import printing
 from launcher.config import RunConfig
 from launcher.errors import StoreError
 from launcher.losses import loss_named
+from launcher.store.entries import list_files, making
 from launcher.store.facts import TableManifest
-from launcher.store.files import Plain, building, content_key, file_hash, read_fact, write_once
+from launcher.store.files import Plain, content_key, file_hash, read_fact, write_once
 from launcher.store.output_folder import Store
 from launcher.worker.dataset import unpaired
 from launcher.worker.dataset.pairs import IDS, Pairs, collator, tokenise
@@ -93,13 +94,21 @@ def prepare(config: RunConfig, store: Store) -> Pairs:
         table = ensure_table(config, store, pairs)
         alpha = config.trainer.ld_alpha
         train, test = attach(pairs.train, table, alpha), attach(pairs.test, table, alpha)
-        return replace(pairs, train=train, test=test)
+        return replace(pairs, train=train, test=test, table=table.key)
 
     # Unpaired rows have an order and neighbours, which belong to the objective.
     order = None if loss_named(config.loss_type).paired else (config.seed, config.trainer.micro_batch_size)
     trainer = (config.trainer.max_length, config.trainer.ld_alpha)
     identity = repr((config.model, config.dataset, trainer, order, store.root))
     return _prepared.get(identity, make)
+
+
+def entries_of(config: RunConfig, store: Store) -> list[str]:
+    """What a run that is prepared has in the cache, as paths below the cache's folder: its table, and a model made."""
+    table = store.cache("reference", prepare(config, store).table)
+    made = [table, Path(base_model.ensure_base(config.model, store))]
+    cache = table.parent.parent
+    return [folder.relative_to(cache).as_posix() for folder in made if folder.is_relative_to(cache)]
 
 
 def forget_prepared() -> None:
@@ -147,7 +156,7 @@ def ensure_table(config: RunConfig, store: Store, pairs: Pairs | None = None) ->
 
 @contextlib.contextmanager
 def _checking(folder: Path) -> Iterator[None]:
-    """A second lock around `building`'s: only its holder may throw a bad table away."""
+    """A second lock around `making`'s: only its holder may throw a bad table away."""
     if not ranks.is_first():
         yield
         return
@@ -166,11 +175,12 @@ def _is_good(folder: Path, made_from: Plain, rows: Iterable[str]) -> bool:
         LOG.warning("reference table %s refused: %s; computing it again", folder, reason)
         shutil.rmtree(folder)
         return False
+    list_files(folder)  # an earlier version did not
     return True
 
 
 def _build(folder: Path, made_from: Plain, facts: list[Plain]) -> None:
-    with building(folder) as empty:
+    with making(folder) as empty:
         if empty is not None:
             _write(empty, made_from, facts)
 

@@ -1,0 +1,80 @@
+"""Cache entries: folders that are made once, and trusted only while all of their files are there.
+
+Owns: the list of an entry's files with their sizes, written last; whether an entry is as it was made; making it again.
+Must not know: what an entry holds, where it lies (`output_folder` does).
+
+    <cache>/<kind>/<key>/.files.json    every file of the entry, with its size
+
+A cluster's scratch disk loses its oldest files, one by one. So an entry is looked at before each use: a `stat` for each
+of its files. One that lacks a file, or its list, is made again, and a line says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+from launcher.errors import StoreError
+from launcher.store.facts import EntryFiles
+from launcher.store.files import building, read_fact, write_once
+
+LOG = logging.getLogger(__name__)
+LIST = ".files.json"
+NAMED = 3  # lost files that a line names
+
+
+@contextlib.contextmanager
+def making(folder: Path) -> Iterator[Path | None]:
+    """Make a cache entry once: yields a scratch folder to fill, or None where `folder` is there and whole."""
+    with building(folder, _is_whole_or_said) as empty:
+        yield empty
+        if empty is not None:
+            list_files(empty)
+
+
+def list_files(folder: Path) -> None:
+    """Write down which files an entry has; nothing where that was done before."""
+    write_once(folder / LIST, EntryFiles(_sizes(folder)))
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether an entry has all the files that it was made with."""
+    return _fault(folder) is None
+
+
+def lost_files(folder: Path) -> list[str]:
+    """The files that an entry was made with and does not have any more, or not as they were."""
+    try:
+        listed = read_fact(folder / LIST, EntryFiles)
+    except StoreError:
+        return [LIST]
+    there = _sizes(folder)
+    return [] if listed is None else [name for name, size in listed.files.items() if there.get(name) != size]
+
+
+def in_words(names: list[str]) -> str:
+    """Some files' names on one line."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
+
+
+def _is_whole_or_said(folder: Path) -> bool:
+    fault = _fault(folder)
+    if fault is not None and folder.is_dir():
+        LOG.warning("%s %s; making it again", folder, fault)
+    return fault is None
+
+
+def _fault(folder: Path) -> str | None:
+    if not folder.is_dir():
+        return "is not there"
+    if lost := lost_files(folder):
+        return f"is not whole any more: {in_words(lost)} of it {'is' if len(lost) == 1 else 'are'} gone or changed"
+    return None if (folder / LIST).is_file() else "does not say which files it was made with"
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / LIST]
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}

@@ -1,0 +1,209 @@
+"""`prefsweep fetch`: what nodes without internet need, against the Hub on loopback; then the Hub is gone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import clean_environment
+from hub_repos import content_of
+from hub_server import HubServer, serving
+from waiting import LONGEST_WAIT
+from worker_fixtures import ARCHITECTURE, write_pairs
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+SMALL = ["trainer=full", "trainer.learning_rate=1e-3", "trainer.max_steps=2", "trainer.batch_size=4",
+         "trainer.micro_batch_size=4", "trainer.max_length=64", "evaluation.generations=2", "loss_type=sigmoid",
+         "evaluation.max_new_tokens=4", "model.dtype=float32", "cluster=local", "hub=off", "beta=0.1"]  # fmt: skip
+WANTED = ["model=org/base", "dataset=org/data", "dataset.config=helpful"]
+CARD = """---
+configs:
+- config_name: helpful
+  data_files:
+  - {split: train, path: helpful/train-*}
+  - {split: test, path: helpful/test-*}
+- config_name: harmless
+  data_files:
+  - {split: train, path: harmless/*.jsonl}
+dataset_info:
+- config_name: harmless
+  features:
+  - {name: question, dtype: string}
+  - {name: answer, dtype: string}
+---
+"""
+
+
+class Place:
+    """A folder to work in, a Hub, and a home with that Hub's cache."""
+
+    def __init__(self, hub: HubServer, folder: Path) -> None:
+        self.hub, self.folder = hub, folder
+
+    def run(self, *arguments: str, **environment: str) -> Any:
+        here = {**self.hub.environment(str(self.folder / "home")), **environment}
+        return subprocess.run(
+            [sys.executable, "-m", "launcher", *arguments], cwd=self.folder, env=clean_environment(**here),
+            capture_output=True, text=True, timeout=LONGEST_WAIT, check=False,
+        )  # fmt: skip
+
+    def json(self, *arguments: str) -> Any:
+        done = self.run("fetch", *arguments, "--json")
+        assert done.returncode == 0, done.stdout + done.stderr
+        return json.loads(done.stdout)
+
+    def cached(self, name: str) -> list[Path]:
+        return sorted((self.folder / "home").rglob(name))
+
+
+@pytest.fixture(scope="module")
+def contents(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model; a data set of two configurations, one of them in shards."""
+    from launcher.worker.model.tiny import build_tiny
+
+    folder = tmp_path_factory.mktemp("contents")
+    build_tiny(ARCHITECTURE, folder / "base")
+    (folder / "base" / "consolidated.safetensors").write_bytes(b"the same weights once more")
+    write_pairs(folder / "plain")
+    data = folder / "data"
+    (data / "helpful").mkdir(parents=True)
+    (data / "harmless").mkdir()
+    lines = (folder / "plain" / "train.jsonl").read_text().splitlines(keepends=True)
+    (data / "helpful" / "train-00000-of-00002.jsonl").write_text("".join(lines[:16]))
+    (data / "helpful" / "train-00001-of-00002.jsonl").write_text("".join(lines[16:]))
+    (data / "helpful" / "test-00000-of-00001.jsonl").write_bytes((folder / "plain" / "test.jsonl").read_bytes())
+    (data / "harmless" / "a.jsonl").write_text('{"question": "Q", "answer": "A"}\n')
+    (data / "README.md").write_text(CARD)
+    return folder
+
+
+@pytest.fixture
+def place(contents: Path, tmp_path: Path) -> Iterator[Place]:
+    with serving() as hub:
+        hub.plant("model", "org/base", contents / "base", commit=COMMIT)
+        hub.plant("dataset", "org/data", contents / "data")
+        yield Place(hub, tmp_path)
+
+
+def test_what_is_fetched_is_all_that_a_job_needs(place: Place, contents: Path) -> None:
+    """A dry run fetches nothing and the plan names the command; then runs train with the Hub gone, by what is here."""
+    plan = place.run("-m", *WANTED, *SMALL, "dry_run=true")
+    words = "not on this machine yet: model org/base@main, dataset org/data@main; where nodes have no internet: "
+    assert f"{words}prefsweep fetch model=org/base dataset=org/data" in plan.stdout, plan.stdout + plan.stderr
+    ahead = place.json(*WANTED, *SMALL, "--dry-run")["items"]
+    assert [(each["path"], each["state"]) for each in ahead] == [("org/base", "missing"), ("org/data", "missing")]
+    needed = [path for path in (contents / "base").iterdir() if path.suffix != ".md" and "consoli" not in path.name]
+    assert ahead[0]["bytes"] == ahead[0]["bytes_to_fetch"] == sum(path.stat().st_size for path in needed)
+    assert not place.cached("*.safetensors")
+    done = place.run("fetch", *WANTED, *SMALL)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "org/base@main: here and checked" in done.stdout
+    assert "all is here: 2 from the Hub" in done.stdout
+    assert "consolidated.safetensors" not in {path.name for path in place.cached("*.safetensors")}
+    assert not place.cached("harmless")
+    asked = sum(place.hub.requests.values())
+    trained = place.run("-m", *WANTED, *SMALL, HF_HUB_OFFLINE="1")
+    assert trained.returncode == 0, trained.stdout + trained.stderr
+    assert "not on this machine yet" not in trained.stdout
+    assert sum(place.hub.requests.values()) == asked
+    (sources,) = (place.folder / "outputs" / "runs").glob("*/sources.json")
+    assert COMMIT in sources.read_text()
+
+
+def test_what_is_there_is_checked_and_what_is_not_right_is_fetched_again(place: Place) -> None:
+    """Nothing is fetched twice; a file that was cut or changed is, and rows whose tables are gone are prepared."""
+    place.json(*WANTED, *SMALL)
+    fetched = dict(place.hub.downloads)
+    again = place.json(*WANTED, *SMALL)["items"]
+    assert [each["bytes_to_fetch"] for each in again] == [0, 0]
+    assert dict(place.hub.downloads) == fetched
+    (weights,) = place.cached("model.safetensors")
+    whole = weights.read_bytes()
+    for spoilt in (whole[:-10], bytes(len(whole))):
+        weights.resolve().write_bytes(spoilt)
+        place.json(*WANTED, *SMALL)
+        assert place.cached("model.safetensors")[0].read_bytes() == whole
+    (table,) = place.cached("data-train.arrow")
+    table.unlink()
+    (here,) = [each for each in place.json("--dry-run", *WANTED, *SMALL)["items"] if each["kind"] == "dataset"]
+    assert here["bytes_to_fetch"] == 0
+    place.json(*WANTED, *SMALL)
+    assert place.cached("data-train.arrow")
+
+
+def test_a_purge_is_noticed_at_the_plan(place: Place) -> None:
+    """A model without its tokenizer, though its configuration says that it has one, is not whole, nor are half rows."""
+    place.json(*WANTED, *SMALL)
+    for name, lost in (("tokenizer.json", "model org/base@main"), ("data-test.arrow", "dataset org/data@main")):
+        (file,) = place.cached(name)
+        kept = file.read_bytes()
+        file.unlink()
+        dry = place.run("-m", *WANTED, *SMALL, "dry_run=true", HF_HUB_OFFLINE="1")
+        assert f"not on this machine yet: {lost}; where nodes have no internet: prefsweep fetch" in dry.stdout
+        refused = place.run("-m", *WANTED, *SMALL, HF_HUB_OFFLINE="1")
+        assert refused.returncode == 2
+        assert "is not whole in the cache" in refused.stderr
+        file.write_bytes(kept)
+
+
+def test_what_cannot_be_fetched_is_one_line(place: Place) -> None:
+    """2 where the command is wrong or the Hub says no, 1 where it does not answer."""
+    for words, code, arguments, environment in (
+        ("model.revision=v9: org/base has no such branch", 2, ["model=org/base@v9"], {}),
+        ("dataset.config=helpless: org/data@main has no such configuration; it has helpful, harmless", 2,
+         ["dataset=org/data", "dataset.config=helpless"], {}),
+        ("and there is no way to the Hub", 1, WANTED, {"HF_ENDPOINT": "http://127.0.0.1:9"}),
+        ("HF_HUB_OFFLINE is set, so nothing can be fetched", 2, WANTED, {"HF_HUB_OFFLINE": "1"}),
+    ):  # fmt: skip
+        done = place.run("fetch", *SMALL, *arguments, **environment)
+        assert done.returncode == code, done.stdout + done.stderr
+        assert words in done.stderr.splitlines()[-1]
+    place.hub.repos["org/base"].gated = "manual"
+    done = place.run("fetch", *SMALL, "model=org/base", "dataset=org/data", "dataset.config=helpful")
+    assert done.returncode == 2
+    assert "model.path=org/base@main: is gated" in done.stderr
+
+
+SPLITS = {
+    "dataset.test_split=held": "dataset.test_split=held: org/data@main has no such split; it has test, train",
+    "dataset.config=harmless": "dataset.test_split=test: org/data@main has no such split; it has train",
+    "dataset.config=null": "dataset.config: org/data@main has several configurations; give dataset.config, one of",
+    "dataset.config=harmless dataset.train_split='train[:90%]' dataset.test_split='train[90%:]'":
+        "org/data@main has no column chosen, rejected; it has answer, question",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("keys", SPLITS)
+def test_the_plan_knows_splits_configurations_and_columns(place: Place, keys: str) -> None:
+    """By the card, before anything is submitted."""
+    done = place.run("-m", *WANTED[:2], *SMALL, "dataset.config=helpful", *keys.split(), "dry_run=true")
+    assert done.returncode == 2, done.stdout
+    assert SPLITS[keys] in done.stderr
+
+
+def test_files_and_folders_of_a_repository_are_read_offline(place: Place, contents: Path) -> None:
+    """By `data_files` and `data_dir`: only those are fetched, and read as they are."""
+    plain = {f"en/{name}": data for name, data in content_of(contents / "plain").items()}
+    place.hub.plant("dataset", "org/many", {**plain, "fr/train.jsonl": b"{}\n", "big.bin": bytes(10**6)})
+    for keys in (["dataset.data_dir=en"], ["dataset.data_files={train:en/tr*.jsonl,test:[en/test.jsonl]}"]):
+        wanted = ["model=org/base", "dataset=org/many", *keys, *SMALL]
+        done = place.run("fetch", *wanted)
+        assert done.returncode == 0, done.stdout + done.stderr
+        trained = place.run("-m", *wanted, HF_HUB_OFFLINE="1")
+        assert trained.returncode == 0, trained.stdout + trained.stderr
+    assert not place.cached("big.bin")
+    assert not place.cached("fr")
+
+
+def test_a_launched_sweep_and_a_named_one_are_known_by_their_names(place: Place) -> None:
+    """What was launched is in its output folder; smoke needs nothing of the Hub."""
+    assert place.run("-m", *WANTED, *SMALL, "sweep=mine").returncode == 0
+    assert [each["state"] for each in place.json("mine", "--dry-run")["items"]] == ["here", "here"]
+    assert place.json("smoke", "--dry-run")["items"] == []
+    done = place.run("fetch", "yours")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
