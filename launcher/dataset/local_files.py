@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from launcher.config import WEAK_REJECTS, Dataset, Model, RunConfig
-from launcher.dataset import shapes, shown
+from launcher.dataset import schemas, shapes, shown
+from launcher.dataset.columns import columns_of, missing_columns
 from launcher.dataset.rows import Row, read_rows
 from launcher.errors import UNSAID, ConfigError
 from launcher.machine.locate import DATA_SUFFIXES, place_of
@@ -107,8 +108,9 @@ def check_rows(dataset: Dataset, model: Model, file: Path, *, paired: bool) -> l
             model's chat template does not show it.
     """
     rows, whole = first_rows(file)
-    found = shapes.columns_of(rows)
-    if missing := shapes.missing_columns(found, dataset, paired=paired):
+    found = columns_of(rows)
+    known, how = schemas.recognised(rows, dataset)
+    if missing := missing_columns(found, known, paired=paired):
         raise ConfigError(
             "dataset.columns",
             UNSAID,
@@ -122,7 +124,8 @@ def check_rows(dataset: Dataset, model: Model, file: Path, *, paired: bool) -> l
         raise ConfigError("dataset.path", UNSAID, f"{file}: none of its rows can be used: {counted}")
     if template := template_here(model):
         shown.check_template([each.values for each in examples if each.fault is None], template.text, model.name)
-    told = [f"{faults.total()} of {len(rows)} rows are left out: {counted}"] if faults else []
+    told = [how] if how else []
+    told += [f"{faults.total()} of {len(rows)} rows are left out: {counted}"] if faults else []
     more = [] if whole else [f"its first {len(rows)} rows have been looked at; a job looks at the others"]
     return [f"{file}: {note}" for note in (*told, *more)]
 
