@@ -204,8 +204,10 @@ def test_a_prompt_that_fills_the_context_has_no_answer(configure: Configure, sto
     long, short = ([{"role": "user", "content": text}] for text in ("word " * 400, "word"))
     full, answered = writer.write([long, short], 0.0, 0)
     assert full == ("", "no room")
-    assert answered == written_greedily(writer, short)
-    assert answered == writer.write([short], 0.0, 0)[0]
+    assert answered == written_greedily(writer, short) == writer.write([short], 0.0, 0)[0]
+    endless = [{"role": "user", "content": "A long story"}]
+    (cut,) = writer.write([endless], 0.0, 0)
+    assert (cut, cut[1], answered[1]) == (written_greedily(writer, endless), "length", "stop")
 
 
 def test_a_model_without_a_chat_template_is_told(
