@@ -220,6 +220,17 @@ def plain(rows: list[Row]) -> list[Row]:
     return json.loads(json.dumps(rows), object_hook=lambda each: {k: v for k, v in each.items() if v is not None})  # type: ignore[no-any-return]
 
 
+@pytest.mark.parametrize("name", ["question", "instruction", "input", "query"])
+def test_a_question_in_a_column_of_another_name_is_not_passed_over(name: str) -> None:
+    """Though the answers begin alike, their beginning is no prompt; where they hold the question, it is."""
+    row = {name: "Why?", "chosen": "I think so", "rejected": "I do not"}
+    with pytest.raises(ConfigError, match=rf"a column {name} that its answers do not hold; give \+dataset.columns.pro"):
+        pairs(row, row)
+    assert pairs(row, prompt=name)[0].values["prompt"] == "Why?"
+    whole = {name: "Why?", "chosen": "Q: Why? A: so", "rejected": "Q: Why? A: not"}
+    assert pairs(whole)[0].values["prompt"] == "Q: Why? A:"
+
+
 def test_both_splits_are_messages_where_one_of_them_is() -> None:
     """A system message in one of the training pairs makes the held-out ones messages too."""
     silent, told = {"system": "", "question": "Q", "chosen": "yes", "rejected": "no"}, {"system": "Be short."}

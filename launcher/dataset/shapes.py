@@ -40,6 +40,7 @@ from launcher.dataset.speakers import division, ends_in_word
 from launcher.errors import UNSAID, ConfigError
 
 CONVERSATIONS = ("conversations", "conversation", "messages")  # whose last is the user's, beside two answers
+QUESTIONS = ("question", "instruction", "input", "query")  # what others call the prompt
 UNTRAINABLE = ("image", "images", "video", "videos", "audio", "audios", "documents")
 
 EMPTY, SAME, NO_PROMPT, NO_LABEL = "empty completion", "chosen == rejected", "no prompt", "no label"
@@ -174,7 +175,17 @@ def _halves(pair: Example) -> list[Example]:
 
 
 def _check_apart(examples: list[Example], rows: Rows, dataset: Dataset) -> None:
-    """Where many pairs have nothing in common, what others have in common is not a prompt."""
+    """Where many pairs have nothing in common, or their question elsewhere, what is in common is not a prompt."""
+    apart = [
+        name for row in rows if (name := _question_of(row, value_of(row, dataset.columns.get("chosen", "chosen"))))
+    ]
+    if len(apart) > MOST_WITHOUT * len(examples):
+        raise ConfigError(
+            "dataset.name",
+            dataset.name,
+            f"has no column prompt, and a column {apart[0]} that its answers do not hold; "
+            f"give +dataset.columns.prompt={apart[0]}, or the name of the one that is the prompt",
+        )
     without = [number for number, example in enumerate(examples) if example.fault == NO_PROMPT]
     if len(without) > MOST_WITHOUT * len(examples):
         choice = schemas.choice(rows[without[0]], dataset.columns)
@@ -185,6 +196,12 @@ def _check_apart(examples: list[Example], rows: Rows, dataset: Dataset) -> None:
             "has no column prompt, and a pair's completions do not begin alike "
             f"(row {without[0] + 1}: {one!r}, {other!r}); name it with +dataset.columns.prompt=NAME",
         )
+
+
+def _question_of(row: Row, chosen: Any) -> str | None:
+    """The column in which the question of a text stands, if the text does not begin with it."""
+    asked = {name: row[name] for name in QUESTIONS if isinstance(row.get(name), str) and row[name].strip()}
+    return next((name for name, text in asked.items() if isinstance(chosen, str) and text.strip() not in chosen), None)
 
 
 # ------------------------------------------------------------------------------------------------ row by row
