@@ -229,6 +229,7 @@ def test_a_question_in_a_column_of_another_name_is_not_passed_over(name: str) ->
     assert pairs(row, prompt=name)[0].values["prompt"] == "Why?"
     whole = {name: "Why?", "chosen": "Q: Why? A: so", "rejected": "Q: Why? A: not"}
     assert pairs(whole)[0].values["prompt"] == "Q: Why? A:"
+    assert pairs(row | {"messages": [user("How?")]})[0].values["prompt"] == [user("How?")]
 
 
 def test_both_splits_are_messages_where_one_of_them_is() -> None:

@@ -111,6 +111,8 @@ def pairs(rows: Rows, dataset: Dataset, where: str) -> list[Example]:
     every = _each(found, rows, where)
     examples = [_example(one, PAIR[1:], every.messages) for one in every.found]
     if not is_apart:
+        if beside is None:
+            _check_question(rows, dataset)
         _check_apart(examples, rows, dataset)
     return examples
 
@@ -175,17 +177,7 @@ def _halves(pair: Example) -> list[Example]:
 
 
 def _check_apart(examples: list[Example], rows: Rows, dataset: Dataset) -> None:
-    """Where many pairs have nothing in common, or their question elsewhere, what is in common is not a prompt."""
-    apart = [
-        name for row in rows if (name := _question_of(row, value_of(row, dataset.columns.get("chosen", "chosen"))))
-    ]
-    if len(apart) > MOST_WITHOUT * len(examples):
-        raise ConfigError(
-            "dataset.name",
-            dataset.name,
-            f"has no column prompt, and a column {apart[0]} that its answers do not hold; "
-            f"give +dataset.columns.prompt={apart[0]}, or the name of the one that is the prompt",
-        )
+    """Where many pairs have nothing in common, what others have in common is not a prompt."""
     without = [number for number, example in enumerate(examples) if example.fault == NO_PROMPT]
     if len(without) > MOST_WITHOUT * len(examples):
         choice = schemas.choice(rows[without[0]], dataset.columns)
@@ -198,10 +190,23 @@ def _check_apart(examples: list[Example], rows: Rows, dataset: Dataset) -> None:
         )
 
 
-def _question_of(row: Row, chosen: Any) -> str | None:
-    """The column in which the question of a text stands, if the text does not begin with it."""
+def _check_question(rows: Rows, dataset: Dataset) -> None:
+    """What answers have in common is not the prompt where a column holds their question and they do not."""
+    chosen = dataset.columns.get("chosen", "chosen")
+    found = [name for row in rows if (name := _question_of(row, value_of(row, chosen)))]
+    if len(found) > MOST_WITHOUT * len(rows):
+        raise ConfigError(
+            "dataset.name",
+            dataset.name,
+            f"has no column prompt, and a column {found[0]} that its answers do not hold; "
+            f"give +dataset.columns.prompt={found[0]}, or the name of the one that is the prompt",
+        )
+
+
+def _question_of(row: Row, answer: Any) -> str | None:
+    """The column in which the question of a text stands, if the text does not hold it."""
     asked = {name: row[name] for name in QUESTIONS if isinstance(row.get(name), str) and row[name].strip()}
-    return next((name for name, text in asked.items() if isinstance(chosen, str) and text.strip() not in chosen), None)
+    return next((name for name, text in asked.items() if isinstance(answer, str) and text.strip() not in answer), None)
 
 
 # ------------------------------------------------------------------------------------------------ row by row
