@@ -12,11 +12,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from by_hand import kl_by_hand
 from conftest import Launch, clean_environment, sweep_of
 from safetensors.numpy import load_file
 from transformers import AutoModelForCausalLM
 from waiting import LONGEST_WAIT, eventually
-from worker_fixtures import kl_by_hand
 
 from launcher.store.output_folder import Store
 from launcher.worker.model import weights

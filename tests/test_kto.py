@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from by_hand import kl_by_hand
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
-from worker_fixtures import LORA, Configure, kl_by_hand, make_config
+from worker_fixtures import LORA, Configure, make_config
 
 from launcher import losses
 from launcher.config import Dataset, RunConfig

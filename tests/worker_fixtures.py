@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import random
-import statistics
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from launcher.config import (
     Checkpoint,
@@ -25,10 +23,6 @@ from launcher.config import (
     Tracking,
     Trainer,
 )
-from launcher.store.output_folder import Store
-from launcher.worker.dataset.prompts import prompts
-from launcher.worker.evaluation.generations import sample
-from launcher.worker.model import weights
 
 ARCHITECTURE = {
     "model_type": "llama",
@@ -78,20 +72,6 @@ def make_config(folder: Path, **changes: Any) -> RunConfig:
         section, _, key = name.partition("__")
         config = replace(config, **{section: replace(getattr(config, section), **{key: value}) if key else value})
     return config
-
-
-def kl_by_hand(config: RunConfig, model: Any, base: Any, store: Store) -> float:
-    """The mean KL of what `model` writes, from plain logits of one text after another, without padding."""
-    tokens, found = weights.tokenizer(config.model, store), []
-    for batch in sample(model, tokens, prompts(config, store), config.evaluation):
-        for ids, attention, written in zip(batch.ids, batch.attention, batch.written, strict=True):
-            count = int(written.sum())
-            text = ids[attention.bool()][None]
-            with torch.no_grad():
-                ours, theirs = (each(input_ids=text).logits[0, -count - 1 : -1].double() for each in (model, base))
-            ours, theirs = (each.div(config.evaluation.temperature).log_softmax(-1) for each in (ours, theirs))
-            found.append(float((ours.exp() * (ours - theirs)).sum()))
-    return statistics.fmean(found)
 
 
 Configure = Callable[..., RunConfig]

@@ -109,7 +109,7 @@ def check_rows(dataset: Dataset, model: Model, file: Path, *, paired: bool) -> l
     """
     rows, whole = first_rows(file)
     found = columns_of(rows)
-    known, how = schemas.recognised(rows, dataset)
+    known, how = schemas.recognised(rows, found, dataset)
     if missing := missing_columns(found, known, paired=paired):
         raise ConfigError(
             "dataset.columns",

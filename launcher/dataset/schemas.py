@@ -12,12 +12,12 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from launcher.config import Dataset
-from launcher.dataset.columns import COMPARED, PAIR, RANKED, SYSTEM, UNPAIRED, Row, Rows, columns_of, value_of
+from launcher.dataset.columns import COMPARED, PAIR, RANKED, SYSTEM, UNPAIRED, Row, Rows, is_there, value_of
 from launcher.dataset.messages import Misshapen, bare_kind, kind
 from launcher.dataset.shown import GIVEN
 
@@ -54,23 +54,24 @@ class Choice:
     fault: str | None = None
 
 
-def recognised(rows: Rows, dataset: Dataset) -> tuple[Dataset, str | None]:
+def recognised(rows: Rows, names: Collection[str], dataset: Dataset) -> tuple[Dataset, str | None]:
     """The data set with the columns of the known one whose names its rows have, and how its rows are read.
+
+    `names` are the columns of the rows.
 
     The second is None where they are read by our own names alone.
     """
-    name = None if set(dataset.columns) - {SYSTEM, *GIVEN} else _known(rows)
+    name = None if set(dataset.columns) - {SYSTEM, *GIVEN} else _known(rows, set(names))
     if name is not None:
         dataset = replace(dataset, columns={**KNOWN[name], **dataset.columns})
     how = _how(dataset.columns, plain=name is None)
     return dataset, f"read as {name}: {how}" if name else how
 
 
-def _known(rows: Rows) -> str | None:
-    there = set(columns_of(rows))
-
+def _known(rows: Rows, there: set[str]) -> str | None:
     def has(column: str) -> bool:
-        return column in there if "." not in column else any(value_of(row, column) is not None for row in rows)
+        is_within = column not in there and is_there(column, there)
+        return any(value_of(row, column) is not None for row in rows) if is_within else column in there
 
     for name, columns in KNOWN.items():
         ours = there & {*PAIR, *UNPAIRED[1:]} - set(columns.values())

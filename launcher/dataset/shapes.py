@@ -90,8 +90,8 @@ def pairs(rows: Rows, dataset: Dataset, where: str) -> list[Example]:
     Raises:
         ConfigError: a column is missing, or a row has something in it that cannot be trained on.
     """
-    dataset, how = schemas.recognised(rows, dataset)
     names = columns_of(rows)
+    dataset, how = schemas.recognised(rows, names, dataset)
     theirs = {ours: dataset.columns.get(ours, ours) for ours in ("prompt", SYSTEM, *GIVEN)}
     check_columns(PAIR, names, dataset)
     is_apart = is_there(theirs["prompt"], names)
