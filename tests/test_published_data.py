@@ -224,7 +224,7 @@ def plain(rows: list[Row]) -> list[Row]:
 def test_a_question_in_a_column_of_another_name_is_not_passed_over(name: str) -> None:
     """Though the answers begin alike, their beginning is no prompt; where they hold the question, it is."""
     row = {name: "Why?", "chosen": "I think so", "rejected": "I do not"}
-    with pytest.raises(ConfigError, match=rf"a column {name} that its answers do not hold; give \+dataset.columns.pro"):
+    with pytest.raises(ConfigError, match=rf"a column {name} that its answers do not hold .*give \+dataset"):
         pairs(row, row)
     assert pairs(row, prompt=name)[0].values["prompt"] == "Why?"
     whole = {name: "Why?", "chosen": "Q: Why? A: so", "rejected": "Q: Why? A: not"}

@@ -63,8 +63,8 @@ def needed(columns: tuple[str, ...], dataset: Dataset) -> list[str]:
     return [dataset.columns.get(ours, ours) for ours in names]
 
 
-def check_columns(columns: tuple[str, ...], found: list[str], dataset: Dataset) -> None:
-    """Whether rows with the columns `found` have what pairs, or labelled completions, must have.
+def check_columns(columns: tuple[str, ...], found: list[str], dataset: Dataset, where: str) -> None:
+    """Whether rows with the columns `found` have what pairs, or labelled completions, must have; `where` names them.
 
     Raises:
         ConfigError: they do not.
@@ -76,5 +76,5 @@ def check_columns(columns: tuple[str, ...], found: list[str], dataset: Dataset) 
         raise ConfigError(
             "dataset.name",
             dataset.name,
-            f"no column {', '.join(missing)}; found {', '.join(found)}; see dataset.columns{more}",
+            f"no column {', '.join(missing)}; found {', '.join(found)} in {where}; see dataset.columns{more}",
         )

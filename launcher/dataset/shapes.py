@@ -93,7 +93,7 @@ def pairs(rows: Rows, dataset: Dataset, where: str) -> list[Example]:
     names = columns_of(rows)
     dataset, how = schemas.recognised(rows, names, dataset)
     theirs = {ours: dataset.columns.get(ours, ours) for ours in ("prompt", SYSTEM, *GIVEN)}
-    check_columns(PAIR, names, dataset)
+    check_columns(PAIR, names, dataset, where)
     is_apart = is_there(theirs["prompt"], names)
     beside = None if is_apart else next((name for name in CONVERSATIONS if name in names), None)
     unused = _unused(names, [*theirs.values(), *needed(PAIR, dataset), beside or ""])
@@ -112,8 +112,8 @@ def pairs(rows: Rows, dataset: Dataset, where: str) -> list[Example]:
     examples = [_example(one, PAIR[1:], every.messages) for one in every.found]
     if not is_apart:
         if beside is None:
-            _check_question(rows, dataset)
-        _check_apart(examples, rows, dataset)
+            _check_question(rows, dataset, where)
+        _check_apart(examples, rows, dataset, where)
     return examples
 
 
@@ -131,7 +131,7 @@ def unpaired(rows: Rows, dataset: Dataset, where: str) -> list[Example]:
     theirs = {ours: dataset.columns.get(ours, ours) for ours in (*UNPAIRED, SYSTEM, *GIVEN)}
     if not is_there(theirs["completion"], names):
         return [half for pair in pairs(rows, dataset, where) for half in _halves(pair)]
-    check_columns(UNPAIRED, names, dataset)
+    check_columns(UNPAIRED, names, dataset, where)
     unused = _unused(names, list(theirs.values()))
     labels = []
 
@@ -176,7 +176,7 @@ def _halves(pair: Example) -> list[Example]:
     return halves
 
 
-def _check_apart(examples: list[Example], rows: Rows, dataset: Dataset) -> None:
+def _check_apart(examples: list[Example], rows: Rows, dataset: Dataset, where: str) -> None:
     """Where many pairs have nothing in common, what others have in common is not a prompt."""
     without = [number for number, example in enumerate(examples) if example.fault == NO_PROMPT]
     if len(without) > MOST_WITHOUT * len(examples):
@@ -186,11 +186,11 @@ def _check_apart(examples: list[Example], rows: Rows, dataset: Dataset) -> None:
             "dataset.name",
             dataset.name,
             "has no column prompt, and a pair's completions do not begin alike "
-            f"(row {without[0] + 1}: {one!r}, {other!r}); name it with +dataset.columns.prompt=NAME",
+            f"(row {without[0] + 1}: {one!r}, {other!r}); name it with +dataset.columns.prompt=NAME ({where})",
         )
 
 
-def _check_question(rows: Rows, dataset: Dataset) -> None:
+def _check_question(rows: Rows, dataset: Dataset, where: str) -> None:
     """What answers have in common is not the prompt where a column holds their question and they do not."""
     chosen = dataset.columns.get("chosen", "chosen")
     found = [name for row in rows if (name := _question_of(row, value_of(row, chosen)))]
@@ -198,7 +198,7 @@ def _check_question(rows: Rows, dataset: Dataset) -> None:
         raise ConfigError(
             "dataset.name",
             dataset.name,
-            f"has no column prompt, and a column {found[0]} that its answers do not hold; "
+            f"has no column prompt, and a column {found[0]} that its answers do not hold ({where}); "
             f"give +dataset.columns.prompt={found[0]}, or the name of the one that is the prompt",
         )
 

@@ -39,6 +39,7 @@ from launcher.worker.model.weights import tokenizer
 LOG = logging.getLogger(__name__)
 SPOILT = (shapes.DIFFERING, shapes.BROKEN)  # also as the prompts of an evaluation
 IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
+NAME_HELD_OUT = "name a split with other rows"
 TOO_LONG, SAME_WHEN_CUT = "prompt too long", "chosen == rejected within max_length"
 
 
@@ -98,16 +99,25 @@ def tokenise(config: RunConfig, store: Store) -> Pairs:
     """
     train, test = reading.read(config.dataset, store, shapes.pairs)
     fitting_train, dropped = _usable(train, config, store)
-    fitting_test, _ = _usable(test, config, store)
+    fitting_test, unused = _held_out(test, config, store)
     counts = shapes.overlaps(sound(train), sound(test))
-    return told(Pairs(fitting_train, fitting_test, dropped, *counts), train, test)
+    return told(Pairs(fitting_train, fitting_test, dropped, *counts), train, test, unused)
+
+
+def _held_out(pairs: list[Example], config: RunConfig, store: Store) -> tuple[Dataset, dict[str, int]]:
+    """The same of the held-out pairs; what is wrong with all of them is said of their split."""
+    try:
+        return _usable(pairs, config, store)
+    except ConfigError as error:
+        words = f"the held-out pairs of {config.dataset.name} cannot be used: {error}; {NAME_HELD_OUT}"
+        raise ConfigError("dataset.test_split", config.dataset.test_split, words) from error
 
 
 def _usable(pairs: list[Example], config: RunConfig, store: Store) -> tuple[Dataset, dict[str, int]]:
     """The token ids of the pairs that can be used, and how many cannot, for each reason."""
     dropped = Counter(pair.fault for pair in pairs if pair.fault is not None)
     if not (rows := sound(pairs)):
-        raise ConfigError("dataset.name", config.dataset.name, f"none of its pairs can be used: {_sentence(dropped)}")
+        raise ConfigError("dataset.name", config.dataset.name, f"none of its pairs can be used: {sentence(dropped)}")
     tokens = tokenizer(config.model, store)
     rows = shown_rows(rows, tokens, config.model)
     check_rendering(rows, tokens)
@@ -115,20 +125,25 @@ def _usable(pairs: list[Example], config: RunConfig, store: Store) -> tuple[Data
     return fitting, dict(dropped + too_long)
 
 
-def _sentence(counts: dict[str, int]) -> str:
+def sentence(counts: dict[str, int]) -> str:
+    """Counts in words."""
     return ", ".join(f"{count} {reason}" for reason, count in counts.items())
 
 
-def told(pairs: Pairs, train: list[Example], test: list[Example], what: str = "pairs") -> Pairs:
-    """The pairs, after the log was told what is to be known of them and of the rows that they were made from."""
+def told(pairs: Pairs, train: list[Example], test: list[Example], unused: dict[str, int], what: str = "pairs") -> Pairs:
+    """The pairs, after the log was told what is to be known of them and of the rows that they were made from.
+
+    `unused` has the reasons for which held-out rows were left out.
+    """
     count, held_out = len(train), len(test)
     for note, number in Counter(note for example in train for note in example.notes).items():
         LOG.warning("of %d of %d training %s: %s", number, count, what, note)
     if pairs.dropped:
         gone = sum(pairs.dropped.values())
-        LOG.warning("%d of %d training %s dropped: %s", gone, count, what, _sentence(pairs.dropped))
+        LOG.warning("%d of %d training %s dropped: %s", gone, count, what, sentence(pairs.dropped))
     if len(pairs.test) < held_out:
-        LOG.warning("%d of %d held-out %s dropped for the same reasons", held_out - len(pairs.test), held_out, what)
+        gone, reasons = held_out - len(pairs.test), sentence(unused)
+        LOG.warning("%d of %d held-out %s dropped: %s (of dataset.test_split)", gone, held_out, what, reasons)
     if pairs.repeated:
         LOG.warning("%d of %d training %s repeat another's text; they stay", pairs.repeated, count, what)
     if pairs.leaked:
