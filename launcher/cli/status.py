@@ -9,9 +9,9 @@ from launcher.cli.arguments import DONE, Parser, sweep_arguments
 from launcher.cli.selection import open_sweep, runs_of
 from launcher.cluster.scheduler import Scheduler
 from launcher.errors import SchedulerError
+from launcher.printing import complain
 from launcher.runs.run_state import RunState, states_of
 from launcher.store.output_folder import Store, SweepDir
-from launcher.views import console
 from launcher.views import states as views_states
 
 EXAMPLES = (
@@ -49,5 +49,5 @@ def _states_or_complaint(
     except SchedulerError as error:
         if raises:
             raise
-        console.complain(str(error))
+        complain(str(error))
         return None
