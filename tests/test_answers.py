@@ -28,6 +28,7 @@ from launcher.store.files import read_fact, read_lines
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import EvaluationDir, RunDir
 from launcher.store.work_done import lacking
+from launcher.worker.dataset.completions import Messages
 from launcher.worker.evaluation import mt_bench as answers
 from launcher.worker.evaluation.mt_bench import TransformersWriter, answer
 from launcher.worker.interruption import Interrupted
@@ -184,6 +185,18 @@ def test_other_settings_ask_for_other_answers(config: RunConfig, store: Store, s
     assert base_of(run, store) != first
 
 
+def written_greedily(writer: TransformersWriter, conversation: Messages) -> tuple[str, str]:
+    """The likeliest token after another, until one ends the message or the context of 256 is full."""
+    tokens = writer.tokenizer
+    ids = tokens.apply_chat_template(conversation, add_generation_prompt=True)["input_ids"]
+    asked = len(ids)
+    with torch.no_grad():
+        while len(ids) < 256 and ids[-1] != tokens.eos_token_id:
+            ids.append(int(writer.module(input_ids=torch.tensor([ids])).logits[0, -1].argmax()))
+    text = tokens.decode(ids[asked:], skip_special_tokens=True).strip()
+    return text, "stop" if ids[-1] == tokens.eos_token_id else "length"
+
+
 def test_a_prompt_that_fills_the_context_has_no_answer(configure: Configure, store: Store) -> None:
     """It stays empty and says why; another beside it is answered within the context that is left."""
     config = configure()
@@ -191,8 +204,10 @@ def test_a_prompt_that_fills_the_context_has_no_answer(configure: Configure, sto
     long, short = ([{"role": "user", "content": text}] for text in ("word " * 400, "word"))
     full, answered = writer.write([long, short], 0.0, 0)
     assert full == ("", "no room")
-    assert answered[1] in ("stop", "length")
-    assert answered == writer.write([short], 0.0, 0)[0]
+    assert answered == written_greedily(writer, short) == writer.write([short], 0.0, 0)[0]
+    endless = [{"role": "user", "content": "A long story"}]
+    (cut,) = writer.write([endless], 0.0, 0)
+    assert (cut, cut[1], answered[1]) == (written_greedily(writer, endless), "length", "stop")
 
 
 def test_a_model_without_a_chat_template_is_told(

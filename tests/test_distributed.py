@@ -450,8 +450,11 @@ def test_a_failure_of_all_ranks_is_one_runs_a_failure_of_one_rank_is_the_jobs(wo
     assert not store.run("unreached").attempts()[0].started_file.exists()
 
 
-def test_a_rank_that_hangs_is_noticed(world: World) -> None:
-    """Rank 0 waits for it in a collective all the while, and ends with the reason; 10 s here, 2 minutes in earnest."""
+def test_a_stopped_process_of_rank_1_is_noticed(world: World) -> None:
+    """Rank 0 waits for it in a collective all the while, and ends with the reason; 10 s here, 2 minutes in earnest.
+
+    All of its threads stand still, so it beats no more. A rank of which one thread alone hangs is not tried here.
+    """
     run = world.store("frozen").run("frozen")
     job = new_job(world.folder / "frozen" / "jobs" / "0", new_attempt(world.config(), run))
     first, second = start(job, before=FREEZE_RANK_1_IN_STEP_2)

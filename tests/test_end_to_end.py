@@ -12,9 +12,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Launch, clean_environment
+from by_hand import kl_by_hand
+from conftest import Launch, clean_environment, sweep_of
 from safetensors.numpy import load_file
+from transformers import AutoModelForCausalLM
 from waiting import LONGEST_WAIT, eventually
+
+from launcher.store.output_folder import Store
+from launcher.worker.model import weights
 
 TINY = ["model=tiny", "trainer=full", "dataset.train_pairs=96", "dataset.test_pairs=16", "evaluation.generations=4",
         "evaluation.max_new_tokens=4"]  # fmt: skip
@@ -52,6 +57,7 @@ def test_the_smoke_sweep_trains_and_reports(finished: Path) -> None:
     runs, bases = ([row for row in rows if row["kind"] == kind] for kind in ("run", "base"))
     assert len(runs) == 6
     assert len(bases) == 1
+    sweep, store = sweep_of("+sweeps=smoke"), Store(finished / "outputs")
     for row in runs:
         assert row["status"] == "TRAINED"
         assert row["step"] == row["max_steps"] == 12
@@ -59,7 +65,11 @@ def test_the_smoke_sweep_trains_and_reports(finished: Path) -> None:
         for key in ("loss", "reward_accuracy", "reward_margin", "kl", "golden_reward"):
             assert isinstance(row["evaluation"][key], float)
         assert [s["prompt"] for s in row["samples"]] == [s["prompt"] for s in bases[0]["samples"]]
-        assert row["evaluation"]["kl"] >= 0
+        (run,) = [run for run in sweep.runs if run.run_id == row["run_id"]]
+        policy = AutoModelForCausalLM.from_pretrained(store.run(run.run_id).model)
+        expected = kl_by_hand(run.config, policy, weights.load(run.config.model, store), store)
+        assert row["evaluation"]["kl"] == pytest.approx(expected, rel=1e-3)
+        assert expected > 1e-3
         assert row["command"].startswith("python -m launcher ")
     first = {row["loss_type"]: row["curve"][0]["loss"] for row in runs if row["beta"] == 0.5}
     assert first["sigmoid"] == pytest.approx(0.693147, abs=1e-5)  # log 2

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from by_hand import kl_by_hand
 from hypothesis import given, strategies
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
 from worker_fixtures import LORA, Configure, make_config
 
 from launcher import losses
@@ -22,6 +26,7 @@ from launcher.store.files import read_fact, read_lines
 from launcher.store.output_folder import Store
 from launcher.worker.dataset import unpaired
 from launcher.worker.evaluation.preference import evaluate
+from launcher.worker.model import base_model
 from launcher.worker.model import weights as models
 from launcher.worker.training.kto import held_out_metrics, ranked
 from launcher.worker.training.reference_table import prepare
@@ -39,14 +44,16 @@ def labelled(folder: Path, count: int = 12) -> Dataset:
     return Dataset(name="thumbs", path=str(folder), columns={"label": "thumb"}, prompts=["Q1:"])
 
 
-def kto_by_hand(policy: Any, reference: Any, rows: list[dict[str, Any]], weights: tuple[float, float]) -> float:
-    """The KTO paper's equations 7 and 8 from plain logits, one row after another, without padding."""
+def log_prob(module: Any, prompt: list[int], completion: list[int]) -> float:
+    """Of a completion, from plain logits."""
+    ids = torch.tensor([prompt + completion])
+    scores = module(input_ids=ids).logits[0].double().log_softmax(dim=-1)
+    first = len(prompt) - 1
+    return sum(float(scores[first + place, token]) for place, token in enumerate(completion))
 
-    def log_prob(module: Any, prompt: list[int], completion: list[int]) -> float:
-        ids = torch.tensor([prompt + completion])
-        scores = module(input_ids=ids).logits[0].double().log_softmax(dim=-1)
-        first = len(prompt) - 1
-        return sum(float(scores[first + place, token]) for place, token in enumerate(completion))
+
+def kto_by_hand(policy: Any, reference: Any, rows: list[dict[str, Any]], weights: tuple[float, float]) -> float:
+    """The KTO paper's equations 7 and 8, one row after another, without padding."""
 
     def ratio(row: dict[str, Any], name: str) -> float:
         return log_prob(policy, row["prompt_ids"], row[name]) - log_prob(reference, row["prompt_ids"], row[name])
@@ -98,7 +105,15 @@ def test_another_loss_of_unpaired_completions_is_one_row(
     assert first["loss"] == pytest.approx(0.5, abs=1e-5)
     assert last["loss"] != first["loss"]
     evaluate(config, run, store)
-    assert (read_fact(run.evaluation_file) or {})["loss"] == pytest.approx(0.5, abs=0.1)
+    policy, base = AutoModelForCausalLM.from_pretrained(run.model), models.load(config.model, store)
+    expected = []
+    for row in unpaired.tokenise(config, store).test:
+        asked, said = row["prompt_ids"], row["chosen_ids"]
+        ratio = log_prob(policy, asked, said) - log_prob(base, asked, said)
+        expected.append(1 / (1 + math.exp(0.1 * ratio * (1 if row["label"] else -1))))
+    found = (read_fact(run.evaluation_file) or {})["loss"]
+    assert found == pytest.approx(sum(expected) / len(expected), abs=1e-6)
+    assert found != pytest.approx(0.5, abs=1e-5)
 
 
 def test_rows_stand_in_whole_micro_batches_beside_a_foreign_completion(store: Store, tmp_path: Path) -> None:
@@ -166,7 +181,13 @@ def test_a_run_from_rows_to_evaluation(store: Store, tmp_path: Path, lora: Any) 
     assert scores["reward_margin"] > 0
     assert scores["reward_accuracy"] > 0.5
     assert scores["pairs"] == 12
-    assert scores["kl"] >= 0
+    base = models.load(config.model, store)
+    policy: Any = AutoModelForCausalLM.from_pretrained(
+        base_model.ensure_base(config.model, store) if lora else run.model
+    )
+    policy = PeftModel.from_pretrained(policy, str(run.model)) if lora else policy
+    assert scores["kl"] > 1e-4
+    assert scores["kl"] == pytest.approx(kl_by_hand(config, policy.eval(), base, store), rel=1e-3)
 
 
 def test_the_accuracy_is_the_share_of_ordered_pairs() -> None:

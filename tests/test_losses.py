@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -53,8 +55,8 @@ def trainer(trained_parts: tuple[RunTrainer, RunConfig, Store]) -> RunTrainer:
     return trained_parts[0]
 
 
-def batch_of(chosen: Any, rejected: Any) -> tuple[Any, dict[str, torch.Tensor]]:
-    """Model outputs with these sums of log-probs, and the batch with reference values of 0 that they answer."""
+def batch_of(chosen: Any, rejected: Any, reference: Any = None) -> tuple[Any, dict[str, torch.Tensor]]:
+    """Model outputs with these sums of log-probs, and the batch that they answer; reference values are 0, or given."""
     sums = torch.tensor([*chosen, *rejected])
     lengths = [*LENGTHS[0], *LENGTHS[1]]
     width = 1 + max(lengths)
@@ -67,14 +69,16 @@ def batch_of(chosen: Any, rejected: Any) -> tuple[Any, dict[str, torch.Tensor]]:
         mean_logits=torch.zeros_like(log_probs),
         is_top1=torch.zeros_like(log_probs, dtype=torch.bool),
     )
-    zeros = torch.zeros(len(chosen))
+    before = torch.tensor(reference or ((0.0,) * len(chosen),) * 2)
     inputs = {"input_ids": torch.ones_like(mask), "attention_mask": torch.ones_like(mask), "completion_mask": mask}
-    return outputs, inputs | {"ref_chosen_logps": zeros, "ref_rejected_logps": zeros}
+    return outputs, inputs | {"ref_chosen_logps": before[0], "ref_rejected_logps": before[1]}
 
 
-def loss_through_trainer(trainer: RunTrainer, loss_type: str, beta: float, chosen: Any, rejected: Any) -> float:
+def loss_through_trainer(
+    trainer: RunTrainer, loss_type: str, beta: float, chosen: Any, rejected: Any, reference: Any = None
+) -> float:
     trainer.set_objective(loss_type, beta)
-    outputs, inputs = batch_of(chosen, rejected)
+    outputs, inputs = batch_of(chosen, rejected, reference)
     return float(trainer._compute_loss(lambda **_: outputs, inputs, return_outputs=False))
 
 
@@ -117,10 +121,68 @@ def test_kto_pair_against_trls_apo_zero(trainer: RunTrainer) -> None:
         assert (kto == pytest.approx(apo / 2, abs=1e-6)) is same
 
 
-@pytest.mark.parametrize("loss_type", sorted(trl_losses() - {"exo_pair"}))
-def test_every_loss_of_trl_passes_through(trainer: RunTrainer, loss_type: str) -> None:
-    """Each name that TRL knows gives a number; exo_pair, which needs a setting, has its own test."""
-    assert loss_through_trainer(trainer, loss_type, 0.1, CHOSEN, REJECTED) == pytest.approx(0, abs=1e3)
+REFERENCE = (0.25, -2.0, 1.5, 1.0), (-0.5, 1.0, 0.5, -1.5)
+EPSILON, TAU = 1e-3, 0.05  # of exo_pair, by its paper; of discopop, TRL's default
+
+
+def softplus(value: float) -> float:
+    return math.log1p(math.exp(value))
+
+
+def sigmoid(value: float) -> float:
+    return 1 / (1 + math.exp(-value))
+
+
+def exo(logit: float) -> float:
+    """The divergence of the policy's two shares from 1 - epsilon and epsilon."""
+    better, worse = sigmoid(logit), sigmoid(-logit)
+    return better * math.log(better / (1 - EPSILON)) + worse * math.log(worse / EPSILON)
+
+
+def discopop(logit: float) -> float:
+    share = sigmoid(logit / TAU)
+    return (1 - share) * softplus(-logit) + share * math.exp(-logit)
+
+
+# The loss of one pair by its paper: of the log-ratios c and r, beta b, and the two lengths m and n.
+OF_A_PAIR: dict[str, Callable[[float, float, float, int, int], float]] = {
+    "sigmoid": lambda c, r, b, _m, _n: softplus(-b * (c - r)),
+    "sigmoid_norm": lambda c, r, b, m, n: softplus(-b * (c / m - r / n)),
+    "robust": lambda c, r, b, _m, _n: softplus(-b * (c - r)),  # with no share of wrong labels
+    "hinge": lambda c, r, b, _m, _n: max(0.0, 1 - b * (c - r)),
+    "ipo": lambda c, r, b, m, n: (c / m - r / n - 1 / (2 * b)) ** 2,
+    "exo_pair": lambda c, r, b, _m, _n: exo(b * (c - r)),
+    "nca_pair": lambda c, r, b, _m, _n: softplus(-b * c) + softplus(b * c) / 2 + softplus(b * r) / 2,
+    "bco_pair": lambda c, r, b, _m, _n: softplus(-b * c) + softplus(b * r),
+    "sppo_hard": lambda c, r, b, _m, _n: (c - 1 / (2 * b)) ** 2 + (r + 1 / (2 * b)) ** 2,
+    "apo_zero": lambda c, r, b, _m, _n: sigmoid(-b * c) + sigmoid(b * r),
+    "apo_down": lambda c, r, b, _m, _n: sigmoid(b * c) + sigmoid(-b * (c - r)),
+    "discopop": lambda c, r, b, _m, _n: discopop(b * (c - r)),
+}
+
+
+def by_hand(loss_type: str, beta: float) -> float:
+    """The mean loss of CHOSEN and REJECTED beside REFERENCE."""
+    c, r = ([ours - theirs for ours, theirs in zip(*each, strict=True)]
+            for each in ((CHOSEN, REFERENCE[0]), (REJECTED, REFERENCE[1])))  # fmt: skip
+    if loss_type == "sft":  # of the chosen answers' tokens
+        return -sum(CHOSEN) / sum(LENGTHS[0])
+    if loss_type == "aot":  # what is sorted are the margins of the policy, and those of the reference
+        margins, before = (sorted(one - other for one, other in zip(*each, strict=True))
+                           for each in ((CHOSEN, REJECTED), REFERENCE))  # fmt: skip
+        return statistics.fmean(softplus(-beta * (one - other)) for one, other in zip(margins, before, strict=True))
+    if loss_type == "aot_unpaired":
+        return statistics.fmean(softplus(-beta * (a - b)) for a, b in zip(sorted(c), sorted(r), strict=True))
+    each = zip(c, r, *LENGTHS, strict=True)
+    return statistics.fmean(OF_A_PAIR[loss_type](one, other, beta, m, n) for one, other, m, n in each)
+
+
+@pytest.mark.parametrize("beta", [0.1, 0.5])
+@pytest.mark.parametrize("loss_type", sorted(trl_losses()))
+def test_every_loss_of_trl_is_that_of_its_paper(trainer: RunTrainer, loss_type: str, beta: float) -> None:
+    """Each name that TRL knows, beside a reference that is not 0; exo_pair with its paper's epsilon."""
+    found = loss_through_trainer(trainer, loss_type, beta, CHOSEN, REJECTED, REFERENCE)
+    assert found == pytest.approx(by_hand(loss_type, beta), rel=1e-5)
 
 
 PAIRED = sorted(trl_losses() | FORMULAS.keys())

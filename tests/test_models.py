@@ -195,6 +195,6 @@ def test_a_gguf_model_is_unpacked_once(store: Store, tmp_path: Path) -> None:
     expected = gguf.quants.dequantize(packed, gguf.GGMLQuantizationType.Q4_1)
     assert torch.equal(policy.model.layers[0].mlp.down_proj.weight, torch.from_numpy(expected))
     policy(input_ids=torch.tensor([[5, 6, 7]])).logits.sum().backward()
-    assert policy.model.layers[0].mlp.down_proj.weight.grad is not None
+    assert policy.model.layers[0].mlp.down_proj.weight.grad.abs().max() > 0
     assert models.tokenizer(model, store).chat_template == "{{ messages }}"
     assert len([path for path in store.cache("models", "x").parent.iterdir() if path.is_dir()]) == 1

@@ -265,8 +265,8 @@ def test_a_launcher_killed_at_any_step_loses_and_doubles_nothing(site: Site) -> 
     site.cluster.slurm("scancel", "--state=pending", "--me")
 
 
-def test_two_launchers_at_the_same_moment(site: Site) -> None:
-    """Two people launch one sweep together: each run is submitted by one of them."""
+def test_three_launchers_of_one_user_at_the_same_moment(site: Site) -> None:
+    """Each run is submitted by one of them. That two users can share an output folder is not tried here."""
     here = site.at("together")
     arguments = (*TINY, "sweep=together", "seed=range(0,8)", "+cluster.extra.hold=true")
     outputs = [launcher.communicate(timeout=LONGEST_WAIT)[0] for launcher in [here.start(*arguments) for _ in range(3)]]

@@ -283,10 +283,11 @@ def test_a_run_on_two_nodes_under_zero_3_equals_one_process(launched: Launched) 
     assert max(float(abs(ours[name] - theirs[name]).max()) for name in theirs) < 1e-5
 
 
-def test_a_run_trains_in_a_container(launched: Launched) -> None:
-    """apptainer is asked for the job's command, with its folders, in the job's environment: its table, its training.
+def test_apptainer_is_asked_for_the_jobs_command(launched: Launched) -> None:
+    """With its folders, in the job's environment: its table, its training.
 
-    That the weights are right is the test above. What is in the image is not tried, nor pyxis, which is a plugin.
+    A stand-in answers, which runs the command on the node itself. That the weights are right is the test above. That
+    anything runs inside an image is not tried, nor pyxis, which is a plugin.
     """
     here = launched.single
     here.wait("single", "TRAINED", 1)

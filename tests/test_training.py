@@ -171,7 +171,9 @@ def test_result_and_metrics(configure: Configure, store: Store) -> None:
     assert result["loss"] == pytest.approx(sum(line["loss"] for line in lines) / 6)
     assert result["seconds"] == pytest.approx(sum(line["seconds"] for line in lines))
     assert (result["train_pairs"], result["dropped_pairs"], result["dtype"]) == (32, 0, "float32")
-    assert result["parameters"]["total"] == result["parameters"]["trainable"] > 0
+    vocabulary, layer = 259, 4 * 32 * 32 + 3 * 32 * 64 + 2 * 32  # attention, the feed-forward part, two norms
+    total = 2 * vocabulary * 32 + 2 * layer + 32
+    assert result["parameters"]["total"] == result["parameters"]["trainable"] == total
     assert result["versions"]["trl"].startswith("1.16")
     assert lines[0]["loss"] == pytest.approx(1.0)  # (1 / 2 beta)^2
     assert not run.checkpoints.exists()

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from launcher.config import WEAK_REJECTS, Dataset, Model, Part, RunConfig, WeakRejects
-from launcher.dataset import shapes, shown
+from launcher.dataset import schemas, shapes, shown
+from launcher.dataset.columns import columns_of, missing_columns
 from launcher.dataset.layouts import Listing, is_whole_table, split_files
 from launcher.dataset.naming import is_cut, naming_of
 from launcher.dataset.rows import Row, read_all
@@ -178,8 +179,9 @@ def check_rows(dataset: Dataset, model: Model, *files: Path, paired: bool) -> li
         held_out_of(len(rows), dataset.test_pairs)
     if not rows:
         raise ConfigError(*named, f"{file} has no rows; give a file with rows")
-    found = shapes.columns_of(rows)
-    if missing := shapes.missing_columns(found, dataset, paired=paired):
+    found = columns_of(rows)
+    known, how = schemas.recognised(rows, found, dataset)
+    if missing := missing_columns(found, known, paired=paired):
         raise ConfigError(
             "dataset.columns",
             UNSAID,
@@ -193,7 +195,8 @@ def check_rows(dataset: Dataset, model: Model, *files: Path, paired: bool) -> li
         raise ConfigError(*named, f"{file}: none of its rows can be used: {counted}")
     if template := template_here(model):
         shown.check_template([each.values for each in examples if each.fault is None], template.text, model.name)
-    told = [f"{faults.total()} of {len(rows)} rows are left out: {counted}"] if faults else []
+    told = [how] if how else []
+    told += [f"{faults.total()} of {len(rows)} rows are left out: {counted}"] if faults else []
     more = [] if whole else [f"its first {len(rows)} rows have been looked at; a job looks at the others"]
     return [f"{file}: {note}" for note in (*told, *more)]
 

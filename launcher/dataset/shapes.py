@@ -1,12 +1,13 @@
 """Rows as data sets write them -> pairs, or labelled completions, with our columns, or why a row is of no use.
 
 Owns: column names, text or messages, a prompt apart or repeated in the completions; which rows are of no use.
-Must not know: where rows come from, tokens, models, torch.
+Must not know: where rows come from, which answer a label means (`schemas`), tokens, models, torch.
 
 Understood are (prompt, chosen, rejected) in text or messages; messages or text that hold the prompt in both
-completions; a prompt as text beside completions as messages; a conversation beside its two answers; a system message
-in a column of its own; and (prompt, completion, label) for `loss_type=kto`. Whether a data set is text or messages is
-known when all rows have been looked at: one row of messages, or one system message, makes all of them messages.
+completions; a prompt as text beside completions as messages; a conversation beside its two answers; answers of which
+a label, a scale or ranks say which is better; a system message in a column of its own; and (prompt, completion, label)
+for `loss_type=kto`. Whether a data set is text or messages is known when all rows have been looked at: one row of
+messages, or one system message, makes all of them messages.
 """
 
 from __future__ import annotations
@@ -14,34 +15,42 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from launcher.config import Dataset
-from launcher.dataset import messages
+from launcher.dataset import messages, schemas
+from launcher.dataset.columns import (
+    PAIR,
+    SYSTEM,
+    UNPAIRED,
+    Row,
+    Rows,
+    check_columns,
+    columns_of,
+    is_there,
+    needed,
+    outer,
+    value_of,
+)
 from launcher.dataset.messages import Misshapen, Said, as_messages, said, text_of
 from launcher.dataset.shown import GIVEN
 from launcher.dataset.speakers import division, ends_in_word
 from launcher.errors import UNSAID, ConfigError
-from launcher.losses import UNPAIRED_LOSSES
 
-PAIR = ("prompt", "chosen", "rejected")
-UNPAIRED = ("prompt", "completion", "label")
 CONVERSATIONS = ("conversations", "conversation", "messages")  # whose last is the user's, beside two answers
-SYSTEM = "system"
+QUESTIONS = ("question", "instruction", "input", "query")  # what others call the prompt
 UNTRAINABLE = ("image", "images", "video", "videos", "audio", "audios", "documents")
 
 EMPTY, SAME, NO_PROMPT, NO_LABEL = "empty completion", "chosen == rejected", "no prompt", "no label"
 DIFFERING, BROKEN = "prompts differ", "half a character (a lone surrogate)"
+NO_HALVES = (DIFFERING, BROKEN, schemas.TIE, schemas.UNDECIDED)  # faults of a pair that are of both its answers
 ALIKE = "answers begin alike"
 REPEATED = "prompt repeated in the completion, taken once"
 
 MOST_WITHOUT = 0.1  # of pairs whose prompt is to be found in the completions
 LONE = re.compile("[\ud800-\udfff]")
-
-Row = Mapping[str, Any]
-Rows = Sequence[Row]
 
 
 @dataclass(frozen=True)
@@ -82,24 +91,34 @@ def pairs(rows: Rows, dataset: Dataset, where: str) -> list[Example]:
         ConfigError: a column is missing, or a row has something in it that cannot be trained on.
     """
     names = columns_of(rows)
-    theirs = {ours: dataset.columns.get(ours, ours) for ours in (*PAIR, SYSTEM, *GIVEN)}
-    _check_columns(_needed(PAIR, dataset), names, dataset, where)
-    beside = None if theirs["prompt"] in names else next((name for name in CONVERSATIONS if name in names), None)
-    unused = [name for name in names if name not in (*theirs.values(), beside)]
+    dataset, how = schemas.recognised(rows, names, dataset)
+    theirs = {ours: dataset.columns.get(ours, ours) for ours in ("prompt", SYSTEM, *GIVEN)}
+    check_columns(PAIR, names, dataset, where)
+    is_apart = is_there(theirs["prompt"], names)
+    beside = None if is_apart else next((name for name in CONVERSATIONS if name in names), None)
+    unused = _unused(names, [*theirs.values(), *needed(PAIR, dataset), beside or ""])
 
     def found(row: Row) -> _Found:
-        chosen, rejected = (_column(row, theirs[name], said) for name in PAIR[1:])
-        if theirs["prompt"] in names:
-            pair = _beside(_column(row, theirs["prompt"], said, "user"), (chosen, rejected))
+        choice = schemas.choice(row, dataset.columns)
+        chosen, rejected = (_column(name, value, said) for name, value in (choice.chosen, choice.rejected))
+        if is_apart:
+            pair = _beside(_of(row, theirs["prompt"], said, "user"), (chosen, rejected))
         else:
-            pair = _apart(chosen, rejected, _column(row, beside, said, "user") if beside else None)
-        return _with_rest(pair, row, theirs, unused)
+            pair = _apart(chosen, rejected, _of(row, beside, said, "user") if beside else None)
+        notes = (how, *pair.notes) if how else pair.notes
+        return _with_rest(replace(pair, fault=choice.fault or pair.fault, notes=notes), row, theirs, unused)
 
     every = _each(found, rows, where)
     examples = [_example(one, PAIR[1:], every.messages) for one in every.found]
-    if theirs["prompt"] not in names:
-        _check_apart(examples, rows, theirs, dataset, where)
+    if not is_apart:
+        if beside is None:
+            _check_question(rows, dataset, where)
+        _check_apart(examples, rows, dataset, where)
     return examples
+
+
+def _unused(names: list[str], used: list[str]) -> list[str]:
+    return [name for name in names if name not in {*used, *map(outer, used)}]
 
 
 def unpaired(rows: Rows, dataset: Dataset, where: str) -> list[Example]:
@@ -110,21 +129,36 @@ def unpaired(rows: Rows, dataset: Dataset, where: str) -> list[Example]:
     """
     names = columns_of(rows)
     theirs = {ours: dataset.columns.get(ours, ours) for ours in (*UNPAIRED, SYSTEM, *GIVEN)}
-    if theirs["completion"] not in names:
+    if not is_there(theirs["completion"], names):
         return [half for pair in pairs(rows, dataset, where) for half in _halves(pair)]
-    _check_columns(_needed(UNPAIRED, dataset), names, dataset, where)
-    unused = [name for name in names if name not in theirs.values()]
+    check_columns(UNPAIRED, names, dataset, where)
+    unused = _unused(names, list(theirs.values()))
     labels = []
 
     def found(row: Row) -> _Found:
-        labels.append(_label(row.get(theirs["label"]), theirs["label"]))
-        completion = _column(row, theirs["completion"], said)
-        prompt = _column(row, theirs["prompt"], said, "user")
+        labels.append(_label(value_of(row, theirs["label"]), theirs["label"]))
+        completion = _of(row, theirs["completion"], said)
+        prompt = _of(row, theirs["prompt"], said, "user")
         return _with_rest(_beside(prompt, (completion,)), row, theirs, unused)
 
     every = _each(found, rows, where)
     examples = [_example(one, UNPAIRED[1:2], every.messages) for one in every.found]
     return [_labelled(example, label) for example, label in zip(examples, labels, strict=True)]
+
+
+def of_one_kind(train: list[Example], test: list[Example]) -> tuple[list[Example], list[Example]]:
+    """Two splits of one data set: where one is messages, by one system message perhaps, so is the other."""
+    kinds = [any(isinstance(example.values["prompt"], list) for example in split) for split in (train, test)]
+    if all(kinds) or not any(kinds):
+        return train, test
+    return [_in_messages(example) for example in train], [_in_messages(example) for example in test]
+
+
+def _in_messages(example: Example) -> Example:
+    speakers = {"prompt": "user", "chosen": "assistant", "rejected": "assistant", "completion": "assistant"}
+    there = {name: role for name, role in speakers.items() if name in example.values}
+    said_so = {name: as_messages(example.values[name], role) for name, role in there.items()}
+    return replace(example, values=example.values | said_so)
 
 
 def _labelled(example: Example, label: bool | None) -> Example:
@@ -137,51 +171,42 @@ def _halves(pair: Example) -> list[Example]:
     halves = []
     for name in PAIR[1:]:
         values = {"prompt": pair.values["prompt"], "completion": pair.values[name], "label": name == "chosen", **rest}
-        fault = pair.fault if pair.fault in (DIFFERING, BROKEN) else _fault(values, UNPAIRED[1:2])
+        fault = pair.fault if pair.fault in NO_HALVES else _fault(values, UNPAIRED[1:2])
         halves.append(Example(values, fault, pair.notes if name == "chosen" else ()))
     return halves
 
 
-def columns_of(rows: Rows) -> list[str]:
-    """The columns that any of the rows has, in their order."""
-    return list(dict.fromkeys(name for row in rows for name in row))
-
-
-def missing_columns(found: Collection[str], dataset: Dataset, *, paired: bool) -> list[str]:
-    """The columns, by their own names, that rows with the columns `found` lack."""
-    labelled = not paired and dataset.columns.get("completion", "completion") in found  # pairs are split for kto
-    return [name for name in _needed(UNPAIRED if labelled else PAIR, dataset) if name not in found]
-
-
-def _needed(columns: tuple[str, ...], dataset: Dataset) -> list[str]:
-    """Of a pair the prompt may be the beginning of both completions, if it is not named."""
-    implicit = columns is PAIR and "prompt" not in dataset.columns
-    return [dataset.columns.get(ours, ours) for ours in columns if not (implicit and ours == "prompt")]
-
-
-def _check_columns(needed: list[str], found: list[str], dataset: Dataset, where: str) -> None:
-    missing = [name for name in needed if name not in found]
-    if missing:
-        labelled = "chosen" in missing and "completion" in found
-        more = f"; completions with a label train with loss_type={' or '.join(UNPAIRED_LOSSES)}" if labelled else ""
-        raise ConfigError(
-            "dataset.name",
-            dataset.name,
-            f"no column {', '.join(missing)}; found {', '.join(found)} in {where}; see dataset.columns{more}",
-        )
-
-
-def _check_apart(examples: list[Example], rows: Rows, theirs: Mapping[str, str], dataset: Dataset, where: str) -> None:
+def _check_apart(examples: list[Example], rows: Rows, dataset: Dataset, where: str) -> None:
     """Where many pairs have nothing in common, what others have in common is not a prompt."""
     without = [number for number, example in enumerate(examples) if example.fault == NO_PROMPT]
     if len(without) > MOST_WITHOUT * len(examples):
-        one, other = (text_of(said(rows[without[0]][theirs[name]]))[:30] for name in PAIR[1:])
+        choice = schemas.choice(rows[without[0]], dataset.columns)
+        one, other = (text_of(said(value))[:30] for _, value in (choice.chosen, choice.rejected))
         raise ConfigError(
             "dataset.name",
             dataset.name,
             "has no column prompt, and a pair's completions do not begin alike "
             f"(row {without[0] + 1}: {one!r}, {other!r}); name it with +dataset.columns.prompt=NAME ({where})",
         )
+
+
+def _check_question(rows: Rows, dataset: Dataset, where: str) -> None:
+    """What answers have in common is not the prompt where a column holds their question and they do not."""
+    chosen = dataset.columns.get("chosen", "chosen")
+    found = [name for row in rows if (name := _question_of(row, value_of(row, chosen)))]
+    if len(found) > MOST_WITHOUT * len(rows):
+        raise ConfigError(
+            "dataset.name",
+            dataset.name,
+            f"has no column prompt, and a column {found[0]} that its answers do not hold ({where}); "
+            f"give +dataset.columns.prompt={found[0]}, or the name of the one that is the prompt",
+        )
+
+
+def _question_of(row: Row, answer: Any) -> str | None:
+    """The column in which the question of a text stands, if the text does not hold it."""
+    asked = {name: row[name] for name in QUESTIONS if isinstance(row.get(name), str) and row[name].strip()}
+    return next((name for name, text in asked.items() if isinstance(answer, str) and text.strip() not in answer), None)
 
 
 # ------------------------------------------------------------------------------------------------ row by row
@@ -205,9 +230,13 @@ def _each(shape: Callable[[Row], _Found], rows: Rows, where: str) -> _Every:
     return _Every(every, any(found.is_messages for found in every))
 
 
-def _column(row: Row, name: str, read: Callable[..., Any], *more: Any) -> Any:
+def _of(row: Row, name: str, read: Callable[..., Any], *more: Any) -> Any:
+    return _column(name, value_of(row, name), read, *more)
+
+
+def _column(name: str, value: Any, read: Callable[..., Any], *more: Any) -> Any:
     try:
-        return read(row.get(name), *more)
+        return read(value, *more)
     except Misshapen as error:
         raise Misshapen(f"column {name}: {error}") from error
 
@@ -278,8 +307,8 @@ def _with_rest(found: _Found, row: Row, theirs: Mapping[str, str], unused: list[
     for name in UNTRAINABLE:
         if row.get(name):
             raise Misshapen(f"column {name}: {messages.kind(row[name])}; only text can be trained on")
-    system = _column(row, theirs[SYSTEM], _text)
-    given = {name: _column(row, theirs[name], _GIVEN[name]) for name in GIVEN if row.get(theirs[name])}
+    system = _of(row, theirs[SYSTEM], _text)
+    given = {name: _of(row, theirs[name], _GIVEN[name]) for name in GIVEN if value_of(row, theirs[name])}
     left = tuple(f"column {name} not used" for name in unused if row.get(name) not in (None, "", [], {}))
     return replace(found, system=system, given={name: value for name, value in given.items() if value},
                    notes=(*found.notes, *left))  # fmt: skip

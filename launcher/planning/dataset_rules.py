@@ -11,11 +11,13 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from launcher.config import WEAK_REJECTS, Dataset, Part, WeakRejects
+from launcher.dataset.columns import COMPARED, PAIR, RANKED, SYSTEM, UNPAIRED
 from launcher.dataset.naming import piece_of
+from launcher.dataset.shown import GIVEN
 from launcher.errors import UNSAID, ConfigError, suggestion
 from launcher.machine.locate import place_of
 
-COLUMNS = ("prompt", "chosen", "rejected", "completion", "label", "system", "tools", "chat_template_kwargs")
+COLUMNS = (*dict.fromkeys((*PAIR, *UNPAIRED)), *COMPARED, RANKED, SYSTEM, *GIVEN)
 DTYPES = ("auto", "float32", "bfloat16")  # not float16: small gradients become 0
 QUANTIZATIONS = ("4bit",)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.config import RunConfig
-from launcher.dataset import shapes
+from launcher.dataset import schemas
 from launcher.dataset.layouts import Listing
 from launcher.dataset.local_files import INSTRUCTION_KEYS, check_absolute
 from launcher.dataset.naming import Naming, naming_of
@@ -133,7 +133,7 @@ class _Look:
             if commit is None or not names:
                 continue
             listing = Listing(str(source), sorted(names), cache(partial(self._text, source, commit)))
-            lacking = partial(shapes.missing_columns, dataset=each, paired=paired) if weak is None else weak.missing
+            lacking = partial(schemas.lacking, dataset=each, paired=paired) if weak is None else weak.missing
             try:
                 needed.check_rows(listing, each, lacking)
             except ConfigError as error:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from launcher.config import WEAK_REJECTS, Dataset, Model, RunConfig, WeakRejects
 from launcher.dataset.builders import BUILDERS
+from launcher.dataset.columns import columns_of
 from launcher.dataset.local_files import (
     INSTRUCTION_KEYS,
     check_length,
@@ -24,7 +25,6 @@ from launcher.dataset.local_files import (
     on_disk,
     parts_of,
 )
-from launcher.dataset.shapes import columns_of
 from launcher.errors import UNSAID, ConfigError, suggestion
 from launcher.evaluation import mt_bench
 from launcher.hub.sources import models_of

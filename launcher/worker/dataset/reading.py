@@ -17,11 +17,13 @@ from datasets import Dataset
 
 from launcher.config import Dataset as DatasetConfig
 from launcher.config import Part
+from launcher.dataset import shapes
 from launcher.dataset.builders import BUILDERS
+from launcher.dataset.columns import Row, Rows
 from launcher.dataset.local_files import INSTRUCTION_KEYS, has_splits, held_out_of, sources_in, split_of
 from launcher.dataset.naming import base_of, is_cut, naming_of, piece_of
 from launcher.dataset.rows import read_all, without_nulls
-from launcher.dataset.shapes import Example, Row, Rows
+from launcher.dataset.shapes import Example
 from launcher.errors import UNSAID, ConfigError
 from launcher.hub.sources import commit_of, dataset_sources
 from launcher.machine.locate import place_of
@@ -71,8 +73,8 @@ def _read_part(part: Part, dataset: DatasetConfig, store: Store, shape: Shape) -
 
 def _shaped(shape: Shape, dataset: DatasetConfig, train: Rows, test: Rows) -> tuple[list[Example], list[Example]]:
     source = dataset.path or dataset.builder
-    return tuple(  # type: ignore[return-value] # two go in, two come out
-        shape(rows, dataset, f"{source}, {split} split") for split, rows in (("training", train), ("held-out", test))
+    return shapes.of_one_kind(
+        shape(train, dataset, f"{source}, training split"), shape(test, dataset, f"{source}, held-out split")
     )
 
 

@@ -31,8 +31,9 @@ import transformers
 from filelock import FileLock
 
 from launcher.config import WeakRejects
+from launcher.dataset.columns import Row, Rows, columns_of
 from launcher.dataset.messages import SPOKEN, Message, Misshapen, as_messages, said
-from launcher.dataset.shapes import Row, Rows, columns_of, plain
+from launcher.dataset.shapes import plain
 from launcher.errors import UNSAID, ConfigError
 from launcher.printing import say
 from launcher.store.entries import making
