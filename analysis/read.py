@@ -121,7 +121,7 @@ def _row(raw: dict[str, Any], file: Path, number: int) -> dict[str, Any]:
     if row["kind"] == "run" and not row["run_id"]:
         raise ResultsError(f"{file}: line {number}: a run without run_id; {_remedy(file)}")
     row |= {each.name: _number(at(raw, each.path)) for each in (*NUMBERS, *SCORES)}
-    row |= {key: _mapping(raw.get(key)) for key in ("axes", "objective", "sources", "provenance", *MADE_BY)}
+    row |= {key: _mapping(raw.get(key)) for key in ("axes", "objective", "sources", "data", "provenance", *MADE_BY)}
     row["actions"] = _numbers(at(raw, ("evaluation", "actions")))
     row |= {"mt_bench_scores": _by_question(raw.get("mt_bench_scores")), "other_scores": _others(raw)}
     row |= {key: [each for each in _list(raw.get(key)) if isinstance(each, dict)] for key in _RECORDS}

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from launcher.cli.arguments import DONE, VERBS, Parser
+from launcher.cli.arguments import DONE, VERBS, Parser, count
 from launcher.cli.watch import after_submission
 from launcher.cluster.scheduler import Scheduler, scheduler_for
 from launcher.errors import SchedulerError
@@ -19,7 +19,9 @@ from launcher.hub.claims import claim_revisions
 from launcher.hub.revisions import missing_token
 from launcher.machine.accounts import has_token
 from launcher.machine.installed import trl_losses
+from launcher.planning.data_counts import Look, look
 from launcher.planning.hub_sources import Settled, pin_sources, settle
+from launcher.planning.named_trainer import check_named
 from launcher.planning.planned_runs import executor_of, plan, plan_run
 from launcher.planning.prerequisites import check_sources, fetch_sources, short_of_disk
 from launcher.store.output_folder import Store
@@ -30,6 +32,7 @@ from launcher.submission.submit import act, check_ranks
 from launcher.sweep import Sweep
 from launcher.views import console
 from launcher.views import plan as views_plan
+from launcher.views.data import data_warnings
 
 DESCRIPTION = """\
 Run a preference-tuning sweep: model x loss_type x beta, and any other axis.
@@ -57,6 +60,9 @@ def launch_parser() -> Parser:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="overrides of conf/config.yaml")
     parser.add_argument("-m", "--multirun", action="store_true", help="run every combination of the values given")
     parser.add_argument("--json", action="store_true", help="print the plan as JSON, and do not follow the jobs")
+    parser.add_argument(
+        "--show-data", type=count, default=0, metavar="N", help="print the first N rows as they are trained on"
+    )
     return parser
 
 
@@ -69,14 +75,17 @@ def launch(argv: Sequence[str]) -> int:
     sweep = _sweep_of(options)
     config = sweep.runs[0].config
     store = Store(Path(config.output_dir).absolute())
+    check_named(sweep)
     settled = _check(sweep, store, dry_run=config.dry_run)
+    data = look(settled.sweep, options.show_data, console.say_working)
+    settled = replace(settled, notes=[*settled.notes, *data_warnings(data)])
     scheduler = scheduler_for(executor_of(settled.sweep.runs))
     if config.dry_run:
         planned = _plan_dry(settled.sweep, store, scheduler)
-        views_plan.show_plan(planned, scheduler, store, as_json=options.json, sources=settled.lines)
+        views_plan.show_plan(planned, scheduler, store, as_json=options.json, sources=settled.lines, data=data)
         console.show_notes(settled.notes)
         return DONE
-    planned = _submit(settled, store, scheduler, argv, as_json=options.json)
+    planned = _submit(settled, data, store, scheduler, argv, as_json=options.json)
     return after_submission(planned, store, scheduler, quiet=options.json)
 
 
@@ -111,7 +120,9 @@ def _check(sweep: Sweep, store: Store, *, dry_run: bool) -> Settled:
     return replace(settled, notes=notes)
 
 
-def _submit(settled: Settled, store: Store, scheduler: Scheduler, argv: Sequence[str], *, as_json: bool) -> Plan:
+def _submit(
+    settled: Settled, data: Look, store: Store, scheduler: Scheduler, argv: Sequence[str], *, as_json: bool
+) -> Plan:
     sweep = settled.sweep
     check_ranks(sweep, scheduler)
     console.show_notes(settled.notes)
@@ -120,6 +131,6 @@ def _submit(settled: Settled, store: Store, scheduler: Scheduler, argv: Sequence
     with store.submission_lock:
         adopt([store.run(run.run_id) for run in sweep.runs], scheduler)
         planned = plan_batches(sweep, decide(sweep, store, scheduler), store, scheduler)
-        views_plan.show_plan(planned, None, store, as_json=as_json, sources=settled.lines)
+        views_plan.show_plan(planned, None, store, as_json=as_json, sources=settled.lines, data=data)
         act(planned, store, scheduler, argv)
     return planned

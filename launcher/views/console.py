@@ -35,6 +35,12 @@ def show_notes(notes: Sequence[str]) -> None:
         complain(note)
 
 
+def say_working(what: str) -> None:
+    """What is being done while somebody at a terminal waits for seconds."""
+    if sys.stderr.isatty():
+        print(f"{what} ...", file=sys.stderr, flush=True)
+
+
 def duration(seconds: float | None) -> str:
     """Seconds as `1h05` or `3m07s`; nothing for None."""
     if seconds is None:

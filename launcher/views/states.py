@@ -24,10 +24,12 @@ from launcher.errors import StoreError
 from launcher.runs.run_state import RunState
 from launcher.runs.status import UNSUCCESSFUL, Status
 from launcher.store.attempts import Attempts
+from launcher.store.counts import DataCounts
 from launcher.store.facts import RunRecord
 from launcher.store.files import Plain
 from launcher.store.output_folder import SweepDir
 from launcher.views.console import duration, open_console
+from launcher.views.data import shortened
 
 Ended = Callable[[], bool]
 LOG_POLL_SECONDS = 0.5
@@ -36,12 +38,14 @@ GUESS_AFTER_RUNS = 0.25  # before so much is done, a guess of the time left woul
 COLOURS = {Status.TRAINED: "green", Status.RUNNING: "cyan", **dict.fromkeys(UNSUCCESSFUL, "red")}
 
 
-def show_status(directory: SweepDir, states: Sequence[RunState], *, as_json: bool, clear: bool) -> None:
-    """The states of a sweep's runs."""
+def show_status(
+    directory: SweepDir, states: Sequence[RunState], data: Sequence[DataCounts], *, as_json: bool, clear: bool
+) -> None:
+    """The states of a sweep's runs; as JSON with what they are trained on."""
     if as_json:
         records = {record.run_id: record for record in directory.run_records()}
         runs = [_state_json(records[state.run.run_id], state) for state in states]
-        print(json.dumps({"sweep": directory.name, "runs": runs}, indent=1))
+        print(json.dumps({"sweep": directory.name, "runs": runs, "data": shortened(data, 0)}, indent=1))
         return
     console = open_console()
     if clear and console.is_terminal:

@@ -14,7 +14,7 @@ from pathlib import Path
 from launcher.config import RunConfig, from_plain
 from launcher.hub.sources import restore
 from launcher.store.facts import Prepared, TableWork
-from launcher.store.files import write_once
+from launcher.store.files import fact_text, write_derived, write_once
 from launcher.store.output_folder import PreparingDir, Store
 from launcher.worker.distributed import ranks
 from launcher.worker.interruption import StopRequest
@@ -29,7 +29,7 @@ def make_table(work: TableWork, folder: PreparingDir) -> None:
         ranks.begin("table", partial(settle_table, folder))
         try:
             ranks.first(partial(restore, config.pins, Store(Path(work.root))))
-            _prepare(config, Store(Path(work.root)))
+            _prepare(config, Store(Path(work.root)), folder)
         except Exception as error:
             settle_table(folder, ranks.failed(reason_of(error)).cause or "", traceback.format_exc())
             raise
@@ -37,7 +37,8 @@ def make_table(work: TableWork, folder: PreparingDir) -> None:
         write_once(folder.done_file, Prepared(time.time()))
 
 
-def _prepare(config: RunConfig, store: Store) -> None:
+def _prepare(config: RunConfig, store: Store, folder: PreparingDir) -> None:
     from launcher.worker.training.reference_table import prepare
 
-    prepare(config, store)
+    pairs = prepare(config, store)
+    ranks.first(partial(write_derived, folder.data_file, fact_text(pairs.counts)))

@@ -29,9 +29,11 @@ from launcher.dataset.messages import text_of
 from launcher.dataset.shapes import Example
 from launcher.dataset.shown import GIVEN
 from launcher.errors import ConfigError
+from launcher.store.counts import DataCounts
 from launcher.store.files import building, content_key
 from launcher.store.output_folder import Store
-from launcher.worker.dataset import reading
+from launcher.worker.dataset import counts, reading
+from launcher.worker.dataset.counts import EXAMPLES, Usable
 from launcher.worker.model import base_model
 from launcher.worker.model.templates import check_rendering, shown_rows
 from launcher.worker.model.weights import tokenizer
@@ -39,6 +41,7 @@ from launcher.worker.model.weights import tokenizer
 LOG = logging.getLogger(__name__)
 SPOILT = (shapes.DIFFERING, shapes.BROKEN)  # also as the prompts of an evaluation
 IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
+ANSWERS = {"chosen": "chosen_ids", "rejected": "rejected_ids"}
 TOO_LONG, SAME_WHEN_CUT = "prompt too long", "chosen == rejected within max_length"
 
 
@@ -49,6 +52,7 @@ class Pairs:
     Attributes:
         train: the pairs to train on, as token ids.
         test: the held-out pairs.
+        counts: the numbers of both splits, and the first pairs as they are trained on.
         dropped: how many training pairs were left out, for each reason.
         repeated: training pairs that stand there before, but for case, spacing and punctuation; they stay.
         leaked: held-out pairs that also stand in the training pairs, compared in the same way; they stay.
@@ -56,6 +60,7 @@ class Pairs:
 
     train: Dataset
     test: Dataset
+    counts: DataCounts
     dropped: dict[str, int] = field(default_factory=dict)
     repeated: int = 0
     leaked: int = 0
@@ -87,32 +92,40 @@ def sound(examples: Iterable[Example]) -> list[dict[str, Any]]:
     return [example.values for example in examples if example.fault is None]
 
 
-def tokenise(config: RunConfig, store: Store) -> Pairs:
+def tokenise(config: RunConfig, store: Store, *, keep: bool = True, examples: int = EXAMPLES) -> Pairs:
     """The pairs as token ids, without those from which nothing can be learnt.
 
     Left out are pairs without a prompt or whose prompt alone fills `max_length`, with an empty completion, or with
     twice the same, be it only up to `max_length`.
 
+    Args:
+        config: the run.
+        store: holds what is built of data and models.
+        keep: whether the token ids are kept there for other runs, under the hashes of the model's files.
+        examples: how many pairs are shown among the counts.
+
     Raises:
         ConfigError: no pair is left, or the chat template cannot be trained with.
     """
     train, test = reading.read(config.dataset, store, shapes.pairs)
-    fitting_train, dropped = _usable(train, config, store)
-    fitting_test, _ = _usable(test, config, store)
-    counts = shapes.overlaps(sound(train), sound(test))
-    return told(Pairs(fitting_train, fitting_test, dropped, *counts), train, test)
+    of_train, of_test = (_usable(split, config, store, keep=keep) for split in (train, test))
+    numbers = counts.of_splits(config, of_train, of_test, tokenizer(config.model, store), examples)
+    overlaps = shapes.overlaps(sound(train), sound(test))
+    pairs = Pairs(of_train.fitting, of_test.fitting, numbers, of_train.left_out, *overlaps)
+    return told(pairs, train, test)
 
 
-def _usable(pairs: list[Example], config: RunConfig, store: Store) -> tuple[Dataset, dict[str, int]]:
-    """The token ids of the pairs that can be used, and how many cannot, for each reason."""
+def _usable(pairs: list[Example], config: RunConfig, store: Store, *, keep: bool) -> Usable:
+    """The token ids of the pairs, which of them can be used, and how many cannot, for each reason."""
     dropped = Counter(pair.fault for pair in pairs if pair.fault is not None)
     if not (rows := sound(pairs)):
         raise ConfigError("dataset.name", config.dataset.name, f"none of its pairs can be used: {_sentence(dropped)}")
     tokens = tokenizer(config.model, store)
     rows = shown_rows(rows, tokens, config.model)
     check_rendering(rows, tokens)
-    fitting, too_long = _fitting(shared_token_ids(rows, config, store, token_ids), config.trainer.max_length)
-    return fitting, dict(dropped + too_long)
+    ids = shared_token_ids(rows, config, store, token_ids) if keep else token_ids(rows, tokens)
+    fitting, too_long = _fitting(ids, config.trainer.max_length)
+    return Usable(ids, fitting, dict(dropped + too_long), ANSWERS)
 
 
 def _sentence(counts: dict[str, int]) -> str:
@@ -129,6 +142,8 @@ def told(pairs: Pairs, train: list[Example], test: list[Example], what: str = "p
         LOG.warning("%d of %d training %s dropped: %s", gone, count, what, _sentence(pairs.dropped))
     if len(pairs.test) < held_out:
         LOG.warning("%d of %d held-out %s dropped for the same reasons", held_out - len(pairs.test), held_out, what)
+    for sentence in counts.sentences(pairs.counts, what):
+        LOG.warning("%s", sentence)
     if pairs.repeated:
         LOG.warning("%d of %d training %s repeat another's text; they stay", pairs.repeated, count, what)
     if pairs.leaked:

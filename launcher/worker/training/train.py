@@ -16,6 +16,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from safetensors.torch import load_file
 from launcher.config import DeepSpeed, RunConfig
 from launcher.errors import StoreError
 from launcher.store.facts import Revision
-from launcher.store.files import Plain, read_fact, read_lines, write_once
+from launcher.store.files import Plain, fact_text, read_fact, read_lines, write_derived, write_once
 from launcher.store.output_folder import Store
 from launcher.store.results import Result
 from launcher.store.run_folder import RunDir
@@ -67,6 +68,7 @@ def train(config: RunConfig, run: RunDir, store: Store, stop_requested: Callable
     began = time.time()
     _trained.forget()
     pairs = prepare(config, store)
+    ranks.first(partial(write_derived, run.data_file, fact_text(pairs.counts)))
     recorder = Recorder(run.metrics_file, config.checkpoint.every, stop_requested, config.checkpoint.milestones or ())
     trainer = None
     try:
