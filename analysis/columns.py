@@ -12,6 +12,7 @@ from typing import Literal
 from tabulate import tabulate
 
 MADE_BY = ("preference_made_by", "mt_bench_made_by", "lm_eval_made_by", "command_made_by")
+LABELS = ("desirable", "undesirable")  # of completions
 Kind = Literal["text", "number", "mapping", "list"]
 
 CATEGORIES = ("writing", "roleplay", "extraction", "reasoning", "math", "coding", "stem", "humanities")

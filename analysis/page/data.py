@@ -5,14 +5,17 @@ Owns: these words and tables. Must not know: HTML, files.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
 
+from analysis.columns import LABELS
 from analysis.words import listed, number
 
 _MUCH = 0.05  # of the rows
+_DIGITS = 9  # counts are exact
 _EXAMPLES = 3  # of each kind of data
 
 Data = dict[str, Any]
@@ -23,7 +26,7 @@ def kinds(runs: pd.DataFrame) -> list[tuple[str, str, Data]]:
     found: list[tuple[str, str, Data]] = []
     for model, dataset, data in runs[["model", "dataset", "data"]].to_numpy():
         kind = (str(model or "?"), str(dataset or "?"), data)
-        if data.get("splits") and kind not in found:
+        if data and kind not in found:
             found.append(kind)
     return found
 
@@ -31,44 +34,43 @@ def kinds(runs: pd.DataFrame) -> list[tuple[str, str, Data]]:
 def splits(runs: pd.DataFrame) -> list[dict[str, str]]:
     """Give a row for each split of each kind of data."""
     return [
-        {"model": model, "dataset": dataset, "max_length": str(data["max_length"]), "split": name, **_numbers(split)}
+        {"model": model, "dataset": dataset, "max_length": number(data["max_length"]), "split": name, **_numbers(split)}
         for model, dataset, data in kinds(runs)
         for name, split in data["splits"].items()
     ]
 
 
 def _numbers(split: Data) -> dict[str, str]:
-    lengths = {"median": split["median"], "95th percentile": split["percentile_95"]}
-    labels = [f"{split[name]} {name}" for name in ("desirable", "undesirable") if name in split]
+    labels = ", ".join(f"{number(split[name], _DIGITS)} {name}" for name in LABELS if name in split)
     return {
-        "rows read": str(split["read"]),
-        "used": f"{split['used']} ({', '.join(labels)})" if labels else str(split["used"]),
+        "rows read": number(split["read"], _DIGITS),
+        "used": number(split["used"], _DIGITS) + (f" ({labels})" if labels else ""),
         "left out": _reasons(split) or "0",
-        **{name: "" if value is None else number(value) for name, value in lengths.items()},
-        "cut": f"{split['cut']} ({_share(split['cut'], split['used']):.0%})",
+        "median": number(split.get("median", math.nan), _DIGITS),
+        "95th percentile": number(split.get("percentile_95", math.nan), _DIGITS),
+        "cut": f"{number(split['cut'], _DIGITS)} ({_share(split['cut'], split['used']):.0%})",
     }
 
 
 def _reasons(split: Data) -> str:
-    return ", ".join(f"{count} {reason}" for reason, count in split["left_out"].items())
+    return ", ".join(f"{number(count, _DIGITS)} {reason}" for reason, count in split["left_out"].items())
 
 
-def _share(part: int, whole: int) -> float:
+def _share(part: float, whole: float) -> float:
     return part / whole if whole else 0.0
 
 
-def examples(runs: pd.DataFrame) -> list[tuple[str, list[tuple[str, str, int]]]]:
+def examples(runs: pd.DataFrame) -> list[tuple[str, list[tuple[str, str, str]]]]:
     """Give a title and the parts (name, text, tokens cut) of the first rows of each kind of data."""
     return [
-        (f"{dataset} for {model}, example {place}", list(_parts(row)))
+        (f"{dataset} for {model}, example {place}", [(name, *_part(*part)) for name, part in row.items()])
         for model, dataset, data in kinds(runs)
-        for place, row in enumerate(data.get("examples", [])[:_EXAMPLES], 1)
+        for place, row in enumerate(data["examples"][:_EXAMPLES], 1)
     ]
 
 
-def _parts(row: Data) -> Iterator[tuple[str, str, int]]:
-    for name, part in {"prompt": row["prompt"], **row["answers"]}.items():
-        yield name, part["text"], part["cut"]
+def _part(text: str, cut: float) -> tuple[str, str]:
+    return text, number(cut, _DIGITS) if cut > 0 else ""
 
 
 def cautions(runs: pd.DataFrame) -> list[str]:
@@ -81,10 +83,9 @@ def cautions(runs: pd.DataFrame) -> list[str]:
 
 def _lost(model: str, dataset: str, data: Data) -> Iterator[str]:
     for name, split in data["splits"].items():
-        where = f"the {name} split of {dataset} for {model}"
-        if _share(split["read"] - split["used"], split["read"]) > _MUCH:
-            gone = split["read"] - split["used"]
-            yield f"of {where} {gone} of {split['read']} rows are left out ({_reasons(split)})"
+        where, gone = f"the {name} split of {dataset} for {model}", split["read"] - split["used"]
+        read, used, cut, left = (number(each, _DIGITS) for each in (split["read"], split["used"], split["cut"], gone))
+        if _share(gone, split["read"]) > _MUCH:
+            yield f"of {where} {left} of {read} rows are left out ({_reasons(split)})"
         if _share(split["cut"], split["used"]) > _MUCH:
-            limit = f"max_length {data['max_length']}"
-            yield f"of {where} {split['cut']} of {split['used']} rows used are cut at {limit}"
+            yield f"of {where} {cut} of {used} rows used are cut at max_length {number(data['max_length'])}"

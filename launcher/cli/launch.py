@@ -75,9 +75,9 @@ def launch(argv: Sequence[str]) -> int:
     sweep = _sweep_of(options)
     config = sweep.runs[0].config
     store = Store(Path(config.output_dir).absolute())
-    check_named(sweep)
     settled = _check(sweep, store, dry_run=config.dry_run)
-    data = look(settled.sweep, options.show_data, console.say_working)
+    check_named(sweep)
+    data = look(settled.sweep, store, options.show_data, console.say_working)
     settled = replace(settled, notes=[*settled.notes, *data_warnings(data)])
     scheduler = scheduler_for(executor_of(settled.sweep.runs))
     if config.dry_run:

@@ -31,6 +31,7 @@ from launcher.model.adapter import adapter_in
 from launcher.model.files import TEMPLATE_FILES, TOKENIZER_FILES, has_tokenizer
 from launcher.store.counts import DataCounts
 from launcher.store.files import Plain, content_key, fact_text, file_hash, read_fact, typed, write_derived
+from launcher.store.output_folder import Store
 from launcher.sweep import Run, Sweep
 
 MOST_BYTES = 8_000_000  # of all splits together; a login node tokenises about 1 MB a second
@@ -64,28 +65,29 @@ class Look:
     examples: int = 0
 
 
-def look(sweep: Sweep, examples: int, say: Callable[[str], None]) -> Look:
+def look(sweep: Sweep, store: Store, examples: int, say: Callable[[str], None]) -> Look:
     """The counts of each kind of data in a sweep.
 
     Args:
         sweep: with the pins of its sources.
+        store: where runs that have begun have recorded their counts.
         examples: rows of the training split to be shown.
         say: is told what is done, before it takes seconds.
 
     Raises:
         ConfigError: a job could not train on these data, by what its own functions say.
     """
-    found = [_remembered(run, max(examples, KEPT_EXAMPLES)) for run in _kinds(sweep)]
+    found = [_remembered(runs, store, max(examples, KEPT_EXAMPLES)) for runs in _kinds(sweep)]
     open_ = [each for each in found if isinstance(each, _Question)]
     answers = iter(_answers(open_, say) if open_ else [])
     return Look(tuple(next(answers) if isinstance(each, _Question) else each for each in found), examples)
 
 
-def _kinds(sweep: Sweep) -> list[Run]:
-    """The first run of each kind of data."""
-    kinds: dict[str, Run] = {}
+def _kinds(sweep: Sweep) -> list[list[Run]]:
+    """The runs of each kind of data."""
+    kinds: dict[str, list[Run]] = {}
     for run in sweep.runs:
-        kinds.setdefault(repr(_settings(run.config)), run)
+        kinds.setdefault(repr(_settings(run.config)), []).append(run)
     return list(kinds.values())
 
 
@@ -106,10 +108,12 @@ class _Question:
     file: Path
 
 
-def _remembered(run: Run, examples: int) -> Counted | _Question:
+def _remembered(runs: Sequence[Run], store: Store, examples: int) -> Counted | _Question:
     """The counts as they were remembered, or why there are none, or the question."""
+    run = runs[0]
     if unknown := _unknown(run.config):
-        return Counted(run.config, unknown=unknown)
+        counts = next(filter(None, (read_fact(store.run(each.run_id).data_file, DataCounts) for each in runs)), None)
+        return Counted(run.config, counts, None if counts else unknown)
     file = user_cache(os.environ) / "counts" / f"{content_key(_identity(run.config, examples), 32)}.json"
     with contextlib.suppress(StoreError, OSError):
         if counts := read_fact(file, DataCounts):

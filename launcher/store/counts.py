@@ -38,7 +38,7 @@ class SplitCounts:
     @property
     def share_left_out(self) -> float:
         """Of the rows that were read."""
-        return 1 - self.used / self.read if self.read else 0.0
+        return (self.read - self.used) / self.read if self.read else 0.0
 
     @property
     def share_cut(self) -> float:

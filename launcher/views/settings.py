@@ -84,7 +84,7 @@ def _words(config: RunConfig) -> dict[str, str]:
         "learning rate": f"{trainer.learning_rate:g}",
         "schedule": f"{trainer.lr_scheduler} with warm-up over {_warmup(trainer)}",
         "batch": f"{trainer.batch_size} ({batch})",
-        "length": _length(trainer),
+        "for": _length(trainer),
         "max_length": str(trainer.max_length),
         "dtype": config.model.dtype + packed,
         "weights": "all" if trainer.lora is None else f"LoRA r {trainer.lora.r}",

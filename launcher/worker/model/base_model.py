@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 from transformers.utils import logging as transformers_logging
 
 from launcher.config import Model
@@ -81,15 +81,39 @@ def _ensure_random(architecture: dict[str, Any], store: Store) -> str:
 
 def _ensure_dequantised(source: Path, gguf_file: str, store: Store) -> str:
     """The folder of a GGUF model as plain safetensors that can be trained, made on first use."""
-    if not (source / gguf_file).is_file():
-        raise ConfigError("model.gguf_file", gguf_file, f"not in {source}")
-    digest = file_sha256(source / gguf_file, store)
-    folder = store.cache("models", f"{Path(gguf_file).stem}-{digest[:12]}")
+    folder = _dequantised(source, gguf_file, store)
     with building(folder) as empty:
         if empty is not None:
             print(f"dequantising {gguf_file} into {folder} (once)", flush=True)
             _dequantise(source, gguf_file, empty)
     return str(folder)
+
+
+def _dequantised(source: Path, gguf_file: str, store: Store) -> Path:
+    """Where the model of a GGUF file is unpacked to."""
+    if not (source / gguf_file).is_file():
+        raise ConfigError("model.gguf_file", gguf_file, f"not in {source}")
+    digest = file_sha256(source / gguf_file, store)
+    return store.cache("models", f"{Path(gguf_file).stem}-{digest[:12]}")
+
+
+def _ensure_gguf_tokenizer(source: Path, gguf_file: str, store: Store) -> str:
+    """The folder of a GGUF model's tokenizer: the whole model's where that is unpacked, else one without weights."""
+    model = _dequantised(source, gguf_file, store)
+    if model.is_dir():
+        return str(model)
+    folder = model.with_name(f"{model.name}-tokenizer")
+    with building(folder) as empty:
+        if empty is not None:
+            AutoConfig.from_pretrained(source, gguf_file=gguf_file).save_pretrained(
+                empty
+            )  # names the kind of tokenizer
+            _save_tokenizer(source, gguf_file, empty)
+    return str(folder)
+
+
+def _save_tokenizer(source: Path, gguf_file: str, folder: Path) -> None:
+    AutoTokenizer.from_pretrained(source, gguf_file=gguf_file).save_pretrained(folder)
 
 
 def _ensure_merged(model: Model, folder: Path, store: Store) -> str:
@@ -152,7 +176,7 @@ def _dequantise(source: Path, gguf_file: str, folder: Path) -> None:
     plain.load_state_dict(loaded.state_dict())
     plain.generation_config = loaded.generation_config
     plain.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(source, gguf_file=gguf_file).save_pretrained(folder)
+    _save_tokenizer(source, gguf_file, folder)
 
 
 def not_loadable(model: Model, error: Exception) -> ConfigError:
@@ -165,8 +189,10 @@ def not_loadable(model: Model, error: Exception) -> ConfigError:
 
 def ensure_tokenizer(model: Model, store: Store) -> str:
     """Where the tokenizer lies: of a model on the Hub it is there without the weights, an adapter may have its own."""
-    if model.architecture is not None or model.gguf_file is not None:
+    if model.architecture is not None:
         return ensure_base(model, store)
+    if model.gguf_file is not None:
+        return _ensure_gguf_tokenizer(locate(model, store), model.gguf_file, store)
     folder = locate(model, store, weights=False)
     own = adapter_in(folder) is None or has_tokenizer([path.name for path in folder.iterdir()])
     return str(folder) if own else ensure_tokenizer(_below(model, folder), store)
