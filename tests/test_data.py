@@ -10,11 +10,13 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
-from worker_fixtures import Configure, write_pairs
+from conftest import sweep_of
+from worker_fixtures import Configure, make_config, write_pairs
 
 from launcher.config import Dataset, Model, Part, WeakRejects
 from launcher.errors import ConfigError
 from launcher.hub.sources import Source, pin
+from launcher.planning.prerequisites import check_sources
 from launcher.store.output_folder import Store
 from launcher.worker.dataset import pairs as data
 from launcher.worker.dataset import reading, unpaired
@@ -322,3 +324,76 @@ def test_a_text_is_tokenised_once_for_a_sweep(
         file.write_bytes(file.read_bytes()[:100])
     assert tokenise(configure(), store).train[:] == first.train[:]
     assert "tokenising again" in caplog.text
+
+
+SHORT, LONG = {"prompt": "Q:", "chosen": " a", "rejected": " b"}, {"prompt": "Q " * 99, "chosen": "a", "rejected": "b"}
+
+
+def with_test(folder: Path, test: list[dict[str, str]]) -> Dataset:
+    """A data set whose training rows are right."""
+    for split, rows in (("train", [SHORT] * 20), ("test", test)):
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return Dataset(name="d", path=str(folder))
+
+
+@pytest.mark.parametrize(
+    ("test", "message"),
+    [
+        ([], r"dataset\.test_split=test: \S+test\.jsonl has no rows"),
+        (
+            [SHORT | {"rejected": " a"}],
+            r"dataset\.test_split=test: \S+test\.jsonl: none of its rows can be used: 1 ch",
+        ),
+        ([{"prompt": "Q:", "good": "a"}], r"test\.jsonl has no column chosen, rejected; it has good, prompt"),
+        ([LONG], r"max_length=64: the shortest prompt of dataset\.test_split=test has 198 tokens"),
+    ],
+)
+def test_a_held_out_split_that_cannot_be_used_is_named_by_the_plan(
+    tmp_path: Path, store: Store, test: list[dict[str, str]], message: str
+) -> None:
+    """With its key, its value and its file, before anything is submitted."""
+    overrides = ("model=tiny", "dataset=custom", "dataset.name=d", "trainer.max_length=64")
+    sweep = sweep_of(*overrides, f"dataset.path={with_test(tmp_path, test).path}")
+    with pytest.raises(ConfigError, match=message):
+        check_sources(sweep, store, dry_run=True)
+
+
+@pytest.mark.parametrize(
+    ("test", "message"),
+    [
+        ([SHORT | {"rejected": " a"}], r"dataset\.test_split=test: the held-out pairs of d cannot be used: .*1 chosen"),
+        ([LONG], r"dataset\.test_split=test: the held-out .*trainer\.max_length=64: every prompt fills it; .* name a"),
+        ([{"prompt": "Q:", "good": "a"}], r"no column chosen, rejected; found prompt, good in \S+, held-out split"),
+    ],
+)
+def test_a_held_out_split_that_cannot_be_used_is_named_by_the_job(
+    tmp_path: Path, store: Store, test: list[dict[str, str]], message: str
+) -> None:
+    """Where the plan has not seen the rows, as those of the Hub."""
+    with pytest.raises(ConfigError, match=message):
+        tokenise(make_config(tmp_path, dataset=with_test(tmp_path, test)), store)
+
+
+def test_held_out_rows_that_are_left_out_are_told_with_their_reasons(
+    tmp_path: Path, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As those of the training split, and under the split's key."""
+    rows = [SHORT, LONG, SHORT | {"rejected": ""}]
+    assert len(tokenise(make_config(tmp_path, dataset=with_test(tmp_path, rows)), store).test) == 1
+    words = "2 of 3 held-out pairs dropped: 1 empty completion, 1 prompt too long (of dataset.test_split)"
+    assert words in caplog.text
+
+
+def test_a_folder_without_a_held_out_split_and_a_file_too_small_for_one(tmp_path: Path, store: Store) -> None:
+    """Both are told by the plan, with what to do."""
+    (tmp_path / "only").mkdir()
+    (tmp_path / "only" / "train.jsonl").write_text(json.dumps(SHORT))
+    (tmp_path / "one.jsonl").write_text(f"{json.dumps(SHORT)}\n" * 4)
+    cases = {
+        "only": (r"dataset\.test_split=test: no test\.jsonl, .* in \S+; found train\.jsonl; .* give one file", ()),
+        "one.jsonl": (r"dataset\.test_pairs=4: the file has only 4 pairs", ("dataset.test_pairs=4",)),
+    }
+    for name, (message, more) in cases.items():
+        sweep = sweep_of("model=tiny", "dataset=custom", "dataset.name=d", f"dataset.path={tmp_path / name}", *more)
+        with pytest.raises(ConfigError, match=message):
+            check_sources(sweep, store, dry_run=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, strategies
 from worker_fixtures import LORA, Configure, make_config
 
 from launcher import losses
@@ -22,7 +23,7 @@ from launcher.store.output_folder import Store
 from launcher.worker.dataset import unpaired
 from launcher.worker.evaluation.preference import evaluate
 from launcher.worker.model import weights as models
-from launcher.worker.training.kto import ranked
+from launcher.worker.training.kto import held_out_metrics, ranked
 from launcher.worker.training.reference_table import prepare
 from launcher.worker.training.train import train
 from launcher.worker.training.trainer import build_trainer
@@ -210,3 +211,72 @@ def test_its_rules_are_checked_when_the_sweep_is_planned(changes: dict[str, Any]
     config: RunConfig = make_config(Path("unused"), **changes)
     with pytest.raises(ConfigError, match=message):
         check(config, trl_losses())
+
+
+# ------------------------------------------------------------------------------------------------ held-out rows
+
+
+def foreign_prompts(prompts: list[str]) -> list[str]:
+    """The prompt that each row's lent completion answers."""
+    return [prompts[index] for index in unpaired.foreign_rows(prompts)]
+
+
+@given(strategies.lists(strategies.sampled_from("abcde"), min_size=1, max_size=40))
+def test_no_held_out_row_has_an_answer_to_its_own_prompt(prompts: list[str]) -> None:
+    """Wherever there is another prompt, however often each is there; and each lends once where that can be."""
+    lent = unpaired.foreign_rows(prompts)
+    if len(set(prompts)) > 1:
+        assert all(own != foreign for own, foreign in zip(prompts, foreign_prompts(prompts), strict=True))
+    elif len(prompts) > 1:
+        assert all(row != index for row, index in enumerate(lent))
+    if 2 * max(map(prompts.count, prompts)) <= len(prompts):
+        assert sorted(lent) == list(range(len(prompts)))
+
+
+def held_out_pairs(folder: Path, prompts: list[str]) -> Dataset:
+    """Pairs of these prompts, held out in this order."""
+    pairs = [{"prompt": p, "chosen": f" yes {n}", "rejected": f" no {n} no"} for n, p in enumerate(prompts)]
+    for split in ("train", "test"):
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    return Dataset(name="pairs", path=str(folder), prompts=["Q1:"])
+
+
+@pytest.mark.parametrize("prompts", ["abcdef", "aabbcd", "aaaabc", "abcabc"])
+def test_completions_of_a_pair_are_not_each_others_foreign_ones(store: Store, tmp_path: Path, prompts: str) -> None:
+    """Neither are those of another pair with the same prompt, in rows that stand in their order."""
+    config = make_config(tmp_path, **KTO, dataset=held_out_pairs(tmp_path, [f"{letter}?" for letter in prompts]))
+    test = unpaired.tokenise(config, store).test
+    assert len(test) == 2 * len(prompts)
+    answers: dict[tuple[int, ...], set[tuple[int, ...]]] = {}
+    for row in test:
+        answers.setdefault(tuple(row["prompt_ids"]), set()).add(tuple(row["chosen_ids"]))
+    assert all(tuple(row["rejected_ids"]) not in answers[tuple(row["prompt_ids"])] for row in test)
+
+
+def test_one_prompt_alone_is_told(store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """There is no foreign completion then; another row's stands in."""
+    config = make_config(tmp_path, **KTO, dataset=held_out_pairs(tmp_path, ["a?"] * 4))
+    test = unpaired.tokenise(config, store).test
+    assert all(row["chosen_ids"] != row["rejected_ids"] for row in test)
+    assert "all held-out completions answer one prompt" in caplog.text
+
+
+def test_the_held_out_loss_equals_the_papers_equations_on_foreign_answers(store: Store, tmp_path: Path) -> None:
+    """Plain logits, row by row, with the foreign answers found here: each micro-batch has its KL term."""
+    config = make_config(tmp_path, **KTO, beta=0.3, dataset=held_out_pairs(tmp_path, ["a?", "b?", "b?", "c?"]))
+    pairs = prepare(config, store)
+    trainer = build_trainer(config, store.run("r"), store, pairs, [])
+    with torch.no_grad():
+        for number, parameter in enumerate(trainer.model.parameters()):
+            noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number))
+            parameter.add_(noise, alpha=0.05)
+        found = held_out_metrics(trainer, 0.3).loss
+        rows = [pairs.test[index] for index in range(len(pairs.test))]
+        prompts = [tuple(row["prompt_ids"]) for row in rows]
+        # All of a? before all of b? before c?, as the commonest come first; each takes from four rows further on.
+        together = sorted(range(8), key=lambda index: (-prompts.count(prompts[index]), prompts.index(prompts[index])))
+        for place, index in enumerate(together):
+            rows[index]["rejected_ids"] = rows[together[(place + 4) % 8]]["chosen_ids"]
+        reference = models.load(config.model, store)
+        halves = [kto_by_hand(trainer.model, reference, rows[start : start + 4], (1.0, 1.0)) for start in (0, 4)]
+    assert found == pytest.approx(sum(halves) / 2, abs=1e-5)

@@ -133,3 +133,28 @@ def test_the_line_says_what_is_wrong_and_what_to_do(sweep: Path, capsys: pytest.
     (run / "attempts/001/failure.json").write_text('{"reason": "why", "status": "odd"}')
     assert main.main(["status", "s"]) == 0
     assert "FAILED" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ({"step": "two", "seconds": 1.0}, 'step cannot be "two"; put it right'),
+        ({"step": [1]}, "step cannot be [1]"),
+        ({"step": 1, "seconds": "long"}, 'seconds cannot be "long"'),
+        ({"step": 1, "loss": {}}, "loss cannot be {}"),
+        ({"step": 1, "max_steps": "all", "seconds_per_step": "s"}, 'max_steps cannot be "all"'),
+    ],
+)
+def test_a_line_of_a_metrics_log_that_cannot_be_is_named(
+    sweep: Path, capsys: pytest.CaptureFixture[str], line: dict[str, Any], said: str
+) -> None:
+    """Wherever in the log it stands; a line that was cut off is passed over as before."""
+    run = next(sweep.glob(f"runs/{RUN}*"))
+    whole = json.dumps({"step": 2, "max_steps": 2, "loss": 0.5, "seconds": 1.0})
+    for text in (f"{json.dumps(line)}\n{whole}\n", f"{whole}\n{json.dumps(line)}\n"):
+        (run / "metrics.jsonl").write_text(text)
+        assert main.main(["collect", "s"]) == 1
+        assert f"{run / 'metrics.jsonl'}: {said}" in capsys.readouterr().err
+    assert main.main(["status", "s"]) == 1
+    (run / "metrics.jsonl").write_text(f'{whole}\n{{"step": 3, "lo')
+    assert main.main(["collect", "s"]) == 0

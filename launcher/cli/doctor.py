@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from launcher.cli.arguments import DONE, Parser
 from launcher.cluster.doctor import findings, read_answer, write_question
 from launcher.cluster.scheduler import AUTO, ClusterScheduler, scheduler_for
-from launcher.config import Cluster, RunConfig, from_plain
+from launcher.config import RunConfig, from_plain
 from launcher.errors import UsageError
 from launcher.machine.disk import in_words
 from launcher.planning import estimate
@@ -42,11 +42,16 @@ def doctor(options: argparse.Namespace) -> int:
 
 
 def _configs(overrides: Sequence[str]) -> list[RunConfig]:
-    """The runs of these overrides."""
+    """The runs of these overrides, checked as a launch would check them."""
+    from launcher.machine.installed import trl_losses
     from launcher.planning.compose import compose
+    from launcher.planning.rules import check
 
     _, points = compose(overrides, multirun=True)
-    return [from_plain(point.config) for point in points]
+    configs: list[RunConfig] = [from_plain(point.config) for point in points]
+    for config in configs:
+        check(config, trl_losses())
+    return configs
 
 
 def tracking_here(wish: str, environment: Mapping[str, str]) -> tuple[str, str]:
@@ -67,12 +72,10 @@ def _needed(configs: Sequence[RunConfig]) -> list[tuple[str, str]]:
 
 def _probe(options: argparse.Namespace, cluster: ClusterScheduler | None) -> list[tuple[str, str]]:
     """What a job sees of the node that it gets."""
-    from launcher.planning.compose import compose
-
     if cluster is None:
         raise UsageError("--probe: there is no cluster here on which a job could look at a node")
-    _, (point, *_) = compose([f"cluster={cluster.name}", *options.overrides], multirun=True)
-    batch = write_question(from_plain(point.config["cluster"], Cluster, "cluster."), options.output_dir.absolute())
+    (config, *_) = _configs([f"cluster={cluster.name}", *options.overrides])
+    batch = write_question(config.cluster, options.output_dir.absolute())
     console.complain(f"the probe job {batch.name} is in the queue; waiting up to {options.wait:g} s")
     job = cluster.run_and_wait(batch, "launcher.worker.probe", options.wait)
     return list(read_answer(batch, ended_well=job is not None))

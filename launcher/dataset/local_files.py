@@ -25,6 +25,8 @@ from launcher.model.template import template_here
 
 # The keys of instructions that a weaker model answers, which are read as a data set: what takes the place of what.
 INSTRUCTION_KEYS = {f"dataset.{key}": f"dataset.{WEAK_REJECTS}.{key}" for key in ("path", "revision")}
+NAME_SPLIT = "name a file without its ending, or give one file as dataset.path, whose last tenth is held out"
+HELD_OUT = 0.1  # of a data set that is one file
 CHECKED_ROWS, CHECKED_SECONDS = 20_000, 5.0  # of a data file, on the login node
 PROMPTS = 2000  # in which a prompt that fits is looked for
 TOKEN_COUNT_SECONDS = 120
@@ -59,8 +61,23 @@ def local_file(dataset: Dataset, split: str) -> Path | None:
         return path
     file = split_file(path, split)
     if file is None:
-        raise ConfigError("dataset.path", dataset.path, f"has no {split}.jsonl, {split}.json or {split}.parquet")
+        there = ", ".join(sorted(each.name for each in path.iterdir())) or "nothing"
+        key = "train_split" if split == dataset.train_split else "test_split"
+        words = f"no {split}.jsonl, .json or .parquet in {path}; found {there}"
+        raise ConfigError(f"dataset.{key}", split, f"{words}; {NAME_SPLIT}")
     return file
+
+
+def held_out_of(count: int, test_pairs: int | None) -> int:
+    """How many of a file's `count` rows are held out, where the file is all of the data.
+
+    Raises:
+        ConfigError: none would be left to train on.
+    """
+    held_out = test_pairs or max(1, int(count * HELD_OUT))
+    if held_out >= count:
+        raise ConfigError("dataset.test_pairs", held_out, f"the file has only {count} pairs, none is left to train")
+    return held_out
 
 
 def split_file(folder: Path, split: str) -> Path | None:
@@ -107,6 +124,10 @@ def check_rows(dataset: Dataset, model: Model, file: Path, *, paired: bool) -> l
             model's chat template does not show it.
     """
     rows, whole = first_rows(file)
+    if whole and rows and _split_of(file, dataset)[0] == "dataset.path":
+        held_out_of(len(rows), dataset.test_pairs)
+    if not rows:
+        raise ConfigError(*_split_of(file, dataset), f"{file} has no rows; give a file with rows")
     found = shapes.columns_of(rows)
     if missing := shapes.missing_columns(found, dataset, paired=paired):
         raise ConfigError(
@@ -118,13 +139,21 @@ def check_rows(dataset: Dataset, model: Model, file: Path, *, paired: bool) -> l
     examples = (shapes.pairs if paired else shapes.unpaired)(rows, dataset, str(file))
     faults = Counter(example.fault for example in examples if example.fault)
     counted = ", ".join(f"{count} {fault}" for fault, count in faults.items())
-    if whole and rows and faults.total() == len(rows):
-        raise ConfigError("dataset.path", UNSAID, f"{file}: none of its rows can be used: {counted}")
+    if whole and faults.total() == len(rows):
+        raise ConfigError(*_split_of(file, dataset), f"{file}: none of its rows can be used: {counted}")
     if template := template_here(model):
         shown.check_template([each.values for each in examples if each.fault is None], template.text, model.name)
     told = [f"{faults.total()} of {len(rows)} rows are left out: {counted}"] if faults else []
     more = [] if whole else [f"its first {len(rows)} rows have been looked at; a job looks at the others"]
     return [f"{file}: {note}" for note in (*told, *more)]
+
+
+def _split_of(file: Path, dataset: Dataset) -> tuple[str, str | None]:
+    """The key that names a file, and its value: that of its split, or the path of a file that holds both."""
+    train, test = (local_file(dataset, split) for split in (dataset.train_split, dataset.test_split))
+    if train == test:
+        return "dataset.path", dataset.path
+    return ("dataset.train_split", dataset.train_split) if file == train else ("dataset.test_split", dataset.test_split)
 
 
 def first_rows(file: Path) -> tuple[list[Row], bool]:
@@ -139,29 +168,35 @@ def first_rows(file: Path) -> tuple[list[Row], bool]:
 
 
 def check_length(config: RunConfig) -> None:
-    """Whether at least one prompt of the training split leaves room for an answer.
+    """Whether at least one prompt of each split leaves room for an answer.
 
     Raises:
         ConfigError: none does.
     """
-    prompts = [prompt for prompt in _prompts(config.dataset) if isinstance(prompt, str)]
-    if not prompts:
-        return
-    shortest = min(prompts, key=lambda prompt: len(prompt.encode()))
+    for key in ("train_split", "test_split"):
+        split = getattr(config.dataset, key)
+        prompts = [prompt for prompt in _prompts(config.dataset, split) if isinstance(prompt, str)]
+        if prompts:
+            of_split = "" if key == "train_split" else f" of dataset.{key}={split}"
+            _check_shortest(min(prompts, key=lambda prompt: len(prompt.encode())), of_split, config)
+
+
+def _check_shortest(prompt: str, of_split: str, config: RunConfig) -> None:
     limit = config.trainer.max_length
-    if len(shortest.encode()) < limit:  # a token is at least a byte
+    if len(prompt.encode()) < limit:  # a token is at least a byte
         return
-    tokens = _count_tokens(config.model, shortest)
+    tokens = _count_tokens(config.model, prompt)
     if tokens >= limit:
         raise ConfigError(
             "trainer.max_length",
             limit,
-            f"the shortest prompt has {tokens} tokens, which leaves no room for an answer; give more than {tokens}",
+            f"the shortest prompt{of_split} has {tokens} tokens, which leaves no room for an answer; "
+            f"give more than {tokens}",
         )
 
 
-def _prompts(dataset: Dataset) -> Iterable[Any]:
-    file = local_file(dataset, dataset.train_split)
+def _prompts(dataset: Dataset, split: str) -> Iterable[Any]:
+    file = local_file(dataset, split)
     if file is None:
         return dataset.prompts
     column = dataset.columns.get("prompt", "prompt")

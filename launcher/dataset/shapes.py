@@ -83,7 +83,7 @@ def pairs(rows: Rows, dataset: Dataset, where: str) -> list[Example]:
     """
     names = columns_of(rows)
     theirs = {ours: dataset.columns.get(ours, ours) for ours in (*PAIR, SYSTEM, *GIVEN)}
-    _check_columns(_needed(PAIR, dataset), names, dataset)
+    _check_columns(_needed(PAIR, dataset), names, dataset, where)
     beside = None if theirs["prompt"] in names else next((name for name in CONVERSATIONS if name in names), None)
     unused = [name for name in names if name not in (*theirs.values(), beside)]
 
@@ -98,7 +98,7 @@ def pairs(rows: Rows, dataset: Dataset, where: str) -> list[Example]:
     every = _each(found, rows, where)
     examples = [_example(one, PAIR[1:], every.messages) for one in every.found]
     if theirs["prompt"] not in names:
-        _check_apart(examples, rows, theirs, dataset)
+        _check_apart(examples, rows, theirs, dataset, where)
     return examples
 
 
@@ -112,7 +112,7 @@ def unpaired(rows: Rows, dataset: Dataset, where: str) -> list[Example]:
     theirs = {ours: dataset.columns.get(ours, ours) for ours in (*UNPAIRED, SYSTEM, *GIVEN)}
     if theirs["completion"] not in names:
         return [half for pair in pairs(rows, dataset, where) for half in _halves(pair)]
-    _check_columns(_needed(UNPAIRED, dataset), names, dataset)
+    _check_columns(_needed(UNPAIRED, dataset), names, dataset, where)
     unused = [name for name in names if name not in theirs.values()]
     labels = []
 
@@ -159,7 +159,7 @@ def _needed(columns: tuple[str, ...], dataset: Dataset) -> list[str]:
     return [dataset.columns.get(ours, ours) for ours in columns if not (implicit and ours == "prompt")]
 
 
-def _check_columns(needed: list[str], found: list[str], dataset: Dataset) -> None:
+def _check_columns(needed: list[str], found: list[str], dataset: Dataset, where: str) -> None:
     missing = [name for name in needed if name not in found]
     if missing:
         labelled = "chosen" in missing and "completion" in found
@@ -167,11 +167,11 @@ def _check_columns(needed: list[str], found: list[str], dataset: Dataset) -> Non
         raise ConfigError(
             "dataset.name",
             dataset.name,
-            f"no column {', '.join(missing)}; found {', '.join(found)}; see dataset.columns{more}",
+            f"no column {', '.join(missing)}; found {', '.join(found)} in {where}; see dataset.columns{more}",
         )
 
 
-def _check_apart(examples: list[Example], rows: Rows, theirs: Mapping[str, str], dataset: Dataset) -> None:
+def _check_apart(examples: list[Example], rows: Rows, theirs: Mapping[str, str], dataset: Dataset, where: str) -> None:
     """Where many pairs have nothing in common, what others have in common is not a prompt."""
     without = [number for number, example in enumerate(examples) if example.fault == NO_PROMPT]
     if len(without) > MOST_WITHOUT * len(examples):
@@ -180,7 +180,7 @@ def _check_apart(examples: list[Example], rows: Rows, theirs: Mapping[str, str],
             "dataset.name",
             dataset.name,
             "has no column prompt, and a pair's completions do not begin alike "
-            f"(row {without[0] + 1}: {one!r}, {other!r}); name it with +dataset.columns.prompt=NAME",
+            f"(row {without[0] + 1}: {one!r}, {other!r}); name it with +dataset.columns.prompt=NAME ({where})",
         )
 
 

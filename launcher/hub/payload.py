@@ -20,7 +20,8 @@ from pathlib import Path
 from launcher.errors import PublishError
 from launcher.model.adapter import CONFIG_FILE, Adapter, with_base
 from launcher.model.files import WEIGHTS, model_files
-from launcher.store.files import Plain, read_fact, read_lines
+from launcher.store.files import Plain, read_fact
+from launcher.store.metrics_log import read_metrics
 from launcher.store.results import BENCHMARKS
 from launcher.store.run_folder import Point, RunDir, name_of
 
@@ -115,7 +116,7 @@ def _read(paths: Iterable[Path]) -> dict[str, bytes]:
 
 
 def _curve(run: RunDir, step: int) -> dict[str, bytes]:
-    lines = [json.dumps(line) + "\n" for line in read_lines(run.metrics_file) if line.get("step", 0) <= step]
+    lines = [json.dumps(line) + "\n" for line in read_metrics(run.metrics_file) if (line.get("step") or 0) <= step]
     return {run.metrics_file.name: "".join(lines).encode()} if lines else {}
 
 

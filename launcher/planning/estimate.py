@@ -8,8 +8,13 @@ operations, for N weights and T tokens in both sequences (Kaplan et al., "Scalin
 2020, section 2.1; attention's own share, a few per cent at 1024 tokens, is left out). A backward costs two forwards.
 So a pair costs 3 F with all weights trained and 2 F with adapters only, whose backward needs no gradient of the
 frozen weights; recomputed activations add F. KTO trains one of a row's two sequences and only scores the other. The
-reference table costs F once for each model and data set. Divided by the GPUs' peak and by the share of it that such
-training reaches: 0.4, as in PaLM's table of model FLOPs utilisation (Chowdhery et al. 2022, table 3: 0.21 to 0.46).
+reference table costs F once for each model and data set. Divided by the GPUs' peak and by the share of it that is
+reached, the utilisation (MFU; what is recomputed counts as work here). Before anything was measured it is only known to
+lie somewhere: pretraining at scale reaches 21 to 46 % (Chowdhery et al., "PaLM", 2022, table 3); preference training
+reaches less, with its short sequences of unlike lengths, small micro-batches and few GPUs. Hence two numbers, for 25
+and for 5 %. A small model, or weights that are kept in the nodes' memory, may reach less still. Once a run has ended,
+its own utilisation is told: the operations of a step by the same formula, with its real tokens, over what its GPUs
+could have done in the seconds of the step.
 
 Disk. A final model is its weights, or its adapters; a checkpoint has beside them, in float32, master weights and
 Adam's two moments: 12 bytes a trained weight (Rajbhandari et al., "ZeRO", 2020, section 3.1). A LoRA of rank r adds
@@ -28,11 +33,24 @@ from launcher.losses import loss_named
 from launcher.machine.disk import in_words
 
 PEAK_TFLOPS = 312.0  # dense bfloat16 of an A100
-UTILISATION = 0.4
+UTILISATIONS = (0.25, 0.05)
+# The same of others, in TFLOP/s without sparsity, by NVIDIA's data sheets; the first part of a name that fits counts.
+PEAKS_TFLOPS = {
+    "A100": 312.0, "H100 PCIe": 756.0, "H100 NVL": 835.0, "H100": 989.0, "H200": 989.0, "GH200": 989.0, "B200": 2250.0,
+    "L40S": 362.0, "A40": 150.0,
+}  # fmt: skip
 OPTIMIZER_BYTES = 12
 WEIGHT_BYTES = {"float32": 4}
 ADAPTER_BYTES = 4
 UNITS = {"b": 1e9, "m": 1e6}
+
+
+@dataclass(frozen=True)
+class Hours:
+    """GPU-hours between those at the higher and those at the lower utilisation."""
+
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -42,14 +60,14 @@ class Cost:
     Attributes:
         gpu_hours: of training, without the reference table.
         reference_gpu_hours: of the reference table that it needs, which it may share.
-        at_most: whether every pair was counted as filling max_length twice.
+        full: whether every pair was counted as filling max_length twice.
         model_bytes: its final model.
         checkpoint_bytes: one checkpoint.
     """
 
-    gpu_hours: float | None
-    reference_gpu_hours: float | None
-    at_most: bool
+    gpu_hours: Hours | None
+    reference_gpu_hours: Hours | None
+    full: bool
     model_bytes: float | None
     checkpoint_bytes: float | None
 
@@ -58,8 +76,8 @@ class Cost:
 class Total:
     """A sweep's cost: hours with each reference table once, final models, and the checkpoints of runs at work."""
 
-    gpu_hours: float | None
-    at_most: bool
+    gpu_hours: Hours | None
+    full: bool
     model_bytes: float | None
     checkpoint_bytes: float | None
 
@@ -80,13 +98,13 @@ def parameters(model: Model) -> float | None:
 
 def cost(config: RunConfig) -> Cost:
     """What one run will cost."""
-    tokens, at_most = _tokens_per_pair(config)
+    tokens, full = _tokens_per_pair(config)
     size, pairs, table = parameters(config.model), _pairs_trained(config), _pairs(config)
     model_bytes, checkpoint_bytes = _bytes(config, size)
     return Cost(
         gpu_hours=_gpu_hours(config, _forwards(config), size, tokens, pairs),
         reference_gpu_hours=_gpu_hours(config, 1, size, tokens, table),
-        at_most=at_most,
+        full=full,
         model_bytes=model_bytes,
         checkpoint_bytes=checkpoint_bytes,
     )
@@ -107,8 +125,8 @@ def total(configs: Iterable[RunConfig], at_once: int | None) -> Total:
         for c, own in zip(configs, costs, strict=True)
     ]
     return Total(
-        gpu_hours=_sum([own.gpu_hours for own in costs] + list(tables.values())),
-        at_most=any(own.at_most for own in costs),
+        gpu_hours=_sum_of_hours([own.gpu_hours for own in costs] + list(tables.values())),
+        full=any(own.full for own in costs),
         model_bytes=_sum(
             [
                 own.model_bytes and own.model_bytes * (1 + len(c.checkpoint.milestones or ()))
@@ -122,6 +140,11 @@ def total(configs: Iterable[RunConfig], at_once: int | None) -> Total:
 def _sum(values: list[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) if len(known) == len(values) else None
+
+
+def _sum_of_hours(values: list[Hours | None]) -> Hours | None:
+    known = [value for value in values if value is not None]
+    return Hours(sum(v.low for v in known), sum(v.high for v in known)) if len(known) == len(values) else None
 
 
 def _forwards(config: RunConfig) -> float:
@@ -155,11 +178,38 @@ def _pairs_trained(config: RunConfig) -> float | None:
 
 def _gpu_hours(
     config: RunConfig, forwards: float, size: float | None, tokens: float, pairs: float | None
-) -> float | None:
+) -> Hours | None:
     if size is None or pairs is None:
         return None
-    operations = forwards * 2 * size * tokens * pairs
-    return operations / ((config.cluster.gpu_tflops or PEAK_TFLOPS) * 1e12 * UTILISATION) / 3600
+    hours_at_peak = forwards * 2 * size * tokens * pairs / ((config.cluster.gpu_tflops or PEAK_TFLOPS) * 1e12) / 3600
+    return Hours(*(hours_at_peak / share for share in UTILISATIONS))
+
+
+def utilisation(
+    config: RunConfig, seconds_per_step: float, tokens_per_pair: float | None, device: str | None
+) -> float | None:
+    """The share of its GPUs' peak that a training reached.
+
+    Args:
+        config: of the run.
+        seconds_per_step: as measured.
+        tokens_per_pair: of both sequences, as measured.
+        device: the GPU's name, whose peak counts; `cluster.gpu_tflops` is that of one that is not known here.
+
+    Returns:
+        A number from 0 to 1; None where the size, the tokens, the GPU's peak or the number of GPUs is not known.
+    """
+    known = (peak for name, peak in PEAKS_TFLOPS.items() if device is not None and name in device)
+    size, peak, gpus = parameters(config.model), next(known, config.cluster.gpu_tflops), gpus_of(config)
+    if size is None or peak is None or tokens_per_pair is None or not gpus:
+        return None
+    operations = _forwards(config) * 2 * size * tokens_per_pair * config.trainer.batch_size
+    return operations / (seconds_per_step * gpus * peak * 1e12)
+
+
+def gpus_of(config: RunConfig) -> int:
+    """How many GPUs a run has."""
+    return config.cluster.nodes * config.cluster.gpus_per_node
 
 
 def _bytes(config: RunConfig, size: float | None) -> tuple[float | None, float | None]:
@@ -180,11 +230,13 @@ def sentences(sum_of: Total, gpu_tflops: float | None) -> list[str]:
     """The estimate in words, with its formula; what is not known is left out."""
     said = []
     if sum_of.gpu_hours is not None:
-        full = ", each taken as full: 2 x max_length" if sum_of.at_most else ""
+        full = ", each taken as full: 2 x max_length" if sum_of.full else ""
+        high, low = (f"{share:.0%}".rstrip("%") for share in UTILISATIONS)
+        peak = f"{gpu_tflops:g} TFLOP/s" if gpu_tflops else f"an A100's {PEAK_TFLOPS:g} TFLOP/s"
         said.append(
-            f"estimate: {_hours(sum_of.gpu_hours, at_most=sum_of.at_most)} "
-            f"(3 or 2 forwards a pair, 1 more with gradient checkpointing, of 2 x weights x tokens{full}; "
-            f"{UTILISATION:.0%} of {gpu_tflops or PEAK_TFLOPS:g} TFLOP/s)"
+            f"estimate: {in_hours(sum_of.gpu_hours)}, at {low} to {high} % of {peak} (MFU; "
+            f"3 or 2 forwards a pair, 1 more with gradient checkpointing, of 2 x weights x tokens{full}); "
+            "once a run has ended, as measured"
         )
     if sum_of.model_bytes is not None and sum_of.checkpoint_bytes is not None:
         said.append(
@@ -194,7 +246,13 @@ def sentences(sum_of: Total, gpu_tflops: float | None) -> list[str]:
     return said
 
 
-def _hours(hours: float, *, at_most: bool) -> str:
-    if hours < 1:
+def in_hours(hours: Hours) -> str:
+    """A range in words."""
+    if hours.high < 1:
         return "less than 1 GPU-hour"
-    return f"{'at most ' if at_most else ''}{hours:,.0f} GPU-hours"
+    return f"about {_rounded(hours.low)} to {_rounded(hours.high)} GPU-hours"
+
+
+def _rounded(hours: float) -> str:
+    """Two digits: more are not known."""
+    return f"{float(f'{hours:.2g}'):,g}"

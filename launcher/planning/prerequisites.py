@@ -34,6 +34,7 @@ from launcher.machine.locate import place_of
 from launcher.model import limits
 from launcher.model.files import MissingFiles, check_whole
 from launcher.planning import estimate
+from launcher.planning.trainer_rules import OPTIMIZER_PACKAGES
 from launcher.store.output_folder import Store
 from launcher.sweep import Sweep
 
@@ -79,7 +80,7 @@ def check_sources(sweep: Sweep, store: Store, *, dry_run: bool) -> list[str]:
 
 
 def _check_names(sweep: Sweep) -> None:
-    """That the installed transformers has the optimizers and schedules; another Python of the jobs may have others."""
+    """That the installed packages have the optimizers and schedules; another Python of the jobs may have others."""
     for config in (run.config for run in sweep.runs if run.config.cluster.python is None):
         chosen = {
             "optimizer": transformers_names("training_args.py", "OptimizerNames"),
@@ -90,6 +91,10 @@ def _check_names(sweep: Sweep) -> None:
             if known and name not in known:
                 there = f"the installed transformers has {', '.join(sorted(known))}"
                 raise ConfigError(f"trainer.{key}", name, f"no such name{suggestion(name, known)}; {there}")
+        needed, index_name = OPTIMIZER_PACKAGES.get(config.trainer.optimizer, (None, None))
+        if config.cluster.container is None and needed is not None and package_dir(needed) is None:
+            remedy = f"{needed} is not installed here; pip install {index_name}, or give adamw_torch"
+            raise ConfigError("trainer.optimizer", config.trainer.optimizer, remedy)
 
 
 def check_benchmarks(sweep: Sweep) -> None:

@@ -14,12 +14,13 @@ from operator import attrgetter
 from urllib.parse import urlsplit
 
 from launcher.cluster.scheduler import AUTO, EXECUTORS
-from launcher.config import Cluster, Evaluation, Judge, RunConfig, Tracking, Trainer
+from launcher.config import Cluster, Evaluation, Judge, Model, RunConfig, Tracking, Trainer
 from launcher.errors import UNSAID, ConfigError, suggestion
 from launcher.losses import LOSS_KEYS, LOSSES, OUR_LOSSES, UNPAIRED_LOSSES, Loss, loss_named
 from launcher.planning.cluster_rules import cluster_problems, deepspeed_problems, rank_problems
 from launcher.planning.dataset_rules import DTYPES, QUANTIZATIONS, dataset_problems
 from launcher.planning.stages import OF_THE_TRAINING, evaluation_cluster
+from launcher.planning.trainer_rules import offload_problems, trainer_problems
 from launcher.store.results import BENCHMARKS
 
 TRACKERS = ("auto", "wandb", "trackio", "tensorboard", "off")
@@ -31,13 +32,16 @@ GOLDEN_REWARDS = ("vader",)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 
 _SEEDS = 2**32  # as many as numpy takes
+_SEED_KEYS = ("seed", "evaluation.seed", "evaluation.mt_bench.seed")
+_COLDEST = 1e-6  # below it, logits are beyond what a float32 holds
+_ATTENTIONS = ("eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3", "flash_attention_4")
 # What each of these numbers must be at least, where it, and the section that holds it, has a value.
 _LEAST = {
     1: {
         "trainer": ("batch_size", "micro_batch_size", "max_length", "max_steps"),
         "cluster": ("runs_per_job", "max_parallel", "nodes", "cpus_per_gpu", "warning_seconds", "memory_growth"),
         "checkpoint": ("every", "keep"),
-        "trainer.lora": ("r",),
+        "trainer.lora": ("r", "alpha"),
         "dataset": ("train_pairs", "test_pairs"),
         "dataset.weak_rejects": ("max_new_tokens", "batch_size"),
         "evaluation": ("batch_size", "generations", "max_new_tokens"),
@@ -51,7 +55,7 @@ _LEAST = {
         "trainer": ("weight_decay", "warmup_steps"),
         "cluster": ("gpus_per_node", "max_requeues", "time_margin"),
         "checkpoint": ("keep_finished",),
-        "evaluation": ("temperature", "samples"),
+        "evaluation": ("samples",),
         "evaluation.lm_eval": ("num_fewshot",),
         "evaluation.judge": ("retries", "unparsable_retries", "temperature"),
     },
@@ -76,7 +80,7 @@ def _problems(config: RunConfig, losses: Collection[str]) -> Iterator[ConfigErro
     yield from _loss_problems(config, losses)
     yield from _name_problems(config)
     yield from _source_problems(config)
-    yield from _trainer_problems(config.trainer)
+    yield from trainer_problems(config.trainer)
     yield from cluster_problems(config.cluster)
     yield from _tracking_problems(config.tracking)
     yield from _evaluation_problems(config.evaluation)
@@ -84,6 +88,7 @@ def _problems(config: RunConfig, losses: Collection[str]) -> Iterator[ConfigErro
     yield from _milestone_problems(config)
     yield from rank_problems(config)
     yield from deepspeed_problems(config.deepspeed, config.model.quantization)
+    yield from offload_problems(config.trainer, config.deepspeed)
     yield from _evaluation_cluster_problems(config, losses)
 
 
@@ -139,6 +144,7 @@ def _source_problems(config: RunConfig) -> Iterator[ConfigError]:
             "model.path", model.path, "give either model.path (a Hub id or a folder) or model.architecture"
         )
     yield from dataset_problems(dataset)
+    yield from _attention_problems(model)
     if not isinstance(model.revision, str | None):
         yield ConfigError("model.revision", model.revision, "must be text; write it in quotes")
     if model.quantization is not None and config.trainer.lora is None:
@@ -159,22 +165,13 @@ def _source_problems(config: RunConfig) -> Iterator[ConfigError]:
             yield ConfigError(key, value, f"must be one of {', '.join(known)}{suggestion(value, known)}")
 
 
-def _trainer_problems(trainer: Trainer) -> Iterator[ConfigError]:
-    if trainer.micro_batch_size > 0 and trainer.batch_size % trainer.micro_batch_size:
-        yield ConfigError(
-            "trainer.batch_size",
-            trainer.batch_size,
-            f"must be a multiple of trainer.micro_batch_size={trainer.micro_batch_size}",
-        )
-    if trainer.ld_alpha is not None and not 0 <= trainer.ld_alpha <= 1:
-        yield ConfigError("trainer.ld_alpha", trainer.ld_alpha, "must be from 0 to 1; null: every token counts in full")
-    if not 0 <= trainer.warmup_ratio < 1:
-        yield ConfigError("trainer.warmup_ratio", trainer.warmup_ratio, "must be at least 0 and less than 1")
-    if trainer.lora is not None and not 0 <= trainer.lora.dropout < 1:
-        yield ConfigError("trainer.lora.dropout", trainer.lora.dropout, "must be at least 0 and less than 1")
-    for key in ("learning_rate", "epochs", "max_grad_norm"):
-        if not (getattr(trainer, key) > 0 and math.isfinite(getattr(trainer, key))):
-            yield ConfigError(f"trainer.{key}", getattr(trainer, key), "must be a number greater than 0")
+def _attention_problems(model: Model) -> Iterator[ConfigError]:
+    name, key = model.attn_implementation, "model.attn_implementation"
+    if name not in _ATTENTIONS and "/" not in name:
+        known = ", ".join(_ATTENTIONS)
+        yield ConfigError(key, name, f"must be one of {known}{suggestion(name, _ATTENTIONS)}, or a kernel's Hub id")
+    if name.startswith("flash") and model.dtype == "float32":
+        yield ConfigError(key, name, "computes in bfloat16 alone, and model.dtype=float32; give sdpa")
 
 
 def _milestone_problems(config: RunConfig) -> Iterator[ConfigError]:
@@ -239,6 +236,16 @@ def _evaluation_problems(evaluation: Evaluation) -> Iterator[ConfigError]:
             evaluation.lm_eval.tasks,
             "names no task; give one or more, as `lm_eval ls tasks` lists them",
         )
+    if not (evaluation.temperature >= _COLDEST and math.isfinite(evaluation.temperature)):
+        yield ConfigError(
+            "evaluation.temperature",
+            evaluation.temperature,
+            f"must be at least {_COLDEST:g}, since the KL is one of distributions; 1 is the model's own",
+        )
+    if not re.fullmatch(r"auto(:[1-9]\d*)?|[1-9]\d*", evaluation.lm_eval.batch_size):
+        yield ConfigError(
+            "evaluation.lm_eval.batch_size", evaluation.lm_eval.batch_size, "must be a whole number from 1, or auto"
+        )
     for name, limit in (("lm_eval", evaluation.lm_eval.minutes), ("command", evaluation.command.minutes)):
         if not limit > 0:
             yield ConfigError(f"evaluation.{name}.minutes", limit, "must be greater than 0")
@@ -276,8 +283,9 @@ def _count_problems(config: RunConfig) -> Iterator[ConfigError]:
                 value = getattr(held, key)
                 if value is not None and not (value >= least and math.isfinite(value)):
                     yield ConfigError(f"{section}.{key}", value, f"must be at least {least}")
-    if not 0 <= config.seed < _SEEDS:
-        yield ConfigError("seed", config.seed, f"must be at least 0 and less than {_SEEDS}")
+    for key in _SEED_KEYS:
+        if not 0 <= (seed := attrgetter(key)(config)) < _SEEDS:
+            yield ConfigError(key, seed, f"must be at least 0 and less than {_SEEDS}")
 
 
 def _evaluation_cluster_problems(config: RunConfig, losses: Collection[str]) -> Iterator[ConfigError]:

@@ -15,8 +15,9 @@ from launcher.runs.run_state import RunState
 from launcher.store.attempts import Attempts
 from launcher.store.counts import DataCounts
 from launcher.store.facts import Attempt, Revision, RunRecord, Sources, Started
-from launcher.store.files import Plain, content_key, plain, read_fact, read_lines, write_derived
+from launcher.store.files import Plain, content_key, plain, read_fact, write_derived
 from launcher.store.measurements import Measured
+from launcher.store.metrics_log import read_metrics
 from launcher.store.output_folder import Store, SweepDir
 from launcher.store.results import Evaluation, MTBenchResult, Result
 from launcher.store.run_folder import AttemptDir, RunDir
@@ -97,7 +98,7 @@ def _worked_seconds(run: RunDir, evaluation: Evaluation | None) -> float:
     Loading a model is not in it, nor waiting in the queue: a job that goes back into it leaves no other trace of when
     it ran.
     """
-    steps = sum(line.get("seconds") or 0.0 for line in read_lines(run.metrics_file))
+    steps = sum(line.get("seconds") or 0.0 for line in read_metrics(run.metrics_file))
     evaluations = [evaluation, *(_evaluation_of(milestone) for _, milestone in run.milestones())]
     return float(steps + sum((each and each.seconds) or 0.0 for each in evaluations))
 
@@ -199,7 +200,7 @@ def _mt_bench_scores(fact: MTBenchResult | None) -> Plain:
 
 def _curve(run: RunDir) -> list[Plain]:
     """The logged steps, each once: a resumed run logs again what came after its checkpoint."""
-    steps = {record["step"]: record for record in read_lines(run.metrics_file) if "step" in record}
+    steps = {record["step"]: record for record in read_metrics(run.metrics_file) if record.get("step") is not None}
     return [{key: steps[step].get(key) for key in CURVE_KEYS} for step in sorted(steps)]
 
 

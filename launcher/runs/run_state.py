@@ -6,8 +6,6 @@ Must not know: any scheduler's own words, how anything is trained.
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,30 +21,11 @@ from launcher.store.attempt_config import BEFORE_BENCHMARKS, wanted_by
 from launcher.store.attempts import Attempts
 from launcher.store.facts import Cause, Failure, FailureStatus, Job, Revision, Started
 from launcher.store.files import Plain, read_fact
+from launcher.store.metrics_log import last_metrics
 from launcher.store.output_folder import PreparingDir
 from launcher.store.results import Result
 from launcher.store.run_folder import AttemptDir, RunDir
 from launcher.store.work_done import due_in_job, lacking
-
-TAIL_BYTES = 4096
-
-
-def last_metrics(path: Path) -> Plain:
-    """The last whole line of a metrics log, read from its end; empty where there is none."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL_BYTES))
-            lines = file.read().splitlines()
-    except FileNotFoundError:
-        return {}
-    for line in reversed(lines):
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue  # torn by a crash, or cut by the tail's beginning
-        if isinstance(record, dict):
-            return record
-    return {}
 
 
 def read_facts(run: RunDir) -> RunFacts:

@@ -23,6 +23,7 @@ class Result:
         loss: the mean of the last logged steps.
         train_pairs: the rows that were trained on.
         dropped_pairs, dropped: those that were left out, and how many for which reason.
+        tokens_per_pair: the mean over the rows, of both sequences as they are cut.
         repeated_pairs, leaked_pairs: those that are there twice, and those that are in the test split too.
         micro_batch_size: as it was in the end.
         device: the GPU's name, or `cpu`.
@@ -40,6 +41,7 @@ class Result:
     dropped: Plain = field(default_factory=dict)
     repeated_pairs: int | None = None
     leaked_pairs: int | None = None
+    tokens_per_pair: float | None = field(default=None, metadata=LEFT_OUT)
     micro_batch_size: int | None = None
     dtype: str | None = None
     device: str | None = None

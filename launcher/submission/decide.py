@@ -23,7 +23,7 @@ from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir
 from launcher.store.work_done import lacking
 from launcher.submission.resources import Past, adapted
-from launcher.submission.timings import Costs, read_costs
+from launcher.submission.timings import Cost, Costs, read_costs
 from launcher.sweep import Run, Sweep
 
 
@@ -44,7 +44,8 @@ class Decision:
         run: as its job is to make it.
         action: what happens.
         why: the reason, for the user.
-        seconds: the estimate, where earlier runs give one.
+        seconds: the estimate of its training, where earlier runs give one.
+        cost: what those runs took.
         evaluation: the run as a second job is to evaluate it; None where that is left to the first, or nothing to do.
         follows: the job, under way already, that trains what is to be evaluated; None where it is trained.
     """
@@ -53,6 +54,7 @@ class Decision:
     action: Action
     why: str
     seconds: float | None = None
+    cost: Cost | None = None
     evaluation: Run | None = None
     follows: Job | None = None
 
@@ -92,7 +94,9 @@ def _adapt(decision: Decision, state: RunState, known: Costs, given: Collection[
     cost = known.training(decision.run)
     seconds = None if cost is None or decision.seconds is None else decision.seconds + cost.around
     run, words = adapted(decision.run, _past(state), seconds, given)
-    return replace(decision, run=run, why="; ".join([decision.why, *words]))
+    if cost is not None and cost.device is not None and run.config.cluster.time != decision.run.config.cluster.time:
+        words.append(f"measured on {cost.device}")
+    return replace(decision, run=run, why="; ".join([decision.why, *words]), cost=cost)
 
 
 def _in_stages(decision: Decision, state: RunState, known: Costs) -> Decision:

@@ -2,18 +2,27 @@
 
 Owns: the time per step, and around the steps, of runs that need about the same; the time of evaluations that do.
 Must not know: schedulers, decisions.
+
+What a run took holds for another that does the same in each step on the same kind of machine, as far as a launch can
+choose that: `cost_key` has all of it. Only the number of steps may differ, which is computed. On which GPU a job
+really ran is known afterwards alone: where runs of one key ran on several, those on the slowest count. Attempts of
+versions that put less into the key count where their settings, which they recorded as well, give the key of today.
 """
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
-from launcher.losses import LOSS_KEYS
+from launcher.config import RunConfig, from_plain
+from launcher.errors import ConfigError, StoreError
+from launcher.losses import LOSS_KEYS, loss_named
 from launcher.store.attempt_config import wanted_by
 from launcher.store.attempts import Attempts
-from launcher.store.facts import Started
+from launcher.store.facts import Attempt, Started
 from launcher.store.files import Plain, content_key, read_fact
 from launcher.store.output_folder import Store
 from launcher.store.results import Result
@@ -22,27 +31,49 @@ from launcher.store.work_done import job_file, lacking
 from launcher.sweep import Run
 
 NO_COST = ("cluster", "judge", "samples")  # of an evaluation's settings, beside its benchmarks, which are asked for
-NO_TIME = ("learning_rate", "max_steps", "epochs")  # of the trainer's keys, beside those of losses
+# Of the trainer's keys those that change no step's time, beside those of losses.
+NO_TIME = (
+    "name", "learning_rate", "lr_scheduler", "warmup_ratio", "warmup_steps", "weight_decay", "max_grad_norm",
+    "max_steps", "epochs",
+)  # fmt: skip
+KEY_DIGITS = 16
+MACHINE = ("partition", "constraint", "nodes", "gpus_per_node", "cpus_per_gpu", "extra")  # of `cluster`
+OF_EACH_TRAINING = ("batch_size", "generations", "max_new_tokens")  # of `evaluation`, where `preference` is measured
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Medians over the finished runs of one cost key.
+    """Medians over the finished runs of one cost key on one kind of device.
 
     Attributes:
         seconds_per_step: of training, in seconds.
         steps: how many optimizer steps they had.
         around: seconds from the start of the attempt to its last fact, less those of training; of runs that needed
             one attempt only. 0 where there is none.
+        device: the GPU's name, or `cpu`; None where none is recorded.
+        pairs: how many pairs, or completions, there are in one epoch.
+        tokens_per_pair: of both sequences, as they are cut; None where that is not recorded.
     """
 
     seconds_per_step: float
     steps: float
     around: float
+    device: str | None = None
+    pairs: float | None = None
+    tokens_per_pair: float | None = None
 
     def training(self, run: Run, done: int = 0) -> float:
         """Seconds of training that a run has before it, `done` steps being behind it."""
-        return self.seconds_per_step * max(0.0, (run.config.trainer.max_steps or self.steps) - done)
+        return self.seconds_per_step * max(0.0, self._steps_of(run) - done)
+
+    def _steps_of(self, run: Run) -> float:
+        """The run's optimizer steps: an epoch's last may be smaller than the others."""
+        trainer = run.config.trainer
+        if trainer.max_steps is not None:
+            return trainer.max_steps
+        return (
+            self.steps if self.pairs is None else math.ceil(trainer.epochs * math.ceil(self.pairs / trainer.batch_size))
+        )
 
 
 @dataclass(frozen=True)
@@ -50,16 +81,19 @@ class Costs:
     """What has been measured so far.
 
     Attributes:
-        trainings: by the cost key of their runs.
+        trainings: by the cost key that their attempts recorded.
+        earlier: of attempts whose recorded key is not of today, by what it would be.
         evaluations: seconds of the jobs that evaluated and did nothing else, the median for each kind.
     """
 
     trainings: Mapping[str, Cost]
     evaluations: Mapping[str, float]
+    earlier: Mapping[str, Cost] = field(default_factory=dict)
 
     def training(self, run: Run) -> Cost | None:
         """What a run of this kind takes; None where none has been measured."""
-        return self.trainings.get(cost_key(run))
+        key = cost_key(run)
+        return self.trainings.get(key) or self.earlier.get(key)
 
     def evaluation(self, run: Run, benchmarks: Iterable[str]) -> float | None:
         """Seconds from start to end of a job that does these benchmarks of a run; `run` is as such a job has it."""
@@ -69,15 +103,20 @@ class Costs:
 def read_costs(store: Store) -> Costs:
     """What the finished runs took."""
     trainings: dict[str, list[Cost]] = {}
+    earlier: dict[str, list[Cost]] = {}
     evaluations: dict[str, list[float]] = {}
     for attempts in map(Attempts.of, store.runs()):
         if (trained := _cost_of(attempts)) is not None:
-            trainings.setdefault(trained[0], []).append(trained[1])
+            key, measured = trained
+            trainings.setdefault(key, []).append(measured)
+            if len(key) != KEY_DIGITS and (today := _key_of_earlier(attempts)) is not None:
+                earlier.setdefault(today, []).append(measured)
         if (evaluated := _evaluation_of(attempts)) is not None:
             evaluations.setdefault(evaluated[0], []).append(evaluated[1])
     return Costs(
-        {key: _median(values) for key, values in trainings.items()},
+        {key: _slowest(values) for key, values in trainings.items()},
         {key: statistics.median(values) for key, values in evaluations.items()},
+        {key: _slowest(values) for key, values in earlier.items()},
     )
 
 
@@ -111,7 +150,10 @@ def _cost_of(attempts: Attempts) -> tuple[str, Cost] | None:
     if not (result and result.steps and last and last.record.cost_key):
         return None
     around = _seconds_around(last, result.seconds) if len(attempts.trainings) == 1 else 0.0
-    return last.record.cost_key, Cost(result.seconds / result.steps, result.steps, around)
+    measured = Cost(
+        result.seconds / result.steps, result.steps, around, result.device, result.train_pairs, result.tokens_per_pair
+    )
+    return last.record.cost_key, measured
 
 
 def _seconds_around(attempt: AttemptDir, training: float) -> float:
@@ -121,18 +163,63 @@ def _seconds_around(attempt: AttemptDir, training: float) -> float:
     return max(0.0, last - (last if began is None else began) - training)
 
 
+def _slowest(found: list[Cost]) -> Cost:
+    """The medians on that kind of device on which a step took longest."""
+    by_device: dict[str | None, list[Cost]] = {}
+    for cost in found:
+        by_device.setdefault(cost.device, []).append(cost)
+    return max(map(_median, by_device.values()), key=lambda cost: cost.seconds_per_step)
+
+
 def _median(found: list[Cost]) -> Cost:
-    around = [cost.around for cost in found if cost.around]
     return Cost(
         statistics.median(cost.seconds_per_step for cost in found),
         statistics.median(cost.steps for cost in found),
-        statistics.median(around) if around else 0.0,
+        _median_known(cost.around or None for cost in found) or 0.0,
+        found[0].device,
+        _median_known(cost.pairs for cost in found),
+        _median_known(cost.tokens_per_pair for cost in found),
     )
 
 
+def _median_known(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None
+
+
 def cost_key(run: Run) -> str:
-    """Runs with the same key need about the same time per step."""
-    trainer = {key: value for key, value in run.objective["trainer"].items() if key not in NO_TIME}
-    # A null rather than nothing: so the keys that are on disk stay.
-    parts = [run.objective["model"], run.objective["dataset"], trainer | dict.fromkeys(LOSS_KEYS)]
-    return content_key(parts, 8)
+    """Runs with the same key need about the same time per step, and around the steps, on the same device."""
+    return _key(run.config)
+
+
+def _key(config: RunConfig) -> str:
+    measures = "preference" in config.evaluation.benchmarks
+    parts = {
+        "model": _without(config.model, ("about",)),
+        "dataset": _without(config.dataset, ("about",)),
+        "trainer": _without(config.trainer, (*NO_TIME, *LOSS_KEYS)),
+        "loss": _family(config.loss_type),
+        "deepspeed": config.deepspeed.config,
+        "machine": {key: getattr(config.cluster, key) for key in MACHINE},
+        "preference": {key: getattr(config.evaluation, key) for key in OF_EACH_TRAINING} if measures else None,
+    }
+    return content_key(parts, KEY_DIGITS)
+
+
+def _without(section: Any, keys: Collection[str]) -> Plain:
+    return {key: value for key, value in asdict(section).items() if key not in keys}
+
+
+def _key_of_earlier(attempts: Attempts) -> str | None:
+    """The key that the last training would have today, by what it recorded; None where that is no configuration."""
+    record = attempts.training.record if attempts.training else Attempt()
+    try:
+        return _key(from_plain({**attempts.run.read_config(), **record.settings}))
+    except (ConfigError, StoreError, TypeError, AttributeError):  # of a version that had other keys
+        return None
+
+
+def _family(name: str) -> str:
+    """Losses of pairs make one forward and one backward of both sequences; each other does its own."""
+    loss = loss_named(name)
+    return "pairs" if loss.paired and loss.reference else name

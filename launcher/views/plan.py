@@ -11,14 +11,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from launcher.cluster.scheduler import Scheduler
-from launcher.config import RunConfig
 from launcher.evaluation import scores
-from launcher.planning import estimate
 from launcher.planning.data_counts import Look
 from launcher.store.files import Plain
 from launcher.store.output_folder import Store
@@ -26,6 +23,7 @@ from launcher.submission.decide import Action, Decision
 from launcher.submission.plan import Plan
 from launcher.sweep import Sweep
 from launcher.views.console import duration, open_console, say_judging_ahead
+from launcher.views.cost import cost_json, cost_lines, hours_of, is_costly
 from launcher.views.data import data_json, data_lines
 from launcher.views.settings import settings_json, settings_line
 
@@ -55,7 +53,8 @@ def show_plan(
     for line in (*data_lines(data), *sources, *_places(plan.sweep)):
         console.print(escape(line), soft_wrap=True)
     if scheduler is not None:
-        _show_cost(console, plan.decisions)
+        for line in cost_lines(plan.decisions):
+            console.print(escape(line), soft_wrap=True)
         say_judging_ahead(*scores.judging_ahead(plan.sweep, store), plan.sweep.runs[0].config.evaluation.judge)
         console.print(f"dry run: nothing was written or submitted. {_jobs_in_words(plan)}")
         code = store.sweep(plan.sweep.name).code / "HASH"  # the copy has its name, and is made, when it is submitted
@@ -77,15 +76,6 @@ def _jobs_in_words(plan: Plan) -> str:
     return what + (", such as:" if jobs else "")
 
 
-def _show_cost(console: Console, decisions: Iterable[Decision]) -> None:
-    """What the runs to be trained will cost."""
-    configs = [d.run.config for d in decisions if d.action in (Action.SUBMIT, Action.RESUME)]
-    if configs:
-        cluster = configs[0].cluster
-        for line in estimate.sentences(estimate.total(configs, cluster.max_parallel), cluster.gpu_tflops):
-            console.print(escape(line), soft_wrap=True)
-
-
 def _plan_json(sweep: Sweep, decisions: Iterable[Decision]) -> Plain:
     runs = [
         {
@@ -98,7 +88,7 @@ def _plan_json(sweep: Sweep, decisions: Iterable[Decision]) -> Plain:
             "action": decision.action,
             "why": decision.why,
             "seconds": decision.seconds,
-            "gpu_hours": estimate.cost(decision.run.config).gpu_hours,
+            **cost_json(decision),
             "model_revision": decision.run.config.model.revision,
             "dataset_revision": decision.run.config.dataset.revision,
             "pins": decision.run.config.pins,
@@ -111,12 +101,10 @@ def _plan_json(sweep: Sweep, decisions: Iterable[Decision]) -> Plain:
     return {"sweep": sweep.name, "duplicates": sweep.duplicates, "runs": runs}
 
 
-def _plan_table(sweep: Sweep, decisions: Iterable[Decision]) -> Table:
+def _plan_table(sweep: Sweep, decisions: Sequence[Decision]) -> Table:
     table = Table(title=f"sweep {escape(sweep.name)}", title_justify="left", box=None, pad_edge=False)
     extra = [axis for axis in sweep.axes if axis not in ("model", "loss_type", "beta")]
-    costly = any(
-        (estimate.cost(run.config).gpu_hours or 0) >= 1 for run in sweep.runs
-    )  # a laptop's sweep needs no such column
+    costly = is_costly(decisions)  # a laptop's sweep needs no such column
     priced = ("resources", "GPU-hours") if costly else ()
     for column in ("run", "model", "loss_type", "beta", *extra, *priced, "action", "why", "est. time"):
         table.add_column(escape(column), overflow="fold")
@@ -124,17 +112,16 @@ def _plan_table(sweep: Sweep, decisions: Iterable[Decision]) -> Table:
         run, style = decision.run, "dim" if decision.action is Action.SKIP else ""
         shown = [run.run_id, run.config.model.name, run.config.loss_type, _number(run.config.beta)]
         shown += [_number(run.axes.get(axis, "")) for axis in extra]
-        shown += _price(run.config) if costly else []
+        shown += _price(decision) if costly else []
         shown += [decision.action, decision.why, duration(decision.seconds)]
         table.add_row(*map(escape, shown), style=style)
     return table
 
 
-def _price(config: RunConfig) -> list[str]:
-    cluster, own = config.cluster, estimate.cost(config)
-    sharded = "" if config.deepspeed.name == "none" else f" {config.deepspeed.name}"
-    hours = "" if own.gpu_hours is None else f"{'<= ' if own.at_most else ''}{own.gpu_hours:.1f}"
-    return [f"{cluster.nodes} x {cluster.gpus_per_node} GPUs{sharded}", hours]
+def _price(decision: Decision) -> list[str]:
+    cluster, deepspeed = decision.run.config.cluster, decision.run.config.deepspeed.name
+    sharded = "" if deepspeed == "none" else f" {deepspeed}"
+    return [f"{cluster.nodes} x {cluster.gpus_per_node} GPUs{sharded}", hours_of(decision)]
 
 
 def _totals(sweep: Sweep, decisions: Sequence[Decision]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from launcher.store.files import read_lines
+from launcher.store.metrics_log import read_metrics
 from launcher.store.run_folder import RunDir
 
 
@@ -32,7 +32,7 @@ def _was_finished(run: RunDir) -> bool:
     """
     models = [run, *(milestone for _, milestone in run.milestones())]
     measured = any(model.evaluation_file.exists() or model.revision_file.exists() for model in models)
-    lines = read_lines(run.metrics_file)[-1:]
+    lines = read_metrics(run.metrics_file)[-1:]
     at_end = run.model.is_dir() or any(line["step"] >= line["max_steps"] for line in lines if "max_steps" in line)
     return measured or run.evaluations.path.exists() or (at_end and run.last_checkpoint_step() is None)
 

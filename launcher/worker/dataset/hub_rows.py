@@ -85,5 +85,6 @@ def _configuration(source: Source, commit: str) -> str:
 
 def _refused(source: Source, key: str, split: str, error: BaseException) -> ConfigError:
     if isinstance(error, ValueError) and str(error).startswith("Unknown split"):
-        return ConfigError(key, split, f"{source} has no such split; {' '.join(str(error).split())}")
+        words = f"{source} has no such split; {' '.join(str(error).split())}"
+        return ConfigError(key, split, f"{words}; a part of one is a split too: train[:90%], and train[90%:] held out")
     return refusal(source, error)

@@ -42,6 +42,7 @@ LOG = logging.getLogger(__name__)
 SPOILT = (shapes.DIFFERING, shapes.BROKEN)  # also as the prompts of an evaluation
 IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
 ANSWERS = {"chosen": "chosen_ids", "rejected": "rejected_ids"}
+NAME_HELD_OUT = "name a split with other rows"
 TOO_LONG, SAME_WHEN_CUT = "prompt too long", "chosen == rejected within max_length"
 
 
@@ -108,18 +109,27 @@ def tokenise(config: RunConfig, store: Store, *, keep: bool = True, examples: in
         ConfigError: no pair is left, or the chat template cannot be trained with.
     """
     train, test = reading.read(config.dataset, store, shapes.pairs)
-    of_train, of_test = (_usable(split, config, store, keep=keep) for split in (train, test))
+    of_train, of_test = _usable(train, config, store, keep=keep), _held_out(test, config, store, keep=keep)
     numbers = counts.of_splits(config, of_train, of_test, tokenizer(config.model, store), examples)
     overlaps = shapes.overlaps(sound(train), sound(test))
     pairs = Pairs(of_train.fitting, of_test.fitting, numbers, of_train.left_out, *overlaps)
     return told(pairs, train, test)
 
 
+def _held_out(pairs: list[Example], config: RunConfig, store: Store, *, keep: bool) -> Usable:
+    """The same of the held-out pairs; what is wrong with all of them is said of their split."""
+    try:
+        return _usable(pairs, config, store, keep=keep)
+    except ConfigError as error:
+        words = f"the held-out pairs of {config.dataset.name} cannot be used: {error}; {NAME_HELD_OUT}"
+        raise ConfigError("dataset.test_split", config.dataset.test_split, words) from error
+
+
 def _usable(pairs: list[Example], config: RunConfig, store: Store, *, keep: bool) -> Usable:
     """The token ids of the pairs, which of them can be used, and how many cannot, for each reason."""
     dropped = Counter(pair.fault for pair in pairs if pair.fault is not None)
     if not (rows := sound(pairs)):
-        raise ConfigError("dataset.name", config.dataset.name, f"none of its pairs can be used: {_sentence(dropped)}")
+        raise ConfigError("dataset.name", config.dataset.name, f"none of its pairs can be used: {sentence(dropped)}")
     tokens = tokenizer(config.model, store)
     rows = shown_rows(rows, tokens, config.model)
     check_rendering(rows, tokens)
@@ -128,7 +138,8 @@ def _usable(pairs: list[Example], config: RunConfig, store: Store, *, keep: bool
     return Usable(ids, fitting, dict(dropped + too_long), ANSWERS)
 
 
-def _sentence(counts: dict[str, int]) -> str:
+def sentence(counts: dict[str, int]) -> str:
+    """Counts in words."""
     return ", ".join(f"{count} {reason}" for reason, count in counts.items())
 
 
@@ -139,11 +150,12 @@ def told(pairs: Pairs, train: list[Example], test: list[Example], what: str = "p
         LOG.warning("of %d of %d training %s: %s", number, count, what, note)
     if pairs.dropped:
         gone = sum(pairs.dropped.values())
-        LOG.warning("%d of %d training %s dropped: %s", gone, count, what, _sentence(pairs.dropped))
+        LOG.warning("%d of %d training %s dropped: %s", gone, count, what, sentence(pairs.dropped))
     if len(pairs.test) < held_out:
-        LOG.warning("%d of %d held-out %s dropped for the same reasons", held_out - len(pairs.test), held_out, what)
-    for sentence in counts.sentences(pairs.counts, what):
-        LOG.warning("%s", sentence)
+        gone, reasons = held_out - len(pairs.test), sentence(pairs.counts.splits["test"].left_out)
+        LOG.warning("%d of %d held-out %s dropped: %s (of dataset.test_split)", gone, held_out, what, reasons)
+    for line in counts.sentences(pairs.counts, what):
+        LOG.warning("%s", line)
     if pairs.repeated:
         LOG.warning("%d of %d training %s repeat another's text; they stay", pairs.repeated, count, what)
     if pairs.leaked:

@@ -18,7 +18,7 @@ from datasets import Dataset
 from launcher.config import Dataset as DatasetConfig
 from launcher.config import Part
 from launcher.dataset.builders import BUILDERS
-from launcher.dataset.local_files import INSTRUCTION_KEYS, parts_of, split_file
+from launcher.dataset.local_files import INSTRUCTION_KEYS, held_out_of, parts_of, split_file
 from launcher.dataset.rows import read_rows, without_nulls
 from launcher.dataset.shapes import Example, Row, Rows
 from launcher.errors import UNSAID, ConfigError
@@ -27,7 +27,6 @@ from launcher.machine.locate import place_of
 from launcher.store.output_folder import Store
 from launcher.worker.dataset import hub_rows, weak_rejects
 
-HELD_OUT = 0.1  # of a data set that is one file
 MIXING_SEED = 0  # the same order in every run, so that a smaller train_pairs is the beginning of a larger one
 
 Shape = Callable[[Rows, DatasetConfig, str], list[Example]]
@@ -96,7 +95,8 @@ def read_source(dataset: DatasetConfig, store: Store) -> tuple[Rows, Rows]:
     train, test = _read_splits(dataset, store)
     for key, rows in (("train_split", train), ("test_split", test)):
         if not len(rows):
-            raise ConfigError(f"dataset.{key}", UNSAID, f"{dataset.path or dataset.builder} holds no pairs there")
+            words = f"{dataset.path or dataset.builder} holds no pairs there, in {getattr(dataset, key)}"
+            raise ConfigError(f"dataset.{key}", UNSAID, f"{words}; name a split with rows")
     return train, test
 
 
@@ -147,10 +147,7 @@ def _read_folder(folder: Path, dataset: DatasetConfig) -> tuple[Rows, Rows]:
 
 def _divided(rows: Rows, test_pairs: int | None) -> tuple[Rows, Rows]:
     """One file holds no split: its last rows are held out."""
-    held_out = test_pairs or max(1, int(len(rows) * HELD_OUT))
-    first = len(rows) - held_out
-    if first < 1:
-        raise ConfigError("dataset.test_pairs", held_out, f"the file has only {len(rows)} pairs, none is left to train")
+    first = len(rows) - held_out_of(len(rows), test_pairs)
     return rows[:first], rows[first:]
 
 

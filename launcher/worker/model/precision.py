@@ -40,6 +40,7 @@ def keep_master_weights(optimizer: torch.optim.Optimizer) -> None:
         group["params"] = [_master(parameter, masters) for parameter in group["params"]]
     if not masters:
         return
+    _move_state(optimizer, masters)
 
     def take_gradients(*_: Any) -> None:
         for parameter, master in masters.items():
@@ -61,6 +62,14 @@ def keep_master_weights(optimizer: torch.optim.Optimizer) -> None:
     optimizer.register_step_pre_hook(take_gradients)
     optimizer.register_step_post_hook(give_weights)
     optimizer.register_load_state_dict_post_hook(restore)
+
+
+def _move_state(optimizer: torch.optim.Optimizer, masters: dict[torch.Tensor, torch.Tensor]) -> None:
+    """Give each copy what an optimizer such as Adagrad has begun for its parameter, in the copy's precision."""
+    for parameter, master in masters.items():
+        if parameter in optimizer.state:
+            began = optimizer.state.pop(parameter)
+            optimizer.state[master] = {name: value.to(master.dtype) for name, value in began.items()}
 
 
 def _master(parameter: torch.Tensor, masters: dict[torch.Tensor, torch.Tensor]) -> torch.Tensor:

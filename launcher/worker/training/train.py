@@ -20,18 +20,22 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy
+import pyarrow.compute
 import torch
+from datasets import Dataset
 from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
 
 from launcher.config import DeepSpeed, RunConfig
 from launcher.errors import StoreError
 from launcher.store.facts import Revision
-from launcher.store.files import Plain, fact_text, read_fact, read_lines, write_derived, write_once
+from launcher.store.files import Plain, fact_text, read_fact, write_derived, write_once
+from launcher.store.metrics_log import read_metrics
 from launcher.store.output_folder import Store
 from launcher.store.results import Result
 from launcher.store.run_folder import RunDir
-from launcher.worker.dataset.pairs import Pairs
+from launcher.worker.dataset.pairs import IDS, Pairs
 from launcher.worker.distributed import ranks, zero
 from launcher.worker.model import precision, weights
 from launcher.worker.model.memory import Latest
@@ -138,7 +142,7 @@ def save_model(trainer: RunTrainer, folder: Path) -> None:
 
 
 def _result(config: RunConfig, run: RunDir, trainer: RunTrainer, pairs: Pairs, began: float) -> Result:
-    lines = list({line["step"]: line for line in read_lines(run.metrics_file)}.values())
+    lines = list({line["step"]: line for line in read_metrics(run.metrics_file)}.values())
     return Result(
         steps=trainer.state.global_step,
         max_steps=trainer.state.max_steps,
@@ -149,6 +153,7 @@ def _result(config: RunConfig, run: RunDir, trainer: RunTrainer, pairs: Pairs, b
         dropped=pairs.dropped,
         repeated_pairs=pairs.repeated,
         leaked_pairs=pairs.leaked,
+        tokens_per_pair=tokens_per_pair(pairs.train, config.trainer.max_length),
         micro_batch_size=config.trainer.micro_batch_size,
         dtype=str(precision.dtype_of(config.model)).removeprefix("torch."),
         device=_device_name(),
@@ -158,6 +163,13 @@ def _result(config: RunConfig, run: RunDir, trainer: RunTrainer, pairs: Pairs, b
         started=min((line["time"] - line["seconds"] for line in lines), default=began),
         ended=time.time(),
     )
+
+
+def tokens_per_pair(rows: Dataset, max_length: int) -> float:
+    """The mean number of tokens in a row's two sequences, prompts included, as they are cut."""
+    table = rows.with_format("arrow")[:]
+    prompt, *answers = (pyarrow.compute.list_value_length(table[name]).to_numpy() for name in IDS)
+    return float(sum(numpy.minimum(prompt + answer, max_length).mean() for answer in answers))
 
 
 def _last_loss(lines: list[Plain]) -> float | None:

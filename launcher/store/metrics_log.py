@@ -1,0 +1,75 @@
+"""`metrics.jsonl`: a line for each step of a training that was logged.
+
+Owns: what a line says, and which lines a run's curve has.
+Must not know: who logs, what follows from the numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from launcher.store.files import Plain, read_lines, typed
+
+TAIL_BYTES = 4096  # of a log, enough for its last line
+
+
+@dataclass(frozen=True)
+class Logged:
+    """A line; None is what it does not say.
+
+    Attributes:
+        step, max_steps: optimizer steps so far, and how many there will be.
+        loss, reward_accuracy, reward_margin, learning_rate, grad_norm: of the steps since the line before.
+        seconds, seconds_per_step: what those took.
+        time: when it was written, in seconds since 1970.
+    """
+
+    step: int | None = None
+    max_steps: int | None = None
+    loss: float | None = None
+    reward_accuracy: float | None = None
+    reward_margin: float | None = None
+    learning_rate: float | None = None
+    grad_norm: float | None = None
+    seconds: float | None = None
+    seconds_per_step: float | None = None
+    time: float | None = None
+
+
+def read_metrics(path: Path) -> list[Plain]:
+    """The whole lines of a metrics log, as they are; none where there is no log.
+
+    Raises:
+        StoreError: a value is of a type that it cannot have: names the file and the value.
+    """
+    return [_checked(line, path) for line in read_lines(path)]
+
+
+def last_metrics(path: Path) -> Plain:
+    """The last whole line of a metrics log, read from its end; empty where there is none.
+
+    Raises:
+        StoreError: as of all lines.
+    """
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL_BYTES))
+            lines = file.read().splitlines()
+    except FileNotFoundError:
+        return {}
+    for line in reversed(lines):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue  # torn by a crash, or cut by the tail's beginning
+        if isinstance(record, dict):
+            return _checked(record, path)
+    return {}
+
+
+def _checked(line: Plain, path: Path) -> Plain:
+    typed(line, Logged, path)
+    return line
