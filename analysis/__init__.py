@@ -1,11 +1,24 @@
 """What a finished (or half-finished) sweep says: tables, figures and one page to share.
 
 Owns: everything that is made from ``results.jsonl``.
-Must not know: how runs are launched. Nothing here imports ``launcher``; the file is the whole interface.
+Must not know: how runs are launched. Of ``launcher`` only ``python -m analysis`` imports something, how to print; the
+file is the whole interface.
 """
 
 from __future__ import annotations
 
-from analysis.read import ResultsError, ResultsWarning, load
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from analysis.read import ResultsError, ResultsWarning, load
 
 __all__ = ["ResultsError", "ResultsWarning", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import pandas when it is wanted, so that ``python -m analysis`` can say that it is not there."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from analysis import read
+
+    return getattr(read, name)

@@ -9,11 +9,12 @@ import argparse
 import sys
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tabulate import tabulate
+from launcher.printing import complain, prepare_streams, say
 
-from analysis.read import ResultsError, ResultsWarning, load
-from analysis.report import Report, write
+if TYPE_CHECKING:
+    from analysis.report import Report
 
 _LONGEST = 100  # characters of a folder's name
 _EXAMPLES = """\
@@ -29,21 +30,33 @@ exit codes: 0 done, 2 the results are missing or broken, or the report cannot be
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; give its exit code (0 done, 2 with one line on stderr)."""
+    prepare_streams()
     arguments = _parser().parse_args(argv)
+    try:
+        return _write(arguments.sweep_dir, arguments.output)
+    except ImportError as error:
+        return _refuse(f"{error.name or error}: not installed here; pip install 'prefsweep[analysis]'")
+
+
+def _write(sweep_dir: list[Path], output: Path | None) -> int:
+    """Write the report on these sweeps, with the packages that it takes."""
+    from analysis.read import ResultsError, ResultsWarning, load
+    from analysis.report import write
+
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", ResultsWarning)
         try:
-            frame = load(*arguments.sweep_dir)
+            frame = load(*sweep_dir)
             notes = [str(each.message) for each in caught]
-            report = write(frame, arguments.output or _folder(arguments.sweep_dir), notes)
+            report = write(frame, output or _folder(sweep_dir), notes)
         except ResultsError as error:
             return _refuse(str(error))
         except OSError as error:
             return _refuse(f"{error.filename}: cannot be written ({error.strerror}); choose another --output")
     for note in notes:
-        print(f"warning: {note}", file=sys.stderr)
-    print(_told(report))
+        complain(note, "warning")
+    say(_told(report))
     return 0
 
 
@@ -74,13 +87,15 @@ def _folder(given: list[Path]) -> Path:
 
 
 def _refuse(text: str) -> int:
-    print(f"error: {text}", file=sys.stderr)
+    complain(text, "error")
     return 2
 
 
 def _told(report: Report) -> str:
     """Give the report's path and the best settings."""
     told = f"report: {report.page}"
+    from tabulate import tabulate
+
     if not report.best:
         return f"{told}\nno run has been evaluated yet"
     return f"{told}\n{tabulate(report.best, headers='keys', tablefmt='simple', disable_numparse=True)}"

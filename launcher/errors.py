@@ -76,10 +76,79 @@ class Refused(SchedulerError):
     """The scheduler said no: it has taken nothing of what it was handed."""
 
 
+# What others call our keys.
+_OTHERS_WORDS = {
+    "cluster.account": "account",
+    "trainer.lora.alpha": "alpha lora_alpha",
+    "trainer.batch_size": "bs batch",
+    "cluster.cpus_per_gpu": "cpus cpus_per_task",
+    "dataset": "data",
+    "output_dir": "dir out output outdir",
+    "trainer.lora.dropout": "dropout",
+    "dry_run": "dry dryrun",
+    "tracking.entity": "entity",
+    "trainer.epochs": "epoch n_epochs num_epochs num_train_epochs",
+    "evaluation": "eval",
+    "sweep": "experiment sweep_name",
+    "cluster.gpus_per_node": "gpus gpu n_gpus ngpus num_gpus",
+    "trainer.max_grad_norm": "grad_clip",
+    "trainer.learning_rate": "lr learning",
+    "tracking": "logger report_to wandb",
+    "loss_type": "loss",
+    "trainer.lora.r": "lora_r rank lora_rank",
+    "trainer.lr_scheduler": "lr_scheduler_type scheduler",
+    "trainer.max_length": "max_len max_seq_len max_seq_length maxlen seq_len seq_length",
+    "trainer.micro_batch_size": "mbs micro_batch micro_bs per_device_train_batch_size",
+    "cluster.mem": "memory",
+    "cluster.nodes": "nnodes num_nodes",
+    "trainer.max_steps": "num_steps steps",
+    "trainer.optimizer": "optim",
+    "trainer.lora": "peft",
+    "model.dtype": "precision torch_dtype",
+    "hub": "push_to_hub",
+    "cluster.partition": "queue",
+    "checkpoint.every": "save_every save_steps",
+    "beta": "tau",
+    "cluster.time": "time_limit timelimit walltime",
+    "trainer.warmup_ratio": "warmup",
+    "trainer.weight_decay": "wd",
+}
+_OURS = {word: key for key, words in _OTHERS_WORDS.items() for word in words.split()}
+_SECTIONS = ("", "trainer", "cluster", "model", "dataset", "hub", "checkpoint", "tracking")  # meant rather than others
+_NEAR_ENOUGH = 0.7  # of difflib's measure
+
+
 def suggestion(wrong: str, known: Collection[str]) -> str:
-    """`; did you mean ...?`, or nothing where no known word is near."""
-    near = difflib.get_close_matches(wrong, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    """`; did you mean ...?`, or nothing where no known word is near: by another name, in another section, misspelt."""
+    found = _meant(wrong.lstrip("+~"), known)
+    return f"; did you mean {found!r}?" if found else ""
+
+
+def _meant(wrong: str, known: Collection[str]) -> str | None:
+    section, _, word = wrong.rpartition(".")
+    word = word.replace("-", "_").lower()
+    ours = _OURS.get(word, word)
+    for name in (ours, ours.rpartition(".")[2] if section or "." not in wrong else ours, word):
+        if same := [each for each in known if each == name or each.endswith(f".{name}")]:
+            return min(same, key=lambda each: _distance(each, section))
+    within = {each.rpartition(".")[2].lower(): each for each in known if section and each.rpartition(".")[0] == section}
+    # All keys of a section begin alike, which makes none of them likely.
+    choices = within or {each.lower(): each for each in known} | _by_last_word(known, section)
+    near = difflib.get_close_matches(word if within else wrong.lower(), choices, n=1, cutoff=_NEAR_ENOUGH)
+    return choices[near[0]] if near else None
+
+
+def _by_last_word(known: Collection[str], section: str) -> dict[str, str]:
+    """The keys by their last words, where no section is given in which to look."""
+    likely = sorted(known, key=lambda each: _distance(each, section), reverse=True)
+    return {} if section else {each.rpartition(".")[2].lower(): each for each in likely}
+
+
+def _distance(key: str, section: str) -> tuple[bool, int, int, str]:
+    """How unlikely it is that a key is meant by somebody who gave its last word, and this section."""
+    own = key.rpartition(".")[0]
+    order = _SECTIONS.index(own) if own in _SECTIONS else len(_SECTIONS)
+    return own != section, order, key.count("."), key
 
 
 class JudgeError(PrefsweepError):

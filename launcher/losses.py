@@ -6,8 +6,9 @@ Must not know: torch, TRL; which losses the installed TRL computes (`installed` 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from difflib import SequenceMatcher
 
 from launcher.config import Trainer
 
@@ -60,9 +61,57 @@ LOSSES = (
 )  # fmt: skip
 OUR_LOSSES = tuple(loss.name for loss in LOSSES if loss.ours)
 UNPAIRED_LOSSES = tuple(loss.name for loss in LOSSES if not loss.paired)  # their trainer is `worker.training.kto`
+ALIASES = {"dpo": "sigmoid"}  # what a method is called, and TRL's name of its loss
+_NO_LOSSES = {  # what is here in place of methods whose names are no names of losses
+    "its hinge loss, on the log-ratios to a reference, is loss_type=hinge": "slic slic_hf",
+    "its loss on the pairs as they are is loss_type=hinge; its sampling of pairs is not done here": "rso",
+    "it has no reference model, and the losses on pairs here are functions of the log-ratios to one": (
+        "simpo orpo cpo rrhf"
+    ),
+    "it trains on answers that it samples, and all here is trained on a fixed data set": (
+        "ppo grpo rloo dapo gspo reinforce online_dpo xpo nash_md raft"
+    ),
+    "its loss on pairs is loss_type=bco_pair": "bco",
+    "its loss on pairs is loss_type=nca_pair": "nca",
+    "its loss on pairs is loss_type=exo_pair": "exo",
+    "its loss with hard labels is loss_type=sppo_hard": "sppo",
+    "its losses are loss_type=apo_zero and loss_type=apo_down": "apo",
+    "DPO for noisy labels is loss_type=robust": "rdpo robust_dpo",
+    "it is loss_type=sigmoid with trainer.ld_alpha": "ld_dpo",
+    "DPO of mean log-ratios is loss_type=sigmoid_norm": "ln_dpo dpo_norm",
+    "that method's loss is not computed here": (
+        "cdpo tdpo rpo wpo tpo spo mpo mdpo sdpo odpo epo gpo bpo dro dpop spin kpo lipo rebel f_dpo beta_dpo alpha_dpo"
+    ),
+}
+_METHODS = {name: instead for instead, names in _NO_LOSSES.items() for name in names.split()}
+_LONG_NAME, _ALIKE = 6, 0.75  # letters; of difflib's measure
 LOSS_KEYS = tuple(dict.fromkeys(key for loss in LOSSES for key in loss.keys))
 
 
 def loss_named(name: str) -> Loss:
     """The row of a loss; one without a row is like most of TRL's."""
     return next((loss for loss in LOSSES if loss.name == name), Loss(name))
+
+
+def what_instead(name: str, known: Collection[str]) -> str:
+    """What to say of a name that is none of these losses: of a method's what is here instead, of a typo what is meant.
+
+    No method's name is taken for another's that is spelt alike.
+    """
+    plain = name.lower().replace("-", "_")
+    if plain in (*known, *ALIASES):
+        return f"; did you mean {plain!r}?"
+    if plain in _METHODS:
+        return f"; {_METHODS[plain]}"
+    near = [each for each in (*known, *ALIASES, *_METHODS) if _is_misspelt(plain, each)]
+    if len(near) != 1 or near[0] in _METHODS:
+        return f"; {near[0]} is no loss here: {_METHODS[near[0]]}" if len(near) == 1 else ""
+    return f"; did you mean {near[0]!r}?"
+
+
+def _is_misspelt(word: str, name: str) -> bool:
+    """Whether the same letters stand in another order, or one is missing or doubled; in long names also more."""
+    missing = any(name[:i] + name[i + 1 :] == word for i in range(len(name)))
+    doubled = any(name[: i + 1] + name[i:] == word for i in range(len(name)))
+    likely = len(name) >= _LONG_NAME and SequenceMatcher(None, word, name).ratio() >= _ALIKE
+    return sorted(word) == sorted(name) or missing or doubled or likely

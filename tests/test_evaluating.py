@@ -150,9 +150,10 @@ def test_a_benchmark_of_a_later_launch_is_judged_too(store: Store, bench: list[s
 
 
 def test_the_command_that_has_answers_judged_is_one_that_does(
-    store: Store, bench: list[str], capsys: pytest.CaptureFixture[str]
+    store: Store, bench: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where no launch of the sweep asked for MT-Bench, as of runs that another sweep shares, it has to be named."""
+    monkeypatch.chdir(store.root.parent)
     trained(sweep := sweep_of(*GRID), store)
     answered(sweep_of(*GRID, *bench), store)
     names = [run.run_id for run in sweep.runs]

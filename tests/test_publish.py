@@ -279,12 +279,40 @@ def test_the_default_repository_is_named_by_model_and_sweep() -> None:
     assert settled("model=tiny") == [("tiny-movie-reviews", "sigmoid-0.1")]
 
 
+def test_a_default_repository_does_not_repeat_the_models() -> None:
+    """A sweep that was given no name is called by all its models; each one's repository by that one alone."""
+    assert settled("model=tiny,smollm2") == [
+        ("tiny-movie-reviews", "sigmoid-0.1"),
+        ("smollm2-135m-movie-reviews", "sigmoid-0.1"),
+    ]
+    assert settled("model=tiny", "sweep=tiny") == [("tiny", "sigmoid-0.1")]
+
+
+def test_a_recorded_default_stays() -> None:
+    """What an earlier version called the repository of this sweep is where its models are."""
+    first = sweep_of("model=tiny,smollm2")
+    asked = [replace(run, config=replace(run.config, hub=replace(run.config.hub, repo=None))) for run in first.runs]
+    sweep = replace(first, runs=tuple(asked))
+    before = {"tiny": "tiny-tiny-smollm2-135m-movie-reviews", "smollm2-135m": "smollm2-135m-movie-reviews"}
+    records = [
+        replace(record, settings={**record.settings, "hub": {**record.settings["hub"], "repo": before[record.model]}})
+        for record in map(record_of, first.runs)
+    ]
+    found = with_revisions(sweep, records, token=False)
+    assert [run.config.hub.repo for run in found.runs] == list(before.values())
+
+
 @pytest.mark.parametrize(
     ("model", "sweep", "name"),
     [
         ("a", "b+c", "a-b-c"),
         ("a--b", "c..d", "a-b-c-d"),
         ("a", "x.git", "a-x"),
+        ("a", "a", "a"),
+        ("a", "a-x", "a-x"),
+        ("a", "scan-a", "scan-a"),
+        ("a", "scan-of-a+x", "scan-of-a-x"),
+        ("a", "ab-x", "a-ab-x"),
         ("a", "b" * 200, "a-" + "b" * 94),
     ],
 )

@@ -29,6 +29,16 @@ VERBS = {
 }
 
 
+def folder_given(override: str) -> str:
+    """The folder of `output_dir=FOLDER`, which may be quoted as Hydra has it."""
+    text = override.partition("=")[2]
+    if not set(text) & set("\"'\\"):
+        return text
+    from launcher.planning.overrides import parse  # imports Hydra, which no other verb waits for
+
+    return str(parse(override).value())
+
+
 class Parser(argparse.ArgumentParser):
     """argparse with our one-line errors."""
 

@@ -13,6 +13,7 @@ from launcher.config import RunConfig, from_plain
 from launcher.errors import UsageError
 from launcher.machine.disk import in_words
 from launcher.planning import estimate
+from launcher.printing import complain
 from launcher.views import console
 
 EXAMPLES = (
@@ -76,7 +77,7 @@ def _probe(options: argparse.Namespace, cluster: ClusterScheduler | None) -> lis
         raise UsageError("--probe: there is no cluster here on which a job could look at a node")
     (config, *_) = _configs([f"cluster={cluster.name}", *options.overrides])
     batch = write_question(config.cluster, options.output_dir.absolute())
-    console.complain(f"the probe job {batch.name} is in the queue; waiting up to {options.wait:g} s")
+    complain(f"the probe job {batch.name} is in the queue; waiting up to {options.wait:g} s")
     job = cluster.run_and_wait(batch, "launcher.worker.probe", options.wait)
     return list(read_answer(batch, ended_well=job is not None))
 

@@ -14,6 +14,7 @@ from launcher.evaluation import scores
 from launcher.evaluation.judge import estimate
 from launcher.planning import changes
 from launcher.planning.launches import recorded_sweep
+from launcher.printing import complain
 from launcher.store.output_folder import Store, SweepDir
 from launcher.store.work_done import lacking
 from launcher.submission.adopt import adopt
@@ -87,7 +88,7 @@ def _judge(sweep: Sweep, store: Store, judge: Judge, options: argparse.Namespace
             try:
                 spent = scores.judge_all(waiting, opened, judge, results.judging_progress())
             except KeyboardInterrupt:
-                console.complain("stopped; what was judged is kept, and the same command goes on")
+                complain("stopped; what was judged is kept, and the same command goes on")
                 return FAILED
             results.say_judged(spent, waiting)
     results.say_judged_otherwise(scores.judged_otherwise(sweep, store), judge)

@@ -14,7 +14,7 @@ from pathlib import Path
 from launcher.cli.arguments import DONE, VERBS, Parser, count
 from launcher.cli.watch import after_submission
 from launcher.cluster.scheduler import Scheduler, scheduler_for
-from launcher.errors import SchedulerError
+from launcher.errors import SchedulerError, UsageError
 from launcher.hub.claims import claim_revisions
 from launcher.hub.revisions import missing_token
 from launcher.machine.accounts import has_token
@@ -32,6 +32,7 @@ from launcher.submission.submit import act, check_ranks
 from launcher.sweep import Sweep
 from launcher.views import console
 from launcher.views import plan as views_plan
+from launcher.views.console import say_working
 from launcher.views.data import data_warnings
 
 DESCRIPTION = """\
@@ -59,6 +60,7 @@ def launch_parser() -> Parser:
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="overrides of conf/config.yaml")
     parser.add_argument("-m", "--multirun", action="store_true", help="run every combination of the values given")
+    parser.add_argument("--output-dir", metavar="FOLDER", help="the same as output_dir=FOLDER")
     parser.add_argument("--json", action="store_true", help="print the plan as JSON, and do not follow the jobs")
     parser.add_argument(
         "--show-data", type=count, default=0, metavar="N", help="print the first N rows as they are trained on"
@@ -69,16 +71,18 @@ def launch_parser() -> Parser:
 def launch(argv: Sequence[str]) -> int:
     """Plan, show and submit what the command line asks for; returns the exit code."""
     options = launch_parser().parse_intermixed_args(argv)
+    if options.output_dir is not None:
+        options.overrides = _with_folder(options.overrides, options.output_dir)
     if not options.overrides and not options.multirun:
         launch_parser().print_help()
         return DONE
-    sweep = _sweep_of(options)
+    sweep, said = _sweep_of(options)
     config = sweep.runs[0].config
     store = Store(Path(config.output_dir).absolute())
     settled = _check(sweep, store, dry_run=config.dry_run)
     check_named(sweep)
-    data = look(settled.sweep, store, options.show_data, console.say_working)
-    settled = replace(settled, notes=[*settled.notes, *data_warnings(data)])
+    data = look(settled.sweep, store, options.show_data, say_working)
+    settled = replace(settled, notes=[*said, *settled.notes, *data_warnings(data)])
     scheduler = scheduler_for(executor_of(settled.sweep.runs))
     if config.dry_run:
         planned = _plan_dry(settled.sweep, store, scheduler)
@@ -87,6 +91,15 @@ def launch(argv: Sequence[str]) -> int:
         return DONE
     planned = _submit(settled, data, store, scheduler, argv, as_json=options.json)
     return after_submission(planned, store, scheduler, quiet=options.json)
+
+
+def _with_folder(overrides: Sequence[str], folder: str) -> list[str]:
+    """The overrides, with the folder that the verbs' option names."""
+    from launcher.planning.overrides import as_text
+
+    if said := [each for each in overrides if each.lstrip("+").startswith("output_dir=")]:
+        raise UsageError(f"{said[0]}: the folder is given twice; leave out --output-dir {folder}")
+    return [*overrides, f"output_dir={as_text(folder)}"]
 
 
 def _plan_dry(sweep: Sweep, store: Store, scheduler: Scheduler) -> Plan:
@@ -98,12 +111,13 @@ def _plan_dry(sweep: Sweep, store: Store, scheduler: Scheduler) -> Plan:
         return Plan(sweep, tuple(decisions), silence=str(error))
 
 
-def _sweep_of(options: argparse.Namespace) -> Sweep:
+def _sweep_of(options: argparse.Namespace) -> tuple[Sweep, list[str]]:
+    """The sweep that is asked for, and what is worth a note of the words in which it is."""
     from launcher.planning.compose import compose  # imports Hydra, which no help waits for
 
     grid, points = compose(options.overrides, multirun=options.multirun)
     runs = [plan_run(point.config, point.axes, point.overrides, trl_losses()) for point in points]
-    return plan(runs, grid.varied, grid.name)
+    return plan(runs, grid.varied, grid.name), grid.notes
 
 
 def _check(sweep: Sweep, store: Store, *, dry_run: bool) -> Settled:

@@ -16,27 +16,29 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from launcher.cli.arguments import DONE, FAILED, VERBS, WRONG, Parser
+from launcher.cli.arguments import DONE, FAILED, VERBS, WRONG, Parser, folder_given
 from launcher.errors import PrefsweepError, UsageError
-from launcher.views import console
+from launcher.printing import complain, prepare_streams
+from launcher.store.output_folder import DEFAULT_OUTPUT_DIR
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code: 0 done, 1 something failed, 2 the command or config was wrong."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    prepare_streams()
     try:
         return _answer(argv)
     except PrefsweepError as error:
-        console.complain(str(error))
+        complain(str(error))
         return WRONG if isinstance(error, UsageError) else FAILED
     except KeyboardInterrupt:
-        console.complain("interrupted; the same command goes on where it was")
+        complain("interrupted; the same command goes on where it was")
         return FAILED
     except BrokenPipeError:  # the reader of a pipe, `head` for one, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return DONE
     except OSError as error:  # a full disk, a folder without rights: not ours to mend
-        console.complain(f"{error.filename or 'cannot read or write'}: {error.strerror or error}")
+        complain(f"{error.filename or 'cannot read or write'}: {error.strerror or error}")
         return FAILED
 
 
@@ -46,8 +48,18 @@ def _answer(argv: Sequence[str]) -> int:
 
         return launch(argv)
     name = argv[0]
-    code: int = getattr(_verb(name), name)(verb_parser(name).parse_intermixed_args(argv[1:]))
+    code: int = getattr(_verb(name), name)(verb_parser(name).parse_intermixed_args(_with_folder(argv[1:])))
     return code
+
+
+def _with_folder(words: Sequence[str]) -> list[str]:
+    """What a verb was given, with the folder of everything said as an option: it may be said as when launching, too."""
+    said = [word for word in words if word.startswith("output_dir=")]
+    given = [word for word in words if word.partition("=")[0] == "--output-dir"]
+    if len(said) + len(given) > 1:
+        raise UsageError(f"{(said or given)[0]}: the folder is given twice; give one, --output-dir FOLDER")
+    rest = [word for word in words if word not in said]
+    return [*(f"--output-dir={folder_given(word)}" for word in said), *rest]
 
 
 def _verb(name: str) -> Any:
@@ -66,6 +78,6 @@ def verb_parser(name: str) -> Parser:
     )
     verb.arguments(parser)
     parser.add_argument(
-        "--output-dir", type=Path, default=Path("outputs"), help="where everything is (default: outputs)"
+        "--output-dir", type=Path, default=Path(DEFAULT_OUTPUT_DIR), help="where everything is (default: outputs)"
     )
     return parser

@@ -14,7 +14,7 @@ from launcher.errors import UsageError
 from launcher.planning.launches import last_record
 from launcher.runs.run_state import require_run, states_of
 from launcher.store.attempts import Attempts
-from launcher.store.output_folder import Store
+from launcher.store.output_folder import DEFAULT_OUTPUT_DIR, Store
 from launcher.store.run_folder import AttemptDir, RunDir
 from launcher.submission.adopt import adopt
 from launcher.submission.submit import new_attempt_here
@@ -29,6 +29,8 @@ def arguments(parser: Parser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Make one run in this process."""
+    if options.output_dir != Path(DEFAULT_OUTPUT_DIR):
+        raise UsageError(f"--output-dir {options.output_dir}: RUN_DIR says where the run lies; leave it out")
     run = require_run(RunDir(options.run_dir.absolute()))
     store = Store(run.path.parent.parent)
     settings = last_record(run).settings

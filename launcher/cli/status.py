@@ -9,10 +9,10 @@ from launcher.cli.arguments import DONE, Parser, count, sweep_arguments
 from launcher.cli.selection import open_sweep, runs_of
 from launcher.cluster.scheduler import Scheduler
 from launcher.errors import SchedulerError
+from launcher.printing import complain
 from launcher.runs.run_data import data_of
 from launcher.runs.run_state import RunState, states_of
 from launcher.store.output_folder import Store, SweepDir
-from launcher.views import console
 from launcher.views import states as views_states
 from launcher.views.data import show_data
 
@@ -57,5 +57,5 @@ def _states_or_complaint(
     except SchedulerError as error:
         if raises:
             raise
-        console.complain(str(error))
+        complain(str(error))
         return None

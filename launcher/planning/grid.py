@@ -14,20 +14,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from hydra.core.override_parser.types import ChoiceSweep, Glob, Override
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from hydra.core.override_parser.types import Glob, Override
 from yaml import YAMLError
 
 from launcher.errors import UNSAID, ConfigError, UsageError, suggestion
 from launcher.machine.installed import data_dir
+from launcher.planning.as_typed import read_yaml
+from launcher.planning.kinds import kind_at
 from launcher.planning.overrides import (
     BLANK,
     Overrides,
-    assigned,
+    aliased,
+    as_text,
     expand,
     first_line,
-    is_revision,
     meaning,
     options,
     parse,
@@ -43,6 +43,7 @@ class Axis:
 
     keys: tuple[str, ...]
     values: tuple[tuple[Overrides, ...], ...]
+    aliases: tuple[str, ...] = ()  # what was given under another name, as it was
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,12 @@ class Grid:
     def varied(self) -> list[str]:
         """The keys that really vary, in order."""
         return [key for axis in self.axes if len(axis.values) > 1 for key in axis.keys]
+
+    @property
+    def notes(self) -> list[str]:
+        """What is worth a word: names that stand for others."""
+        given = dict.fromkeys(alias for axis in self.axes for alias in axis.aliases)
+        return [f"{alias} is loss_type={aliased(alias)}, as TRL calls it" for alias in given]
 
     def points(self) -> Iterator[Overrides]:
         """Each combination's overrides, in the order of the axes, the last axis fastest.
@@ -91,7 +98,11 @@ def _without(axis: Axis, keys: set[str]) -> Axis:
     """The axis less the keys that the command line gives; equal values that remain become one."""
     kept = [i for i, key in enumerate(axis.keys) if key not in keys]
     values = (tuple(value[i] for i in kept) for value in axis.values)
-    return Axis(tuple(axis.keys[i] for i in kept), tuple(dict.fromkeys(values)))
+    return Axis(
+        tuple(axis.keys[i] for i in kept),
+        tuple(dict.fromkeys(values)),
+        tuple(each for each in axis.aliases if each.partition("=")[0] not in keys),
+    )
 
 
 def _axis_of(override: Override, *, multirun: bool) -> Axis:
@@ -107,7 +118,8 @@ def _axis_of(override: Override, *, multirun: bool) -> Axis:
 
 
 def _axis(key: str, overrides: Sequence[str]) -> Axis:
-    return Axis((key,), tuple((expand(override),) for override in overrides))
+    aliases = tuple(override for override in overrides if aliased(override) is not None)
+    return Axis((key,), tuple((expand(override),) for override in overrides), aliases)
 
 
 def _values(override: Override) -> list[str]:
@@ -115,12 +127,8 @@ def _values(override: Override) -> list[str]:
     value = override.value()
     if isinstance(value, Glob):
         return value.filter(sorted(options(override.key_or_group) - BLANK))
-    if (
-        isinstance(value, ChoiceSweep) and value.simple_form and is_revision(override.get_key_element())
-    ):  # 1.10 would be 1.1
-        return [each.strip() for each in (override.input_line or "").partition("=")[2].split(",")]
     try:
-        values = list(itertools.islice(override.sweep_string_iterator(), MAX_POINTS + 1))
+        values = list(itertools.islice(map(as_text, override.sweep_iterator()), MAX_POINTS + 1))
     except ValueError as error:
         raise wrong(override, str(error)) from error
     _check_size(len(values))
@@ -139,16 +147,33 @@ def _read_sweep_file(name: str) -> Grid:
         known = sorted(file.stem for file in data_dir("sweeps").glob("*.yaml"))
         raise ConfigError("sweeps", name, f"no such sweep file{suggestion(name, known)}; there are: {', '.join(known)}")
     try:
-        content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    except (YAMLError, OmegaConfBaseException) as error:
+        content = read_yaml(path.read_text(encoding="utf-8"), _kind_in_file)
+    except (YAMLError, UnicodeDecodeError) as error:
         raise ConfigError("sweeps", name, f"{path} is not readable as YAML: {first_line(error)}") from error
     if not isinstance(content, dict) or not set(content) <= {"overrides", "grid", "zip", "exclude"}:
         raise ConfigError("sweeps", name, f"{path} may hold the keys overrides, grid, zip and exclude, and no others")
-    axes = [_axis(key, [assigned(key, value)]) for key, value in _section(content, "overrides", dict)]
+    axes = [_axis(key, [_assigned(key, value)]) for key, value in _section(content, "overrides", dict)]
     axes += [_file_axis(key, value) for key, value in _section(content, "grid", dict)]
     axes += [_zipped(path, group) for group in content.get("zip") or []]
     exclude = tuple(frozenset(map(meaning, _point(item))) for item in content.get("exclude") or [])
     return Grid(tuple(axes), exclude)
+
+
+def _kind_in_file(place: tuple[str, ...]) -> Any:
+    """The type of what is wanted at a place of a sweep file; a word in place of an axis' list is in Hydra's grammar."""
+    section, *rest = place or ("",)
+    below = rest[1:] if section in {"zip", "exclude"} else rest  # each a list of mappings
+    if not below:
+        return None
+    key, *inner = below
+    is_axis = section in {"grid", "zip"}
+    parts = (*key.lstrip("+~").split("."), *(inner[1:] if is_axis else inner))
+    return str if (is_axis and not inner) or parts == ("sweeps",) else kind_at(parts)
+
+
+def _assigned(key: str, value: Any) -> str:
+    """The override that gives a key a value of a sweep file."""
+    return f"{key}={as_text(value)}"
 
 
 def _section(content: Mapping[Any, Any], key: str, kind: type) -> list[tuple[str, Any]]:
@@ -159,14 +184,14 @@ def _section(content: Mapping[Any, Any], key: str, kind: type) -> list[tuple[str
 
 
 def _point(item: Mapping[str, Any]) -> list[str]:
-    return [override for key, value in item.items() for override in expand(assigned(key, value))]
+    return [override for key, value in item.items() for override in expand(_assigned(key, value))]
 
 
 def _file_axis(key: str, value: Any) -> Axis:
     """An axis in a sweep file: a YAML list, or Hydra's sweep grammar as text."""
     if isinstance(value, list):
-        return _axis(key, [assigned(key, item) for item in value])
-    return _axis_of(parse(f"{key}={value}"), multirun=True)
+        return _axis(key, [_assigned(key, item) for item in value])
+    return _axis_of(parse(f"{key}={value}" if isinstance(value, str) else _assigned(key, value)), multirun=True)
 
 
 def _zipped(path: Path, group: Mapping[str, Any]) -> Axis:
@@ -176,4 +201,8 @@ def _zipped(path: Path, group: Mapping[str, Any]) -> Axis:
     if len(set(lengths.values())) != 1:
         raise UsageError(f"{path}: axes that vary together need equally many values, found {lengths}")
     rows = zip(*(axis.values for axis in axes), strict=True)
-    return Axis(tuple(group), tuple(tuple(of_key for (of_key,) in row) for row in rows))
+    return Axis(
+        tuple(group),
+        tuple(tuple(of_key for (of_key,) in row) for row in rows),
+        tuple(each for axis in axes for each in axis.aliases),
+    )

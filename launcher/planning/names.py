@@ -29,6 +29,11 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.")
 
 
+def name_of(text: str) -> str:
+    """The same of a folder's or a repository's name; one that has no such letter is named by a digest."""
+    return slug(text) or (f"x-{hashlib.sha256(text.encode()).hexdigest()[:6]}" if text else "")
+
+
 def told_apart(configs: Sequence[Mapping[str, Any]]) -> Renamed:
     """The longer names of those models and data sets that share theirs with another one of these configs."""
     return {

@@ -9,21 +9,21 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import is_dataclass
 from functools import cache
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException
 
-from launcher.config import RunConfig, canonical
+from launcher.config import canonical
 from launcher.errors import UNSAID, ConfigError, UsageError, suggestion
+from launcher.losses import ALIASES
 from launcher.machine.installed import data_dir
 from launcher.machine.locate import place_of, split_revision
-from launcher.planning.names import slug
+from launcher.planning.as_typed import read_override
+from launcher.planning.kinds import wanted_of
+from launcher.planning.names import name_of
 
 Overrides = tuple[str, ...]
 SHORTHANDS = ("model", "dataset")  # groups whose value may be a Hub id or a folder
@@ -33,15 +33,24 @@ JUDGE = "evaluation.judge"
 SECRETS = ("base_url", "key_env")  # of the judge, which may hold a key by mistake; errors do not repeat them
 
 
+def is_unicode(text: str) -> bool:
+    """Whether a text of the command line is one: Python has other bytes as halves of pairs."""
+    return not re.search("[\ud800-\udfff]", text)
+
+
 @cache
 def parse(override: str) -> Override:
     """The override as Hydra reads it.
 
     Raises:
-        UsageError: it is not in Hydra's grammar.
+        UsageError: it is not in Hydra's grammar, or no file could hold it.
     """
+    if not is_unicode(override):
+        raise wrong(
+            override, "holds bytes that are no UTF-8, which no file of a run can name; rename what is called so"
+        )
     try:
-        parsed = OverridesParser.create().parse_override(override)
+        parsed = read_override(override)
     except HydraException as error:
         key, _, value = override.partition("=")
         if may_be_secret(key.lstrip("+~"), value):  # of which Hydra's words may hold a part
@@ -123,24 +132,28 @@ def expand(override: str) -> Overrides:
     """`model=ORG/NAME@REVISION` or `model=./FOLDER` -> the overrides of conf/model/custom.yaml that say so.
 
     `model.chat_template=FILE.jinja` -> its text, so that a run is known by what the template says.
+    `loss_type=dpo` -> `loss_type=sigmoid`, which is the same run.
     """
-    key, _, given = override.partition("=")
+    key = override.partition("=")[0]
     if key == TEMPLATE:
         return (_with_template(override),)
-    if is_revision(key) and not isinstance(parse(override).value(), str | None):
-        return (f"{key}={quoted(given)}",)  # 1.10 would be 1.1
-    number: Any = _revision_in(parse(override).value())
-    if number is not None:
-        raise wrong(override, f"revision {number} must be text; write it in quotes")
+    if (loss := aliased(override)) is not None:
+        return (f"{key}={loss}",)
     value = parse(override).value() if key in SHORTHANDS else None
     if not isinstance(value, str) or not re.search(r"[/@]", value) or value in options(key):
         return (override,)
     path, revision = _located(override, value)
-    name = slug(Path(path).name)
+    name = name_of(Path(path).name)
     if not name:
         raise wrong(override, f"is neither a file of conf/{key}, nor ORG/NAME@REVISION, nor a folder")
     values = {"name": name, "path": path, "revision": revision or None}
     return (f"{key}=custom", *(f"{key}.{part}={as_text(value)}" for part, value in values.items()))
+
+
+def aliased(override: str) -> str | None:
+    """The loss that an override means by another of its names; None where it names none, or by its own."""
+    value = parse(override).value() if override.partition("=")[0] == "loss_type" else None
+    return ALIASES.get(value) if isinstance(value, str) else None
 
 
 def _located(override: str, value: str) -> tuple[str, str]:
@@ -177,72 +190,25 @@ def _with_template(override: str) -> str:
         raise wrong(override, f"cannot be read ({error}); give a file with a chat template, or Jinja") from error
 
 
-_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-
-
-def wanted_of(key: str) -> str | None:
-    """What the schema wants as the value of a key, in words; None where it has no such key."""
-    kind: Any = RunConfig
-    for part in key.split("."):
-        if kind is Any:
-            break
-        inner = [option for option in _options_of(kind) if is_dataclass(option) or get_origin(option) is dict]
-        if not inner or (is_dataclass(inner[0]) and part not in get_type_hints(inner[0])):
-            return None
-        kind = get_type_hints(inner[0])[part] if is_dataclass(inner[0]) else get_args(inner[0])[1]
-    options_in_words = [_in_words(option) for option in _options_of(kind) if option is not NoneType]
-    return " or ".join(options_in_words) + (", or null" if NoneType in _options_of(kind) else "")
-
-
-def _options_of(kind: Any) -> tuple[Any, ...]:
-    return get_args(kind) if isinstance(kind, UnionType) else (kind,)
-
-
-def _in_words(kind: Any) -> str:
-    if get_origin(kind) is list:
-        return f"a list, each {_in_words(get_args(kind)[0])}"
-    if is_dataclass(kind):
-        return f"a mapping of {', '.join(get_type_hints(kind))}"
-    return _WORDS.get(kind, "a mapping {key:value}")
-
-
-def _revision_in(value: Any) -> Any:
-    """A revision within a list or a mapping that is no text; None where there is none."""
-    if isinstance(value, Mapping):
-        own = value.get("revision")
-        found = None if isinstance(own, str | None) else own
-        return found if found is not None else _revision_in(list(value.values()))
-    found_in_items = [_revision_in(item) for item in value] if isinstance(value, list) else []
-    return next((number for number in found_in_items if number is not None), None)
-
-
-def is_revision(key: str) -> bool:
-    """Whether a key's value is a revision: text, though it may look like a number."""
-    return key.lstrip("+").split(".")[-1] == "revision"
-
-
-def assigned(key: str, value: Any) -> str:
-    """The override that gives a key a value of a YAML file.
-
-    Raises:
-        ConfigError: a revision that YAML has made a number of.
-    """
-    if is_revision(key) and not isinstance(value, str | None):
-        raise ConfigError(key, value, "must be text; write it in quotes")
-    return f"{key}={as_text(value)}"
-
-
 def as_text(value: Any) -> str:
     """A YAML value as Hydra's grammar writes it."""
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{as_text(item)}" for key, item in value.items()) + "}"
+        return "{" + ",".join(f"{_as_key(key)}:{as_text(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ",".join(map(as_text, value)) + "]"
+    if isinstance(value, QuotedString):
+        return quoted(value.text)
     text = str(value)
     plain = re.fullmatch(r"[\w./@+-]+", text, re.ASCII) or not isinstance(value, str)
     return text if plain and not (isinstance(value, str) and _is_no_text(text)) else quoted(text)
+
+
+def _as_key(key: Any) -> str:
+    """A mapping's key, which may not be quoted there."""
+    text = key.text if isinstance(key, QuotedString) else str(key)
+    return re.sub(r"([\\()\[\]{}:=, \t])", r"\\\1", text)
 
 
 def quoted(text: str) -> str:
@@ -250,9 +216,10 @@ def quoted(text: str) -> str:
     return "'" + re.sub(r"(\\*)('|\Z)", _escaped, text) + "'"
 
 
+@cache
 def _is_no_text(text: str) -> bool:
     """Whether Hydra's grammar would read these letters as a number or the like."""
-    return not isinstance(parse(f"key={text}").value(), str)
+    return not isinstance(read_override(f"key={text}").value(), str)
 
 
 def _escaped(end: re.Match[str]) -> str:

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from launcher.cluster.scheduler import AUTO, EXECUTORS
 from launcher.config import Cluster, Evaluation, Judge, Model, RunConfig, Tracking, Trainer
 from launcher.errors import UNSAID, ConfigError, suggestion
-from launcher.losses import LOSS_KEYS, LOSSES, OUR_LOSSES, UNPAIRED_LOSSES, Loss, loss_named
+from launcher.losses import LOSS_KEYS, LOSSES, OUR_LOSSES, UNPAIRED_LOSSES, Loss, loss_named, what_instead
 from launcher.planning.cluster_rules import cluster_problems, deepspeed_problems, rank_problems
 from launcher.planning.dataset_rules import DTYPES, QUANTIZATIONS, dataset_problems
 from launcher.planning.stages import OF_THE_TRAINING, evaluation_cluster
@@ -100,8 +100,8 @@ def _loss_problems(config: RunConfig, losses: Collection[str]) -> Iterator[Confi
         )
     yield from _loss_key_problems(loss, config.trainer)
     if name not in known:
-        near = suggestion(name, known)
-        yield ConfigError("loss_type", name, f"not a loss of the installed TRL{near}; there are: {', '.join(known)}")
+        remedy = f"not a loss of the installed TRL{what_instead(name, known)}; there are: {', '.join(known)}"
+        yield ConfigError("loss_type", name, remedy)
     about = config.dataset.about
     if about is not None and about.labelled and loss.paired:
         yield ConfigError(

@@ -58,6 +58,8 @@ from launcher.store.facts import Launch, RunRecord
 from launcher.store.files import read_fact, typed, write_once
 from launcher.store.run_folder import RunDir
 
+DEFAULT_OUTPUT_DIR = "outputs"  # as in conf/config.yaml
+
 
 @dataclass(frozen=True)
 class PreparingDir:

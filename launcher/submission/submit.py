@@ -16,7 +16,7 @@ from launcher.cluster.local import this_process
 from launcher.cluster.scheduler import Scheduler
 from launcher.errors import ConfigError, SchedulerError
 from launcher.machine import snapshot
-from launcher.machine.installed import trl_losses
+from launcher.machine.installed import missing_to_train, trl_losses
 from launcher.machine.provenance import provenance
 from launcher.planning.launches import last_record, news_of
 from launcher.planning.planned_runs import plan_run
@@ -75,6 +75,19 @@ def check_ranks(sweep: Sweep, scheduler: Scheduler) -> None:
             raise ConfigError(f"cluster.{key}", getattr(cluster, key), remedy)
 
 
+def _check_python(plan: Plan, scheduler: Scheduler) -> None:
+    """Refuse jobs for this very Python where it could not start one; what a cluster's nodes have is known there alone.
+
+    Raises:
+        ConfigError: names what is missing.
+    """
+    missing = missing_to_train() if plan.batches and not scheduler.detached else []
+    if missing:
+        what = f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed"
+        remedy = f"runs would be trained in this Python, where {what}; pip install 'prefsweep[train]'"
+        raise ConfigError("cluster.executor", scheduler.name, remedy)
+
+
 def act(plan: Plan, store: Store, scheduler: Scheduler, argv: Sequence[str] | None) -> list[Job]:
     """Submit what is planned, and record the sweep; called, like `decide`, under the submission lock.
 
@@ -87,8 +100,10 @@ def act(plan: Plan, store: Store, scheduler: Scheduler, argv: Sequence[str] | No
         The jobs that were submitted, as their executor recorded them.
 
     Raises:
+        ConfigError: this Python cannot train, and would have to; nothing was recorded.
         SchedulerError: a batch was not taken; those before it are submitted and recorded.
     """
+    _check_python(plan, scheduler)
     _record_launch(plan, store, argv)
     submitted: list[Job] = []
     try:

@@ -20,6 +20,7 @@ from typing import Any
 from launcher.config import Tracking
 from launcher.errors import UsageError
 from launcher.machine.accounts import lacks_login
+from launcher.printing import command
 from launcher.store.files import write_derived
 from launcher.store.output_folder import SweepDir
 
@@ -263,7 +264,7 @@ def open_dashboard(directory: SweepDir, port: int | None, *, browser: bool) -> t
     page = Page.of(directory)
     backend = page.tracking.backend
     if backend == "off":
-        instead = f"`python -m analysis {directory.path}` makes its report"
+        instead = f"`{command('python', '-m', 'analysis', directory.path)}` makes its report"
         raise UsageError(f"{page.sweep}: was launched with tracking=off, so it has no dashboard; {instead}")
     if backend in SERVERS:
         return [serve(page, directory, port, browser=browser)], True

@@ -1,6 +1,6 @@
-"""What every answer to the user is made with: complaints, notes, durations, the console. Prints; decides nothing.
+"""What every answer to the user is made with: notes, durations, commands to go on with. Prints; decides nothing.
 
-Owns: the line on stderr, the console and its width, the words for a time and a judge, what the doctor found.
+Owns: notes, a verb's command, the words for a time and a judge, what the doctor found.
 Must not know: how anything came about. The modules beside it hold the words of plans, states and results.
 """
 
@@ -8,25 +8,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from launcher.config import Judge
+from launcher.printing import Screen, command, complain, say
+from launcher.store.output_folder import DEFAULT_OUTPUT_DIR, SweepDir
 
 
-def open_console() -> Console:
-    """The console on stdout."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = max(console.width, 160)  # a pipe or a log has no edge at which to break ids
-    return console
-
-
-def complain(message: str) -> None:
-    """One line on stderr."""
-    print("prefsweep: " + " ".join(message.split()), file=sys.stderr)
+def verb_command(directory: SweepDir, verb: str, *words: str) -> str:
+    """A verb for this sweep as it may be pasted into a shell; with the folder of everything, where that is not ours."""
+    root = directory.path.parent.parent
+    place = [] if root == Path(DEFAULT_OUTPUT_DIR).absolute() else ["--output-dir", str(root)]
+    return command("python", "-m", "launcher", verb, directory.name, *words, *place)
 
 
 def show_notes(notes: Sequence[str]) -> None:
@@ -38,7 +33,7 @@ def show_notes(notes: Sequence[str]) -> None:
 def say_working(what: str) -> None:
     """What is being done while somebody at a terminal waits for seconds."""
     if sys.stderr.isatty():
-        print(f"{what} ...", file=sys.stderr, flush=True)
+        say(f"{what} ...", on=sys.stderr)
 
 
 def duration(seconds: float | None) -> str:
@@ -54,19 +49,19 @@ def show_findings(findings: Sequence[tuple[str, str]], proposal: str | None) -> 
     """What the doctor found, and the file that it proposes."""
     table = Table(box=None, pad_edge=False, show_header=False)
     for what, how in findings:
-        table.add_row(escape(what), escape(how))
-    console = open_console()
+        table.add_row(what, how)
+    console = Screen()
     console.print(table)
     if proposal is not None:
         console.print("\nA file for this cluster; save it as conf/cluster/NAME.yaml and give cluster=NAME:\n")
-        console.print(escape(proposal), soft_wrap=True)
+        console.print(proposal, soft_wrap=True)
 
 
 def say_judging_ahead(models: int, estimate: tuple[int, int, int], judge: Judge) -> None:
     """What judging will cost of models that are yet to answer."""
     calls, read, written = estimate
     if models:
-        print(
+        say(
             f"{models} models have no MT-Bench answers yet; judging them will be {calls:,} calls of "
             f"{judge_name(judge)}, about {read:,} tokens to read, were every answer of full length, "
             f"and {written:,} to write"

@@ -8,12 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from rich.markup import escape
-
 from launcher.planning.data_counts import Counted, Look
+from launcher.printing import Screen
 from launcher.store.counts import MUCH, Answer, DataCounts, ShownRow, SplitCounts
 from launcher.store.files import Plain, plain
-from launcher.views.console import open_console
 
 
 def data_lines(look: Look) -> list[str]:
@@ -89,11 +87,11 @@ def shortened(data: Iterable[DataCounts], examples: int) -> list[Plain]:
 
 def show_data(data: Iterable[DataCounts], examples: int) -> None:
     """What runs are trained on, with warnings and so many examples."""
-    console = open_console()
+    console = Screen()
     for each in data:
         told = [f"warning: {line}" for line in warnings(each)]
         for line in (*count_lines(each), *told, *example_lines(each, examples)):
-            console.print(escape(line), soft_wrap=True)
+            console.print(line, soft_wrap=True)
 
 
 # ------------------------------------------------------------------------------------------------ examples

@@ -5,24 +5,23 @@ Owns: words and columns of a plan. Must not know: how it was decided.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from launcher.cluster.scheduler import Scheduler
 from launcher.evaluation import scores
 from launcher.planning.data_counts import Look
+from launcher.printing import Screen, say_json
 from launcher.store.files import Plain
 from launcher.store.output_folder import Store
 from launcher.submission.decide import Action, Decision
 from launcher.submission.plan import Plan
 from launcher.sweep import Sweep
-from launcher.views.console import duration, open_console, say_judging_ahead
+from launcher.views.console import duration, say_judging_ahead
 from launcher.views.cost import cost_json, cost_lines, hours_of, is_costly
 from launcher.views.data import data_json, data_lines
 from launcher.views.settings import settings_json, settings_line
@@ -44,27 +43,27 @@ def show_plan(
     data = data or Look()
     if as_json:
         more = {"sources": list(sources), "settings": settings_json(plan.sweep), "data": data_json(data)}
-        print(json.dumps(_plan_json(plan.sweep, plan.decisions) | more, indent=1))
+        say_json(_plan_json(plan.sweep, plan.decisions) | more)
         return
-    console = open_console()
-    console.print(escape(settings_line(plan.sweep)), soft_wrap=True)
+    console = Screen()
+    console.print(settings_line(plan.sweep), soft_wrap=True)
     console.print(_plan_table(plan.sweep, plan.decisions))
     console.print(_totals(plan.sweep, plan.decisions))
     for line in (*data_lines(data), *sources, *_places(plan.sweep)):
-        console.print(escape(line), soft_wrap=True)
+        console.print(line, soft_wrap=True)
     if scheduler is not None:
         for line in cost_lines(plan.decisions):
-            console.print(escape(line), soft_wrap=True)
+            console.print(line, soft_wrap=True)
         say_judging_ahead(*scores.judging_ahead(plan.sweep, store), plan.sweep.runs[0].config.evaluation.judge)
         console.print(f"dry run: nothing was written or submitted. {_jobs_in_words(plan)}")
         code = store.sweep(plan.sweep.name).code / "HASH"  # the copy has its name, and is made, when it is submitted
         for planned in plan.batches[:1]:
-            console.print(escape(scheduler.script(replace(planned.batch, code=code))), soft_wrap=True)
+            console.print(scheduler.script(replace(planned.batch, code=code)), soft_wrap=True)
 
 
 def _jobs_in_words(plan: Plan) -> str:
     if plan.silence is not None:
-        return escape(f"Which jobs there would be, only the scheduler can tell: {plan.silence}")
+        return f"Which jobs there would be, only the scheduler can tell: {plan.silence}"
     jobs = sum(planned.batch.size for planned in plan.batches)
     tables = len({planned.table.batch.name for planned in plan.batches if planned.table})
     pieces = f", in {len(plan.batches)} pieces" if len(plan.batches) > 1 else ""
@@ -102,19 +101,19 @@ def _plan_json(sweep: Sweep, decisions: Iterable[Decision]) -> Plain:
 
 
 def _plan_table(sweep: Sweep, decisions: Sequence[Decision]) -> Table:
-    table = Table(title=f"sweep {escape(sweep.name)}", title_justify="left", box=None, pad_edge=False)
+    table = Table(title=f"sweep {sweep.name}", title_justify="left", box=None, pad_edge=False)
     extra = [axis for axis in sweep.axes if axis not in ("model", "loss_type", "beta")]
     costly = is_costly(decisions)  # a laptop's sweep needs no such column
     priced = ("resources", "GPU-hours") if costly else ()
     for column in ("run", "model", "loss_type", "beta", *extra, *priced, "action", "why", "est. time"):
-        table.add_column(escape(column), overflow="fold")
+        table.add_column(column, overflow="fold")
     for decision in decisions:
         run, style = decision.run, "dim" if decision.action is Action.SKIP else ""
         shown = [run.run_id, run.config.model.name, run.config.loss_type, _number(run.config.beta)]
         shown += [_number(run.axes.get(axis, "")) for axis in extra]
         shown += _price(decision) if costly else []
         shown += [decision.action, decision.why, duration(decision.seconds)]
-        table.add_row(*map(escape, shown), style=style)
+        table.add_row(*shown, style=style)
     return table
 
 

@@ -5,12 +5,10 @@ Owns: words and columns of results. Must not know: how they were measured or whe
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
-from rich.markup import escape
 from rich.table import Table
 
 from launcher.config import Judge
@@ -18,9 +16,10 @@ from launcher.evaluation.judge import Spent
 from launcher.evaluation.scores import Waiting
 from launcher.hub.publish import Outcome, Publication
 from launcher.machine.disk import in_words
+from launcher.printing import Screen, command, complain, say, say_json
 from launcher.store.files import Plain, plain
 from launcher.store.output_folder import SweepDir
-from launcher.views.console import complain, duration, judge_name, open_console
+from launcher.views.console import duration, judge_name, verb_command
 
 PROGRAM_SCORES = 4  # with a column in the table of results
 JUDGING_SECONDS = 5.0  # between two lines of progress
@@ -31,7 +30,7 @@ def show_results(directory: SweepDir, rows: Sequence[Plain]) -> None:
     bench = ["MT-Bench"] if any("mt_bench" in (row.get("evaluation") or {}) for row in rows) else []
     programs = _program_scores(rows)
     name_judge = len({_judge_of(row) for row in rows} - {None}) > 1
-    table = Table(title=f"results of {escape(directory.name)}", title_justify="left", box=None, pad_edge=False)
+    table = Table(title=f"results of {directory.name}", title_justify="left", box=None, pad_edge=False)
     for column in (
         "run",
         "status",
@@ -48,10 +47,11 @@ def show_results(directory: SweepDir, rows: Sequence[Plain]) -> None:
     ):
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*map(escape, _result_cells(row, programs, with_bench=bool(bench), name_judge=name_judge)))
-    console = open_console()
+        table.add_row(*_result_cells(row, programs, with_bench=bool(bench), name_judge=name_judge))
+    console = Screen()
     console.print(table)
-    console.print(f"{directory.results_file}; report: python -m analysis {directory.path}", soft_wrap=True)
+    report = command("python", "-m", "analysis", directory.path)
+    console.print(f"{directory.results_file}; report: {report}", soft_wrap=True)
 
 
 def _program_scores(rows: Sequence[Plain]) -> list[str]:
@@ -88,26 +88,23 @@ def say_unjudged(directory: SweepDir, run_ids: Sequence[str]) -> None:
     if run_ids:
         settings = {record.run_id: record.settings for record in directory.run_records()}
         asked = all("mt_bench" in settings[run_id].get("evaluation", {}).get("benchmarks", []) for run_id in run_ids)
-        command = f"python -m launcher evaluate {directory.name}" + ("" if asked else " --benchmark mt_bench")
-        print(f"{len(run_ids)} runs have MT-Bench answers and no scores: {command}")
+        wanted = [] if asked else ["--benchmark", "mt_bench"]
+        say(f"{len(run_ids)} runs have MT-Bench answers and no scores: {verb_command(directory, 'evaluate', *wanted)}")
 
 
 def say_judged_otherwise(run_ids: Sequence[str], judge: Judge) -> None:
     """That scores are there, but not from who is asked for now."""
     if run_ids:
-        print(
-            f"{len(run_ids)} runs were judged by another judge than {judge.model}, or otherwise; --again judges anew:"
-        )
-        print("  " + " ".join(run_ids))
+        say(f"{len(run_ids)} runs were judged by another judge than {judge.model}, or otherwise; --again judges anew:")
+        say("  " + " ".join(run_ids))
 
 
 def say_to_judge(asked: Sequence[Waiting], estimate: tuple[int, int, int], judge: Judge) -> None:
     """What judging will cost, before it does."""
     calls, prompt, verdicts = estimate
-    print(
+    say(
         f"{len(asked)} models have answers without scores: {calls} calls of {judge_name(judge)}, "
         f"about {prompt:,} tokens to read and {verdicts:,} to write",
-        flush=True,
     )
 
 
@@ -121,7 +118,7 @@ def judging_progress() -> Callable[[Spent, int], None]:
             return
         told[0], pace = now, (now - began) / max(1, spent.judged)
         left = f", about {duration(pace * (total - spent.judged))} left" if 0 < spent.judged < total else ""
-        print(f"judged {spent.judged} of {total}, {spent.unparsable} unparsable{left}", flush=True)
+        say(f"judged {spent.judged} of {total}, {spent.unparsable} unparsable{left}")
 
     return tell
 
@@ -129,9 +126,9 @@ def judging_progress() -> Callable[[Spent, int], None]:
 def say_judged(spent: Spent, asked: Sequence[Waiting]) -> None:
     """What judging has cost, and what could not be read."""
     used = f"{spent.prompt_tokens:,} tokens read and {spent.completion_tokens:,} written"
-    print(f"{len(asked)} models scored: {spent.calls} calls, {used}")
+    say(f"{len(asked)} models scored: {spent.calls} calls, {used}")
     if spent.unparsable:
-        print(
+        say(
             f"{spent.unparsable} verdicts have no readable rating, so their questions no score: judgements.jsonl has "
             "the judge's words; --again asks once more"
         )
@@ -141,13 +138,13 @@ def show_publications(directory: SweepDir, publications: Sequence[Publication], 
     """What publishing would do."""
     if as_json:
         runs = [{"run_id": each.point.name, **asdict(each.verdict)} for each in publications]
-        print(json.dumps({"sweep": directory.name, "runs": runs}, indent=1))
+        say_json({"sweep": directory.name, "runs": runs})
         return
     for publication in publications:
         hub, verdict = publication.hub, publication.verdict
         where = f" ({publication.revision} of {hub.repo}, hub={hub.store})" if verdict.due else ""
-        print(f"{publication.point.name}: {verdict.why}{where}")
-    print(f"dry run: {sum(p.verdict.due for p in publications)} of {len(publications)} would be pushed; nothing was")
+        say(f"{publication.point.name}: {verdict.why}{where}")
+    say(f"dry run: {sum(p.verdict.due for p in publications)} of {len(publications)} would be pushed; nothing was")
 
 
 def say_pushing(publication: Publication, number: int, total: int, *, quiet: bool) -> None:
@@ -156,13 +153,13 @@ def say_pushing(publication: Publication, number: int, total: int, *, quiet: boo
         point = publication.point
         size = sum(path.stat().st_size for path in point.folder.model.rglob("*") if path.is_file())
         place = f"{publication.revision} of {publication.hub.repo}"
-        print(f"[{number}/{total}] {point.name}: {in_words(size)} to {place}", flush=True)
+        say(f"[{number}/{total}] {point.name}: {in_words(size)} to {place}")
 
 
 def say_outcome(outcome: Outcome, number: int, total: int, *, quiet: bool) -> None:
     """What became of one model."""
     if not quiet:
-        print(f"[{number}/{total}] {outcome.point.name}: {outcome.said}", flush=True)
+        say(f"[{number}/{total}] {outcome.point.name}: {outcome.said}")
 
 
 def show_published(directory: SweepDir, outcomes: Sequence[Outcome], collection: str | None, *, as_json: bool) -> None:
@@ -170,16 +167,16 @@ def show_published(directory: SweepDir, outcomes: Sequence[Outcome], collection:
     if as_json:
         shown = ("revision", "error", "checked")
         runs = [{"run_id": each.point.name} | {key: getattr(each, key) for key in shown} for each in outcomes]
-        print(json.dumps(plain({"sweep": directory.name, "runs": runs, "collection": collection}), indent=1))
+        say_json(plain({"sweep": directory.name, "runs": runs, "collection": collection}))
         return
     there = [_is_there(outcome) for outcome in outcomes if outcome.point.step is None]
     kept = [_is_there(outcome) for outcome in outcomes if outcome.point.step is not None]
     beside = f", {sum(kept)} of {len(kept)} milestones" if kept else ""
     unknown = sum(not outcome.checked for outcome in outcomes)
     more = f"; {unknown} more were, and could not be checked" if unknown else ""
-    print(f"{sum(there)} of {len(there)} runs of {directory.name} are published{beside}{more}")
+    say(f"{sum(there)} of {len(there)} runs of {directory.name} are published{beside}{more}")
     if collection:
-        print(f"collection: {collection}")
+        say(f"collection: {collection}")
 
 
 def _is_there(outcome: Outcome) -> bool:
@@ -189,14 +186,14 @@ def _is_there(outcome: Outcome) -> bool:
 def say_dashboard(lines: Sequence[str], *, serving: bool) -> None:
     """Where the sweep's dashboard is."""
     for line in lines:
-        print(line, flush=True)
+        say(line)
     if serving:
-        print("Ctrl-C ends it", flush=True)
+        say("Ctrl-C ends it")
 
 
 def say_uploaded(directory: SweepDir, done: int, left: int, waiting: int, words: str) -> None:
     """What `sync` has uploaded, and what it has not."""
     later = f", {waiting} in flight and left for later" if waiting else ""
-    print(f"{done} runs of {directory.name} uploaded to W&B{later}")
+    say(f"{done} runs of {directory.name} uploaded to W&B{later}")
     if left:
-        complain(f"{left} runs could not be uploaded: {words}; `sync {directory.name}` tries again")
+        complain(f"{left} runs could not be uploaded: {words}; `{verb_command(directory, 'sync')}` tries again")

@@ -5,8 +5,6 @@ Owns: words, columns and colours of states. Must not know: how a state is found 
 
 from __future__ import annotations
 
-import json
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -16,11 +14,11 @@ from typing import Self
 
 from rich.console import Group as Stacked
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from launcher.errors import StoreError
+from launcher.printing import Screen, say, say_json
 from launcher.runs.run_state import RunState
 from launcher.runs.status import UNSUCCESSFUL, Status
 from launcher.store.attempts import Attempts
@@ -28,7 +26,7 @@ from launcher.store.counts import DataCounts
 from launcher.store.facts import RunRecord
 from launcher.store.files import Plain
 from launcher.store.output_folder import SweepDir
-from launcher.views.console import duration, open_console
+from launcher.views.console import duration, verb_command
 from launcher.views.data import shortened
 
 Ended = Callable[[], bool]
@@ -45,16 +43,16 @@ def show_status(
     if as_json:
         records = {record.run_id: record for record in directory.run_records()}
         runs = [_state_json(records[state.run.run_id], state) for state in states]
-        print(json.dumps({"sweep": directory.name, "runs": runs, "data": shortened(data, 0)}, indent=1))
+        say_json({"sweep": directory.name, "runs": runs, "data": shortened(data, 0)})
         return
-    console = open_console()
+    console = Screen()
     if clear and console.is_terminal:
         console.clear()
     console.print(_state_table(directory, states))
     console.print(_summary(states))
     for state in [state for state in states if state.status is Status.FAILED and state.facts.traceback][:TRACEBACKS]:
-        console.print(f"\n{escape(state.run.run_id)} ended so (all of it: logs {escape(state.run.run_id)}):")
-        console.print(escape("\n".join(state.facts.traceback.splitlines()[-TRACEBACK_LINES:])), soft_wrap=True)
+        console.print(f"\n{state.run.run_id} ended so (all of it: logs {state.run.run_id}):")
+        console.print("\n".join(state.facts.traceback.splitlines()[-TRACEBACK_LINES:]), soft_wrap=True)
 
 
 def _state_json(record: RunRecord, state: RunState) -> Plain:
@@ -73,14 +71,14 @@ def _state_json(record: RunRecord, state: RunState) -> Plain:
 
 
 def _state_table(directory: SweepDir, states: Iterable[RunState]) -> Table:
-    table = Table(title=f"sweep {escape(directory.name)}", title_justify="left", box=None, pad_edge=False)
+    table = Table(title=f"sweep {directory.name}", title_justify="left", box=None, pad_edge=False)
     for column in ("run", "status", "step", "left", "job", "attempts", "node", "reason"):
         table.add_column(column, overflow="fold")
     for state in states:
         facts = state.facts
         shown = [state.run.run_id, _steps(state), _left(state), facts.job_id or "", str(facts.attempts)]
-        run, step, left, job, attempts = map(escape, shown)
-        words = [escape(state.job.node or facts.host or ""), escape(state.reason or _stage(state))]
+        run, step, left, job, attempts = shown
+        words = [state.job.node or facts.host or "", state.reason or _stage(state)]
         table.add_row(run, Text(state.status, COLOURS.get(state.status, "")), step, left, job, attempts, *words)
     return table
 
@@ -122,7 +120,7 @@ class Progress:
 
     def __init__(self, directory: SweepDir) -> None:
         self._directory = directory
-        self._console = open_console()
+        self._console = Screen()
         self._live = Live(console=self._console, auto_refresh=False) if self._console.is_terminal else None
         self._started, self._said = time.time(), ""
         self._first_step: tuple[float, float] | None = None  # when it was seen, and how many runs' worth was done
@@ -143,9 +141,9 @@ class Progress:
         sentence, left = self._sentence(states), self._remaining(states)
         line = f"{sentence}, about {duration(left)} left" if left else sentence
         if self._live:
-            self._live.update(Stacked(_state_table(self._directory, states), Text(line)), refresh=True)
+            self._live.update(Stacked(_state_table(self._directory, states), line), refresh=True)
         elif sentence != self._said:
-            print(f"[{duration(time.time() - self._started)}] {line}", flush=True)
+            say(f"[{duration(time.time() - self._started)}] {line}")
         self._said = sentence
 
     def _sentence(self, states: Sequence[RunState]) -> str:
@@ -191,8 +189,7 @@ def show_log(path: Path, *, follow: bool, ended: Ended) -> None:
     with path.open(encoding="utf-8", errors="replace") as file:
         while True:
             over = not follow or ended()
-            sys.stdout.write(file.read())
-            sys.stdout.flush()
+            say(file.read(), end="")
             if over:
                 return
             time.sleep(LOG_POLL_SECONDS)
@@ -201,23 +198,21 @@ def show_log(path: Path, *, follow: bool, ended: Ended) -> None:
 def say_submitted(directory: SweepDir, count: int, *, quiet: bool) -> None:
     """Where to look from now on."""
     if not quiet:
-        print(f"{count} runs submitted; `python -m launcher status {directory.name} --watch` shows how they do")
+        say(f"{count} runs submitted; `{verb_command(directory, 'status', '--watch')}` shows how they do")
 
 
 def say_submitted_to_evaluate(directory: SweepDir, count: int) -> None:
     """What to do when the jobs are done."""
-    print(
-        f"{count} jobs submitted; when they are done, the same command judges what they wrote (sweep {directory.name})"
-    )
+    say(f"{count} jobs submitted; when they are done, the same command judges what they wrote (sweep {directory.name})")
 
 
 def say_interrupted(directory: SweepDir, count: int) -> None:
     """What Ctrl-C did."""
-    print(f"\n{count} runs asked to stop at their next step; `python -m launcher resume {directory.name}` goes on")
+    say(f"\n{count} runs asked to stop at their next step; `{verb_command(directory, 'resume')}` goes on")
 
 
 def say_cancelled(directory: SweepDir, stopped: Sequence[RunState]) -> None:
     """What cancel did."""
     for state in stopped:
-        print(f"{state.run.run_id}: asked to stop (was {state.status}, job {state.facts.job_id})")
-    print(f"{len(stopped)} runs of {directory.name} cancelled; the others were not in flight")
+        say(f"{state.run.run_id}: asked to stop (was {state.status}, job {state.facts.job_id})")
+    say(f"{len(stopped)} runs of {directory.name} cancelled; the others were not in flight")

@@ -18,6 +18,7 @@ from launcher.config import RunConfig
 from launcher.evaluation.missing_benchmarks import discard_all
 from launcher.hub.sources import restore
 from launcher.machine.gpus import gpu_names
+from launcher.printing import say
 from launcher.store.attempt_config import read_config
 from launcher.store.facts import Started
 from launcher.store.files import write_once
@@ -43,7 +44,7 @@ def make_attempt(attempt: AttemptDir, store: Store, stop_process: StopRequest) -
         started = Started(host, gpu_names(), os.getpid(), job.job_id if job else None, time.time())
         write_once(attempt.started_file, started)
     place = f", rank {ranks.index()} of {ranks.size()}" if ranks.size() > 1 else ""
-    print(f"{attempt.run.run_id}, attempt {attempt.number}, on {host}{place}", flush=True)
+    say(f"{attempt.run.run_id}, attempt {attempt.number}, on {host}{place}")
 
     def stop() -> bool:
         return stop_process() or attempt.cancel_file.exists()
@@ -75,7 +76,7 @@ def _outcome_of(error: Exception, attempt: AttemptDir, stop_process: StopRequest
 
 def _lost(attempt: AttemptDir, reason: str) -> None:
     """Another rank is gone. `ranks` ends this process afterwards, whatever its main thread is waiting for."""
-    print(f"leaving the other ranks: {reason}", flush=True)
+    say(f"leaving the other ranks: {reason}")
     settle(Outcome(Kind.FAILED, reason), attempt)
 
 

@@ -25,7 +25,7 @@ def main() -> None:
     question = json.load(sys.stdin)
     with tempfile.TemporaryDirectory() as scratch:
         answers = [answer(from_plain(each), Store(Path(scratch)), question["examples"]) for each in question["configs"]]
-    print("\n" + json.dumps(answers))
+    sys.stdout.write("\n" + json.dumps(answers) + "\n")
 
 
 def answer(config: RunConfig, store: Store, examples: int) -> Plain:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from launcher.config import RunConfig
 from launcher.errors import PrefsweepError, UsageError
 from launcher.hub.push import lacks, publish
+from launcher.printing import say
 from launcher.store.attempt_config import hub_of
 from launcher.store.facts import DatasetSources, Sources, Unpublished
 from launcher.store.files import read_fact, write_once
@@ -65,7 +66,7 @@ def publish_in_job(attempt: AttemptDir, store: Store, stop: Callable[[], bool]) 
     """Publish what the run lacks, where its job is to; what fails is noted, unless the process is about to end."""
     reasons = list(_push(attempt, store, stop)) if publishes(attempt) else []
     for reason in reasons:
-        print(f"not published: {reason}", flush=True)
+        say(f"not published: {reason}")
     if reasons and not stop():
         write_once(attempt.unpublished_file, Unpublished("; ".join(reasons)[:LONGEST_REASON], time.time()))
 
@@ -81,7 +82,7 @@ def _push(attempt: AttemptDir, store: Store, stop: Callable[[], bool]) -> Iterat
         left = replace(hub, patience=max(0, hub.patience - int(lost)))
         try:
             if not stop() and lacks(point, hub):
-                print(f"published as {publish(point, left, store, stop).address}", flush=True)
+                say(f"published as {publish(point, left, store, stop).address}")
         except Exception as error:  # noqa: BLE001 - a store's trouble must not cost a trained run
             lost += time.monotonic() - began
             kind = "" if isinstance(error, PrefsweepError) else f"{point.name}: {type(error).__name__}: "

@@ -22,6 +22,7 @@ from rich.filesize import decimal
 from launcher.hub.faults import is_silence, passes, pause
 from launcher.hub.sources import Source, cached_folder, is_unreachable, refusal
 from launcher.model.files import MissingFiles, beside_weights, needed_files, shards
+from launcher.printing import say
 
 PATIENCE_SECONDS = 600.0  # with faults that pass, while a job waits for its model
 SILENCE_SECONDS = 60.0  # with no connection at all, where the cache does not have what is needed
@@ -68,7 +69,7 @@ def _folder(source: Source, commit: str, choose: Choose) -> Path:
         raise
     except Exception as error:  # the client, the network and the server each have their own family of errors
         if cached is not None and is_unreachable(error):
-            print(f"{source}: no way to the Hub from here; taken from the cache, {cached}", flush=True)
+            say(f"{source}: no way to the Hub from here; taken from the cache, {cached}")
             return cached
         raise refusal(source, error) from error
 
@@ -100,11 +101,11 @@ def _fetch(source: Source, commit: str, sizes: dict[str, int], silence: float) -
     began = time.monotonic()
     missing = [size for name, size in sizes.items() if not _has(source, commit, name)]
     what = f"{len(missing)} of {len(sizes)} files, {decimal(sum(missing))}"
-    print(f"fetching {source} (commit {commit}): {what}", flush=True)
+    say(f"fetching {source} (commit {commit}): {what}")
     wanted: dict[str, Any] = {"repo_type": source.kind, "revision": commit}
     patterns = [glob.escape(name) for name in sizes]
     folder = patiently(source, silence, lambda: snapshot_download(source.path, allow_patterns=patterns, **wanted))
-    print(f"fetched {source} in {time.monotonic() - began:.0f} s", flush=True)
+    say(f"fetched {source} in {time.monotonic() - began:.0f} s")
     return Path(folder)
 
 
@@ -120,7 +121,7 @@ def patiently(source: Source, silence: float, work: Callable[[], Value]) -> Valu
 
     def say(state: Any) -> None:
         error = refusal(source, state.outcome.exception())
-        print(f"{error}; trying again in {state.next_action.sleep:.0f} s", flush=True)
+        say(f"{error}; trying again in {state.next_action.sleep:.0f} s")
 
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception(passes), wait=pause, stop=enough, before_sleep=say, reraise=True

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from launcher.printing import say
 from launcher.store.attempt_config import read_config
 from launcher.store.attempts import Attempts
 from launcher.store.facts import JobList, TableWork
@@ -56,7 +57,7 @@ def take_up_runs(listed: JobList, folder: Path) -> None:
             if step is Step.LEAVE:
                 break
             if step is Step.MAKE:
-                print(f"run {number} of {len(attempts)}: {attempt.run.run_id}", flush=True)
+                say(f"run {number} of {len(attempts)}: {attempt.run.run_id}")
                 with _output_to(attempt.log_file(rank.index)):
                     make_and_settle(attempt, store, stop)
     if rank.index == 0:

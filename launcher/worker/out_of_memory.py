@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from launcher.config import RunConfig
 from launcher.losses import loss_named
+from launcher.printing import say
 from launcher.store.facts import Halving
 from launcher.store.files import append_line, plain
 from launcher.store.run_folder import RunDir
@@ -35,7 +36,7 @@ def halve(config: RunConfig, run: RunDir) -> RunConfig:
     """Note on disk that the run goes on with half its micro-batch, in this attempt and those after it."""
     half = config.trainer.micro_batch_size // 2
     append_line(run.memory_log, plain(Halving(half, run.last_checkpoint_step(), time.time())))
-    print(f"out of memory: going on with trainer.micro_batch_size={half} and twice the accumulation", flush=True)
+    say(f"out of memory: going on with trainer.micro_batch_size={half} and twice the accumulation")
     return replace(config, trainer=replace(config.trainer, micro_batch_size=half))
 
 

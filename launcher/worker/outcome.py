@@ -39,6 +39,7 @@ from enum import Enum, auto
 from launcher.cluster import node
 from launcher.cluster.task import Task
 from launcher.errors import PrefsweepError
+from launcher.printing import say
 from launcher.store.attempt_config import read_config
 from launcher.store.facts import Failure, FailureStatus, Requeue, cause_told
 from launcher.store.files import append_line, plain, read_lines, write_once
@@ -103,7 +104,7 @@ def settle(outcome: Outcome, *attempts: AttemptDir) -> None:
         case Outcome(Kind.ALL_FAILED) if node.queued() is not None:
             sys.exit(1)  # so that the job is not started that was to evaluate what this one trains
     if not outcome.together:
-        print(f"leaving the other ranks: {outcome.reason}", flush=True)
+        say(f"leaving the other ranks: {outcome.reason}")
         os._exit(1)
 
 
@@ -149,7 +150,7 @@ def _leave(attempts: Sequence[AttemptDir], number: int, max_requeues: int) -> No
         _requeue(job, attempts, max_requeues)
     else:
         # Who leaves within the grace of a preemption has completed, for SLURM, and is not put back into the queue.
-        print("waiting for the scheduler to end this job: it was preempted or cancelled", flush=True)
+        say("waiting for the scheduler to end this job: it was preempted or cancelled")
         time.sleep(PATIENCE_SECONDS)
         _stopped(attempts, number)
 
@@ -174,7 +175,7 @@ def _requeue(job: Task, attempts: Sequence[AttemptDir], at_most: int) -> None:
 def _back(job: Task, attempts: Sequence[AttemptDir]) -> None:
     first = attempts[0]
     append_line(first.requeue_log, plain(Requeue(first.run.last_checkpoint_step(), time.time())))
-    print(f"the time limit is near: {job.job_id} goes back into the queue", flush=True)
+    say(f"the time limit is near: {job.job_id} goes back into the queue")
     complaint = node.requeue(job)
     for attempt in attempts if complaint is not None else ():
         _record(attempt, FailureStatus.TIMEOUT, f"the time limit; it could not be requeued: {complaint}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from launcher.printing import say
 from launcher.store.metrics_log import read_metrics
 from launcher.store.run_folder import RunDir
 
@@ -22,7 +23,7 @@ def discard_remains(run: RunDir) -> None:
     for path in left:
         _remove(path)
     if names:
-        print(f"{run.run_id}: its result was removed, so that training goes too: {', '.join(names)}", flush=True)
+        say(f"{run.run_id}: its result was removed, so that training goes too: {', '.join(names)}")
 
 
 def _was_finished(run: RunDir) -> bool:

@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 from launcher.config import Model
+from launcher.printing import say
 from launcher.store.output_folder import Store
 from launcher.worker.model.weights import tokenizer
 
@@ -20,7 +21,7 @@ def main() -> None:
     question = json.load(sys.stdin)
     with tempfile.TemporaryDirectory() as scratch:
         tokens = tokenizer(Model(**question["model"]), Store(Path(scratch)))(question["text"])["input_ids"]
-    print(len(tokens))
+    say(str(len(tokens)))
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ from launcher.config import WeakRejects
 from launcher.dataset.messages import SPOKEN, Message, Misshapen, as_messages, said
 from launcher.dataset.shapes import Row, Rows, columns_of, plain
 from launcher.errors import UNSAID, ConfigError
+from launcher.printing import say
 from launcher.store.files import Plain, append_line, building, content_key, mend_log, read_lines, write_once
 from launcher.store.output_folder import Store
 from launcher.worker.dataset.completions import NO_ROOM, Messages, complete
@@ -188,7 +189,7 @@ def _record(folder: Path, made_from: Plain, weak: WeakRejects, counts: Plain, se
     )
     for split, count in counts.items():
         dropped = ", ".join(f"{number} {fault}" for fault, number in count["dropped"].items()) or "none"
-        print(f"weak_rejects: {count['pairs']} of {count['rows']} {split} rows are pairs; dropped: {dropped}")
+        say(f"weak_rejects: {count['pairs']} of {count['rows']} {split} rows are pairs; dropped: {dropped}")
 
 
 # ------------------------------------------------------------------------------------------------ completions
@@ -218,7 +219,7 @@ def complete_all(
                         if row not in done:  # its neighbours were there in a shorter limit
                             done[row] = {"row": row, **fact}
                             append_line(log, done[row])
-                    print(f"weak_rejects: {len(prompts.keys() & done)} of {len(prompts)} prompts completed", flush=True)
+                    say(f"weak_rejects: {len(prompts.keys() & done)} of {len(prompts)} prompts completed")
         return done
 
 

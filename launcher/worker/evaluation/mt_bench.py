@@ -26,6 +26,7 @@ from transformers import PreTrainedTokenizerBase
 from launcher.config import MTBench, RunConfig
 from launcher.errors import ConfigError
 from launcher.evaluation.mt_bench import Bench, Messages, Question, load
+from launcher.printing import say
 from launcher.store.files import Plain, append_line, content_key, mend_log, read_lines, write_once
 from launcher.store.output_folder import Store
 from launcher.store.results import Answered
@@ -98,7 +99,7 @@ def _answer(
                 for line in _answer_batch([q for q in batch if q in missing], batch[0], writer, settings.seed):
                     append_line(log, {"settings": key, **line, "time": time.time()})
                     done.add(line["question_id"])
-                print(f"mt_bench: {len(done)} of {len(bench.questions)} questions answered", flush=True)
+                say(f"mt_bench: {len(done)} of {len(bench.questions)} questions answered")
     count, seconds = len(bench.questions), time.perf_counter() - began
     write_once(directory.answered_file, Answered(key, fact["base"], fact, count, seconds, time.time()))
 
@@ -181,7 +182,7 @@ def _chat_tokenizer(config: RunConfig, store: Store) -> PreTrainedTokenizerBase:
 @contextmanager
 def _base_writer(config: RunConfig, store: Store) -> Iterator[Writer]:
     tokenizer, length = _chat_tokenizer(config, store), config.evaluation.mt_bench.max_new_tokens
-    print("mt_bench of the untrained model (once)", flush=True)
+    say("mt_bench of the untrained model (once)")
     if _has_vllm():
         yield VllmWriter.of(config, base_model.ensure_base(config.model, store), None, store)
         return

@@ -21,6 +21,7 @@ from peft import PeftModel
 
 from launcher.config import RunConfig
 from launcher.losses import loss_named
+from launcher.printing import say
 from launcher.store.files import Plain, building, content_key, read_fact, write_once
 from launcher.store.output_folder import Store
 from launcher.store.results import Evaluation, HeldOut, OtherLoss, Sample, Written
@@ -49,7 +50,7 @@ def evaluate(config: RunConfig, run: RunDir, store: Store) -> None:
     for _, milestone in run.milestones():
         evaluate(config, milestone, store)
     began = time.perf_counter()
-    print("evaluating", flush=True)
+    say("evaluating")
     trainer = load_trained(config, run, store)
     trainer.model.eval()
     paired = loss_named(config.loss_type).paired
@@ -72,7 +73,7 @@ def evaluate_base(config: RunConfig, store: Store) -> Evaluation:
     with building(folder) as empty:
         if empty is not None:
             began = time.perf_counter()
-            print("evaluating the untrained model (once)", flush=True)
+            say("evaluating the untrained model (once)")
             with weights.in_use(weights.load(config.model, store)) as base:
                 written = generation_metrics(base, None, config, store)
             seconds, settings = time.perf_counter() - began, _settings(config, store)

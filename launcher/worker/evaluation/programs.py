@@ -23,6 +23,7 @@ from typing import Any, BinaryIO
 from launcher.config import LmEval, RunConfig
 from launcher.errors import UNSAID, ConfigError
 from launcher.machine.installed import package_dir
+from launcher.printing import say
 from launcher.store.files import Plain, content_key, plain, write_once
 from launcher.store.output_folder import Store
 from launcher.store.results import ProgramResult
@@ -104,7 +105,7 @@ def _write(directory: EvaluationDir, benchmark: str, weights: Weights, compute: 
     folder = directory.folder(benchmark)
     shutil.rmtree(folder, ignore_errors=True)  # of a program that did not come to its end
     folder.mkdir(parents=True)
-    print(f"{benchmark} of {weights.adapter or weights.model}", flush=True)
+    say(f"{benchmark} of {weights.adapter or weights.model}")
     scores, kept = compute(weights, folder)
     fact = replace(about, scores=scores, seconds=time.perf_counter() - began, time=time.time())
     write_once(file, plain(fact) | kept)

@@ -27,6 +27,7 @@ from launcher.machine.installed import how_to_install
 from launcher.machine.locate import place_of
 from launcher.model.adapter import CONFIG_FILE, Adapter, adapter_in
 from launcher.model.files import ADAPTER_FILES, TEMPLATE_FILES, TOKENIZER_FILES, WEIGHT_FILES, has_tokenizer
+from launcher.printing import say
 from launcher.store.facts import FileHash
 from launcher.store.files import building, content_key, file_hash, read_fact, write_once
 from launcher.store.output_folder import Store
@@ -84,7 +85,7 @@ def _ensure_dequantised(source: Path, gguf_file: str, store: Store) -> str:
     folder = _dequantised(source, gguf_file, store)
     with building(folder) as empty:
         if empty is not None:
-            print(f"dequantising {gguf_file} into {folder} (once)", flush=True)
+            say(f"dequantising {gguf_file} into {folder} (once)")
             _dequantise(source, gguf_file, empty)
     return str(folder)
 
@@ -123,7 +124,7 @@ def _ensure_merged(model: Model, folder: Path, store: Store) -> str:
     target = store.cache("models", f"merged-{key}")
     with building(target) as empty:
         if empty is not None:
-            print(f"merging the adapter {model.path} into {base.path} (once)", flush=True)
+            say(f"merging the adapter {model.path} into {base.path} (once)")
             below = ensure_base(base, store)
             tokens = Path(ensure_tokenizer(model, store))
             with _naming(model):

@@ -39,6 +39,7 @@ from datasets import Dataset
 from filelock import FileLock
 from trl.trainer.utils import add_fused_lm_head
 
+from launcher import printing
 from launcher.config import RunConfig
 from launcher.errors import StoreError
 from launcher.losses import loss_named
@@ -237,7 +238,7 @@ def _progress(total: int) -> Callable[[int], None]:
         nonlocal said
         if done == total or time.monotonic() - said >= SAY_EVERY_SECONDS:
             said = time.monotonic()
-            print(f"reference pass: {done} of {total} pairs", flush=True)
+            printing.say(f"reference pass: {done} of {total} pairs")
 
     return say
 

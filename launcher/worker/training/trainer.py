@@ -24,6 +24,7 @@ from launcher.config import Trainer as TrainerConfig
 from launcher.errors import ConfigError
 from launcher.losses import loss_named
 from launcher.model.adapter import CONFIG_FILE, Adapter, with_base
+from launcher.printing import say
 from launcher.store.files import append_line
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import RunDir
@@ -125,10 +126,10 @@ class Recorder(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.milestones and args.lr_scheduler_type == "constant_with_warmup" and state.is_world_process_zero:
             steps = args.get_warmup_steps(state.max_steps)
-            print(f"warm-up: {steps} steps; a training that ends at a milestone has trainer.warmup_steps={steps}")
+            say(f"warm-up: {steps} steps; a training that ends at a milestone has trainer.warmup_steps={steps}")
         late = [step for step in self.milestones if step > state.max_steps]
         if late and state.is_world_process_zero:  # with epochs, only now the number of steps is known
-            print(f"checkpoint.milestones={late}: never reached, the training has {state.max_steps} steps", flush=True)
+            say(f"checkpoint.milestones={late}: never reached, the training has {state.max_steps} steps")
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._began = time.perf_counter()
@@ -155,7 +156,7 @@ class Recorder(TrainerCallback):
         self._seconds, self._steps = 0.0, 0
         if state.is_world_process_zero:
             append_line(self.metrics_file, {"step": state.global_step, "max_steps": state.max_steps} | line | times)
-            print(_sentence(state.global_step, state.max_steps, line, times["seconds_per_step"]), flush=True)
+            say(_sentence(state.global_step, state.max_steps, line, times["seconds_per_step"]))
 
 
 def _number(value: Any) -> float:

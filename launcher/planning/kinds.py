@@ -1,0 +1,79 @@
+"""What the schema wants at each key, and so which words stay the text that was typed. Pure.
+
+Owns: the way from a key down the dataclasses of `config`, and what is wanted there in words.
+Must not know: the grammars in which values are typed (`as_typed` reads them), which values are right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import is_dataclass
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+from launcher.config import Cluster, Evaluation, RunConfig
+
+Option = bool | str | None  # of a batch system: true switches it on, false off, null takes it away; all else is text
+# What OmegaConf would not let the schema itself say of these keys.
+_FINER: dict[tuple[type, str], Any] = {(Cluster, "extra"): dict[str, Option], (Evaluation, "cluster"): Cluster}
+_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+
+
+@cache
+def kind_at(parts: Sequence[str]) -> Any:
+    """The type of the value at a key, given part by part; None where the schema has no such key."""
+    kind: Any = RunConfig
+    for part in parts:
+        kind = kind_below(kind, part)
+    return kind
+
+
+def kind_of(key: str) -> Any:
+    """The same for a key in one piece, `trainer.lora.r`."""
+    return kind_at(tuple(key.split(".")))
+
+
+def kind_below(kind: Any, part: str) -> Any:
+    """The type of what a mapping or a list of this type holds under a name, or a number."""
+    for option in _options(kind):
+        if option is Any:
+            return Any
+        if is_dataclass(option):
+            return _FINER.get((option, part), get_type_hints(option).get(part))  # type: ignore[arg-type]
+        if get_origin(option) is dict:
+            return get_args(option)[1]
+        if get_origin(option) is list and part.isdecimal():
+            return get_args(option)[0]
+    return None
+
+
+def _options(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if isinstance(kind, UnionType) else (kind,)
+
+
+def takes_text(kind: Any) -> bool:
+    """Whether a word may stand for a value of this type: it is text, or a section, which has the names of files."""
+    return any(option is str or is_dataclass(option) for option in _options(kind))
+
+
+def stays_text(read_as: type, kind: Any) -> bool:
+    """Whether a word stays text though a grammar would read it as of another type: where text is wanted, not that."""
+    return takes_text(kind) and read_as not in _options(kind)
+
+
+def wanted_of(key: str) -> str | None:
+    """What the schema wants as the value of a key, in words; None where it has no such key."""
+    kind = kind_of(key)
+    if kind is None:
+        return None
+    in_words = [_in_words(option) for option in _options(kind) if option is not NoneType]
+    return " or ".join(in_words) + (", or null" if NoneType in _options(kind) else "")
+
+
+def _in_words(kind: Any) -> str:
+    if get_origin(kind) is list:
+        return f"a list, each {_in_words(get_args(kind)[0])}"
+    if is_dataclass(kind):
+        return f"a mapping of {', '.join(get_type_hints(kind))}"
+    return _WORDS.get(kind, "a mapping {key:value}")
