@@ -12,6 +12,7 @@ from typing import Literal
 from tabulate import tabulate
 
 MADE_BY = ("preference_made_by", "mt_bench_made_by", "lm_eval_made_by", "command_made_by")
+LABELS = ("desirable", "undesirable")  # of completions
 Kind = Literal["text", "number", "mapping", "list"]
 
 CATEGORIES = ("writing", "roleplay", "extraction", "reasoning", "math", "coding", "stem", "humanities")
@@ -124,6 +125,8 @@ NESTED = (
     Column("axes", "mapping", "the sweep's axes and the run's place on them; step where runs have milestones"),
     Column("objective", "mapping", "the full resolved objective, which the run id is a hash of"),
     Column("sources", "mapping", "what was found of model and dataset: commits, or hashes of files"),
+    Column("data", "mapping", "rows that it was trained on: max_length; splits, each with read, used, left_out by "
+           "reason, cut, median and percentile_95 in tokens; examples as the model sees them"),
     Column("hosts", "list", "the machines that its attempts ran on"),
     Column("provenance", "mapping", "commit, versions, submitting host and user, time of the last attempt"),
 )  # fmt: skip

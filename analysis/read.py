@@ -26,7 +26,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.apart import SECTIONS, at, evaluated, place_of, settings_of, unique_names
-from analysis.columns import COLUMNS, MADE_BY, NUMBERS, SCORES, TEXT
+from analysis.columns import COLUMNS, LABELS, MADE_BY, NUMBERS, SCORES, TEXT
 from analysis.judges import by_judge
 
 # Controls and lone surrogates can be written neither to XML nor to UTF-8.
@@ -122,6 +122,7 @@ def _row(raw: dict[str, Any], file: Path, number: int) -> dict[str, Any]:
         raise ResultsError(f"{file}: line {number}: a run without run_id; {_remedy(file)}")
     row |= {each.name: _number(at(raw, each.path)) for each in (*NUMBERS, *SCORES)}
     row |= {key: _mapping(raw.get(key)) for key in ("axes", "objective", "sources", "provenance", *MADE_BY)}
+    row["data"] = _data(_mapping(raw.get("data")))
     row["actions"] = _numbers(at(raw, ("evaluation", "actions")))
     row |= {"mt_bench_scores": _by_question(raw.get("mt_bench_scores")), "other_scores": _others(raw)}
     row |= {key: [each for each in _list(raw.get(key)) if isinstance(each, dict)] for key in _RECORDS}
@@ -141,6 +142,26 @@ def _judgement(raw: dict[str, Any]) -> dict[str, Any]:
     by_question = _by_question(raw.get("mt_bench_scores"))
     made_by = _mapping(raw.get("mt_bench_made_by"))
     return scores | {"mt_bench_scores": by_question, "mt_bench_made_by": made_by}
+
+
+def _data(raw: dict[str, Any]) -> dict[str, Any]:
+    """Give what a run was trained on: numbers of each split, by name, and examples; empty where that is not known."""
+    splits = {name: _split(each) for name, each in _mapping(raw.get("splits")).items() if isinstance(each, dict)}
+    rows = [_example(each) for each in _list(raw.get("examples")) if isinstance(each, dict)]
+    return {"max_length": _number(raw.get("max_length")), "splits": splits, "examples": rows} if splits else {}
+
+
+def _split(raw: dict[str, Any]) -> dict[str, Any]:
+    optional = {name: _number(raw[name]) for name in ("median", "percentile_95", *LABELS) if raw.get(name) is not None}
+    numbers = {name: _number(raw.get(name)) for name in ("read", "used", "cut")}
+    return {**numbers, "left_out": _numbers(raw.get("left_out")), **optional}
+
+
+def _example(raw: dict[str, Any]) -> dict[str, tuple[str, float]]:
+    """Give the parts of a row, prompt and answers, by name: text, and how many more tokens were cut."""
+    parts = {"prompt": raw.get("prompt"), **_mapping(raw.get("answers"))}
+    each = {name: _mapping(part) for name, part in parts.items()}
+    return {name: (_string(part.get("text")) or "", _number(part.get("cut"))) for name, part in each.items()}
 
 
 def _others(raw: dict[str, Any]) -> dict[str, float]:

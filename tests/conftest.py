@@ -73,6 +73,7 @@ def no_account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("WANDB_ERROR_REPORTING", "false")
         patch.setenv("HF_HUB_OFFLINE", "1")
         patch.setenv("HF_HOME", str(tmp_path_factory.mktemp("hub")))
+        patch.setenv("PREFSWEEP_CACHE", str(tmp_path_factory.mktemp("user_cache")))
         yield
 
 

@@ -198,3 +198,8 @@ def test_a_gguf_model_is_unpacked_once(store: Store, tmp_path: Path) -> None:
     assert policy.model.layers[0].mlp.down_proj.weight.grad.abs().max() > 0
     assert models.tokenizer(model, store).chat_template == "{{ messages }}"
     assert len([path for path in store.cache("models", "x").parent.iterdir() if path.is_dir()]) == 1
+    alone = Store(tmp_path / "alone")  # where the weights are not unpacked for the sake of the tokenizer
+    tokens, same = models.tokenizer(model, alone), models.tokenizer(model, store)
+    assert tokens("a long film")["input_ids"] == same("a long film")["input_ids"]
+    assert (tokens.chat_template, tokens.eos_token_id) == (same.chat_template, same.eos_token_id)
+    assert not list(alone.root.rglob("*.safetensors"))

@@ -24,7 +24,7 @@ from analysis.figures import look
 from analysis.figures.figure import Figure
 from analysis.intervals import Estimate
 from analysis.measures import Measure, present, shown
-from analysis.page import cautions, configurations, summary
+from analysis.page import cautions, configurations, data, summary
 from analysis.page.generations import prompts
 
 _ALIKE = 12  # settings that are named
@@ -69,6 +69,8 @@ def render_page(content: Content) -> str:
         unfinished=_unfinished(runs),
         header=header,
         rows=rows,
+        data=data.splits(trainings),
+        examples=data.examples(trainings),
         prompts=prompts(frame),
         differing=configurations.differing(runs),
         common=configurations.common(runs),

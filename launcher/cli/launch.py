@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from launcher.cli.arguments import DONE, VERBS, Parser
+from launcher.cli.arguments import DONE, VERBS, Parser, count
 from launcher.cli.watch import after_submission
 from launcher.cluster.scheduler import Scheduler, scheduler_for
 from launcher.errors import SchedulerError, UsageError
@@ -19,7 +19,9 @@ from launcher.hub.claims import claim_revisions
 from launcher.hub.revisions import missing_token
 from launcher.machine.accounts import has_token
 from launcher.machine.installed import trl_losses
+from launcher.planning.data_counts import Look, look
 from launcher.planning.hub_sources import Settled, pin_sources, settle
+from launcher.planning.named_trainer import check_named
 from launcher.planning.needed import note_missing
 from launcher.planning.planned_runs import executor_of, plan, plan_run
 from launcher.planning.prerequisites import check_sources, fetch_sources, short_of_disk
@@ -35,6 +37,8 @@ from launcher.submission.submit import act, check_ranks
 from launcher.sweep import Sweep
 from launcher.views import console
 from launcher.views import plan as views_plan
+from launcher.views.console import say_working
+from launcher.views.data import data_warnings
 
 DESCRIPTION = """\
 Run a preference-tuning sweep: model x loss_type x beta, and any other axis.
@@ -63,6 +67,9 @@ def launch_parser() -> Parser:
     parser.add_argument("-m", "--multirun", action="store_true", help="run every combination of the values given")
     parser.add_argument("--output-dir", metavar="FOLDER", help="the same as output_dir=FOLDER")
     parser.add_argument("--json", action="store_true", help="print the plan as JSON, and do not follow the jobs")
+    parser.add_argument(
+        "--show-data", type=count, default=0, metavar="N", help="print the first N rows as they are trained on"
+    )
     return parser
 
 
@@ -80,16 +87,18 @@ def launch(argv: Sequence[str]) -> int:
     known = Hashes(store, complain)
     sweep = identified(sweep, known, dry_run=config.dry_run)
     settled = _check(sweep, store, dry_run=config.dry_run)
-    settled = replace(settled, notes=[*said, *settled.notes])
+    check_named(sweep)
+    data = look(settled.sweep, store, options.show_data, say_working)
+    settled = replace(settled, notes=[*said, *settled.notes, *data_warnings(data)])
     settled.lines.extend(note_missing(settled.sweep, options.overrides))
     scheduler = scheduler_for(executor_of(settled.sweep.runs))
     if config.dry_run:
         compared = compare(settled.sweep, store, scheduler, retrain=config.retrain)
         planned = _plan_dry(settled.sweep, compared, store, scheduler)
-        views_plan.show_plan(planned, scheduler, store, as_json=options.json, sources=settled.lines)
+        views_plan.show_plan(planned, scheduler, store, as_json=options.json, sources=settled.lines, data=data)
         console.show_notes([*settled.notes, *compared.notes])
         return DONE
-    planned = _submit(settled, known, scheduler, argv, as_json=options.json)
+    planned = _submit(settled, data, known, scheduler, argv, as_json=options.json)
     return after_submission(planned, store, scheduler, quiet=options.json)
 
 
@@ -135,7 +144,9 @@ def _check(sweep: Sweep, store: Store, *, dry_run: bool) -> Settled:
     return replace(settled, notes=notes)
 
 
-def _submit(settled: Settled, known: Hashes, scheduler: Scheduler, argv: Sequence[str], *, as_json: bool) -> Plan:
+def _submit(
+    settled: Settled, data: Look, known: Hashes, scheduler: Scheduler, argv: Sequence[str], *, as_json: bool
+) -> Plan:
     sweep, store = settled.sweep, known.store
     check_ranks(sweep, scheduler)
     console.show_notes(settled.notes)
@@ -148,6 +159,6 @@ def _submit(settled: Settled, known: Hashes, scheduler: Scheduler, argv: Sequenc
         console.show_notes(compared.notes)
         decisions = decide(sweep, store, scheduler, retrain=compared.retrain)
         planned = plan_batches(sweep, decisions, store, scheduler)
-        views_plan.show_plan(planned, None, store, as_json=as_json, sources=settled.lines)
+        views_plan.show_plan(planned, None, store, as_json=as_json, sources=settled.lines, data=data)
         act(planned, store, scheduler, argv)
     return planned

@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 import time
 
-from launcher.cli.arguments import DONE, Parser, sweep_arguments
+from launcher.cli.arguments import DONE, Parser, count, sweep_arguments
 from launcher.cli.selection import open_sweep, runs_of
 from launcher.cluster.scheduler import Scheduler
 from launcher.errors import SchedulerError
 from launcher.printing import complain
+from launcher.runs.run_data import data_of
 from launcher.runs.run_state import RunState, states_of
 from launcher.store.output_folder import Store, SweepDir
 from launcher.views import states as views_states
+from launcher.views.data import show_data
 
 EXAMPLES = (
     "python -m launcher status",
@@ -25,6 +27,9 @@ def arguments(parser: Parser) -> None:
     """What the verb may be given."""
     sweep_arguments(parser)
     parser.add_argument("--watch", action="store_true", help="again and again, until nothing is in flight")
+    parser.add_argument(
+        "--show-data", type=count, default=0, metavar="N", help="print the first N rows (at most 3) as trained on"
+    )
     parser.add_argument("--every", type=float, default=30.0, metavar="S", help="seconds between two (default: 30)")
 
 
@@ -34,7 +39,10 @@ def status(options: argparse.Namespace) -> int:
     while True:
         states = _states_or_complaint(directory, store, scheduler, raises=not options.watch)
         if states is not None:
-            views_states.show_status(directory, states, as_json=options.json, clear=options.watch)
+            data = data_of(states)
+            views_states.show_status(directory, states, data, as_json=options.json, clear=options.watch)
+            if not options.json:
+                show_data(data, options.show_data)
             if not options.watch or not any(state.in_flight for state in states):
                 return DONE
         time.sleep(max(options.every, scheduler.poll_seconds))

@@ -14,6 +14,7 @@ from dataclasses import replace
 from launcher.config import OBJECTIVE
 from launcher.runs.run_state import RunState
 from launcher.store.attempts import Attempts
+from launcher.store.counts import DataCounts
 from launcher.store.facts import Attempt, Revision, RunRecord, Started
 from launcher.store.files import Plain, content_key, plain, read_fact, write_derived
 from launcher.store.measurements import Measured
@@ -74,6 +75,7 @@ def _row(record: RunRecord, state: RunState, directory: SweepDir) -> Plain:
         "hosts": _hosts(attempts.trainings),
         "objective": run.read_config() if run.path.is_dir() else {},
         "sources": _sources(sources) if sources else {},
+        "data": _data(run),
         "training": plain(result) if result else None,
         "revision": plain(revision) if revision else None,
         **_scores(measured),
@@ -111,6 +113,15 @@ def _worked_seconds(run: RunDir, evaluation: Evaluation | None) -> float:
 
 def _evaluation_of(milestone: RunDir) -> Evaluation | None:
     return read_fact(milestone.evaluation_file, Evaluation)
+
+
+def _data(run: RunDir) -> Plain:
+    """What its rows were, of which the examples' tokens are left out."""
+    data = plain(read_fact(run.data_file, DataCounts)) or {}
+    for row in data.get("examples", []):
+        for part in (row["prompt"], *row["answers"].values()):
+            del part["ids"]
+    return data
 
 
 def _hosts(attempts: Iterable[AttemptDir]) -> list[str]:

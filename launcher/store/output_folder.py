@@ -22,6 +22,7 @@ Must not know: how a file is written (`files` does), what a fact means, what a s
                           /result.json, evaluation.json
                           /sources.json              what it was trained on: commits, or the hashes of files
                           /before/001/               a training that was set aside by retrain=true: all that it left
+                          /data.json                 its rows: used, left out, lengths; made again by each attempt
                           /revision.json             where the model was published
                           /evaluations/              the other benchmarks: <benchmark>.json, and a folder for each
     <output>/sweeps/<sweep>/launches/001.json        argv, axes and the runs that it added or changed, in order
@@ -36,6 +37,7 @@ Must not know: how a file is written (`files` does), what a fact means, what a s
     <output>/cache/hashes/<key>.json                 the hash of a file, by its path, size, times and inode
     <output>/cache/tokens/<key>/rows.parquet         token ids of one text by one tokenizer
     <output>/cache/prepare/<key>/done.json           that a job made the table, and what it made for that; derived
+                                /data.json           the rows of the table, as in a run's folder
                                 /001/batch.json      such a job, as for a sweep's
                                     /job.json        what the scheduler made of it
                                     /failure.json    why it ended without a table
@@ -79,6 +81,11 @@ class PreparingDir:
     def done_file(self) -> Path:
         """Shared by all jobs of the key."""
         return self.path.parent / "done.json"
+
+    @property
+    def data_file(self) -> Path:
+        """Shared in the same way."""
+        return self.path.parent / "data.json"
 
 
 @dataclass(frozen=True)

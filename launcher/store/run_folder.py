@@ -214,6 +214,10 @@ class RunDir:
         return self.path / "sources.json"
 
     @property
+    def data_file(self) -> Path:
+        return self.path / "data.json"
+
+    @property
     def revision_file(self) -> Path:
         return self.path / "revision.json"
 

@@ -6,6 +6,7 @@ Must not know: how anything came about. The modules beside it hold the words of 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,6 +28,12 @@ def show_notes(notes: Sequence[str]) -> None:
     """What the user should know and need not mend at once."""
     for note in notes:
         complain(note)
+
+
+def say_working(what: str) -> None:
+    """What is being done while somebody at a terminal waits for seconds."""
+    if sys.stderr.isatty():
+        say(f"{what} ...", on=sys.stderr)
 
 
 def duration(seconds: float | None) -> str:

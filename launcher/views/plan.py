@@ -14,6 +14,7 @@ from rich.table import Table
 
 from launcher.cluster.scheduler import Scheduler
 from launcher.evaluation import scores
+from launcher.planning.data_counts import Look
 from launcher.printing import Screen, say_json
 from launcher.store.files import Plain
 from launcher.store.output_folder import Store
@@ -22,22 +23,33 @@ from launcher.submission.plan import Plan
 from launcher.sweep import Sweep
 from launcher.views.console import duration, say_judging_ahead
 from launcher.views.cost import cost_json, cost_lines, hours_of, is_costly
+from launcher.views.data import data_json, data_lines
+from launcher.views.settings import settings_json, settings_line
 
 
 def show_plan(
-    plan: Plan, scheduler: Scheduler | None, store: Store, *, as_json: bool, sources: Sequence[str] = ()
+    plan: Plan,
+    scheduler: Scheduler | None,
+    store: Store,
+    *,
+    as_json: bool,
+    sources: Sequence[str] = (),
+    data: Look | None = None,
 ) -> None:
-    """The plan: each run, what will happen to it and why, and where its sources come from.
+    """The plan: each run, what will happen to it and why, where its sources come from, and what is in its `data`.
 
     `scheduler`, where given, shows what else a dry run tells: cost, jobs, a job's script.
     """
+    data = data or Look()
     if as_json:
-        say_json(_plan_json(plan.sweep, plan.decisions) | {"sources": list(sources)})
+        more = {"sources": list(sources), "settings": settings_json(plan.sweep), "data": data_json(data)}
+        say_json(_plan_json(plan.sweep, plan.decisions) | more)
         return
     console = Screen()
+    console.print(settings_line(plan.sweep), soft_wrap=True)
     console.print(_plan_table(plan.sweep, plan.decisions))
     console.print(_totals(plan.sweep, plan.decisions))
-    for line in (*sources, *_places(plan.sweep)):
+    for line in (*data_lines(data), *sources, *_places(plan.sweep)):
         console.print(line, soft_wrap=True)
     if scheduler is not None:
         for line in cost_lines(plan.decisions):

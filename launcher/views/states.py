@@ -22,10 +22,12 @@ from launcher.printing import Screen, say, say_json
 from launcher.runs.run_state import RunState
 from launcher.runs.status import UNSUCCESSFUL, Status
 from launcher.store.attempts import Attempts
+from launcher.store.counts import DataCounts
 from launcher.store.facts import RunRecord
 from launcher.store.files import Plain
 from launcher.store.output_folder import SweepDir
 from launcher.views.console import duration, verb_command
+from launcher.views.data import shortened
 
 Ended = Callable[[], bool]
 LOG_POLL_SECONDS = 0.5
@@ -34,12 +36,14 @@ GUESS_AFTER_RUNS = 0.25  # before so much is done, a guess of the time left woul
 COLOURS = {Status.TRAINED: "green", Status.RUNNING: "cyan", **dict.fromkeys(UNSUCCESSFUL, "red")}
 
 
-def show_status(directory: SweepDir, states: Sequence[RunState], *, as_json: bool, clear: bool) -> None:
-    """The states of a sweep's runs."""
+def show_status(
+    directory: SweepDir, states: Sequence[RunState], data: Sequence[DataCounts], *, as_json: bool, clear: bool
+) -> None:
+    """The states of a sweep's runs; as JSON with what they are trained on."""
     if as_json:
         records = {record.run_id: record for record in directory.run_records()}
         runs = [_state_json(records[state.run.run_id], state) for state in states]
-        say_json({"sweep": directory.name, "runs": runs})
+        say_json({"sweep": directory.name, "runs": runs, "data": shortened(data, 0)})
         return
     console = Screen()
     if clear and console.is_terminal:

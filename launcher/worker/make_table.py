@@ -29,7 +29,7 @@ def make_table(work: TableWork, folder: PreparingDir) -> None:
         ranks.begin("table", partial(settle_table, folder))
         try:
             ranks.first(partial(restore, config.pins, Store(Path(work.root))))
-            entries = _prepare(config, Store(Path(work.root)))
+            entries = _prepare(config, Store(Path(work.root)), folder)
         except Exception as error:
             settle_table(folder, ranks.failed(reason_of(error)).cause or "", traceback.format_exc())
             raise
@@ -37,8 +37,9 @@ def make_table(work: TableWork, folder: PreparingDir) -> None:
         write_derived(folder.done_file, fact_text(Prepared(time.time(), entries)))
 
 
-def _prepare(config: RunConfig, store: Store) -> list[str]:
+def _prepare(config: RunConfig, store: Store, folder: PreparingDir) -> list[str]:
     from launcher.worker.training.reference_table import entries_of, prepare
 
-    prepare(config, store)
+    pairs = prepare(config, store)
+    ranks.first(partial(write_derived, folder.data_file, fact_text(pairs.counts)))
     return ranks.first(lambda: entries_of(config, store))

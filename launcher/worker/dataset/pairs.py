@@ -29,10 +29,12 @@ from launcher.dataset.messages import text_of
 from launcher.dataset.shapes import Example
 from launcher.dataset.shown import GIVEN
 from launcher.errors import ConfigError
+from launcher.store.counts import DataCounts
 from launcher.store.entries import making
 from launcher.store.files import content_key
 from launcher.store.output_folder import Store
-from launcher.worker.dataset import reading
+from launcher.worker.dataset import counts, reading
+from launcher.worker.dataset.counts import EXAMPLES, Usable
 from launcher.worker.model import base_model
 from launcher.worker.model.templates import check_rendering, shown_rows
 from launcher.worker.model.weights import tokenizer
@@ -40,6 +42,7 @@ from launcher.worker.model.weights import tokenizer
 LOG = logging.getLogger(__name__)
 SPOILT = (shapes.DIFFERING, shapes.BROKEN)  # also as the prompts of an evaluation
 IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
+ANSWERS = {"chosen": "chosen_ids", "rejected": "rejected_ids"}
 NAME_HELD_OUT = "name a split with other rows"
 TOO_LONG, SAME_WHEN_CUT = "prompt too long", "chosen == rejected within max_length"
 
@@ -51,6 +54,7 @@ class Pairs:
     Attributes:
         train: the pairs to train on, as token ids.
         test: the held-out pairs.
+        counts: the numbers of both splits, and the first pairs as they are trained on.
         dropped: how many training pairs were left out, for each reason.
         repeated: training pairs that stand there before, but for case, spacing and punctuation; they stay.
         leaked: held-out pairs that also stand in the training pairs, compared in the same way; they stay.
@@ -59,6 +63,7 @@ class Pairs:
 
     train: Dataset
     test: Dataset
+    counts: DataCounts
     dropped: dict[str, int] = field(default_factory=dict)
     repeated: int = 0
     leaked: int = 0
@@ -91,41 +96,49 @@ def sound(examples: Iterable[Example]) -> list[dict[str, Any]]:
     return [example.values for example in examples if example.fault is None]
 
 
-def tokenise(config: RunConfig, store: Store) -> Pairs:
+def tokenise(config: RunConfig, store: Store, *, keep: bool = True, examples: int = EXAMPLES) -> Pairs:
     """The pairs as token ids, without those from which nothing can be learnt.
 
     Left out are pairs without a prompt or whose prompt alone fills `max_length`, with an empty completion, or with
     twice the same, be it only up to `max_length`.
 
+    Args:
+        config: the run.
+        store: holds what is built of data and models.
+        keep: whether the token ids are kept there for other runs, under the hashes of the model's files.
+        examples: how many pairs are shown among the counts.
+
     Raises:
         ConfigError: no pair is left, or the chat template cannot be trained with.
     """
     train, test = reading.read(config.dataset, store, shapes.pairs)
-    fitting_train, dropped = _usable(train, config, store)
-    fitting_test, unused = _held_out(test, config, store)
-    counts = shapes.overlaps(sound(train), sound(test))
-    return told(Pairs(fitting_train, fitting_test, dropped, *counts), train, test, unused)
+    of_train, of_test = _usable(train, config, store, keep=keep), _held_out(test, config, store, keep=keep)
+    numbers = counts.of_splits(config, of_train, of_test, tokenizer(config.model, store), examples)
+    overlaps = shapes.overlaps(sound(train), sound(test))
+    pairs = Pairs(of_train.fitting, of_test.fitting, numbers, of_train.left_out, *overlaps)
+    return told(pairs, train, test)
 
 
-def _held_out(pairs: list[Example], config: RunConfig, store: Store) -> tuple[Dataset, dict[str, int]]:
+def _held_out(pairs: list[Example], config: RunConfig, store: Store, *, keep: bool) -> Usable:
     """The same of the held-out pairs; what is wrong with all of them is said of their split."""
     try:
-        return _usable(pairs, config, store)
+        return _usable(pairs, config, store, keep=keep)
     except ConfigError as error:
         words = f"the held-out pairs of {config.dataset.name} cannot be used: {error}; {NAME_HELD_OUT}"
         raise ConfigError("dataset.test_split", config.dataset.test_split, words) from error
 
 
-def _usable(pairs: list[Example], config: RunConfig, store: Store) -> tuple[Dataset, dict[str, int]]:
-    """The token ids of the pairs that can be used, and how many cannot, for each reason."""
+def _usable(pairs: list[Example], config: RunConfig, store: Store, *, keep: bool) -> Usable:
+    """The token ids of the pairs, which of them can be used, and how many cannot, for each reason."""
     dropped = Counter(pair.fault for pair in pairs if pair.fault is not None)
     if not (rows := sound(pairs)):
         raise ConfigError("dataset.name", config.dataset.name, f"none of its pairs can be used: {sentence(dropped)}")
     tokens = tokenizer(config.model, store)
     rows = shown_rows(rows, tokens, config.model)
     check_rendering(rows, tokens)
-    fitting, too_long = _fitting(shared_token_ids(rows, config, store, token_ids), config.trainer.max_length)
-    return fitting, dict(dropped + too_long)
+    ids = shared_token_ids(rows, config, store, token_ids) if keep else token_ids(rows, tokens)
+    fitting, too_long = _fitting(ids, config.trainer.max_length)
+    return Usable(ids, fitting, dict(dropped + too_long), ANSWERS)
 
 
 def sentence(counts: dict[str, int]) -> str:
@@ -133,11 +146,8 @@ def sentence(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in counts.items())
 
 
-def told(pairs: Pairs, train: list[Example], test: list[Example], unused: dict[str, int], what: str = "pairs") -> Pairs:
-    """The pairs, after the log was told what is to be known of them and of the rows that they were made from.
-
-    `unused` has the reasons for which held-out rows were left out.
-    """
+def told(pairs: Pairs, train: list[Example], test: list[Example], what: str = "pairs") -> Pairs:
+    """The pairs, after the log was told what is to be known of them and of the rows that they were made from."""
     count, held_out = len(train), len(test)
     for note, number in Counter(note for example in train for note in example.notes).items():
         LOG.warning("of %d of %d training %s: %s", number, count, what, note)
@@ -145,8 +155,10 @@ def told(pairs: Pairs, train: list[Example], test: list[Example], unused: dict[s
         gone = sum(pairs.dropped.values())
         LOG.warning("%d of %d training %s dropped: %s", gone, count, what, sentence(pairs.dropped))
     if len(pairs.test) < held_out:
-        gone, reasons = held_out - len(pairs.test), sentence(unused)
+        gone, reasons = held_out - len(pairs.test), sentence(pairs.counts.splits["test"].left_out)
         LOG.warning("%d of %d held-out %s dropped: %s (of dataset.test_split)", gone, held_out, what, reasons)
+    for line in counts.sentences(pairs.counts, what):
+        LOG.warning("%s", line)
     if pairs.repeated:
         LOG.warning("%d of %d training %s repeat another's text; they stay", pairs.repeated, count, what)
     if pairs.leaked:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 
 from datasets import Dataset
@@ -29,43 +30,54 @@ from launcher.dataset import shapes
 from launcher.dataset.shapes import Example
 from launcher.errors import ConfigError
 from launcher.store.output_folder import Store
-from launcher.worker.dataset import reading
+from launcher.worker.dataset import counts, reading
+from launcher.worker.dataset.counts import EXAMPLES, Usable
 from launcher.worker.dataset.pairs import TOO_LONG, Pairs, Texts, sentence, shared_token_ids, sound, told, untyped
 from launcher.worker.model.templates import check_rendering, shown_rows
 from launcher.worker.model.weights import tokenizer
 
 LOG = logging.getLogger(__name__)
 IDS = ("prompt_ids", "completion_ids", "label")
+ANSWERS = {"completion": "completion_ids"}
 TEXT = ("prompt", "completion")  # by which rows are compared
 NOT_WHOLE = "too few for another micro-batch"
 
 
-def tokenise(config: RunConfig, store: Store) -> Pairs:
-    """The rows as token ids with `label`, in the order in which they are trained on.
+def tokenise(config: RunConfig, store: Store, *, keep: bool = True, examples: int = EXAMPLES) -> Pairs:
+    """The rows as token ids with `label`, in the order in which they are trained on; arguments as in `pairs`.
 
     Raises:
         ConfigError: no row is left, or the chat template cannot be trained with.
     """
     train, test = reading.read(config.dataset, store, shapes.unpaired)
-    ids_train, dropped = _usable(train, config, store, "train_split")
-    ids_test, unused = _usable(test, config, store, "test_split")
     size = config.trainer.micro_batch_size
-    for ids, gone in ((ids_train, dropped), (ids_test, unused)):
-        if left := len(ids) % size:
-            gone[NOT_WHOLE] = left
-    whole = (with_foreign(ids_train.shuffle(seed=config.seed), size), held_out(ids_test, size))
-    rows = Pairs(*whole, dropped, *shapes.overlaps(sound(train), sound(test), TEXT))
-    return told(rows, train, test, unused, "completions")
+    ids_train = _usable(train, config, store, "train_split", keep=keep)
+    ids_train = replace(ids_train, fitting=ids_train.fitting.shuffle(seed=config.seed))
+    ids_test = _usable(test, config, store, "test_split", keep=keep)
+    of_train, of_test = _filling(ids_train, size), _filling(ids_test, size)
+    numbers = counts.of_splits(config, of_train, of_test, tokenizer(config.model, store), examples)
+    overlaps = shapes.overlaps(sound(train), sound(test), TEXT)
+    whole = (with_foreign(of_train.fitting, size), held_out(of_test.fitting, size))
+    rows = Pairs(*whole, numbers, of_train.left_out, *overlaps)
+    return told(rows, train, test, "completions")
 
 
-def _usable(rows: list[Example], config: RunConfig, store: Store, split: str) -> tuple[Dataset, dict[str, int]]:
+def _filling(rows: Usable, size: int) -> Usable:
+    """Those that fill whole micro-batches, in their order; the others are left out for that."""
+    fitting = _whole(rows.fitting, size)
+    if not (left := len(rows.fitting) - len(fitting)):
+        return rows
+    return replace(rows, fitting=fitting, left_out={**rows.left_out, NOT_WHOLE: left})
+
+
+def _usable(rows: list[Example], config: RunConfig, store: Store, split: str, *, keep: bool) -> Usable:
     dropped = Counter(row.fault for row in rows if row.fault is not None)
     tokens = tokenizer(config.model, store)
     ids = Dataset.from_list([])
     if texts := sound(rows):
         texts = shown_rows(texts, tokens, config.model)
         check_rendering(texts, tokens, ("completion",))
-        ids = shared_token_ids(texts, config, store, token_ids)
+        ids = shared_token_ids(texts, config, store, token_ids) if keep else token_ids(texts, tokens)
     lengths = [len(row["prompt_ids"]) for row in ids]
     fitting = [index for index, length in enumerate(lengths) if 0 < length < config.trainer.max_length]
     dropped[shapes.NO_PROMPT] += lengths.count(0)
@@ -79,7 +91,7 @@ def _usable(rows: list[Example], config: RunConfig, store: Store, split: str) ->
             f"not filled by the {len(fitting)} usable completions of dataset.{split} of {config.dataset.name}; "
             f"give more rows, or a smaller one of at least 2{left_out}",
         )
-    return ids.select(fitting), unused
+    return Usable(ids, ids.select(fitting), unused, ANSWERS)
 
 
 def token_ids(rows: Texts, tokens: PreTrainedTokenizerBase) -> Dataset:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 from transformers.utils import logging as transformers_logging
 
 from launcher.config import Model
@@ -35,7 +35,7 @@ from launcher.model.files import (
     has_tokenizer,
 )
 from launcher.printing import say
-from launcher.store.entries import making
+from launcher.store.entries import is_whole, making
 from launcher.store.files import content_key
 from launcher.store.hashes import file_sha256
 from launcher.store.output_folder import Store
@@ -90,15 +90,39 @@ def _ensure_random(architecture: dict[str, Any], store: Store) -> str:
 
 def _ensure_dequantised(source: Path, gguf_file: str, store: Store) -> str:
     """The folder of a GGUF model as plain safetensors that can be trained, made on first use."""
-    if not (source / gguf_file).is_file():
-        raise ConfigError("model.gguf_file", gguf_file, f"not in {source}")
-    digest = file_sha256(source / gguf_file, store)
-    folder = store.cache("models", f"{Path(gguf_file).stem}-{digest[:12]}")
+    folder = _dequantised(source, gguf_file, store)
     with making(folder) as empty:
         if empty is not None:
             say(f"dequantising {gguf_file} into {folder} (once)")
             _dequantise(source, gguf_file, empty)
     return str(folder)
+
+
+def _dequantised(source: Path, gguf_file: str, store: Store) -> Path:
+    """Where the model of a GGUF file is unpacked to."""
+    if not (source / gguf_file).is_file():
+        raise ConfigError("model.gguf_file", gguf_file, f"not in {source}")
+    digest = file_sha256(source / gguf_file, store)
+    return store.cache("models", f"{Path(gguf_file).stem}-{digest[:12]}")
+
+
+def _ensure_gguf_tokenizer(source: Path, gguf_file: str, store: Store) -> str:
+    """The folder of a GGUF model's tokenizer: the whole model's where that is unpacked, else one without weights."""
+    model = _dequantised(source, gguf_file, store)
+    if is_whole(model):
+        return str(model)
+    folder = model.with_name(f"{model.name}-tokenizer")
+    with making(folder) as empty:
+        if empty is not None:
+            AutoConfig.from_pretrained(source, gguf_file=gguf_file).save_pretrained(
+                empty
+            )  # names the kind of tokenizer
+            _save_tokenizer(source, gguf_file, empty)
+    return str(folder)
+
+
+def _save_tokenizer(source: Path, gguf_file: str, folder: Path) -> None:
+    AutoTokenizer.from_pretrained(source, gguf_file=gguf_file).save_pretrained(folder)
 
 
 def _ensure_merged(model: Model, folder: Path, store: Store) -> str:
@@ -161,7 +185,7 @@ def _dequantise(source: Path, gguf_file: str, folder: Path) -> None:
     plain.load_state_dict(loaded.state_dict())
     plain.generation_config = loaded.generation_config
     plain.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(source, gguf_file=gguf_file).save_pretrained(folder)
+    _save_tokenizer(source, gguf_file, folder)
 
 
 def not_loadable(model: Model, error: Exception) -> ConfigError:
@@ -174,8 +198,10 @@ def not_loadable(model: Model, error: Exception) -> ConfigError:
 
 def ensure_tokenizer(model: Model, store: Store) -> str:
     """Where the tokenizer lies: of a model on the Hub it is there without the weights, an adapter may have its own."""
-    if model.architecture is not None or model.gguf_file is not None:
+    if model.architecture is not None:
         return ensure_base(model, store)
+    if model.gguf_file is not None:
+        return _ensure_gguf_tokenizer(locate(model, store), model.gguf_file, store)
     folder = locate(model, store, weights=False)
     own = adapter_in(folder) is None or has_tokenizer([path.name for path in folder.iterdir()])
     return str(folder) if own else ensure_tokenizer(_below(model, folder), store)

@@ -16,6 +16,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from safetensors.torch import load_file
 from launcher.config import DeepSpeed, RunConfig
 from launcher.errors import StoreError
 from launcher.store.facts import Revision
-from launcher.store.files import Plain, read_fact, write_once
+from launcher.store.files import Plain, fact_text, read_fact, write_derived, write_once
 from launcher.store.metrics_log import read_metrics
 from launcher.store.output_folder import Store
 from launcher.store.results import Result
@@ -71,6 +72,7 @@ def train(config: RunConfig, run: RunDir, store: Store, stop_requested: Callable
     began = time.time()
     _trained.forget()
     pairs = prepare(config, store)
+    ranks.first(partial(write_derived, run.data_file, fact_text(pairs.counts)))
     recorder = Recorder(run.metrics_file, config.checkpoint.every, stop_requested, config.checkpoint.milestones or ())
     trainer = None
     try:

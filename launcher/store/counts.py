@@ -1,0 +1,94 @@
+"""What data a run is trained on, as counted with its own tokenizer: by the plan, and again by the job. `data.json`.
+
+Owns: the keys of that fact, the shares that follow from them. Must not know: how anything is counted or shown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from launcher.store.files import LEFT_OUT
+
+MUCH = 0.05  # a share of rows left out, or cut, that deserves a warning
+
+
+@dataclass(frozen=True)
+class SplitCounts:
+    """A split's rows: pairs, or labelled completions for losses that take those.
+
+    Attributes:
+        read: rows, after the limits train_pairs and test_pairs; of pairs for an unpaired loss, two each.
+        used: those that are trained on, or that the held-out loss is measured with.
+        left_out: the others, how many for which reason.
+        cut: those of `used` with an answer that does not end within max_length.
+        median, percentile_95: tokens of the prompt and the longer answer, uncut, of all rows that have both; None
+            where no row has.
+        desirable, undesirable: labelled completions among `used`; None for pairs.
+    """
+
+    read: int
+    used: int
+    left_out: dict[str, int] = field(default_factory=dict)
+    cut: int = 0
+    median: float | None = None
+    percentile_95: float | None = None
+    desirable: int | None = field(default=None, metadata=LEFT_OUT)
+    undesirable: int | None = field(default=None, metadata=LEFT_OUT)
+
+    @property
+    def share_left_out(self) -> float:
+        """Of the rows that were read."""
+        return (self.read - self.used) / self.read if self.read else 0.0
+
+    @property
+    def share_cut(self) -> float:
+        """Of the rows that are used."""
+        return self.cut / self.used if self.used else 0.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer as it is trained on, up to max_length.
+
+    Attributes:
+        ids: its tokens.
+        text: the same, special tokens among them.
+        cut: how many more tokens it has, which no run sees.
+    """
+
+    ids: list[int]
+    text: str
+    cut: int = 0
+
+
+@dataclass(frozen=True)
+class ShownRow:
+    """A row as it is trained on.
+
+    Attributes:
+        prompt: text and tokens of the prompt, rendered with the chat template.
+        answers: by name: chosen and rejected, or completion.
+        label: whether a completion is desirable; None for a pair.
+    """
+
+    prompt: Answer
+    answers: dict[str, Answer]
+    label: bool | None = field(default=None, metadata=LEFT_OUT)
+
+
+@dataclass(frozen=True)
+class DataCounts:
+    """`data.json` of a run, and of a job that makes a reference table.
+
+    Attributes:
+        model, dataset: their names.
+        max_length: in tokens.
+        splits: train and test.
+        examples: the first rows of the training split that are used, in the order in which the job has them.
+    """
+
+    model: str
+    dataset: str
+    max_length: int
+    splits: dict[str, SplitCounts]
+    examples: list[ShownRow] = field(default_factory=list)

@@ -1,0 +1,116 @@
+"""What runs are trained on, as the user sees it: the rows of each split, their lengths, examples, warnings.
+
+Owns: these words, for a plan as for `status`. Must not know: how rows are counted, or by whom.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from launcher.planning.data_counts import Counted, Look
+from launcher.printing import Screen
+from launcher.store.counts import MUCH, Answer, DataCounts, ShownRow, SplitCounts
+from launcher.store.files import Plain, plain
+
+
+def data_lines(look: Look) -> list[str]:
+    """The numbers of each kind of data, or why there are none yet; then as many examples as are to be shown."""
+    lines = [line for each in look.found for line in _lines(each)]
+    shown = [line for each in look.found if each.counts for line in example_lines(each.counts, look.examples)]
+    return [*lines, *shown, *([""] if shown else [])]
+
+
+def _lines(found: Counted) -> list[str]:
+    if found.counts is not None:
+        return count_lines(found.counts)
+    return [f"data: {found.config.dataset.name} {found.unknown}; a job counts its rows and tokens, and `status` tells"]
+
+
+def count_lines(counts: DataCounts) -> list[str]:
+    """The numbers of both splits, a line for each."""
+    head = f"data: {counts.dataset} for {counts.model}"
+    return [f"{head}, {name}: {_split(split, counts.max_length)}" for name, split in counts.splits.items()]
+
+
+def _split(split: SplitCounts, max_length: int) -> str:
+    gone = ", ".join(f"{count} {reason}" for reason, count in split.left_out.items())
+    left = f", {split.read - split.used} left out ({gone})" if gone else ""
+    kinds = "" if split.desirable is None else f" ({split.desirable} desirable, {split.undesirable} undesirable)"
+    if split.median is None or split.percentile_95 is None:
+        return f"{split.read} rows read, {split.used} used{kinds}{left}"
+    lengths = f"median {split.median:.0f} tokens, 95th percentile {split.percentile_95:.0f}"
+    cut = f"{split.cut} of those used cut at max_length {max_length} ({split.share_cut:.0%})"
+    return f"{split.read} rows read, {split.used} used{kinds}{left}; {lengths}; {cut}"
+
+
+def warnings(counts: DataCounts) -> list[str]:
+    """What of more than 5 % of a split's rows is lost."""
+    return [line for name, split in counts.splits.items() for line in _warnings(split, name, counts)]
+
+
+def _warnings(split: SplitCounts, name: str, counts: DataCounts) -> Iterable[str]:
+    where = f"{counts.dataset}, {name} split"
+    longest = "" if split.percentile_95 is None else f"; 95% have at most {split.percentile_95:.0f} tokens"
+    if split.share_left_out > MUCH:
+        gone = ", ".join(f"{count} {reason}" for reason, count in split.left_out.items())
+        lost = split.read - split.used
+        yield f"{where}: {lost} of {split.read} rows ({split.share_left_out:.0%}) are left out: {gone}{longest}"
+    if split.share_cut > MUCH:
+        limit = f"trainer.max_length={counts.max_length}"
+        yield f"{where}: {split.cut} of {split.used} rows used ({split.share_cut:.0%}) are cut at {limit}{longest}"
+
+
+def data_warnings(look: Look) -> list[str]:
+    """The same of all kinds of data."""
+    return [line for each in look.found if each.counts for line in warnings(each.counts)]
+
+
+def data_json(look: Look) -> list[Plain]:
+    """The same for programs: `counts` as in a run's data.json, or `unknown`, why there are none."""
+    return [
+        {
+            "model": each.config.model.name,
+            "dataset": each.config.dataset.name,
+            "max_length": each.config.trainer.max_length,
+            "unknown": each.unknown,
+            "counts": shortened([each.counts], look.examples)[0] if each.counts else None,
+        }
+        for each in look.found
+    ]
+
+
+def shortened(data: Iterable[DataCounts], examples: int) -> list[Plain]:
+    """Counts as the JSON object that a run's data.json holds, with no more than so many examples."""
+    return [plain(replace(each, examples=each.examples[:examples])) for each in data]
+
+
+def show_data(data: Iterable[DataCounts], examples: int) -> None:
+    """What runs are trained on, with warnings and so many examples."""
+    console = Screen()
+    for each in data:
+        told = [f"warning: {line}" for line in warnings(each)]
+        for line in (*count_lines(each), *told, *example_lines(each, examples)):
+            console.print(line, soft_wrap=True)
+
+
+# ------------------------------------------------------------------------------------------------ examples
+
+
+def example_lines(counts: DataCounts, number: int) -> list[str]:
+    """The first rows as they are trained on: prompt and answers between marks, special tokens as they are."""
+    shown = counts.examples[:number]
+    head = f"{counts.dataset} for {counts.model}"
+    return [line for place, row in enumerate(shown, 1) for line in _row(f"{head}, example {place}", row)]
+
+
+def _row(title: str, row: ShownRow) -> Sequence[str]:
+    label = "" if row.label is None else f" ({'desirable' if row.label else 'undesirable'})"
+    parts = {"prompt": row.prompt, **row.answers}
+    return ["", f"{title}{label}:", *(_marked(name, part) for name, part in parts.items())]
+
+
+def _marked(name: str, part: Answer) -> str:
+    """A text between marks that say what it is, which no data set is likely to hold."""
+    cut = f" ({part.cut} more tokens are cut)" if part.cut else ""
+    return f"«{name}»{part.text}«/{name}»{cut}"
