@@ -11,7 +11,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launcher.printing import complain, prepare_streams, say
+from launcher.machine.terminal import complain, prepare_streams, say
 
 if TYPE_CHECKING:
     from analysis.report import Report

@@ -12,8 +12,8 @@ from launcher.cluster.scheduler import AUTO, ClusterScheduler, scheduler_for
 from launcher.config import RunConfig, from_plain
 from launcher.errors import UsageError
 from launcher.machine.disk import in_words
+from launcher.machine.terminal import complain
 from launcher.planning import estimate
-from launcher.printing import complain
 from launcher.views import console
 
 EXAMPLES = (

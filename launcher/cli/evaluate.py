@@ -12,9 +12,9 @@ from launcher.cluster.scheduler import AUTO, Scheduler, scheduler_for
 from launcher.config import Judge
 from launcher.evaluation import scores
 from launcher.evaluation.judge import estimate
+from launcher.machine.terminal import complain
 from launcher.planning import changes
 from launcher.planning.launches import recorded_sweep
-from launcher.printing import complain
 from launcher.store.output_folder import Store, SweepDir
 from launcher.store.work_done import lacking
 from launcher.submission.adopt import adopt

@@ -19,13 +19,13 @@ from launcher.hub.claims import claim_revisions
 from launcher.hub.revisions import missing_token
 from launcher.machine.accounts import has_token
 from launcher.machine.installed import trl_losses
+from launcher.machine.terminal import complain
 from launcher.planning.data_counts import Look, look
 from launcher.planning.hub_sources import Settled, pin_sources, settle
 from launcher.planning.named_trainer import check_named
 from launcher.planning.needed import note_missing
 from launcher.planning.planned_runs import executor_of, plan, plan_run
 from launcher.planning.prerequisites import check_sources, fetch_sources, short_of_disk
-from launcher.printing import complain
 from launcher.store.hashes import Hashes
 from launcher.store.output_folder import Store
 from launcher.submission.adopt import adopt

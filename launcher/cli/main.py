@@ -18,7 +18,7 @@ from typing import Any
 
 from launcher.cli.arguments import DONE, FAILED, VERBS, WRONG, Parser, folder_given
 from launcher.errors import PrefsweepError, UsageError
-from launcher.printing import complain, prepare_streams
+from launcher.machine.terminal import complain, prepare_streams
 from launcher.store.output_folder import DEFAULT_OUTPUT_DIR
 
 

@@ -10,9 +10,9 @@ from launcher.cli.arguments import Parser, chosen_arguments
 from launcher.cli.selection import choose, open_sweep, runs_of
 from launcher.cli.watch import after_submission
 from launcher.cluster.scheduler import scheduler_for
+from launcher.machine.terminal import complain
 from launcher.planning.launches import recorded_sweep
 from launcher.planning.planned_runs import executor_of
-from launcher.printing import complain
 from launcher.runs.run_state import RunState
 from launcher.store.hashes import Hashes
 from launcher.submission.adopt import adopt

@@ -9,7 +9,7 @@ from launcher.cli.arguments import DONE, Parser, count, sweep_arguments
 from launcher.cli.selection import open_sweep, runs_of
 from launcher.cluster.scheduler import Scheduler
 from launcher.errors import SchedulerError
-from launcher.printing import complain
+from launcher.machine.terminal import complain
 from launcher.runs.run_data import data_of
 from launcher.runs.run_state import RunState, states_of
 from launcher.store.output_folder import Store, SweepDir

@@ -30,8 +30,8 @@ from launcher.hub.sources import (
     text_of,
 )
 from launcher.machine.locate import HUB_URL, is_commit, is_hub_id
+from launcher.machine.terminal import command
 from launcher.model.files import MissingFiles, needed_files
-from launcher.printing import command
 from launcher.sweep import Sweep
 
 MT_BENCH = ("question.jsonl", "judge_prompts.jsonl")  # and the answers in reference_answer/

@@ -20,7 +20,7 @@ from typing import Any
 from launcher.config import Tracking
 from launcher.errors import UsageError
 from launcher.machine.accounts import lacks_login
-from launcher.printing import command
+from launcher.machine.terminal import command
 from launcher.store.files import write_derived
 from launcher.store.output_folder import SweepDir
 

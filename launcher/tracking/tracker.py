@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from launcher import printing
 from launcher.config import OBJECTIVE, RunConfig, Tracking
+from launcher.machine import terminal
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import RunDir
 
@@ -31,7 +31,7 @@ def say(message: str) -> None:
     for name in ("WANDB_API_KEY", "HF_TOKEN"):
         if secret := os.environ.get(name):
             message = message.replace(secret, "***")
-    printing.say(f"tracking: {' '.join(message.split())}")
+    terminal.say(f"tracking: {' '.join(message.split())}")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.table import Table
 
 from launcher.config import Judge
-from launcher.printing import Screen, command, complain, say
+from launcher.machine.terminal import Screen, command, complain, say
 from launcher.store.output_folder import DEFAULT_OUTPUT_DIR, SweepDir
 
 

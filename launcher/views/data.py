@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from launcher.machine.terminal import Screen
 from launcher.planning.data_counts import Counted, Look
-from launcher.printing import Screen
 from launcher.store.counts import MUCH, Answer, DataCounts, ShownRow, SplitCounts
 from launcher.store.files import Plain, plain
 

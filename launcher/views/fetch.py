@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from launcher.machine.disk import in_words
+from launcher.machine.terminal import Screen, say, say_json
 from launcher.planning.fetch import Item
-from launcher.printing import Screen, say, say_json
 from launcher.store.files import Plain
 
 

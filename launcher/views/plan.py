@@ -14,8 +14,8 @@ from rich.table import Table
 
 from launcher.cluster.scheduler import Scheduler
 from launcher.evaluation import scores
+from launcher.machine.terminal import Screen, say_json
 from launcher.planning.data_counts import Look
-from launcher.printing import Screen, say_json
 from launcher.store.files import Plain
 from launcher.store.output_folder import Store
 from launcher.submission.decide import Action, Decision

@@ -16,7 +16,7 @@ from launcher.evaluation.judge import Spent
 from launcher.evaluation.scores import Waiting
 from launcher.hub.publish import Outcome, Publication
 from launcher.machine.disk import in_words
-from launcher.printing import Screen, command, complain, say, say_json
+from launcher.machine.terminal import Screen, command, complain, say, say_json
 from launcher.store.files import Plain, plain
 from launcher.store.output_folder import SweepDir
 from launcher.views.console import duration, judge_name, verb_command

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from launcher.errors import StoreError
-from launcher.printing import Screen, say, say_json
+from launcher.machine.terminal import Screen, say, say_json
 from launcher.runs.run_state import RunState
 from launcher.runs.status import UNSUCCESSFUL, Status
 from launcher.store.attempts import Attempts

@@ -18,7 +18,7 @@ from launcher.config import RunConfig
 from launcher.evaluation.missing_benchmarks import discard_all
 from launcher.hub.sources import restore
 from launcher.machine.gpus import gpu_names
-from launcher.printing import say
+from launcher.machine.terminal import say
 from launcher.store.attempt_config import read_config
 from launcher.store.facts import Started
 from launcher.store.files import write_once

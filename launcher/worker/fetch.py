@@ -23,7 +23,7 @@ from rich.filesize import decimal
 from launcher.dataset.naming import Naming
 from launcher.errors import ConfigError
 from launcher.hub.sources import Source, cached_folder, is_unreachable, refusal
-from launcher.printing import say
+from launcher.machine.terminal import say
 from launcher.worker import hub_files
 
 SAY_EVERY_SECONDS = 10.0

@@ -15,7 +15,7 @@ from launcher.config import RunConfig
 from launcher.dataset.inputs import Inputs, changes, inputs_of
 from launcher.errors import PrefsweepError, UsageError
 from launcher.hub.push import lacks, publish
-from launcher.printing import say
+from launcher.machine.terminal import say
 from launcher.store.attempt_config import hub_of
 from launcher.store.facts import Unpublished
 from launcher.store.files import read_fact, write_once

@@ -21,8 +21,8 @@ from rich.filesize import decimal
 
 from launcher.hub.faults import is_silence, passes, pause
 from launcher.hub.sources import Source, cached_folder, cached_sizes, has_file, is_unreachable, refusal
+from launcher.machine.terminal import say
 from launcher.model.files import MissingFiles, beside_weights, needed_files, shards
-from launcher.printing import say
 
 PATIENCE_SECONDS = 600.0  # with faults that pass, while a job waits for its model
 SILENCE_SECONDS = 60.0  # with no connection at all, where the cache does not have what is needed

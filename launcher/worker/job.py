@@ -19,7 +19,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from launcher.printing import say
+from launcher.machine.terminal import say
 from launcher.store.attempt_config import read_config
 from launcher.store.attempts import Attempts
 from launcher.store.facts import JobList, TableWork

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from launcher.config import RunConfig
 from launcher.losses import loss_named
-from launcher.printing import say
+from launcher.machine.terminal import say
 from launcher.store.facts import Halving
 from launcher.store.files import append_line, plain
 from launcher.store.run_folder import RunDir

@@ -39,7 +39,7 @@ from enum import Enum, auto
 from launcher.cluster import node
 from launcher.cluster.task import Task
 from launcher.errors import PrefsweepError
-from launcher.printing import say
+from launcher.machine.terminal import say
 from launcher.store.attempt_config import read_config
 from launcher.store.facts import Failure, FailureStatus, Requeue, cause_told
 from launcher.store.files import append_line, plain, read_lines, write_once

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from launcher.printing import say
+from launcher.machine.terminal import say
 from launcher.store.metrics_log import read_metrics
 from launcher.store.run_folder import RunDir
 

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from launcher.config import Model
-from launcher.printing import say
+from launcher.machine.terminal import say
 from launcher.store.output_folder import Store
 from launcher.worker.model.weights import tokenizer
 

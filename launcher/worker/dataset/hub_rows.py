@@ -26,7 +26,7 @@ from launcher.dataset.naming import Naming
 from launcher.errors import UNSAID, ConfigError
 from launcher.hub.prepared import lost_tables, prepared_folders
 from launcher.hub.sources import Source, cached_folder, has_all_files, refusal
-from launcher.printing import say
+from launcher.machine.terminal import say
 from launcher.worker import hub_files
 
 CARDS_OWN = Naming()

@@ -35,7 +35,7 @@ from launcher.dataset.columns import Row, Rows, columns_of
 from launcher.dataset.messages import SPOKEN, Message, Misshapen, as_messages, said
 from launcher.dataset.shapes import plain
 from launcher.errors import UNSAID, ConfigError
-from launcher.printing import say
+from launcher.machine.terminal import say
 from launcher.store.entries import making
 from launcher.store.files import Plain, append_line, content_key, mend_log, read_lines, write_once
 from launcher.store.output_folder import Store

@@ -26,7 +26,7 @@ from transformers import PreTrainedTokenizerBase
 from launcher.config import MTBench, RunConfig
 from launcher.errors import ConfigError
 from launcher.evaluation.mt_bench import Bench, Messages, Question, load
-from launcher.printing import say
+from launcher.machine.terminal import say
 from launcher.store.files import Plain, append_line, content_key, mend_log, read_lines, write_once
 from launcher.store.output_folder import Store
 from launcher.store.results import Answered

@@ -21,7 +21,7 @@ from peft import PeftModel
 
 from launcher.config import RunConfig
 from launcher.losses import loss_named
-from launcher.printing import say
+from launcher.machine.terminal import say
 from launcher.store.entries import making
 from launcher.store.files import Plain, content_key, read_fact, write_once
 from launcher.store.output_folder import Store

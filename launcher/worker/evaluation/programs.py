@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 from launcher.config import LmEval, RunConfig
 from launcher.errors import UNSAID, ConfigError
 from launcher.machine.installed import package_dir
-from launcher.printing import say
+from launcher.machine.terminal import say
 from launcher.store.files import Plain, content_key, plain, write_once
 from launcher.store.output_folder import Store
 from launcher.store.results import ProgramResult

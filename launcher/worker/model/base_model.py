@@ -25,6 +25,7 @@ from launcher.errors import UNSAID, ConfigError
 from launcher.hub.sources import commit_of, model_source
 from launcher.machine.installed import how_to_install
 from launcher.machine.locate import place_of
+from launcher.machine.terminal import say
 from launcher.model.adapter import CONFIG_FILE, Adapter, adapter_in
 from launcher.model.files import (
     ADAPTER_FILES,
@@ -34,7 +35,6 @@ from launcher.model.files import (
     files_like,
     has_tokenizer,
 )
-from launcher.printing import say
 from launcher.store.entries import is_whole, making
 from launcher.store.files import content_key
 from launcher.store.hashes import file_sha256

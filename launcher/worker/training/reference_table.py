@@ -39,10 +39,10 @@ from datasets import Dataset
 from filelock import FileLock
 from trl.trainer.utils import add_fused_lm_head
 
-from launcher import printing
 from launcher.config import RunConfig
 from launcher.errors import StoreError
 from launcher.losses import loss_named
+from launcher.machine import terminal
 from launcher.store.entries import list_files, making
 from launcher.store.facts import TableManifest
 from launcher.store.files import Plain, content_key, file_hash, read_fact, write_once
@@ -248,7 +248,7 @@ def _progress(total: int) -> Callable[[int], None]:
         nonlocal said
         if done == total or time.monotonic() - said >= SAY_EVERY_SECONDS:
             said = time.monotonic()
-            printing.say(f"reference pass: {done} of {total} pairs")
+            terminal.say(f"reference pass: {done} of {total} pairs")
 
     return say
 

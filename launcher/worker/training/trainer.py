@@ -23,8 +23,8 @@ from launcher.config import Lora, RunConfig
 from launcher.config import Trainer as TrainerConfig
 from launcher.errors import ConfigError
 from launcher.losses import loss_named
+from launcher.machine.terminal import say
 from launcher.model.adapter import CONFIG_FILE, Adapter, with_base
-from launcher.printing import say
 from launcher.store.files import append_line
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import RunDir

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.table import Table
 
-from launcher import printing
-from launcher.printing import Screen, command, complain, legible, prepare_streams, say
+from launcher.machine import terminal
+from launcher.machine.terminal import Screen, command, complain, legible, prepare_streams, say
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted([*(ROOT / "launcher").rglob("*.py"), *(ROOT / "analysis").rglob("*.py")])
@@ -129,7 +129,7 @@ def test_nobody_else_prints() -> None:
     found = [
         f"{path.relative_to(ROOT)}:{node.lineno}"
         for path in SOURCES
-        if path != Path(printing.__file__)
+        if path != Path(terminal.__file__)
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if _prints(node)
     ]
