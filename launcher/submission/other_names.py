@@ -46,5 +46,5 @@ def _equals(run: Run, names: list[str], known: Hashes) -> Iterator[str]:
 
 def _nameless(config: Plain) -> Plain:
     """An objective, but for where its model and data lie on this machine, and the model's name."""
-    objective = {key: config.get(key) for key in OBJECTIVE}
-    return without_paths({**objective, "model": {**objective["model"], "name": None}})
+    objective = {key: config[key] for key in OBJECTIVE if key in config}
+    return without_paths({**objective, "model": {**config.get("model", {}), "name": None}})
