@@ -245,7 +245,10 @@ def brief(text: str) -> str:
 
 
 def evaluated(frame: pd.DataFrame) -> list[str]:
-    """Say, for each row, in which way it was evaluated, where the runs of its model and data set were in several."""
+    """Say, for each row, in which way it was evaluated, where the runs of its model and data set were in several.
+
+    An untrained model was evaluated in the way of the runs beside which it stands.
+    """
     scored = frame["golden_reward"].notna() | frame["kl"].notna()
     known = frame[(frame["kind"] == "run") & scored & frame["base"].notna()]
     found: dict[Any, str] = {}
@@ -254,12 +257,24 @@ def evaluated(frame: pd.DataFrame) -> list[str]:
             made = [flat(by) for by in own["preference_made_by"]]
             ways = [_way(each, differing(made), base) for each, base in zip(made, own["base"], strict=True)]
             found |= dict(zip(own.index, ways, strict=True))
+            way_of = dict(zip(own["base"], ways, strict=True))
+            bases = frame[(frame["kind"] == "base") & frame["base"].isin(list(way_of))]
+            same = bases[(bases["model"] == own["model"].iloc[0]) & (bases["dataset"] == own["dataset"].iloc[0])]
+            found |= {index: way_of[base] for index, base in same["base"].items()}
     return [found.get(index, "") for index in frame.index]
 
 
 def _way(made_by: Flat, keys: Sequence[str], base: str) -> str:
-    parts = [f"{key}={brief(show(made_by[key]))}" for key in keys if key in made_by]
+    parts = [_said(key, show(made_by[key])) for key in keys if key in made_by]
     return ", ".join(parts) or f"evaluated as {base[:_SHORT]}"
+
+
+def _said(key: str, value: str) -> str:
+    """Say one of the settings that evaluations differ in; how the KL is estimated is a sentence, of which its end."""
+    if key != "kl_estimator":
+        return f"{key}={brief(value)}"
+    end = value.rpartition("own samples")[2].strip(", ")
+    return f"KL by {end}" if end else "KL as estimated before"
 
 
 def axis_value(row: pd.Series | Mapping[Any, Any], key: str) -> str:

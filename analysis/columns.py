@@ -78,7 +78,12 @@ _SCORES = (
 )
 TEXT = (
     Column("kind", "text", '"run" or "base" (an untrained model)'),
-    Column("run_id", "text", "the run's id, of a milestone with @STEP; of a base, its model's name with -base"),
+    Column(
+        "run_id",
+        "text",
+        "the run's id, of a milestone with @STEP; of a base, its model's name with -base, and the beginning of `base` "
+        "where several have that name",
+    ),
     Column("sweep", "text", "the sweep, or the sweeps, that hold the run"),
     Column("model", "text", "name of the model; where two have one name, with what tells them apart"),
     Column("dataset", "text", "name of the data set; the same"),

@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shlex
 import warnings
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,11 @@ def _lines(file: Path) -> list[tuple[int, dict[str, Any]]]:
 
 
 def _remedy(file: Path) -> str:
-    return f"write it again with 'python -m launcher collect {file.absolute().parent.name}'"
+    """What to type; where the sweep does not lie in the folder that the launcher looks in, with that folder."""
+    folder = file.absolute().parent
+    root = folder.parent.parent if folder.parent.name == "sweeps" else None
+    more = [] if root in (None, Path("outputs").absolute()) else ["--output-dir", str(root)]
+    return f"write it again with '{shlex.join(['python', '-m', 'launcher', 'collect', folder.name, *more])}'"
 
 
 def _text(file: Path) -> str:

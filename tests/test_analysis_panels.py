@@ -211,6 +211,21 @@ def test_golden_rewards_of_other_generations_are_not_ranked_together(tmp_path: P
     assert set(frame["setting"]) == {"generations=40", "generations=400"}
 
 
+def test_another_estimate_of_the_kl_is_said_in_words(tmp_path: Path) -> None:
+    """As the setting of the runs, and of the untrained model beside each."""
+    plain = "sum over tokens, on the policy's own samples"
+    ways = {"k1": plain, "k2": f"{plain}, one forward of each model"}
+    rows = [
+        row | {"base": key, "preference_made_by": {"kl_estimator": way, "seed": 0}}
+        for (key, way), row in zip(ways.items(), scan("a", 0.1), strict=False)
+    ]
+    bases = [base_of(rows) | {"base": key, "run_id": f"final-base-{key}"} for key in ways]
+    frame = loaded(tmp_path, [*bases, *rows])
+    words = ["KL as estimated before", "KL by one forward of each model"]
+    assert list(frame[frame["kind"] == "run"]["setting"]) == words
+    assert list(frame[frame["kind"] == "base"]["evaluated"]) == words
+
+
 def test_an_axis_and_a_score_may_have_one_name(tmp_path: Path) -> None:
     """Both have a column in every table: the score by its name, the axis as `axis NAME`."""
     rows = [
@@ -312,6 +327,16 @@ def test_two_judges_of_all_stand_side_by_side(tmp_path: Path) -> None:
     page = report_on(tmp_path / "page", [base, *both])
     assert "The judge is new." in page.text
     assert "The judge is old." in page.text
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_another_judge_has_a_best_only_where_it_could_choose(tmp_path: Path, count: int) -> None:
+    """Of one setting that it judged alone, or without the one that is the best of the table, nothing is said."""
+    rows = scan(where={"path": "/m/final"})
+    own = [judged(row, scores(row, "new", row["beta"])) for row in rows]
+    both = [judged(row, scores(row, "new", row["beta"]), scores(row, "old", 2 - row["beta"])) for row in rows]
+    text = said(*chosen(loaded(tmp_path, [*both[:count], *own[count:]])))
+    assert ("By MT-Bench by old" in text) == (count == sum(row["loss_type"] == "ipo" for row in rows))
 
 
 def test_the_judge_stands_beneath_the_figure(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -210,3 +211,12 @@ def test_help_shows_examples() -> None:
     ended = command("--help")
     assert ended.returncode == 0
     assert "python -m analysis outputs/sweeps/demo --output" in ended.stdout
+
+
+def test_the_remedy_names_the_folder_in_which_the_sweep_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is advised can be typed as it is: elsewhere than in outputs/, a launcher has to be told where to look."""
+    monkeypatch.chdir(tmp_path)
+    for root, more in (("outputs", ""), ("my runs", f" --output-dir '{tmp_path}/my runs'")):
+        folder = write_rows(tmp_path / root / "sweeps/demo", [run_row(), run_row()])
+        with pytest.warns(analysis.ResultsWarning, match=re.escape(f"'python -m launcher collect demo{more}'")):
+            analysis.load(folder)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import sweep_of
 from fakes import FakeScheduler, submit
 from finished_runs import revision_at
@@ -16,7 +18,7 @@ from analysis.columns import COLUMNS, SCORES, document
 from launcher.runs.collect import collect
 from launcher.runs.run_state import states_of
 from launcher.store.attempts import Attempts
-from launcher.store.files import Plain, append_line, write_once
+from launcher.store.files import Plain, append_line, write_derived, write_once
 from launcher.store.measurements import Measured
 from launcher.store.output_folder import Store
 from launcher.store.results import BENCHMARKS, ProgramResult
@@ -159,3 +161,35 @@ def test_a_base_is_found_before_the_run_itself_is_evaluated(sweep: Sweep, store:
     write_once(run.milestone(1).evaluation_file, EVALUATION | {"base": "key2"})
     bases = [row["base"] for row in rows_of(sweep, store) if row["kind"] == "base"]
     assert sorted(bases) == ["key1", "key2"]
+
+
+def test_a_base_of_two_versions_is_one_row(sweep: Sweep, store: Store) -> None:
+    """Where one version recorded keys and sources that an earlier one did not, both runs name the same evaluation."""
+    done, begun = (store.run(run.run_id) for run in sweep.runs[:2])
+    write_once(begun.evaluation_file, EVALUATION | {"base": "key1"})
+    older = begun.read_config()
+    assert older["dataset"].pop("data_files", None) is None
+    write_derived(begun.config_file, yaml.safe_dump(older))
+    write_once(done.sources_file, {"model": {"weights": {"w": "aa"}}, "dataset": {}})
+    whole = {"model": {"weights": {"w": "aa"}}, "dataset": {}}
+    whole["inputs"] = {"dataset.path": {"path": "/p", "spelled": "p", "files": {"train.jsonl": "bb"}}}
+    write_once(begun.sources_file, whole)
+    (base,) = (row for row in rows_of(sweep, store) if row["kind"] == "base")
+    assert (base["run_id"], base["base"]) == ("tiny-base", "key1")
+    assert base["sources"]["inputs"] == {"dataset.path": {"train.jsonl": "bb"}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        frame = analysis.load(store.sweep(sweep.name).path)
+    assert list(frame[frame["kind"] == "base"]["run_id"]) == ["tiny-base"]
+
+
+def test_bases_that_differ_have_names_that_tell_them_apart(sweep: Sweep, store: Store) -> None:
+    """Of one model evaluated in two ways there are two rows, and nothing advises to collect once more."""
+    run = store.run(sweep.runs[1].run_id)
+    write_once(run.evaluation_file, EVALUATION | {"base": "otherwise-evaluated"})
+    write_once(store.cache("base", "otherwise-evaluated") / "evaluation.json", EVALUATION | {"golden_reward": 0.2})
+    names = [row["run_id"] for row in rows_of(sweep, store) if row["kind"] == "base"]
+    assert sorted(names) == ["tiny-base-key1", "tiny-base-otherwis"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        analysis.load(store.sweep(sweep.name).path)

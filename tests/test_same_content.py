@@ -30,6 +30,7 @@ from launcher.store.origins import Sources
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import RunDir
 from launcher.submission.decide import Action, decide
+from launcher.submission.other_names import under_other_names
 from launcher.submission.plan import Plan, plan_batches
 from launcher.submission.same_content import compare, identified, with_inputs
 from launcher.submission.submit import act
@@ -351,6 +352,22 @@ def test_two_models_of_one_name_are_two_runs(project: Project) -> None:
     project.train(one)
     assert ids(one) != ids(other)
     assert actions(other) == [Action.SUBMIT]
+
+
+def test_a_model_under_another_name_is_told(project: Project) -> None:
+    """Two models of one name in a sweep get longer ones: that one of them was trained before is said, once."""
+    for name in ("A", "B"):
+        write_model(project.folder / name / "final", name)
+    data, both = "dataset=./pairs", "model=./A/final,./B/final"
+    (first,) = project.train(project.plan("beta=0.1", given=("model=./A/final", data, "sweep=one")))
+    known = Hashes(project.store, project.said.append)
+    new = identified(sweep_of(*SHORT, both, data, "sweep=two", "beta=0.1"), known, dry_run=True)
+    (line,) = under_other_names(new, known)
+    assert line.startswith(f"{new.runs[0].run_id}: the same training as {first.run_id}, of the same model under")
+    assert under_other_names(sweep_of(*SHORT, both, data, "sweep=two", "beta=0.2"), known) == []
+    (project.folder / "A/final/model.safetensors").write_text("changed")
+    known = Hashes(project.store, project.said.append)
+    assert under_other_names(sweep_of(*SHORT, both, data, "sweep=two", "beta=0.1"), known) == []
 
 
 def test_projects_that_share_an_output_folder_share_no_run_of_other_content(

@@ -138,7 +138,8 @@ def _other(best: Best, measure: Measure, settings: pd.DataFrame) -> str:
     keys = ("model", "dataset", "loss_type")
     group = settings[np.logical_and.reduce([settings[key] == best.row[key] for key in keys])]
     scored = group[np.isfinite(group[measure.column])]
-    if measure == best.measure or not len(scored):
+    compared = len(scored) > 1 and best.row.name in scored.index  # one setting alone is no choice
+    if measure == best.measure or not compared:
         return ""
     other = scored.loc[scored[measure.column].idxmax()]
     same = other.name == best.row.name

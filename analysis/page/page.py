@@ -152,7 +152,7 @@ def _row(row: pd.Series, measures: list[Measure]) -> dict[str, Cell]:
         "model": _text(row["model"]),
         "loss_type": _text(row["loss_type"]),
         "beta": _value(row["beta"], words.number),
-        "setting": _text(row["setting"] if not base else ""),
+        "setting": _text(row["evaluated" if base else "setting"]),
         "seed": _value(row["seed"], words.number),
         **_scores(row, measures),
         "KL": _value(row["kl"], words.fixed),

@@ -22,6 +22,7 @@ from launcher.machine.installed import trl_losses
 from launcher.machine.terminal import complain
 from launcher.planning.data_counts import Look, look
 from launcher.planning.hub_sources import Settled, pin_sources, settle
+from launcher.planning.lengths import check_lengths
 from launcher.planning.named_trainer import check_named
 from launcher.planning.needed import note_missing
 from launcher.planning.planned_runs import executor_of, plan, plan_run
@@ -30,6 +31,7 @@ from launcher.store.hashes import Hashes
 from launcher.store.output_folder import Store
 from launcher.submission.adopt import adopt
 from launcher.submission.decide import decide
+from launcher.submission.other_names import under_other_names
 from launcher.submission.plan import Plan, plan_batches
 from launcher.submission.reference_job import lost_tables
 from launcher.submission.same_content import Compared, compare, identified
@@ -89,7 +91,8 @@ def launch(argv: Sequence[str]) -> int:
     settled = _check(sweep, store, dry_run=config.dry_run)
     check_named(sweep)
     data = look(settled.sweep, store, options.show_data, say_working)
-    settled = replace(settled, notes=[*said, *settled.notes, *data_warnings(data)])
+    lengths, twice = check_lengths(settled.sweep, data), under_other_names(settled.sweep, known)
+    settled = replace(settled, notes=[*said, *settled.notes, *twice, *lengths, *data_warnings(data)])
     settled.lines.extend(note_missing(settled.sweep, options.overrides))
     scheduler = scheduler_for(executor_of(settled.sweep.runs))
     if config.dry_run:

@@ -17,7 +17,8 @@ from launcher.runs.run_state import RunState, states_of
 from launcher.runs.status import UNSUCCESSFUL
 from launcher.store.output_folder import Store, SweepDir
 from launcher.store.run_folder import RunDir
-from launcher.submission.decide import Action
+from launcher.store.work_done import lacking
+from launcher.submission.decide import Action, Decision
 from launcher.submission.plan import Plan
 from launcher.views import results
 from launcher.views import states as views_states
@@ -32,15 +33,18 @@ def after_submission(plan: Plan, store: Store, scheduler: Scheduler, *, quiet: b
     if scheduler.detached or quiet:
         views_states.say_submitted(directory, len(submitted), quiet=quiet)
         return DONE
-    return _follow([store.run(d.run.run_id) for d in plan.decisions], directory, store, scheduler)
+    return _follow(plan.decisions, directory, store, scheduler)
 
 
-def _follow(runs: Sequence[RunDir], directory: SweepDir, store: Store, scheduler: Scheduler) -> int:
+def _follow(decisions: Sequence[Decision], directory: SweepDir, store: Store, scheduler: Scheduler) -> int:
+    runs = [store.run(decision.run.run_id) for decision in decisions]
     states = watch(runs, directory, scheduler)
     if states is None:
         return FAILED
     show_results(directory, store, scheduler)
-    return FAILED if any(state.status in UNSUCCESSFUL for state in states) else DONE
+    wanted = (decision.run.config.evaluation.benchmarks for decision in decisions)
+    failed = any(state.status in UNSUCCESSFUL for state in states) or any(map(lacking, runs, wanted))
+    return FAILED if failed else DONE
 
 
 def watch(runs: Sequence[RunDir], directory: SweepDir, scheduler: Scheduler) -> list[RunState] | None:

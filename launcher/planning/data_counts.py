@@ -64,6 +64,12 @@ class Look:
     found: tuple[Counted, ...] = ()
     examples: int = 0
 
+    def rows_for(self, config: RunConfig) -> int | None:
+        """How many rows a run has to train on; None where that is not known."""
+        own = (each.counts for each in self.found if each.counts and _settings(each.config) == _settings(config))
+        counts = next(own, None)
+        return counts.splits["train"].used if counts else None
+
 
 def look(sweep: Sweep, store: Store, examples: int, say: Callable[[str], None]) -> Look:
     """The counts of each kind of data in a sweep.

@@ -35,6 +35,7 @@ from launcher.machine.locate import place_of
 from launcher.model import limits
 from launcher.model.files import MissingFiles, check_whole
 from launcher.planning import estimate
+from launcher.planning.lm_eval_tasks import check_tasks
 from launcher.planning.trainer_rules import OPTIMIZER_PACKAGES
 from launcher.store.output_folder import Store
 from launcher.sweep import Sweep
@@ -112,6 +113,8 @@ def check_benchmarks(sweep: Sweep) -> None:
         elsewhere = cluster.python is not None or cluster.container is not None
         if "lm_eval" in evaluation.benchmarks and not elsewhere and package_dir("lm_eval") is None:
             raise ConfigError("evaluation.benchmarks", "lm_eval", "not installed here; pip install lm_eval[hf]")
+        if "lm_eval" in evaluation.benchmarks and not elsewhere:
+            check_tasks(evaluation.lm_eval.tasks)
 
 
 def missing_packages(models: Iterable[tuple[Model, str]]) -> list[ConfigError]:

@@ -24,6 +24,7 @@ SCHEDULES_REFUSED = {
     "cosine_warmup_with_min_lr": "needs min_lr, which no key gives",
     "warmup_stable_decay": "needs num_decay_steps, which no key gives",
 }
+WITHOUT_WARMUP = ("constant",)  # of the others those that ignore any warm-up
 POLYNOMIAL_END = 1e-7  # the learning rate at which transformers' polynomial schedule ends
 
 # The same of its optimizers, by the beginning of the name.
@@ -87,6 +88,20 @@ def _schedule_problems(trainer: Trainer) -> Iterator[ConfigError]:
 def _optimizer_problems(name: str) -> Iterator[ConfigError]:
     if (lack := lack_of_optimizer(name)) is not None:
         yield ConfigError("trainer.optimizer", name, f"{lack}; give adamw_torch, adafactor or paged_adamw_8bit")
+
+
+def warmup_steps(trainer: Trainer, steps: int) -> int:
+    """Over how many of so many steps the learning rate rises from 0."""
+    if trainer.lr_scheduler in WITHOUT_WARMUP:
+        return 0
+    return math.ceil(trainer.warmup_ratio * steps) if trainer.warmup_steps is None else trainer.warmup_steps
+
+
+def steps_of(trainer: Trainer, rows: float) -> int:
+    """Optimizer steps of a training on so many rows: an epoch's last may be smaller than the others."""
+    if trainer.max_steps is not None:
+        return trainer.max_steps
+    return math.ceil(trainer.epochs * max(1, math.ceil(rows / trainer.batch_size)))
 
 
 def offload_problems(trainer: Trainer, deepspeed: DeepSpeed) -> Iterator[ConfigError]:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from launcher.config import OBJECTIVE
 from launcher.runs.run_state import RunState
@@ -228,14 +230,36 @@ def _base_rows(rows: Iterable[Plain], store: Store) -> list[Plain]:
         named = {name: row[name] for name in ("sweep", "model", "dataset")}
         objective = {name: row["objective"].get(name) for name in OBJECTIVE[:2]}
         named |= {"objective": objective, "sources": row["sources"]}
-        alike = [known for base, known in bases if named.items() <= base.items() and _agree(known, keys)]
+        alike = [(base, known) for base, known in bases if _is_alike(base, named) and _agree(known, keys)]
         if alike:
-            alike[0].update(keys)
+            base, known = alike[0]
+            base["sources"] = {**base["sources"], **row["sources"]}
+            known.update(keys)
         elif keys:
             base = {"kind": "base", "run_id": f"{row['model']}-base", **named, "status": "TRAINED"}
             bases.append(({**base, "base": _base_name(keys), "axes": {}}, keys))
     found = [(base, Measured.of_untrained(keys, store)) for base, keys in bases]
-    return [base | _scores(measured) for base, measured in found if measured.results]
+    return _told_apart([base | _scores(measured) for base, measured in found if measured.results])
+
+
+def _told_apart(bases: Sequence[Plain]) -> list[Plain]:
+    """The rows, those that would have one name with the beginning of what is their own."""
+    often = Counter(base["run_id"] for base in bases)
+    own = {id(base): f"-{str(base['base'])[:8]}" for base in bases if often[base["run_id"]] > 1}
+    return [base | {"run_id": base["run_id"] + own.get(id(base), "")} for base in bases]
+
+
+def _is_alike(base: Plain, named: Plain) -> bool:
+    """Whether two rows name the same model and data, by what both have: an earlier version may have recorded less."""
+    one, other = ({key: each for key, each in row.items() if key != "sources"} for row in (named, base))
+    return _agree(base["sources"], named["sources"]) and _known_only(one).items() <= _known_only(other).items()
+
+
+def _known_only(value: Plain) -> Plain:
+    """A mapping without its nulls, at every depth."""
+    return {
+        key: _known_only(each) if isinstance(each, dict) else each for key, each in value.items() if each is not None
+    }
 
 
 def _measured_of_row(row: Plain, store: Store) -> Measured:
@@ -249,5 +273,5 @@ def _base_name(keys: Mapping[str, str]) -> str | None:
     return keys.get("preference") or next(iter(keys.values()), None)
 
 
-def _agree(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
+def _agree(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return all(one[name] == other[name] for name in one.keys() & other.keys())

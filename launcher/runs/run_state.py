@@ -79,7 +79,15 @@ def _progress(run: RunDir, attempts: Attempts) -> Plain:
         "seconds_per_step": metrics.get("seconds_per_step"),
         "checkpoint_step": run.last_checkpoint_step(),
         "address": revision.address if revision else None,
+        "unreached": _unreached(attempts, result) if result else (),
     }
+
+
+def _unreached(attempts: Attempts, result: Result) -> tuple[int, ...]:
+    """The milestones that its training was to have and ended before."""
+    settings = attempts.training.record.settings if attempts.training else {}
+    wanted = (settings.get("checkpoint") or {}).get("milestones") or ()
+    return tuple(step for step in wanted if step > result.steps)
 
 
 def _wanted(attempts: Attempts) -> list[str]:

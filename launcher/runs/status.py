@@ -55,6 +55,7 @@ class RunFacts:
         publishing: whether the last attempt's job still has to publish the model.
         unpublished: why it could not.
         address: where the published model is.
+        unreached: the milestones behind the end of the training.
     """
 
     attempts: int = 0
@@ -80,6 +81,7 @@ class RunFacts:
     publishing: bool = False
     unpublished: str | None = None
     address: str | None = None
+    unreached: tuple[int, ...] = ()
 
     @property
     def waits_for(self) -> str | None:
@@ -102,7 +104,8 @@ def status_of(facts: RunFacts, job: JobState, table: JobState = UNKNOWN) -> tupl
     """
     if facts.trained:
         unpublished = facts.unpublished and f"not published: {facts.unpublished}"
-        return Status.TRAINED, facts.failure or _about_evaluation(facts, job) or unpublished
+        about = facts.failure or _about_evaluation(facts, job) or unpublished
+        return Status.TRAINED, "; ".join(filter(None, [about, _unreached(facts)])) or None
     if facts.attempts == 0:
         return Status.NEW, None
     if facts.failure is not None:
@@ -119,6 +122,11 @@ def cause_of(facts: RunFacts, job: JobState, table: JobState = UNKNOWN) -> Cause
     if _lacks_table(facts, job):
         return facts.table_cause if facts.table_failure else table.cause
     return job.cause
+
+
+def _unreached(facts: RunFacts) -> str | None:
+    steps = ", ".join(map(str, facts.unreached))
+    return f"milestones never reached: {steps}; the training had {facts.step} steps" if steps else None
 
 
 def _about_evaluation(facts: RunFacts, job: JobState) -> str | None:

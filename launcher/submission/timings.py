@@ -11,7 +11,6 @@ versions that put less into the key count where their settings, which they recor
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -20,6 +19,7 @@ from typing import Any
 from launcher.config import RunConfig, from_plain
 from launcher.errors import ConfigError, StoreError
 from launcher.losses import LOSS_KEYS, loss_named
+from launcher.planning.trainer_rules import steps_of
 from launcher.store.attempt_config import wanted_by
 from launcher.store.attempts import Attempts
 from launcher.store.facts import Attempt, Started
@@ -71,9 +71,7 @@ class Cost:
         trainer = run.config.trainer
         if trainer.max_steps is not None:
             return trainer.max_steps
-        return (
-            self.steps if self.pairs is None else math.ceil(trainer.epochs * math.ceil(self.pairs / trainer.batch_size))
-        )
+        return self.steps if self.pairs is None else steps_of(trainer, self.pairs)
 
 
 @dataclass(frozen=True)

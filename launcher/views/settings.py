@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from launcher.config import RunConfig, Trainer
+from launcher.planning.trainer_rules import WITHOUT_WARMUP
 from launcher.store.files import Plain
 from launcher.sweep import Sweep
 
@@ -55,13 +56,13 @@ def _accumulated(config: RunConfig) -> int:
 def _values(config: RunConfig) -> Plain:
     trainer = config.trainer
     steps = {"epochs": None if trainer.max_steps is not None else trainer.epochs, "max_steps": trainer.max_steps}
-    ramp = None if trainer.warmup_steps is not None else trainer.warmup_ratio
+    fixed = 0 if trainer.lr_scheduler in WITHOUT_WARMUP else trainer.warmup_steps
     return {
         "trainer": trainer.name,
         "learning_rate": trainer.learning_rate,
         "lr_scheduler": trainer.lr_scheduler,
-        "warmup_ratio": ramp,
-        "warmup_steps": trainer.warmup_steps,
+        "warmup_ratio": trainer.warmup_ratio if fixed is None else None,
+        "warmup_steps": fixed,
         "batch_size": trainer.batch_size,
         "micro_batch_size": trainer.micro_batch_size,
         "accumulation": _accumulated(config),
@@ -82,7 +83,7 @@ def _words(config: RunConfig) -> dict[str, str]:
     return {
         "trainer": trainer.name,
         "learning rate": f"{trainer.learning_rate:g}",
-        "schedule": f"{trainer.lr_scheduler} with warm-up over {_warmup(trainer)}",
+        "schedule": f"{trainer.lr_scheduler} {_warmup(trainer)}",
         "batch": f"{trainer.batch_size} ({batch})",
         "for": _length(trainer),
         "max_length": str(trainer.max_length),
@@ -92,9 +93,10 @@ def _words(config: RunConfig) -> dict[str, str]:
 
 
 def _warmup(trainer: Trainer) -> str:
-    return (
-        f"{trainer.warmup_ratio:.0%} of the steps" if trainer.warmup_steps is None else f"{trainer.warmup_steps} steps"
-    )
+    ratio, steps = trainer.warmup_ratio, trainer.warmup_steps
+    if trainer.lr_scheduler in WITHOUT_WARMUP or not (ratio if steps is None else steps):
+        return "without warm-up"
+    return f"with warm-up over {f'{ratio:.0%} of the' if steps is None else steps} steps"
 
 
 def _length(trainer: Trainer) -> str:
