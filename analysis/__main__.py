@@ -11,7 +11,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launcher.machine.terminal import complain, prepare_streams, say
+from launcher.machine.terminal import complain, prepare_streams, say, until_unread
 
 if TYPE_CHECKING:
     from analysis.report import Report
@@ -31,7 +31,10 @@ exit codes: 0 done, 2 the results are missing or broken, or the report cannot be
 def main(argv: list[str] | None = None) -> int:
     """Run the command; give its exit code (0 done, 2 with one line on stderr)."""
     prepare_streams()
-    arguments = _parser().parse_args(argv)
+    return until_unread(lambda: _answer(_parser().parse_args(argv)))
+
+
+def _answer(arguments: argparse.Namespace) -> int:
     try:
         return _write(arguments.sweep_dir, arguments.output)
     except ImportError as error:

@@ -15,7 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 from launcher.config import OBJECTIVE, RunConfig, canonical
 from launcher.errors import UNSAID, ConfigError, UsageError, suggestion
 from launcher.machine.installed import trl_losses
-from launcher.planning.compose import OF_THE_LAUNCH, apply_override, full_keys
+from launcher.planning.compose import OF_THE_LAUNCH, apply_override, free_mappings, full_keys
+from launcher.planning.kinds import is_free
 from launcher.planning.overrides import chooses_group, parse, wrong
 from launcher.planning.planned_runs import plan_run
 from launcher.store.files import Plain
@@ -38,12 +39,11 @@ def change_settings(settings: Plain, overrides: Sequence[str]) -> Plain:
             raise wrong(override, f"{section} is for launching; nothing was done")
         if override.is_sweep_override() or chooses_group(override):
             raise wrong(override, "give one value of one key, such as cluster.time=4:00:00")
-        if override.key_or_group not in (known := sorted(full_keys(settings))) and not override.is_add():
-            key = override.key_or_group
+        key, known = override.key_or_group, sorted(full_keys(settings))
+        if key not in known and not (override.is_add() or is_free(key)):
             raise ConfigError(key, UNSAID, f"no such key{suggestion(key, known)}")
     config = cast(DictConfig, OmegaConf.merge(OmegaConf.structured(RunConfig), canonical(settings)))
-    for section in (config.cluster.extra, config.evaluation.cluster):
-        OmegaConf.set_struct(section, value=False)
+    free_mappings(config)
     for override in parsed:
         apply_override(override, config)
     return {key: OmegaConf.to_container(v) if OmegaConf.is_config(v := config[key]) else v for key in settings}
