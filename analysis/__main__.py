@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _answer(arguments: argparse.Namespace) -> int:
     try:
-        return _write(arguments.sweep_dir, arguments.output)
+        return _write(_distinct(arguments.sweep_dir), arguments.output)
     except ImportError as error:
         return _refuse(f"{error.name or error}: not installed here; pip install 'prefsweep[analysis]'")
 
@@ -87,6 +87,14 @@ def _folder(given: list[Path]) -> Path:
     first, *others = [each.parent if each.is_file() else each for each in given]
     names = "+".join(each.absolute().name for each in others)
     return first / (f"report-with-{names}"[:_LONGEST] if others else "report")
+
+
+def _distinct(given: list[Path]) -> list[Path]:
+    """The sweeps, each once, however its folder is spelt."""
+    found: dict[Path, Path] = {}
+    for each in given:
+        found.setdefault((each.parent if each.is_file() else each).resolve(), each)
+    return list(found.values())
 
 
 def _refuse(text: str) -> int:

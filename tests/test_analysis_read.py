@@ -193,7 +193,7 @@ def test_a_missing_folder_ends_the_command_with_2(tmp_path: Path) -> None:
     assert ended.stdout == ""
     assert ended.stderr.count("\n") == 1
     assert ended.stderr.startswith(f"error: {tmp_path / 'nothing' / 'results.jsonl'}: no such folder")
-    assert "python -m launcher collect nothing" in ended.stderr
+    assert "give the folder of a sweep, such as outputs/sweeps/NAME" in ended.stderr
 
 
 def test_an_output_that_cannot_be_written_ends_the_command_with_2(tmp_path: Path) -> None:

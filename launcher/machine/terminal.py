@@ -77,9 +77,9 @@ def _open_closed() -> None:
         try:
             os.fstat(number)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free: this one
-    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the end
-    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # noqa: FBT003 - it has the lowest free number
+    sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", encoding="utf-8", closefd=False)
 
 
 def until_unread(work: Callable[[], int]) -> int:
@@ -87,11 +87,12 @@ def until_unread(work: Callable[[], int]) -> int:
 
     What is left to be written is written here, or lost: at the end of the process a failure would be a traceback.
     """
+    code = 0
     try:
         code = work()
         sys.stdout.flush()
     except BrokenPipeError:
-        code = 0
+        pass
     except OSError as error:  # a disk that is full, for one
         complain(f"stdout: {error.strerror or error}")
         code = 1

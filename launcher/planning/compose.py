@@ -45,7 +45,6 @@ from launcher.store.files import Plain
 
 # `${number:${beta}}` in conf/: 3, where beta is the float 3.0, as run ids have it.
 OmegaConf.register_new_resolver("number", lambda value: f"{value:.12g}", replace=True)
-OF_THE_LAUNCH = ("dry_run", "output_dir", "retrain", "sweep")
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,11 @@ def takes_text(kind: Any) -> bool:
     return any(option is str or is_dataclass(option) for option in _options(kind))
 
 
+def is_text(kind: Any) -> bool:
+    """Whether a value of this type may be any text."""
+    return str in _options(kind)
+
+
 def stays_text(read_as: type, kind: Any) -> bool:
     """Whether a word stays text though a grammar would read it as of another type: where text is wanted, not that."""
     return takes_text(kind) and read_as not in _options(kind)
