@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import analysis
+from analysis.__main__ import _distinct, _folder
 from analysis.apart import show
 
 Row = dict[str, Any]
@@ -210,3 +211,26 @@ def test_help_shows_examples() -> None:
     ended = command("--help")
     assert ended.returncode == 0
     assert "python -m analysis outputs/sweeps/demo --output" in ended.stdout
+
+
+def test_a_folder_that_is_no_sweep_is_told_which_are(tmp_path: Path) -> None:
+    """Of the output folder, its sweeps/ and a misspelt sweep those that lie there; of a sweep how its file is made."""
+    for name in ("a", "b"):
+        (tmp_path / "sweeps" / name / "launches").mkdir(parents=True)
+    listed = f"give the folder of a sweep: {tmp_path}/sweeps/a, {tmp_path}/sweeps/b"
+    for given in (tmp_path, tmp_path / "sweeps", tmp_path / "sweeps" / "c"):
+        with pytest.raises(analysis.ResultsError) as caught:
+            analysis.load(given)
+        assert str(caught.value).endswith(listed)
+    with pytest.raises(analysis.ResultsError) as caught:
+        analysis.load(tmp_path / "sweeps" / "a")
+    remedy = f"no such file; write it again with 'python -m launcher collect a --output-dir {tmp_path}'"
+    assert str(caught.value).endswith(remedy)
+
+
+def test_the_same_sweep_twice_is_one(tmp_path: Path) -> None:
+    """However its folder is spelt, its report is that of one; the first of several stays the first."""
+    one, other = (write_rows(tmp_path / name, [run_row(run_id=name)]) for name in ("one", "other"))
+    assert _distinct([one, tmp_path / "." / "one", one / "results.jsonl"]) == [one]
+    assert _distinct([one, other, one]) == [one, other]
+    assert _folder(_distinct([one, one / "results.jsonl"])) == one / "report"
