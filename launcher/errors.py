@@ -134,12 +134,13 @@ def suggestion(wrong: str, known: Collection[str]) -> str:
 def near_choice(wrong: object, known: Collection[str]) -> str:
     """The same for one of a few words, each of which does something else: only what is surely meant.
 
-    That is another case of its letters, its beginning, or a slip that spares the first letter and all digits: float16
-    is not bfloat16 misspelt, nor 8bit 4bit.
+    That is another case of its letters, its beginning, or a slip that spares the first letter and all digits: adamw is
+    not grokadamw misspelt, nor 8bit 4bit.
     """
     word = _plain(str(wrong))
     plain = {_plain(each): each for each in reversed(list(known))}  # of equals the first
-    begun = [each for each in known if word and _plain(each).startswith(f"{word}_")]
+    alike = [each for each in known if word and _plain(each).startswith(word)]
+    begun = [each for each in alike if len(alike) == 1 or _plain(each).startswith(f"{word}_")]
     slips = [each for each in difflib.get_close_matches(word, plain, n=3, cutoff=0) if _is_slip(word, each)]
     found = plain.get(word) or next(iter(begun), None) or next((plain[each] for each in slips), None)
     return f"; did you mean {found!r}?" if found else ""

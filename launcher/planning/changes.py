@@ -38,10 +38,10 @@ def change_settings(settings: Plain, overrides: Sequence[str]) -> Plain:
             raise wrong(override, f"{section} says what is trained; another value is another run")
         if section in OF_THE_LAUNCH:
             raise wrong(override, f"{section} is for launching; nothing was done")
-        if override.is_choice_sweep() and not chooses_group(override):
-            raise wrong(override, one_value(override.key_or_group, (override.input_line or "").partition("=")[2]))
         if override.is_sweep_override() or chooses_group(override):
-            raise wrong(override, "give one value of one key, such as cluster.time=4:00:00")
+            given = (override.input_line or "").partition("=")[2]
+            such_as = " of one key, such as cluster.time=4:00:00"
+            raise wrong(override, one_value(override.key_or_group, given, such_as))
         key, known = override.key_or_group, sorted(full_keys(settings))
         if key not in known and not (override.is_add() or is_free(key)):
             raise ConfigError(key, UNSAID, f"no such key{suggestion(key, known)}")

@@ -191,6 +191,8 @@ def apply_override(override: Override, config: DictConfig) -> None:
 def free_mappings(config: DictConfig) -> None:
     """Have the mappings whose keys are not the schema's take any, without a sign that they are new."""
     for key in FREE:
+        if OmegaConf.is_missing(config, key.partition(".")[0]):  # of what is trained, when settings are changed
+            continue
         mapping = OmegaConf.select(config, key, throw_on_missing=False)
         if isinstance(mapping, DictConfig):
             OmegaConf.set_struct(mapping, value=False)

@@ -22,15 +22,15 @@ _WITHOUT_COMMAS = {  # the last words of keys that take one of a few words, or n
 }  # fmt: skip
 
 
-def one_value(key: str, given: str) -> str:
+def one_value(key: str, given: str, such_as: str = "") -> str:
     """What would be right in place of several values for a key, which were given as this text."""
     name = key.lstrip("+~")
     may_have_commas = "cluster.extra." in name or name.rpartition(".")[2] not in _WITHOUT_COMMAS
     if not (is_text(kind_of(name)) and may_have_commas) or may_be_secret(name, given):
-        return "give one value"
+        return f"give one value{such_as}"
     word = f"{key}={quoted(given)}"
     pasted = command(word) if set(word) & _OF_THE_SHELL else f'"{word}"'
-    return f"give one value, or the text with its commas: {pasted}"
+    return f"give one value{such_as}, or the text with its commas: {pasted}"
 
 
 def unlike(first: Run, second: Run, runs: Sequence[Run]) -> UsageError:

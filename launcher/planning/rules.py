@@ -162,7 +162,8 @@ def _source_problems(config: RunConfig) -> Iterator[ConfigError]:
     }
     for key, (value, known) in chosen.items():
         if value not in known:
-            yield ConfigError(key, value, f"must be one of {', '.join(known)}{near_choice(value, known)}")
+            near = suggestion(value, known) if key == "model.dtype" else near_choice(value, known)  # half is half
+            yield ConfigError(key, value, f"must be one of {', '.join(known)}{near}")
 
 
 def _attention_problems(model: Model) -> Iterator[ConfigError]:
