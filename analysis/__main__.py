@@ -11,7 +11,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launcher.machine.terminal import complain, prepare_streams, say
+from launcher.machine.terminal import complain, prepare_streams, say, until_unread
 
 if TYPE_CHECKING:
     from analysis.report import Report
@@ -31,9 +31,12 @@ exit codes: 0 done, 2 the results are missing or broken, or the report cannot be
 def main(argv: list[str] | None = None) -> int:
     """Run the command; give its exit code (0 done, 2 with one line on stderr)."""
     prepare_streams()
-    arguments = _parser().parse_args(argv)
+    return until_unread(lambda: _answer(_parser().parse_args(argv)))
+
+
+def _answer(arguments: argparse.Namespace) -> int:
     try:
-        return _write(arguments.sweep_dir, arguments.output)
+        return _write(_distinct(arguments.sweep_dir), arguments.output)
     except ImportError as error:
         return _refuse(f"{error.name or error}: not installed here; pip install 'prefsweep[analysis]'")
 
@@ -84,6 +87,14 @@ def _folder(given: list[Path]) -> Path:
     first, *others = [each.parent if each.is_file() else each for each in given]
     names = "+".join(each.absolute().name for each in others)
     return first / (f"report-with-{names}"[:_LONGEST] if others else "report")
+
+
+def _distinct(given: list[Path]) -> list[Path]:
+    """The sweeps, each once, however its folder is spelt."""
+    found: dict[Path, Path] = {}
+    for each in given:
+        found.setdefault((each.parent if each.is_file() else each).resolve(), each)
+    return list(found.values())
 
 
 def _refuse(text: str) -> int:

@@ -34,6 +34,7 @@ from analysis.judges import by_judge
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
+_NAMED = 8  # sweeps that a message lists
 _RECORDS = ("losses", "mt_bench_questions", "mt_bench_also")  # columns that are lists of mappings
 
 
@@ -99,12 +100,26 @@ def _remedy(file: Path) -> str:
     return f"write it again with '{shlex.join(['python', '-m', 'launcher', 'collect', folder.name, *more])}'"
 
 
+def _absent(file: Path) -> str:
+    """What is wrong where there are no results: of a sweep they are not collected, of another folder it is none."""
+    folder = file.parent
+    if _is_sweep(folder):
+        return f"no such file; {_remedy(file)}"
+    missing = "no such file" if folder.is_dir() else "no such folder"
+    near = (sorted(filter(_is_sweep, place.glob("*"))) for place in (folder / "sweeps", folder, folder.parent))
+    sweeps = ", ".join(str(each) for each in next(filter(None, near), [])[:_NAMED])
+    return f"{missing}; give the folder of a sweep{': ' + sweeps if sweeps else ', such as outputs/sweeps/NAME'}"
+
+
+def _is_sweep(folder: Path) -> bool:
+    return (folder / "launches").is_dir()
+
+
 def _text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8-sig", errors="replace")
     except FileNotFoundError:
-        missing = "no such file" if file.parent.is_dir() else "no such folder"
-        raise ResultsError(f"{file}: {missing}; {_remedy(file)}") from None
+        raise ResultsError(f"{file}: {_absent(file)}") from None
     except OSError as error:
         raise ResultsError(f"{file}: cannot be read ({error.strerror}); check its permissions") from None
 

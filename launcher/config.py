@@ -18,6 +18,7 @@ from launcher.errors import UNSAID, ConfigError, suggestion
 MISSING: Any = "???"  # OmegaConf's mark for a value that the user must give
 
 OBJECTIVE = ("model", "dataset", "trainer", "loss_type", "beta", "seed")  # what is trained, hence a run's identity
+OF_THE_LAUNCH = ("dry_run", "output_dir", "retrain", "sweep")  # one for all of its runs
 WEAK_REJECTS = "weak_rejects"  # the builder whose pairs a model writes, on a node
 AUTO_TIME = "auto"  # a time limit from what earlier runs took
 WEIGHTS_DIVIDED = 3  # the ZeRO stage from which no rank holds all weights

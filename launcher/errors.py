@@ -6,6 +6,7 @@ Owns: the tree of errors and what each names. Must not know: anything of ours.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Collection, Mapping
 from enum import Enum
 
@@ -120,7 +121,8 @@ _OTHERS_WORDS = {
 }
 _OURS = {word: key for key, words in _OTHERS_WORDS.items() for word in words.split()}
 _SECTIONS = ("", "trainer", "cluster", "model", "dataset", "hub", "checkpoint", "tracking")  # meant rather than others
-_NEAR_ENOUGH = 0.7  # of difflib's measure
+_NEAR_ENOUGH, _SURE_ENOUGH = 0.7, 0.85  # of difflib's measure
+_EVERYWHERE = {"name", "path"}  # last words of keys that say nothing of which section is meant
 
 
 def suggestion(wrong: str, known: Collection[str]) -> str:
@@ -129,11 +131,38 @@ def suggestion(wrong: str, known: Collection[str]) -> str:
     return f"; did you mean {found!r}?" if found else ""
 
 
+def near_choice(wrong: object, known: Collection[str]) -> str:
+    """The same for one of a few words, each of which does something else: only what is surely meant.
+
+    That is another case of its letters, its beginning, or a slip that spares the first letter and all digits: adamw is
+    not grokadamw misspelt, nor 8bit 4bit.
+    """
+    word = _plain(str(wrong))
+    plain = {_plain(each): each for each in reversed(list(known))}  # of equals the first
+    alike = [each for each in known if word and _plain(each).startswith(word)]
+    begun = [each for each in alike if len(alike) == 1 or _plain(each).startswith(f"{word}_")]
+    slips = [each for each in difflib.get_close_matches(word, plain, n=3, cutoff=0) if _is_slip(word, each)]
+    found = plain.get(word) or next(iter(begun), None) or next((plain[each] for each in slips), None)
+    return f"; did you mean {found!r}?" if found else ""
+
+
+def _plain(word: str) -> str:
+    return word.lower().replace("-", "_")
+
+
+def _is_slip(word: str, meant: str) -> bool:
+    same = word[:1] == meant[:1] and re.findall(r"\d+", word) == re.findall(r"\d+", meant)
+    likely = difflib.SequenceMatcher(None, word, meant).ratio() >= _SURE_ENOUGH
+    return same and (likely or sorted(word) == sorted(meant))
+
+
 def _meant(wrong: str, known: Collection[str]) -> str | None:
     section, _, word = wrong.rpartition(".")
     word = word.replace("-", "_").lower()
     ours = _OURS.get(word, word)
     for name in (ours, ours.rpartition(".")[2] if section or "." not in wrong else ours, word):
+        if section and name in _EVERYWHERE:
+            continue
         if same := [each for each in known if each == name or each.endswith(f".{name}")]:
             return min(same, key=lambda each: _distance(each, section))
     within = {each.rpartition(".")[2].lower(): each for each in known if section and each.rpartition(".")[0] == section}

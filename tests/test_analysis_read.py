@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import analysis
+from analysis.__main__ import _distinct, _folder
 from analysis.apart import show
 
 Row = dict[str, Any]
@@ -194,7 +195,7 @@ def test_a_missing_folder_ends_the_command_with_2(tmp_path: Path) -> None:
     assert ended.stdout == ""
     assert ended.stderr.count("\n") == 1
     assert ended.stderr.startswith(f"error: {tmp_path / 'nothing' / 'results.jsonl'}: no such folder")
-    assert "python -m launcher collect nothing" in ended.stderr
+    assert "give the folder of a sweep, such as outputs/sweeps/NAME" in ended.stderr
 
 
 def test_an_output_that_cannot_be_written_ends_the_command_with_2(tmp_path: Path) -> None:
@@ -220,3 +221,26 @@ def test_the_remedy_names_the_folder_in_which_the_sweep_lies(tmp_path: Path, mon
         folder = write_rows(tmp_path / root / "sweeps/demo", [run_row(), run_row()])
         with pytest.warns(analysis.ResultsWarning, match=re.escape(f"'python -m launcher collect demo{more}'")):
             analysis.load(folder)
+
+
+def test_a_folder_that_is_no_sweep_is_told_which_are(tmp_path: Path) -> None:
+    """Of the output folder, its sweeps/ and a misspelt sweep those that lie there; of a sweep how its file is made."""
+    for name in ("a", "b"):
+        (tmp_path / "sweeps" / name / "launches").mkdir(parents=True)
+    listed = f"give the folder of a sweep: {tmp_path}/sweeps/a, {tmp_path}/sweeps/b"
+    for given in (tmp_path, tmp_path / "sweeps", tmp_path / "sweeps" / "c"):
+        with pytest.raises(analysis.ResultsError) as caught:
+            analysis.load(given)
+        assert str(caught.value).endswith(listed)
+    with pytest.raises(analysis.ResultsError) as caught:
+        analysis.load(tmp_path / "sweeps" / "a")
+    remedy = f"no such file; write it again with 'python -m launcher collect a --output-dir {tmp_path}'"
+    assert str(caught.value).endswith(remedy)
+
+
+def test_the_same_sweep_twice_is_one(tmp_path: Path) -> None:
+    """However its folder is spelt, its report is that of one; the first of several stays the first."""
+    one, other = (write_rows(tmp_path / name, [run_row(run_id=name)]) for name in ("one", "other"))
+    assert _distinct([one, tmp_path / "." / "one", one / "results.jsonl"]) == [one]
+    assert _distinct([one, other, one]) == [one, other]
+    assert _folder(_distinct([one, one / "results.jsonl"])) == one / "report"

@@ -136,7 +136,7 @@ def test_unknown_sweeps_and_runs_are_named(launch: Launch, tmp_path: Path) -> No
     (tmp_path / "outputs/sweeps/here/launches").mkdir(parents=True)
     assert "there are: here" in refused(launch, tmp_path, "status", "there")
     done = launch("logs", "nothing")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "no such run" in done.stderr
 
 

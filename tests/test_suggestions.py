@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
-from launcher.errors import suggestion
+import pytest
+from conftest import sweep_of
+
+from launcher.errors import UsageError, near_choice, suggestion
 from launcher.losses import OUR_LOSSES, what_instead
 from launcher.machine.installed import KNOWN_TRL_LOSSES
 from launcher.planning import grid as grid_module
 from launcher.planning.compose import compose
 from launcher.planning.planned_runs import plan, plan_run
+from launcher.planning.prerequisites import check_sources
+from launcher.store.output_folder import Store
 
 LOSSES = sorted({*KNOWN_TRL_LOSSES, *OUR_LOSSES})
 
@@ -86,3 +91,47 @@ def test_words_of_a_plain_list(wrong: str, meant: str | None) -> None:
     """Keys of one section, without its name."""
     known = ("learning_rate", "lora", "chosen", "rejected")
     assert suggestion(wrong, known) == (f"; did you mean {meant!r}?" if meant else "")
+
+
+OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "adafactor", "grokadamw", "lion_8bit", "adamax_x", "sgd", "rmsprop")
+CHOICES = (*OPTIMIZERS, "float32", "bfloat16", "4bit", "zero2", "lora", "llama_1b", "sdpa", "flash_attention_2")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [
+        *(("adamw", "adamw_torch"), ("AdamW_Torch", "adamw_torch"), ("adamw-torch", "adamw_torch")),
+        *(("adafacter", "adafactor"), ("sdap", "sdpa"), ("rmsporp", "rmsprop"), ("lion", "lion_8bit")),
+        *(("flash_attention", "flash_attention_2"), ("LORA", "lora"), ("adamw_torhc", "adamw_torch")),
+        *(("float16", None), ("8bit", None), ("qlora", None), ("zero1", None), ("llama_3b", None), ("", None)),
+        *(("flash_attention_1", None), ("nadam", None), ("adam", None), ("lamb", None), ("lion_32bit", None)),
+        *(("stable_adamw", None), ("smol", None), ("bfloat", "bfloat16"), ("llama", "llama_1b"), ("ada", None)),
+    ],
+)
+def test_no_choice_is_taken_for_another(wrong: str, meant: str | None) -> None:
+    """What differs in its first letter or a digit does something else; a beginning or a slip is what was meant."""
+    assert near_choice(wrong, CHOICES) == (f"; did you mean {meant!r}?" if meant else "")
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("trainer=qlora", "trainer=lora model.quantization=4bit"),
+        ("model.quantization=8bit", "must be one of 4bit"),
+        ("hub.name=x", "no such key; see"),
+    ],
+)
+def test_what_is_told_instead(override: str, words: str) -> None:
+    """What there is, and no guess."""
+    with pytest.raises(UsageError) as caught:
+        sweep_of(override)
+    assert words in str(caught.value)
+    assert "did you mean" not in str(caught.value)
+
+
+def test_the_default_optimizer_is_the_first_that_is_meant(tmp_path: Path) -> None:
+    """Of all that begin so, and never one that no run can have."""
+    with pytest.raises(UsageError, match=r"did you mean 'adamw_torch'\?"):
+        check_sources(sweep_of("trainer.optimizer=adamw", "model=tiny"), Store(tmp_path), dry_run=True)
+    with pytest.raises(UsageError, match="no such name; the installed"):
+        check_sources(sweep_of("trainer.optimizer=galor", "model=tiny"), Store(tmp_path), dry_run=True)

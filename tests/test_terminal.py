@@ -169,7 +169,7 @@ def test_every_verb_prints_any_path_on_an_ascii_terminal(tmp_path: Path, name: s
         assert (code, err.count("\n")) == (2, 1), err
         assert shown in err
     code, _, err = run("run", str(folder))
-    assert (code, err.count("\n")) == (1, 1), err
+    assert (code, err.count("\n")) == (2, 1), err
     assert shown.rpartition("/")[2] in err
     assert run("doctor", "--output-dir", str(folder))[0] == 0
 

@@ -207,6 +207,68 @@ def test_options_of_the_batch_system_are_text(folders: dict[str, Path], override
     assert repr(kept) in repr(compose(["+sweeps=mine"], multirun=False)[1][0].config["cluster"]["extra"])
 
 
+WORDS = [*("on", "Off", "YES", "no", "ON"), *("true", "False", "null")]
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_only_true_and_false_switch(folders: dict[str, Path], word: str) -> None:
+    """In every file as on the command line: on, off, yes and no are text."""
+    kept = {"true": True, "False": False, "null": None}.get(word, word)
+    argv = compose([f"cluster.extra.comment={word}"], multirun=False)[1][0].config["cluster"]["extra"]
+    (folders["conf"] / "cluster" / "mine.yaml").write_text(
+        f"defaults: [slurm, _self_]\nextra:\n  comment: {word}\n  kill-on-invalid-dep: {word}\n"
+    )
+    (folders["conf"] / "evaluation" / "mine.yaml").write_text(
+        f"defaults: [preference, _self_]\ncluster: {{extra: {{comment: {word}}}}}\n"
+    )
+    overrides_module.options.cache_clear()
+    config = compose(["cluster=mine", "evaluation=mine"], multirun=False)[1][0].config
+    assert config["cluster"]["extra"] == {"comment": kept, "kill-on-invalid-dep": kept}
+    assert config["evaluation"]["cluster"]["extra"] == argv == {"comment": kept}
+    for line in (f"cluster.extra.comment: {word}", f"cluster.extra: {{comment: {word}}}"):
+        (folders["sweeps"] / "mine.yaml").write_text(f"overrides:\n  {line}\n")
+        assert compose(["+sweeps=mine"], multirun=False)[1][0].config["cluster"]["extra"] == argv
+    assert [*map(type, argv.values())] == [type(kept)]
+
+
+def test_yaml_s_own_words_remain_where_no_text_is_wanted(folders: dict[str, Path]) -> None:
+    """A switch of the schema's, and the free mappings of others."""
+    (folders["sweeps"] / "mine.yaml").write_text(
+        "overrides:\n  model.trust_remote_code: yes\n  deepspeed.config: {zero: {overlap_comm: off}}\n"
+    )
+    config = compose(["+sweeps=mine"], multirun=False)[1][0].config
+    assert config["model"]["trust_remote_code"] is True
+    assert config["deepspeed"]["config"] == {"zero": {"overlap_comm": False}}
+
+
+@pytest.mark.parametrize("sign", ["", "+"])
+@pytest.mark.parametrize(
+    ("override", "section", "found"),
+    [
+        ("dataset.columns={prompt:010}", "dataset.columns", {"prompt": "010"}),
+        ("dataset.columns.prompt=010", "dataset.columns", {"prompt": "010"}),
+        ("cluster.extra.nice=010", "cluster.extra", {"nice": "010"}),
+        ("evaluation.cluster.mem=1G", "evaluation.cluster", {"mem": "1G"}),
+        ("deepspeed.config.a.b=1", "deepspeed.config", {"a": {"b": 1}}),
+    ],
+)
+def test_free_mappings_need_no_sign(
+    folders: dict[str, Path], sign: str, override: str, section: str, found: object
+) -> None:
+    """On the command line, in a sweep file, and of the settings in `resume`; other keys are still known or refused."""
+    key, _, value = override.partition("=")
+    (folders["sweeps"] / "mine.yaml").write_text(f"overrides:\n  {sign}{key}: {value.replace(':', ': ')}\n")
+    for argv in ([f"{sign}{override}"], ["+sweeps=mine"]):
+        config = compose(argv, multirun=False)[1][0].config
+        assert value_of(config, tuple(section.split("."))) == found
+    if not section.startswith("dataset"):
+        settings_before = compose([], multirun=False)[1][0].config
+        changed = change_settings(settings_before, [f"{sign}{override}"])
+        assert value_of(changed, tuple(section.split("."))) == found
+        with pytest.raises(ConfigError, match="no such key"):
+            change_settings(settings_before, ["cluster.exra.nice=1"])
+
+
 def test_numbers_remain_numbers(folders: dict[str, Path]) -> None:
     """Where the schema wants them, and in mappings that are free: a model's architecture, DeepSpeed's own file."""
     argv = ["beta=1e-1", "seed=1_000", "deepspeed.config={zero_optimization:{stage:2,reduce_bucket_size:5e8}}"]

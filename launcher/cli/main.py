@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from launcher.cli.arguments import DONE, FAILED, VERBS, WRONG, Parser, folder_given
+from launcher.cli.arguments import FAILED, VERBS, WRONG, Parser, folder_given
 from launcher.errors import PrefsweepError, UsageError
-from launcher.machine.terminal import complain, prepare_streams
+from launcher.machine.terminal import complain, prepare_streams, until_unread
 from launcher.store.output_folder import DEFAULT_OUTPUT_DIR
 
 
@@ -26,6 +25,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code: 0 done, 1 something failed, 2 the command or config was wrong."""
     argv = list(sys.argv[1:] if argv is None else argv)
     prepare_streams()
+    return until_unread(lambda: _ended(argv))
+
+
+def _ended(argv: Sequence[str]) -> int:
     try:
         return _answer(argv)
     except PrefsweepError as error:
@@ -34,9 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         complain("interrupted; the same command goes on where it was")
         return FAILED
-    except BrokenPipeError:  # the reader of a pipe, `head` for one, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return DONE
+    except BrokenPipeError:
+        raise
     except OSError as error:  # a full disk, a folder without rights: not ours to mend
         complain(f"{error.filename or 'cannot read or write'}: {error.strerror or error}")
         return FAILED

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import signal
 import socket
 import sys
@@ -20,6 +19,7 @@ from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import JobState, Phase
 from launcher.config import Cluster
 from launcher.machine.gpus import visible_gpus
+from launcher.machine.terminal import command
 from launcher.store.facts import Job
 
 NO_LIMIT_MINUTES = 60 * 24 * 365
@@ -48,7 +48,7 @@ class LocalScheduler:
         return 1
 
     def script(self, batch: Batch) -> str:
-        return shlex.join([sys.executable, "-u", "-m", "submitit.core._submit", str(batch.folder)])
+        return command(sys.executable, "-u", "-m", "submitit.core._submit", batch.folder)
 
     def submit(self, batch: Batch) -> list[Job]:
         import submitit  # here, since asking for states and cancelling need none of it

@@ -23,6 +23,7 @@ from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import JobState
 from launcher.config import Cluster
 from launcher.errors import Refused, SchedulerError
+from launcher.machine.terminal import command
 from launcher.store.facts import Job
 
 ANSWER_SECONDS = 60
@@ -68,9 +69,9 @@ class SlurmScheduler:
         """The batch's script, as submitit writes it."""
         from submitit.slurm.slurm import _make_sbatch_string
 
-        command = f"{words.task_command(batch)} -u -m submitit.core._submit {shlex.quote(str(batch.folder))}"
+        task = f"{words.task_command(batch)} -u -m submitit.core._submit {command(batch.folder)}"
         array = {} if batch.size == 1 else {"map_count": batch.size}
-        return str(_make_sbatch_string(command, batch.folder, **words.parameters(batch), **array))
+        return str(_make_sbatch_string(task, batch.folder, **words.parameters(batch), **array))
 
     def submit(self, batch: Batch) -> list[Job]:
         """Submit the batch as one array.

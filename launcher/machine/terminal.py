@@ -10,11 +10,13 @@ an ASCII terminal lacks. None of that may end a program, nor change what else is
 from __future__ import annotations
 
 import codecs
+import contextlib
 import json
 import os
 import re
 import shlex
 import sys
+from collections.abc import Callable
 from typing import Any, TextIO
 
 from rich.console import Console
@@ -60,21 +62,69 @@ codecs.register_error(_HARMLESS, _instead)
 
 def prepare_streams() -> None:
     """Have stdout and stderr show all that is written to them, also by others, as far as they can."""
+    _open_closed()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors=_HARMLESS)
 
 
+def _open_closed() -> None:
+    """Give a program that was started with closed streams (`>&-`) ones that lead nowhere.
+
+    The first files that it opens would otherwise take their numbers, and its children write into them.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # noqa: FBT003 - it has the lowest free number
+    sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", encoding="utf-8", closefd=False)
+
+
+def until_unread(work: Callable[[], int]) -> int:
+    """The exit code of work that prints; 0 where the reader of a pipe, `head` for one, has seen enough before its end.
+
+    What is left to be written is written here, or lost: at the end of the process a failure would be a traceback.
+    """
+    code = 0
+    try:
+        code = work()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        pass
+    except OSError as error:  # a disk that is full, for one
+        complain(f"stdout: {error.strerror or error}")
+        code = 1
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            _let_go(stream)
+    return code
+
+
+def _let_go(stream: TextIO) -> None:
+    try:
+        stream.flush()
+    except OSError:  # its number then leads nowhere, and so does what it still holds
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def say(text: str = "", *, on: TextIO | None = None, end: str = "\n") -> None:
     """Print a text, at once; on stdout unless told otherwise."""
     stream = on or sys.stdout
-    encoding = stream.encoding or "utf-8"
+    encoding = _encoding(stream)
     print(legible(text).encode(encoding, _HARMLESS).decode(encoding), file=stream, end=end, flush=True)
 
 
+def _encoding(stream: TextIO | None) -> str:
+    return getattr(stream, "encoding", None) or "utf-8"
+
+
 def complain(text: str, program: str = "prefsweep") -> None:
-    """One line on stderr."""
-    say(f"{program}: " + " ".join(legible(text).split()), on=sys.stderr)
+    """One line on stderr; where nobody reads that, the work goes on all the same."""
+    with contextlib.suppress(OSError):
+        say(f"{program}: " + " ".join(legible(text).split()), on=sys.stderr)
 
 
 def say_json(value: Any) -> None:
@@ -89,11 +139,11 @@ def command(*words: str | os.PathLike[str]) -> str:
 
 def _quoted(word: str) -> str:
     try:
-        word.encode(sys.stdout.encoding or "utf-8", "strict")
+        word.encode(_encoding(sys.stdout), "strict")
     except UnicodeEncodeError:
         pass
     else:
-        if legible(word) == word and "\n" not in word:
+        if legible(word) == word and not set(word) & set("\t\n"):
             return shlex.quote(word)
     octal = "".join(chr(b) if chr(b).isalnum() and b.to_bytes().isascii() else f"\\{b:03o}" for b in os.fsencode(word))
     return f"\"$(printf '{octal}')\""
@@ -106,6 +156,10 @@ class Screen(Console):
         super().__init__(highlight=False, markup=False, emoji=False)
         if not self.is_terminal:
             self.width = max(self.width, WIDE)
+
+    def on_broken_pipe(self) -> None:
+        """Leave it to `until_unread`; rich would end the program as one that failed."""
+        raise  # noqa: PLE0704 - rich calls this where it has caught it
 
     def render_str(self, text: str, **options: Any) -> Text:
         """A text as rich shows it; titles, cells and lines all come here."""

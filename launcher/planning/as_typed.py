@@ -44,6 +44,7 @@ _OTHER_BASE = re.compile(
     r"[-+]?(0[0-9_]|[0-9_.]+:)"
 )  # 010 is 8 in YAML, and 1:30 is 90; as on a command line, it is text
 _READ_AS: dict[str, type] = {**_NUMBERS, f"{_TAG}bool": bool}
+_SWITCH = re.compile("true|false", re.IGNORECASE)  # of YAML's words for them those of a command line: on is text
 
 
 def read_override(text: str) -> Override:
@@ -145,8 +146,16 @@ def _kept(node: yaml.Node, place: Parts, kind_at: KindAt) -> yaml.Node:
         pairs = [_kept_pair(key, value, place, kind_at) for key, value in node.value]
         return yaml.MappingNode(node.tag, pairs, node.start_mark, node.end_mark)
     assert isinstance(node, yaml.ScalarNode)  # noqa: S101 - YAML has no fourth kind
-    is_text = node.tag in _READ_AS and stays_text(_READ_AS[node.tag], kind_at(place))
-    return _as_text(node) if is_text or (node.tag in _NUMBERS and _OTHER_BASE.match(node.value)) else node
+    return _as_text(node) if node.tag in _READ_AS and _is_text(node, kind_at(place)) else node
+
+
+def _is_text(node: yaml.ScalarNode, kind: Any) -> bool:
+    """Whether a word that YAML takes for a number, or for true or false, is text here, as on a command line."""
+    if stays_text(_READ_AS[node.tag], kind):
+        return True
+    if node.tag in _NUMBERS:
+        return _OTHER_BASE.match(node.value) is not None
+    return takes_text(kind) and not _SWITCH.fullmatch(node.value)
 
 
 def _kept_pair(key: yaml.Node, value: yaml.Node, place: Parts, kind_at: KindAt) -> tuple[yaml.Node, yaml.Node]:

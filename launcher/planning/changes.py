@@ -12,10 +12,12 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from launcher.config import OBJECTIVE, RunConfig, canonical
-from launcher.errors import UNSAID, ConfigError, UsageError, suggestion
+from launcher.config import OBJECTIVE, OF_THE_LAUNCH, RunConfig, canonical
+from launcher.errors import UNSAID, ConfigError, UsageError, near_choice, suggestion
 from launcher.machine.installed import trl_losses
-from launcher.planning.compose import OF_THE_LAUNCH, apply_override, full_keys
+from launcher.planning.compose import apply_override, free_mappings, full_keys
+from launcher.planning.kinds import is_free
+from launcher.planning.one_run import one_value
 from launcher.planning.overrides import chooses_group, parse, wrong
 from launcher.planning.planned_runs import plan_run
 from launcher.store.files import Plain
@@ -37,13 +39,14 @@ def change_settings(settings: Plain, overrides: Sequence[str]) -> Plain:
         if section in OF_THE_LAUNCH:
             raise wrong(override, f"{section} is for launching; nothing was done")
         if override.is_sweep_override() or chooses_group(override):
-            raise wrong(override, "give one value of one key, such as cluster.time=4:00:00")
-        if override.key_or_group not in (known := sorted(full_keys(settings))) and not override.is_add():
-            key = override.key_or_group
+            given = (override.input_line or "").partition("=")[2]
+            such_as = " of one key, such as cluster.time=4:00:00"
+            raise wrong(override, one_value(override.key_or_group, given, such_as))
+        key, known = override.key_or_group, sorted(full_keys(settings))
+        if key not in known and not (override.is_add() or is_free(key)):
             raise ConfigError(key, UNSAID, f"no such key{suggestion(key, known)}")
     config = cast(DictConfig, OmegaConf.merge(OmegaConf.structured(RunConfig), canonical(settings)))
-    for section in (config.cluster.extra, config.evaluation.cluster):
-        OmegaConf.set_struct(section, value=False)
+    free_mappings(config)
     for override in parsed:
         apply_override(override, config)
     return {key: OmegaConf.to_container(v) if OmegaConf.is_config(v := config[key]) else v for key in settings}
@@ -62,7 +65,7 @@ def with_evaluation(sweep: Sweep, names: Sequence[str], overrides: Sequence[str]
     """
     for name in names:
         if name not in BENCHMARKS:
-            near = suggestion(name, BENCHMARKS)
+            near = near_choice(name, BENCHMARKS)
             raise UsageError(f"--benchmark {name}: no such benchmark{near}; there are: {', '.join(BENCHMARKS)}")
     for override in overrides:
         if not _is_ours(override):

@@ -31,7 +31,7 @@ from launcher.machine.installed import data_dir
 from launcher.planning import names
 from launcher.planning.as_typed import read_conf_as_typed
 from launcher.planning.grid import Grid, read_grid
-from launcher.planning.kinds import wanted_of
+from launcher.planning.kinds import FREE, wanted_of
 from launcher.planning.overrides import (
     Overrides,
     as_text,
@@ -45,7 +45,6 @@ from launcher.store.files import Plain
 
 # `${number:${beta}}` in conf/: 3, where beta is the float 3.0, as run ids have it.
 OmegaConf.register_new_resolver("number", lambda value: f"{value:.12g}", replace=True)
-OF_THE_LAUNCH = ("dry_run", "output_dir", "retrain", "sweep")
 
 
 @dataclass(frozen=True)
@@ -101,9 +100,7 @@ class _Composer:
     def __init__(self, groups: Overrides) -> None:
         ConfigStore.instance().store(name="schema", node=RunConfig)
         self.base = hydra_compose("config", overrides=list(groups))
-        OmegaConf.set_struct(self.base.cluster.extra, value=False)  # the executor knows what keys it has
-        OmegaConf.set_struct(self.base.evaluation.cluster, value=False)  # `stages` knows
-        OmegaConf.set_struct(self.base.deepspeed.config, value=False)  # DeepSpeed its own
+        free_mappings(self.base)
         self.work = copy.deepcopy(self.base)
         self.touched: set[str] = set()
         unresolved = cast(Plain, OmegaConf.to_container(self.base, resolve=False))
@@ -189,6 +186,16 @@ def apply_override(override: Override, config: DictConfig) -> None:
             ConfigLoaderImpl._apply_overrides_to_config([override], config)
     except (HydraException, OmegaConfBaseException, AssertionError, ValueError) as error:
         raise wrong(override, _remedy(override, config)) from error
+
+
+def free_mappings(config: DictConfig) -> None:
+    """Have the mappings whose keys are not the schema's take any, without a sign that they are new."""
+    for key in FREE:
+        if OmegaConf.is_missing(config, key.partition(".")[0]):  # of what is trained, when settings are changed
+            continue
+        mapping = OmegaConf.select(config, key, throw_on_missing=False)
+        if isinstance(mapping, DictConfig):
+            OmegaConf.set_struct(mapping, value=False)
 
 
 def _is_null(config: DictConfig, section: str, last: str) -> bool:

@@ -17,10 +17,12 @@ from typing import Any, cast
 from hydra.core.override_parser.types import Glob, Override
 from yaml import YAMLError
 
+from launcher.config import OBJECTIVE
 from launcher.errors import UNSAID, ConfigError, UsageError, suggestion
 from launcher.machine.installed import data_dir
 from launcher.planning.as_typed import read_yaml
 from launcher.planning.kinds import kind_at
+from launcher.planning.one_run import one_value
 from launcher.planning.overrides import (
     BLANK,
     Overrides,
@@ -53,6 +55,7 @@ class Grid:
     axes: tuple[Axis, ...]
     exclude: tuple[frozenset[tuple[str, str]], ...] = ()
     name: str | None = None
+    remarks: tuple[str, ...] = ()  # on how it was asked for
 
     @property
     def varied(self) -> list[str]:
@@ -61,9 +64,9 @@ class Grid:
 
     @property
     def notes(self) -> list[str]:
-        """What is worth a word: names that stand for others."""
+        """What is worth a word: names that stand for others, or may be meant for something else."""
         given = dict.fromkeys(alias for axis in self.axes for alias in axis.aliases)
-        return [f"{alias} is loss_type={aliased(alias)}, as TRL calls it" for alias in given]
+        return [*self.remarks, *(f"{alias} is loss_type={aliased(alias)}, as TRL calls it" for alias in given)]
 
     def points(self) -> Iterator[Overrides]:
         """Each combination's overrides, in the order of the axes, the last axis fastest.
@@ -86,12 +89,31 @@ def read_grid(argv: Sequence[str], *, multirun: bool) -> Grid:
         raise ConfigError("sweeps", UNSAID, "give one sweep file at a time")
     given = {o.get_key_element(): _axis_of(o, multirun=multirun) for o in parsed if o not in names}
     if not names:
-        return Grid(tuple(given.values()))
+        return Grid(tuple(given.values()), remarks=_remarks(parsed))
     name = str(names[0].value())
     file = _read_sweep_file(name)
     replaced = {key.lstrip("+~") for key in given}
     axes = [axis for axis in (_without(axis, replaced) for axis in file.axes) if axis.keys]
     return Grid((*axes, *given.values()), file.exclude, name)
+
+
+def _remarks(parsed: Sequence[Override]) -> tuple[str, ...]:
+    """A word on a sweep's name that is a sweep file's, where no file is given.
+
+    Raises:
+        ConfigError: it is given as a file would be.
+    """
+    for override in parsed:
+        name = str(override.value())
+        if override.key_or_group == "sweep" and name in _sweep_files():
+            if override.is_add():
+                raise wrong(override, f"only names the sweep; for the file sweeps/{name}.yaml give +sweeps={name}")
+            return (f"sweep={name} only names the sweep; for the file sweeps/{name}.yaml give +sweeps={name}",)
+    return ()
+
+
+def _sweep_files() -> list[str]:
+    return sorted(file.stem for file in data_dir("sweeps").glob("*.yaml"))
 
 
 def _without(axis: Axis, keys: set[str]) -> Axis:
@@ -111,10 +133,17 @@ def _axis_of(override: Override, *, multirun: bool) -> Axis:
     if not override.is_sweep_override():
         return _axis(key, [override.input_line or ""])
     if not multirun:
-        raise wrong(override, f"several values for {key}; add -m to run all of them")
+        raise wrong(override, _without_multirun(override))
     if not override.is_discrete_sweep():
         raise wrong(override, "interval() has no definite values; use range() or a list")
     return _axis(key, [f"{key}={value}" for value in _values(override)])
+
+
+def _without_multirun(override: Override) -> str:
+    """What would be right in place of several values of a single run."""
+    if override.key_or_group.partition(".")[0] in OBJECTIVE:
+        return f"several values for {override.get_key_element()}; add -m to run all of them"
+    return one_value(override.get_key_element(), (override.input_line or "").partition("=")[2])
 
 
 def _axis(key: str, overrides: Sequence[str]) -> Axis:
@@ -144,7 +173,7 @@ def _read_sweep_file(name: str) -> Grid:
     """`sweeps/NAME.yaml`: overrides, grid, zip and exclude, each optional."""
     path = data_dir("sweeps") / f"{name}.yaml"
     if not re.fullmatch(r"[\w-]+", name) or not path.is_file():
-        known = sorted(file.stem for file in data_dir("sweeps").glob("*.yaml"))
+        known = _sweep_files()
         raise ConfigError("sweeps", name, f"no such sweep file{suggestion(name, known)}; there are: {', '.join(known)}")
     try:
         content = read_yaml(path.read_text(encoding="utf-8"), _kind_in_file)

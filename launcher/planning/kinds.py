@@ -17,6 +17,11 @@ from launcher.config import Cluster, Evaluation, RunConfig
 Option = bool | str | None  # of a batch system: true switches it on, false off, null takes it away; all else is text
 # What OmegaConf would not let the schema itself say of these keys.
 _FINER: dict[tuple[type, str], Any] = {(Cluster, "extra"): dict[str, Option], (Evaluation, "cluster"): Cluster}
+# Mappings whose keys are the user's, or of something that knows them itself; none needs Hydra's + for a new one.
+FREE = (
+    "cluster.extra", "evaluation.cluster", "deepspeed.config", "dataset.columns", "dataset.data_files",
+    "dataset.weak_rejects.columns", "dataset.weak_rejects.data_files",
+)  # fmt: skip
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
@@ -57,9 +62,19 @@ def takes_text(kind: Any) -> bool:
     return any(option is str or is_dataclass(option) for option in _options(kind))
 
 
+def is_text(kind: Any) -> bool:
+    """Whether a value of this type may be any text."""
+    return str in _options(kind)
+
+
 def stays_text(read_as: type, kind: Any) -> bool:
     """Whether a word stays text though a grammar would read it as of another type: where text is wanted, not that."""
     return takes_text(kind) and read_as not in _options(kind)
+
+
+def is_free(key: str) -> bool:
+    """Whether a key is the user's own, below one of the mappings that are."""
+    return any(key.startswith(f"{mapping}.") for mapping in FREE)
 
 
 def wanted_of(key: str) -> str | None:

@@ -17,7 +17,7 @@ from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException
 
 from launcher.config import canonical
-from launcher.errors import UNSAID, ConfigError, UsageError, suggestion
+from launcher.errors import UNSAID, ConfigError, UsageError, near_choice
 from launcher.losses import ALIASES
 from launcher.machine.installed import data_dir
 from launcher.machine.locate import place_of, split_revision
@@ -28,6 +28,8 @@ from launcher.planning.names import name_of
 Overrides = tuple[str, ...]
 SHORTHANDS = ("model", "dataset")  # groups whose value may be a Hub id or a folder
 BLANK = {"custom", "mixture", "weak_rejects"}  # files of conf/ that say nothing until the user does
+# What is a file elsewhere, and several keys here.
+_INSTEAD = {("trainer", "qlora"): "; QLoRA is trainer=lora model.quantization=4bit"}
 TEMPLATE = "model.chat_template"
 JUDGE = "evaluation.judge"
 SECRETS = ("base_url", "key_env")  # of the judge, which may hold a key by mistake; errors do not repeat them
@@ -117,7 +119,7 @@ def check_choice(override: Override) -> None:
         if name not in options(group):
             known = sorted(options(group) - {"custom"})
             also = ", ORG/NAME@REVISION or ./FOLDER" if group in SHORTHANDS else ""
-            near = suggestion(str(name), known)
+            near = _INSTEAD.get((group, str(name))) or near_choice(name, known)
             there = f"no such file in conf/{group}{near}; there are: {', '.join(known)}{also}"
             raise wrong(override, there)
 

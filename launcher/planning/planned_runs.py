@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from launcher.config import OBJECTIVE, RunConfig, canonical, from_plain
+from launcher.config import OBJECTIVE, OF_THE_LAUNCH, RunConfig, canonical, from_plain
 from launcher.dataset.inputs import digest_of
 from launcher.errors import ConfigError, UsageError
 from launcher.machine.locate import place_of, spelled_from
@@ -122,7 +122,7 @@ def plan(runs: Iterable[Run], axes: Sequence[str], name: str | None) -> Sweep:
         name: the sweep file's name, used where `sweep=` is not given.
 
     Raises:
-        UsageError: two runs have one id though they differ.
+        UsageError: two runs have one id though they differ; a key that is one for the launch has several values.
     """
     runs = list(runs)
     unique: dict[str, Run] = {}
@@ -130,8 +130,21 @@ def plan(runs: Iterable[Run], axes: Sequence[str], name: str | None) -> Sweep:
         first = unique.setdefault(run.run_id, run)
         if _without_none(first.objective) != _without_none(run.objective):
             raise UsageError(f"{run.run_id}: two different runs have this id; change the seed of one of them")
+    _check_axes(runs, unique)
     named = _sweep_name(runs, name)
     return Sweep(named, tuple(_in_sweep(run, named) for run in unique.values()), tuple(axes), len(runs) - len(unique))
+
+
+def _check_axes(runs: Sequence[Run], unique: Mapping[str, Run]) -> None:
+    """Whether no axis is lost: with it those runs would be lost that differ in it alone."""
+    others = [run for run in runs if run.config != unique[run.run_id].config]
+    launch = [key for key in runs[0].axes if key.lstrip("+") in OF_THE_LAUNCH] if runs else []
+    several = next((key for key in launch if any(run.axes[key] != runs[0].axes[key] for run in runs)), None)
+    if not others and several is None:
+        return
+    from launcher.planning.one_run import no_axis, unlike  # these need Hydra, which no other verb waits for
+
+    raise no_axis(several, runs) if several else unlike(unique[others[0].run_id], others[0], runs)
 
 
 def _in_sweep(run: Run, sweep: str) -> Run:

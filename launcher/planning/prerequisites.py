@@ -8,10 +8,10 @@ torch.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from launcher.config import WEAK_REJECTS, Dataset, Model, RunConfig, WeakRejects
+from launcher.config import WEAK_REJECTS, Dataset, Model, RunConfig, Trainer, WeakRejects
 from launcher.dataset.builders import BUILDERS
 from launcher.dataset.columns import columns_of
 from launcher.dataset.local_files import (
@@ -25,7 +25,7 @@ from launcher.dataset.local_files import (
     on_disk,
     parts_of,
 )
-from launcher.errors import UNSAID, ConfigError, suggestion
+from launcher.errors import UNSAID, ConfigError, near_choice
 from launcher.evaluation import mt_bench
 from launcher.hub.sources import models_of
 from launcher.losses import loss_named
@@ -36,7 +36,7 @@ from launcher.model import limits
 from launcher.model.files import MissingFiles, check_whole
 from launcher.planning import estimate
 from launcher.planning.lm_eval_tasks import check_tasks
-from launcher.planning.trainer_rules import OPTIMIZER_PACKAGES
+from launcher.planning.trainer_rules import OPTIMIZER_PACKAGES, SCHEDULES_REFUSED, lack_of_optimizer
 from launcher.store.output_folder import Store
 from launcher.sweep import Sweep
 
@@ -81,6 +81,16 @@ def check_sources(sweep: Sweep, store: Store, *, dry_run: bool) -> list[str]:
     return list(dict.fromkeys(notes))
 
 
+def _likeliest_first(names: Collection[str]) -> list[str]:
+    """The default before all others, then torch's own."""
+    return sorted(names, key=lambda name: (name != Trainer.optimizer, "torch" not in name, name))
+
+
+def _is_possible(name: str) -> bool:
+    """Whether a run can have the optimizer or schedule."""
+    return lack_of_optimizer(name) is None and name not in SCHEDULES_REFUSED
+
+
 def _check_names(sweep: Sweep) -> None:
     """That the installed packages have the optimizers and schedules; another Python of the jobs may have others."""
     for config in (run.config for run in sweep.runs if run.config.cluster.python is None):
@@ -92,7 +102,8 @@ def _check_names(sweep: Sweep) -> None:
             name = getattr(config.trainer, key)
             if known and name not in known:
                 there = f"the installed transformers has {', '.join(sorted(known))}"
-                raise ConfigError(f"trainer.{key}", name, f"no such name{suggestion(name, known)}; {there}")
+                near = near_choice(name, [each for each in _likeliest_first(known) if _is_possible(each)])
+                raise ConfigError(f"trainer.{key}", name, f"no such name{near}; {there}")
         needed, index_name = OPTIMIZER_PACKAGES.get(config.trainer.optimizer, (None, None))
         if config.cluster.container is None and needed is not None and package_dir(needed) is None:
             remedy = f"{needed} is not installed here; pip install {index_name}, or give adamw_torch"
@@ -208,7 +219,7 @@ def _check_limits(config: RunConfig) -> None:
 def _check_dataset(dataset: Dataset, model: Model, *, paired: bool) -> list[str]:
     known = (*BUILDERS, WEAK_REJECTS)
     if dataset.builder is not None and dataset.builder not in known:
-        near = suggestion(dataset.builder, known)
+        near = near_choice(dataset.builder, known)
         raise ConfigError("dataset.builder", dataset.builder, f"no such builder{near}; there are: {', '.join(known)}")
     if dataset.weak_rejects is not None:
         try:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from launcher.cluster.scheduler import AUTO, EXECUTORS
 from launcher.config import Cluster, Evaluation, Judge, Model, RunConfig, Tracking, Trainer
-from launcher.errors import UNSAID, ConfigError, suggestion
+from launcher.errors import UNSAID, ConfigError, near_choice, suggestion
 from launcher.losses import LOSS_KEYS, LOSSES, OUR_LOSSES, UNPAIRED_LOSSES, Loss, loss_named, what_instead
 from launcher.planning.cluster_rules import cluster_problems, deepspeed_problems, rank_problems
 from launcher.planning.dataset_rules import DTYPES, QUANTIZATIONS, dataset_problems
@@ -162,14 +162,15 @@ def _source_problems(config: RunConfig) -> Iterator[ConfigError]:
     }
     for key, (value, known) in chosen.items():
         if value not in known:
-            yield ConfigError(key, value, f"must be one of {', '.join(known)}{suggestion(value, known)}")
+            near = suggestion(value, known) if key == "model.dtype" else near_choice(value, known)  # half is half
+            yield ConfigError(key, value, f"must be one of {', '.join(known)}{near}")
 
 
 def _attention_problems(model: Model) -> Iterator[ConfigError]:
     name, key = model.attn_implementation, "model.attn_implementation"
     if name not in _ATTENTIONS and "/" not in name:
         known = ", ".join(_ATTENTIONS)
-        yield ConfigError(key, name, f"must be one of {known}{suggestion(name, _ATTENTIONS)}, or a kernel's Hub id")
+        yield ConfigError(key, name, f"must be one of {known}{near_choice(name, _ATTENTIONS)}, or a kernel's Hub id")
     if name.startswith("flash") and model.dtype == "float32":
         yield ConfigError(key, name, "computes in bfloat16 alone, and model.dtype=float32; give sdpa")
 
@@ -209,7 +210,7 @@ def _warmup_problems(trainer: Trainer) -> Iterator[ConfigError]:
 
 def _tracking_problems(tracking: Tracking) -> Iterator[ConfigError]:
     if tracking.backend not in TRACKERS:
-        near = suggestion(tracking.backend, TRACKERS)
+        near = near_choice(tracking.backend, TRACKERS)
         yield ConfigError("tracking.backend", tracking.backend, f"must be one of {', '.join(TRACKERS)}{near}")
     if tracking.mode not in TRACKING_MODES:
         yield ConfigError(
@@ -226,7 +227,7 @@ def _tracking_problems(tracking: Tracking) -> Iterator[ConfigError]:
 def _evaluation_problems(evaluation: Evaluation) -> Iterator[ConfigError]:
     for name in evaluation.benchmarks:
         if name not in BENCHMARKS:
-            near = suggestion(name, BENCHMARKS)
+            near = near_choice(name, BENCHMARKS)
             yield ConfigError(
                 "evaluation.benchmarks", name, f"no such benchmark{near}; there are: {', '.join(BENCHMARKS)}"
             )

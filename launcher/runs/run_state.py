@@ -14,7 +14,7 @@ from pathlib import Path
 from launcher.cluster import scheduler as executors
 from launcher.cluster.job_state import UNKNOWN, JobState, Phase
 from launcher.cluster.scheduler import Scheduler
-from launcher.errors import StoreError
+from launcher.errors import UsageError
 from launcher.hub.unpublished import why_unpublished
 from launcher.runs.status import IN_FLIGHT, RunFacts, Status, cause_of, status_of
 from launcher.store.attempt_config import BEFORE_BENCHMARKS, wanted_by
@@ -104,10 +104,10 @@ def require_run(run: RunDir) -> RunDir:
     """The run, where its folder holds one.
 
     Raises:
-        StoreError: there is no such run.
+        UsageError: there is no such run.
     """
     if not run.config_file.exists():
-        raise StoreError(f"{run.run_id}: no such run in {run.path.parent}; `status` lists the runs of a sweep")
+        raise UsageError(f"{run.run_id}: no such run in {run.path.parent}; `status` lists the runs of a sweep")
     return run
 
 
