@@ -56,7 +56,8 @@ def parse(override: str) -> Override:
         if may_be_secret(key.lstrip("+~"), value):  # of which Hydra's words may hold a part
             raise wrong(override, "not a valid override, expected key=value") from None
         why = re.sub(r" expecting \{.*", "", first_line(error))
-        hint = """; quote such a value: key="'value'\"""" if "token recognition" in why else ""
+        is_text = "token recognition" in why or "'['" in why
+        hint = """; quote such a value: key="'value'\"""" if is_text else ""
         raise wrong(override, f"not a valid override, expected key=value ({why}{hint})") from error
     if problem := _problem(parsed):
         raise wrong(parsed, problem)
