@@ -53,7 +53,7 @@ def _fetch(each: Plain) -> Plain:
         if source.kind == "dataset" and each["prepare"]:
             from launcher.worker.dataset import hub_rows  # imports `datasets`
 
-            hub_rows.prepared(source, commit, Naming(**each["naming"]))
+            hub_rows.prepare(source, commit, Naming(**each["naming"]))
     except Exception as error:  # noqa: BLE001 - each client, the network and the disk have their own
         silent = is_unreachable(error) or (error.__cause__ is not None and is_unreachable(error.__cause__))
         told = error if isinstance(error, ConfigError) else refusal(source, error)
