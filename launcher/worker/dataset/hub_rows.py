@@ -12,6 +12,7 @@ several types) are read as those of a folder on this machine are, where their na
 
 from __future__ import annotations
 
+import json
 import shutil
 import traceback
 from collections.abc import Collection, Iterator
@@ -143,8 +144,8 @@ def _builder(source: Source, commit: str, naming: Naming) -> Any:
 def _make(builder: Any) -> None:
     try:
         builder.download_and_prepare()
-    except DatasetGenerationError as error:
-        if is_unreachable(error):
+    except (DatasetGenerationError, ValueError) as error:
+        if is_unreachable(error) or isinstance(error, json.JSONDecodeError):  # the Hub's answer was none
             raise
         raise Unmade(_why(error)) from None  # its causes look like those of a server in trouble
 
