@@ -175,6 +175,16 @@ HOLES: dict[str, tuple[list[str], Naming, str, str]] = {
 }  # fmt: skip
 
 
+def test_a_shard_that_is_named_itself_is_all_that_is_wanted(tmp_path: Path, store: Store) -> None:
+    """The way to a part of a large data set; a pattern stands for all of its files."""
+    names = ["train-00000-of-00003.jsonl", "train-00002-of-00003.jsonl", "test.jsonl"]
+    put(tmp_path, *names)
+    files = {"train": names[:1], "test": "test.jsonl"}
+    assert read(tmp_path, store, data_files=files) == (of(names[0]), of("test.jsonl"))
+    with pytest.raises(ConfigError, match=r"lacks train-00001-of-00003\.jsonl"):
+        read(tmp_path, store, data_files={**files, "train": "train-*"})
+
+
 @pytest.mark.parametrize("name", HOLES)
 def test_a_missing_shard_of_a_repository_is_seen_by_the_names(name: str) -> None:
     """In whatever format; other splits, weights and shards that were named one by one are none of it."""

@@ -77,14 +77,20 @@ def split_files(listing: Listing, naming: Naming, key: str, split: str) -> list[
     name = next((each for each in (WHOLE, *names) if each in found), None)
     if name is None:
         raise _no_such_split(listing, found, key, split)
-    return _complete(listing, found[name])
+    return found[name] if _names_each(naming, name) else _complete(listing, found[name])
+
+
+def _names_each(naming: Naming, split: str) -> bool:
+    """Whether the files of a split are given one by one: who names a shard himself wants no other."""
+    each = [] if naming.data_files is None else patterns_in(naming.data_files).get(split, [])
+    return bool(each) and not any(re.search(r"[*?\[]", one) for one in each)
 
 
 def check_shards(listing: Listing, naming: Naming, split: str) -> None:
     """That none is missing of the files that `datasets` would take for a split, of whatever format.
 
     It takes what a card, or patterns, say; else what has the split's name, or lies in its folder; else that in whose
-    path the name is a word; else, for the only split, all. Who names a shard itself wants no other.
+    path the name is a word; else, for the only split, all.
 
     Raises:
         ConfigError: one of files that are counted is missing.
@@ -93,11 +99,10 @@ def check_shards(listing: Listing, naming: Naming, split: str) -> None:
     configs = {} if naming.names_files else configs_in(listing)
     config = configs[chosen_config(listing, configs, naming.config)] if configs else {}
     below = _below(listing, naming.data_dir or config.get("data_dir"))
-    if naming.data_files is not None:
-        wanted = [each for each in patterns_in(naming.data_files).get(base, []) if re.search(r"[*?\[]", each)]
-        _complete(listing, _matching(listing, below, wanted))
-    elif "data_files" in config:
-        _complete(listing, _matching(listing, below, patterns_in(config["data_files"]).get(base, [])))
+    patterns = config.get("data_files") if naming.data_files is None else naming.data_files
+    if patterns is not None:
+        files = _matching(listing, below, patterns_in(patterns).get(base, []))
+        _complete(listing, [] if _names_each(naming, base) else files)
     else:
         _complete(listing, _of_that_name([name for name in below.names if _holds_rows(name)], base))
 
