@@ -19,6 +19,7 @@ class PrefsweepError(Exception):
     |  `- ConfigError what is wrong is the value of a key
     |- StoreError     a file of the run directory is missing, torn or foreign (exit code 1)
     |- FetchError     what is on the Hub could not be fetched (exit code 1)
+    |- TrainingError  a training cannot go on (in a job; the run has failed)
     |- PublishError   a revision was not taken, or is another run's (exit code 1)
     `- SchedulerError the scheduler did not answer (exit code 1)
        `- Refused     it answered, and took nothing
@@ -68,6 +69,10 @@ class StoreError(PrefsweepError):
 
 class FetchError(PrefsweepError):
     """Names the model or data set, and why it is not here."""
+
+
+class TrainingError(PrefsweepError):
+    """Names the step, what is wrong there, and what to do."""
 
 
 class PublishError(PrefsweepError):

@@ -13,12 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from launcher.config import RunConfig
+from launcher.config import OBJECTIVE, RunConfig, canonical
 from launcher.errors import ConfigError, UsageError
 from launcher.machine.installed import data_dir
 from launcher.planning import grid as grid_module
 from launcher.planning.compose import compose
 from launcher.planning.overrides import BLANK
+from launcher.planning.planned_runs import portable, run_id
 
 
 def by_hydra(overrides: tuple[str, ...]) -> object:
@@ -371,3 +372,22 @@ def test_a_revision_is_called_by_beta_as_it_is_typed(beta: str, name: str) -> No
     """A whole number has no decimals there, as it has none in the run's id."""
     (point,) = compose(["model=tiny", "loss_type=ipo", f"beta={beta}"], multirun=False)[1]
     assert point.config["hub"]["revision"] == name
+
+
+def test_parts_of_a_mixture_may_be_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the one data set may: absolute in the run, and from the working directory in what it is known by."""
+    ids = []
+    for place in (tmp_path / "one", tmp_path / "other"):
+        (place / "pairs").mkdir(parents=True)
+        monkeypatch.chdir(place)
+        keys = ["model=tiny", "dataset=mixture", "dataset.name=two", "beta=0.1", "loss_type=sigmoid"]
+        for path in ("./pairs", "'./pairs'", str(place / "pairs")):
+            mixture = "+dataset.mixture=[{path:" + path + ",fraction:0.5},{path:org/x,revision:010}]"
+            (point,) = compose([*keys, mixture], multirun=False)[1]
+            parts = point.config["dataset"]["mixture"]
+            assert [(part["path"], part["revision"], part["fraction"]) for part in parts] == [
+                (str(place / "pairs"), None, 0.5),
+                ("org/x", "010", 1.0),
+            ]
+            ids.append(run_id(portable(canonical({key: point.config[key] for key in OBJECTIVE}))))
+    assert len(set(ids)) == 1

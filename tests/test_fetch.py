@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from hub_repos import content_of
 from hub_server import HubServer, serving
 from waiting import LONGEST_WAIT
 from worker_fixtures import ARCHITECTURE, write_pairs
+
+from launcher.machine.disk import in_words
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SMALL = ["trainer=full", "trainer.learning_rate=1e-3", "trainer.max_steps=2", "trainer.batch_size=4",
@@ -124,9 +127,10 @@ def test_what_is_there_is_checked_and_what_is_not_right_is_fetched_again(place: 
     assert dict(place.hub.downloads) == fetched
     (weights,) = place.cached("model.safetensors")
     whole = weights.read_bytes()
-    for spoilt in (whole[:-10], bytes(len(whole))):
+    for spoilt, again in ((whole[:-10], 0), (bytes(len(whole)), len(whole))):
         weights.resolve().write_bytes(spoilt)
-        place.json(*WANTED, *SMALL)
+        (model,) = [each for each in place.json(*WANTED, *SMALL)["items"] if each["kind"] == "model"]
+        assert model["bytes_fetched_again"] == again
         assert place.cached("model.safetensors")[0].read_bytes() == whole
     (table,) = place.cached("data-train.arrow")
     table.unlink()
@@ -134,6 +138,72 @@ def test_what_is_there_is_checked_and_what_is_not_right_is_fetched_again(place: 
     assert here["bytes_to_fetch"] == 0
     place.json(*WANTED, *SMALL)
     assert place.cached("data-train.arrow")
+
+
+def test_what_was_fetched_in_place_of_a_changed_file_is_told(place: Place) -> None:
+    """The sum at the end has it; a dry run says that it compares no contents."""
+    place.json(*WANTED, *SMALL)
+    (weights,) = place.cached("model.safetensors")
+    whole = weights.read_bytes()
+    weights.resolve().write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert "by names and sizes; what is here is compared" in place.run("fetch", "--dry-run", *WANTED, *SMALL).stdout
+    done = place.run("fetch", *WANTED, *SMALL)
+    size = in_words(len(whole))
+    assert re.search(rf"org/base@main: here and checked, .*, {size} of it fetched again", done.stdout), done.stdout
+    assert done.stdout.splitlines()[-1].endswith(f"{size} of it fetched now")
+    assert place.run("fetch", *WANTED, *SMALL).stdout.splitlines()[-1].endswith("0 B of it fetched now")
+
+
+def test_a_missing_shard_is_refused_before_anything_is_submitted(place: Place, contents: Path) -> None:
+    """By the launch and by `fetch`, in whichever layout and format; whoever names a shard wants that one."""
+    lines = (contents / "plain" / "train.jsonl").read_bytes()
+    test = {"data/test-00000-of-00001.jsonl": lines}
+    shards = {f"data/train-{n:05d}-of-00003.jsonl": lines for n in (0, 2)}
+    place.hub.plant("dataset", "org/lost", {**shards, **test})
+    words = "dataset.path: org/lost@main lacks train-00001-of-00003.jsonl in data; give dataset.revision"
+    for verb in (["fetch"], ["-m"]):
+        done = place.run(*verb, "model=org/base", "dataset=org/lost", *SMALL)
+        assert (done.returncode, words in done.stderr) == (2, True), done.stdout + done.stderr
+    assert not (place.folder / "outputs").exists()
+    files = "dataset.data_files={train:data/train-00000-of-00003.jsonl,test:data/test-*}"
+    assert place.run("fetch", "model=org/base", "dataset=org/lost", files, *SMALL).returncode == 0
+
+
+def test_what_datasets_cannot_read_is_read_as_on_this_machine(place: Place, contents: Path) -> None:
+    """UTF-16, half a surrogate pair, a column of two types: fetched, and trained on without the Hub."""
+    lines = (contents / "plain" / "train.jsonl").read_text()
+    half = json.dumps({"prompt": "Q \ud83d", "chosen": "a", "rejected": "b"}) + "\n"
+    plain = {"train.jsonl": (half + lines).encode("utf-16"), "test.jsonl": lines.encode()}
+    place.hub.plant("dataset", "org/odd", plain)
+    wanted = ["model=org/base", "dataset=org/odd", *SMALL]
+    done = place.run("fetch", *wanted)
+    assert done.returncode == 0, done.stdout + done.stderr
+    trained = place.run("-m", *wanted, HF_HUB_OFFLINE="1")
+    assert trained.returncode == 0, trained.stdout + trained.stderr
+    (counts,) = (place.folder / "outputs" / "runs").glob("*/data.json")
+    assert json.loads(counts.read_text())["splits"]["train"]["read"] == lines.count("\n") + 1
+
+
+FAULTS = {
+    "org/bad": (
+        "train.jsonl",
+        b'{"prompt": \n',
+        r"org/bad@main: train\.jsonl, line 33: not JSON \(.*\); give one object",
+    ),
+    "org/csv": ("train.csv", b"a,b,c\n1,2,3,4,5\n", r"cannot be read: train\.csv: .*line 3, saw 5; mend that file"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_what_cannot_be_read_is_said_with_file_place_and_cause(place: Place, contents: Path, name: str) -> None:
+    """By `fetch`, in one line."""
+    file, ending, words = FAULTS[name]
+    good = b"a,b,c\n" if file.endswith("csv") else (contents / "plain" / "train.jsonl").read_bytes()
+    place.hub.plant("dataset", name, {file: good + ending, file.replace("train", "test"): good})
+    done = place.run("fetch", "model=org/base", f"dataset={name}", *SMALL)
+    assert done.returncode == 2
+    assert re.search(words, done.stderr.splitlines()[-1]), done.stderr
+    assert "An error occurred" not in done.stderr
 
 
 def test_a_purge_is_noticed_at_the_plan(place: Place) -> None:

@@ -13,6 +13,7 @@ from ranks import new_attempt
 from worker_fixtures import ARCHITECTURE, LORA, make_config, write_pairs
 
 from launcher.config import Model, RunConfig
+from launcher.errors import TrainingError
 from launcher.losses import loss_named
 from launcher.machine.installed import trl_losses
 from launcher.store.files import read_fact, read_lines
@@ -158,7 +159,7 @@ def test_a_table_of_other_weights_is_refused(world: World, loss_type: str, beta:
     """Before the first update, with the loss, what it should be, and how far the policy is from the table."""
     run, known = world.run(), f"{KNOWN[loss_type](beta):.4g}"
     config = world.config(loss_type=loss_type, beta=beta, trainer__lora=lora)
-    with pytest.raises(RuntimeError, match="step 1: ") as caught:
+    with pytest.raises(TrainingError, match="step 1: ") as caught:
         train(config, run, world.store, lambda: False)
     assert caught.match(rf"^step 1: the loss is \S+, not {known}\d* as of {loss_type} at the start: {WEIGHTS_CHANGED}")
     assert not run.metrics_file.exists()
@@ -171,7 +172,7 @@ def test_the_refusal_is_the_reason_of_the_failure(world: World) -> None:
     attempt = new_attempt(world.config(), world.run())
     settle(make_attempt(attempt, world.store, StopRequest()), attempt)
     reason = (read_fact(attempt.failure_file) or {})["reason"]
-    assert reason.startswith("RuntimeError: step 1: the loss is 0.")
+    assert reason.startswith("step 1: the loss is 0.")
     assert "\n" not in reason
     causes = ["weights were changed", "dropout", "an adapter loaded on top", "router noise", "another attention kernel"]
     places = [reason.index(cause) for cause in causes]
@@ -182,7 +183,7 @@ def test_the_refusal_is_the_reason_of_the_failure(world: World) -> None:
 @pytest.mark.usefixtures("other_weights")
 def test_a_loss_without_a_reference_has_its_ratios_checked(world: World) -> None:
     """`sft` has no value that is known, yet the policy must be the model of the table beside it."""
-    with pytest.raises(RuntimeError, match=f"^step 1: {WEIGHTS_CHANGED}"):
+    with pytest.raises(TrainingError, match=f"^step 1: {WEIGHTS_CHANGED}"):
         world.train(loss_type="sft")
 
 
@@ -203,7 +204,7 @@ def test_one_completion_that_is_off_is_seen(world: World, loss_type: str, column
     made.compute_loss(made.model, batch)
     batch[column][2] += nats
     with pytest.raises(
-        RuntimeError, match=r"not the model of the reference table \(log-ratios up to (0\.01\d*|0\.009\d*|nan) "
+        TrainingError, match=r"not the model of the reference table \(log-ratios up to (0\.01\d*|0\.009\d*|nan) "
     ):
         made.compute_loss(made.model, batch)
 
@@ -223,7 +224,7 @@ def test_a_drift_is_seen_in_bfloat16(world: World, column: str) -> None:
     for shift in (0.5, -0.5):
         made.compute_loss(made.model, batch | {column: batch[column] + shift})
     for shift in (5.0, -5.0):
-        with pytest.raises(RuntimeError, match=r"log-ratios up to 5 nats over 100 tokens; rounding explains 4\.3\)"):
+        with pytest.raises(TrainingError, match=r"log-ratios up to 5 nats over 100 tokens; rounding explains 4\.3\)"):
             made.compute_loss(made.model, batch | {column: batch[column] + shift})
 
 
@@ -270,7 +271,7 @@ def test_a_loss_that_is_not_of_the_ratios_is_refused(world: World, monkeypatch: 
     message = (
         rf"^step 1: the loss is 0\.7031, not 0\.6931 .*: yet the policy is the model of the reference table \({WHERE}\)"
     )
-    with pytest.raises(RuntimeError, match=message):
+    with pytest.raises(TrainingError, match=message):
         world.train()
 
 

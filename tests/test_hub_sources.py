@@ -476,6 +476,14 @@ def test_rows_are_of_the_commit_that_is_asked_for_without_a_hub_too(place: Place
     assert "dataset.path=org/data@main: is not whole in the cache" in offline[2]
 
 
+def test_a_job_refuses_a_split_of_which_a_shard_is_missing(place: Place, contents: Path) -> None:
+    """Also where the launch could not know it; the names are asked of the Hub or of the cache."""
+    lines = content_of(contents / "later")["train.jsonl"]
+    shards = {f"train-{number:05d}-of-00003.jsonl": lines for number in (0, 2)}
+    commit = place.hub.plant("dataset", "org/data", {**shards, "test.jsonl": lines}).branches["main"]
+    assert "org/data@main lacks train-00001-of-00003.jsonl" in place.run(commit, code=ROWS).stdout
+
+
 def test_rows_come_from_what_was_downloaded_beforehand(place: Place) -> None:
     """`hf download --repo-type dataset` on a machine with internet is all that a node without one needs."""
     commit = place.hub.repos["datasets/org/data"].branches["main"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ import pytest
 from conftest import sweep_of
 
 from launcher.config import Dataset, Part
+from launcher.dataset.layouts import Listing, check_shards
 from launcher.dataset.local_files import local_files
-from launcher.dataset.naming import piece_of
+from launcher.dataset.naming import Naming, piece_of
 from launcher.errors import ConfigError
 from launcher.planning.prerequisites import check_sources
 from launcher.store.output_folder import Store
@@ -157,6 +159,46 @@ def test_what_cannot_be_told_is_one_line_at_the_plan(tmp_path: Path, store: Stor
     sweep = sweep_of("model=tiny", f"dataset={tmp_path}")
     with pytest.raises(ConfigError, match=words):
         check_sources(sweep, store, dry_run=True)
+
+
+HOLES: dict[str, tuple[list[str], Naming, str, str]] = {
+    "data": (["data/train-00000-of-00003.jsonl", "data/train-00002-of-00003.jsonl"], Naming(), "train", "train-00001"),
+    "top": (["train-00001-of-00002.parquet"], Naming(), "train[:90%]", "train-00000"),
+    "folder": (["train/part-00000-of-00002.csv"], Naming(), "train", "part-00001"),
+    "alias": (["data/dev-00000-of-00002.csv"], Naming(), "validation", "dev-00001"),
+    "no names": (["part-00000-of-00002.txt"], Naming(), "train", "part-00001"),
+    "data_dir": (["en/train-00000-of-00002.jsonl"], Naming(data_dir="en"), "train", "train-00001"),
+    "patterns": (["a/x-00000-of-00002.jsonl"], Naming(data_files={"train": "a/x-*"}), "train", "x-00001"),
+    "configs": (
+        ["helpful/train-00001-of-00002.jsonl", "helpful/test-0.jsonl"], Naming("helpful"), "train", "train-00000"
+    ),
+}  # fmt: skip
+
+
+def test_a_shard_that_is_named_itself_is_all_that_is_wanted(tmp_path: Path, store: Store) -> None:
+    """The way to a part of a large data set; a pattern stands for all of its files."""
+    names = ["train-00000-of-00003.jsonl", "train-00002-of-00003.jsonl", "test.jsonl"]
+    put(tmp_path, *names)
+    files = {"train": names[:1], "test": "test.jsonl"}
+    assert read(tmp_path, store, data_files=files) == (of(names[0]), of("test.jsonl"))
+    with pytest.raises(ConfigError, match=r"lacks train-00001-of-00003\.jsonl"):
+        read(tmp_path, store, data_files={**files, "train": "train-*"})
+
+
+@pytest.mark.parametrize("name", HOLES)
+def test_a_missing_shard_of_a_repository_is_seen_by_the_names(name: str) -> None:
+    """In whatever format; other splits, weights and shards that were named one by one are none of it."""
+    names, naming, split, lost = HOLES[name]
+    card = CARD % "" if naming.config else None
+    listing = Listing("org/x", [*names, "README.md"], lambda _: card)
+    with pytest.raises(ConfigError, match=f"lacks {lost}"):
+        check_shards(listing, naming, split)
+    total = int(names[0].partition("-of-")[2][:5])
+    whole = {re.sub(r"\d{5}-of", f"{number:05d}-of", names[0]) for number in range(total)} | {*names, "README.md"}
+    others = ["model-00001-of-00009.safetensors", ".cache/train-00000-of-00004.jsonl"]
+    check_shards(Listing("org/x", [*sorted(whole), *others], lambda _: card), naming, split)
+    alone = Naming(data_files={split: names[:1]})
+    check_shards(listing, alone, split)
 
 
 def test_a_smaller_file_beside_a_split_is_none_of_it(tmp_path: Path, store: Store) -> None:

@@ -345,7 +345,9 @@ def test_a_failing_run_shows_its_traceback(launched: Launched) -> None:
     here.wait("failing", "FAILED", 1)
     text = here.launch("status", "failing")
     assert "lower the learning rate" in text
-    assert re.search(r"RuntimeError: .*\n", text)
+    assert re.search(r"TrainingError: step \d+: .*\n", text)
+    reason = str(here.status("failing")[0]["reason"])
+    assert re.match(r"step \d+: the (loss|gradient) is ", reason), reason
     assert "Traceback" in here.launch("logs", str(here.status("failing")[0]["run_id"]))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import fields
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +22,7 @@ from launcher.machine.installed import data_dir
 from launcher.planning import compose as compose_module
 from launcher.planning import grid as grid_module
 from launcher.planning import overrides as overrides_module
+from launcher.planning.as_typed import read_override
 from launcher.planning.changes import change_settings
 from launcher.planning.compose import compose
 from launcher.planning.kinds import kind_of
@@ -338,6 +342,54 @@ def test_letters_of_all_alphabets_need_no_quotes(tmp_path: Path) -> None:
     assert point.config["model"]["path"] == str(folder)
     assert point.config["cluster"]["account"] == "forêt"
     assert compose(point.overrides, multirun=False)[1][0].config == point.config
+
+
+PIECES = ["train[:90%]", "train[90%:]", "train[10%:-5%]", "train_sft[:1000]", "my-split.v2[-3:]", "train[:]"]
+
+
+@pytest.mark.parametrize("piece", PIECES)
+def test_a_piece_of_a_split_is_typed_as_it_is_documented(piece: str) -> None:
+    """With and without -m, as an axis, in a list and in a mapping; and again from what is recorded."""
+    for argv, multirun, number in (
+        ([f"dataset.train_split={piece}"], False, 0),
+        ([f"dataset.train_split={piece}"], True, 0),
+        ([f"dataset.train_split=train,{piece}"], True, 1),
+        ([f"dataset.train_split=choice(train,{piece})"], True, 1),
+        ([f"dataset.train_split='{piece}'"], False, 0),
+    ):
+        points = compose(argv, multirun=multirun)[1]
+        assert points[number].config["dataset"]["train_split"] == piece
+        assert compose(points[number].overrides, multirun=False)[1][0].config == points[number].config
+    mixture = "dataset.mixture=[{path:/x,train_split:" + piece + ",test_split:'a[0:1]'}]"
+    (part,) = compose([mixture, f"dataset.prompts=[{piece},b]"], multirun=False)[1][0].config["dataset"]["mixture"]
+    assert (part["train_split"], part["test_split"]) == (piece, "a[0:1]")
+
+
+GRAMMAR = st.text(st.sampled_from(list("ab1[]{}:,%'\"\\ -.()=")), max_size=14)
+
+
+@settings(max_examples=400, deadline=None)
+@given(text=GRAMMAR)
+def test_what_hydra_can_read_means_what_it_meant(text: str) -> None:
+    """Pieces are looked for only where Hydra's own grammar sees no value; what holds none is refused as ever."""
+    override = f"deepspeed.config={text}"  # where numbers are numbers, as for Hydra
+    try:
+        known = OverridesParser.create().parse_override(override)
+    except HydraException:
+        if not re.search(r"\w\[[-\d%]*:[-\d%]*\]|[.-]\[[-\d%]*:[-\d%]*\]", text):
+            with pytest.raises(HydraException):
+                read_override(override)
+        return
+    found = read_override(override)
+    assert (repr(found._value), found.value_type) == (repr(known._value), known.value_type)
+
+
+@pytest.mark.parametrize("value", ["train[a]", "train [:90%]", "train[:90%", "train[1:2:3]"])
+def test_other_brackets_are_refused_with_what_works(value: str) -> None:
+    """Quoted as the line says, they are text."""
+    with pytest.raises(ConfigError, match="not a valid override"):
+        compose([f"model.name={value}"], multirun=False)
+    assert compose([f"model.name='{value}'"], multirun=False)[1][0].config["model"]["name"] == value
 
 
 def test_every_section_is_known_to_the_schema() -> None:

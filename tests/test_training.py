@@ -23,7 +23,7 @@ from waiting import LONGEST_WAIT
 from worker_fixtures import ARCHITECTURE, LORA, Configure, make_config, write_pairs
 
 from launcher.config import Lora, Model, RunConfig
-from launcher.errors import ConfigError
+from launcher.errors import ConfigError, TrainingError
 from launcher.store.files import read_fact, read_lines
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import RunDir
@@ -276,7 +276,7 @@ def test_a_loss_that_is_not_a_number_ends_the_run(
 
     monkeypatch.setattr(PreferenceTrainer, "_compute_loss", broken)
     run = store.run("nan")
-    with pytest.raises(RuntimeError, match="step 3: the loss is nan"):
+    with pytest.raises(TrainingError, match="step 3: the loss is nan"):
         train(configure(), run, store, never)
     assert not run.result_file.exists()
     assert checkpoints.last_complete(run.checkpoints) == run.checkpoints / "checkpoint-2"
@@ -284,7 +284,7 @@ def test_a_loss_that_is_not_a_number_ends_the_run(
 
 def test_an_infinite_gradient_ends_the_run(configure: Configure, store: Store) -> None:
     """A rate that destroys the model is a failure with a reason, not a trained run."""
-    with pytest.raises(RuntimeError, match=r"step .*lower the learning rate"):
+    with pytest.raises(TrainingError, match=r"step .*lower the learning rate"):
         train(configure(trainer__learning_rate=1e30), store.run("inf"), store, never)
 
 

@@ -42,9 +42,9 @@ def fetch(options: argparse.Namespace) -> int:
     notes = [*settled.notes, *_notes(sweep)]
     console.show_notes(notes)
     if not options.json:
-        views_fetch.show_items(items)
+        views_fetch.show_items(items, dry_run=options.dry_run)
     if not options.dry_run:
-        _fetch(settled, items, store, options)
+        items = _fetch(settled, items, store, options)
     if options.json:
         views_fetch.show_json(sweep.name, items, notes, fetched=not options.dry_run)
     elif not options.dry_run:
@@ -52,14 +52,19 @@ def fetch(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _fetch(settled: Settled, items: Sequence[Item], store: Store, options: argparse.Namespace) -> None:
+def _fetch(settled: Settled, items: Sequence[Item], store: Store, options: argparse.Namespace) -> list[Item]:
+    """The items as they are afterwards."""
     check_room(items)
+    done = [item for item in items if item.prepared]
     for item in carry_out(items):
+        done.append(item)
         if not options.json:
             views_fetch.say_fetched(item)
     fetch_sources(settled.sweep, store)
     check_benchmarks(settled.sweep)
     pin_sources(settled.sweep, store)
+    order = [item.needed.identity for item in items]
+    return sorted(done, key=lambda item: order.index(item.needed.identity))
 
 
 def _sweep_of(options: argparse.Namespace) -> tuple[Sweep, Store]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -29,6 +29,7 @@ WHOLE = ""  # the name of what has no splits: one table
 SUFFIXES = (*DATA_SUFFIXES, ".arrow")
 ALIASES = {"train": ("training",), "validation": ("valid", "dev", "val"), "test": ("testing", "eval", "evaluation")}
 SHARD = re.compile(r"(?P<split>.+?)-(?P<number>\d+)-of-(?P<total>\d+)(?P<rest>[-.].*)?")
+OF_ROWS = {".jsonl", ".json", ".ndjson", ".parquet", ".arrow", ".csv", ".tsv", ".txt", ".tar"}  # as `datasets` has it
 NUMBERED = re.compile(r"(?P<split>.+?)[-_.]\d+")
 SHOWN = 12  # names that a line lists
 
@@ -51,11 +52,13 @@ class Listing:
         place: what a line calls it.
         names: the files, as paths below it.
         read: gives the text of a small one of them; None where it is not there.
+        rest: what to do where some of so many files are missing.
     """
 
     place: str
     names: Sequence[str]
     read: Callable[[str], str | None] = field(compare=False)
+    rest: str = "fetch the rest of the {total} files"
 
     def wrong(self, key: str, value: Any, remedy: str) -> ConfigError:
         """What is wrong with a value, said with the place."""
@@ -74,7 +77,52 @@ def split_files(listing: Listing, naming: Naming, key: str, split: str) -> list[
     name = next((each for each in (WHOLE, *names) if each in found), None)
     if name is None:
         raise _no_such_split(listing, found, key, split)
-    return _complete(listing, found[name])
+    return found[name] if _names_each(naming, name) else _complete(listing, found[name])
+
+
+def _names_each(naming: Naming, split: str) -> bool:
+    """Whether the files of a split are given one by one: who names a shard himself wants no other."""
+    each = [] if naming.data_files is None else patterns_in(naming.data_files).get(split, [])
+    return bool(each) and not any(re.search(r"[*?\[]", one) for one in each)
+
+
+def check_shards(listing: Listing, naming: Naming, split: str) -> None:
+    """That none is missing of the files that `datasets` would take for a split, of whatever format.
+
+    It takes what a card, or patterns, say; else what has the split's name, or lies in its folder; else that in whose
+    path the name is a word; else, for the only split, all.
+
+    Raises:
+        ConfigError: one of files that are counted is missing.
+    """
+    base = base_of(split)
+    configs = {} if naming.names_files else configs_in(listing)
+    config = configs[chosen_config(listing, configs, naming.config)] if configs else {}
+    below = _below(listing, naming.data_dir or config.get("data_dir"))
+    patterns = config.get("data_files") if naming.data_files is None else naming.data_files
+    if patterns is not None:
+        files = _matching(listing, below, patterns_in(patterns).get(base, []))
+        _complete(listing, [] if _names_each(naming, base) else files)
+    else:
+        _complete(listing, _of_that_name([name for name in below.names if _holds_rows(name)], base))
+
+
+def _of_that_name(names: list[str], base: str) -> list[str]:
+    words = {base, *ALIASES.get(base, ())}
+    likely = [name for name in names if _split_words(name) & words]
+    return likely or [name for name in names if words & {*re.split(r"[\W_]+", name)}] or names
+
+
+def _holds_rows(name: str) -> bool:
+    path = PurePosixPath(name)
+    return not path.parts[0].startswith(".") and not OF_ROWS.isdisjoint(path.suffixes)
+
+
+def _split_words(name: str) -> set[str]:
+    """What of a file's path may be the name of its split: its folders, and what it is called before the number."""
+    path = PurePosixPath(name)
+    shard = SHARD.fullmatch(path.name.partition(".")[0])
+    return {*path.parent.parts, shard["split"] if shard else path.name.partition(".")[0]}
 
 
 def is_whole_table(listing: Listing, naming: Naming) -> bool:
@@ -172,7 +220,7 @@ def _below(listing: Listing, folder: str | None) -> Listing:
     names = [name for name in listing.names if name.startswith(f"{start}/")] if start != "." else listing.names
     if not names:
         raise listing.wrong("dataset.data_dir", folder, f"has no such folder; it has {_named(_tops(listing.names))}")
-    return Listing(f"{listing.place}/{start}" if start != "." else listing.place, names, listing.read)
+    return replace(listing, place=f"{listing.place}/{start}" if start != "." else listing.place, names=names)
 
 
 def _matching(listing: Listing, below: Listing, patterns: Sequence[str]) -> list[str]:
@@ -315,7 +363,7 @@ def _complete(listing: Listing, files: list[str]) -> list[str]:
             names = [f"{split}-{number:05d}-of-{total:05d}{suffix}" for number in lost]
             where = "" if folder == "." else f" in {folder}"
             raise listing.wrong(
-                "dataset.path", UNSAID, f"lacks {_named(names)}{where}; fetch the rest of the {total} files"
+                "dataset.path", UNSAID, f"lacks {_named(names)}{where}; {listing.rest.format(total=total)}"
             )
     return files
 

@@ -32,6 +32,8 @@ from launcher.store.origins import Pin
 from launcher.store.output_folder import Store
 
 LOOK_SECONDS = 10.0  # for one answer, while a user waits
+# What to do where a repository has only some of a split's shards.
+REST = "give dataset.revision of a state that has all {total}, or name the files that you want with dataset.data_files"
 HINTS = 10  # branches and tags that are named to somebody who has mistyped one
 
 

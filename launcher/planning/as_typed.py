@@ -43,6 +43,7 @@ _NUMBERS = {f"{_TAG}int": int, f"{_TAG}float": float}
 _OTHER_BASE = re.compile(
     r"[-+]?(0[0-9_]|[0-9_.]+:)"
 )  # 010 is 8 in YAML, and 1:30 is 90; as on a command line, it is text
+PIECE_OR_QUOTED = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|(?<=[\w.-])\[((?:-?\d+%?)?:(?:-?\d+%?)?)\]""")
 _READ_AS: dict[str, type] = {**_NUMBERS, f"{_TAG}bool": bool}
 _SWITCH = re.compile("true|false", re.IGNORECASE)  # of YAML's words for them those of a command line: on is text
 
@@ -50,9 +51,28 @@ _SWITCH = re.compile("true|false", re.IGNORECASE)  # of YAML's words for them th
 def read_override(text: str) -> Override:
     """An override in Hydra's grammar, with the words of text keys as they stand in it.
 
+    A piece of a split, `train[:90%]`, is a word too. Hydra's grammar has no place for one, so that only what it cannot
+    read is read again in this way, and nothing that it can read means anything else.
+
     Raises:
         HydraException: it is not in that grammar, or makes a number where text is wanted.
     """
+    try:
+        override = _read(text)
+    except HydraException:
+        if (spelled := _with_pieces(text)) == text:
+            raise
+        override = _read(spelled)
+    override.input_line = text
+    return override
+
+
+def _with_pieces(text: str) -> str:
+    """The text with a backslash before the brackets of each piece of a split that is not in quotes."""
+    return PIECE_OR_QUOTED.sub(lambda found: found[0] if found[1] is None else f"\\[{found[1]}\\]", text)
+
+
+def _read(text: str) -> Override:
     listener = HydraErrorListener()
     lexer = OverrideLexer(_Letters(text))
     parser = OverrideParser(CommonTokenStream(lexer))
@@ -60,7 +80,6 @@ def read_override(text: str) -> Override:
         each.removeErrorListeners()
         each.addErrorListener(listener)
     override: Override = _Reader(create_functions()).visit(parser.override())  # type: ignore[no-untyped-call]
-    override.input_line = text
     override.validate()
     return override
 

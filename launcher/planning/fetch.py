@@ -30,12 +30,14 @@ class Item:
         files: those that a job asks for.
         missing: of these, the bytes that are not here.
         prepared: of a data set, whether its rows are, which then need no files.
+        again: bytes that were here and were fetched again, as they were not what the Hub lists.
     """
 
     needed: Needed
     files: Mapping[str, File]
     missing: int
     prepared: bool = False
+    again: int = 0
 
     @property
     def size(self) -> int:
@@ -125,7 +127,7 @@ def carry_out(items: Sequence[Item]) -> Iterator[Item]:
             answer = json.loads(line)
             if "error" in answer:
                 raise (UsageError if answer["wrong"] else FetchError)(answer["error"])
-            yield left[answer["number"]]
+            yield replace(left[answer["number"]], again=answer["again"])
             done += 1
     if done < len(left):
         raise FetchError(f"{left[done].needed.source}: fetching it ended with exit code {process.returncode}")

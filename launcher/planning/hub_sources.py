@@ -25,6 +25,7 @@ from launcher.dataset.naming import Naming, naming_of
 from launcher.errors import ConfigError, UsageError
 from launcher.hub.sources import (
     LOOK_SECONDS,
+    REST,
     Source,
     beneath,
     cached_commit,
@@ -132,7 +133,7 @@ class _Look:
             names = commit and (self._files.get(source) or cached_sizes(source, commit))
             if commit is None or not names:
                 continue
-            listing = Listing(str(source), sorted(names), cache(partial(self._text, source, commit)))
+            listing = Listing(str(source), sorted(names), cache(partial(self._text, source, commit)), REST)
             lacking = partial(schemas.lacking, dataset=each, paired=paired) if weak is None else weak.missing
             try:
                 needed.check_rows(listing, each, lacking)

@@ -12,7 +12,16 @@ from functools import cache, partial
 from typing import Any
 
 from launcher.config import Dataset, RunConfig
-from launcher.dataset.layouts import CARD, Listing, card_metadata, chosen_config, configs_in, named_files, splits_in
+from launcher.dataset.layouts import (
+    CARD,
+    Listing,
+    card_metadata,
+    check_shards,
+    chosen_config,
+    configs_in,
+    named_files,
+    splits_in,
+)
 from launcher.dataset.local_files import sources_in
 from launcher.dataset.naming import Naming, base_of, naming_of
 from launcher.errors import UNSAID, ConfigError
@@ -190,7 +199,7 @@ def _text(source: Source, commit: str, name: str) -> str | None:
 
 
 def check_rows(listing: Listing, dataset: Dataset, missing: Callable[[set[str]], list[str]]) -> None:
-    """Whether a repository has the configuration, splits and columns asked for, where its card or its names tell.
+    """Whether a repository has the configuration, splits, shards and columns asked for, where card or names tell.
 
     Args:
         listing: the repository.
@@ -209,6 +218,7 @@ def check_rows(listing: Listing, dataset: Dataset, missing: Callable[[set[str]],
         if known and base_of(split) not in known:
             there = f"it has {', '.join(sorted(known))}; a piece of one is NAME[:90%], NAME[90%:]"
             raise ConfigError(f"dataset.{key}", split, f"{listing.place} has no such split; {there}")
+        check_shards(listing, naming, split)
     columns = _columns(listing, naming)
     if columns and (lacking := missing(columns)):
         raise ConfigError(

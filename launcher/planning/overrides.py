@@ -31,6 +31,7 @@ BLANK = {"custom", "mixture", "weak_rejects"}  # files of conf/ that say nothing
 # What is a file elsewhere, and several keys here.
 _INSTEAD = {("trainer", "qlora"): "; QLoRA is trainer=lora model.quantization=4bit"}
 TEMPLATE = "model.chat_template"
+MIXTURE = "dataset.mixture"
 JUDGE = "evaluation.judge"
 SECRETS = ("base_url", "key_env")  # of the judge, which may hold a key by mistake; errors do not repeat them
 
@@ -58,7 +59,8 @@ def parse(override: str) -> Override:
         if may_be_secret(key.lstrip("+~"), value):  # of which Hydra's words may hold a part
             raise wrong(override, "not a valid override, expected key=value") from None
         why = re.sub(r" expecting \{.*", "", first_line(error))
-        hint = """; quote such a value: key="'value'\"""" if "token recognition" in why else ""
+        is_text = "token recognition" in why or "'['" in why
+        hint = """; quote such a value: key="'value'\"""" if is_text else ""
         raise wrong(override, f"not a valid override, expected key=value ({why}{hint})") from error
     if problem := _problem(parsed):
         raise wrong(parsed, problem)
@@ -135,8 +137,11 @@ def expand(override: str) -> Overrides:
 
     `model.chat_template=FILE.jinja` -> its text, so that a run is known by what the template says.
     `loss_type=dpo` -> `loss_type=sigmoid`, which is the same run.
+    `dataset.mixture=[{path:./FOLDER}]` -> with the folder's absolute path.
     """
     key = override.partition("=")[0]
+    if key.lstrip("+") == MIXTURE:
+        return (_with_places(override),)
     if key == TEMPLATE:
         return (_with_template(override),)
     if (loss := aliased(override)) is not None:
@@ -190,6 +195,28 @@ def _with_template(override: str) -> str:
         return f"{TEMPLATE}={as_text(Path(value).expanduser().read_text(encoding='utf-8'))}"
     except (OSError, UnicodeDecodeError) as error:
         raise wrong(override, f"cannot be read ({error}); give a file with a chat template, or Jinja") from error
+
+
+def _with_places(override: str) -> str:
+    """A mixture whose parts on this machine have absolute paths; as it was typed where there is nothing to change."""
+    value = parse(override).value()
+    parts = value if isinstance(value, list) else []
+    found = [_placed(override, part) if isinstance(part, dict) else part for part in parts]
+    return f"{override.partition('=')[0]}={as_text(found)}" if found != parts else override
+
+
+def _placed(override: str, part: dict[Any, Any]) -> dict[Any, Any]:
+    return {key: _placed_path(override, value) if _word(key) == "path" else value for key, value in part.items()}
+
+
+def _placed_path(override: str, value: Any) -> Any:
+    path = _word(value)
+    is_folder = isinstance(path, str) and "/" in path and place_of(path).is_relative  # .5 is a word
+    return _located(override, path)[0] if is_folder else value
+
+
+def _word(value: Any) -> Any:
+    return value.text if isinstance(value, QuotedString) else value
 
 
 def as_text(value: Any) -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from launcher.config import OBJECTIVE, RunConfig, Tracking
+from launcher.errors import UsageError
 from launcher.machine import terminal
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import RunDir
@@ -99,4 +100,4 @@ def library(name: str, extra: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise RuntimeError(f"{error}; pip install 'prefsweep[{extra}]'") from error
+        raise UsageError(f"{error}; pip install 'prefsweep[{extra}]'") from error

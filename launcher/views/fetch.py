@@ -15,7 +15,7 @@ from launcher.planning.fetch import Item
 from launcher.store.files import Plain
 
 
-def show_items(items: Sequence[Item]) -> None:
+def show_items(items: Sequence[Item], *, dry_run: bool) -> None:
     """Each repository with its size, what of it is missing, and the sum."""
     table = Table(box=None, pad_edge=False)
     for column in ("what", "name", "commit", "files", "size", "to fetch"):
@@ -28,17 +28,22 @@ def show_items(items: Sequence[Item]) -> None:
     if items:
         console.print(table)
     console.print(f"{in_words(_sum(items))} to fetch of {in_words(sum(item.size for item in items))}")
+    if dry_run and any(item.size > item.missing for item in items):
+        console.print(
+            "by names and sizes; what is here is compared with the Hub's hashes once it is fetched in earnest"
+        )
 
 
 def say_fetched(item: Item) -> None:
     """That one of them is here, and is what the Hub lists."""
-    say(f"{item.needed.source}: here and checked, {len(item.files)} files, {in_words(item.size)}")
+    again = f", {in_words(item.again)} of it fetched again" if item.again else ""
+    say(f"{item.needed.source}: here and checked, {len(item.files)} files, {in_words(item.size)}{again}")
 
 
 def say_all_here(items: Sequence[Item]) -> None:
     """The end of it, with the sum."""
-    total = in_words(sum(item.size for item in items))
-    say(f"all is here: {len(items)} from the Hub, {total}, {in_words(_sum(items))} of it fetched now")
+    total, now = in_words(sum(item.size for item in items)), _sum(items) + sum(item.again for item in items)
+    say(f"all is here: {len(items)} from the Hub, {total}, {in_words(now)} of it fetched now")
 
 
 def show_json(sweep: str, items: Sequence[Item], notes: Sequence[str], *, fetched: bool) -> None:
@@ -57,6 +62,7 @@ def _plain(item: Item, *, fetched: bool) -> Plain:
         "files": len(item.files),
         "bytes": item.size,
         "bytes_to_fetch": 0 if item.is_here else item.missing,
+        "bytes_fetched_again": item.again,
         "state": "here" if fetched or item.is_here else "missing",
     }
 

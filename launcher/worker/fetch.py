@@ -1,7 +1,8 @@
 """Fetches what nodes without internet need: a request of the login node, carried out in a process of its own.
 
-Reads a JSON list of repositories with their files from stdin; prints a JSON line on stdout for each that is here, and
-how far it is on stderr. Data sets are prepared too, so that a job reads them without the Hub.
+Reads a JSON list of repositories with their files from stdin; prints a JSON line on stdout for each that is here, with
+the bytes that were fetched again since they were not right, and how far it is on stderr. Data sets are prepared too, so
+that a job reads them without the Hub.
 
 Owns: that each file is what the Hub lists, by its hash; fetching again what is not.
 Must not know: how a file is fetched (`hub_files`), what a sweep is.
@@ -47,31 +48,33 @@ def _fetch(each: Plain) -> Plain:
     source, commit = Source(**each["source"]), each["commit"]
     try:
         with _telling(source, commit, each["files"]):
-            bad = _fetch_whole(source, commit, each["files"])
+            bad, again = _fetch_whole(source, commit, each["files"])
         if bad:
             return {"error": f"{source}: {bad[0]} is not what the Hub lists, also when fetched again", "wrong": False}
         if source.kind == "dataset" and each["prepare"]:
             from launcher.worker.dataset import hub_rows  # imports `datasets`
 
-            hub_rows.prepared(source, commit, Naming(**each["naming"]))
+            hub_rows.prepare(source, commit, Naming(**each["naming"]))
     except Exception as error:  # noqa: BLE001 - each client, the network and the disk have their own
         silent = is_unreachable(error) or (error.__cause__ is not None and is_unreachable(error.__cause__))
         told = error if isinstance(error, ConfigError) else refusal(source, error)
         return {"error": str(told), "wrong": not silent and not isinstance(error, OSError)}
-    return {}
+    return {"again": again}
 
 
-def _fetch_whole(source: Source, commit: str, files: Plain) -> list[str]:
-    """Fetch what is missing; the files that are not what they should be, also when they were fetched again."""
+def _fetch_whole(source: Source, commit: str, files: Plain) -> tuple[list[str], int]:
+    """Fetch what is missing; the files that are wrong also when they were fetched again, and the bytes of all such."""
+    again = 0
     for _ in range(2):
         hub_files.fetch_dataset(source, commit, lambda _: sorted(files))
         bad = [name for name, listed in files.items() if not _is_right(cached_folder(source, commit) / name, listed)]
         if not bad:
-            return []
+            break
         for name in bad:
             say(f"{source}: {name} is not what the Hub lists; fetching it again")
             hub_files.forget_file(source, commit, name)
-    return bad
+        again += sum(files[name]["size"] for name in bad)
+    return bad, again
 
 
 def _is_right(file: Path, listed: Plain) -> bool:

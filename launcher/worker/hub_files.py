@@ -55,6 +55,15 @@ def fetch_dataset(source: Source, commit: str, choose: Choose = sorted) -> Path:
     return _there(source, commit, wanted) or _fetch(source, commit, wanted, SILENCE_SECONDS)
 
 
+def names(source: Source, commit: str) -> list[str]:
+    """The files of a repository at a commit, by the cache or the Hub.
+
+    Raises:
+        Exception: the client's, the network's or the server's; see `sources.refusal`.
+    """
+    return sorted(patiently(source, SILENCE_SECONDS, lambda: _listing(source, commit)))
+
+
 # ------------------------------------------------------------------------------------------------ fetching
 
 

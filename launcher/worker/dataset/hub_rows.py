@@ -1,46 +1,79 @@
-"""The rows of a data set on the Hub, at one commit, through `datasets`.
+"""The rows of a data set on the Hub, at one commit, through `datasets`; what that cannot read, by our own reader.
 
-Owns: that the rows are of that commit, also where the Hub cannot be reached; waiting for faults that pass.
+Owns: that the rows are of that commit, also where the Hub cannot be reached, and all of them; waiting for faults that
+pass.
 Must not know: columns, limits, mixtures.
 
 What `datasets` has prepared of a commit is used without a question. So are the files in the Hub's cache, if they are
 all there. Without a way to the Hub `datasets` would take what it has prepared last, of whatever commit and
-configuration; so it is not asked then.
+configuration; so it is not asked then. Files of which it can make no table (UTF-16, halves of characters, columns of
+several types) are read as those of a folder on this machine are, where their names tell which are the split's.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Collection
+import traceback
+from collections.abc import Collection, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import datasets
+from datasets.exceptions import DatasetGenerationError
 from datasets.packaged_modules.cache.cache import Cache
 from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCard, HfApi
 
-from launcher.dataset.layouts import Listing, named_files
-from launcher.dataset.naming import Naming
+from launcher.dataset.layouts import (
+    ALIASES,
+    SUFFIXES,
+    WHOLE,
+    Listing,
+    check_shards,
+    named_files,
+    split_files,
+    splits_in,
+)
+from launcher.dataset.naming import Naming, base_of
+from launcher.dataset.rows import Row, read_all
 from launcher.errors import UNSAID, ConfigError
 from launcher.hub.prepared import lost_tables, prepared_folders
-from launcher.hub.sources import Source, cached_folder, has_all_files, refusal
+from launcher.hub.sources import (
+    REST,
+    Source,
+    cached_folder,
+    cached_sizes,
+    cached_text,
+    has_all_files,
+    is_unreachable,
+    refusal,
+    text_of,
+)
 from launcher.machine.terminal import say
 from launcher.worker import hub_files
 
 CARDS_OWN = Naming()
 
 
-def read(source: Source, commit: str, key: str, split: str, naming: Naming = CARDS_OWN) -> datasets.Dataset:
+class Unmade(Exception):
+    """`datasets` can make no table of the files; why, in one line."""
+
+
+def read(source: Source, commit: str, key: str, split: str, naming: Naming = CARDS_OWN) -> datasets.Dataset | list[Row]:
     """The rows of a split at a commit; `key` is whose value the split is.
 
     Raises:
-        ConfigError: they cannot be read, and why.
+        ConfigError: they cannot be read, or are not all there, and why.
     """
-    builder = prepared(source, commit, naming)
+    if (listing := _listing(source, commit, naming)) is not None:
+        check_shards(listing, naming, split)
     try:
+        builder = prepared(source, commit, naming)
         return builder.as_dataset(split=split)
+    except Unmade as error:
+        return list(_own_rows(source, commit, naming, split, str(error)))
     except ValueError as error:
         if str(error).startswith("Unknown split"):
             said = " ".join(str(error).split())
@@ -49,17 +82,34 @@ def read(source: Source, commit: str, key: str, split: str, naming: Naming = CAR
         raise refusal(source, error) from error
 
 
+def prepare(source: Source, commit: str, naming: Naming) -> None:
+    """Have this machine keep all that a job needs to read the rows without the Hub, and see that it can.
+
+    Raises:
+        ConfigError: it cannot, and why.
+    """
+    try:
+        prepared(source, commit, naming)
+    except Unmade as error:
+        for split in _own_splits(_known_listing(source, commit), naming) or (WHOLE,):
+            for _ in _own_rows(source, commit, naming, split, str(error)):
+                pass
+        if not naming.names_files:
+            hub_files.fetch_dataset(source, commit)  # which a job needs, as there is no table
+
+
 def prepared(source: Source, commit: str, naming: Naming) -> Any:
     """The rows as `datasets` keeps them on this machine, prepared now where they are not.
 
     Raises:
         ConfigError: they cannot be prepared, and why.
+        Unmade: the files are there, and `datasets` cannot read them.
     """
     datasets.disable_progress_bars()
     try:
         builder = _prepared_here(source, commit, naming) or _builder(source, commit, naming)
-        hub_files.patiently(source, hub_files.SILENCE_SECONDS, builder.download_and_prepare)
-    except ConfigError:
+        hub_files.patiently(source, hub_files.SILENCE_SECONDS, partial(_make, builder))
+    except (ConfigError, Unmade):
         raise
     except Exception as error:  # the Hub's client, fsspec and datasets each have their own family of errors
         raise _refused(source, naming, error) from error
@@ -89,6 +139,79 @@ def _builder(source: Source, commit: str, naming: Naming) -> Any:
     if found.hash != commit:  # the Hub has been lost in between, and what was prepared last came instead
         raise source.wrong("the Hub was lost while its rows were looked up; try again")
     return found
+
+
+def _make(builder: Any) -> None:
+    try:
+        builder.download_and_prepare()
+    except (DatasetGenerationError, ValueError) as error:
+        if is_unreachable(error) or isinstance(error, json.JSONDecodeError):  # the Hub's answer was none
+            raise
+        raise Unmade(_why(error)) from None  # its causes look like those of a server in trouble
+
+
+def _why(error: BaseException) -> str:
+    """The innermost cause in one line, with the name of the file that `datasets` was reading."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    read = [frame.f_locals.get("file") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    names = [Path(file).name for file in read if isinstance(file, str)]
+    said = " ".join(str(error).split()) or type(error).__name__
+    return f"{names[-1]}: {said}" if names else said
+
+
+def _own_splits(listing: Listing, naming: Naming) -> list[str]:
+    """The splits that our own reader finds in the repository; none where it knows none of them."""
+    try:
+        found = splits_in(listing, naming)
+    except ConfigError:
+        return []
+    return [split for split, files in found.items() if split != WHOLE and all(map(_is_ours, files))]
+
+
+def _is_ours(name: str) -> bool:
+    return name.endswith(SUFFIXES)
+
+
+def _own_rows(source: Source, commit: str, naming: Naming, split: str, why: str) -> Iterator[Row]:
+    """The rows of a split by our own reader; `why` `datasets` has none.
+
+    Raises:
+        ConfigError: that reader cannot read them either, or it cannot be told which files are the split's.
+    """
+    listing = _known_listing(source, commit)
+    if not {base_of(split), *ALIASES.get(base_of(split), ())} & {*_own_splits(listing, naming)}:
+        raise source.wrong(f"cannot be read: {why}; mend that file, or name others with dataset.data_files")
+    names = split_files(listing, naming, "dataset.path", split)
+    folder = hub_files.fetch_dataset(source, commit, lambda _: names)
+    try:
+        yield from read_all(folder / name for name in names)
+    except ConfigError as error:
+        raise source.wrong(error.remedy.replace(f"{folder}/", "")) from error
+
+
+def _listing(source: Source, commit: str, naming: Naming) -> Listing | None:
+    """What the repository holds; None where only the Hub knows, and the rows have been prepared here already."""
+    kept = [] if naming.names_files else prepared_folders(commit, naming.config)
+    return _known_listing(source, commit) if cached_sizes(source, commit) or not kept else None
+
+
+def _known_listing(source: Source, commit: str) -> Listing:
+    try:
+        names = hub_files.names(source, commit)
+    except Exception as error:  # the Hub's client, fsspec and datasets each have their own family of errors
+        raise refusal(source, error) from error
+    return Listing(str(source), names, partial(_text, source, commit), REST)
+
+
+def _text(source: Source, commit: str, name: str) -> str | None:
+    """A small file, where it can be read; without it there are the names."""
+    if (text := cached_text(source, commit, name)) is not None:
+        return text
+    try:
+        return text_of(source, commit, name)
+    except Exception:  # noqa: BLE001 - the Hub may be gone, whose files are here
+        return None
 
 
 def _needed(source: Source, naming: Naming, names: Collection[str]) -> list[str]:

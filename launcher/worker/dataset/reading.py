@@ -157,7 +157,8 @@ def _divided(rows: Rows, dataset: DatasetConfig) -> tuple[Rows, Rows]:
 def _read_hub(dataset: DatasetConfig, key: str, store: Store) -> Rows:
     (source,) = dataset_sources(dataset)
     commit, split = commit_of(source, store), base_of(getattr(dataset, key))
-    return TypedRows(hub_rows.read(source, commit, f"dataset.{key}", split, naming_of(dataset)))
+    rows = hub_rows.read(source, commit, f"dataset.{key}", split, naming_of(dataset))
+    return TypedRows(rows) if isinstance(rows, Dataset) else rows
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from launcher.errors import TrainingError
 from launcher.losses import loss_named
 from launcher.worker.training.losses import Scored, loss_of
 
@@ -62,7 +63,7 @@ def check(trainer: Any, loss: float, outputs: Sequence[Any], inputs: dict[str, A
     """Look at a micro-batch of the first step: its loss, and the forwards that it comes from. All ranks take part.
 
     Raises:
-        RuntimeError: the policy is not the reference model, or its loss is not what it is there.
+        TrainingError: the policy is not the reference model, or its loss is not what it is there.
     """
     scored = trainer.scored(outputs, inputs)
     bounds = [rounding(part.tokens, part.reference, trainer.precision) for part in scored]
@@ -81,7 +82,7 @@ def check(trainer: Any, loss: float, outputs: Sequence[Any], inputs: dict[str, A
         told += "install the one in constraints.txt"
     else:
         return
-    raise RuntimeError(f"step 1: {wrong}{told}")
+    raise TrainingError(f"step 1: {wrong}{told}")
 
 
 def rounding(tokens: torch.Tensor, reference: torch.Tensor, precision: torch.dtype) -> torch.Tensor:

@@ -28,7 +28,7 @@ from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
 
 from launcher.config import DeepSpeed, RunConfig
-from launcher.errors import StoreError
+from launcher.errors import StoreError, TrainingError
 from launcher.store.facts import Revision
 from launcher.store.files import Plain, fact_text, read_fact, write_derived, write_once
 from launcher.store.metrics_log import read_metrics
@@ -111,7 +111,7 @@ def _go(trainer: RunTrainer, recorder: Recorder, checkpoint: str | None) -> None
     if recorder.stopped:
         raise Stopped(step, max_steps)
     if step < max_steps:
-        raise RuntimeError(f"training ended at step {step} of {max_steps} without saying why")
+        raise TrainingError(f"training ended at step {step} of {max_steps} without saying why")
 
 
 def _finish(config: RunConfig, run: RunDir, trainer: RunTrainer, pairs: Pairs, began: float) -> None:

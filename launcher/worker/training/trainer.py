@@ -21,7 +21,7 @@ from trl import DPOConfig, KTOConfig
 
 from launcher.config import Lora, RunConfig
 from launcher.config import Trainer as TrainerConfig
-from launcher.errors import ConfigError
+from launcher.errors import ConfigError, TrainingError
 from launcher.losses import loss_named
 from launcher.machine.terminal import say
 from launcher.model.adapter import CONFIG_FILE, Adapter, with_base
@@ -75,7 +75,9 @@ class _Kept(Trainer):
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         loss: torch.Tensor = super().training_step(*args, **kwargs)
         if not torch.isfinite(loss):
-            raise RuntimeError(f"step {self.state.global_step + 1}: the loss is {loss.item()}; lower the learning rate")
+            raise TrainingError(
+                f"step {self.state.global_step + 1}: the loss is {loss.item()}; lower the learning rate"
+            )
         return loss
 
     def _save(self, output_dir: str | None = None, *args: Any, **kwargs: Any) -> None:
@@ -151,7 +153,7 @@ class Recorder(TrainerCallback):
             return  # the summary at the end
         line = {ours: _number(logs[theirs]) for theirs, ours in LOGGED.items() if theirs in logs}
         if not math.isfinite(line.get("grad_norm", 0.0)):
-            raise RuntimeError(f"step {state.global_step}: the gradient is not finite; lower the learning rate")
+            raise TrainingError(f"step {state.global_step}: the gradient is not finite; lower the learning rate")
         times = {"seconds": self._seconds, "seconds_per_step": self._seconds / max(1, self._steps), "time": time.time()}
         self._seconds, self._steps = 0.0, 0
         if state.is_world_process_zero:
