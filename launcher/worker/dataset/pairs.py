@@ -25,6 +25,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 from launcher.config import Dataset as DatasetConfig
 from launcher.config import RunConfig
 from launcher.dataset import shapes
+from launcher.dataset.answers import DIFFERING
 from launcher.dataset.messages import text_of
 from launcher.dataset.shapes import Example
 from launcher.dataset.shown import GIVEN
@@ -40,7 +41,7 @@ from launcher.worker.model.templates import check_rendering, shown_rows
 from launcher.worker.model.weights import tokenizer
 
 LOG = logging.getLogger(__name__)
-SPOILT = (shapes.DIFFERING, shapes.BROKEN)  # also as the prompts of an evaluation
+SPOILT = (DIFFERING, shapes.BROKEN)  # also as the prompts of an evaluation
 IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
 ANSWERS = {"chosen": "chosen_ids", "rejected": "rejected_ids"}
 NAME_HELD_OUT = "name a split with other rows"
