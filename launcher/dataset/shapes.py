@@ -70,11 +70,13 @@ class Example:
         values: our columns, with `tools` and `chat_template_kwargs` where the row has them.
         fault: why nothing can be learnt from it; None where something can.
         notes: what has been made of it that is not plain, and what of it is not used.
+        is_half: whether it is one of two completions of a pair.
     """
 
     values: dict[str, Any]
     fault: str | None = None
     notes: tuple[str, ...] = ()
+    is_half: bool = False
 
 
 def pairs(rows: Rows, dataset: Dataset, where: str) -> list[Example]:
@@ -171,7 +173,7 @@ def _halves(pair: Example) -> list[Example]:
     for name in PAIR[1:]:
         values = {"prompt": pair.values["prompt"], "completion": pair.values[name], "label": name == "chosen", **rest}
         fault = pair.fault if pair.fault in NO_HALVES else _fault(values, UNPAIRED[1:2])
-        halves.append(Example(values, fault, pair.notes if name == "chosen" else ()))
+        halves.append(Example(values, fault, pair.notes if name == "chosen" else (), is_half=True))
     return halves
 
 

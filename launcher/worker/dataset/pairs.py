@@ -114,8 +114,8 @@ def tokenise(config: RunConfig, store: Store, *, keep: bool = True, examples: in
     """
     train, test = reading.read(config.dataset, store, shapes.pairs)
     of_train, of_test = _usable(train, config, store, keep=keep), _held_out(test, config, store, keep=keep)
-    numbers = counts.of_splits(config, of_train, of_test, tokenizer(config.model, store), examples)
     overlaps = shapes.overlaps(sound(train), sound(test))
+    numbers = counts.of_splits(config, of_train, of_test, tokenizer(config.model, store), examples, overlaps[1])
     pairs = Pairs(of_train.fitting, of_test.fitting, numbers, of_train.left_out, *overlaps)
     return told(pairs, train, test)
 
