@@ -24,12 +24,13 @@ from analysis.report import write
 from launcher.config import Dataset, Model, RunConfig, from_plain
 from launcher.errors import ConfigError
 from launcher.planning import data_counts
+from launcher.planning.data_counts import Counted, Look
 from launcher.planning.named_trainer import check_named
 from launcher.store.counts import DataCounts, SplitCounts
 from launcher.store.facts import TableWork
 from launcher.store.files import plain, read_fact
 from launcher.store.output_folder import PreparingDir, Store
-from launcher.views.data import count_lines, example_lines, warnings
+from launcher.views.data import count_lines, example_lines, told_once, warnings
 from launcher.views.settings import settings_json, settings_line
 from launcher.worker.count import answer
 from launcher.worker.dataset import pairs, unpaired
@@ -336,11 +337,24 @@ def test_held_out_rows_that_are_trained_on_are_warned_of(configure: Configure, s
     (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in held_out))
     config = configure(dataset=Dataset(name="d", path=str(tmp_path)), trainer__max_length=LIMIT)
     assert [line for line in warnings(pairs.tokenise(config, store).counts) if "held-out" in line] == [
-        "d: 2 of 3 held-out rows also stand in the training split; what is measured on them is not held out "
-        "(dataset.test_split)"
+        (
+            "d: 2 of 3 held-out rows also stand in the training split; what is measured on them is not held out "
+            "(dataset.test_split)"
+        )
     ]
     (tmp_path / "test.jsonl").write_text(json.dumps(rows[5]) + "\n")
     assert not warnings(pairs.tokenise(config, store).counts)
+
+
+def test_what_is_left_out_is_told_once(configure: Configure) -> None:
+    """By the look at the rows where the count of tokens says the same, else by that count."""
+    note, other = "/d/train.jsonl: 7 of 12 rows are left out: 7 no prompt", "/d/train.jsonl: columns not used: id"
+    for reasons, kept in (({"no prompt": 7}, [note, other]), ({"no prompt": 7, "prompt too long": 1}, [other])):
+        lost = sum(reasons.values())
+        counts = DataCounts("m", "d", 48, {"train": SplitCounts(12, 12 - lost, reasons)})
+        told = told_once([note, other], Look((Counted(configure(), counts),)))
+        assert told[: len(kept)] == kept
+        assert [line.partition(" rows")[0] for line in told[len(kept) :]] == ["d, train split: 8 of 12"] * (lost - 7)
 
 
 def test_completions_of_one_kind_are_warned_of() -> None:

@@ -38,7 +38,7 @@ from launcher.sweep import Sweep
 from launcher.views import console
 from launcher.views import plan as views_plan
 from launcher.views.console import say_working
-from launcher.views.data import data_warnings
+from launcher.views.data import told_once
 
 DESCRIPTION = """\
 Run a preference-tuning sweep: model x loss_type x beta, and any other axis.
@@ -89,7 +89,7 @@ def launch(argv: Sequence[str]) -> int:
     settled = _check(sweep, store, dry_run=config.dry_run)
     check_named(sweep)
     data = look(settled.sweep, store, options.show_data, say_working)
-    settled = replace(settled, notes=[*said, *settled.notes, *data_warnings(data)])
+    settled = replace(settled, notes=told_once([*said, *settled.notes], data))
     settled.lines.extend(note_missing(settled.sweep, options.overrides))
     scheduler = scheduler_for(executor_of(settled.sweep.runs))
     if config.dry_run:

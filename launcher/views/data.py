@@ -5,6 +5,7 @@ Owns: these words, for a plan as for `status`. Must not know: how rows are count
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -81,6 +82,22 @@ def _warnings(split: SplitCounts, name: str, counts: DataCounts) -> Iterable[str
 def data_warnings(look: Look) -> list[str]:
     """The same of all kinds of data."""
     return [line for each in look.found if each.counts for line in warnings(each.counts)]
+
+
+ROWS_LEFT_OUT = re.compile(r": (\d+) of (\d+) rows are left out: ")  # as a look at the rows alone says it
+
+
+def told_once(notes: Iterable[str], look: Look) -> list[str]:
+    """Notes, then warnings; of rows left out one of the two: where the count of tokens finds more, its warning."""
+    warned, kept = data_warnings(look), []
+    for note in notes:
+        found = ROWS_LEFT_OUT.search(note)
+        same = [line for line in warned if found and f": {found[1]} of {found[2]} rows (" in line]
+        others = [line for line in warned if found and re.search(rf": \d+ of {found[2]} rows \(.*left out", line)]
+        warned = [line for line in warned if line not in same]
+        if same or not others:
+            kept.append(note)
+    return [*kept, *warned]
 
 
 def data_json(look: Look) -> list[Plain]:
