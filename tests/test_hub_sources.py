@@ -366,11 +366,12 @@ def test_a_folder_does_not_take_the_place_of_a_name_on_the_hub(place: Place) -> 
     code = (
         "from pathlib import Path\n"
         "from launcher.config import Dataset; from launcher.store.output_folder import Store\n"
-        "from launcher.worker.dataset.reading import read\n"
-        "rows = read(Dataset(name='d', path='org/data'), Store(Path('outputs')), lambda rows, *_: rows)\n"
+        "from launcher.dataset.shapes import pairs; from launcher.worker.dataset.reading import read\n"
+        "rows = read(Dataset(name='d', path='org/data'), Store(Path('outputs')), pairs)\n"
         "print(*map(len, rows))"
     )
-    assert place.run(code=code).stdout.split()[-2:] == ["32", "6"]
+    done = place.run(code=code)
+    assert done.stdout.split()[-2:] == ["32", "6"], done.stderr
     (place.folder / "m").mkdir()
     done = place.plan("model=./m@v1", "dataset=org/data@main")
     assert "./m is a folder, which has no revision v1; leave out @v1" in done.stderr

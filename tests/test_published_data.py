@@ -144,7 +144,7 @@ PUBLISHED: dict[str, tuple[list[Row], list[Row]]] = {
         [{**MESSAGES, "prompt": [SYSTEM, *TURNS]}] * 2,
     ),
     "label-studio.json": (
-        [annotated("left", "right"), annotated(), annotated("left"), annotated("right", "left", "right")],
+        [annotated("left"), annotated("left", "right"), annotated(), annotated("right", "left", "right")],
         [TEXTS, RIGHT_IS_BETTER],
     ),
     "label-studio-own.json": (
@@ -154,12 +154,12 @@ PUBLISHED: dict[str, tuple[list[Row], list[Row]]] = {
     "arena.jsonl": (
         [{"question_id": "1", "model_a": "m", "model_b": "n", "winner": winner, "judge": "arena_user_1", "turn": 1,
           "conversation_a": [user("Q"), assistant("yes")], "conversation_b": [user("Q"), assistant("no")],
-          "language": "English"} for winner in ("tie", "tie (bothbad)", "model_a", "model_b")],
+          "language": "English"} for winner in ("model_a", "tie", "tie (bothbad)", "model_b")],
         [MESSAGES, {**MESSAGES, "chosen": MESSAGES["rejected"], "rejected": MESSAGES["chosen"]}],
     ),
     "labelled.jsonl": (
         [{"question": "Q", "answer_a": "left", "answer_b": "right", "winner": winner}
-         for winner in ("tie", "A", "answer_b")],
+         for winner in ("A", "tie", "answer_b")],
         [TEXTS, RIGHT_IS_BETTER],
     ),
     "ranked.jsonl": ([{"prompt": "Q", "replies": ranked(("right", 2), ("left", 1))}] * 2, [TEXTS] * 2),

@@ -15,6 +15,7 @@ from launcher.config import RunConfig, from_plain
 from launcher.errors import UNSAID, ConfigError
 from launcher.hub.sources import restore
 from launcher.losses import loss_named
+from launcher.machine.terminal import say
 from launcher.store.files import Plain, plain
 from launcher.store.output_folder import Store
 from launcher.worker.dataset import pairs, unpaired
@@ -25,7 +26,7 @@ def main() -> None:
     question = json.load(sys.stdin)
     with tempfile.TemporaryDirectory() as scratch:
         answers = [answer(from_plain(each), Store(Path(scratch)), question["examples"]) for each in question["configs"]]
-    sys.stdout.write("\n" + json.dumps(answers) + "\n")
+    say("\n" + json.dumps(answers))
 
 
 def answer(config: RunConfig, store: Store, examples: int) -> Plain:
