@@ -59,7 +59,7 @@ class Part:
     fraction: float = 1.0
     train_split: str | None = None
     test_split: str | None = None
-    columns: dict[str, str] | None = None
+    columns: dict[str, str | None] | None = None
     config: str | None = None
     data_dir: str | None = None
     data_files: dict[str, Any] | None = None
@@ -101,7 +101,7 @@ class Dataset:
     builder: str | None = None
     train_split: str = "train"
     test_split: str = "test"
-    columns: dict[str, str] = field(default_factory=dict)
+    columns: dict[str, str | None] = field(default_factory=dict)
     train_pairs: int | None = None
     test_pairs: int | None = None
     prompts: list[str] = field(default_factory=list)

@@ -24,12 +24,13 @@ from analysis.report import write
 from launcher.config import Dataset, Model, RunConfig, from_plain
 from launcher.errors import ConfigError
 from launcher.planning import data_counts
+from launcher.planning.data_counts import Counted, Look
 from launcher.planning.named_trainer import check_named
 from launcher.store.counts import DataCounts, SplitCounts
 from launcher.store.facts import TableWork
 from launcher.store.files import plain, read_fact
 from launcher.store.output_folder import PreparingDir, Store
-from launcher.views.data import count_lines, example_lines, warnings
+from launcher.views.data import count_lines, example_lines, told_once, warnings
 from launcher.views.settings import settings_json, settings_line
 from launcher.worker.count import answer
 from launcher.worker.dataset import pairs, unpaired
@@ -309,6 +310,64 @@ def test_more_than_5_percent_is_warned_of(lost: int, *, warned: bool) -> None:
         said = warnings(DataCounts("m", "d", 48, {"train": split, "test": SplitCounts(5, 5)}))
         assert bool(said) is warned
         assert not said or "(6%)" in said[0]
+
+
+def test_pairs_for_an_unpaired_loss_are_counted_as_rows_and_as_completions(
+    configure: Configure, store: Store, tmp_path: Path
+) -> None:
+    """A file of 5 rows has 5 rows; what is used, or lost, are completions."""
+    rows = [{"prompt": f"Say {n}: ", "chosen": f"a{n}", "rejected": f"b{n}" if n else ""} for n in range(5)]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[3:]))
+    source = Dataset(name="halves", path=str(tmp_path))
+    config = configure(dataset=source, loss_type="kto", trainer__micro_batch_size=3, trainer__max_length=LIMIT)
+    found = unpaired.tokenise(config, store).counts
+    assert (found.splits["train"].rows, found.splits["train"].read) == (5, 10)
+    assert "train: 5 rows read, 10 completions, 9 used (5 desirable, 4 undesirable)" in count_lines(found)[0]
+    said = warnings(found)
+    assert "halves, train split: 1 of 10 completions (10%) are left out: 1 empty completion" in said[0]
+    assert "halves: 4 of 4 held-out completions also stand in the training split" in said[-1]
+
+
+def test_held_out_rows_that_are_trained_on_are_warned_of(configure: Configure, store: Store, tmp_path: Path) -> None:
+    """As many as there are, but for case and spacing; none where there is none."""
+    rows = [{"prompt": f"Say {n}: ", "chosen": "yes", "rejected": "no"} for n in range(6)]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:4]))
+    held_out = [rows[5], rows[2] | {"chosen": " YES"}, rows[3]]
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in held_out))
+    config = configure(dataset=Dataset(name="d", path=str(tmp_path)), trainer__max_length=LIMIT)
+    assert [line for line in warnings(pairs.tokenise(config, store).counts) if "held-out" in line] == [
+        (
+            "d: 2 of 3 held-out rows also stand in the training split; what is measured on them is not held out "
+            "(dataset.test_split)"
+        )
+    ]
+    (tmp_path / "test.jsonl").write_text(json.dumps(rows[5]) + "\n")
+    assert not warnings(pairs.tokenise(config, store).counts)
+
+
+def test_what_is_left_out_is_told_once(configure: Configure) -> None:
+    """By the look at the rows where the count of tokens says the same, else by that count."""
+    note, other = "/d/train.jsonl: 7 of 12 rows are left out: 7 no prompt", "/d/train.jsonl: columns not used: id"
+    for reasons, kept in (({"no prompt": 7}, [note, other]), ({"no prompt": 7, "prompt too long": 1}, [other])):
+        lost = sum(reasons.values())
+        counts = DataCounts("m", "d", 48, {"train": SplitCounts(12, 12 - lost, reasons)})
+        told = told_once([note, other], Look((Counted(configure(), counts),)))
+        assert told[: len(kept)] == kept
+        assert [line.partition(" rows")[0] for line in told[len(kept) :]] == ["d, train split: 8 of 12"] * (lost - 7)
+
+
+def test_completions_of_one_kind_are_warned_of() -> None:
+    """Kto learns from desirable and undesirable ones."""
+    split = SplitCounts(10, 10, desirable=10, undesirable=0)
+    (said,) = warnings(DataCounts("m", "d", 48, {"train": split}))
+    assert said == "d, train split: none of the completions used is undesirable; kto learns from both kinds"
+
+
+def test_a_length_between_two_numbers_of_tokens_has_its_decimal() -> None:
+    """A median of 111.5 is not 112."""
+    (line,) = count_lines(DataCounts("m", "d", 256, {"train": SplitCounts(2, 2, {}, 0, 111.5, 120.0)}))
+    assert "median 111.5 tokens, 95th percentile 120;" in line
 
 
 # ------------------------------------------------------------------------------------------------ settings

@@ -132,6 +132,17 @@ PUBLISHED: dict[str, tuple[list[Row], list[Row]]] = {
           "system": "Be short."}] * 2,
         [{**MESSAGES, "prompt": [SYSTEM, user("Q")]}] * 2,
     ),
+    "alpaca.json": (
+        [{"instruction": "Say it", "input": "dog", "chosen": "yes", "rejected": "no"},
+         {"instruction": "Q", "input": "", "chosen": "yes", "rejected": "no"}] * 2,
+        [{"prompt": "Say it\ndog", "chosen": "yes", "rejected": "no"},
+         {"prompt": "Q", "chosen": "yes", "rejected": "no"}] * 2,
+    ),
+    "alpaca-history.json": (
+        [{"instruction": "R", "input": "", "chosen": "yes", "rejected": "no", "system": "Be short.",
+          "history": [["Q", "A"]]}] * 2,
+        [{**MESSAGES, "prompt": [SYSTEM, *TURNS]}] * 2,
+    ),
     "label-studio.json": (
         [annotated("left"), annotated("left", "right"), annotated(), annotated("right", "left", "right")],
         [TEXTS, RIGHT_IS_BETTER],
@@ -155,6 +166,8 @@ PUBLISHED: dict[str, tuple[list[Row], list[Row]]] = {
 }  # fmt: skip
 SAFER = [{"prompt": "Q1", "chosen": "one 1", "rejected": "zero 1"}, PUBLISHED["pku-saferlhf"][1][1]]
 SAID = {
+    "alpaca.json": "read as Alpaca: instruction is the prompt, followed by input where that is not empty",
+    "alpaca-history.json": "read as Alpaca with history: instruction is the prompt, followed by input where that is",
     "orca_dpo_pairs.jsonl": "read as orca_dpo_pairs: question is the prompt",
     "helpsteer3": "read as HelpSteer3: overall_preference below 0 says that response1 is chosen, above 0 that",
     "pku-saferlhf": "read as PKU-SafeRLHF: better_response_id says which of response_0, response_1 is chosen",

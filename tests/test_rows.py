@@ -140,3 +140,33 @@ def test_the_first_rows_of_a_large_file_cost_little(tmp_path: Path, name: str) -
     text = json.dumps(rows) if name == "array.json" else "".join(json.dumps(row) + "\n" for row in rows)
     (tmp_path / name).write_text(text[:-1] + "{")
     assert len(list(islice(read_rows(tmp_path / name), 10_000))) == 10_000
+
+
+@pytest.mark.parametrize("held", [{"data": ROWS}, {"version": "1.0", "data": ROWS}, {"Rows": ROWS[:1]}])
+@pytest.mark.parametrize("indent", [None, 1])
+def test_an_object_around_the_rows_is_opened(tmp_path: Path, held: dict[str, Any], indent: int | None) -> None:
+    """Whatever says what they are beside them; one row alone stays a row."""
+    file = tmp_path / "train.json"
+    file.write_text(json.dumps(held, indent=indent))
+    assert list(read_rows(file)) == list(held.values())[-1]
+    turns = {"prompt": [{"role": "user", "content": "Q"}], "chosen": [{"role": "assistant", "content": "A"}]}
+    for row in (ROWS[0], turns, {"messages": ROWS}):
+        file.write_text(json.dumps(row, indent=indent))
+        assert list(read_rows(file)) == [row]
+
+
+@pytest.mark.parametrize(
+    ("held", "words"),
+    [
+        ({"prompt": ["Q", "R"], "chosen": ["a", "b"]}, "holds columns ({column: values}: prompt, chosen), not rows"),
+        ({"prompt": {"0": "Q", "1": "R"}, "chosen": {"0": "a", "1": "b"}}, "as to_json(orient='records', lines=True)"),
+        ({"data": [[1, 2]], "columns": ["a", "b"], "index": [0]}, "is one object (data, columns, index) around"),
+    ],
+)
+def test_columns_are_refused_as_what_they_are(tmp_path: Path, held: dict[str, Any], words: str) -> None:
+    """In one line, with the remedy."""
+    file = tmp_path / "train.json"
+    file.write_text(json.dumps(held))
+    with pytest.raises(ConfigError) as refusal:
+        list(read_rows(file))
+    assert words in str(refusal.value)

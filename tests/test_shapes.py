@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from launcher.config import Dataset
 from launcher.dataset import shapes
+from launcher.dataset.answers import ALIKE, REPEATED, TURNS
 from launcher.dataset.shapes import Example
 from launcher.dataset.speakers import division
 from launcher.errors import ConfigError
@@ -24,11 +26,11 @@ TEXT = {"prompt": "Q", "chosen": " yes", "rejected": " no"}
 MESSAGES = {"prompt": [ASKED], "chosen": [GOOD], "rejected": [BAD]}
 
 
-def pairs(*rows: dict[str, Any], **columns: str) -> list[Example]:
+def pairs(*rows: dict[str, Any], **columns: str | None) -> list[Example]:
     return shapes.pairs(rows, Dataset(name="d", columns=columns), "train.jsonl")
 
 
-def pair(row: dict[str, Any], **columns: str) -> dict[str, Any]:
+def pair(row: dict[str, Any], **columns: str | None) -> dict[str, Any]:
     (example,) = pairs(row, **columns)
     assert example.fault is None
     return example.values
@@ -68,9 +70,10 @@ def test_a_system_column_is_the_system_message() -> None:
     system = says("system", "Be short.")
     assert pair(TEXT | {"system": "Be short."})["prompt"] == [system, ASKED]
     assert pair(MESSAGES | {"system": "Be short."})["prompt"] == [system, ASKED]
-    assert pair(MESSAGES | {"prompt": [says("system", "own"), ASKED], "system": "x"})["prompt"][0] == says(
-        "system", "own"
-    )
+    own = MESSAGES | {"prompt": [says("system", "own"), ASKED]}
+    assert pair(own | {"system": "own "})["prompt"] == own["prompt"]
+    (differing,) = pairs(own | {"system": "x"})
+    assert differing.fault == "two system messages that differ"
     assert pair(TEXT | {"system": ""}) == TEXT
     assert pair(TEXT | {"told": "Be short."}, system="told")["prompt"] == [system, ASKED]
     first, second = pairs(TEXT | {"system": None}, TEXT | {"system": "Be short."})
@@ -156,7 +159,7 @@ def test_labelled_rows_are_looked_at_in_the_same_way() -> None:
     found = shapes.unpaired(rows, Dataset(name="d"), "x")
     assert [example.fault for example in found] == [None, "no label", "no label"]
     assert found[0].values == {"prompt": "Q", "completion": " yes", "label": True}
-    assert found[0].notes == (shapes.REPEATED,)
+    assert found[0].notes == (REPEATED,)
     whole = {"prompt": "Q", "completion": [ASKED, GOOD], "label": False}
     assert shapes.unpaired([whole], Dataset(name="d"), "x")[0].values == MESSAGES_LABELLED
     halves = shapes.unpaired([TEXT | {"chosen": ""}], Dataset(name="d"), "x")
@@ -166,22 +169,134 @@ def test_labelled_rows_are_looked_at_in_the_same_way() -> None:
 MESSAGES_LABELLED = {"prompt": [ASKED], "completion": [GOOD], "label": False}
 
 
-def test_a_repeated_prompt_is_taken_once() -> None:
-    """Of text too, and said; where only one completion begins so, or a word would be cut, it is none."""
-    (example,) = pairs({"prompt": "Q1:", "chosen": "Q1: good", "rejected": "Q1: bad"})
-    assert example.values == {"prompt": "Q1:", "chosen": " good", "rejected": " bad"}
-    assert example.notes == (shapes.REPEATED,)
-    for row in (
-        {"prompt": "Q1:", "chosen": "Q1: good", "rejected": " bad"},
-        {"prompt": "I", "chosen": "It", "rejected": "Is"},
-    ):
-        assert pair(row) == row
+@pytest.mark.parametrize("asked", ["Q1:", [ASKED], "Q"])
+@pytest.mark.parametrize("one_sided", [True, False])
+def test_a_repeated_prompt_is_taken_once(asked: str | list[Any], one_sided: bool) -> None:
+    """By one answer or by both, as text or as messages, and it is said; a prompt of one word may be an echo."""
+    good, bad = ([GOOD], [BAD]) if isinstance(asked, list) else (" good", " bad")
+    (example,) = pairs({"prompt": asked, "chosen": asked + good, "rejected": bad if one_sided else asked + bad})
+    if asked == "Q" and one_sided:
+        assert example.fault == "only one answer begins with the prompt's single word"
+        return
+    assert example.values == {"prompt": asked, "chosen": good, "rejected": bad}
+    assert (example.fault, example.notes) == (None, (REPEATED,))
+
+
+def test_a_prompt_in_text_is_taken_from_one_answer_in_messages() -> None:
+    """Which alone is a whole conversation."""
+    assert pair({"prompt": "Q", "chosen": [ASKED, GOOD], "rejected": [BAD]}) == MESSAGES
+
+
+def test_a_word_is_not_cut_from_an_answer() -> None:
+    """Where a prompt is the beginning of a word."""
+    row = {"prompt": "I", "chosen": "It", "rejected": "Is"}
+    assert pair(row) == row
 
 
 def test_what_is_not_used_is_counted_by_name() -> None:
     """A column that is neither ours nor empty."""
-    (example,) = pairs(TEXT | {"score": 0, "id": None, "history": [["a", "b"]]})
-    assert example.notes == ("column score not used", "column history not used")
+    (example,) = pairs(TEXT | {"score": 0, "id": None, "scores": [["a", "b"]]})
+    assert example.notes == ("column score not used", "column scores not used")
+    (nested,) = pairs({"d": {"q": "Q", "by": "me"}, "chosen": "yes", "rejected": "no"}, prompt="d.q")
+    assert nested.notes == ("column d.by not used",)
+
+
+@pytest.mark.parametrize("name", ["input", "context", "history", "Question", "system_prompt"])
+def test_a_part_of_the_prompt_is_not_lost(name: str) -> None:
+    """It is refused with what to do, unless the prompt holds it, or it is not wanted."""
+    row = TEXT | {name: [["old", "new"]] if name == "history" else "dog"}
+    ours = {"history": "history", "system_prompt": "system"}.get(name, "input")
+    with pytest.raises(ConfigError) as refusal:
+        pairs(TEXT, row)
+    assert f"row 2, column {name}: " in str(refusal.value)
+    assert f"by +dataset.columns.{ours}={name}, or give +dataset.columns.{name}=null" in str(refusal.value)
+    with pytest.raises(ConfigError, match=f"column {name}"):
+        shapes.unpaired([{"prompt": "Q", "completion": " yes", "label": True, name: row[name]}], Dataset(name="d"), "x")
+    assert pair(row, **{name: None}) == TEXT
+    assert pair(TEXT | {name: "Q"}) == TEXT
+
+
+def test_input_follows_the_prompt_and_history_goes_before_it() -> None:
+    """Joined by a line break, where there is any; turns as pairs, as messages, or either as JSON."""
+    assert pair(TEXT | {"given": "dog"}, input="given")["prompt"] == "Q\ndog"
+    assert pair(TEXT | {"given": ""}, input="given") == TEXT
+    turns = [says("user", "old"), says("assistant", "new")]
+    for history in ([["old", "new"]], turns, '[["old", "new"]]'):
+        assert pair(TEXT | {"history": history}, history="history")["prompt"] == [*turns, ASKED]
+    with pytest.raises(ConfigError, match="column history: a turn that is not two texts"):
+        pairs(TEXT | {"history": [["old"]]}, history="history")
+    with pytest.raises(ConfigError, match="no column given"):
+        pairs(TEXT, input="given")
+
+
+def test_messages_in_json_text_are_messages() -> None:
+    """And it is said; other JSON is a text; what Python has written is refused."""
+    whole = {"chosen": json.dumps([ASKED, GOOD]), "rejected": json.dumps([ASKED, BAD])}
+    for row in (
+        whole,
+        whole | {"prompt": "Q"},
+        whole | {"prompt": json.dumps([ASKED])},
+        whole | {"chosen": [ASKED, GOOD]},
+    ):
+        (example,) = pairs(row)
+        assert example.values == MESSAGES
+        assert "column rejected: JSON text taken for messages" in example.notes
+    assert pair({"prompt": "Q", "chosen": json.dumps(GOOD), "rejected": json.dumps(BAD)}) == MESSAGES
+    for text in (
+        '[{"role": "clerk", "pay": 1}]',
+        "[1, 2]",
+        '{"value": 3}',
+        "{'value': 3}",
+        json.dumps([ASKED]) + " is it",
+    ):
+        assert pair(TEXT | {"chosen": text})["chosen"] == text
+    for python in (str([ASKED, GOOD]), f"[{ASKED}\n {GOOD}]", f"array([{ASKED}, {GOOD}], dtype=object)"):
+        with pytest.raises(ConfigError, match=r"row 1, column chosen: messages as Python writes them .*json\.dumps"):
+            pairs(TEXT | {"chosen": python})
+
+
+THANKS = "\n\nHuman: thanks"
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"chosen": [ASKED, GOOD, says("user", "thanks")], "rejected": [ASKED, BAD]},
+        {"prompt": [ASKED], "chosen": [GOOD], "rejected": [BAD, says("user", "why?")]},
+        {"chosen": "\n\nHuman: Q\n\nAssistant: yes" + THANKS, "rejected": "\n\nHuman: Q\n\nAssistant: no"},
+        {"prompt": "\n\nHuman: Q\n\nAssistant:", "chosen": " yes", "rejected": " no" + THANKS},
+        {"chosen": "USER: Q ASSISTANT: yes USER: ah", "rejected": "USER: Q ASSISTANT: no"},
+    ],
+)
+def test_an_answer_that_ends_with_the_users_words_is_left_out(row: dict[str, Any]) -> None:
+    """Of messages and of text with marks; as a labelled completion the other half is of use."""
+    assert [example.fault for example in pairs(row)] == ["answer that ends with the user's words"]
+    assert [half.fault for half in shapes.unpaired([row], Dataset(name="d"), "x")].count(None) == 1
+
+
+def test_users_words_within_an_answer_are_said() -> None:
+    """And a word that is like a mark is no turn."""
+    turns = [GOOD, says("user", "R"), GOOD]
+    assert pairs({"prompt": [ASKED], "chosen": turns, "rejected": [BAD]})[0].notes == (TURNS,)
+    for answer in (" a list:\nInput: x", " he said Human: no", THANKS + "\n\nAssistant: fine"):
+        assert pairs({"prompt": "\n\nHuman: Q\n\nAssistant:", "chosen": answer, "rejected": " x"})[0].fault is None
+
+
+@pytest.mark.parametrize("part", [{"type": "text", "text": None, "image": None}, {"type": "text"}, {"text": None}])
+def test_a_part_without_text_is_empty(part: dict[str, Any]) -> None:
+    """As a typed table fills what lacks it; what has something else in its place is refused by that."""
+    spoken = [{"type": "text", "text": "Q"}, part]
+    assert pair(MESSAGES | {"prompt": [says("user", spoken)]}) == MESSAGES
+    with pytest.raises(ConfigError, match="a part of a message without text, with url; give its text"):
+        pairs(MESSAGES | {"prompt": [says("user", [*spoken, part | {"url": "u"}])]})
+    with pytest.raises(ConfigError, match="a part of a message whose text is a number"):
+        pairs(MESSAGES | {"prompt": [says("user", [part | {"text": 3}])]})
+
+
+def test_texts_that_part_within_a_word_are_said_to_begin_alike() -> None:
+    """Where words have no space between them, no prompt is found, and that is the reason."""
+    with pytest.raises(ConfigError, match="begin alike without a mark of who answers"):
+        pairs({"chosen": "問題は何ですか鯨は大きい", "rejected": "問題は何ですか鯨が小さい"})
 
 
 HUMAN = "\n\nHuman: What a day?\n\nAssistant:"
@@ -215,7 +330,7 @@ def test_an_implicit_prompt_ends_at_a_mark_or_at_a_word(prompt: str, chosen: str
 def test_answers_that_begin_alike_are_counted() -> None:
     """The mark says where they begin, and the text alone would not."""
     alike, other = pairs(*({"chosen": HUMAN + good, "rejected": HUMAN + " No"} for good in (" No, sir", " Yes")))
-    assert (alike.notes, other.notes) == ((shapes.ALIKE,), ())
+    assert (alike.notes, other.notes) == ((ALIKE,), ())
 
 
 @pytest.mark.parametrize(

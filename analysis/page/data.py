@@ -43,13 +43,19 @@ def splits(runs: pd.DataFrame) -> list[dict[str, str]]:
 def _numbers(split: Data) -> dict[str, str]:
     labels = ", ".join(f"{number(split[name], _DIGITS)} {name}" for name in LABELS if name in split)
     return {
-        "rows read": number(split["read"], _DIGITS),
+        "rows read": _read(split),
         "used": number(split["used"], _DIGITS) + (f" ({labels})" if labels else ""),
         "left out": _reasons(split) or "0",
         "median": number(split.get("median", math.nan), _DIGITS),
         "95th percentile": number(split.get("percentile_95", math.nan), _DIGITS),
         "cut": f"{number(split['cut'], _DIGITS)} ({_share(split['cut'], split['used']):.0%})",
     }
+
+
+def _read(split: Data) -> str:
+    """Rows, and the completions that pairs among them became."""
+    read = number(split["read"], _DIGITS)
+    return f"{number(split['rows'], _DIGITS)} ({read} completions)" if "rows" in split else read
 
 
 def _reasons(split: Data) -> str:
@@ -85,7 +91,8 @@ def _lost(model: str, dataset: str, data: Data) -> Iterator[str]:
     for name, split in data["splits"].items():
         where, gone = f"the {name} split of {dataset} for {model}", split["read"] - split["used"]
         read, used, cut, left = (number(each, _DIGITS) for each in (split["read"], split["used"], split["cut"], gone))
+        unit = "completions" if "rows" in split else "rows"
         if _share(gone, split["read"]) > _MUCH:
-            yield f"of {where} {left} of {read} rows are left out ({_reasons(split)})"
+            yield f"of {where} {left} of {read} {unit} are left out ({_reasons(split)})"
         if _share(split["cut"], split["used"]) > _MUCH:
-            yield f"of {where} {cut} of {used} rows used are cut at max_length {number(data['max_length'])}"
+            yield f"of {where} {cut} of {used} {unit} used are cut at max_length {number(data['max_length'])}"

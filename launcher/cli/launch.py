@@ -40,7 +40,7 @@ from launcher.sweep import Sweep
 from launcher.views import console
 from launcher.views import plan as views_plan
 from launcher.views.console import say_working
-from launcher.views.data import data_warnings
+from launcher.views.data import told_once
 
 DESCRIPTION = """\
 Run a preference-tuning sweep: model x loss_type x beta, and any other axis.
@@ -92,7 +92,7 @@ def launch(argv: Sequence[str]) -> int:
     check_named(sweep)
     data = look(settled.sweep, store, options.show_data, say_working)
     lengths, twice = check_lengths(settled.sweep, data), under_other_names(settled.sweep, known)
-    settled = replace(settled, notes=[*said, *settled.notes, *twice, *lengths, *data_warnings(data)])
+    settled = replace(settled, notes=told_once([*said, *settled.notes, *twice, *lengths], data))
     settled.lines.extend(note_missing(settled.sweep, options.overrides))
     scheduler = scheduler_for(executor_of(settled.sweep.runs))
     if config.dry_run:

@@ -1,12 +1,14 @@
 """Whose column is which of ours, and which of them rows lack.
 
-Owns: our names of columns; that a name with dots leads into a column (`data.prompt`).
+Owns: our names of columns; that a name with dots leads into a column (`data.prompt`), and that a column which is named
+as null (`input: null`) is not wanted.
 Must not know: what a column says, known data sets, files.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from launcher.config import Dataset
@@ -21,6 +23,20 @@ UNPAIRED = ("prompt", "completion", "label")
 SYSTEM = "system"
 COMPARED = ("first", "second", "better")  # two answers, and what says which of them is chosen
 RANKED = "ranked"  # answers with their ranks in one column
+JOINED = ("input", "history")  # what belongs to a prompt in text: what follows it, and earlier turns
+
+
+def named(columns: Mapping[str, str | None]) -> dict[str, str]:
+    """Our names of columns with theirs, without what is not wanted."""
+    return {ours: theirs for ours, theirs in columns.items() if theirs is not None}
+
+
+def wanted(rows: Rows, dataset: Dataset) -> tuple[Rows, Dataset]:
+    """The rows without the columns that are not wanted, and the data set with the names of the others."""
+    names = named(dataset.columns)
+    if unwanted := dataset.columns.keys() - names.keys():
+        rows = [{name: value for name, value in row.items() if name not in unwanted} for row in rows]
+    return rows, replace(dataset, columns={**names})
 
 
 def columns_of(rows: Rows) -> list[str]:
@@ -49,18 +65,19 @@ def value_of(row: Row, name: str) -> Any:
 
 def missing_columns(found: Collection[str], dataset: Dataset, *, paired: bool) -> list[str]:
     """The columns, by their own names, that rows with the columns `found` lack."""
-    labelled = not paired and is_there(dataset.columns.get("completion", "completion"), found)  # pairs are split
+    labelled = not paired and is_there((dataset.columns.get("completion") or "completion"), found)  # pairs are split
     return [name for name in needed(UNPAIRED if labelled else PAIR, dataset) if not is_there(name, found)]
 
 
 def needed(columns: tuple[str, ...], dataset: Dataset) -> list[str]:
     """What must be there: of a pair the answers in one of three forms, and the prompt if it is named."""
-    names = columns
+    theirs = named(dataset.columns)
+    names, parts = columns, [name for name in JOINED if name in theirs]
     if columns is PAIR:
-        compared = any(name in dataset.columns for name in COMPARED)
-        answers = COMPARED if compared else (RANKED,) if RANKED in dataset.columns else PAIR[1:]
-        names = ("prompt", *answers) if "prompt" in dataset.columns else answers
-    return [dataset.columns.get(ours, ours) for ours in names]
+        compared = any(name in theirs for name in COMPARED)
+        answers = COMPARED if compared else (RANKED,) if RANKED in theirs else PAIR[1:]
+        names = ("prompt", *answers) if "prompt" in theirs or parts else answers
+    return [theirs.get(ours, ours) for ours in (*names, *parts)]
 
 
 def check_columns(columns: tuple[str, ...], found: list[str], dataset: Dataset, where: str) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from launcher.config import WEAK_REJECTS, Dataset, Model, Part, RunConfig, WeakRejects
 from launcher.dataset import schemas, shapes, shown
-from launcher.dataset.columns import columns_of, missing_columns
+from launcher.dataset.columns import columns_of, missing_columns, wanted
 from launcher.dataset.layouts import Listing, is_whole_table, split_files
 from launcher.dataset.naming import is_cut, naming_of
 from launcher.dataset.rows import Row, read_all
@@ -179,8 +179,9 @@ def check_rows(dataset: Dataset, model: Model, *files: Path, paired: bool) -> li
         held_out_of(len(rows), dataset.test_pairs)
     if not rows:
         raise ConfigError(*named, f"{file} has no rows; give a file with rows")
-    found = columns_of(rows)
-    known, how = schemas.recognised(rows, found, dataset)
+    rows_wanted, dataset = wanted(rows, dataset)
+    found = columns_of(rows_wanted)
+    known, how = schemas.recognised(rows_wanted, found, dataset)
     if missing := missing_columns(found, known, paired=paired):
         raise ConfigError(
             "dataset.columns",
@@ -188,17 +189,27 @@ def check_rows(dataset: Dataset, model: Model, *files: Path, paired: bool) -> li
             f"{file} has no column {', '.join(missing)}; it has {', '.join(sorted(found)) or 'no rows'}; "
             "map ours to its own with +dataset.columns.chosen=NAME",
         )
-    examples = (shapes.pairs if paired else shapes.unpaired)(rows, dataset, str(file))
+    examples = (shapes.pairs if paired else shapes.unpaired)(rows_wanted, dataset, str(file))
     faults = Counter(example.fault for example in examples if example.fault)
     counted = ", ".join(f"{count} {fault}" for fault, count in faults.items())
     if whole and faults.total() == len(rows):
         raise ConfigError(*named, f"{file}: none of its rows can be used: {counted}")
     if template := template_here(model):
         shown.check_template([each.values for each in examples if each.fault is None], template.text, model.name)
-    told = [how] if how else []
+    told = [*([how] if how else []), *_notes(examples, how, len(rows))]
     told += [f"{faults.total()} of {len(rows)} rows are left out: {counted}"] if faults else []
     more = [] if whole else [f"its first {len(rows)} rows have been looked at; a job looks at the others"]
     return [f"{file}: {note}" for note in (*told, *more)]
+
+
+def _notes(examples: Iterable[shapes.Example], how: str | None, count: int) -> list[str]:
+    """What has been made of rows that is not plain, and which columns are not used."""
+    notes = Counter(note for example in examples for note in example.notes if note != how)
+    unused = [
+        note.removeprefix("column ").removesuffix(shapes.NOT_USED) for note in notes if note.endswith(shapes.NOT_USED)
+    ]
+    made = [f"{number} of {count} rows: {note}" for note, number in notes.items() if not note.endswith(shapes.NOT_USED)]
+    return [*made, *([f"columns not used: {', '.join(unused)}"] if unused else [])]
 
 
 def _split_of(files: Sequence[Path], dataset: Dataset) -> tuple[str, str | None]:
@@ -253,7 +264,7 @@ def _prompts(dataset: Dataset, key: str) -> Iterable[Any]:
     files = local_files(dataset, key)
     if not files:
         return dataset.prompts
-    column = dataset.columns.get("prompt", "prompt")
+    column = dataset.columns.get("prompt") or "prompt"
     return [row.get(column) for row, _ in zip(read_all(files), range(PROMPTS), strict=False)]
 
 

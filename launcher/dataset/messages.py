@@ -6,6 +6,8 @@ Must not know: pairs, files, chat templates.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,6 +27,14 @@ ROLES = {
 CALLS = "function_call"  # ShareGPT's name of an assistant that calls a tool, in a text of its own
 # Keys of a message that are a part of what it says.
 SPOKEN = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking")
+SPOKEN_IN = (*CONTENT, *SPOKEN)
+
+
+# How messages begin that were written into a text, as JSON or by Python (in an array of numpy too), and who speaks.
+WRITTEN = re.compile(
+    r"""\s*(?:array\()?\[?\s*\{\s*(?P<quote>['"])(?:role|from|content|value|tool_calls)(?P=quote)\s*:"""
+)
+SPEAKS = re.compile(r"""['"](?:role|from)['"]\s*:\s*['"](?:system|user|assistant|tool|human|gpt)['"]""")
 
 
 class Misshapen(Exception):
@@ -37,6 +47,8 @@ def said(value: Any, role: str = "assistant") -> Said:
     Raises:
         Misshapen: the value is neither.
     """
+    if isinstance(value, str) and (written := written_messages(value)) is not None:
+        return said(written, role)
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, Mapping):
@@ -44,6 +56,33 @@ def said(value: Any, role: str = "assistant") -> Said:
     if isinstance(value, list):
         return [message(each, role) for each in value]
     raise Misshapen(f"{kind(value)}; give a text (in quotes), or a list of messages")
+
+
+def written_messages(text: str) -> Any:
+    """The messages that a text holds as JSON, and nothing else; None where it is a text.
+
+    Raises:
+        Misshapen: they are written as Python writes them.
+    """
+    begins = WRITTEN.match(text)
+    if begins is None or not SPEAKS.search(text):
+        return None
+    if begins["quote"] == "'":
+        if not text.rstrip().endswith(("]", "}", ")")):
+            return None
+        raise Misshapen(
+            f"messages as Python writes them ({text[:30]!r}); write them as a list, or as JSON (json.dumps)"
+        )
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return None
+    each = value if isinstance(value, list) else [value]
+    return value if all(map(_is_message, each)) else None
+
+
+def _is_message(value: Any) -> bool:
+    return isinstance(value, Mapping) and not any(map(value.keys().isdisjoint, (ROLE, SPOKEN_IN)))
 
 
 def message(value: Any, role: str) -> Message:
@@ -77,10 +116,16 @@ def _content(value: Any) -> str:
 def _part(part: Any) -> str:
     if isinstance(part, str):
         return part
-    if isinstance(part, Mapping) and part.get("type", "text") == "text" and isinstance(part.get("text"), str):
-        return str(part["text"])
-    name = repr(part.get("type")) if isinstance(part, Mapping) else kind(part)
-    raise Misshapen(f"a part of a message that is {name}; only parts of type 'text' can be trained on")
+    if not isinstance(part, Mapping) or part.get("type", "text") != "text":
+        name = repr(part["type"]) if isinstance(part, Mapping) else kind(part)
+        raise Misshapen(f"a part of a message that is {name}; only parts of type 'text' can be trained on")
+    text, others = part.get("text"), [key for key, value in part.items() if key not in ("type", "text") and value]
+    if text is None and not others:  # as a typed table fills what lacks it
+        return ""
+    if isinstance(text, str):
+        return text
+    found = f"whose text is {kind(text)}" if text is not None else f"without text, with {', '.join(map(str, others))}"
+    raise Misshapen(f"a part of a message {found}; give its text as text")
 
 
 _KINDS = {bool: "true or false", int: "a number", float: "a number", str: "a text", list: "a list", type(None): "null"}

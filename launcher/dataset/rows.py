@@ -25,6 +25,7 @@ Row = dict[str, Any]
 
 FORMATS = "JSON lines, a JSON array of objects, or Parquet"
 BATCH = 1000  # rows of a Parquet file at a time
+HOLDERS = {"data", "rows", "examples", "instances", "records", "items"}  # of an object around the rows of a file
 CHUNK = 2**20  # characters of a JSON array at a time
 LONGEST = 2**27  # characters of one row, beyond which something is wrong
 HEAD = 64  # bytes
@@ -177,6 +178,46 @@ def without_nulls(value: Any) -> Any:
 
 
 def _json_rows(text: IO[str]) -> Iterator[Row]:
+    """Of lines, or of an array, or of one object that holds the array."""
+    objects = _objects(text)
+    first, second = next(objects, None), next(objects, None)
+    if first is not None and second is None:
+        yield from _of_one_object(first)
+        return
+    yield from (row for row in (first, second) if row is not None)
+    yield from objects
+
+
+def _of_one_object(row: Row) -> list[Row]:
+    """The rows that a file's only object holds, under a name that says so, beside what is no row; else itself."""
+    held = [name for name, value in row.items() if isinstance(value, list | dict)]
+    rows = row.get(held[0]) if len(held) == 1 and held[0].casefold() in HOLDERS else None
+    if isinstance(rows, list) and rows and all(isinstance(each, dict) for each in rows):
+        return rows
+    if _is_columns(row):
+        remedy = "write one object for each row, as to_json(orient='records', lines=True) of pandas does"
+        raise Unreadable(f" holds columns ({{column: values}}: {', '.join(map(str, row))}), not rows; {remedy}")
+    if rows is not None or (len(row) > 1 and HOLDERS & {name.casefold() for name in held}):
+        names = ", ".join(map(str, row))
+        raise Unreadable(f" is one object ({names}) around what may be its rows; give {FORMATS}, one object a row")
+    return [row]
+
+
+def _is_columns(row: Row) -> bool:
+    """Whether an object's values are as long as one another, and hold a value for each row by its number."""
+    values = list(row.values())
+    if len(values) > 1 and all(isinstance(value, dict) and value for value in values):
+        numbers = values[0].keys()
+        return all(value.keys() == numbers for value in values) and all(number.isdigit() for number in numbers)
+    is_lists = len(values) > 1 and all(isinstance(value, list) and value for value in values)
+    return is_lists and len({len(value) for value in values}) == 1 and not all(_are_messages(value) for value in values)
+
+
+def _are_messages(values: list[Any]) -> bool:
+    return all(isinstance(each, dict) for each in values)
+
+
+def _objects(text: IO[str]) -> Iterator[Row]:
     """Of lines, or of an array; an object that is spread over several lines is one too."""
     number, first = _first_line(text)
     if first.lstrip()[:1] not in ("{", "["):

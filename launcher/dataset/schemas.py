@@ -19,6 +19,7 @@ from typing import Any
 from launcher.config import Dataset
 from launcher.dataset.columns import (
     COMPARED,
+    JOINED,
     PAIR,
     RANKED,
     SYSTEM,
@@ -27,6 +28,7 @@ from launcher.dataset.columns import (
     Rows,
     is_there,
     missing_columns,
+    named,
     value_of,
 )
 from launcher.dataset.messages import Misshapen, bare_kind, kind
@@ -43,6 +45,10 @@ KNOWN = {
     "Label Studio": {
         "prompt": "data.prompt", "first": "data.answer1", "second": "data.answer2", "better": "annotations",
     },
+    "Alpaca with history": {
+        "prompt": "instruction", "input": "input", "history": "history", "chosen": "chosen", "rejected": "rejected",
+    },
+    "Alpaca": {"prompt": "instruction", "input": "input", "chosen": "chosen", "rejected": "rejected"},
     "orca_dpo_pairs": {"system": "system", "prompt": "question", "chosen": "chosen", "rejected": "rejected"},
 }  # fmt: skip
 SCALES = ("overall_preference", "preference_strength")  # below 0: the first is better, above 0: the second
@@ -75,16 +81,17 @@ def recognised(rows: Rows, names: Collection[str], dataset: Dataset) -> tuple[Da
 
     The second is None where they are read by our own names alone.
     """
-    name = None if set(dataset.columns) - {SYSTEM, *GIVEN} else _known(rows, set(names))
+    name = None if set(named(dataset.columns)) - {SYSTEM, *GIVEN} else _known(rows, set(names))
     if name is not None:
         dataset = replace(dataset, columns={**KNOWN[name], **dataset.columns})
-    how = _how(dataset.columns, plain=name is None)
+    how = _how(named(dataset.columns), plain=name is None)
     return dataset, f"read as {name}: {how}" if name else how
 
 
 def lacking(names: Collection[str], dataset: Dataset, *, paired: bool) -> list[str]:
     """The columns, by their own names, that rows with these columns lack, of whichever data set they are."""
-    return missing_columns(names, recognised((), names, dataset)[0], paired=paired)
+    there = [name for name in names if dataset.columns.get(name, name) is not None]
+    return missing_columns(there, recognised((), there, dataset)[0], paired=paired)
 
 
 def _known(rows: Rows, there: set[str]) -> str | None:
@@ -109,7 +116,11 @@ def _how(columns: Mapping[str, str], *, plain: bool) -> str | None:
         return f"{better} says which of {first}, {second} is chosen"
     if RANKED in columns:
         return f"of {theirs[RANKED]} the first by rank is chosen, and the last rejected"
-    return None if plain else f"{columns['prompt']} is the prompt"
+    if plain and not any(name in columns for name in JOINED):
+        return None
+    more = f", followed by {columns['input']} where that is not empty" if "input" in columns else ""
+    earlier = f", behind the turns of {columns['history']}" if "history" in columns else ""
+    return f"{columns.get('prompt', 'prompt')} is the prompt{more}{earlier}"
 
 
 def choice(row: Row, columns: Mapping[str, str]) -> Choice:

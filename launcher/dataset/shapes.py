@@ -16,12 +16,14 @@ import json
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from launcher.config import Dataset
-from launcher.dataset import messages, schemas
+from launcher.dataset import messages, prompt_parts, schemas
+from launcher.dataset.answers import ASKS, DIFFERING, ECHO, SAME, Found, apart, asks_at_its_end, beside
 from launcher.dataset.columns import (
+    JOINED,
     PAIR,
     SYSTEM,
     UNPAIRED,
@@ -30,26 +32,33 @@ from launcher.dataset.columns import (
     check_columns,
     columns_of,
     is_there,
+    named,
     needed,
-    outer,
     value_of,
+    wanted,
 )
 from launcher.dataset.messages import Misshapen, Said, as_messages, said, text_of
 from launcher.dataset.shown import GIVEN
-from launcher.dataset.speakers import division, ends_in_word
+from launcher.dataset.speakers import common_beginning
 from launcher.errors import UNSAID, ConfigError
 
 CONVERSATIONS = ("conversations", "conversation", "messages")  # whose last is the user's, beside two answers
 QUESTIONS = ("question", "instruction", "input", "query")  # what others call the prompt
 UNTRAINABLE = ("image", "images", "video", "videos", "audio", "audios", "documents")
 
-EMPTY, SAME, NO_PROMPT, NO_LABEL = "empty completion", "chosen == rejected", "no prompt", "no label"
-DIFFERING, BROKEN = "prompts differ", "half a character (a lone surrogate)"
-NO_HALVES = (DIFFERING, BROKEN, schemas.TIE, schemas.UNDECIDED)  # faults of a pair that are of both its answers
-ALIKE = "answers begin alike"
-REPEATED = "prompt repeated in the completion, taken once"
+EMPTY, NO_PROMPT, NO_LABEL = "empty completion", "no prompt", "no label"
+BROKEN, SYSTEMS = "half a character (a lone surrogate)", "two system messages that differ"
+NO_HALVES = (
+    DIFFERING,
+    ECHO,
+    SYSTEMS,
+    BROKEN,
+    schemas.TIE,
+    schemas.UNDECIDED,
+)  # faults of a pair that are of both its answers
 
 MOST_WITHOUT = 0.1  # of pairs whose prompt is to be found in the completions
+NOT_USED = " not used"
 LONE = re.compile("[\ud800-\udfff]")
 
 
@@ -61,27 +70,13 @@ class Example:
         values: our columns, with `tools` and `chat_template_kwargs` where the row has them.
         fault: why nothing can be learnt from it; None where something can.
         notes: what has been made of it that is not plain, and what of it is not used.
+        is_half: whether it is one of two completions of a pair.
     """
 
     values: dict[str, Any]
     fault: str | None = None
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Found:
-    """A row before it is known whether its data set is text or messages."""
-
-    prompt: Said
-    answers: tuple[Said, ...]
-    system: str = ""
-    fault: str | None = None
-    notes: tuple[str, ...] = ()
-    given: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def is_messages(self) -> bool:
-        return bool(self.system or self.given) or any(isinstance(value, list) for value in (self.prompt, *self.answers))
+    is_half: bool = False
 
 
 def pairs(rows: Rows, dataset: Dataset, where: str) -> list[Example]:
@@ -90,35 +85,39 @@ def pairs(rows: Rows, dataset: Dataset, where: str) -> list[Example]:
     Raises:
         ConfigError: a column is missing, or a row has something in it that cannot be trained on.
     """
+    rows, dataset = wanted(rows, dataset)
     names = columns_of(rows)
     dataset, how = schemas.recognised(rows, names, dataset)
-    theirs = {ours: dataset.columns.get(ours, ours) for ours in ("prompt", SYSTEM, *GIVEN)}
+    columns = named(dataset.columns)
+    theirs = _theirs(columns, "prompt")
     check_columns(PAIR, names, dataset, where)
     is_apart = is_there(theirs["prompt"], names)
-    beside = None if is_apart else next((name for name in CONVERSATIONS if name in names), None)
-    unused = _unused(names, [*theirs.values(), *needed(PAIR, dataset), beside or ""])
+    asked = None if is_apart else next((name for name in CONVERSATIONS if name in names), None)
+    if not is_apart and asked is None:
+        _check_question(rows, dataset, where)
+    used = _Used(names, [*theirs.values(), *needed(PAIR, dataset), asked or ""], asked is None)
 
-    def found(row: Row) -> _Found:
-        choice = schemas.choice(row, dataset.columns)
+    def found(row: Row) -> Found:
+        choice = schemas.choice(row, columns)
         chosen, rejected = (_column(name, value, said) for name, value in (choice.chosen, choice.rejected))
         if is_apart:
-            pair = _beside(_of(row, theirs["prompt"], said, "user"), (chosen, rejected))
+            pair = beside(_prompt(row, theirs), (chosen, rejected))
         else:
-            pair = _apart(chosen, rejected, _of(row, beside, said, "user") if beside else None)
-        notes = (how, *pair.notes) if how else pair.notes
-        return _with_rest(replace(pair, fault=choice.fault or pair.fault, notes=notes), row, theirs, unused)
+            pair = apart(chosen, rejected, _of(row, asked, said, "user") if asked else None)
+        notes = (*([how] if how else []), *_written(choice.chosen, choice.rejected), *pair.notes)
+        return _with_rest(replace(pair, fault=choice.fault or pair.fault, notes=notes), row, theirs, used)
 
     every = _each(found, rows, where)
     examples = [_example(one, PAIR[1:], every.messages) for one in every.found]
     if not is_apart:
-        if beside is None:
-            _check_question(rows, dataset, where)
         _check_apart(examples, rows, dataset, where)
     return examples
 
 
-def _unused(names: list[str], used: list[str]) -> list[str]:
-    return [name for name in names if name not in {*used, *map(outer, used)}]
+def _theirs(columns: Mapping[str, str], *ours: str) -> dict[str, str]:
+    """Their names of what rows may have, and of what is joined to a prompt where that is named."""
+    there = {name: columns.get(name, name) for name in (*ours, SYSTEM, *GIVEN)}
+    return there | {name: columns[name] for name in JOINED if name in columns}
 
 
 def unpaired(rows: Rows, dataset: Dataset, where: str) -> list[Example]:
@@ -127,19 +126,21 @@ def unpaired(rows: Rows, dataset: Dataset, where: str) -> list[Example]:
     Raises:
         ConfigError: as of pairs, or a label is neither true nor false.
     """
+    rows, dataset = wanted(rows, dataset)
     names = columns_of(rows)
-    theirs = {ours: dataset.columns.get(ours, ours) for ours in (*UNPAIRED, SYSTEM, *GIVEN)}
+    theirs = _theirs(named(dataset.columns), *UNPAIRED)
     if not is_there(theirs["completion"], names):
         return [half for pair in pairs(rows, dataset, where) for half in _halves(pair)]
     check_columns(UNPAIRED, names, dataset, where)
-    unused = _unused(names, list(theirs.values()))
+    used = _Used(names, list(theirs.values()))
     labels = []
 
-    def found(row: Row) -> _Found:
+    def found(row: Row) -> Found:
         labels.append(_label(value_of(row, theirs["label"]), theirs["label"]))
         completion = _of(row, theirs["completion"], said)
-        prompt = _of(row, theirs["prompt"], said, "user")
-        return _with_rest(_beside(prompt, (completion,)), row, theirs, unused)
+        shaped = beside(_prompt(row, theirs), (completion,))
+        notes = (*_written((theirs["completion"], value_of(row, theirs["completion"]))), *shaped.notes)
+        return _with_rest(replace(shaped, notes=notes), row, theirs, used)
 
     every = _each(found, rows, where)
     examples = [_example(one, UNPAIRED[1:2], every.messages) for one in every.found]
@@ -172,7 +173,7 @@ def _halves(pair: Example) -> list[Example]:
     for name in PAIR[1:]:
         values = {"prompt": pair.values["prompt"], "completion": pair.values[name], "label": name == "chosen", **rest}
         fault = pair.fault if pair.fault in NO_HALVES else _fault(values, UNPAIRED[1:2])
-        halves.append(Example(values, fault, pair.notes if name == "chosen" else ()))
+        halves.append(Example(values, fault, pair.notes if name == "chosen" else (), is_half=True))
     return halves
 
 
@@ -180,19 +181,21 @@ def _check_apart(examples: list[Example], rows: Rows, dataset: Dataset, where: s
     """Where many pairs have nothing in common, what others have in common is not a prompt."""
     without = [number for number, example in enumerate(examples) if example.fault == NO_PROMPT]
     if len(without) > MOST_WITHOUT * len(examples):
-        choice = schemas.choice(rows[without[0]], dataset.columns)
-        one, other = (text_of(said(value))[:30] for _, value in (choice.chosen, choice.rejected))
+        choice = schemas.choice(rows[without[0]], named(dataset.columns))
+        one, other = (text_of(said(value)) for _, value in (choice.chosen, choice.rejected))
+        alike = "begin alike without a mark of who answers, or the end of a word, where they part"
+        how = alike if common_beginning(one, other) else "do not begin alike"
         raise ConfigError(
             "dataset.name",
             dataset.name,
-            "has no column prompt, and a pair's completions do not begin alike "
-            f"(row {without[0] + 1}: {one!r}, {other!r}); name it with +dataset.columns.prompt=NAME ({where})",
+            f"has no column prompt, and a pair's completions {how} (row {without[0] + 1}: "
+            f"{one[:30]!r}, {other[:30]!r}); name it with +dataset.columns.prompt=NAME ({where})",
         )
 
 
 def _check_question(rows: Rows, dataset: Dataset, where: str) -> None:
     """What answers have in common is not the prompt where a column holds their question and they do not."""
-    chosen = dataset.columns.get("chosen", "chosen")
+    chosen = dataset.columns.get("chosen") or "chosen"
     found = [name for row in rows if (name := _question_of(row, value_of(row, chosen)))]
     if len(found) > MOST_WITHOUT * len(rows):
         raise ConfigError(
@@ -216,11 +219,11 @@ def _question_of(row: Row, answer: Any) -> str | None:
 class _Every:
     """All rows, and whether they are messages."""
 
-    found: list[_Found]
+    found: list[Found]
     messages: bool
 
 
-def _each(shape: Callable[[Row], _Found], rows: Rows, where: str) -> _Every:
+def _each(shape: Callable[[Row], Found], rows: Rows, where: str) -> _Every:
     every = []
     for number, row in enumerate(rows, 1):
         try:
@@ -249,69 +252,41 @@ def _label(value: Any, column: str) -> bool | None:
     return bool(value)
 
 
-def _beside(prompt: Said, answers: tuple[Said, ...]) -> _Found:
-    """A prompt in a column of its own, which the answers may repeat."""
-    if isinstance(prompt, list) or not any(isinstance(answer, list) for answer in answers):
-        return _taken_once(prompt, answers)
-    lists = [as_messages(answer, "assistant") for answer in answers]
-    shared = _shared(lists) if all(lists) else 0
-    if shared:
-        return _checked(lists[0][:shared], tuple(each[shared:] for each in lists))
-    return _checked(prompt, answers)
+@dataclass(frozen=True)
+class _Used:
+    """Which columns rows have, which of these are used, and whether what is not may be a part of the prompt."""
+
+    names: list[str]
+    used: list[str]
+    may_be_prompt: bool = True
 
 
-def _taken_once(prompt: Said, answers: tuple[Said, ...]) -> _Found:
-    """The prompt, and the answers behind it: text or messages that begin with the prompt do not say it twice."""
-    size = len(prompt) if prompt else 0
-    there = [each for each in answers if each]
-    repeat = size and there and all(type(each) is type(prompt) and each[:size] == prompt for each in there)
-    if not repeat or any(isinstance(each, str) and ends_in_word(each, size) for each in answers):
-        return _checked(prompt, answers)
-    behind = tuple(each and each[size:] for each in answers)
-    return replace(_checked(prompt, behind), notes=(REPEATED,))
+def _prompt(row: Row, theirs: Mapping[str, str]) -> Said:
+    parts = [value_of(row, theirs[name]) if name in theirs else None for name in JOINED]
+    return prompt_parts.joined(_of(row, theirs["prompt"], said, "user"), *parts)
 
 
-def _apart(chosen: Said, rejected: Said, beside: Said) -> _Found:
-    """Two completions that hold the prompt, or answer the conversation beside them."""
-    if not chosen or not rejected:  # of no use, and nothing to find the prompt by
-        return _Found(None, (None, None))
-    if isinstance(chosen, str) and isinstance(rejected, str):
-        if isinstance(beside, list) and beside and beside[-1]["role"] != "assistant":
-            return _checked(beside, (chosen, rejected))
-        where = division(chosen, rejected)
-        fault = SAME if chosen == rejected else DIFFERING if where.differing else None
-        notes = (ALIKE,) if where.alike and not fault else ()
-        return _Found(chosen[: where.place] or None, (chosen[where.place :], rejected[where.place :]), "", fault, notes)
-    lists = [as_messages(answer, "assistant") for answer in (chosen, rejected)]
-    shared = _shared(lists)
-    prompt = lists[0][:shared] if shared else beside
-    return _checked(prompt, tuple(each[shared:] for each in lists))
+def _written(*columns: tuple[str, Any]) -> tuple[str, ...]:
+    """That texts of these columns, each with its value, are messages."""
+    texts = [(name, value) for name, value in columns if isinstance(value, str)]
+    return tuple(
+        f"column {name}: JSON text taken for messages" for name, text in texts if messages.written_messages(text)
+    )
 
 
-def _shared(lists: list[list[messages.Message]]) -> int:
-    """How many messages all lists begin with, one of each left out; of one list with a question, all but the answer."""
-    most = min(map(len, lists)) - 1
-    if len(lists) == 1:
-        return most if lists[0][0]["role"] in ("system", "user") else 0
-    return next((place for place in range(most) if any(each[place] != lists[0][place] for each in lists)), max(0, most))
-
-
-def _checked(prompt: Said, answers: tuple[Said, ...]) -> _Found:
-    """Answers that begin with the user's words are whole conversations, whose prompts differ."""
-    asks = any(isinstance(answer, list) and answer and answer[0]["role"] == "user" for answer in answers)
-    return _Found(prompt, answers, fault=DIFFERING if asks else None)
-
-
-def _with_rest(found: _Found, row: Row, theirs: Mapping[str, str], unused: list[str]) -> _Found:
+def _with_rest(found: Found, row: Row, theirs: Mapping[str, str], used: _Used) -> Found:
     """With the system message, what the template is given, and what of the row is not used."""
     for name in UNTRAINABLE:
         if row.get(name):
             raise Misshapen(f"column {name}: {messages.kind(row[name])}; only text can be trained on")
     system = _of(row, theirs[SYSTEM], _text)
     given = {name: _of(row, theirs[name], _GIVEN[name]) for name in GIVEN if value_of(row, theirs[name])}
-    left = tuple(f"column {name} not used" for name in unused if row.get(name) not in (None, "", [], {}))
+    left = prompt_parts.not_used(row, used.names, used.used)
+    if used.may_be_prompt:
+        prompt_parts.check_lost(left, "\n".join([system, *map(text_of, (found.prompt, *found.answers))]))
+    unused = [f"column {name}{NOT_USED}" for name in left]
     return replace(found, system=system, given={name: value for name, value in given.items() if value},
-                   notes=(*found.notes, *left))  # fmt: skip
+                   notes=(*found.notes, *unused))  # fmt: skip
 
 
 def _text(value: Any) -> str:
@@ -347,15 +322,21 @@ _GIVEN: dict[str, Callable[[Any], Any]] = {"tools": _tools, "chat_template_kwarg
 # ------------------------------------------------------------------------------------------------ what is of no use
 
 
-def _example(found: _Found, names: Sequence[str], in_messages: bool) -> Example:
-    prompt, answers = found.prompt, found.answers
+def _example(found: Found, names: Sequence[str], in_messages: bool) -> Example:
+    prompt, answers, fault = found.prompt, found.answers, found.fault
     if in_messages:
         prompt = as_messages(prompt, "user")
         answers = tuple(as_messages(answer, "assistant") for answer in answers)
+        fault = fault or _fault_of_system(prompt, found.system)
         if prompt and found.system and prompt[0]["role"] != "system":
             prompt = [{"role": "system", "content": found.system}, *prompt]
     values = {"prompt": prompt, **dict(zip(names, answers, strict=True)), **found.given}
-    return Example(values, found.fault or _fault(values, names), found.notes)
+    return Example(values, fault or _fault(values, names), found.notes)
+
+
+def _fault_of_system(prompt: list[messages.Message], system: str) -> str | None:
+    own = prompt[0]["content"] if prompt and prompt[0]["role"] == "system" else None
+    return SYSTEMS if own is not None and system.strip() not in ("", own.strip()) else None
 
 
 def _fault(values: dict[str, Any], names: Sequence[str]) -> str | None:
@@ -367,6 +348,8 @@ def _fault(values: dict[str, Any], names: Sequence[str]) -> str | None:
         return NO_PROMPT
     if len(texts) > 1 and texts[0] == texts[1]:
         return SAME
+    if any(asks_at_its_end(values["prompt"], values[name]) for name in names):
+        return ASKS
     return BROKEN if LONE.search(json.dumps(values, ensure_ascii=False, default=str)) else None
 
 

@@ -40,7 +40,7 @@ class Division:
 
 def division(one: str, other: str) -> Division:
     """Where the prompt ends: at the last mark of who answers that both have, else where the texts part, at a word."""
-    common = one[: _parting(one, other)]
+    common = common_beginning(one, other)
     marks = list(MARK.finditer(common))
     answering = [mark for mark in marks if mark["answering"] or mark["answers"]]
     known = [mark for mark in answering if mark["answers"] or any(_asks(before, mark) for before in marks)]
@@ -49,6 +49,23 @@ def division(one: str, other: str) -> Division:
         return Division(0, differing=True)
     place = _behind(common, known[-1].end()) if known else _at_a_word(one, other, len(common))
     return Division(place, alike=bool(common[place:].strip()))
+
+
+def common_beginning(one: str, other: str) -> str:
+    """What two texts begin with."""
+    return one[: _parting(one, other)]
+
+
+def ends_asking(prompt: str, answer: str) -> bool:
+    """Whether the last mark in an answer is one by which the prompt, which ends where the answer begins, asks."""
+    marks = list(MARK.finditer(prompt))
+    if not marks or _asks(marks[-1]) or prompt[marks[-1].end() :].strip():
+        return False
+    in_lines = prompt[: marks[-1].start()].endswith("\n") or marks[-1].start() == 0
+    last = next(reversed(list(MARK.finditer(answer))), None)
+    if last is None or not _asks(last) or last.group() not in {mark.group() for mark in marks}:
+        return False
+    return bool(last["asks"]) or not in_lines or answer[: last.start()].endswith("\n")
 
 
 def _parting(one: str, other: str) -> int:

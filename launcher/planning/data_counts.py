@@ -15,7 +15,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from launcher.machine.locate import is_hub_id, place_of
 from launcher.machine.user_cache import user_cache
 from launcher.model.adapter import adapter_in
 from launcher.model.files import TEMPLATE_FILES, TOKENIZER_FILES, has_tokenizer
-from launcher.store.counts import DataCounts
+from launcher.store.counts import DataCounts, SplitCounts
 from launcher.store.files import Plain, content_key, fact_text, file_hash, read_fact, typed, write_derived
 from launcher.store.output_folder import Store
 from launcher.sweep import Run, Sweep
@@ -182,7 +182,16 @@ def _identity(config: RunConfig, examples: int) -> Plain:
     tokenizer = [_tokenizer_of(folder, config.model) for folder in _folders(config.model, config.pins)]
     seed = None if loss_named(config.loss_type).paired else config.seed
     versions = {name: version(name) for name in VERSIONS}
-    return {**settings, "seed": seed, "files": files, "tokenizer": tokenizer, "examples": examples, "by": versions}
+    keys = [key.name for kind in (DataCounts, SplitCounts) for key in fields(kind)]
+    return {
+        **settings,
+        "seed": seed,
+        "files": files,
+        "tokenizer": tokenizer,
+        "examples": examples,
+        "by": versions,
+        "keys": keys,
+    }
 
 
 def _without_paths(section: Any) -> Any:

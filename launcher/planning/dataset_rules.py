@@ -11,20 +11,20 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from launcher.config import WEAK_REJECTS, Dataset, Part, WeakRejects
-from launcher.dataset.columns import COMPARED, PAIR, RANKED, SYSTEM, UNPAIRED
+from launcher.dataset.columns import COMPARED, JOINED, PAIR, RANKED, SYSTEM, UNPAIRED, named
 from launcher.dataset.naming import piece_of
 from launcher.dataset.shown import GIVEN
 from launcher.errors import UNSAID, ConfigError, suggestion
 from launcher.machine.locate import place_of
 
-COLUMNS = (*dict.fromkeys((*PAIR, *UNPAIRED)), *COMPARED, RANKED, SYSTEM, *GIVEN)
+COLUMNS = (*dict.fromkeys((*PAIR, *UNPAIRED)), *COMPARED, RANKED, SYSTEM, *JOINED, *GIVEN)
 DTYPES = ("auto", "float32", "bfloat16")  # not float16: small gradients become 0
 QUANTIZATIONS = ("4bit",)
 
 
 def dataset_problems(dataset: Dataset) -> Iterator[ConfigError]:
     """Each in one line, with key, value and remedy."""
-    yield from _column_problems("dataset.columns", dataset.columns, COLUMNS)
+    yield from _column_problems("dataset.columns", named(dataset.columns), COLUMNS)
     yield from _mixture_problems(dataset)
     yield from _weak_rejects_problems(dataset)
     yield from _revision_problems(dataset)
@@ -96,7 +96,7 @@ def _mixture_problems(dataset: Dataset) -> Iterator[ConfigError]:
             yield ConfigError(
                 f"dataset.mixture[{number}].fraction", part.fraction, "must be greater than 0 and at most 1"
             )
-        yield from _column_problems(f"dataset.mixture[{number}].columns", part.columns or (), COLUMNS)
+        yield from _column_problems(f"dataset.mixture[{number}].columns", named(part.columns or {}), COLUMNS)
         if place_of(part.path).is_relative:
             yield ConfigError(f"dataset.mixture[{number}].path", part.path, "a part on disk needs its absolute path")
 

@@ -17,13 +17,14 @@ class SplitCounts:
     """A split's rows: pairs, or labelled completions for losses that take those.
 
     Attributes:
-        read: rows, after the limits train_pairs and test_pairs; of pairs for an unpaired loss, two each.
+        read: rows, after the limits train_pairs and test_pairs; of pairs for an unpaired loss, completions: two each.
         used: those that are trained on, or that the held-out loss is measured with.
         left_out: the others, how many for which reason.
         cut: those of `used` with an answer that does not end within max_length.
         median, percentile_95: tokens of the prompt and the longer answer, uncut, of all rows that have both; None
             where no row has.
         desirable, undesirable: labelled completions among `used`; None for pairs.
+        rows: how many rows the `read` completions come from, where some of these are pairs; else None.
     """
 
     read: int
@@ -34,6 +35,12 @@ class SplitCounts:
     percentile_95: float | None = None
     desirable: int | None = field(default=None, metadata=LEFT_OUT)
     undesirable: int | None = field(default=None, metadata=LEFT_OUT)
+    rows: int | None = field(default=None, metadata=LEFT_OUT)
+
+    @property
+    def unit(self) -> str:
+        """What is counted, in words."""
+        return "rows" if self.rows is None else "completions"
 
     @property
     def share_left_out(self) -> float:
@@ -85,6 +92,7 @@ class DataCounts:
         max_length: in tokens.
         splits: train and test.
         examples: the first rows of the training split that are used, in the order in which the job has them.
+        leaked: held-out rows that also stand in the training split, but for case, spacing and punctuation.
     """
 
     model: str
@@ -92,3 +100,9 @@ class DataCounts:
     max_length: int
     splits: dict[str, SplitCounts]
     examples: list[ShownRow] = field(default_factory=list)
+    leaked: int = 0
+
+
+def in_tokens(length: float) -> str:
+    """A median or a percentile of lengths: with one decimal where it has any."""
+    return f"{length:.1f}".removesuffix(".0")

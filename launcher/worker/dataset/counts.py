@@ -14,7 +14,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from launcher.config import RunConfig
-from launcher.store.counts import Answer, DataCounts, ShownRow, SplitCounts
+from launcher.store.counts import Answer, DataCounts, ShownRow, SplitCounts, in_tokens
 
 EXAMPLES = 3  # that a job writes down
 
@@ -30,12 +30,14 @@ class Usable:
         fitting: those that are used.
         left_out: how many rows of the split are not, for each reason.
         answers: the columns of a row's answers, by their names.
+        read: rows that completions come from, where some of them are halves of pairs; else None.
     """
 
     rows: Dataset
     fitting: Dataset
     left_out: dict[str, int]
     answers: Mapping[str, str]
+    read: int | None = None
 
     def counts(self, max_length: int) -> SplitCounts:
         """The numbers of the split."""
@@ -50,6 +52,7 @@ class Usable:
             percentile_95=float(numpy.percentile(lengths, 95)) if lengths else None,
             desirable=None if labels is None else sum(labels),
             undesirable=None if labels is None else len(labels) - sum(labels),
+            rows=self.read,
         )
 
     def _length(self, row: Row) -> int:
@@ -74,19 +77,20 @@ def _answer(ids: Sequence[int], room: int, tokens: PreTrainedTokenizerBase) -> A
 
 
 def of_splits(
-    config: RunConfig, train: Usable, test: Usable, tokens: PreTrainedTokenizerBase, examples: int
+    config: RunConfig, train: Usable, test: Usable, tokens: PreTrainedTokenizerBase, examples: int, leaked: int
 ) -> DataCounts:
-    """The numbers of both splits, and so many examples."""
+    """The numbers of both splits, so many examples, and how many held-out rows are training rows."""
     limit = config.trainer.max_length
     splits = {"train": train.counts(limit), "test": test.counts(limit)}
-    return DataCounts(config.model.name, config.dataset.name, limit, splits, train.examples(examples, limit, tokens))
+    shown = train.examples(examples, limit, tokens)
+    return DataCounts(config.model.name, config.dataset.name, limit, splits, shown, leaked)
 
 
 def sentences(counts: DataCounts, what: str) -> Iterable[str]:
     """For a log: the lengths of each split, and how many rows are cut."""
     for name, split in counts.splits.items():
-        if split.median is not None:
+        if split.median is not None and split.percentile_95 is not None:
             yield (
-                f"{name} split: {split.used} of {split.read} {what} used, median {split.median:.0f} tokens, "
-                f"95th percentile {split.percentile_95:.0f}, {split.cut} cut at max_length {counts.max_length}"
+                f"{name} split: {split.used} of {split.read} {what} used, median {in_tokens(split.median)} tokens, "
+                f"95th percentile {in_tokens(split.percentile_95)}, {split.cut} cut at max_length {counts.max_length}"
             )

@@ -25,6 +25,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 from launcher.config import Dataset as DatasetConfig
 from launcher.config import RunConfig
 from launcher.dataset import shapes
+from launcher.dataset.answers import DIFFERING
 from launcher.dataset.messages import text_of
 from launcher.dataset.shapes import Example
 from launcher.dataset.shown import GIVEN
@@ -40,7 +41,7 @@ from launcher.worker.model.templates import check_rendering, shown_rows
 from launcher.worker.model.weights import tokenizer
 
 LOG = logging.getLogger(__name__)
-SPOILT = (shapes.DIFFERING, shapes.BROKEN)  # also as the prompts of an evaluation
+SPOILT = (DIFFERING, shapes.BROKEN)  # also as the prompts of an evaluation
 IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
 ANSWERS = {"chosen": "chosen_ids", "rejected": "rejected_ids"}
 NAME_HELD_OUT = "name a split with other rows"
@@ -113,8 +114,8 @@ def tokenise(config: RunConfig, store: Store, *, keep: bool = True, examples: in
     """
     train, test = reading.read(config.dataset, store, shapes.pairs)
     of_train, of_test = _usable(train, config, store, keep=keep), _held_out(test, config, store, keep=keep)
-    numbers = counts.of_splits(config, of_train, of_test, tokenizer(config.model, store), examples)
     overlaps = shapes.overlaps(sound(train), sound(test))
+    numbers = counts.of_splits(config, of_train, of_test, tokenizer(config.model, store), examples, overlaps[1])
     pairs = Pairs(of_train.fitting, of_test.fitting, numbers, of_train.left_out, *overlaps)
     return told(pairs, train, test)
 

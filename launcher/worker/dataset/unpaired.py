@@ -55,8 +55,8 @@ def tokenise(config: RunConfig, store: Store, *, keep: bool = True, examples: in
     ids_train = replace(ids_train, fitting=ids_train.fitting.shuffle(seed=config.seed))
     ids_test = _usable(test, config, store, "test_split", keep=keep)
     of_train, of_test = _filling(ids_train, size), _filling(ids_test, size)
-    numbers = counts.of_splits(config, of_train, of_test, tokenizer(config.model, store), examples)
     overlaps = shapes.overlaps(sound(train), sound(test), TEXT)
+    numbers = counts.of_splits(config, of_train, of_test, tokenizer(config.model, store), examples, overlaps[1])
     whole = (with_foreign(of_train.fitting, size), held_out(of_test.fitting, size))
     rows = Pairs(*whole, numbers, of_train.left_out, *overlaps)
     return told(rows, train, test, "completions")
@@ -91,7 +91,8 @@ def _usable(rows: list[Example], config: RunConfig, store: Store, split: str, *,
             f"not filled by the {len(fitting)} usable completions of dataset.{split} of {config.dataset.name}; "
             f"give more rows, or a smaller one of at least 2{left_out}",
         )
-    return Usable(ids, ids.select(fitting), unused, ANSWERS)
+    halves = sum(row.is_half for row in rows)
+    return Usable(ids, ids.select(fitting), unused, ANSWERS, len(rows) - halves // 2 if halves else None)
 
 
 def token_ids(rows: Texts, tokens: PreTrainedTokenizerBase) -> Dataset:
