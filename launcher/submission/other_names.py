@@ -5,10 +5,11 @@ Owns: which recorded run such a one equals. Must not know: what happens to eithe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from launcher.config import OBJECTIVE
 from launcher.dataset.inputs import content_of, inputs_of
+from launcher.machine.locate import place_of
 from launcher.planning.planned_runs import without_paths
 from launcher.store.files import Plain
 from launcher.store.hashes import Hashes
@@ -22,8 +23,9 @@ def under_other_names(sweep: Sweep, known: Hashes) -> list[str]:
     Raises:
         ConfigError: a data set or an adapter on this machine is not what it should be.
     """
-    names = [run.run_id for run in known.store.runs()]
-    new = [run for run in sweep.runs if run.run_id not in names]
+    local = [run for run in sweep.runs if place_of(run.config.model.path).path is not None]
+    names = {run.run_id: None for run in known.store.runs()} if local else {}
+    new = [run for run in local if run.run_id not in names]
     pairs = ((run, equal) for run in new if (equal := next(_equals(run, names, known), None)))
     return [
         f"{run.run_id}: the same training as {equal}, of the same model under another name; it is trained once more"
@@ -31,7 +33,7 @@ def under_other_names(sweep: Sweep, known: Hashes) -> list[str]:
     ]
 
 
-def _equals(run: Run, names: list[str], known: Hashes) -> Iterator[str]:
+def _equals(run: Run, names: Iterable[str], known: Hashes) -> Iterator[str]:
     """The ids of the runs with the same settings, trained on the same content."""
     ending = run.run_id.removeprefix(run.config.model.name).rpartition("-")[0]
     others = [known.store.run(name) for name in names if name.rpartition("-")[0].endswith(ending)]
