@@ -277,3 +277,33 @@ def test_a_launched_sweep_and_a_named_one_are_known_by_their_names(place: Place)
     assert place.json("smoke", "--dry-run")["items"] == []
     done = place.run("fetch", "yours")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+
+
+def test_all_that_a_sweep_is_made_of_is_fetched(place: Place, contents: Path) -> None:
+    """An adapter brings its base at the revision that it names, a mixture all of its parts; then nobody is asked."""
+    place.hub.plant("model", "org/sft", adapter_of(contents / "base", place.folder / "sft"))
+    place.hub.plant("dataset", "org/more", contents / "plain")
+    parts = "dataset.mixture=[{path: org/data, config: helpful}, {path: org/more, fraction: 0.5}]"
+    wanted = ["model=org/sft", "dataset=mixture", "dataset.name=both", parts, *SMALL]
+    items = place.json(*wanted)["items"]
+    assert {each["path"] for each in items} == {"org/sft", "org/base", "org/data", "org/more"}
+    assert [each["commit"] for each in items if each["path"] == "org/base"] == [COMMIT]
+    asked = sum(place.hub.requests.values())
+    trained = place.run("-m", *wanted, HF_HUB_OFFLINE="1")
+    assert trained.returncode == 0, trained.stdout + trained.stderr
+    assert "not on this machine yet" not in trained.stdout
+    assert sum(place.hub.requests.values()) == asked
+
+
+def adapter_of(base: Path, folder: Path) -> Path:
+    """An adapter whose configuration names the base model on the Hub, at a commit."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    settings = LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")
+    get_peft_model(AutoModelForCausalLM.from_pretrained(base), settings).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+    file = folder / "adapter_config.json"
+    named = {"base_model_name_or_path": "org/base", "revision": COMMIT}
+    file.write_text(json.dumps(json.loads(file.read_text()) | named))
+    return folder
