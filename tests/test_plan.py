@@ -129,7 +129,7 @@ def test_sweep_names() -> None:
         ("seed=-1", "seed=-1: must be at least 0 and less than 4294967296"),
         ("dataset.mixture=[]", "dataset.mixture=[]"),
         ("dataset.mixture=[{path:a/b,fraction:2}]", "dataset.mixture[0].fraction=2"),
-        ("dataset.mixture=[{path:./b}]", "absolute path"),
+        ("dataset.mixture=[{path:./b}]", "give one of dataset.path"),
         ("cluster.container_runtime=docker", "pyxis"),
         ('cluster.account="a\nb"', "one line"),
         ("evaluation.generations=0", "evaluation.generations=0"),

@@ -245,9 +245,11 @@ def test_a_launch_with_other_settings_is_the_one_that_is_read_back(store: Store)
 def test_resources_part_jobs(store: Store) -> None:
     """Runs that need different resources never share a job."""
     scheduler = FakeScheduler()
-    sweep = sweep_of("model=tiny", "beta=0.1,0.2", "cluster.runs_per_job=5,6")
-    launch(sweep, store, scheduler)
-    assert [batch.resources.runs_per_job for batch in scheduler.submitted] == [5]  # runs_per_job is not what is trained
+    sweep = sweep_of("model=tiny", "beta=0.1,0.2", "cluster.runs_per_job=5")
+    first, second = sweep.runs
+    larger = replace(second.config, cluster=replace(second.config.cluster, runs_per_job=6))
+    launch(replace(sweep, runs=(first, replace(second, config=larger))), store, scheduler)
+    assert [batch.resources.runs_per_job for batch in scheduler.submitted] == [5, 6]
     assert states_of([store.run(sweep.runs[0].run_id)], scheduler)[0].status is Status.PENDING
 
 
