@@ -1,4 +1,4 @@
-"""Every error of ours, and the hint for a mistyped word. The message is one line for the user.
+"""Every error of ours, the hint for a mistyped word, names on one line. The message is one line for the user.
 
 Owns: the tree of errors and what each names. Must not know: anything of ours.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from enum import Enum
 
 
@@ -188,6 +188,13 @@ def _distance(key: str, section: str) -> tuple[bool, int, int, str]:
     own = key.rpartition(".")[0]
     order = _SECTIONS.index(own) if own in _SECTIONS else len(_SECTIONS)
     return own != section, order, key.count("."), key
+
+
+def listed(names: Iterable[object], at_most: int) -> str:
+    """Names on one line: the first ones, and how many more there are."""
+    every = list(map(str, names))
+    more = f" and {len(every) - at_most} more" if len(every) > at_most else ""
+    return ", ".join(every[:at_most]) + more
 
 
 class JudgeError(PrefsweepError):

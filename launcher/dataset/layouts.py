@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 
 from launcher.dataset.naming import Naming, base_of, patterns_in
-from launcher.errors import UNSAID, ConfigError
+from launcher.errors import UNSAID, ConfigError, listed
 from launcher.machine.locate import DATA_SUFFIXES
 
 CARD, DICT, STATE = "README.md", "dataset_dict.json", "state.json"
@@ -191,12 +191,14 @@ def chosen_config(listing: Listing, configs: Mapping[str, Mapping[str, Any]], wa
     """
     if wanted is not None:
         if wanted not in configs:
-            raise listing.wrong("dataset.config", wanted, f"has no such configuration; it has {_named(configs)}")
+            raise listing.wrong("dataset.config", wanted, f"has no such configuration; it has {listed(configs, SHOWN)}")
         return wanted
     default = [name for name, each in configs.items() if each.get("default")] or [n for n in configs if n == "default"]
     if not default and len(configs) > 1:
         raise listing.wrong(
-            "dataset.config", UNSAID, f"has several configurations; give dataset.config, one of {_named(configs)}"
+            "dataset.config",
+            UNSAID,
+            f"has several configurations; give dataset.config, one of {listed(configs, SHOWN)}",
         )
     return (default or list(configs))[0]
 
@@ -219,7 +221,9 @@ def _below(listing: Listing, folder: str | None) -> Listing:
     start = PurePosixPath(folder).as_posix().rstrip("/")
     names = [name for name in listing.names if name.startswith(f"{start}/")] if start != "." else listing.names
     if not names:
-        raise listing.wrong("dataset.data_dir", folder, f"has no such folder; it has {_named(_tops(listing.names))}")
+        raise listing.wrong(
+            "dataset.data_dir", folder, f"has no such folder; it has {listed(_tops(listing.names), SHOWN)}"
+        )
     return replace(listing, place=f"{listing.place}/{start}" if start != "." else listing.place, names=names)
 
 
@@ -231,7 +235,7 @@ def _matching(listing: Listing, below: Listing, patterns: Sequence[str]) -> list
         wanted = _as_regex(f"{prefix}/{pattern}" if prefix else pattern.removeprefix("./"))
         matching = [name for name in below.names if wanted.fullmatch(name)]
         if not matching:
-            there = _named([name for name in below.names if name.endswith(SUFFIXES)])
+            there = listed([name for name in below.names if name.endswith(SUFFIXES)], SHOWN)
             raise below.wrong("dataset.data_files", pattern, f"has no such file; it has {there}")
         found |= dict.fromkeys(_ordered(matching))
     return list(found)
@@ -268,7 +272,9 @@ def _of_state(listing: Listing, top: str) -> list[str]:
         raise listing.wrong("dataset.path", top.rstrip("/"), f"lacks {top}{STATE}; save it to disk again")
     files = [f"{top}{each['filename']}" for each in json.loads(text).get("_data_files", [])]
     if lost := [name for name in files if name not in listing.names]:
-        raise listing.wrong("dataset.path", top.rstrip("/") or ".", f"lacks {_named(lost)}; save it to disk again")
+        raise listing.wrong(
+            "dataset.path", top.rstrip("/") or ".", f"lacks {listed(lost, SHOWN)}; save it to disk again"
+        )
     return files
 
 
@@ -286,7 +292,7 @@ def _by_name(listing: Listing, below: Listing, naming: Naming, wanted: Sequence[
             found.setdefault(split, {}).setdefault(form, []).append(name)
     if naming.config is not None and not found:
         raise listing.wrong(
-            "dataset.config", naming.config, f"has no such configuration; it has {_named(_tops(below.names))}"
+            "dataset.config", naming.config, f"has no such configuration; it has {listed(_tops(below.names), SHOWN)}"
         )
     told = {split: _likely(forms) for split, forms in found.items()}
     return {split: _only(listing, split, forms, wanted) for split, forms in told.items() if forms}
@@ -363,7 +369,7 @@ def _complete(listing: Listing, files: list[str]) -> list[str]:
             names = [f"{split}-{number:05d}-of-{total:05d}{suffix}" for number in lost]
             where = "" if folder == "." else f" in {folder}"
             raise listing.wrong(
-                "dataset.path", UNSAID, f"lacks {_named(names)}{where}; {listing.rest.format(total=total)}"
+                "dataset.path", UNSAID, f"lacks {listed(names, SHOWN)}{where}; {listing.rest.format(total=total)}"
             )
     return files
 
@@ -379,21 +385,15 @@ def _ordered(names: Iterable[str]) -> list[str]:
 
 def _no_such_split(listing: Listing, found: Collection[str], key: str, split: str) -> ConfigError:
     files, splits = (
-        _named(_tops(listing.names)) or "nothing",
+        listed(_tops(listing.names), SHOWN) or "nothing",
         sorted(each for each in found if not SHARD.fullmatch(each)),
     )
     remedy = f"no {base_of(split)}.jsonl, .json or .parquet, nor shards of it, in {listing.place}; found {files}"
     remedy += "; name a file without its ending, or give one file as dataset.path, whose last tenth is held out"
     if splits:
-        remedy += f"; splits: {_named(splits)}; a piece of one is NAME[:90%], NAME[90%:]"
+        remedy += f"; splits: {listed(splits, SHOWN)}; a piece of one is NAME[:90%], NAME[90%:]"
     return ConfigError(key, split, remedy)
 
 
 def _tops(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(name.partition("/")[0] + ("/" if "/" in name else "") for name in names))
-
-
-def _named(names: Iterable[str]) -> str:
-    every = list(names)
-    more = f" and {len(every) - SHOWN} more" if len(every) > SHOWN else ""
-    return ", ".join(map(str, every[:SHOWN])) + more

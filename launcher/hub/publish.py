@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from launcher.config import Hub
-from launcher.errors import PublishError, UsageError
+from launcher.errors import PublishError, UsageError, listed
 from launcher.hub.card import measures
 from launcher.hub.folder import FolderShelf
 from launcher.hub.look import HubLook
@@ -201,8 +201,7 @@ def _moved(point: Point, recorded: Revision, head: str, hub: Hub, look: HubLook)
     if marker.get("content") != recorded.content:
         return Verdict(due=True, why="another version of it is on the Hub")
     if changed := look.changed(hub, recorded.commit, head):
-        names = ", ".join(changed[:SHOWN]) + (f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else "")
-        return Verdict(due=True, why=f"changed on the Hub since: {names}", anew=True)
+        return Verdict(due=True, why=f"changed on the Hub since: {listed(changed, SHOWN)}", anew=True)
     return Verdict(due=False, why=f"is published as {address}, and its card was edited there since (commit {head})")
 
 

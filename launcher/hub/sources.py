@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from launcher.config import Dataset, Model, RunConfig
-from launcher.errors import ConfigError
+from launcher.errors import ConfigError, listed
 from launcher.hub.faults import told
 from launcher.machine.accounts import has_token
 from launcher.machine.locate import DEFAULT_REVISION, is_commit, is_hub_id, split_revision
@@ -305,8 +305,7 @@ def _branches(source: Source) -> str:
     except Exception:  # noqa: BLE001 - it is only a hint
         return ""
     names = [ref.name for ref in [*refs.branches, *refs.tags]]
-    shown = ", ".join(names[:HINTS]) + (f" and {len(names) - HINTS} more" if len(names) > HINTS else "")
-    return f"; it has {shown}" if names else ""
+    return f"; it has {listed(names, HINTS)}" if names else ""
 
 
 def _cache() -> str:

@@ -16,7 +16,7 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-from launcher.errors import StoreError
+from launcher.errors import StoreError, listed
 from launcher.store.facts import EntryFiles
 from launcher.store.files import building, read_fact, write_once
 
@@ -47,17 +47,11 @@ def is_whole(folder: Path) -> bool:
 def lost_files(folder: Path) -> list[str]:
     """The files that an entry was made with and does not have any more, or not as they were."""
     try:
-        listed = read_fact(folder / LIST, EntryFiles)
+        made = read_fact(folder / LIST, EntryFiles)
     except StoreError:
         return [LIST]
     there = _sizes(folder)
-    return [] if listed is None else [name for name, size in listed.files.items() if there.get(name) != size]
-
-
-def in_words(names: list[str]) -> str:
-    """Some files' names on one line."""
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
+    return [] if made is None else [name for name, size in made.files.items() if there.get(name) != size]
 
 
 def _is_whole_or_said(folder: Path) -> bool:
@@ -71,7 +65,7 @@ def _fault(folder: Path) -> str | None:
     if not folder.is_dir():
         return "is not there"
     if lost := lost_files(folder):
-        return f"is not whole any more: {in_words(lost)} of it {'is' if len(lost) == 1 else 'are'} gone or changed"
+        return f"is not whole any more: {listed(lost, NAMED)} of it {'is' if len(lost) == 1 else 'are'} gone or changed"
     return None if (folder / LIST).is_file() else "does not say which files it was made with"
 
 

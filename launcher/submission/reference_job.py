@@ -21,8 +21,9 @@ from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import LAG_SECONDS, UNKNOWN, Phase
 from launcher.cluster.scheduler import Scheduler, key_of, states
 from launcher.dataset.inputs import content_of
+from launcher.errors import listed
 from launcher.losses import loss_named
-from launcher.store.entries import in_words, is_whole, lost_files
+from launcher.store.entries import NAMED, is_whole, lost_files
 from launcher.store.facts import Job, Prepared, TableWork
 from launcher.store.files import content_key, read_fact
 from launcher.store.output_folder import PreparingDir, Store
@@ -79,7 +80,7 @@ def lost_tables(sweep: Sweep, store: Store) -> list[str]:
 
 
 def _loss(folder: Path) -> str:
-    lost = in_words(lost_files(folder)) if folder.is_dir() else ""
+    lost = listed(lost_files(folder), NAMED) if folder.is_dir() else ""
     return f"has lost {lost}" if lost else "is gone"
 
 

@@ -16,7 +16,7 @@ from functools import partial
 
 from launcher.cluster.scheduler import Scheduler
 from launcher.dataset.inputs import Inputs, changes, content_of, differences, inputs_of
-from launcher.errors import UsageError
+from launcher.errors import UsageError, listed
 from launcher.planning.planned_runs import named_by_content, respelled, run_id, without_paths
 from launcher.runs.run_state import states_of
 from launcher.store.attempts import Attempts
@@ -217,7 +217,7 @@ def compare(sweep: Sweep, store: Store, scheduler: Scheduler, *, retrain: bool =
     if refused:
         raise UsageError(_complaint(refused, retrain=retrain))
     if retrain:
-        why = {each.run.run_id: f"other files: {_shown(each.files)}" for each in found}
+        why = {each.run.run_id: f"other files: {listed(each.files, SHOWN)}" for each in found}
         again = {store.run(run.run_id) for run in sweep.runs} - busy
         return Compared(why | {each.run_id: UNRECORDED for each in unknown if each in again})
     note = (
@@ -262,12 +262,8 @@ def _complaint(refused: Sequence[_Change], *, retrain: bool) -> str:
         remedies.append("cancel these runs first, as they are in flight" if retrain else "train anew (retrain=true)")
     else:
         remedies.append("launch these runs too and train them anew (retrain=true)")
+    runs = listed((change.run.run_id for change in refused), SHOWN)
     return (
-        f"{_shown(files)}: the content differs from what {_shown([change.run.run_id for change in refused])} of this "
-        f"sweep were launched with; nothing was submitted. Either {', or '.join(remedies)}"
+        f"{listed(files, SHOWN)}: the content differs from what {runs} of this sweep were launched with; "
+        f"nothing was submitted. Either {', or '.join(remedies)}"
     )
-
-
-def _shown(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from launcher.errors import UNSAID, ConfigError
+from launcher.errors import UNSAID, ConfigError, listed
 
 SHOWN = 3
 
@@ -25,7 +25,7 @@ def check_loaded(loading: Mapping[str, Any], where: str) -> None:
     )
     for names, what in ((missing, "lacks"), (mismatched, "has in another shape")):
         if names:
-            shown = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+            shown = listed(names, SHOWN)
             raise ConfigError(
                 "model.path",
                 UNSAID,
