@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from launcher.config import Dataset
-from launcher.errors import ConfigError
+from launcher.errors import UNSAID, ConfigError
 from launcher.losses import UNPAIRED_LOSSES
 
 Row = Mapping[str, Any]
@@ -67,6 +67,17 @@ def missing_columns(found: Collection[str], dataset: Dataset, *, paired: bool) -
     """The columns, by their own names, that rows with the columns `found` lack."""
     labelled = not paired and is_there((dataset.columns.get("completion") or "completion"), found)  # pairs are split
     return [name for name in needed(UNPAIRED if labelled else PAIR, dataset) if not is_there(name, found)]
+
+
+def absent(place: str, missing: Sequence[str], found: Collection[str], dataset: Dataset) -> ConfigError:
+    """That columns are missing among those that a place has, and how the first of them is named."""
+    ours = next((ours for ours, theirs in dataset.columns.items() if theirs == missing[0]), missing[0])
+    return ConfigError(
+        "dataset.columns",
+        UNSAID,
+        f"{place} has no column {', '.join(missing)}; it has {', '.join(sorted(found)) or 'no rows'}; "
+        f"map ours to its own with +dataset.columns.{ours}=NAME",
+    )
 
 
 def needed(columns: tuple[str, ...], dataset: Dataset) -> list[str]:

@@ -18,11 +18,11 @@ from typing import Any
 
 from launcher.config import WEAK_REJECTS, Dataset, Model, Part, RunConfig, WeakRejects
 from launcher.dataset import schemas, shapes, shown
-from launcher.dataset.columns import columns_of, missing_columns, wanted
+from launcher.dataset.columns import absent, columns_of, missing_columns, wanted
 from launcher.dataset.layouts import Listing, is_whole_table, split_files
 from launcher.dataset.naming import is_cut, naming_of
 from launcher.dataset.rows import Row, read_all
-from launcher.errors import UNSAID, ConfigError
+from launcher.errors import ConfigError
 from launcher.machine.locate import place_of
 from launcher.model.template import template_here
 
@@ -183,12 +183,7 @@ def check_rows(dataset: Dataset, model: Model, *files: Path, paired: bool) -> li
     found = columns_of(rows_wanted)
     known, how = schemas.recognised(rows_wanted, found, dataset)
     if missing := missing_columns(found, known, paired=paired):
-        raise ConfigError(
-            "dataset.columns",
-            UNSAID,
-            f"{file} has no column {', '.join(missing)}; it has {', '.join(sorted(found)) or 'no rows'}; "
-            "map ours to its own with +dataset.columns.chosen=NAME",
-        )
+        raise absent(str(file), missing, found, dataset)
     examples = (shapes.pairs if paired else shapes.unpaired)(rows_wanted, dataset, str(file))
     faults = Counter(example.fault for example in examples if example.fault)
     counted = ", ".join(f"{count} {fault}" for fault, count in faults.items())

@@ -12,6 +12,7 @@ from functools import cache, partial
 from typing import Any
 
 from launcher.config import Dataset, RunConfig
+from launcher.dataset.columns import absent
 from launcher.dataset.layouts import (
     CARD,
     Listing,
@@ -24,7 +25,7 @@ from launcher.dataset.layouts import (
 )
 from launcher.dataset.local_files import sources_in
 from launcher.dataset.naming import Naming, base_of, naming_of
-from launcher.errors import UNSAID, ConfigError
+from launcher.errors import ConfigError
 from launcher.hub.prepared import lost_tables, prepared_folders
 from launcher.hub.sources import (
     Source,
@@ -221,12 +222,7 @@ def check_rows(listing: Listing, dataset: Dataset, missing: Callable[[set[str]],
         check_shards(listing, naming, split)
     columns = _columns(listing, naming)
     if columns and (lacking := missing(columns)):
-        raise ConfigError(
-            "dataset.columns",
-            UNSAID,
-            f"{listing.place} has no column {', '.join(lacking)}; it has {', '.join(sorted(columns))}; "
-            f"map ours to its own with +dataset.columns.{lacking[0]}=NAME",
-        )
+        raise absent(listing.place, lacking, columns, dataset)
 
 
 def _known_splits(listing: Listing, naming: Naming) -> set[str]:
