@@ -1,0 +1,66 @@
+"""Faults of a rank: signals, and what its main thread does to itself.
+
+Owns: those injections. Must not know: other kinds.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+from random import Random
+
+from strike import Injection, Kind, Struck, a_rank, name_of
+from world import World
+
+STOPPED_SECONDS = 15
+
+
+def _signal(number: signal.Signals, *, training: bool = True) -> Injection:
+    def inject(world: World, draw: Random) -> Struck | None:
+        if (found := a_rank(world, draw, training=training)) is None:
+            return None
+        scene, rank = found
+        with suppress(ProcessLookupError):
+            os.kill(rank.pid, number)
+        return Struck(name_of(rank), scene)
+
+    return inject
+
+
+def _stop(world: World, draw: Random) -> Struck | None:
+    if (found := a_rank(world, draw)) is None:
+        return None
+    scene, rank = found
+
+    def go_on() -> None:
+        with suppress(ProcessLookupError):
+            os.kill(rank.pid, signal.SIGCONT)
+
+    with suppress(ProcessLookupError):
+        os.kill(rank.pid, signal.SIGSTOP)
+    return Struck(name_of(rank), scene, go_on, STOPPED_SECONDS)
+
+
+def _order(word: str, *, many: bool = False) -> Injection:
+    def inject(world: World, draw: Random) -> Struck | None:
+        if (found := a_rank(world, draw, many=many)) is None:
+            return None
+        scene, rank = found
+        world.tell(rank.pid, word)
+        return Struck(name_of(rank), scene)
+
+    return inject
+
+
+KINDS = (
+    Kind("rank gets SIGKILL", _signal(signal.SIGKILL)),
+    Kind("rank gets SIGKILL while it starts", _signal(signal.SIGKILL, training=False)),
+    Kind("rank gets SIGTERM", _signal(signal.SIGTERM)),
+    Kind("rank gets SIGSEGV", _signal(signal.SIGSEGV)),
+    Kind("rank gets SIGABRT", _signal(signal.SIGABRT)),
+    Kind("rank is stopped for a while", _stop),
+    Kind("main thread sleeps", _order("sleep")),
+    Kind("main thread holds the GIL", _order("hold the GIL")),
+    Kind("rank raises", _order("raise")),
+)
