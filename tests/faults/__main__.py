@@ -36,11 +36,11 @@ In the end all runs must be trained, with the weights of a sweep that was left i
 EXAMPLES = """\
 examples:
   python tests/faults --seed 1 --faults 200          about 25 minutes on two cores
-  python tests/faults --seed 1 --faults 20 --only squeue
+  python tests/faults --seed 1 --faults 20 --only squeue 'rank gets'
   python tests/faults --list
 
-The folder of a run that broke an invariant stays: faults.log, findings.log, the output folders, SLURM's logs. Exit codes:
-0 every invariant holds, 1 one is broken, 2 the command was wrong or no SLURM can run here.
+The folder of a run that broke an invariant stays: faults.log, findings.log, the output folders, SLURM's logs. Exit
+codes: 0 every invariant holds, 1 one is broken, 2 the command was wrong or no SLURM can run here.
 """
 
 
@@ -57,7 +57,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--alive", type=int, default=3, metavar="N", help="sweeps at a time (default: 3)")
     made.add_argument("--steps", type=int, default=60, metavar="N", help="optimizer steps of a run (default: 60)")
     made.add_argument("--step-seconds", type=float, default=0.5, metavar="S", help="each lasts so long (default: 0.5)")
-    made.add_argument("--only", default="", metavar="WORD", help="only kinds whose name holds this")
+    made.add_argument("--only", nargs="+", default=(), metavar="WORDS", help="only kinds whose names hold one of these")
+    made.add_argument(
+        "--without", nargs="+", default=(), metavar="WORDS", help="no kinds whose names hold one of these"
+    )
     made.add_argument("--shapes", nargs="*", default=(), metavar="NAME", choices=[shape.name for shape in SHAPES],
                       help="only such sweeps: array, joint, packed, local")  # fmt: skip
     made.add_argument("--keep-going", action="store_true", help="go on when an invariant is broken")
@@ -72,6 +75,9 @@ def main() -> int:
     if options.list:
         sys.stdout.write("".join(f"{kind.name}\n" for kind in kinds.KINDS))
         return 0
+    options.kinds = kinds.named(options.only, options.without)
+    if not options.kinds:
+        parser().error(f"no kind of fault is called {' or '.join(options.only)}; --list names them all")
     if (why := why_not_here()) is not None:
         sys.stderr.write(f"{why}\n")
         return 2
@@ -86,11 +92,13 @@ def injected(options: argparse.Namespace, folder: Path) -> int:
     began, journal = time.monotonic(), Journal(folder)
     with opened(folder, Length(options.steps, options.step_seconds)) as world:
         journal.say(f"in {folder}: sweeps are launched, and left in peace, for the truth")
-        found = truth.found(world)
-        journal.say(f"the truth of {len(found.weights)} runs is known; now seed {options.seed}")
+        shapes = tuple(shape for shape in SHAPES if shape.name in (options.shapes or shape.name))
+        true = truth.sought(world, shapes)
+        journal.say(f"now seed {options.seed}")
+        draw = Random(options.seed)  # noqa: S311 - one that can be repeated
         harness = Harness(
-            world, found, journal, Random(options.seed), options.faults, options.alive, options.keep_going,
-            options.only, tuple(options.shapes),
+            world, true, journal, draw, options.faults, options.alive, options.keep_going, options.kinds,
+            shapes,
         )  # fmt: skip
         try:
             harness.go()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -16,7 +16,7 @@ from random import Random
 from invariants import wrong_losses, wrong_publication, wrong_weights
 from journal import Journal
 from kinds import deck
-from scenes import SHAPES, Answer, Scene
+from scenes import SHAPES, Answer, Scene, Shape
 from strike import Kind, Struck
 from truth import Truth
 from watcher import Watcher
@@ -45,16 +45,17 @@ class Harness:
     faults: int
     alive: int
     keep_going: bool
-    named: str = ""
-    shapes: tuple[str, ...] = ()
+    chosen: Sequence[Kind]
+    shapes: tuple[Shape, ...] = SHAPES
     lifts: list[tuple[float, str, Callable[[], None]]] = field(default_factory=list)
     borne: dict[str, list[str]] = field(default_factory=dict)  # by scene: the kinds that it has met
     drained: bool = False
 
     def __post_init__(self) -> None:
-        self.kinds = deck(self.draw, self.named)
+        own = Random(self.draw.random())  # noqa: S311 - so that the order of kinds depends on the seed alone
+        self.kinds = deck(own, self.chosen)
         self.waiting: list[tuple[float, Kind]] = []
-        self.watcher = Watcher(self.world, lambda invariant, scene, text: self._find(invariant, scene, text))
+        self.watcher = Watcher(self.world, self._find)
 
     # ------------------------------------------------------------------------------------------------ the loop
 
@@ -65,6 +66,7 @@ class Harness:
             Broken: an invariant does not hold.
         """
         self.watcher.start()
+        self._tend()
         try:
             while sum(self.journal.injected.values()) < self.faults:
                 self._inject_one()
@@ -137,9 +139,8 @@ class Harness:
             self._begin()
 
     def _begin(self) -> None:
-        shapes = [shape for shape in SHAPES if not self.shapes or shape.name in self.shapes]
         alive = [scene.shape for scene in self.world.scenes]
-        shape = self.draw.choice([shape for shape in shapes if shape not in alive] or shapes)
+        shape = self.draw.choice([shape for shape in self.shapes if shape not in alive] or self.shapes)
         scene = self.world.new_scene(shape)
         self.world.scenes.append(scene)
         scene.launch()
@@ -151,7 +152,7 @@ class Harness:
         if scene.launcher is not None or time.monotonic() - scene.launched < AGAIN_SECONDS or not code_is_there:
             return
         if scene.is_quiet() and scene.is_done():
-            if not scene.ranks():
+            if not scene.ranks() and self.truth.is_known():
                 self._end(scene)
         elif scene.is_quiet() or scene.has_failed_to_launch() or TOLD.search(scene.complaint):
             self._launch_again(scene)

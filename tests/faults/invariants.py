@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,8 +81,8 @@ class Doubles:
         now = time.monotonic()
         self.since = {pids: self.since.get(pids, now) for pids in pairs}
         return [
-            f"{some[0].run}: processes {pids} train it side by side for {now - self.since[pids]:.0f} s, of attempts"
-            f" {some[0].attempt} ({some[0].job} on {some[0].node}) and {some[1].attempt} ({some[1].job} on {some[1].node})"
+            f"{some[0].run}: processes {pids} train it side by side for {now - self.since[pids]:.0f} s: "
+            + " and ".join(f"attempt {rank.attempt}, job {rank.job} on {rank.node}" for rank in some)
             for pids, some in pairs.items()
             if now - self.since[pids] > FENCE_SECONDS
         ]
@@ -95,7 +96,7 @@ class Sayings:
     steps: dict[str, int] = field(default_factory=dict)
 
     def broken(
-        self, scene: str, runs: list[dict[str, Any]], before: list[Rank], after: list[Rank], root: Path
+        self, scene: str, runs: Sequence[dict[str, Any]], before: list[Rank], after: list[Rank], root: Path
     ) -> list[str]:
         """What it says that is false; `before` and `after`: who was alive when it was asked, and when it answered."""
         alive = {rank.pid for rank in before if not rank.stopped} & {rank.pid for rank in after}
@@ -122,7 +123,28 @@ class Sayings:
         return ""
 
 
-def bad_reasons(runs: list[dict[str, Any]]) -> list[str]:
+@dataclass
+class Queue:
+    """SLURM has no job of a sweep that no file names, and no two at work on one run; three times running."""
+
+    seen: dict[str, int] = field(default_factory=dict)
+
+    def broken(self, root: Path, live: set[str]) -> list[str]:
+        """What is wrong with the jobs that SLURM has of a sweep, when no launcher is at work."""
+        jobs = {path: fact(path).get("job_id") for path in root.glob("runs/*/attempts/*/job.json")}
+        tables = {str(fact(path).get("job_id")) for path in root.glob("cache/prepare/*/*/job.json")}
+        recorded = {str(job) for job in jobs.values()} | tables
+        told = [f"{job}: a job that no file names" for job in live - recorded]
+        by_run: dict[str, set[str]] = {}
+        for path, job in jobs.items():
+            if str(job) in live and not path.parent.name.endswith(".evaluation"):
+                by_run.setdefault(path.parts[-4], set()).add(str(job))
+        told += [f"{run}: {len(some)} jobs train it, {sorted(some)}" for run, some in by_run.items() if len(some) > 1]
+        self.seen = {said: self.seen.get(said, 0) + 1 for said in told}
+        return [said for said in told if self.seen[said] == 3]
+
+
+def bad_reasons(runs: Sequence[dict[str, Any]]) -> list[str]:
     """Ends for which no reason is given, or none that a person can act on."""
     return [
         f"{run['run_id']}: {run['status']} for the reason {run['reason']!r}, on which nobody can act"

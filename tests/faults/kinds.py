@@ -5,18 +5,20 @@ Owns: the table of all kinds, the deck. Must not know: how one is injected.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from random import Random
 
 import strike_commands
 import strike_files
 import strike_launchers
+import strike_phases
 import strike_processes
 import strike_slurm
 from strike import Kind
 
 KINDS = (
     *strike_processes.KINDS,
+    *strike_phases.KINDS,
     *strike_slurm.KINDS,
     *strike_commands.KINDS,
     *strike_files.KINDS,
@@ -24,10 +26,13 @@ KINDS = (
 )
 
 
-def deck(draw: Random, named: str = "") -> Iterator[Kind]:
-    """Kinds without end: each once, shuffled, and again; `named`: only those whose name holds that word."""
-    chosen = [kind for kind in KINDS if named in kind.name]
-    if not chosen:
-        raise SystemExit(f"no kind of fault is called {named!r}; --list names them all")
+def named(words: Sequence[str], without: Sequence[str] = ()) -> list[Kind]:
+    """Those whose names hold one of these words, all if there are none, and none of those `without`."""
+    chosen = [kind for kind in KINDS if not words or any(word in kind.name for word in words)]
+    return [kind for kind in chosen if not any(word in kind.name for word in without)]
+
+
+def deck(draw: Random, chosen: Sequence[Kind]) -> Iterator[Kind]:
+    """Kinds without end: each once, shuffled, and again."""
     while True:
         yield from draw.sample(chosen, len(chosen))

@@ -6,11 +6,13 @@ Must not know: which fault strikes it, what must hold of it.
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from living import Rank, ranks_below
 
 IN_FLIGHT = ("PENDING", "RUNNING")
 UNDER_WAY = ("evaluating", "waits to be evaluated")
-LAUNCHED = "a launch"
+UNMOUNT = ("umount", "--lazy")
 
 
 @dataclass(frozen=True)
@@ -31,17 +33,17 @@ class Shape:
     ranks: int = 1
     executor: str = "slurm"
     store: str = "folder"
+    own_disk: bool = False
 
 
 ARRAY = Shape("array", ("loss_type=sigmoid,ipo", "beta=0.1,0.3"))
+DISK = Shape("disk", ("loss_type=ipo", "beta=0.1,0.3", "cluster.runs_per_job=2"), own_disk=True)
 JOINT = Shape("joint", ("loss_type=ipo", "beta=0.1,0.3", "cluster.nodes=2", "deepspeed=zero3"), ranks=2)
 PACKED = Shape("packed", ("loss_type=kto_pair,sigmoid", "beta=0.1", "cluster.runs_per_job=2"), store="huggingface")
 LOCAL = Shape("local", ("loss_type=sigmoid", "beta=0.1,0.3"), executor="local")
-SHAPES = (ARRAY, JOINT, PACKED, LOCAL)
-TRUE_SHAPES = (
-    Shape("true", ("loss_type=sigmoid,ipo,kto_pair", "beta=0.1,0.3", "cluster.runs_per_job=6")),
-    JOINT,
-)
+SHAPES = (ARRAY, JOINT, PACKED, LOCAL, DISK)
+# All runs of one rank, for the truth about them.
+ALONE = Shape("alone", ("loss_type=sigmoid,ipo,kto_pair", "beta=0.1,0.3"), executor="local")
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ class Scene:
     environment: dict[str, str]
     words: tuple[str, ...]
     outputs: str = "outputs"
+    disk: Path | None = None  # where it lies on one of its own
     began: float = field(default_factory=time.monotonic)
     launcher: subprocess.Popen[str] | None = None
     launched: float = 0.0
@@ -84,6 +87,7 @@ class Scene:
     struck_at: float = 0.0
     injured: dict[Path, bytes] = field(default_factory=dict)  # what a file held before we damaged it
     by_hand: list[str] = field(default_factory=list)
+    numbers: Iterator[int] = field(default_factory=itertools.count)  # of its commands
 
     @property
     def root(self) -> Path:
@@ -107,8 +111,8 @@ class Scene:
         """Start a command of prefsweep; its output goes into files below `said/`."""
         said = self.folder / "said"
         said.mkdir(exist_ok=True)
-        number = len(list(said.glob("*.out")))
-        with (said / f"{number:04d}.out").open("w") as out, (said / f"{number:04d}.err").open("w") as err:
+        name = f"{next(self.numbers):04d}.{arguments[0].strip('-')}"
+        with (said / f"{name}.out").open("w") as out, (said / f"{name}.err").open("w") as err:
             process = subprocess.Popen(
                 [sys.executable, "-m", "launcher", *arguments],
                 cwd=self.folder,
@@ -117,7 +121,7 @@ class Scene:
                 stderr=err,
                 text=True,
             )
-        process.said = said / f"{number:04d}"  # type: ignore[attr-defined]
+        process.said = said / name  # type: ignore[attr-defined]
         return process
 
     def launch(self, **variables: str) -> None:
@@ -127,7 +131,7 @@ class Scene:
 
     def answer_of(self, process: subprocess.Popen[str], began: float) -> Answer:
         """What a command that has ended has said."""
-        texts = [process.said.with_suffix(end).read_text(errors="replace") for end in (".out", ".err")]  # type: ignore[attr-defined]
+        texts = [Path(f"{process.said}{end}").read_text(errors="replace") for end in (".out", ".err")]  # type: ignore[attr-defined]
         return Answer(process.returncode, *texts, began, time.monotonic())
 
     def ask(self) -> Answer:
@@ -138,7 +142,7 @@ class Scene:
         answer = self.answer_of(process, began)
         if answer.code == 0:
             for end in (".out", ".err"):
-                process.said.with_suffix(end).unlink()  # type: ignore[attr-defined]
+                Path(f"{process.said}{end}").unlink()  # type: ignore[attr-defined]
         return answer
 
     def is_quiet(self) -> bool:
@@ -158,6 +162,9 @@ class Scene:
     def remove(self) -> None:
         """Nothing of it is needed any more."""
         shutil.rmtree(self.folder, ignore_errors=True)
+        if self.disk is not None:
+            subprocess.run([*UNMOUNT, self.disk], check=True)
+            self.folder.rmdir()
 
 
 def parsed(answer: Answer) -> list[dict[str, Any]]:

@@ -140,9 +140,21 @@ def _fail_calls(number: int) -> Injection:
         scene, rank = found
         calls = draw.choice((1, 3, 30))
         world.fail_disk(number, calls, scene.root / "runs" / rank.run)
-        return Struck(f"{calls} calls below the folder of {rank.run}", scene, lambda: world.fail_disk(0, 0, None), 8)
+        return Struck(f"{calls} calls below the folder of {rank.run}", scene, world.mend_disk, 8)
 
     return inject
+
+
+def _fill_disk(world: World, draw: Random) -> Struck | None:
+    """The disk that a sweep has to itself is full for a while."""
+    scene = one_of(draw, [scene for scene in world.scenes if scene.disk is not None])
+    if scene is None or scene.disk is None:
+        return None
+    ballast, free = scene.disk / "ballast", os.statvfs(scene.disk)
+    with suppress(OSError), ballast.open("wb") as file:
+        for _ in range(free.f_bavail):
+            file.write(bytes(free.f_bsize))
+    return Struck(str(scene.disk), scene, lambda: ballast.unlink(missing_ok=True), 15)
 
 
 def _fail_launch(number: int) -> Injection:
@@ -154,7 +166,7 @@ def _fail_launch(number: int) -> Injection:
             return None
         calls = draw.choice((1, 2, 5))
         world.fail_disk(number, calls, scene.root)
-        return Struck(f"{calls} calls of a launcher", scene, lambda: world.fail_disk(0, 0, None), 6)
+        return Struck(f"{calls} calls of a launcher", scene, world.mend_disk, 6)
 
     return inject
 
@@ -164,6 +176,7 @@ KINDS = (
     Kind("metrics.jsonl ends in half a line", _tear_last_line),
     Kind("checkpoint is torn", _spoil_checkpoint(_cut)),
     Kind("checkpoint has other bytes", _spoil_checkpoint(_flip)),
+    Kind("disk is full", _fill_disk),
     *(Kind(f"{name} under a run", _fail_calls(number)) for name, number in BAD_CALLS.items()),
     *(Kind(f"{name} under a launcher", _fail_launch(number)) for name, number in BAD_CALLS.items()),
 )

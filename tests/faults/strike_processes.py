@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 import signal
 from contextlib import suppress
+from dataclasses import replace
 from random import Random
 
 from strike import Injection, Kind, Struck, a_rank, name_of
 from world import World
 
 STOPPED_SECONDS = 15
+FOR_EVER_SECONDS = 300
 
 
 def _signal(number: signal.Signals, *, training: bool = True) -> Injection:
@@ -42,6 +44,12 @@ def _stop(world: World, draw: Random) -> Struck | None:
     return Struck(name_of(rank), scene, go_on, STOPPED_SECONDS)
 
 
+def _stop_for_ever(world: World, draw: Random) -> Struck | None:
+    """It goes on only when all is over, if it still can."""
+    struck = _stop(world, draw)
+    return struck and replace(struck, seconds=FOR_EVER_SECONDS)
+
+
 def _order(word: str, *, many: bool = False) -> Injection:
     def inject(world: World, draw: Random) -> Struck | None:
         if (found := a_rank(world, draw, many=many)) is None:
@@ -62,5 +70,9 @@ KINDS = (
     Kind("rank is stopped for a while", _stop),
     Kind("main thread sleeps", _order("sleep")),
     Kind("main thread holds the GIL", _order("hold the GIL")),
+    Kind("main thread sleeps for ever", _order("sleep for ever")),
+    Kind("main thread holds the GIL for ever", _order("hold the GIL for ever")),
+    Kind("collective never returns", _order("wait for a rank that never comes", many=True)),
+    Kind("rank is stopped for ever", _stop_for_ever),
     Kind("rank raises", _order("raise")),
 )

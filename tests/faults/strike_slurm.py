@@ -148,7 +148,7 @@ KINDS = (
     Kind("slurmdbd is down for a while", _daemon_down("dbd", 20)),
     Kind("slurmd dies, its processes live", _on_node(_kill_slurmd, _back, 60)),
     Kind("slurmd restarts", _on_node(_kill_slurmd, _back, 3)),
-    Kind("node dies", _on_node(_kill_node, lambda world, node: _back(world, node), 40)),
+    Kind("node dies", _on_node(_kill_node, _back, 40)),
     Kind("node is drained", _on_node(_set_state("drain"), _set_state("resume"), 20)),
     Kind("node is set down", _on_node(_set_state("down"), _set_state("resume"), 20)),
     Kind("node swallows what it is given", _on_node(_blacken, _whiten, 40)),

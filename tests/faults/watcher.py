@@ -9,8 +9,9 @@ import threading
 import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from invariants import Doubles, Facts, Sayings, bad_reasons
+from invariants import Doubles, Facts, Queue, Sayings, bad_reasons
 from living import ranks_below
 from scenes import Answer, Scene, parsed
 from world import World
@@ -28,6 +29,7 @@ class Watcher:
         self.reasons: Counter[str] = Counter()
         self.asked = 0
         self.silent: Counter[str] = Counter()  # what status said where it could not answer
+        self.queues: dict[str, Queue] = {}
         self._end = threading.Event()
         self._threads: dict[str, threading.Thread] = {}
 
@@ -68,6 +70,7 @@ class Watcher:
         before, root = scene.ranks(), scene.root
         for said in self.facts.broken(root):
             self.find("a fact changed", scene, said)
+        self._look_at_queue(scene, root)
         answer, after = scene.ask(), scene.ranks()
         if scene.root != root or not root.exists():
             return
@@ -80,6 +83,16 @@ class Watcher:
         for run in runs:
             if run["status"] not in ("TRAINED", "RUNNING", "NEW") and run["reason"]:
                 self.reasons[f"{run['status']}: {told(str(run['reason']))}"] += 1
+
+    def _look_at_queue(self, scene: Scene, root: Path) -> None:
+        """Once the last launch has ended well: one that did not may find at its next try what it has left."""
+        launched = scene.launches
+        if scene.launcher is not None or scene.answered is None or scene.answered.code:
+            return
+        live = self.world.jobs_of(scene)
+        if live is not None and scene.launches == launched:
+            for said in self.queues.setdefault(scene.name, Queue()).broken(root, live):
+                self.find("every job is known, and alone with its run", scene, said)
 
     def _runs(self, scene: Scene, answer: Answer) -> Sequence[dict[str, object]]:
         """What status says; where it says nothing, it has to say why in one line."""
@@ -101,5 +114,5 @@ class Watcher:
 
 def told(reason: str) -> str:
     """A reason without what differs from one time to the next, so that like ones are counted together."""
-    words = reason.split("\n")[0][:160].split()
+    words = reason.partition("\n")[0][:160].split()
     return " ".join("PATH" if "/" in word and len(word) > 8 else word for word in words)

@@ -22,17 +22,18 @@ from conftest import REPOSITORY, clean_environment
 from hub_server import HubServer, serving
 from living import ranks_below
 from ranks import EXTENSIONS
-from scenes import Length, Scene, Shape
+from scenes import UNMOUNT, Length, Scene, Shape
 from slurm_cluster import DevCluster, dev_cluster_script, environment_of, processes_naming
 from worker_fixtures import write_pairs
 
 HERE = Path(__file__).parent
 COMMANDS = ("sbatch", "squeue", "sacct", "scancel", "scontrol")
 NODES = 6
+DISK_MEGABYTES = 64
 # A node that answers late, on a machine that is busy, is not dead; a job that has ended can be asked about for long.
 CLUSTER = ("--nodes", str(NODES), "--requeue-delay", "5", "--conf", "MessageTimeout=10", "--conf", "SlurmdTimeout=20",
            "--conf", "KillWait=10", "--conf", "MinJobAge=3600")  # fmt: skip
-ORDER = struct.Struct("ii1016s")  # as in shims/disk.c
+ORDER = struct.Struct("iiii1008s")  # as in shims/disk.c
 COMMON = ("model=tiny", "trainer=full", "trainer.learning_rate=1e-3", "trainer.batch_size=8", "tracking=off",
           "trainer.micro_batch_size=4", "checkpoint.every=5", "checkpoint.keep=2", "evaluation.generations=2",
           "evaluation.max_new_tokens=4")  # fmt: skip
@@ -70,7 +71,8 @@ class World:
         python = f"{self.folder / 'shims'}:{self.code}"
         variables = {
             "PYTHONPATH": python, "PYTHONDONTWRITEBYTECODE": "1", "TORCHDYNAMO_DISABLE": "1", "NETRC": os.devnull,
-            "CXX": str(HERE.parent / "cxx"), "TORCH_EXTENSIONS_DIR": str(EXTENSIONS), "PREFSWEEP_CACHE": str(self.folder / "user"),
+            "CXX": str(HERE.parent / "cxx"), "TORCH_EXTENSIONS_DIR": str(EXTENSIONS),
+            "PREFSWEEP_CACHE": str(self.folder / "user"),
             "PATH": f"{self.folder / 'bin'}:{self.cluster.environment['PATH']}", "FAULTS_MOODS": str(self.moods),
             "FAULTS_DISK": str(self.moods / "disk"), "LD_PRELOAD": str(self.folder / "disk.so"),
             **self.hub.environment(str(self.folder / "hf")),
@@ -84,11 +86,21 @@ class World:
         name = f"{shape.name}{next(self.numbers):03d}"
         folder = self.folder / name
         folder.mkdir()
+        disk = _own_disk(folder) if shape.own_disk else None
         where = ON_SLURM if shape.executor == "slurm" else ("cluster=local",)
         setup = (f"cluster.setup=['source {self.folder}/setup.sh']",) if shape.executor == "slurm" else ()
         words = (*COMMON, f"dataset={self.folder}/pairs", f"trainer.max_steps={self.length.steps}", *where, *setup,
                  *STORES[shape.store], *shape.words, f"sweep={name}")  # fmt: skip
-        return Scene(name, shape, folder, self.environment(slow=slow), words)
+        return Scene(name, shape, folder, self.environment(slow=slow), words, disk=disk)
+
+    def jobs_of(self, scene: Scene) -> set[str] | None:
+        """The jobs of a scene that SLURM has in its queue; None where it does not say."""
+        command = ("squeue", "-h", "-r", "-t", "RUNNING,PENDING,COMPLETING", "-o", "%i %j")
+        done = subprocess.run(
+            command, env=self.cluster.environment, capture_output=True, text=True, timeout=120, check=False
+        )
+        words = [line.split(maxsplit=1) for line in done.stdout.splitlines()]
+        return None if done.returncode else {job for job, name in words if name.startswith(f"{scene.name}.")}
 
     def spoil(self, command: str, way: str, calls: int) -> None:
         """Let the next calls of a SLURM command go wrong."""
@@ -100,11 +112,18 @@ class World:
         for token in self.moods.glob(f"{command}.*"):
             token.unlink(missing_ok=True)
 
-    def fail_disk(self, error: int, calls: int, folder: Path | None) -> None:
-        """Let so many of the next calls that write below a folder fail with that error; None: no more."""
-        path = b"" if folder is None else os.fsencode(folder)
+    def fail_disk(self, error: int, calls: int, folder: Path, *, skip: int = 0, pid: int = 0) -> None:
+        """Let so many of the next calls that write below a folder fail, or with a negative number get that signal.
+
+        `skip`: so many are let through before; `pid`: those of this process alone.
+        """
         with (self.moods / "disk").open("r+b") as file:  # in place: the file is mapped
-            file.write(ORDER.pack(error, calls, path))
+            file.write(ORDER.pack(error, calls, skip, pid, os.fsencode(folder)))
+
+    def mend_disk(self) -> None:
+        """No call fails any more."""
+        with (self.moods / "disk").open("r+b") as file:
+            file.write(ORDER.pack(0, 0, 0, 0, b""))
 
     def tell(self, pid: int, word: str) -> None:
         """Order a rank to do something to itself at its next step."""
@@ -127,7 +146,16 @@ def opened(folder: Path, length: Length) -> Iterator[World]:
             yield world
     finally:
         _end_jobs(folder)
+        for disk in [path for path in folder.glob("*") if path.is_mount()]:
+            subprocess.run([*UNMOUNT, disk], check=False)
         dev_cluster_script("down", "--root", str(root))
+
+
+def _own_disk(folder: Path) -> Path:
+    """A disk in memory, so small that it can be filled."""
+    mount = ("mount", "-t", "tmpfs", "-o", f"size={DISK_MEGABYTES}m", "none", folder)
+    subprocess.run(mount, check=True)
+    return folder
 
 
 def _furnish(world: World) -> None:
@@ -138,7 +166,7 @@ def _furnish(world: World) -> None:
     for name in COMMANDS:
         shutil.copy(HERE / "shims" / "command", world.folder / "bin" / name)
     shutil.copy(HERE / "shims" / "sitecustomize.py", world.folder / "shims")
-    (world.moods / "disk").write_bytes(ORDER.pack(0, 0, b""))
+    (world.moods / "disk").write_bytes(ORDER.pack(0, 0, 0, 0, b""))
     (world.folder / "setup.sh").write_text(f'[ ! -e "{world.moods}/black.$SLURMD_NODENAME" ] || exit 3\n')
     compile_ = (
         "gcc",

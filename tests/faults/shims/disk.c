@@ -1,13 +1,15 @@
-/* Lets calls that write below a folder fail: EIO, ESTALE, ENOSPC, EROFS, as $FAULTS_DISK says.
+/* Lets calls that write below a folder fail (EIO, ESTALE, ENOSPC, ...), or end their process, as $FAULTS_DISK says.
  *
- * That file is mapped: the error's number, how many calls are still to fail, and the folder's path. Preloaded into every
- * process of a fault run; while nothing is left to fail it costs a look at one number a call.
+ * That file is mapped: the error's number, or minus a signal's; how many calls are still to meet it; how many are let
+ * through before; the only process that is meant, 0 for any; the folder's path. Preloaded into every process of a fault
+ * run; while nothing is left to fail it costs a look at one number a call.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,7 +17,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-struct order { int error; int left; char prefix[1016]; };
+struct order { int error; int left; int skip; int pid; char prefix[1008]; };
 static volatile struct order *order;
 
 __attribute__((constructor)) static void look(void) {
@@ -31,7 +33,10 @@ __attribute__((constructor)) static void look(void) {
 static int fails(const char *path) {
     if (!order || order->left <= 0 || !path || !order->prefix[0]) return 0;
     if (strncmp(path, (const char *)order->prefix, strlen((const char *)order->prefix))) return 0;
+    if (order->pid && order->pid != getpid()) return 0;
+    if (order->skip > 0 && __sync_fetch_and_sub(&order->skip, 1) > 0) return 0;
     if (__sync_fetch_and_sub(&order->left, 1) <= 0) return 0;
+    if (order->error < 0) { raise(-order->error); return 0; }
     errno = order->error;
     return 1;
 }

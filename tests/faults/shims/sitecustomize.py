@@ -15,7 +15,7 @@ from pathlib import Path
 
 MOODS = Path(os.environ["FAULTS_MOODS"])
 IS_RANK = "SLURM_PROCID" in os.environ or "SUBMITIT_LOCAL_GLOBALID" in os.environ
-STUCK_SECONDS = 25  # shorter than any limit for a hang: whoever waits for it has waited for nothing
+STUCK_SECONDS = 15  # shorter than what counts as a hang: who waits for it has lost nothing
 
 
 def obey() -> None:
@@ -31,8 +31,10 @@ def obey() -> None:
         ctypes.PyDLL(None).sleep(STUCK_SECONDS)
     elif word == "sleep for ever":
         time.sleep(1e6)
+    elif word == "hold the GIL for ever":
+        ctypes.PyDLL(None).sleep(1000000)
     elif word == "wait for a rank that never comes":
-        import torch.distributed  # noqa: PLC0415 - only a rank has it
+        import torch.distributed
 
         torch.distributed.barrier()
     else:
@@ -41,7 +43,7 @@ def obey() -> None:
 
 def stretch_steps() -> None:
     """Let each optimizer step last, at whose end a run asks whether to stop."""
-    from launcher.worker.interruption import StopRequest  # noqa: PLC0415 - of a rank alone
+    from launcher.worker.interruption import StopRequest
 
     asked = StopRequest.__call__
 
