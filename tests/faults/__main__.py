@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -82,6 +83,7 @@ def main() -> int:
         sys.stderr.write(f"{why}\n")
         return 2
     conftest.pytest_configure()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the cluster is taken down
     folder = Path(tempfile.mkdtemp(prefix="faults-"))
     folder.chmod(0o755)  # munged, which is not root, goes through it
     return injected(options, folder)

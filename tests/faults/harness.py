@@ -103,9 +103,11 @@ class Harness:
         self.journal.fault(number, self.faults, kind, struck)
         for scene in [struck.scene] if struck.scene else self.world.scenes:
             self.borne.setdefault(scene.name, []).append(kind.name)
-            scene.struck_at = time.monotonic()
+            scene.met_at = time.monotonic()
             for path in scene.injured:
                 self.watcher.facts.excuse(path.parent if path.name in ("result.json", "config.yaml") else path)
+        if struck.scene is not None:
+            struck.scene.struck_at = time.monotonic()
         if struck.lift is not None:
             self.lifts.append((time.monotonic() + struck.seconds, kind.name, struck.lift))
 
@@ -149,18 +151,26 @@ class Harness:
     def _tend_scene(self, scene: Scene) -> None:
         self._end_launch(scene)
         code_is_there = (self.world.code / "launcher").exists()
-        if scene.launcher is not None or time.monotonic() - scene.launched < AGAIN_SECONDS or not code_is_there:
+        if (
+            scene.launcher is not None
+            or scene.others
+            or time.monotonic() - scene.launched < AGAIN_SECONDS
+            or not code_is_there
+        ):
             return
-        if scene.is_quiet() and scene.is_done():
+        if scene.is_done() and scene.is_quiet():
             if not scene.ranks() and self.truth.is_known():
                 self._end(scene)
         elif scene.is_quiet() or scene.has_failed_to_launch() or TOLD.search(scene.complaint):
             self._launch_again(scene)
-        elif time.monotonic() - max(scene.launched, scene.struck_at, scene.began) > LONGEST_SECONDS:
+        elif time.monotonic() - max(scene.launched, scene.met_at, scene.began) > LONGEST_SECONDS:
             states = [(run["run_id"], run["status"], run["reason"], run["step"]) for run in scene.seen]
             self._give_up(scene, f"nothing has come of it for {LONGEST_SECONDS:.0f} s: {states} {scene.complaint}")
 
     def _end_launch(self, scene: Scene) -> None:
+        for other in [process for process in scene.others if process.poll() is not None]:
+            scene.others.remove(other)
+            self._judge(scene, scene.answer_of(other, scene.launched))
         if scene.launcher is None:
             return
         if scene.launcher.poll() is None:

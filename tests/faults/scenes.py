@@ -34,12 +34,18 @@ class Shape:
     executor: str = "slurm"
     store: str = "folder"
     own_disk: bool = False
+    tracker: str = "off"
 
 
 ARRAY = Shape("array", ("loss_type=sigmoid,ipo", "beta=0.1,0.3"))
 DISK = Shape("disk", ("loss_type=ipo", "beta=0.1,0.3", "cluster.runs_per_job=2"), own_disk=True)
 JOINT = Shape("joint", ("loss_type=ipo", "beta=0.1,0.3", "cluster.nodes=2", "deepspeed=zero3"), ranks=2)
-PACKED = Shape("packed", ("loss_type=kto_pair,sigmoid", "beta=0.1", "cluster.runs_per_job=2"), store="huggingface")
+PACKED = Shape(
+    "packed",
+    ("loss_type=kto_pair,sigmoid", "beta=0.1", "cluster.runs_per_job=2"),
+    store="huggingface",
+    tracker="tensorboard",
+)
 LOCAL = Shape("local", ("loss_type=sigmoid", "beta=0.1,0.3"), executor="local")
 SHAPES = (ARRAY, JOINT, PACKED, LOCAL, DISK)
 # All runs of one rank, for the truth about them.
@@ -78,13 +84,15 @@ class Scene:
     disk: Path | None = None  # where it lies on one of its own
     began: float = field(default_factory=time.monotonic)
     launcher: subprocess.Popen[str] | None = None
+    others: list[subprocess.Popen[str]] = field(default_factory=list)  # launchers beside that one
     launched: float = 0.0
     launches: int = 0
     answered: Answer | None = None  # the last launch's
     seen: list[dict[str, Any]] = field(default_factory=list)  # by the last status that answered
     seen_at: float = 0.0
     complaint: str = ""  # what status said last instead
-    struck_at: float = 0.0
+    struck_at: float = 0.0  # by a fault of its own
+    met_at: float = 0.0  # by any
     injured: dict[Path, bytes] = field(default_factory=dict)  # what a file held before we damaged it
     by_hand: list[str] = field(default_factory=list)
     numbers: Iterator[int] = field(default_factory=itertools.count)  # of its commands
@@ -147,7 +155,7 @@ class Scene:
 
     def is_quiet(self) -> bool:
         """Whether nothing is in flight, by a status that is younger than all that was done to the scene."""
-        if self.launcher is not None or self.seen_at < max(self.launched, self.struck_at) + 1:
+        if self.launcher is not None or self.others or self.seen_at < max(self.launched, self.struck_at) + 1:
             return False
         return not any(run["status"] in IN_FLIGHT or str(run["reason"]).startswith(UNDER_WAY) for run in self.seen)
 

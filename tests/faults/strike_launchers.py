@@ -36,8 +36,8 @@ def _two_launchers(world: World, draw: Random) -> Struck | None:
         return None
     if scene.launcher is None:
         scene.launch()
-    second = scene.start(*scene.command, "--json")
-    return Struck(scene.name, scene, lambda: second.wait(timeout=600) and None, 0.5)
+    scene.others.append(scene.start(*scene.command, "--json"))
+    return Struck(scene.name, scene)
 
 
 def _edit_code(world: World, draw: Random) -> Struck | None:

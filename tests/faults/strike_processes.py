@@ -11,7 +11,8 @@ from contextlib import suppress
 from dataclasses import replace
 from random import Random
 
-from strike import Injection, Kind, Struck, a_rank, name_of
+from slurm_cluster import processes_naming
+from strike import Injection, Kind, Struck, a_rank, name_of, one_of
 from world import World
 
 STOPPED_SECONDS = 15
@@ -50,6 +51,21 @@ def _stop_for_ever(world: World, draw: Random) -> Struck | None:
     return struck and replace(struck, seconds=FOR_EVER_SECONDS)
 
 
+def _strike_tracker(number: signal.Signals) -> Injection:
+    """The process beside a run that tells a tracker of it."""
+
+    def inject(world: World, draw: Random) -> Struck | None:
+        pids = sorted(processes_naming("launcher.tracking.process", f"FAULTS_MOODS={world.moods}"))
+        pid = one_of(draw, pids)
+        if pid is None:
+            return None
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+        return Struck(f"pid {pid}")
+
+    return inject
+
+
 def _order(word: str, *, many: bool = False) -> Injection:
     def inject(world: World, draw: Random) -> Struck | None:
         if (found := a_rank(world, draw, many=many)) is None:
@@ -74,5 +90,7 @@ KINDS = (
     Kind("main thread holds the GIL for ever", _order("hold the GIL for ever")),
     Kind("collective never returns", _order("wait for a rank that never comes", many=True)),
     Kind("rank is stopped for ever", _stop_for_ever),
+    Kind("tracker is killed", _strike_tracker(signal.SIGKILL)),
+    Kind("tracker is stopped", _strike_tracker(signal.SIGSTOP)),
     Kind("rank raises", _order("raise")),
 )

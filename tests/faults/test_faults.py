@@ -14,7 +14,7 @@ pytestmark = needs_slurm
 HERE = Path(__file__).parent
 KINDS = ("rank gets SIGKILL", "rank raises", "main thread holds", "while it loads", "killed at a write of a checkpoint",
          "slurmctld restarts", "scancel of a task", "preemption", "squeue has a banner", "sbatch does it and fails",
-         "launcher gets SIGKILL", "result.json is torn", "checkpoint has other bytes", "ESTALE under a run")  # fmt: skip
+         "launcher gets SIGKILL", "result.json is torn", "checkpoint has other bytes", "ESTALE under")  # fmt: skip
 SHORT = ("--seed", "1", "--faults", "14", "--alive", "2", "--steps", "40", "--step-seconds", "0.3",
          "--shapes", "array", "disk", "--only", *KINDS)  # fmt: skip
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from invariants import Doubles, Facts, Queue, Sayings, bad_reasons
-from living import ranks_below
 from scenes import Answer, Scene, parsed
 from world import World
 
@@ -25,7 +24,8 @@ class Watcher:
 
     def __init__(self, world: World, find: Callable[[str, Scene, str], None]) -> None:
         self.world, self.find = world, find
-        self.facts, self.doubles, self.sayings = Facts(), Doubles(), Sayings()
+        self.facts, self.sayings = Facts(), Sayings()
+        self.doubles: dict[str, Doubles] = {}
         self.reasons: Counter[str] = Counter()
         self.asked = 0
         self.silent: Counter[str] = Counter()  # what status said where it could not answer
@@ -50,11 +50,11 @@ class Watcher:
                 if thread is None or not thread.is_alive():
                     self._threads[scene.name] = threading.Thread(target=self._look, args=(scene,), daemon=True)
                     self._threads[scene.name].start()
-            self._tell_doubles()
+                self._tell_doubles(scene)
 
-    def _tell_doubles(self) -> None:
-        for said in self.doubles.broken(ranks_below(self.world.folder)):
-            self.find("two processes train one run", self.world.scenes[0], said)
+    def _tell_doubles(self, scene: Scene) -> None:
+        for said in self.doubles.setdefault(scene.name, Doubles()).broken(scene.ranks()):
+            self.find("two processes train one run", scene, said)
 
     def _look(self, scene: Scene) -> None:
         try:

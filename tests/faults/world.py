@@ -34,7 +34,7 @@ DISK_MEGABYTES = 64
 CLUSTER = ("--nodes", str(NODES), "--requeue-delay", "5", "--conf", "MessageTimeout=10", "--conf", "SlurmdTimeout=20",
            "--conf", "KillWait=10", "--conf", "MinJobAge=3600")  # fmt: skip
 ORDER = struct.Struct("iiii1008s")  # as in shims/disk.c
-COMMON = ("model=tiny", "trainer=full", "trainer.learning_rate=1e-3", "trainer.batch_size=8", "tracking=off",
+COMMON = ("model=tiny", "trainer=full", "trainer.learning_rate=1e-3", "trainer.batch_size=8",
           "trainer.micro_batch_size=4", "checkpoint.every=5", "checkpoint.keep=2", "evaluation.generations=2",
           "evaluation.max_new_tokens=4")  # fmt: skip
 ON_SLURM = ("cluster=slurm", "cluster.gpus_per_node=0", "cluster.cpus_per_gpu=20", "cluster.warning_seconds=20",
@@ -90,7 +90,7 @@ class World:
         where = ON_SLURM if shape.executor == "slurm" else ("cluster=local",)
         setup = (f"cluster.setup=['source {self.folder}/setup.sh']",) if shape.executor == "slurm" else ()
         words = (*COMMON, f"dataset={self.folder}/pairs", f"trainer.max_steps={self.length.steps}", *where, *setup,
-                 *STORES[shape.store], *shape.words, f"sweep={name}")  # fmt: skip
+                 *STORES[shape.store], f"tracking={shape.tracker}", *shape.words, f"sweep={name}")  # fmt: skip
         return Scene(name, shape, folder, self.environment(slow=slow), words, disk=disk)
 
     def jobs_of(self, scene: Scene) -> set[str] | None:
