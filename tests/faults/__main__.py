@@ -120,6 +120,7 @@ def conclude(harness: Harness, journal: Journal, seconds: float) -> None:
     rows += [f"{count:5}  {reason}" for reason, count in harness.watcher.reasons.most_common(60)]
     rows += ["", "what status said where it could not answer:"]
     rows += [f"{count:5}  {text}" for text, count in harness.watcher.silent.most_common(40)]
+    rows += ["", "done by hand, as prefsweep said:", *(f"{n:5}  {what}" for what, n in journal.by_hand.items())]
     rows += ["", "kinds that found nobody to strike:", *(f"{n:5}  {name}" for name, n in journal.passed_over.items())]
     rows += ["", "findings:", *journal.findings] if journal.findings else ["", "every invariant holds"]
     total = sum(journal.injected.values())

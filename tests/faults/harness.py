@@ -24,6 +24,7 @@ from world import World
 
 BETWEEN_SECONDS = (0.5, 4.5)
 TARGET_SECONDS = 400.0  # for which a fault waits for whom it could strike
+MOST_WAITING = 15
 AGAIN_SECONDS = 5.0  # between two launches of a scene
 LAUNCH_SECONDS = 400.0
 LONGEST_SECONDS = 700.0  # from the last fault that a scene has met to its end
@@ -88,8 +89,7 @@ class Harness:
             if time.monotonic() - since > TARGET_SECONDS:
                 self.waiting.remove((since, kind))
                 self.journal.passed_over[kind.name] += 1
-        kind = next(self.kinds)
-        if not self._strikes(kind):
+        if len(self.waiting) < MOST_WAITING and not self._strikes(kind := next(self.kinds)):
             self.waiting.append((time.monotonic(), kind))
 
     def _strikes(self, kind: Kind) -> bool:
@@ -179,7 +179,7 @@ class Harness:
                 self._find("a launch ends", scene, f"a launch goes on for {LAUNCH_SECONDS:.0f} s")
             return
         scene.answered = scene.answer_of(scene.launcher, scene.launched)
-        scene.launcher, scene.launched = None, time.monotonic()
+        scene.launcher, scene.launched, scene.is_unknown = None, time.monotonic(), False
         self._judge(scene, scene.answered)
 
     def _judge(self, scene: Scene, answer: Answer) -> None:
@@ -219,7 +219,7 @@ class Harness:
         else:
             path.write_bytes(scene.injured[path])
             done = "put right"
-        scene.by_hand.append(f"{path.name} {done}")
+        self.journal.by_hand[f"{path.name} is {done}"] += 1
         self.journal.say(f"by hand {scene.name}: {path.name} is {done}, as prefsweep says")
 
     # ------------------------------------------------------------------------------------------------ the end

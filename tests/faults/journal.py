@@ -23,6 +23,7 @@ class Journal:
     began: float = field(default_factory=time.monotonic)
     injected: Counter[str] = field(default_factory=Counter)
     passed_over: Counter[str] = field(default_factory=Counter)
+    by_hand: Counter[str] = field(default_factory=Counter)
     survived: Counter[str] = field(default_factory=Counter)
     findings: list[str] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)

@@ -6,12 +6,15 @@ Must not know: what prefsweep says of them; nothing of it is imported.
 
 from __future__ import annotations
 
+import functools
 import re
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+LOOKS_PER_SECOND = 4  # at most: a look costs some hundredths of a second
 RANK_LOG = re.compile(r"(?P<folder>/.*)/runs/(?P<run>[^/]+)/attempts/(?P<attempt>[^/]+)/rank(?P<rank>\d+)\.log")
 
 
@@ -32,20 +35,24 @@ class Rank:
 
 def ranks_below(folder: Path) -> list[Rank]:
     """Every living rank of the jobs whose folders lie there, by pid; not what it has forked."""
-    found = list(_ranks(f"{folder}/"))
+    found = [each for each in _all(int(time.monotonic() * LOOKS_PER_SECOND)) if f"{folder}/" in each[1].command]
     pids = {rank.pid for _, rank in found}
     return sorted((rank for parent, rank in found if parent not in pids), key=lambda rank: rank.pid)
 
 
-def _ranks(folder: str) -> Iterator[tuple[int, Rank]]:
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError, ValueError):  # it has ended meanwhile
-            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            if "submitit.core._submit" not in command or folder not in command:
-                continue
-            if not (process / "comm").read_text().startswith("python"):  # srun, which waits for it
-                continue
-            yield from _rank(process, command)
+@functools.lru_cache(maxsize=1)
+def _all(_: int) -> list[tuple[int, Rank]]:
+    """Every rank of this machine, with its parent's pid; read anew with each number."""
+    return [each for process in Path("/proc").glob("[0-9]*") for each in _read(process)]
+
+
+def _read(process: Path) -> list[tuple[int, Rank]]:
+    with suppress(OSError, ValueError):  # it has ended meanwhile
+        command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        # The other one is srun, which waits for it.
+        if "submitit.core._submit" in command and (process / "comm").read_text().startswith("python"):
+            return list(_rank(process, command))
+    return []
 
 
 def _rank(process: Path, command: str) -> Iterator[tuple[int, Rank]]:

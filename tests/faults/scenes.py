@@ -91,10 +91,10 @@ class Scene:
     seen: list[dict[str, Any]] = field(default_factory=list)  # by the last status that answered
     seen_at: float = 0.0
     complaint: str = ""  # what status said last instead
+    is_unknown: bool = False  # whether that was that there is no such sweep
     struck_at: float = 0.0  # by a fault of its own
     met_at: float = 0.0  # by any
     injured: dict[Path, bytes] = field(default_factory=dict)  # what a file held before we damaged it
-    by_hand: list[str] = field(default_factory=list)
     numbers: Iterator[int] = field(default_factory=itertools.count)  # of its commands
 
     @property
@@ -116,9 +116,9 @@ class Scene:
         return ranks_below(self.folder)
 
     def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
-        """Start a command of prefsweep; its output goes into files below `said/`."""
-        said = self.folder / "said"
-        said.mkdir(exist_ok=True)
+        """Start a command of prefsweep; its output goes into files of their own."""
+        said = self.folder.parent / "said" / self.name  # not on its disk, which may be full
+        said.mkdir(parents=True, exist_ok=True)
         name = f"{next(self.numbers):04d}.{arguments[0].strip('-')}"
         with (said / f"{name}.out").open("w") as out, (said / f"{name}.err").open("w") as err:
             process = subprocess.Popen(
@@ -161,7 +161,8 @@ class Scene:
 
     def has_failed_to_launch(self) -> bool:
         """Whether the last launch was refused, or its launcher has died: the sweep may not even be known."""
-        return self.launcher is None and self.answered is not None and self.answered.code != 0
+        refused = self.answered is not None and self.answered.code != 0
+        return self.launcher is None and (refused or self.is_unknown)
 
     def is_done(self) -> bool:
         """Whether every run is trained and published, as status says."""

@@ -16,7 +16,8 @@ from scenes import Answer, Scene, parsed
 from world import World
 
 EVERY_SECONDS = 4.0
-ALLOWED_CODES = (0, 1)
+NAMES_OF_JOBS = ("job.json", "attempt.json", "batch.json")
+FAILED, WRONG_COMMAND = 1, 2
 
 
 class Watcher:
@@ -89,6 +90,8 @@ class Watcher:
         launched = scene.launches
         if scene.launcher is not None or scene.answered is None or scene.answered.code:
             return
+        if any(path.name in NAMES_OF_JOBS for path in scene.injured):  # what we took away nobody can know
+            return
         live = self.world.jobs_of(scene)
         if live is not None and scene.launches == launched:
             for said in self.queues.setdefault(scene.name, Queue()).broken(root, live):
@@ -103,11 +106,12 @@ class Watcher:
                 self.find("status is not JSON", scene, f"{error}: {answer.output[:300]}")
                 return []
             scene.seen, scene.seen_at, scene.complaint = runs, answer.began, ""
+            scene.is_unknown = False
             return runs
         complaint = answer.errors.strip()
         self.silent[told(complaint.splitlines()[-1] if complaint else "")] += 1
-        scene.complaint = complaint
-        if answer.code not in (*ALLOWED_CODES, 2) or "Traceback" in complaint or not complaint:
+        scene.complaint, scene.is_unknown = complaint, answer.code == WRONG_COMMAND
+        if answer.code not in (FAILED, WRONG_COMMAND) or "Traceback" in complaint or not complaint:
             self.find("status raises", scene, f"exit code {answer.code}: {complaint[-1500:]}")
         return []
 
