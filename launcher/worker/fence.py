@@ -14,6 +14,7 @@ Only rank 0 is asked to look; when it leaves, the others notice, and record noth
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import sys
@@ -149,10 +150,18 @@ def aside(path: Path) -> Path:
 
 
 def put_in_place(made: Path, path: Path) -> None:
-    """Give a folder that is whole its name; one that is there goes only when it has made way."""
+    """Give a folder that is whole its name; one that is there goes only after it has made way.
+
+    Raises:
+        FileNotFoundError: a later start has removed it, which has taken up the run.
+    """
     check()
-    before = aside(path.with_name(f"{path.name}.before"))
-    with contextlib.suppress(FileNotFoundError):
+    try:
+        made.rename(path)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        before = aside(path.with_name(f"{path.name}.before"))
         path.rename(before)
-    made.rename(path)
-    shutil.rmtree(before, ignore_errors=True)
+        made.rename(path)
+        shutil.rmtree(before, ignore_errors=True)
