@@ -19,17 +19,17 @@ from waiting import eventually
 
 pytestmark = needs_slurm
 
-STEPS = 200
+STEPS = 500
 STARTED = "starts/001.0001.json"
 RUN = [*TINY, "trainer.learning_rate=1e-3", f"trainer.max_steps={STEPS}", "trainer.batch_size=8", "loss_type=sigmoid",
-       "beta=0.42", "evaluation=none", "hub=off", "tracking=off", "checkpoint.every=10"]  # fmt: skip
-# The first life of a job is slow, so that it is still at work when the second one begins.
+       "beta=0.42", "evaluation=none", "hub=off", "tracking=off", "checkpoint.every=3"]  # fmt: skip
+# The first life of a job is slow, so that it is still at work, and saves, when the second one begins.
 SLOW = """
 import os, time
 if "SLURM_PROCID" in os.environ and "SLURM_RESTART_COUNT" not in os.environ:
     from launcher.worker.interruption import StopRequest
     asked = StopRequest.__call__
-    StopRequest.__call__ = lambda self: time.sleep(0.4) or asked(self)
+    StopRequest.__call__ = lambda self: time.sleep(0.15) or asked(self)
 """
 
 

@@ -137,15 +137,6 @@ class AttemptDir:
         return self.path / f"rank{rank}.log"
 
 
-def _has_its_files(checkpoint: Path) -> bool:
-    """Whether all files have the sizes that the marker names; what they hold is found out when they are loaded."""
-    try:
-        sizes: Plain = (read_fact(checkpoint / CHECKPOINT_MARKER) or {}).get("files") or {}
-        return all((checkpoint / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, StoreError):
-        return False
-
-
 @dataclass(frozen=True)
 class EvaluationDir:
     """`evaluations/` of a run; of an untrained model, one folder of the cache for each benchmark and its settings."""
@@ -223,8 +214,8 @@ class RunDir:
         damaged = {self.checkpoints / damage.checkpoint for damage in self.damages()}
         patterns = (f"checkpoint-*/{CHECKPOINT_MARKER}", f"*/checkpoint-*/{CHECKPOINT_MARKER}")
         marked = [marker.parent for pattern in patterns for marker in self.checkpoints.glob(pattern)]
-        steps = {int(folder.name.rpartition("-")[2]): folder for folder in marked if folder not in damaged}
-        return next((step for step in sorted(steps, reverse=True) if _has_its_files(steps[step])), None)
+        steps = (int(folder.name.rpartition("-")[2]) for folder in marked if folder not in damaged)
+        return max(steps, default=None)
 
     @property
     def damage_log(self) -> Path:
