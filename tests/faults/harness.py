@@ -189,7 +189,7 @@ class Harness:
             last = said.splitlines()[-1][:300] if said else ""
             self.journal.say(f"refused {scene.name}: {last}")
         if "Traceback" in said or (answer.code > 0 and not said):
-            self._find("every failure has a reason", scene, f"a launch ends with code {answer.code}: {said[-1500:]}")
+            self._find("every failure has a reason", scene, f"a launch ends with code {answer.code}: {said[-300:]}")
 
     def _launch_again(self, scene: Scene) -> None:
         """What a user does: what the last answers say has to be done by hand, and the same command."""

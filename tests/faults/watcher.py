@@ -112,7 +112,7 @@ class Watcher:
         self.silent[told(complaint.splitlines()[-1] if complaint else "")] += 1
         scene.complaint, scene.is_unknown = complaint, answer.code == WRONG_COMMAND
         if answer.code not in (FAILED, WRONG_COMMAND) or "Traceback" in complaint or not complaint:
-            self.find("status raises", scene, f"exit code {answer.code}: {complaint[-1500:]}")
+            self.find("status raises", scene, f"exit code {answer.code}: {complaint[-300:]}")
         return []
 
 
