@@ -13,7 +13,8 @@ Must not know: how a file is written (`files` does), what a fact means, what a s
                           /attempts/001/rank0.log    what it printed
                           /attempts/002.evaluation/  one that evaluates what the one before it trains
                           /starts/001.0002.json      who has taken attempt 1 up the second time: host, pid, job
-                          /checkpoints/              the trainer's own
+                          /checkpoints/001.0002/     the trainer's own, of one start
+                          /damage.jsonl              a line for each checkpoint that was found damaged
                           /model/                    the final model
                           /milestones/<step>/        model/, evaluation.json and revision.json after so many steps
                           /metrics.jsonl             one line per logged step, by rank 0
