@@ -70,6 +70,7 @@ class Job:
         executor: which one has it.
         log: where the job prints what belongs to no run.
         host, process_start: of a process: its machine, and its start in clock ticks since that machine's boot.
+        user, cluster, name: of a queue's job: whose it is, where, and its batch's name; None: that was not recorded.
         folder: holds its list of work; None: the job was started by hand.
     """
 
@@ -78,6 +79,9 @@ class Job:
     log: str | None = field(default=None, metadata=LEFT_OUT)
     host: str | None = field(default=None, metadata=LEFT_OUT)
     process_start: int | None = field(default=None, metadata=LEFT_OUT)
+    user: str | None = field(default=None, metadata=LEFT_OUT)
+    cluster: str | None = field(default=None, metadata=LEFT_OUT)
+    name: str | None = field(default=None, metadata=LEFT_OUT)
     folder: str | None = None
     time: float | None = None
 
@@ -223,6 +227,7 @@ class Cause(StrEnum):
     DEPENDENCY = "waits for another job"
     OUT_OF_MEMORY = "out of memory"
     NODE_FAILED = "node failed"
+    QUEUE_FULL = "not submitted, since the queue is full"
 
 
 @dataclass(frozen=True)
