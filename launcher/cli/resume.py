@@ -46,7 +46,7 @@ def resume(options: argparse.Namespace) -> int:
     options.runs = [word for word in words if "=" not in word]
     given = {word.partition("=")[0].removeprefix("cluster.") for word in overrides}
     directory, store, scheduler = open_sweep(options)
-    with store.submission_lock:
+    with store.submitting():
         changed = functools.partial(change_settings, overrides=overrides) if overrides else dict
         known = Hashes(store, complain)
         sweep = with_inputs(recorded_sweep(directory, store, trl_losses(), changed), known)

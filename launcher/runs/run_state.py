@@ -38,9 +38,12 @@ from launcher.store.work_done import due_in_job, lacking
 
 def read_facts(run: RunDir) -> RunFacts:
     """What is known of a run without asking a scheduler."""
-    attempts = Attempts.of(run)
+    return _facts_of(Attempts.of(run))
+
+
+def _facts_of(attempts: Attempts) -> RunFacts:
     last = attempts.acting
-    progress = _progress(run, attempts)
+    progress = _progress(attempts.run, attempts)
     if last is None:
         return RunFacts(**progress)
     failure, started = read_fact(last.failure_file, Failure), read_fact(last.started_file, Started)
@@ -140,7 +143,8 @@ class RunState:
 
 def states_of(runs: Sequence[RunDir], scheduler: Scheduler) -> list[RunState]:
     """The state of each run, with one question to the scheduler for all of them."""
-    facts = [read_facts(run) for run in runs]
+    attempts = [Attempts.of(run) for run in runs]
+    facts = [_facts_of(each) for each in attempts]
     jobs = [fact.job if _has_open_job(fact) else None for fact in facts]
     tables = [fact.table if job and not fact.started else None for job, fact in zip(jobs, facts, strict=True)]
     wanted = {executors.key_of(job): job for job in (*jobs, *tables) if job}
@@ -150,7 +154,7 @@ def states_of(runs: Sequence[RunDir], scheduler: Scheduler) -> list[RunState]:
         return answers.get(executors.key_of(job), UNKNOWN) if job else UNKNOWN
 
     answered = [answer(job) for job in jobs]
-    looked_at = [looked_into(*each) for each in zip(runs, facts, answered, strict=True)]
+    looked_at = [looked_into(*each) for each in zip(attempts, facts, answered, strict=True)]
     asked = zip(runs, looked_at, answered, map(answer, tables), strict=True)
     return [
         RunState(run, fact, *status_of(fact, job, table), job, cause_of(fact, job, table))

@@ -9,7 +9,6 @@ So the age of a file is the time that a file made beside it now would get, less 
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from pathlib import Path
 
@@ -32,8 +31,13 @@ def age(path: Path) -> float | None:
 
 def _now(folder: Path) -> float:
     """The time there; where nothing may be written, this machine's."""
+    file = folder / f".now.{os.getpid()}"
     try:
-        with tempfile.TemporaryFile(dir=folder) as file:
-            return os.fstat(file.fileno()).st_mtime
+        descriptor = os.open(file, os.O_CREAT | os.O_WRONLY, 0o600)
+        try:
+            return os.fstat(descriptor).st_mtime
+        finally:
+            os.close(descriptor)
+            file.unlink()
     except OSError:
         return time.time()
