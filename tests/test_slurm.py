@@ -19,6 +19,7 @@ from launcher.cluster import doctor, slurm, slurm_sbatch, slurm_survey
 from launcher.cluster import slurm_words as words
 from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import JobState, Phase
+from launcher.cluster.offer import Offer
 from launcher.cluster.slurm import SlurmScheduler
 from launcher.cluster.slurm_sbatch import Verdict
 from launcher.cluster.slurm_survey import Limits
@@ -313,6 +314,24 @@ def test_what_a_cluster_offers() -> None:
     )  # fmt: skip
     assert (long.default, long.gpus, long.gpu_type, long.nodes, long.time_limit) == (False, 4, "a100", 2, "7-00:00:00")
     assert (old.up, old.gpus) == (False, 2)
+
+
+@pytest.mark.parametrize(
+    ("partition", "expected"),
+    [
+        (None, Offer(4, None, 90)),
+        ("long", Offer(11, 60, 10080)),
+        ("main,long", Offer(15, 60, 90)),
+        ("old", Offer(1, None, None)),
+        ("none", Offer()),
+    ],
+)
+def test_what_a_partition_gives(partition: str | None, expected: Offer) -> None:
+    """Its nodes, the limit of a job that names none, and the longest; of several the least; a site's lines are none."""
+    text = (
+        "NOTE | hello\nmain*|1:30:00|n/a|4\nlong|7-00:00:00|1:00:00|9\nlong|7-00:00:00|1:00:00|2\nold|infinite|n/a|1\n"
+    )
+    assert slurm_survey.read_offer(text, partition) == expected
 
 
 def test_the_proposed_file_can_be_composed() -> None:

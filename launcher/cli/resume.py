@@ -56,7 +56,9 @@ def resume(options: argparse.Namespace) -> int:
         names = {state.run.run_id for state in states}
         scheduler = scheduler_for(executor_of(_to_be_submitted(sweep, states)))
         show_notes(compare(sweep, store, scheduler).notes)
-        decisions = [d for d in decide(sweep, store, scheduler, given) if d.run.run_id in names]
+        insisted = names if options.runs or options.state or overrides else ()
+        decided = decide(sweep, store, scheduler, given, insisted=insisted)
+        decisions = [d for d in decided if d.run.run_id in names]
         planned = plan_batches(sweep, decisions, store, scheduler)
         plan.show_plan(planned, None, store, as_json=options.json)
         act(planned, store, scheduler, ["resume", directory.name, *words])

@@ -22,6 +22,7 @@ from launcher.cluster import slurm_survey
 from launcher.cluster import slurm_words as words
 from launcher.cluster.batch import Batch, Work
 from launcher.cluster.job_state import LAG_SECONDS, JobState, Phase
+from launcher.cluster.offer import Offer
 from launcher.cluster.slurm_hidden import hidden_by
 from launcher.config import Cluster
 from launcher.errors import QueueFull, Refused, SchedulerError
@@ -59,6 +60,17 @@ class SlurmScheduler:
     def batch_size(self, cluster: Cluster) -> int:
         """The most jobs that one array of these resources may have here."""
         return self._limits.batch_size(cluster)
+
+    def offer(self, cluster: Cluster) -> Offer:
+        """What the partition says, or several, whichever gives the least; nothing where sinfo does not answer."""
+        try:
+            return slurm_survey.read_offer(self._partitions, cluster.partition)
+        except SchedulerError:
+            return Offer()
+
+    @cached_property
+    def _partitions(self) -> str:
+        return _answer(slurm_survey.LIMITS_COMMAND)
 
     @cached_property
     def _settings(self) -> dict[str, str]:

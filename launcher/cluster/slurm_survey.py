@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from launcher.cluster.notation import minutes
+from launcher.cluster.offer import Offer
 from launcher.config import Cluster
 
 DAY = "1-00:00:00"
@@ -20,6 +22,8 @@ QOS_COMMAND = ["sacctmgr", "-nP", "show", "qos",
 PARENTS_COMMAND = ["sacctmgr", "-nP", "show", "associations", "user=", "format=user,account,parentname,grpsubmitjobs"]
 PARTITION_QOS_COMMAND = ["scontrol", "-o", "show", "partition"]
 PARTITIONS_COMMAND = ["sinfo", "-h", "-o", "%P|%a|%l|%D|%G|%c|%m"]
+LIMITS_COMMAND = ["sinfo", "-h", "-o", "%P|%l|%L|%D"]
+LIMITS = re.compile(r"([^|]+)\|([^|]*)\|([^|]*)\|([0-9]+)")  # what that answers: `infinite`, `n/a` or a time
 NODE_KIND = re.compile(r"([^|]+)\|(\w+)\|([^|]*)\|([0-9]+)\|([^|]*)\|([0-9]+)\+?\|([0-9]+)\+?")  # what that answers
 ACCOUNT = re.compile(r"[\w.@+-]+")
 
@@ -137,6 +141,17 @@ def read_partitions(text: str) -> list[Partition]:
     kinds = [_partition(*found.groups()) for line in text.splitlines() if (found := NODE_KIND.fullmatch(line.strip()))]
     names = dict.fromkeys(kind.name for kind in kinds)
     return [max((kind for kind in kinds if kind.name == name), key=lambda kind: kind.gpus) for name in names]
+
+
+def read_offer(text: str, partition: str | None) -> Offer:
+    """What LIMITS_COMMAND says of a partition, or the least of several with commas; None: the default one."""
+    wanted = (partition or "").split(",")
+    lines = [found.groups() for line in text.splitlines() if (found := LIMITS.fullmatch(line.strip()))]
+    mine = [line for line in lines if line[0].rstrip("*") in wanted or (partition is None and line[0].endswith("*"))]
+    if not mine:
+        return Offer()
+    most, default = ([given for line in mine if (given := minutes(line[column]))] for column in (1, 2))
+    return Offer(sum(int(line[3]) for line in mine), min(default, default=None), min(most, default=None))
 
 
 def _partition(name: str, state: str, limit: str, nodes: str, gres: str, cpus: str, memory: str) -> Partition:

@@ -169,6 +169,7 @@ class Attempt:
         follows: the job that trains what it evaluates, where it waits for one.
         purpose: None: an older version made it, which told it by the folder's name.
         inputs: what it is to be trained on, of this machine, by key; None: that was not recorded.
+        step: of the run's last checkpoint when it was made; None: there was none, or that was not recorded.
     """
 
     settings: Plain = field(default_factory=dict)
@@ -181,6 +182,7 @@ class Attempt:
     time: float | None = None
     purpose: Purpose | None = None
     inputs: dict[str, Contents] | None = field(default=None, metadata=LEFT_OUT)
+    step: int | None = field(default=None, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True)
