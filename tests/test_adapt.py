@@ -327,6 +327,17 @@ def test_when_a_node_is_a_black_hole(store: Store, ends: dict[str, int], well: l
     assert list(black_holes(states_of(runs, scheduler))) == expected
 
 
+def test_a_black_hole_may_end_the_job_that_makes_a_table(store: Store) -> None:
+    """Then all that wait for it fail, and neither they nor the next one that makes it go there."""
+    scheduler, runs = submitted(store)
+    end_before_it_began(scheduler, [1], "n2")
+    for job in range(2, 10):
+        scheduler.end(str(job), Phase.CANCELLED)
+    assert list(black_holes(states_of(runs, scheduler))) == ["n2"]
+    submit(sweep_of(*MANY), store, scheduler, [])
+    assert [batch.resources.exclude for batch in (*scheduler.tables, *scheduler.submitted)] == [None, "n2", None, "n2"]
+
+
 def test_runs_that_fail_at_once_make_a_black_hole_only_beside_others_that_do_well(store: Store) -> None:
     """A GPU that is broken ends them within seconds; so does a mistake in what they are to do."""
     scheduler, runs = submitted(store)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from launcher.cluster.job_state import JobState, Phase
 from launcher.runs.run_state import RunState
 from launcher.runs.status import Status
 
@@ -52,6 +53,11 @@ def _is_hole(node: str, bad: list[RunState], ended: Mapping[str, object], well: 
     return len(ended) == 1 and len(bad) - begun >= SEVERAL
 
 
+def _job(state: RunState) -> JobState:
+    """The job that ended under it: its own, or that of its reference table, for which it has waited."""
+    return state.table if state.table.phase is Phase.FAILED and not state.facts.started else state.job
+
+
 def never_began(state: RunState) -> bool:
     """Whether its job ended before it came to the run, for no reason of the job's own that is known."""
     facts = state.facts
@@ -71,5 +77,5 @@ def _does_well(state: RunState) -> bool:
 
 def _node(state: RunState) -> str | None:
     """The node on which its last attempt was; None where there were several, of which nobody knows which it was."""
-    node = state.job.node or state.facts.host
+    node = _job(state).node or state.facts.host
     return None if node is None or "[" in node or "," in node else node

@@ -127,6 +127,7 @@ class RunState:
     reason: str | None
     job: JobState
     cause: Cause | None
+    table: JobState = UNKNOWN  # the job's that was to make its reference table
 
     @property
     def in_flight(self) -> bool:
@@ -157,7 +158,7 @@ def states_of(runs: Sequence[RunDir], scheduler: Scheduler) -> list[RunState]:
     looked_at = [looked_into(*each) for each in zip(attempts, facts, answered, strict=True)]
     asked = zip(runs, looked_at, answered, map(answer, tables), strict=True)
     return [
-        RunState(run, fact, *status_of(fact, job, table), job, cause_of(fact, job, table))
+        RunState(run, fact, *status_of(fact, job, table), job, cause_of(fact, job, table), table)
         for run, fact, job, table in asked
     ]
 
