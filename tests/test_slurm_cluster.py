@@ -179,8 +179,8 @@ def test_banners_and_signals_double_nothing(site: Site) -> None:
     banner = f'{note}; $REAL "$@"; code=$?; echo "bye job 2"; exit $code'
     for name in ("squeue", "sacct", "scontrol", "sinfo"):
         wrapped(here, name, banner)
-    path = wrapped(here, "sbatch", 'echo "today: job 1"; grep -q array= "$1" && { $REAL "$@" >/dev/null; kill -9 $$; }; '
-                                   '$REAL "$@"; echo "see job 3"')  # fmt: skip
+    taken = 'grep -q array= "$1" && { $REAL "$@" >/dev/null; kill -9 $$; }'
+    path = wrapped(here, "sbatch", f'echo "today: job 1"; {taken}; $REAL "$@"; echo "see job 3"')
     here = replace(here, variables=(("PATH", path),))
     assert "3 runs submitted" in here.launch(*TINY, "sweep=banner", "seed=1,2,3")
     here.wait("banner", "TRAINED", 3)
