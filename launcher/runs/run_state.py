@@ -26,13 +26,13 @@ from launcher.store.facts import (
     FailureStatus,
     Job,
     Revision,
-    Started,
 )
 from launcher.store.files import Plain, read_fact
 from launcher.store.metrics_log import last_metrics
 from launcher.store.output_folder import PreparingDir
 from launcher.store.results import Result
 from launcher.store.run_folder import RunDir
+from launcher.store.starts import Start, last_start
 from launcher.store.work_done import due_in_job, lacking
 
 
@@ -46,7 +46,7 @@ def _facts_of(attempts: Attempts) -> RunFacts:
     progress = _progress(attempts.run, attempts)
     if last is None:
         return RunFacts(**progress)
-    failure, started = read_fact(last.failure_file, Failure), read_fact(last.started_file, Started)
+    failure, start = read_fact(last.failure_file, Failure), last_start(last)
     job, after = read_fact(last.job_file, Job), last.record.after
     no_table = failure_of(after) if after else None
     done = bool(progress["trained"] and progress["evaluated"])
@@ -55,12 +55,12 @@ def _facts_of(attempts: Attempts) -> RunFacts:
         submitted_seconds=age(last.attempt_file) or 0.0,
         job=job,
         job_id=job.job_id if job else None,
-        started=started is not None,
-        host=started.host if started else None,
+        started=start is not None,
+        host=start.fact.host if start else None,
         failure=failure.reason if failure else None,
         ended=failure.status if failure else FailureStatus.FAILED,
         cause=failure.known_cause if failure else None,
-        lasted=failure.time - started.time if failure and failure.time and started and started.time else None,
+        lasted=_lasted(start, failure),
         cancelled=last.cancel_file.exists(),
         table=after,
         table_failure=no_table.reason if no_table else None,
@@ -70,6 +70,11 @@ def _facts_of(attempts: Attempts) -> RunFacts:
         unpublished=why_unpublished(last) if done else None,
         **progress,
     )
+
+
+def _lasted(start: Start | None, failure: Failure | None) -> float | None:
+    times = (start.fact.time if start else None), (failure.time if failure else None)
+    return None if times[0] is None or times[1] is None else times[1] - times[0]
 
 
 def _progress(run: RunDir, attempts: Attempts) -> Plain:
@@ -85,7 +90,17 @@ def _progress(run: RunDir, attempts: Attempts) -> Plain:
         "checkpoint_step": run.last_checkpoint_step(),
         "address": revision.address if revision else None,
         "unreached": _unreached(attempts, result) if result else (),
+        "damage": _damage(run),
     }
+
+
+def _damage(run: RunDir) -> str | None:
+    """What happened to the checkpoint that was found damaged last, and what that has cost."""
+    last = next(reversed(run.damages()), None)
+    if last is None:
+        return None
+    after = "the training began anew" if last.step is None else f"the training went on from step {last.step}"
+    return f"{last.checkpoint} was damaged ({last.why}): {after}"
 
 
 def _unreached(attempts: Attempts, result: Result) -> tuple[int, ...]:
