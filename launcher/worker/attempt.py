@@ -26,7 +26,7 @@ from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir, RunDir
 from launcher.store.work_done import lacking
 from launcher.tracking.process import tracked
-from launcher.worker import out_of_memory
+from launcher.worker import headway, out_of_memory
 from launcher.worker.distributed import ranks
 from launcher.worker.interruption import StopRequest
 from launcher.worker.outcome import Kind, Outcome, reason_of, settle
@@ -53,10 +53,7 @@ def make_attempt(attempt: AttemptDir, store: Store, stop_process: StopRequest) -
         ranks.first(partial(discard_remains, attempt.run))  # first: a micro-batch that was halved is among it
         config = read_config(attempt)
         with tracked(config, attempt):
-            if ranks.size() > 1:
-                _train_and_evaluate(config, attempt, store, stop)
-            else:
-                out_of_memory.within_memory(config, attempt.run, lambda c: _train_and_evaluate(c, attempt, store, stop))
+            _train_and_evaluate(config, attempt, store, stop)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is recorded, and the next run goes on
         traceback.print_exc()
         return _outcome_of(error, attempt, stop_process)
@@ -89,7 +86,11 @@ def _train_and_evaluate(config: RunConfig, attempt: AttemptDir, store: Store, st
     if ranks.first(lambda: not run.result_file.exists()):
         ranks.first(partial(discard_all, run))  # of a result that was deleted
         ranks.first(note)
-        train(config, run, store, stop)
+        if ranks.size() > 1:
+            train(config, run, store, stop)
+        else:
+            out_of_memory.within_memory(config, run, lambda given: train(given, run, store, stop))
+        headway.note()
     missing = ranks.first(lambda: lacking(run, config.evaluation.benchmarks))
     if missing:
         ranks.first(note)
@@ -107,4 +108,5 @@ def _measure(benchmark: str, config: RunConfig, run: RunDir, store: Store, stop:
     from launcher.worker.evaluation.measure import measure
 
     with ranks.alone():
-        measure(benchmark, config, run, store, stop)
+        out_of_memory.measured(benchmark, lambda: measure(benchmark, config, run, store, stop))
+    headway.note()

@@ -26,6 +26,7 @@ from launcher.store.facts import JobList, TableWork
 from launcher.store.output_folder import PreparingDir, Store
 from launcher.store.run_folder import AttemptDir, RunDir, listed_in, work_of
 from launcher.worker.attempt import make_attempt
+from launcher.worker.deadline import Deadline
 from launcher.worker.distributed import ranks
 from launcher.worker.distributed.rendezvous import MEETING_SECONDS, PATIENCE, Rank
 from launcher.worker.interruption import StopRequest
@@ -49,6 +50,7 @@ def take_up_runs(listed: JobList, folder: Path) -> None:
     attempts = listed_in(listed)
     stop = StopRequest()
     stop.listen()
+    deadline = _deadline(attempts, stop)
     store = Store(attempts[0].run.path.parent.parent)
     slots = listed.slots if Rank.here().index == 0 else None  # the others wait for rank 0 anyway
     with _slot(store, slots, stop), _joined(folder, attempts, listed.slots) as rank:
@@ -60,6 +62,7 @@ def take_up_runs(listed: JobList, folder: Path) -> None:
                 say(f"run {number} of {len(attempts)}: {attempt.run.run_id}")
                 with _output_to(attempt.log_file(rank.index)):
                     make_and_settle(attempt, store, stop)
+    deadline.end()
     if rank.index == 0:
         settle_what_is_left(attempts, stop)
         if all(attempt.failure_file.exists() for attempt in attempts):
@@ -117,6 +120,14 @@ def settle_what_is_left(attempts: Sequence[AttemptDir], stop: StopRequest) -> No
         settle(Outcome(Kind.STOPPED, signal=stop.signal), *left)
 
 
+def _deadline(attempts: Sequence[AttemptDir], stop: StopRequest) -> Deadline:
+    """The watch over the job's time limit, at work from now on."""
+    warned = read_config(attempts[0]).cluster.warning_seconds
+    deadline = Deadline(stop, warned, partial(settle_what_is_left, attempts, stop))
+    deadline.start()
+    return deadline
+
+
 def attempt_here(run: RunDir, store: Store, choose: Callable[[], AttemptDir], *, deepspeed: bool) -> bool:
     """Make an attempt in this process, printing to the terminal; returns whether it succeeded.
 
@@ -126,7 +137,9 @@ def attempt_here(run: RunDir, store: Store, choose: Callable[[], AttemptDir], *,
     stop.listen()
     with ranks.joined(run.path, always=deepspeed) as rank:
         attempt = AttemptDir(Path(ranks.first(lambda: str(choose().path))))
+        deadline = _deadline([attempt], stop)
         outcome = make_and_settle(attempt, store, stop)
+    deadline.end()
     if rank.index == 0:
         settle_what_is_left([attempt], stop)
     return outcome.kind is Kind.DONE
