@@ -21,7 +21,6 @@ class PrefsweepError(Exception):
     |- FetchError     what is on the Hub could not be fetched (exit code 1)
     |- TrainingError  a training cannot go on (in a job; the run has failed)
     |- MeasuringError a benchmark cannot be done (in a job; the run is trained)
-    |- DiskError      the disk does not take what is to be written (in a job; launch again once it does)
     |- PublishError   a revision was not taken, or is another run's (exit code 1)
     `- SchedulerError the scheduler did not answer (exit code 1)
        `- Refused     it answered, and took nothing
@@ -79,10 +78,6 @@ class TrainingError(PrefsweepError):
 
 class MeasuringError(PrefsweepError):
     """Names the benchmark, what is wrong, and what to do."""
-
-
-class DiskError(PrefsweepError):
-    """Names the folder, what its disk says, and what to do."""
 
 
 class PublishError(PrefsweepError):

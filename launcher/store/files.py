@@ -36,11 +36,15 @@ def _write_aside(path: Path, text: str) -> Path:
     """Write `text` beside `path`, flushed to disk, and return where."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(name).chmod(0o644)  # mkstemp's 0600 would hide a run from its group
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)  # mkstemp's 0600 would hide a run from its group
+    except OSError:  # a full disk takes the name, and not the content
+        Path(name).unlink(missing_ok=True)
+        raise
     return Path(name)
 
 
@@ -180,6 +184,16 @@ def building(folder: Path, is_there: Callable[[Path], bool] = Path.is_dir) -> It
             if folder.is_dir():
                 folder.rename(Path(scratch) / "before")
             filled.replace(folder)
+
+
+@contextlib.contextmanager
+def whole_or_gone(folder: Path) -> Iterator[None]:
+    """What is written into a folder within; where that fails the folder goes: a full disk then has room to say so."""
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def file_hash(path: Path) -> str:

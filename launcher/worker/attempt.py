@@ -7,7 +7,9 @@ the job.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -55,15 +57,17 @@ def make_attempt(attempt: AttemptDir, store: Store, stop_process: StopRequest) -
         with tracked(config, attempt):
             _train_and_evaluate(config, attempt, store, stop)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is recorded, and the next run goes on
-        traceback.print_exc()
-        return _outcome_of(error, attempt, stop_process)
+        trace = traceback.format_exc()
+        with contextlib.suppress(OSError):  # the log's disk may be full
+            say(trace, on=sys.stderr)
+        return _outcome_of(error, trace, attempt, stop_process)
     return Outcome(Kind.DONE)
 
 
-def _outcome_of(error: Exception, attempt: AttemptDir, stop_process: StopRequest) -> Outcome:
+def _outcome_of(error: Exception, trace: str, attempt: AttemptDir, stop_process: StopRequest) -> Outcome:
     """Why the attempt has failed: for a reason of this rank, or another's that has led to it."""
-    trace = traceback.format_exc()
-    end = ranks.failed(reason_of(error), stop_process.signal if stop_process() else None)
+    root = attempt.run.path.parent.parent
+    end = ranks.failed(reason_of(error, root), stop_process.signal if stop_process() else None)
     if attempt.cancel_file.exists():
         return Outcome(Kind.CANCELLED, end.cause or "", trace, together=end.together)
     if end.signal is not None:

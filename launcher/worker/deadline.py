@@ -16,7 +16,7 @@ from launcher.worker.interruption import StopRequest
 
 POLL_SECONDS = 1.0
 MARGIN_SECONDS = 20.0  # before the limit: to ask the scheduler, and be answered
-LAST_SECONDS = 60.0  # for rank 0 to have the job put back, which ends all others
+LAST_SECONDS = 5.0  # for rank 0 to have the job put back, which ends all others
 
 
 class Deadline(threading.Thread):

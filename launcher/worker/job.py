@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from enum import StrEnum
@@ -31,7 +32,7 @@ from launcher.worker.distributed import ranks
 from launcher.worker.distributed.rendezvous import MEETING_SECONDS, PATIENCE, Rank
 from launcher.worker.interruption import StopRequest
 from launcher.worker.make_table import make_table
-from launcher.worker.outcome import Kind, Outcome, settle
+from launcher.worker.outcome import Kind, Outcome, reason_of, settle
 
 SLOT_POLL_SECONDS = 0.5
 
@@ -41,8 +42,19 @@ def work(folder: Path) -> None:
     listed = work_of(folder)
     if isinstance(listed, TableWork):
         make_table(listed, PreparingDir(folder.parent))
-    else:
+        return
+    attempts = listed_in(listed)
+    try:
         take_up_runs(listed, folder)
+    except Exception as error:  # before it came to a run, or between two
+        left = [attempt for attempt in attempts if not _is_over(attempt)] if Rank.here().index == 0 else []
+        settle(Outcome(Kind.FAILED, reason_of(error, _root_of(attempts)), traceback.format_exc()), *left)
+        raise
+
+
+def _root_of(attempts: Sequence[AttemptDir]) -> Path:
+    """The output folder."""
+    return attempts[0].run.path.parent.parent
 
 
 def take_up_runs(listed: JobList, folder: Path) -> None:
@@ -51,7 +63,7 @@ def take_up_runs(listed: JobList, folder: Path) -> None:
     stop = StopRequest()
     stop.listen()
     deadline = _deadline(attempts, stop)
-    store = Store(attempts[0].run.path.parent.parent)
+    store = Store(_root_of(attempts))
     slots = listed.slots if Rank.here().index == 0 else None  # the others wait for rank 0 anyway
     with _slot(store, slots, stop), _joined(folder, attempts, listed.slots) as rank:
         for number, attempt in enumerate(attempts, 1):
@@ -174,8 +186,9 @@ def _output_to(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):  # of a disk that is full
+            sys.stdout.flush()
+            sys.stderr.flush()
         for number, descriptor in enumerate(kept, 1):
             os.dup2(descriptor, number)
             os.close(descriptor)

@@ -79,7 +79,9 @@ def measured(benchmark: str, work: Callable[[], None]) -> None:
     try:
         work()
     except Exception as error:
-        raise MeasuringError(_too_large(benchmark)) if _is_lack(error) else error from None
+        if _is_lack(error):
+            raise MeasuringError(_too_large(benchmark)) from None
+        raise
 
 
 def _is_lack(error: Exception) -> bool:

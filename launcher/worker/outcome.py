@@ -39,11 +39,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from pathlib import Path
 
 from launcher.cluster import node
 from launcher.cluster.task import Task
 from launcher.errors import PrefsweepError
-from launcher.machine.terminal import say
+from launcher.machine import disk
+from launcher.machine.terminal import complain, say
 from launcher.store.attempt_config import read_config
 from launcher.store.facts import Failure, FailureStatus, Requeue, cause_told
 from launcher.store.files import append_line, plain, read_lines, write_once
@@ -89,8 +91,13 @@ class Outcome:
     together: bool = True
 
 
-def reason_of(error: Exception) -> str:
-    """An error in one line; ours say themselves what they are."""
+def reason_of(error: Exception, root: Path | None = None) -> str:
+    """An error in one line; ours say themselves what they are, and a disk that takes nothing says so.
+
+    `root`: the output folder.
+    """
+    if (told := disk.fault(error, root)) is not None:
+        return told
     text = " ".join(str(error).split())
     return text if isinstance(error, PrefsweepError) else f"{type(error).__name__}: {text}"
 
@@ -140,7 +147,13 @@ def _back_with_less(attempt: AttemptDir, reason: str) -> bool:
 
 
 def _record(where: AttemptDir | PreparingDir, status: FailureStatus, reason: str, trace: str = "") -> None:
-    write_once(where.failure_file, Failure(reason, status, trace[-8000:], time.time(), cause_told(reason)))
+    """Record how it ended; where the disk does not take that, the log's last line says it, and the process fails."""
+    try:
+        write_once(where.failure_file, Failure(reason, status, trace[-8000:], time.time(), cause_told(reason)))
+    except OSError as error:
+        told = disk.fault(error, where.path)
+        complain(reason if told in (None, reason) else f"{reason}; {told}")
+        os._exit(1)
 
 
 # ------------------------------------------------------------------------------------------------ a signal

@@ -30,7 +30,7 @@ from safetensors.torch import load_file
 from launcher.config import DeepSpeed, RunConfig
 from launcher.errors import StoreError, TrainingError
 from launcher.store.facts import Revision
-from launcher.store.files import Plain, fact_text, read_fact, write_derived, write_once
+from launcher.store.files import Plain, fact_text, read_fact, whole_or_gone, write_derived, write_once
 from launcher.store.metrics_log import read_metrics
 from launcher.store.output_folder import Store
 from launcher.store.results import Result
@@ -133,7 +133,8 @@ def save_model(trainer: RunTrainer, folder: Path) -> None:
         trainer.save_model(str(aside))
         return
     shutil.rmtree(aside, ignore_errors=True)
-    trainer.save_model(str(aside))
+    with whole_or_gone(aside):
+        trainer.save_model(str(aside))
     (aside / "training_args.bin").unlink(missing_ok=True)  # a pickle of this machine's paths; config.yaml says it all
     for path in aside.iterdir():
         path.chmod(0o644)  # some writers use 0600, which would hide a run from its group

@@ -25,7 +25,7 @@ from launcher.errors import ConfigError, TrainingError
 from launcher.losses import loss_named
 from launcher.machine.terminal import say
 from launcher.model.adapter import CONFIG_FILE, Adapter, with_base
-from launcher.store.files import append_line
+from launcher.store.files import append_line, whole_or_gone
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import RunDir
 from launcher.worker.dataset.pairs import Pairs, collator
@@ -88,7 +88,8 @@ class _Kept(Trainer):
             file.write_text(with_base(file.read_text(encoding="utf-8"), self.base), encoding="utf-8")
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        super()._save_checkpoint(*args, **kwargs)
+        with whole_or_gone(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"):
+            super()._save_checkpoint(*args, **kwargs)
         if torch.distributed.is_initialized():
             torch.distributed.barrier()
         if self.args.should_save:
