@@ -42,8 +42,9 @@ def _write_aside(path: Path, text: str) -> Path:
             file.flush()
             os.fsync(file.fileno())
         Path(name).chmod(0o644)  # mkstemp's 0600 would hide a run from its group
-    except OSError:  # a full disk takes the name, and not the content
+    except OSError as error:  # a full disk takes the name, and not the content
         Path(name).unlink(missing_ok=True)
+        error.filename = str(path)  # a write does not say of what
         raise
     return Path(name)
 
@@ -73,8 +74,12 @@ def write_derived(path: Path, text: str) -> None:
 def append_line(path: Path, record: Plain) -> None:
     """Append one JSON line; a single write, so that a crash tears at most the last line."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    except OSError as error:
+        error.filename = str(path)  # a write does not say of what
+        raise
 
 
 def link(source: Path, target: Path) -> None:
