@@ -55,7 +55,7 @@ def write_once(path: Path, fact: Any) -> bool:
     try:
         os.link(aside, path)  # unlike rename, link refuses to replace
     except FileExistsError:
-        return False
+        return path.exists() and aside.samefile(path)  # over NFS, where the answer to the first question was lost
     finally:
         aside.unlink()
     return True
