@@ -14,11 +14,13 @@ from typing import Any
 
 from launcher.cluster.scheduler import Scheduler
 from launcher.evaluation.missing_benchmarks import unclaimed
+from launcher.planning.estimate import saving_seconds
 from launcher.planning.stages import evaluates_apart, to_be_evaluated, to_be_trained
 from launcher.runs.run_state import RunState, states_of
 from launcher.runs.status import Status
 from launcher.store.attempts import Attempts
 from launcher.store.facts import Job
+from launcher.store.metrics_log import longest_save
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir
 from launcher.store.work_done import lacking
@@ -100,7 +102,7 @@ def _adapt(decision: Decision, state: RunState, known: Costs, given: Collection[
         return replace(decision, run=run, why="; ".join([decision.why, *words]))
     cost = known.training(decision.run)
     seconds = None if cost is None or decision.seconds is None else decision.seconds + cost.around
-    run, words = adapted(decision.run, _past(state), seconds, given)
+    run, words = adapted(decision.run, _past(state, decision.run), seconds, given)
     if cost is not None and cost.device is not None and run.config.cluster.time != decision.run.config.cluster.time:
         words.append(f"measured on {cost.device}")
     return replace(decision, run=run, why="; ".join([decision.why, *words]), cost=cost)
@@ -128,9 +130,10 @@ def _adapted_evaluation(run: Run, state: RunState, known: Costs) -> tuple[Run, l
     return adapted(evaluated, past if ended else Past(asked=asked), known.evaluation(evaluated, left))
 
 
-def _past(state: RunState) -> Past:
+def _past(state: RunState, run: Run) -> Past:
     asked = _asked(Attempts.of(state.run).training)
-    return Past(state.cause, state.job.node or state.facts.host, asked)
+    saving = longest_save(state.run.saves_log) or saving_seconds(run.config)
+    return Past(state.cause, state.job.node or state.facts.host, asked, saving)
 
 
 def _asked(attempt: AttemptDir | None) -> Mapping[str, Any] | None:

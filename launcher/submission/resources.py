@@ -1,6 +1,7 @@
 """What a run's next job asks the cluster for: what its config says, and what earlier attempts and runs have taught.
 
-Owns: time limits from measured throughput; more memory after an out-of-memory; nodes to stay away from. Pure.
+Owns: time limits from measured throughput; a warning in time for a save; more memory after an out-of-memory; nodes to
+stay away from. Pure.
 Must not know: files, how an executor works.
 """
 
@@ -12,7 +13,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from launcher.cluster.notation import megabytes
+from launcher.cluster.notation import megabytes, minutes
 from launcher.cluster.scheduler import warned_early_seconds
 from launcher.config import AUTO_TIME, Cluster
 from launcher.store.facts import Cause
@@ -20,15 +21,21 @@ from launcher.sweep import Run
 
 STARTUP_SECONDS = 300.0  # imports from a busy file system, weights, the rendezvous
 ROUNDED_TO_MINUTES = 5
+SAVES_WITHIN = 2  # times what a save takes, from the warning on: it begins at the end of a step, on a busy disk
+ROUNDED_TO_SECONDS = 10
 
 
 @dataclass(frozen=True)
 class Past:
-    """How the run's last attempt ended: why, on which node, and what it had asked for."""
+    """How the run's last attempt ended: why, on which node, and what it had asked for.
+
+    `saving`: the seconds that a checkpoint takes, as measured, or as its size lets expect; None: nothing is saved.
+    """
 
     cause: Cause | None = None
     node: str | None = None
     asked: Mapping[str, Any] | None = None
+    saving: float | None = None
 
 
 def adapted(run: Run, past: Past, seconds: float | None, given: Collection[str] = ()) -> tuple[Run, list[str]]:
@@ -41,8 +48,14 @@ def adapted(run: Run, past: Past, seconds: float | None, given: Collection[str] 
         given: keys of `cluster` that the user has set just now: they stay.
     """
     cluster = run.config.cluster
-    learnt: dict[str, Any] = {**_time(cluster, seconds), **_memory(cluster, past), **_nodes(cluster, past)}
-    changed = {key: value for key, value in learnt.items() if key not in given}
+    typed = {each.lstrip("+").partition("=")[0].removeprefix("cluster.") for each in run.overrides}
+    warning = {} if "warning_seconds" in {*given, *typed} else _warning(cluster, past)
+    learnt: dict[str, Any] = {
+        **_time(replace(cluster, **warning), seconds),
+        **_memory(cluster, past),
+        **_nodes(cluster, past),
+    }
+    changed = warning | {key: value for key, value in learnt.items() if key not in given}
     if not changed:
         return run, []
     new = replace(cluster, **changed)
@@ -62,6 +75,14 @@ def _time(cluster: Cluster, seconds: float | None) -> dict[str, str | None]:
     work = (seconds * (1 + cluster.time_margin) + STARTUP_SECONDS) * (cluster.runs_per_job or 1)
     early = cluster.warning_seconds + warned_early_seconds(cluster.executor)  # at the warning it would save and leave
     return {"time": str(math.ceil((work + early) / 60 / ROUNDED_TO_MINUTES) * ROUNDED_TO_MINUTES)}
+
+
+def _warning(cluster: Cluster, past: Past) -> dict[str, Any]:
+    """A warning that leaves time for a save, where the time limit has room for it."""
+    early, limit = warned_early_seconds(cluster.executor), minutes(cluster.time)
+    needed = math.ceil(SAVES_WITHIN * (past.saving or 0) / ROUNDED_TO_SECONDS) * ROUNDED_TO_SECONDS
+    has_room = limit is None or limit * 60 > needed + early
+    return {"warning_seconds": needed} if early and needed > cluster.warning_seconds and has_room else {}
 
 
 def _memory(cluster: Cluster, past: Past) -> dict[str, str | None]:

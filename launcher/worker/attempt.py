@@ -30,6 +30,7 @@ from launcher.store.starts import Start, claim
 from launcher.store.work_done import lacking
 from launcher.tracking.process import tracked
 from launcher.worker import headway, out_of_memory
+from launcher.worker.deadline import say_if_late
 from launcher.worker.distributed import ranks
 from launcher.worker.interruption import StopRequest
 from launcher.worker.outcome import Kind, Outcome, reason_of, settle
@@ -95,6 +96,7 @@ def _train_and_evaluate(config: RunConfig, attempt: AttemptDir, store: Store, st
     if ranks.first(lambda: not run.result_file.exists()):
         ranks.first(partial(discard_all, run))  # of a result that was deleted
         ranks.first(note)
+        ranks.first(partial(say_if_late, run, config.cluster.warning_seconds))
         if ranks.size() > 1:
             train(config, run, store, stop)
         else:

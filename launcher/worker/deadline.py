@@ -11,12 +11,24 @@ import threading
 from collections.abc import Callable
 
 from launcher.cluster import node
-from launcher.machine.terminal import complain
+from launcher.machine.terminal import complain, say
+from launcher.store.metrics_log import longest_save
+from launcher.store.run_folder import RunDir
 from launcher.worker.interruption import StopRequest
 
 POLL_SECONDS = 1.0
 MARGIN_SECONDS = 20.0  # before the limit: to ask the scheduler, and be answered
 LAST_SECONDS = 5.0  # for rank 0 to have the job put back, which ends all others
+
+
+def say_if_late(run: RunDir, warned_seconds: int) -> None:
+    """Say it where a save of this run has taken longer than the time from the warning to the limit."""
+    longest = longest_save(run.saves_log)
+    if node.queued() is not None and longest is not None and longest > warned_seconds:
+        say(
+            f"a checkpoint took {longest:.0f} s, and cluster.warning_seconds={warned_seconds}: one that is not whole by "
+            "the limit is lost, and the run goes on from the one before; its next attempt is warned earlier"
+        )
 
 
 class Deadline(threading.Thread):
