@@ -26,8 +26,8 @@ def say_if_late(run: RunDir, warned_seconds: int) -> None:
     longest = longest_save(run.saves_log)
     if node.queued() is not None and longest is not None and longest > warned_seconds:
         say(
-            f"a checkpoint took {longest:.0f} s, and cluster.warning_seconds={warned_seconds}: one that is not whole by "
-            "the limit is lost, and the run goes on from the one before; its next attempt is warned earlier"
+            f"a checkpoint took {longest:.0f} s, and cluster.warning_seconds={warned_seconds}: one that is not whole "
+            "by the limit is lost, and the run goes on from the one before; its next attempt is warned earlier"
         )
 
 
@@ -59,12 +59,16 @@ class Deadline(threading.Thread):
     def _leave_at_once(self, *, first: bool) -> None:
         """End this process, whatever its main thread waits for; only rank 0 asks, and only its exit code counts."""
         with self._leaving:
-            if not first:
-                self._over.wait(LAST_SECONDS)
-            elif not self._over.is_set():
-                complain("the time limit is seconds away: leaving without what is not saved yet")
-                self._leave()
-            os._exit(0)
+            code = 1
+            try:
+                if not first:
+                    self._over.wait(LAST_SECONDS)
+                elif not self._over.is_set():
+                    complain("the time limit is seconds away: leaving without what is not saved yet")
+                    self._leave()
+                code = 0
+            finally:
+                os._exit(code)
 
     def end(self) -> None:
         """The main thread leaves by itself; does not return where the watch was first."""
