@@ -144,7 +144,7 @@ def test_a_run_goes_on_when_the_disk_has_room_again(tmp_path: Path) -> None:
         first = new_attempt(config, tight)
         ended = make_attempt(first, store, StopRequest())
         settle(ended, first)
-        assert str((read_fact(first.failure_file) or {})["reason"]).startswith(f"the disk of {folder} is full: ")
+        assert str((read_fact(first.failure_file) or {})["reason"]).startswith(f"the disk of {store.root} is full: ")
         remount(folder, "size=40m")
         assert make_attempt(new_attempt(config, tight), store, StopRequest()).kind is Kind.DONE
         assert weights(tight).keys() == weights(roomy).keys()
@@ -173,8 +173,8 @@ def test_a_dry_run_needs_no_folder_that_can_be_written(launch: Launch, tmp_path:
     """It writes nothing; that a launch could not is said beside the plan."""
     with mounted(tmp_path / "disk", "ro"):
         output = tmp_path / "disk" / "outputs"
-        code, out, err = launch("-m", "model=tiny", "beta=0.1,0.2", f"output_dir={output}", "dry_run=true")
-        assert code == 0, err
-        assert "2 submit" in out
-        assert f"{tmp_path / 'disk'} cannot be written; choose another folder" in err
-        assert launch("-m", "model=tiny", f"output_dir={output}")[0] == 2
+        done = launch("-m", "model=tiny", "beta=0.1,0.2", f"output_dir={output}", "dry_run=true")
+        assert done.returncode == 0, done.stderr
+        assert "2 submit" in done.stdout
+        assert f"{tmp_path / 'disk'} cannot be written; choose another folder" in done.stderr
+        assert launch("-m", "model=tiny", f"output_dir={output}").returncode == 2

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from ranks import new_attempt
+from safetensors.torch import load_file
 from worker_fixtures import LORA, Configure
 
 from launcher.config import RunConfig
