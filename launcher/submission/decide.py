@@ -90,10 +90,11 @@ def decide(
         for run, state, missing in zip(sweep.runs, states, lacks, strict=True)
     ]
     staged = [_in_stages(d, s, known) for d, s in zip(decisions, states, strict=True)] if waits else decisions
-    return [_adapt(decision, state, known, given) for decision, state in zip(staged, states, strict=True)]
+    warns = scheduler.detached  # nothing ends a job of this machine
+    return [_adapt(decision, state, known, given, warns=warns) for decision, state in zip(staged, states, strict=True)]
 
 
-def _adapt(decision: Decision, state: RunState, known: Costs, given: Collection[str]) -> Decision:
+def _adapt(decision: Decision, state: RunState, known: Costs, given: Collection[str], *, warns: bool) -> Decision:
     """The decision, with resources that suit what earlier attempts and runs have shown."""
     if decision.action is Action.SKIP:
         return decision
@@ -102,7 +103,8 @@ def _adapt(decision: Decision, state: RunState, known: Costs, given: Collection[
         return replace(decision, run=run, why="; ".join([decision.why, *words]))
     cost = known.training(decision.run)
     seconds = None if cost is None or decision.seconds is None else decision.seconds + cost.around
-    run, words = adapted(decision.run, _past(state, decision.run), seconds, given)
+    past = replace(_past(state), saving=_saving(state, decision.run) if warns else None)
+    run, words = adapted(decision.run, past, seconds, given)
     if cost is not None and cost.device is not None and run.config.cluster.time != decision.run.config.cluster.time:
         words.append(f"measured on {cost.device}")
     return replace(decision, run=run, why="; ".join([decision.why, *words]), cost=cost)
@@ -130,10 +132,14 @@ def _adapted_evaluation(run: Run, state: RunState, known: Costs) -> tuple[Run, l
     return adapted(evaluated, past if ended else Past(asked=asked), known.evaluation(evaluated, left))
 
 
-def _past(state: RunState, run: Run) -> Past:
+def _past(state: RunState) -> Past:
     asked = _asked(Attempts.of(state.run).training)
-    saving = longest_save(state.run.saves_log) or saving_seconds(run.config)
-    return Past(state.cause, state.job.node or state.facts.host, asked, saving)
+    return Past(state.cause, state.job.node or state.facts.host, asked)
+
+
+def _saving(state: RunState, run: Run) -> float | None:
+    """The seconds that a checkpoint takes: as measured, or as its size lets expect."""
+    return longest_save(state.run.saves_log) or saving_seconds(run.config)
 
 
 def _asked(attempt: AttemptDir | None) -> Mapping[str, Any] | None:

@@ -82,7 +82,7 @@ def _warning(cluster: Cluster, past: Past) -> dict[str, Any]:
     early, limit = warned_early_seconds(cluster.executor), minutes(cluster.time)
     needed = math.ceil(SAVES_WITHIN * (past.saving or 0) / ROUNDED_TO_SECONDS) * ROUNDED_TO_SECONDS
     has_room = limit is None or limit * 60 > needed + early
-    return {"warning_seconds": needed} if early and needed > cluster.warning_seconds and has_room else {}
+    return {"warning_seconds": needed} if needed > cluster.warning_seconds and has_room else {}
 
 
 def _memory(cluster: Cluster, past: Past) -> dict[str, str | None]:
