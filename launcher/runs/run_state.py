@@ -80,7 +80,17 @@ def _progress(run: RunDir, attempts: Attempts) -> Plain:
         "checkpoint_step": run.last_checkpoint_step(),
         "address": revision.address if revision else None,
         "unreached": _unreached(attempts, result) if result else (),
+        "damage": _damage(run),
     }
+
+
+def _damage(run: RunDir) -> str | None:
+    """What happened to the checkpoint that was found damaged last, and what that has cost."""
+    last = next(reversed(run.damages()), None)
+    if last is None:
+        return None
+    after = "the training began anew" if last.step is None else f"the training went on from step {last.step}"
+    return f"{last.checkpoint} was damaged ({last.why}): {after}"
 
 
 def _unreached(attempts: Attempts, result: Result) -> tuple[int, ...]:

@@ -319,10 +319,28 @@ class CheckpointMarker:
     Attributes:
         files: their sizes in bytes, by name.
         ranks: how many processes have written them.
+        sums: their checksums (xxh3_128), by name; none where an older version wrote them.
     """
 
     files: dict[str, int]
     ranks: int
+    sums: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A line of `damage.jsonl`: a checkpoint that was finished is not what was written.
+
+    Attributes:
+        checkpoint: its path below `checkpoints/`.
+        why: which files, and how.
+        step: of the checkpoint that the training went on from instead; None: it began anew.
+    """
+
+    checkpoint: str
+    why: str
+    step: int | None
+    time: float
 
 
 @dataclass(frozen=True)

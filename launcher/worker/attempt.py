@@ -14,7 +14,6 @@ import time
 import traceback
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 from launcher.cluster import node
 from launcher.config import RunConfig
@@ -26,10 +25,9 @@ from launcher.store.attempt_config import read_config
 from launcher.store.facts import Started
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir, RunDir
-from launcher.store.starts import Start, claim
 from launcher.store.work_done import lacking
 from launcher.tracking.process import tracked
-from launcher.worker import headway, out_of_memory
+from launcher.worker import fence, headway, out_of_memory
 from launcher.worker.deadline import say_if_late
 from launcher.worker.distributed import ranks
 from launcher.worker.interruption import StopRequest
@@ -43,9 +41,11 @@ def make_attempt(attempt: AttemptDir, store: Store, stop_process: StopRequest) -
     The same on all ranks, as far as they are together. Should another rank be gone meanwhile, it does not return.
     """
     ranks.begin(f"{attempt.run.run_id}/{attempt.number}", partial(_lost, attempt))
-    start = Start(Path(ranks.first(lambda: str(claim(attempt, _here()).path))))
+    start = ranks.first(lambda: fence.take_up(attempt, _here(), exit_code=0 if node.here() else 1))
+    if not ranks.is_first():
+        fence.follow(attempt, start)
     place = f", rank {ranks.index()} of {ranks.size()}" if ranks.size() > 1 else ""
-    say(f"{attempt.run.run_id}, attempt {attempt.number}, on {node.name()}{place}, start {start.name}")
+    say(f"{attempt.run.run_id}, attempt {attempt.number}, on {node.name()}{place}, start {start}")
 
     def stop() -> bool:
         return stop_process() or attempt.cancel_file.exists()

@@ -21,6 +21,8 @@ Must not know: how a run is trained or saved, what signals this process listens 
     SIGTERM elsewhere, Ctrl-C    CANCELLED, for each run left      0                        starts what waits for it
     all runs of a queue's job    as above                          1, where above it is 0   does not start what waits
       have ended in one of these
+    another start has taken up   nothing                        0, at once (`run`: 1)    nothing that counts
+      the run: see `fence`
     no reference table           FAILED, in the folder of its job  1, at once               does not start what waits
 
 FAILED, CANCELLED and TIMEOUT are the status in failure.json, and "these" are the rows above. Rank 0 alone records, and
