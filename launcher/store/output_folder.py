@@ -18,6 +18,7 @@ Must not know: how a file is written (`files` does), what a fact means, what a s
                           /model/                    the final model
                           /milestones/<step>/        model/, evaluation.json and revision.json after so many steps
                           /metrics.jsonl             one line per logged step, by rank 0
+                          /saves.jsonl               the seconds of each save of a checkpoint
                           /memory.jsonl              a line for each halving of the micro-batch
                           /tracking/                 derived: what an offline tracker keeps until `sync`
                           /result.json, evaluation.json
