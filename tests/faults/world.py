@@ -38,7 +38,7 @@ COMMON = ("model=tiny", "trainer=full", "trainer.learning_rate=1e-3", "trainer.b
           "trainer.micro_batch_size=4", "checkpoint.every=5", "checkpoint.keep=2", "evaluation.generations=2",
           "evaluation.max_new_tokens=4")  # fmt: skip
 ON_SLURM = ("cluster=slurm", "cluster.gpus_per_node=0", "cluster.cpus_per_gpu=20", "cluster.warning_seconds=20",
-            "cluster.max_requeues=50")  # fmt: skip
+            "cluster.max_requeues=50", "cluster.max_attempts=50")  # fmt: skip
 STORES = {
     "folder": ("hub=folder",),
     "huggingface": ("hub=huggingface", "hub.org=us", "hub.timeout=3", "hub.patience=40"),
