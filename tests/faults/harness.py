@@ -24,7 +24,7 @@ from world import World
 
 BETWEEN_SECONDS = (0.5, 4.5)
 TARGET_SECONDS = 400.0  # for which a fault waits for whom it could strike
-MOST_WAITING = 15
+MOST_WAITING = 40
 AGAIN_SECONDS = 5.0  # between two launches of a scene
 LAUNCH_SECONDS = 400.0
 LONGEST_SECONDS = 700.0  # from the last fault that a scene has met to its end
