@@ -24,6 +24,7 @@ class PrefsweepError(Exception):
     |- PublishError   a revision was not taken, or is another run's (exit code 1)
     `- SchedulerError the scheduler did not answer (exit code 1)
        `- Refused     it answered, and took nothing
+          `- QueueFull   since as many jobs as may be are there: later it would
     """
 
 
@@ -90,6 +91,10 @@ class SchedulerError(PrefsweepError):
 
 class Refused(SchedulerError):
     """The scheduler said no: it has taken nothing of what it was handed."""
+
+
+class QueueFull(Refused):
+    """As many jobs as the user may have are there: it would take the same when some have ended."""
 
 
 # What others call our keys.

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any, TypeVar, overload
 
 import msgspec
-from filelock import FileLock
 
 from launcher.errors import StoreError
+from launcher.store.locks import turn
 
 Plain = dict[str, Any]  # a JSON object as it is
 Kind = TypeVar("Kind")
@@ -194,9 +194,12 @@ def building(folder: Path, is_there: Callable[[Path], bool] = Path.is_dir) -> It
 
     The lock makes others wait and then use it; a killed builder leaves only a scratch folder, which the next one
     removes. A folder that `is_there` does not take is replaced.
+
+    Raises:
+        StoreError: this process was asked to stop while it waited.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f".{folder.name}.lock")):
+    with turn(folder.with_name(f".{folder.name}.lock"), f"another process that makes {folder}"):
         if is_there(folder):
             yield None
             return

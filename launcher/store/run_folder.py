@@ -114,6 +114,10 @@ class AttemptDir:
         return self.path / "started.json"
 
     @property
+    def progress_file(self) -> Path:
+        return self.path / "progress.json"
+
+    @property
     def failure_file(self) -> Path:
         return self.path / "failure.json"
 

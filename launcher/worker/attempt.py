@@ -23,6 +23,7 @@ from launcher.machine.gpus import gpu_names
 from launcher.machine.terminal import say
 from launcher.store.attempt_config import read_config
 from launcher.store.facts import Started
+from launcher.store.locks import ended_by
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir, RunDir
 from launcher.store.work_done import lacking
@@ -53,7 +54,7 @@ def make_attempt(attempt: AttemptDir, store: Store, stop_process: StopRequest) -
     try:
         ranks.first(partial(discard_remains, attempt.run))  # first: a micro-batch that was halved is among it
         config = read_config(attempt)
-        with tracked(config, attempt):
+        with ended_by(stop), tracked(config, attempt):
             _train_and_evaluate(config, attempt, store, stop)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is recorded, and the next run goes on
         trace = traceback.format_exc()
