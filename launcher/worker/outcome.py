@@ -20,6 +20,8 @@ Must not know: how a run is trained or saved, what signals this process listens 
     SIGTERM elsewhere, Ctrl-C    CANCELLED, for each run left      0                        starts what waits for it
     all runs of a queue's job    as above                          1, where above it is 0   does not start what waits
       have ended in one of these
+    another start has taken up   nothing                        0, at once (`run`: 1)    nothing that counts
+      the run: see `fence`
     no reference table           FAILED, in the folder of its job  1, at once               does not start what waits
 
 FAILED, CANCELLED and TIMEOUT are the status in failure.json, and "these" are the rows above. Rank 0 alone records, and
@@ -45,6 +47,7 @@ from launcher.store.facts import Failure, FailureStatus, Requeue, cause_told
 from launcher.store.files import append_line, plain, read_lines, write_once
 from launcher.store.output_folder import PreparingDir
 from launcher.store.run_folder import AttemptDir
+from launcher.store.starts import last_start
 from launcher.worker import out_of_memory
 from launcher.worker.distributed import ranks
 
@@ -157,7 +160,7 @@ def _leave(attempts: Sequence[AttemptDir], number: int, max_requeues: int) -> No
 
 def _stopped(attempts: Sequence[AttemptDir], number: int) -> None:
     for attempt in attempts:
-        begun = attempt.started_file.exists()
+        begun = last_start(attempt) is not None
         when = f" at step {attempt.run.last_checkpoint_step() or 0}" if begun else " before it was started"
         _record(attempt, FailureStatus.CANCELLED, f"stopped by {signal.Signals(number).name}{when}")
 
