@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -97,7 +98,8 @@ def test_an_earlier_life_of_a_job_takes_nothing_up(run: RunDir) -> None:
     assert claim(attempt, Started(job="8", restart=0)) is not None
 
 
-def test_a_full_disk_does_not_hide_another_start(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_a_full_disk_does_not_hide_another_start(run: RunDir, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """Where no file can be made, what the folder lists is looked at all the same."""
     attempt, opened = run.attempts()[0], os.open
     one = claim(attempt, Started())
@@ -105,7 +107,7 @@ def test_a_full_disk_does_not_hide_another_start(run: RunDir, monkeypatch: pytes
 
     def full(path: Path, flags: int, *args: int) -> int:
         if flags & os.O_CREAT:
-            raise OSError(28, "No space left on device")
+            raise OSError(number, os.strerror(number))
         return opened(path, flags, *args)
 
     with monkeypatch.context() as patch:
