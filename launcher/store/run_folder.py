@@ -114,6 +114,10 @@ class AttemptDir:
         return self.path / "started.json"
 
     @property
+    def progress_file(self) -> Path:
+        return self.path / "progress.json"
+
+    @property
     def failure_file(self) -> Path:
         return self.path / "failure.json"
 
@@ -197,6 +201,10 @@ class RunDir:
     @property
     def metrics_file(self) -> Path:
         return self.path / "metrics.jsonl"
+
+    @property
+    def saves_log(self) -> Path:
+        return self.path / "saves.jsonl"
 
     @property
     def tracking(self) -> Path:
