@@ -148,7 +148,7 @@ def _parts(name: str) -> tuple[int, bool, int]:
 
 
 def _afresh(start: Start) -> Iterator[Start]:
-    """All starts of the run, after a change of the folder by this client; where that cannot be made, as far as it is known."""
+    """All starts of the run, after a change of the folder by this client; where it can make none, as far as it knows."""
     look = start.path.with_name(f".{start.name}")
     try:
         os.close(os.open(look, os.O_CREAT | os.O_WRONLY, 0o644))
