@@ -148,7 +148,7 @@ def _parts(name: str) -> tuple[int, bool, int]:
 
 
 def _afresh(start: Start) -> Iterator[Start]:
-    """All starts of the run, after a change of the folder by this client; where it can make none, as far as it knows."""
+    """All starts of the run, after a change of the folder by this client; where it can make none, as far as known."""
     look = start.path.with_name(f".{start.name}")
     try:
         os.close(os.open(look, os.O_CREAT | os.O_WRONLY, 0o644))
