@@ -20,6 +20,7 @@ class PrefsweepError(Exception):
     |- StoreError     a file of the run directory is missing, torn or foreign (exit code 1)
     |- FetchError     what is on the Hub could not be fetched (exit code 1)
     |- TrainingError  a training cannot go on (in a job; the run has failed)
+    |- MeasuringError a benchmark cannot be done (in a job; the run is trained)
     |- PublishError   a revision was not taken, or is another run's (exit code 1)
     `- SchedulerError the scheduler did not answer (exit code 1)
        `- Refused     it answered, and took nothing
@@ -74,6 +75,10 @@ class FetchError(PrefsweepError):
 
 class TrainingError(PrefsweepError):
     """Names the step, what is wrong there, and what to do."""
+
+
+class MeasuringError(PrefsweepError):
+    """Names the benchmark, what is wrong, and what to do."""
 
 
 class PublishError(PrefsweepError):

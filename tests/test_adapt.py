@@ -16,13 +16,15 @@ from launcher.cluster.offer import Offer
 from launcher.config import Cluster
 from launcher.errors import ConfigError
 from launcher.planning.changes import change_settings
+from launcher.planning.estimate import parameters, saving_seconds
 from launcher.planning.launches import recorded_sweep
 from launcher.runs.black_holes import black_holes
 from launcher.runs.run_state import states_of
 from launcher.runs.status import Status
 from launcher.store.attempts import Attempts
 from launcher.store.facts import Cause, Failure
-from launcher.store.files import read_fact, write_once
+from launcher.store.files import append_line, read_fact, write_once
+from launcher.store.metrics_log import longest_save
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import RunDir
 from launcher.submission.decide import Action, Decision, decide
@@ -69,6 +71,38 @@ def test_a_key_of_a_loss_takes_no_time() -> None:
     kto = ("loss_type=kto", "dataset=kto_mix", "trainer.micro_batch_size=4")
     assert cost_key(run_of(*kto, "trainer.desirable_weight=2")) == cost_key(run_of(*kto))
     assert cost_key(run_of(*kto, "trainer.max_length=64")) != cost_key(run_of(*kto))
+
+
+@pytest.mark.parametrize(
+    ("saving", "overrides", "warned"),
+    [
+        (98.0, (), 200),  # a checkpoint of 98 GB at 1 GB/s, twice, in tens of seconds
+        (60.0, (), 120),
+        (60.1, (), 130),
+        (None, (), 120),
+        (98.0, ("cluster.warning_seconds=150",), 150),  # as typed
+        (98.0, ("cluster.time=4",), 120),  # a limit that would be over before the warning
+        (98.0, ("cluster.time=5",), 200),
+    ],
+)
+def test_a_warning_leaves_time_for_a_save(saving: float | None, overrides: tuple[str, ...], warned: int) -> None:
+    """Twice what it takes, in the words of the plan; never less than is configured."""
+    run, words = adapted(run_of(*overrides), Past(saving=saving), None)
+    assert run.config.cluster.warning_seconds == warned
+    assert words == ([f"warning_seconds {warned}"] if warned > 150 or warned == 130 else [])
+
+
+def test_how_long_a_save_may_take_comes_from_measurement_or_size(store: Store) -> None:
+    """Of a 7B with its optimizer's state 98 GB: at 1 GB/s; of one that has been saved, the longest that it took."""
+    large = run_of("model=mistral_7b", "trainer=full", "model.dtype=bfloat16")
+    size = parameters(large.config.model) or 0.0
+    assert 6e9 < size < 8e9
+    assert saving_seconds(large.config) == pytest.approx(size * (2 + 4 + 4 + 4) / 1e9)
+    log = store.run("r").saves_log
+    assert longest_save(log) is None
+    for seconds in (3.0, 90.0, 4.0):
+        append_line(log, {"step": 1, "seconds": seconds})
+    assert longest_save(log) == 90.0
 
 
 def test_without_a_measurement_the_cluster_decides() -> None:

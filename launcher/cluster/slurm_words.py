@@ -16,6 +16,8 @@ from typing import Any
 from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import JobState, Phase
 from launcher.cluster.notation import minutes
+from launcher.cluster.slurm_node import REQUEST
+from launcher.machine.installed import data_dir
 from launcher.store.facts import Cause
 
 PENDING = {
@@ -93,7 +95,7 @@ def parameters(batch: Batch) -> dict[str, Any]:
         "array_parallelism": batch.at_once or batch.size,
         "stderr_to_stdout": True,
         "wckey": None,  # submitit's default is refused where wckeys are tracked
-        "setup": setup_lines(batch),
+        "setup": [*setup_lines(batch), *way_back(batch)],
         "srun_args": srun_arguments(batch),
     }
     # Of an option that both name, submitit would write two lines, and sbatch heed the last, which is ours.
@@ -127,6 +129,20 @@ def setup_lines(batch: Batch) -> list[str]:
         lines.append(f"export PYTHONPATH={shlex.quote(str(batch.code))}${{PYTHONPATH:+:$PYTHONPATH}}")
         lines.append(f"source {shlex.quote(str(batch.code / 'slurm' / 'setup.sh'))}")
     return [*lines, *batch.resources.setup]
+
+
+def way_back(batch: Batch) -> list[str]:
+    """Lines by which the script asks at its end for the requeue that a task could not ask for.
+
+    They come after the site's settings, whose own words for the end of the script, if any, stay behind ours.
+    """
+    shell = data_dir("slurm") if batch.code is None else batch.code / "slurm"
+    at_end = shlex.quote(f"source {shlex.quote(str(shell / 'requeue.sh'))} || true; ")
+    return [
+        f"export {REQUEST}={shlex.quote(str(batch.folder))}/requeue.${{SLURM_JOB_ID:-}}.${{SLURM_RESTART_COUNT:-0}}",
+        'eval "set -- $(trap -p EXIT)"',
+        f'trap {at_end}"${{3-}}" EXIT',
+    ]
 
 
 def srun_arguments(batch: Batch) -> list[str]:

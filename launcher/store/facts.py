@@ -265,10 +265,16 @@ def cause_told(reason: str) -> Cause | None:
 
 @dataclass(frozen=True)
 class Requeue:
-    """A line of `requeues.jsonl`: the job went back into the queue. `step`: of its last checkpoint."""
+    """A line of `requeues.jsonl`: the job went back into the queue.
+
+    Attributes:
+        step: of its last checkpoint.
+        progress: whether this life of the job has made anything that the next need not make again.
+    """
 
     step: int | None
     time: float
+    progress: bool = True
 
 
 @dataclass(frozen=True)

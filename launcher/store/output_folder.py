@@ -13,10 +13,12 @@ Must not know: how a file is written (`files` does), what a fact means, what a s
                           /attempts/001/rank0.log    what it printed
                           /attempts/002.evaluation/  one that evaluates what the one before it trains
                           /starts/001.0002.json      who has taken attempt 1 up the second time: host, pid, job
-                          /checkpoints/              the trainer's own
+                          /checkpoints/001.0002/     the trainer's own, of one start
+                          /damage.jsonl              a line for each checkpoint that was found damaged
                           /model/                    the final model
                           /milestones/<step>/        model/, evaluation.json and revision.json after so many steps
                           /metrics.jsonl             one line per logged step, by rank 0
+                          /saves.jsonl               the seconds of each save of a checkpoint
                           /memory.jsonl              a line for each halving of the micro-batch
                           /tracking/                 derived: what an offline tracker keeps until `sync`
                           /result.json, evaluation.json

@@ -13,11 +13,13 @@ from types import MappingProxyType
 
 from launcher.cluster.scheduler import Scheduler
 from launcher.evaluation.missing_benchmarks import unclaimed
+from launcher.planning.estimate import saving_seconds
 from launcher.planning.stages import evaluates_apart, to_be_evaluated, to_be_trained
 from launcher.runs.run_state import RunState, states_of
 from launcher.runs.status import Status
 from launcher.store.attempts import Attempts
 from launcher.store.facts import Job
+from launcher.store.metrics_log import longest_save
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir
 from launcher.store.work_done import lacking
@@ -121,6 +123,12 @@ class Known:
         past = Past(asked=asked, away=dict(sorted(away.items())), offer=offer)
         return replace(past, cause=state.cause, node=state.job.node or state.facts.host) if ended else past
 
+    def saving(self, run: Run, state: RunState) -> float | None:
+        """The seconds that a checkpoint takes, as measured, or as its size lets expect; None: nothing ends its job."""
+        if not self.scheduler.detached:
+            return None
+        return longest_save(state.run.saves_log) or saving_seconds(run.config)
+
 
 def _adapt(decision: Decision, state: RunState, known: Known, given: Collection[str]) -> Decision:
     """The decision, with resources that suit what earlier attempts and runs have shown."""
@@ -132,6 +140,7 @@ def _adapt(decision: Decision, state: RunState, known: Known, given: Collection[
     cost = known.costs.training(decision.run)
     seconds = None if cost is None or decision.seconds is None else decision.seconds + cost.around
     past = known.past(decision.run, state, Attempts.of(state.run).trainings)
+    past = replace(past, saving=known.saving(decision.run, state))
     run, words = adapted(decision.run, past, seconds, given)
     check_limits(run.config.cluster, past.offer)
     if cost is not None and cost.device is not None and run.config.cluster.time != decision.run.config.cluster.time:

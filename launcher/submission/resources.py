@@ -1,6 +1,7 @@
 """What a run's next job asks the cluster for: what its config says, and what earlier attempts and runs have taught.
 
-Owns: time limits from measured throughput; more memory after an out-of-memory; nodes to stay away from. Pure.
+Owns: time limits from measured throughput; a warning in time for a save; more memory after an out-of-memory; nodes to
+stay away from. Pure.
 Must not know: files, how an executor works.
 """
 
@@ -11,7 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from launcher.cluster.notation import megabytes
+from launcher.cluster.notation import megabytes, minutes
 from launcher.cluster.offer import Offer
 from launcher.cluster.scheduler import warned_early_seconds
 from launcher.config import AUTO_TIME, Cluster
@@ -21,6 +22,8 @@ from launcher.sweep import Run
 
 STARTUP_SECONDS = 300.0  # imports from a busy file system, weights, the rendezvous
 ROUNDED_TO_MINUTES = 5
+SAVES_WITHIN = 2  # times what a save takes, from the warning on: it begins at the end of a step, on a busy disk
+ROUNDED_TO_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Past:
         asked: what it had asked for.
         away: nodes to keep away from, each with the reason; None: all that it was kept away from.
         offer: what the scheduler gives such a job.
+        saving: the seconds that a checkpoint takes, as measured, or as its size lets expect; None: nothing is saved.
     """
 
     cause: Cause | None = None
@@ -39,6 +43,7 @@ class Past:
     asked: Mapping[str, Any] | None = None
     away: Mapping[str, str] | None = None
     offer: Offer = field(default_factory=Offer)
+    saving: float | None = None
 
 
 def adapted(run: Run, past: Past, seconds: float | None, given: Collection[str] = ()) -> tuple[Run, list[str]]:
@@ -51,8 +56,14 @@ def adapted(run: Run, past: Past, seconds: float | None, given: Collection[str] 
         given: keys of `cluster` that the user has set just now: they stay.
     """
     cluster = run.config.cluster
-    learnt: dict[str, Any] = {**_time(cluster, seconds, past.offer), **_memory(cluster, past), **_nodes(cluster, past)}
-    changed = {key: value for key, value in learnt.items() if key not in given}
+    typed = {each.lstrip("+").partition("=")[0].removeprefix("cluster.") for each in run.overrides}
+    warning = {} if "warning_seconds" in {*given, *typed} else _warning(cluster, past)
+    learnt: dict[str, Any] = {
+        **_time(replace(cluster, **warning), seconds, past.offer),
+        **_memory(cluster, past),
+        **_nodes(cluster, past),
+    }
+    changed = warning | {key: value for key, value in learnt.items() if key not in given}
     if not changed:
         return run, []
     new = replace(cluster, **changed)
@@ -75,6 +86,14 @@ def _time(cluster: Cluster, seconds: float | None, offer: Offer) -> dict[str, st
     early = cluster.warning_seconds + warned_early_seconds(cluster.executor)  # at the warning it would save and leave
     needed = math.ceil((work + early) / 60 / ROUNDED_TO_MINUTES) * ROUNDED_TO_MINUTES
     return {"time": str(min(needed, offer.most_minutes or needed))}
+
+
+def _warning(cluster: Cluster, past: Past) -> dict[str, Any]:
+    """A warning that leaves time for a save, where the time limit has room for it."""
+    early, limit = warned_early_seconds(cluster.executor), minutes(cluster.time)
+    needed = math.ceil(SAVES_WITHIN * (past.saving or 0) / ROUNDED_TO_SECONDS) * ROUNDED_TO_SECONDS
+    has_room = limit is None or limit * 60 > needed + early
+    return {"warning_seconds": needed} if needed > cluster.warning_seconds and has_room else {}
 
 
 def _memory(cluster: Cluster, past: Past) -> dict[str, str | None]:

@@ -47,6 +47,7 @@ from launcher.store.facts import TableManifest
 from launcher.store.files import Plain, content_key, file_hash, read_fact, write_once
 from launcher.store.locks import turn
 from launcher.store.output_folder import Store
+from launcher.worker import headway
 from launcher.worker.dataset import unpaired
 from launcher.worker.dataset.pairs import IDS, Pairs, collator, tokenise
 from launcher.worker.distributed import ranks, zero
@@ -151,6 +152,7 @@ def ensure_table(config: RunConfig, store: Store, pairs: Pairs | None = None) ->
         if not ranks.first(lambda: _is_good(folder, made_from, rows)):
             facts = measure(config, store, rows.values())
             ranks.first(lambda: _build(folder, made_from, facts))
+            headway.note()
         return Table(key, _read(folder, made_from, rows))
 
 
