@@ -309,6 +309,18 @@ def test_who_is_not_ready_before_the_limit_leaves(
     assert not attempt.failure_file.exists()
 
 
+def test_who_leaves_at_the_last_moment_is_not_cut_short(attempt: AttemptDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The main thread has begun to leave when the watch's time has come: it alone settles what follows."""
+    codes: list[int] = []
+    monkeypatch.setattr(os, "_exit", codes.append)
+    watch = deadline.Deadline(StopRequest(), 120, lambda: _leave([attempt], signal.SIGUSR2, max_requeues=1))
+    watch.end()
+    for first in (True, False):
+        watch._leave_at_once(first=first)
+    assert codes == []
+    assert not attempt.requeue_log.exists()
+
+
 def test_a_run_that_makes_no_progress_is_not_put_back_for_ever(
     attempt: AttemptDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

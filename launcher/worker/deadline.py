@@ -57,13 +57,13 @@ class Deadline(threading.Thread):
                 return
 
     def _leave_at_once(self, *, first: bool) -> None:
-        """End this process, whatever its main thread waits for; only rank 0 asks, and only its exit code counts."""
+        """End this process, whatever its main thread waits for, unless that one leaves just now; only rank 0 asks."""
         with self._leaving:
+            if self._over.wait(0.0 if first else LAST_SECONDS):
+                return
             code = 1
             try:
-                if not first:
-                    self._over.wait(LAST_SECONDS)
-                elif not self._over.is_set():
+                if first:
                     complain("the time limit is seconds away: leaving without what is not saved yet")
                     self._leave()
                 code = 0

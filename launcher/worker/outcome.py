@@ -34,6 +34,7 @@ nothing.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -211,8 +212,9 @@ def _often_enough(before: Sequence[bool], now: bool, at_most: int) -> str | None
 
 
 def _back(job: Task, attempts: Sequence[AttemptDir], life: Requeue) -> None:
-    append_line(attempts[0].requeue_log, plain(life))
-    say(f"the time limit is near: {job.job_id} goes back into the queue")
+    with contextlib.suppress(OSError):  # a disk that takes nothing ends the next life, with the reason
+        append_line(attempts[0].requeue_log, plain(life))
+        say(f"the time limit is near: {job.job_id} goes back into the queue")
     refused = Failure(f"{NOT_REQUEUED}: {node.COMPLAINT}", FailureStatus.TIMEOUT, time=time.time())
     complaint = node.requeue(job, {attempt.failure_file: refused for attempt in attempts})
     for attempt in attempts if complaint is not None else ():
