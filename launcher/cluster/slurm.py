@@ -112,7 +112,7 @@ class SlurmScheduler:
         made = sbatch.accepted(done.stdout)
         if made is not None:
             return self._taken(batch, made.job_id, made.cluster)
-        said = sbatch.in_words(done.stderr if done.stderr.strip() else done.stdout)
+        said = sbatch.in_words(done.returncode, done.stderr if done.stderr.strip() else done.stdout)
         return self._looked_for(batch, sbatch.verdict(done.returncode, done.stderr), said)
 
     def _looked_for(self, batch: Batch, verdict: sbatch.Verdict, said: str) -> list[Job]:
