@@ -46,6 +46,7 @@ Must not know: how a file is written (`files` does), what a fact means, what a s
                                     /job.json        what the scheduler made of it
                                     /failure.json    why it ended without a table
                                     /0/job.json      its work: the configuration of one of the runs
+    <output>/.submit.lock, .submit.lock.holder       whose turn it is to submit; derived: who that is
     <output>/hub/<repo>/<revision>/                  published models, where hub=folder
 """
 

@@ -119,15 +119,10 @@ class Known:
     scheduler: Scheduler
 
     def past(self, run: Run, state: RunState, attempts: Sequence[AttemptDir], *, ended: bool = True) -> Past:
-        """How the last of these attempts has ended, if it has, and where the next one of `run` goes.
-
-        Raises:
-            ConfigError: it would not have the time that it needs there.
-        """
+        """How the last of these attempts has ended, if it has, and where the next one of `run` goes."""
         asked = attempts[-1].record.settings.get("cluster") if attempts else None
         away = {**dict.fromkeys(learnt_by(run, attempts), AS_BEFORE), **self.away}
         offer = self.scheduler.offer(run.config.cluster)
-        check_limits(run.config.cluster, offer)
         past = Past(asked=asked, away=dict(sorted(away.items())), offer=offer)
         return replace(past, cause=state.cause, node=state.job.node or state.facts.host) if ended else past
 
@@ -150,6 +145,7 @@ def _adapt(decision: Decision, state: RunState, known: Known, given: Collection[
     past = known.past(decision.run, state, Attempts.of(state.run).trainings)
     past = replace(past, saving=known.saving(decision.run, state))
     run, words = adapted(decision.run, past, seconds, given)
+    check_limits(run.config.cluster, past.offer)
     if cost is not None and cost.device is not None and run.config.cluster.time != decision.run.config.cluster.time:
         words.append(f"measured on {cost.device}")
     return replace(decision, run=run, why="; ".join([decision.why, *words]))
@@ -174,7 +170,9 @@ def _adapted_evaluation(run: Run, state: RunState, known: Known) -> tuple[Run, l
     past = known.past(evaluated, state, [each for each in [attempts.evaluating] if each], ended=ended)
     left = lacking(state.run, wanted) if state.facts.trained else left_to_evaluation(run)
     seconds = known.costs.evaluation(evaluated, left)
-    return *adapted(evaluated, past, seconds), seconds
+    evaluated, words = adapted(evaluated, past, seconds)
+    check_limits(evaluated.config.cluster, past.offer)
+    return evaluated, words, seconds
 
 
 def _lacks(run: Run, state: RunState, anew: Collection[str]) -> list[str]:
@@ -194,7 +192,7 @@ def _decide(run: Run, state: RunState, lacks: Sequence[str], known: Costs, waits
     if facts.trained:
         what = f"not evaluated: {', '.join(lacks)}" if lacks else "not published"
         return Decision(run, Action.EVALUATE, f"trained, {what}")
-    why = "new" if state.status is Status.NEW else f"was {state.status}: {state.reason}"
+    why = state.reason or "new" if state.status is Status.NEW else f"was {state.status}: {state.reason}"
     if facts.checkpoint_step:
         return _training(run, known, f"from step {facts.checkpoint_step}; {why}", facts.checkpoint_step)
     return _training(run, known, why)
