@@ -46,7 +46,8 @@ class RunFacts:
         cause: the failure in a word, where something follows from it.
         alive: whether it has written something within the last minutes, whatever its scheduler says.
         lasted: seconds from its start to its failure, where both are known.
-        last_words: what its job printed last, where that ended before it came to this run.
+        last_words: what its job printed last, where that ended before it came to this run; or of what it has complained
+            last, where it could not record that.
         cancelled: whether somebody has asked it to stop.
         table: the job that makes its reference table, as its executor recorded it; None where it is not one of its own.
         table_failure, table_cause: why that job ended without a table.
@@ -193,7 +194,8 @@ def _status_at_end(facts: RunFacts, job: JobState) -> tuple[Status, str | None]:
     if not facts.started:
         ended = f"ended on {job.node} before it began" if job.node else "its job ended before it came to this run"
         return Status.FAILED, ": ".join(filter(None, [ended, _beside(Status.FAILED, job.reason), facts.last_words]))
-    return Status.FAILED, job.reason or "its process ended without a result"
+    ended = job.reason or "its process ended without a result"
+    return Status.FAILED, ": ".join(filter(None, [ended, facts.last_words]))
 
 
 def _beside(status: Status, said: str | None) -> str:
