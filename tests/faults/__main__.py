@@ -125,7 +125,9 @@ def conclude(harness: Harness, journal: Journal, seconds: float) -> None:
     rows += ["", "kinds that found nobody to strike:", *(f"{n:5}  {name}" for name, n in journal.passed_over.items())]
     rows += ["", "findings:", *journal.findings] if journal.findings else ["", "every invariant holds"]
     total = sum(journal.injected.values())
-    rows.append(f"{total} of {harness.faults} faults in {seconds:.0f} s; status was asked {harness.watcher.asked} times")
+    rows.append(
+        f"{total} of {harness.faults} faults in {seconds:.0f} s; status was asked {harness.watcher.asked} times"
+    )
     text = "\n".join(rows)
     (journal.folder / "summary.txt").write_text(text + "\n")
     sys.stdout.write(text + "\n")
