@@ -19,6 +19,7 @@ from launcher.hub.claims import claim_revisions
 from launcher.hub.revisions import missing_token
 from launcher.machine.accounts import has_token
 from launcher.machine.installed import trl_losses
+from launcher.machine.once import Once
 from launcher.machine.terminal import complain
 from launcher.planning.data_counts import Look, look
 from launcher.planning.hub_sources import Settled, pin_sources, settle
@@ -128,7 +129,8 @@ def composed(overrides: Sequence[str], *, multirun: bool) -> tuple[Sweep, list[s
     from launcher.planning.compose import compose  # imports Hydra, which no help waits for
 
     grid, points = compose(overrides, multirun=multirun)
-    runs = [plan_run(point.config, point.axes, point.overrides, trl_losses()) for point in points]
+    once, losses = Once(), trl_losses()
+    runs = [plan_run(point.config, point.axes, point.overrides, losses, once) for point in points]
     return plan(runs, grid.varied, grid.name), grid.notes
 
 
