@@ -6,8 +6,10 @@ Must not know: files, how an executor works.
 
 from __future__ import annotations
 
+import json
 import math
 import re
+import sys
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -15,11 +17,13 @@ from typing import Any
 from launcher.cluster.notation import megabytes
 from launcher.cluster.scheduler import warned_early_seconds
 from launcher.config import AUTO_TIME, Cluster
+from launcher.machine.once import Once
 from launcher.store.facts import Cause
 from launcher.sweep import Run
 
 STARTUP_SECONDS = 300.0  # imports from a busy file system, weights, the rendezvous
 ROUNDED_TO_MINUTES = 5
+_ONCE = Once()
 
 
 @dataclass(frozen=True)
@@ -45,12 +49,18 @@ def adapted(run: Run, past: Past, seconds: float | None, given: Collection[str] 
     changed = {key: value for key, value in learnt.items() if key not in given}
     if not changed:
         return run, []
-    new = replace(cluster, **changed)
+    new, settings = _ONCE(_changed, cluster, sys.intern(json.dumps(changed)))
     config = replace(run.config, cluster=new)
     words = [f"{key} {value}" for key, value in changed.items() if value is not None]
     if changed.get("time", cluster.time) is None and cluster.time == AUTO_TIME:
         words.insert(0, "time: the cluster's own, since nothing was measured yet")
-    return replace(run, config=config, settings={**run.settings, "cluster": asdict(new)}), words
+    return replace(run, config=config, settings={**run.settings, "cluster": settings}), words
+
+
+def _changed(cluster: Cluster, changes: str) -> tuple[Cluster, dict[str, Any]]:
+    """The cluster with these changes, a JSON object, and the same plain; runs with the same ones share both."""
+    new = replace(cluster, **json.loads(changes))
+    return new, asdict(new)
 
 
 def _time(cluster: Cluster, seconds: float | None) -> dict[str, str | None]:

@@ -28,6 +28,7 @@ from launcher.store.files import Plain
 from launcher.store.output_folder import SweepDir
 from launcher.views.console import duration, verb_command
 from launcher.views.data import shortened
+from launcher.views.table import Lines, table_of
 
 Ended = Callable[[], bool]
 LOG_POLL_SECONDS = 0.5
@@ -48,7 +49,7 @@ def show_status(
     console = Screen()
     if clear and console.is_terminal:
         console.clear()
-    console.print(_state_table(directory, states))
+    console.print(_state_table(directory, states), crop=False)
     console.print(_summary(states))
     for state in [state for state in states if state.status is Status.FAILED and state.facts.traceback][:TRACEBACKS]:
         console.print(f"\n{state.run.run_id} ended so (all of it: logs {state.run.run_id}):")
@@ -70,17 +71,15 @@ def _state_json(record: RunRecord, state: RunState) -> Plain:
     }
 
 
-def _state_table(directory: SweepDir, states: Iterable[RunState]) -> Table:
-    table = Table(title=f"sweep {directory.name}", title_justify="left", box=None, pad_edge=False)
-    for column in ("run", "status", "step", "left", "job", "attempts", "node", "reason"):
-        table.add_column(column, overflow="fold")
+def _state_table(directory: SweepDir, states: Iterable[RunState]) -> Table | Lines:
+    rows = []
     for state in states:
         facts = state.facts
-        shown = [state.run.run_id, _steps(state), _left(state), facts.job_id or "", str(facts.attempts)]
-        run, step, left, job, attempts = shown
         words = [state.job.node or facts.host or "", state.reason or _stage(state)]
-        table.add_row(run, Text(state.status, COLOURS.get(state.status, "")), step, left, job, attempts, *words)
-    return table
+        shown = [_steps(state), _left(state), facts.job_id or "", str(facts.attempts), *words]
+        rows.append(([state.run.run_id, Text(state.status, COLOURS.get(state.status, "")), *shown], ""))
+    columns = ("run", "status", "step", "left", "job", "attempts", "node", "reason")
+    return table_of(f"sweep {directory.name}", columns, rows)
 
 
 def _stage(state: RunState) -> str:
