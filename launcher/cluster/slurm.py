@@ -1,4 +1,4 @@
-"""The SLURM executor: arrays through submitit, answers from squeue, sacct and scontrol.
+"""The SLURM executor: arrays by scripts as submitit writes them, answers from squeue, sacct and scontrol.
 
 Owns: the calls. What they say and mean is in `slurm_words`.
 Must not know: what a run is, what a fact means.
@@ -6,16 +6,13 @@ Must not know: what a run is, what a fact means.
 
 from __future__ import annotations
 
-import contextlib
 import getpass
-import io
 import os
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 
 from launcher.cluster import slurm_survey
 from launcher.cluster import slurm_words as words
@@ -27,6 +24,7 @@ from launcher.machine.terminal import command
 from launcher.store.facts import Job
 
 ANSWER_SECONDS = 60
+SUBMISSION_SECONDS = 600  # a controller may hold a submission back for long, and take it in the end
 
 
 class SlurmScheduler:
@@ -69,7 +67,7 @@ class SlurmScheduler:
         """The batch's script, as submitit writes it."""
         from submitit.slurm.slurm import _make_sbatch_string
 
-        task = f"{words.task_command(batch)} -u -m submitit.core._submit {command(batch.folder)}"
+        task = f"{words.task_command(batch)} -u -m launcher.worker.start {command(batch.folder)}"
         array = {} if batch.size == 1 else {"map_count": batch.size}
         return str(_make_sbatch_string(task, batch.folder, **words.parameters(batch), **array))
 
@@ -80,18 +78,16 @@ class SlurmScheduler:
             Refused: sbatch said no.
             SchedulerError: sbatch did not say whether the jobs were accepted.
         """
-        import submitit
-        from submitit.core.utils import FailedJobError, FailedSubmissionError
-
-        complaints = io.StringIO()
+        path = batch.folder / "submission.sh"
+        path.write_text(self.script(batch), encoding="utf-8")
         try:
-            with _environment(words.clean_environment(os.environ)), contextlib.redirect_stderr(complaints):
-                executor = submitit.SlurmExecutor(batch.folder, python=words.task_command(batch))
-                executor.update_parameters(**words.parameters(batch))
-                jobs = executor.submit_array(batch.work)
-        except (FailedJobError, FailedSubmissionError, OSError) as error:
-            return self._after_failure(batch, f"{complaints.getvalue()}\n{error}")
-        return _records(batch, str(jobs[0].job_id).partition("_")[0])
+            done = _ask(["sbatch", "--parsable", str(path)], SUBMISSION_SECONDS)
+        except SchedulerError as error:
+            return self._after_failure(batch, str(error))
+        parent = words.submitted_id(done.stdout)
+        if done.returncode or parent is None:
+            return self._after_failure(batch, done.stderr if done.returncode else words.UNCLEAR_ANSWER)
+        return _records(batch, parent)
 
     def _after_failure(self, batch: Batch, complaint: str) -> list[Job]:
         """The jobs, where sbatch reported failure though it accepted them."""
@@ -104,14 +100,12 @@ class SlurmScheduler:
         return found
 
     def find(self, batch: Batch) -> list[Job] | None:
-        """The jobs of a batch whose submission was not recorded, made whole; None where SLURM has none."""
+        """The jobs of a batch whose submission was not recorded; None where SLURM has none."""
         queue = _queue(words.named_queue_command(batch.name))
         text = queue or _accounting(words.named_accounting_command(batch.name))
         if not text.strip():
             return None
-        parent = text.split()[0].partition("_")[0]
-        _complete(batch, parent)
-        return _records(batch, parent)
+        return _records(batch, text.split()[0].partition("_")[0])
 
     def states(self, jobs: Sequence[Job]) -> dict[str, JobState]:
         """Ask squeue, and sacct, where there is one, for those that squeue has forgotten or that have ended."""
@@ -126,7 +120,7 @@ class SlurmScheduler:
         """Cancel these jobs in one call."""
         if not jobs:
             return
-        done = _ask(["scancel", *(job.job_id for job in jobs)])
+        done = _ask(["scancel", *words.folded(job.job_id for job in jobs)])
         if done.returncode and "Invalid job id" not in done.stderr:
             raise SchedulerError(f"scancel: {words.complaint(done.stderr)}")
 
@@ -172,18 +166,6 @@ def _records(batch: Batch, parent: str) -> list[Job]:
     return [Job(each, SlurmScheduler.name, log=str(words.log_file(batch.folder, each))) for each in ids]
 
 
-def _complete(batch: Batch, parent: str) -> None:
-    """Give each job its pickle, which submitit renames only after sbatch has answered."""
-    from submitit.core.utils import DelayedSubmission, JobPaths
-
-    for index, work in enumerate(batch.work):
-        path: Path = JobPaths(batch.folder, words.job_id(parent, index, batch.size)).submitted_pickle
-        if not path.exists():
-            aside = path.with_suffix(".aside")
-            DelayedSubmission(work).dump(aside)
-            aside.rename(path)
-
-
 def _ask(command: list[str], seconds: float = ANSWER_SECONDS) -> subprocess.CompletedProcess[str]:
     environment = {**words.clean_environment(os.environ), "SLURM_BITSTR_LEN": "0"}  # no "..." in lists of tasks
     try:
@@ -209,16 +191,3 @@ def _accounting(command: list[str]) -> str:
     except SchedulerError:
         return ""
     return "" if done.returncode else done.stdout
-
-
-@contextlib.contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Exactly these variables for processes started within: submitit passes on its own."""
-    before = dict(os.environ)
-    os.environ.clear()
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)

@@ -54,8 +54,9 @@ KEPT_OPTIONS = {
     **dict.fromkeys(("clusters", "parsable", "test-only", "wait", "wrap"), None),
 }
 SUBMIT_LIMIT = re.compile(r"(Assoc|QOS)\w*SubmitJob\w*Limit")
+UNCLEAR_ANSWER = "it named no job; did communication break off?"
 MAY_HAVE_COME_THROUGH = re.compile(
-    r"timed out|timeout|unable to contact|communication|connect|zero bytes", re.IGNORECASE
+    r"timed out|no answer within|timeout|unable to contact|communication|connect|zero bytes", re.IGNORECASE
 )
 
 
@@ -286,6 +287,31 @@ def open_ids(wanted: Collection[str], queue: Mapping[str, JobState]) -> list[str
     """The jobs that sacct is needed for."""
     over = ended_in(queue)
     return [job_id for job_id in wanted if job_id not in queue or job_id in over]
+
+
+def submitted_id(text: str) -> str | None:
+    """The id in what `sbatch --parsable` printed, maybe behind a site's greeting; None where there is none."""
+    found = re.findall(r"^(\d+)(?:;\S*)?$", text, re.MULTILINE)
+    return found[-1] if found else None
+
+
+def folded(ids: Iterable[str]) -> list[str]:
+    """Ids with those of one array as one, `7_[0-3,9]`: a command then asks the controller once for each array."""
+    tasks: dict[str, list[int]] = {}
+    for job, _, index in (each.partition("_") for each in ids):
+        tasks.setdefault(job, []).extend([int(index)] if index else [])
+    return [f"{job}_[{_ranges(sorted(found))}]" if found else job for job, found in tasks.items()]
+
+
+def _ranges(indices: Iterable[int]) -> str:
+    """Ascending numbers as SLURM writes them: `0-3,9`."""
+    runs: list[list[int]] = []
+    for index in indices:
+        if runs and index == runs[-1][1] + 1:
+            runs[-1][1] = index
+        else:
+            runs.append([index, index])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
 
 
 def read_settings(text: str) -> dict[str, str]:

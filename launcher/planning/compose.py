@@ -166,7 +166,9 @@ def compose_point(overrides: Overrides, varied: Sequence[str] = (), fixed: Colle
     for override in chosen:
         check_choice(override)
     groups = tuple(f"{override.get_key_element()}={as_text(override.value())}" for override in chosen)
-    once = tuple(override for override, o in zip(overrides, parsed, strict=True) if override in fixed and o not in chosen)
+    once = tuple(
+        override for override, o in zip(overrides, parsed, strict=True) if override in fixed and o not in chosen
+    )
     try:
         composer = _composer(groups, once)
     except HydraException as error:

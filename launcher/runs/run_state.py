@@ -42,8 +42,8 @@ def read_facts(run: RunDir) -> RunFacts:
     progress = _progress(run, attempts)
     if last is None:
         return RunFacts(**progress)
-    failure, started = read_fact(last.failure_file, Failure), read_fact(last.started_file, Started)
-    job, after = read_fact(last.job_file, Job), last.record.after
+    failure, started = last.read(last.failure_file, Failure), last.read(last.started_file, Started)
+    job, after = last.job, last.record.after
     no_table = failure_of(after) if after else None
     done = bool(progress["trained"] and progress["evaluated"])
     return RunFacts(
@@ -56,7 +56,7 @@ def read_facts(run: RunDir) -> RunFacts:
         failure=failure.reason if failure else None,
         ended=failure.status if failure else FailureStatus.FAILED,
         cause=failure.known_cause if failure else None,
-        cancelled=last.cancel_file.exists(),
+        cancelled=last.has(last.cancel_file),
         table=after,
         table_failure=no_table.reason if no_table else None,
         table_cause=no_table.known_cause if no_table else None,
@@ -69,8 +69,9 @@ def read_facts(run: RunDir) -> RunFacts:
 
 def _progress(run: RunDir, attempts: Attempts) -> Plain:
     """How far the run itself has come, whichever attempt has it."""
-    metrics, result = last_metrics(run.metrics_file), read_fact(run.result_file, Result)
-    revision = read_fact(run.revision_file, Revision)
+    result, revision = run.read(run.result_file, Result), run.read(run.revision_file, Revision)
+    logged = result is None and run.has(run.metrics_file)  # a result says more
+    metrics = last_metrics(run.metrics_file) if logged else {}
     return {
         "trained": result is not None,
         "evaluated": not lacking(run, _wanted(attempts)),
@@ -137,7 +138,8 @@ class RunState:
 
 def states_of(runs: Sequence[RunDir], scheduler: Scheduler) -> list[RunState]:
     """The state of each run, with one question to the scheduler for all of them."""
-    facts = [read_facts(run) for run in runs]
+    batches: dict[str, list[Job] | None] = {}
+    facts = [read_facts(run.at_a_look(batches)) for run in runs]
     jobs = [fact.job if _has_open_job(fact) else None for fact in facts]
     tables = [fact.table if job and not fact.started else None for job, fact in zip(jobs, facts, strict=True)]
     wanted = {executors.key_of(job): job for job in (*jobs, *tables) if job}

@@ -91,8 +91,22 @@ def flush(folder: Path) -> None:
 
 
 def fact_text(fact: Any) -> str:
-    """What the file of a fact holds."""
-    return json.dumps(plain(fact), indent=1, ensure_ascii=False) + "\n"
+    """What the file of a fact holds; of a list of objects, which may be thousands, a line has one."""
+    content = plain(fact)
+    if not (isinstance(content, dict) and any(map(_is_table, content.values()))):
+        return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    entries = (f" {json.dumps(key, ensure_ascii=False)}: {_entry_text(value)}" for key, value in content.items())
+    return "{\n" + ",\n".join(entries) + "\n}\n"
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+
+
+def _entry_text(value: Any) -> str:
+    if not _is_table(value):
+        return json.dumps(value, indent=1, ensure_ascii=False).replace("\n", "\n ")
+    return "[\n" + ",\n".join(f"  {json.dumps(each, ensure_ascii=False)}" for each in value) + "\n ]"
 
 
 def write_derived(path: Path, text: str, *, flushed: bool = True) -> None:

@@ -49,8 +49,8 @@ def _without_job(runs: Iterable[RunDir]) -> list[AttemptDir]:
 
 def _handed_over(attempts: Iterable[AttemptDir]) -> list[Path]:
     """The folders of the batches of these attempts, as far as it came to a batch."""
-    folders = dict.fromkeys(attempt.record.batch for attempt in attempts)
-    return [Path(folder) for folder in folders if folder and (Path(folder) / "batch.json").exists()]
+    folders = dict.fromkeys(attempt.batch for attempt in attempts)
+    return [folder for folder in folders if folder and (folder / "batch.json").exists()]
 
 
 def _adopt_batch(folder: Path, scheduler: Scheduler) -> bool:

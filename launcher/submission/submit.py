@@ -41,8 +41,10 @@ from launcher.submission.timings import cost_key
 from launcher.sweep import Run, Sweep
 
 
-def new_attempt(run: Run, store: Store, batch: Batch | None = None, *, evaluates: bool = False) -> AttemptDir:
-    """The run's next attempt, on disk."""
+def new_attempt(
+    run: Run, store: Store, batch: Batch | None = None, index: int | None = None, *, evaluates: bool = False
+) -> AttemptDir:
+    """The run's next attempt, on disk; `index`: which of the batch's jobs makes it."""
     waits_for = None if batch is None else batch.after
     fact = Attempt(
         settings=run.settings,
@@ -50,6 +52,7 @@ def new_attempt(run: Run, store: Store, batch: Batch | None = None, *, evaluates
         cost_key=cost_key(run),
         provenance=provenance(),
         batch=None if batch is None else str(batch.folder),
+        index=index,
         after=None if evaluates else waits_for,
         follows=waits_for if evaluates else None,
         time=time.time(),
@@ -152,13 +155,16 @@ def _hand_over_all(plan: Plan, store: Store, scheduler: Scheduler) -> Iterator[l
 
 
 def _hand_over(planned: PlannedBatch, store: Store, scheduler: Scheduler) -> list[Job]:
-    jobs = hand_over(planned.batch, (_work(runs, planned, store, scheduler) for runs in planned.jobs), scheduler)
+    jobs = hand_over(
+        planned.batch, (_work(index, planned, store, scheduler) for index in range(planned.batch.size)), scheduler
+    )
     record_jobs(planned.batch, jobs)
     return jobs
 
 
-def _work(runs: Sequence[Run], planned: PlannedBatch, store: Store, scheduler: Scheduler) -> JobList:
+def _work(index: int, planned: PlannedBatch, store: Store, scheduler: Scheduler) -> JobList:
     """What one job is to do: attempts, which are on disk from now on."""
-    attempts = [new_attempt(run, store, planned.batch, evaluates=planned.evaluates) for run in runs]
+    batch, evaluates = planned.batch, planned.evaluates
+    attempts = [new_attempt(run, store, batch, index, evaluates=evaluates) for run in planned.jobs[index]]
     slots = None if scheduler.detached else planned.batch.resources.max_parallel or 1
     return JobList([str(attempt.path) for attempt in attempts], slots)

@@ -23,12 +23,12 @@ from launcher.runs.run_state import RunState
 from launcher.runs.status import UNSUCCESSFUL, Status
 from launcher.store.attempts import Attempts
 from launcher.store.counts import DataCounts
-from launcher.store.facts import RunRecord
+from launcher.store.facts import RunName
 from launcher.store.files import Plain
 from launcher.store.output_folder import SweepDir
 from launcher.views.console import duration, verb_command
 from launcher.views.data import shortened
-from launcher.views.table import Lines, table_of
+from launcher.views.table import Lines, Row, table_of
 
 Ended = Callable[[], bool]
 LOG_POLL_SECONDS = 0.5
@@ -42,7 +42,7 @@ def show_status(
 ) -> None:
     """The states of a sweep's runs; as JSON with what they are trained on."""
     if as_json:
-        records = {record.run_id: record for record in directory.run_records()}
+        records = {record.run_id: record for record in directory.run_names()}
         runs = [_state_json(records[state.run.run_id], state) for state in states]
         say_json({"sweep": directory.name, "runs": runs, "data": shortened(data, 0)})
         return
@@ -56,7 +56,7 @@ def show_status(
         console.print("\n".join(state.facts.traceback.splitlines()[-TRACEBACK_LINES:]), soft_wrap=True)
 
 
-def _state_json(record: RunRecord, state: RunState) -> Plain:
+def _state_json(record: RunName, state: RunState) -> Plain:
     facts = state.facts
     return {
         **{key: getattr(record, key) for key in ("run_id", "model", "loss_type", "beta")},
@@ -72,7 +72,7 @@ def _state_json(record: RunRecord, state: RunState) -> Plain:
 
 
 def _state_table(directory: SweepDir, states: Iterable[RunState]) -> Table | Lines:
-    rows = []
+    rows: list[Row] = []
     for state in states:
         facts = state.facts
         words = [state.job.node or facts.host or "", state.reason or _stage(state)]

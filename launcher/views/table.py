@@ -38,7 +38,9 @@ def _lines(rows: Iterable[Sequence[str | Text]]) -> list[str]:
     lengths = [[cell_len(text) for text in row] for row in texts]
     widths = [max(column) for column in zip(*lengths, strict=True)]
     return [
-        "  ".join(text + " " * (width - length) for text, width, length in zip(row, widths, of_row, strict=True)).rstrip()
+        "  ".join(
+            text + " " * (width - length) for text, width, length in zip(row, widths, of_row, strict=True)
+        ).rstrip()
         for row, of_row in zip(texts, lengths, strict=True)
     ]
 
@@ -49,5 +51,5 @@ class Lines:
 
     lines: Sequence[str]
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterable[Segment]:  # noqa: ARG002 - rich's
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterable[Segment]:
         yield Segment("\n".join(self.lines) + "\n")

@@ -24,7 +24,8 @@ from launcher.store.attempt_config import read_config
 from launcher.store.attempts import Attempts
 from launcher.store.facts import JobList, TableWork
 from launcher.store.output_folder import PreparingDir, Store
-from launcher.store.run_folder import AttemptDir, RunDir, listed_in, work_of
+from launcher.store.run_folder import AttemptDir, RunDir
+from launcher.store.work_list import listed_in, work_of
 from launcher.worker.attempt import make_attempt
 from launcher.worker.distributed import ranks
 from launcher.worker.distributed.rendezvous import MEETING_SECONDS, PATIENCE, Rank
