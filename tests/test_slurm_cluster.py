@@ -195,7 +195,7 @@ def test_a_launcher_killed_while_sbatch_is_under_way(site: Site, kind: str, agai
 CRASHES = """
 import io, json, os, signal, sys
 import launcher.cli.launch, launcher.planning.compose, launcher.planning.planned_runs, launcher.planning.prerequisites
-import launcher.cli.main, launcher.runs.status, launcher.submission.adopt, launcher.submission.reference_job, submitit
+import launcher.cli.main, launcher.runs.status, launcher.submission.adopt, launcher.submission.reference_job
 import submitit.slurm.slurm
 
 STEPS = {"os.link", "os.rename", "os.mkdir", "os.symlink", "subprocess.Popen"}
@@ -209,7 +209,8 @@ def launch(folder, die_at):
     seen = 0
     def step(event, arguments):
         nonlocal seen
-        if event in STEPS and "/code/" not in str(arguments):
+        makes = event in STEPS or (event == "open" and isinstance(arguments[2], int) and arguments[2] & os.O_CREAT)
+        if makes and "/code/" not in str(arguments):
             seen += 1
             if seen == die_at:
                 os.kill(os.getpid(), signal.SIGKILL)

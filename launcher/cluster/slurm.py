@@ -78,6 +78,7 @@ class SlurmScheduler:
             Refused: sbatch said no.
             SchedulerError: sbatch did not say whether the jobs were accepted.
         """
+        batch.folder.mkdir(parents=True, exist_ok=True)
         path = batch.folder / "submission.sh"
         path.write_text(self.script(batch), encoding="utf-8")
         try:

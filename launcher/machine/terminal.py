@@ -129,7 +129,8 @@ def complain(text: str, program: str = "prefsweep") -> None:
 
 def say_json(value: Any) -> None:
     """Print a value for programs, in ASCII."""
-    print(json.dumps(value, indent=1))
+    json.dump(value, sys.stdout, indent=1)  # piece by piece: of thousands of runs, the whole takes much memory
+    print()
 
 
 def command(*words: str | os.PathLike[str]) -> str:

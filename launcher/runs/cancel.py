@@ -7,7 +7,7 @@ Must not know: how an executor works, how anything is printed, why a run was sub
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from launcher.cluster import scheduler as executors
@@ -17,47 +17,52 @@ from launcher.store.attempts import Attempts
 from launcher.store.facts import Cancel, Job, JobList, TableWork
 from launcher.store.files import flush, write_once
 from launcher.store.output_folder import Store
-from launcher.store.run_folder import AttemptDir, RunDir
+from launcher.store.run_folder import AttemptDir
 from launcher.store.work_done import is_measured
-from launcher.store.work_list import attempts_of, listed_in, works_of
+from launcher.store.work_list import listed_in, work_of, works_of
 
 
 def cancel(states: Iterable[RunState], scheduler: Scheduler) -> list[RunState]:
     """Ask these runs to stop, and their jobs where nothing else is left in them; returns those that were in flight."""
     wanted = [state for state in states if state.in_flight]
     batches: dict[str, list[Job] | None] = {}
-    found = [attempt for state in wanted for attempt in Attempts.of(state.run.at_a_look(batches)).open]
-    for attempt in found:
-        write_once(attempt.cancel_file, Cancel(time.time()), flushed=False)
+    stopped: set[Path] = set()
+    jobs: dict[executors.JobKey, Job] = {}
+    tables: dict[str, Job] = {}
+    for state in wanted:
+        attempts = Attempts.of(state.run.at_a_look(batches))
+        tables |= {job.job_id: job for job in _tables_of(attempts)}
+        for attempt in attempts.open:
+            write_once(attempt.cancel_file, Cancel(time.time()), flushed=False)
+            stopped.add(attempt.path)
+            jobs |= {executors.key_of(job): job for job in [attempt.job] if job}
     if wanted:
         flush(wanted[0].run.path)
-    jobs = {executors.key_of(job): job for attempt in found if (job := attempt.job)}
-    unneeded = _without_other_work(list(jobs.values()), {attempt.path for attempt in found})
-    executors.cancel([*unneeded, *_tables_without_use(wanted)], scheduler)
+    unneeded = _without_other_work(list(jobs.values()), stopped)
+    executors.cancel([*unneeded, *_without_use(tables, wanted)], scheduler)
     return wanted
 
 
-def _tables_without_use(cancelled: Sequence[RunState]) -> list[Job]:
-    """The jobs that make a reference table for which only these runs wait."""
-    tables = {job.job_id: job for state in cancelled if (job := _table_of(state.run.at_a_look({})))}
+def _without_use(tables: Mapping[str, Job], cancelled: Sequence[RunState]) -> list[Job]:
+    """Those of the jobs that make a reference table for which no run waits but these."""
+    stopped = {state.run for state in cancelled}
     runs = Store(cancelled[0].run.path.parent.parent).runs() if tables else []
-    seen = (run.at_a_look({}) for run in runs)
-    needed = {job.job_id for run in seen if not _is_cancelled(run) and (job := _table_of(run))}
+    others = (Attempts.of(run.at_a_look({})) for run in runs if run not in stopped)
+    needed = {job.job_id for attempts in others if not _is_cancelled(attempts) for job in _tables_of(attempts)}
     return [job for job_id, job in tables.items() if job_id not in needed]
 
 
-def _is_cancelled(run: RunDir) -> bool:
-    training = Attempts.of(run).training
+def _is_cancelled(attempts: Attempts) -> bool:
+    training = attempts.training
     return training is not None and training.has(training.cancel_file)
 
 
-def _table_of(run: RunDir) -> Job | None:
-    """The job that makes the reference table of a run that still waits for it."""
-    attempt = Attempts.of(run).training
-    if attempt is None:
-        return None
-    ended = attempt.has(attempt.started_file) or attempt.has(attempt.failure_file)
-    return None if ended else attempt.record.after
+def _tables_of(attempts: Attempts) -> list[Job]:
+    """The job that makes the reference table of a run that still waits for it; nothing where it waits for none."""
+    attempt = attempts.training
+    if attempt is None or attempt.record.after is None:
+        return []
+    return [] if attempt.has(attempt.started_file) or attempt.has(attempt.failure_file) else [attempt.record.after]
 
 
 def _without_other_work(jobs: Sequence[Job], stopped: Collection[Path]) -> list[Job]:
@@ -74,8 +79,8 @@ def _attempts_in(job: Job, works: dict[Path, list[JobList | TableWork] | None]) 
     if folder.parent not in works:
         works[folder.parent] = works_of(folder.parent)
     of_batch = works[folder.parent]
-    work = None if of_batch is None else of_batch[int(folder.name)]
-    return attempts_of(folder) if work is None else listed_in(work) if isinstance(work, JobList) else []
+    work = of_batch[int(folder.name)] if of_batch and int(folder.name) < len(of_batch) else work_of(folder)
+    return listed_in(work) if isinstance(work, JobList) else []
 
 
 def _is_over(attempt: AttemptDir) -> bool:

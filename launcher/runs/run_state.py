@@ -70,8 +70,7 @@ def read_facts(run: RunDir) -> RunFacts:
 def _progress(run: RunDir, attempts: Attempts) -> Plain:
     """How far the run itself has come, whichever attempt has it."""
     result, revision = run.read(run.result_file, Result), run.read(run.revision_file, Revision)
-    logged = result is None and run.has(run.metrics_file)  # a result says more
-    metrics = last_metrics(run.metrics_file) if logged else {}
+    metrics = last_metrics(run.metrics_file) if run.has(run.metrics_file) else {}
     return {
         "trained": result is not None,
         "evaluated": not lacking(run, _wanted(attempts)),

@@ -160,9 +160,14 @@ def read_fact(path: Path, kind: Any = dict) -> Any:
             such a fact has, or has another value there than can be.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_bytes()
     except FileNotFoundError:
         return None
+    if kind is not dict:
+        with contextlib.suppress(msgspec.DecodeError):  # what is wrong is found out below; NaN is right there
+            return msgspec.json.decode(text, type=kind)
+    try:
+        content = json.loads(text.decode())
     except ValueError as error:
         raise StoreError(f"{path}: not readable as JSON ({error}); {REMEDY}") from error
     if not isinstance(content, dict):

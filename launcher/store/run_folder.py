@@ -20,7 +20,7 @@ from launcher.config import OBJECTIVE
 from launcher.errors import StoreError
 from launcher.machine.once import Once
 from launcher.store.facts import Attempt, Job, JobRecords, Purpose
-from launcher.store.files import Plain, read_fact, write_derived, write_once
+from launcher.store.files import REMEDY, Plain, read_fact, write_derived, write_once
 from launcher.store.seen import Seen, names_in
 
 Kind = TypeVar("Kind")
@@ -113,12 +113,18 @@ class AttemptDir:
 
     @property
     def job(self) -> Job | None:
-        """What the scheduler made of it; None where nothing that is recorded."""
-        own = self.read(self.job_file, Job)
-        if own is not None or self.batch is None or self.record.index is None:
+        """What the scheduler made of it; None where nothing that is recorded.
+
+        Raises:
+            StoreError: the batch's record has no such job.
+        """
+        own, index = self.read(self.job_file, Job), self.record.index
+        if own is not None or self.batch is None or index is None:
             return own
         jobs = self._jobs_of(self.batch)
-        return None if jobs is None else jobs[self.record.index]
+        if jobs is not None and not 0 <= index < len(jobs):
+            raise StoreError(f"{self.batch / JOBS_FILE}: lacks the job of {self.attempt_file}; {REMEDY}")
+        return None if jobs is None else jobs[index]
 
     def _jobs_of(self, batch: Path) -> list[Job] | None:
         known = {} if self.seen is None else self.seen.batches

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from launcher.errors import StoreError
 from launcher.store.facts import JobList, TableWork, WorkList
-from launcher.store.files import Plain, plain, read_fact, typed, write_once
+from launcher.store.files import REMEDY, Plain, plain, read_fact, typed, write_once
 from launcher.store.run_folder import AttemptDir
 
 WORK_FILE = "work.json"
@@ -22,13 +23,19 @@ def write_works(batch_folder: Path, works: Sequence[JobList | TableWork]) -> Non
 
 
 def work_of(job_folder: Path) -> JobList | TableWork:
-    """What a job is to do: runs, or a reference table; `job_folder` is named by the job's place in its batch."""
+    """What a job is to do: runs, or a reference table; `job_folder` is named by the job's place in its batch.
+
+    Raises:
+        StoreError: that is not there.
+    """
     file = job_folder / "job.json"
     listed = read_fact(file)
     if listed is None:
         file = job_folder.parent / WORK_FILE
-        every = read_fact(file, WorkList)
-        listed = every.jobs[int(job_folder.name)] if every else {}
+        every, index = read_fact(file, WorkList), int(job_folder.name)
+        if every is not None and index >= len(every.jobs):
+            raise StoreError(f"{file}: lacks job {index}; {REMEDY}")
+        listed = every.jobs[index] if every else {}
     return _work(listed, file)
 
 
