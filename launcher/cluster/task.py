@@ -24,6 +24,7 @@ class Task:
         index: the job's place in its batch.
         origin: the address of the node from which the tasks were started; None where nobody says.
         cores: CPU cores of this task; None where nobody says.
+        restart: how often the job has come back from the queue.
     """
 
     executor: str
@@ -37,3 +38,4 @@ class Task:
     index: int = 0
     origin: str | None = None
     cores: int | None = None
+    restart: int = 0

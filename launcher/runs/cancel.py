@@ -18,6 +18,7 @@ from launcher.store.facts import Cancel, Job, JobList, TableWork
 from launcher.store.files import flush, write_once
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir
+from launcher.store.starts import last_start
 from launcher.store.work_done import is_measured
 from launcher.store.work_list import listed_in, work_of, works_of
 
@@ -62,7 +63,7 @@ def _tables_of(attempts: Attempts) -> list[Job]:
     attempt = attempts.training
     if attempt is None or attempt.record.after is None:
         return []
-    return [] if attempt.has(attempt.started_file) or attempt.has(attempt.failure_file) else [attempt.record.after]
+    return [] if last_start(attempt) is not None or attempt.has(attempt.failure_file) else [attempt.record.after]
 
 
 def _without_other_work(jobs: Sequence[Job], stopped: Collection[Path]) -> list[Job]:

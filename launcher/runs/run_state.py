@@ -25,13 +25,13 @@ from launcher.store.facts import (
     FailureStatus,
     Job,
     Revision,
-    Started,
 )
 from launcher.store.files import Plain, read_fact
 from launcher.store.metrics_log import last_metrics
 from launcher.store.output_folder import PreparingDir
 from launcher.store.results import Result
 from launcher.store.run_folder import AttemptDir, RunDir
+from launcher.store.starts import last_start
 from launcher.store.work_done import due_in_job, lacking
 
 
@@ -42,7 +42,7 @@ def read_facts(run: RunDir) -> RunFacts:
     progress = _progress(run, attempts)
     if last is None:
         return RunFacts(**progress)
-    failure, started = last.read(last.failure_file, Failure), last.read(last.started_file, Started)
+    failure, start = last.read(last.failure_file, Failure), last_start(last)
     job, after = last.job, last.record.after
     no_table = failure_of(after) if after else None
     done = bool(progress["trained"] and progress["evaluated"])
@@ -51,8 +51,8 @@ def read_facts(run: RunDir) -> RunFacts:
         submitted_seconds=max(0.0, time.time() - _made_at(last)),
         job=job,
         job_id=job.job_id if job else None,
-        started=started is not None,
-        host=started.host if started else None,
+        started=start is not None,
+        host=start.fact.host if start else None,
         failure=failure.reason if failure else None,
         ended=failure.status if failure else FailureStatus.FAILED,
         cause=failure.known_cause if failure else None,

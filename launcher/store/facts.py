@@ -221,12 +221,13 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Started:
-    """`started.json`: the process that took the attempt up last.
+    """`starts/<attempt>.<NNNN>.json`: the process that took the attempt up, and was rank 0 of those that did.
 
     Attributes:
         host: the node.
         gpus: their names.
         job: the scheduler's id of the job, where it is one.
+        restart: how often that job had come back from the queue.
         time: when it did.
     """
 
@@ -234,6 +235,7 @@ class Started:
     gpus: list[str] = field(default_factory=list)
     pid: int | None = None
     job: str | None = None
+    restart: int = 0
     time: float | None = None
 
 

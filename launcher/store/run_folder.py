@@ -147,6 +147,7 @@ class AttemptDir:
 
     @property
     def started_file(self) -> Path:
+        """Of older versions; `starts` reads it with what is written now."""
         return self.path / "started.json"
 
     @property
@@ -240,6 +241,11 @@ class RunDir:
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
+
+    @property
+    def starts(self) -> Path:
+        """A file for each process group that has taken the run up."""
+        return self.path / "starts"
 
     @property
     def model(self) -> Path:

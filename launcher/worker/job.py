@@ -155,6 +155,7 @@ def _output_to(path: Path) -> Iterator[None]:
     """Send all that this process prints, from any language, to the end of `path`."""
     sys.stdout.flush()
     sys.stderr.flush()
+    path.parent.mkdir(parents=True, exist_ok=True)
     kept = [os.dup(1), os.dup(2)]
     with path.open("ab", buffering=0) as file:
         os.dup2(file.fileno(), 1)

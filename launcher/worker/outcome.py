@@ -45,6 +45,7 @@ from launcher.store.facts import Failure, FailureStatus, Requeue, cause_told
 from launcher.store.files import append_line, plain, read_lines, write_once
 from launcher.store.output_folder import PreparingDir
 from launcher.store.run_folder import AttemptDir
+from launcher.store.starts import last_start
 from launcher.worker import out_of_memory
 from launcher.worker.distributed import ranks
 
@@ -157,7 +158,7 @@ def _leave(attempts: Sequence[AttemptDir], number: int, max_requeues: int) -> No
 
 def _stopped(attempts: Sequence[AttemptDir], number: int) -> None:
     for attempt in attempts:
-        begun = attempt.started_file.exists()
+        begun = last_start(attempt) is not None
         when = f" at step {attempt.run.last_checkpoint_step() or 0}" if begun else " before it was started"
         _record(attempt, FailureStatus.CANCELLED, f"stopped by {signal.Signals(number).name}{when}")
 
