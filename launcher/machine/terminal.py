@@ -22,6 +22,7 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.text import Text
 
+Say = Callable[[str], None]  # is told what is done while it is done
 WIDE = 160  # columns of a pipe or a log, which has no edge at which to break ids
 _HARMLESS = "legible"  # the name of our way with what an encoding lacks
 # Controls but tab and line feed, overrides of the direction of writing, breaks of Unicode, half pairs.
@@ -119,6 +120,10 @@ def say(text: str = "", *, on: TextIO | None = None, end: str = "\n") -> None:
 
 def _encoding(stream: TextIO | None) -> str:
     return getattr(stream, "encoding", None) or "utf-8"
+
+
+def silent(what: str) -> None:
+    """Tell nobody what is done."""
 
 
 def complain(text: str, program: str = "prefsweep") -> None:

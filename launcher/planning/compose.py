@@ -28,6 +28,7 @@ from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryV
 from launcher.config import MISSING, RunConfig
 from launcher.errors import UNSAID, ConfigError, UsageError, suggestion
 from launcher.machine.installed import data_dir
+from launcher.machine.terminal import Say, silent
 from launcher.planning import names
 from launcher.planning.as_typed import read_conf_as_typed
 from launcher.planning.grid import Grid, read_grid, section_of
@@ -56,12 +57,13 @@ class Composed:
     axes: Plain
 
 
-def compose(argv: Sequence[str], *, multirun: bool) -> tuple[Grid, list[Composed]]:
+def compose(argv: Sequence[str], *, multirun: bool, tell: Say = silent) -> tuple[Grid, list[Composed]]:
     """All grid points of a command line.
 
     Args:
         argv: Hydra overrides, and at most one `+sweeps=NAME`.
         multirun: whether commas, range(), choice() and glob() are axes (Hydra's -m).
+        tell: is told how far it is.
 
     Raises:
         UsageError: an override, a sweep file or a value is wrong, or the grid is empty.
@@ -70,7 +72,10 @@ def compose(argv: Sequence[str], *, multirun: bool) -> tuple[Grid, list[Composed
     with initialize_config_dir(config_dir=str(data_dir("conf").absolute()), version_base="1.3"):
         grid = read_grid(argv, multirun=multirun)
         fixed = frozenset(grid.fixed)
-        points = [compose_point(overrides, grid.varied, fixed) for overrides in grid.points()]
+        points = []
+        for number, overrides in enumerate(grid.points(), 1):
+            tell(f"composing run {number:,}")
+            points.append(compose_point(overrides, grid.varied, fixed))
         longer = names.told_apart([point.config for point in points])
         points = [_named_apart(point, longer, grid.varied) for point in points] if longer else points
         _composer.cache_clear()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from launcher.cluster import scheduler as executors
 from launcher.cluster.scheduler import Scheduler
+from launcher.machine.terminal import Say, silent
 from launcher.runs.run_state import RunState
 from launcher.store.attempts import Attempts
 from launcher.store.facts import Cancel, Job, JobList, TableWork
@@ -23,14 +24,18 @@ from launcher.store.work_done import is_measured
 from launcher.store.work_list import listed_in, work_of, works_of
 
 
-def cancel(states: Iterable[RunState], scheduler: Scheduler) -> list[RunState]:
-    """Ask these runs to stop, and their jobs where nothing else is left in them; returns those that were in flight."""
+def cancel(states: Iterable[RunState], scheduler: Scheduler, tell: Say = silent) -> list[RunState]:
+    """Ask these runs to stop, and their jobs where nothing else is left in them; returns those that were in flight.
+
+    `tell` is told how far it is.
+    """
     wanted = [state for state in states if state.in_flight]
     batches: dict[str, list[Job] | None] = {}
     stopped: set[Path] = set()
     jobs: dict[executors.JobKey, Job] = {}
     tables: dict[str, Job] = {}
-    for state in wanted:
+    for number, state in enumerate(wanted, 1):
+        tell(f"asking run {number:,} of {len(wanted):,} to stop")
         attempts = Attempts.of(state.run.at_a_look(batches))
         tables |= {job.job_id: job for job in _tables_of(attempts)}
         for attempt in attempts.open:
@@ -39,6 +44,7 @@ def cancel(states: Iterable[RunState], scheduler: Scheduler) -> list[RunState]:
             jobs |= {executors.key_of(job): job for job in [attempt.job] if job}
     if wanted:
         flush(wanted[0].run.path)
+    tell(f"cancelling {len(jobs):,} jobs")
     unneeded = _without_other_work(list(jobs.values()), stopped)
     executors.cancel([*unneeded, *_without_use(tables, wanted)], scheduler)
     return wanted

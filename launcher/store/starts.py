@@ -101,12 +101,9 @@ def claim(attempt: AttemptDir, fact: Started) -> Start:
 
 def of_attempt(attempt: AttemptDir) -> list[Start]:
     """All starts of an attempt, in order."""
-    folder = attempt.run.starts
-    mine = (
-        start
-        for start in _those_in(folder, attempt.run.names(folder))
-        if start.name.rpartition(".")[0] == attempt.path.name
-    )
+    folder, name = attempt.run.starts, attempt.path.name
+    every = _those_in(folder, attempt.run.names(folder))
+    mine = (start for start in every if start.name.rpartition(".")[0] == name)
     return sorted(mine, key=lambda start: start.order)
 
 
