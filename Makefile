@@ -1,7 +1,7 @@
 # make demo   a real preference sweep on this machine, and its report (install included; then about 8 minutes)
 # make test   what CI runs: lint and all tests
 # make lint   ruff, mypy strict, the import contracts
-# make bench  what planning, the verbs and shared work cost, as ratios to what one would run instead
+# make bench  what planning, the verbs and shared work cost, as ratios to what one would run instead; 10,000 runs on SLURM
 PYTHON ?= python3.11
 INSTALL := .venv/bin/pip --disable-pip-version-check install --quiet --constraint constraints.txt
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -26,6 +26,7 @@ lint: .venv/tested
 bench: .venv/tested
 	python tests/benchmarks/bench.py
 	OMP_NUM_THREADS=1 python tests/benchmarks/reference.py
+	python tests/benchmarks/scale.py
 
 clean:
 	rm -rf .venv outputs

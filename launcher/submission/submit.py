@@ -132,9 +132,7 @@ def act(plan: Plan, store: Store, scheduler: Scheduler, argv: Sequence[str] | No
 
 def _record_launch(plan: Plan, store: Store, argv: Sequence[str] | None, tell: Say) -> None:
     sweep, directory = plan.sweep, store.sweep(plan.sweep.name)
-    for number, run in enumerate(
-        sweep.runs, 1
-    ):  # also one that was recorded before, and whose folder was removed since
+    for number, run in enumerate(sweep.runs, 1):  # also one that was recorded before, and whose folder is gone
         tell(f"recording run {number:,} of {len(sweep.runs):,}")
         store.run(run.run_id).write_config(run.objective)
     for folder, objective in moved(sweep, store):
