@@ -209,8 +209,7 @@ def launch(folder, die_at):
     seen = 0
     def step(event, arguments):
         nonlocal seen
-        makes = event in STEPS or (event == "open" and isinstance(arguments[2], int) and arguments[2] & os.O_CREAT)
-        if makes and "/code/" not in str(arguments):
+        if event in STEPS and "/code/" not in str(arguments):
             seen += 1
             if seen == die_at:
                 os.kill(os.getpid(), signal.SIGKILL)
