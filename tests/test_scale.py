@@ -23,7 +23,7 @@ from fakes import FakeScheduler, submit
 from finished_runs import finish
 from omegaconf import OmegaConf
 
-from launcher.cluster.slurm_words import folded, submitted_id, task_ids
+from launcher.cluster.slurm_words import folded, task_ids
 from launcher.machine.terminal import Screen
 from launcher.planning.compose import compose
 from launcher.planning.planned_runs import run_id
@@ -148,21 +148,6 @@ def test_cancelling_asks_once_for_an_array() -> None:
     ids = ["7_3", "9", "7_0", "7_1", "8_5", "7_9", "7_2"]
     assert folded(ids) == ["7_[0-3,9]", "9", "8_[5]"]
     assert sorted(task for each in folded(ids) for task in task_ids(each)) == sorted(ids)
-
-
-@pytest.mark.parametrize(
-    ("answer", "job"),
-    [
-        ("12\n", "12"),
-        ("12;west\n", "12"),
-        ("Welcome to 7!\n7 jobs of yours wait\n12\n", "12"),
-        ("", None),
-        ("12 ok", None),
-    ],
-)
-def test_the_id_that_sbatch_prints(answer: str, job: str | None) -> None:
-    """It has a line of its own, whatever a site prints before it."""
-    assert submitted_id(answer) == job
 
 
 def test_a_launch_is_read_as_it_was_recorded() -> None:

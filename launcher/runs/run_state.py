@@ -6,7 +6,6 @@ Must not know: any scheduler's own words, how anything is trained.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,9 @@ from launcher.cluster.job_state import UNKNOWN, JobState, Phase
 from launcher.cluster.scheduler import Scheduler
 from launcher.errors import UsageError
 from launcher.hub.unpublished import why_unpublished
+from launcher.runs.signs import looked_into
 from launcher.runs.status import IN_FLIGHT, RunFacts, Status, cause_of, status_of
+from launcher.store.age import age
 from launcher.store.attempt_config import BEFORE_BENCHMARKS, wanted_by
 from launcher.store.attempts import Attempts
 from launcher.store.facts import (
@@ -30,8 +31,8 @@ from launcher.store.files import Plain, read_fact
 from launcher.store.metrics_log import last_metrics
 from launcher.store.output_folder import PreparingDir
 from launcher.store.results import Result
-from launcher.store.run_folder import AttemptDir, RunDir
-from launcher.store.starts import last_start
+from launcher.store.run_folder import RunDir
+from launcher.store.starts import Start, last_start
 from launcher.store.work_done import due_in_job, lacking
 
 
@@ -48,7 +49,7 @@ def read_facts(run: RunDir) -> RunFacts:
     done = bool(progress["trained"] and progress["evaluated"])
     return RunFacts(
         attempts=len(attempts.trainings),
-        submitted_seconds=max(0.0, time.time() - _made_at(last)),
+        submitted_seconds=age(last.attempt_file) or 0.0,
         job=job,
         job_id=job.job_id if job else None,
         started=start is not None,
@@ -56,6 +57,7 @@ def read_facts(run: RunDir) -> RunFacts:
         failure=failure.reason if failure else None,
         ended=failure.status if failure else FailureStatus.FAILED,
         cause=failure.known_cause if failure else None,
+        lasted=_lasted(start, failure),
         cancelled=last.has(last.cancel_file),
         table=after,
         table_failure=no_table.reason if no_table else None,
@@ -65,6 +67,11 @@ def read_facts(run: RunDir) -> RunFacts:
         unpublished=why_unpublished(last) if done else None,
         **progress,
     )
+
+
+def _lasted(start: Start | None, failure: Failure | None) -> float | None:
+    times = (start.fact.time if start else None), (failure.time if failure else None)
+    return None if times[0] is None or times[1] is None else times[1] - times[0]
 
 
 def _progress(run: RunDir, attempts: Attempts) -> Plain:
@@ -80,7 +87,17 @@ def _progress(run: RunDir, attempts: Attempts) -> Plain:
         "checkpoint_step": run.last_checkpoint_step(),
         "address": revision.address if revision else None,
         "unreached": _unreached(attempts, result) if result else (),
+        "damage": _damage(run),
     }
+
+
+def _damage(run: RunDir) -> str | None:
+    """What happened to the checkpoint that was found damaged last, and what that has cost."""
+    last = next(reversed(run.damages()), None)
+    if last is None:
+        return None
+    after = "the training began anew" if last.step is None else f"the training went on from step {last.step}"
+    return f"{last.checkpoint} was damaged ({last.why}): {after}"
 
 
 def _unreached(attempts: Attempts, result: Result) -> tuple[int, ...]:
@@ -94,10 +111,6 @@ def _wanted(attempts: Attempts) -> list[str]:
     """What the acting attempt is to measure, and what the one that waits for it."""
     current = attempts.current
     return [name for attempt in current for name in wanted_by(attempt)] if current else list(BEFORE_BENCHMARKS)
-
-
-def _made_at(attempt: AttemptDir) -> float:
-    return attempt.attempt_file.stat().st_mtime
 
 
 def require_run(run: RunDir) -> RunDir:
@@ -126,13 +139,19 @@ class RunState:
     reason: str | None
     job: JobState
     cause: Cause | None
+    table: JobState = UNKNOWN  # the job's that was to make its reference table
 
     @property
     def in_flight(self) -> bool:
         """Whether a job has this run in its hands: also one that is trained, and about to be evaluated or published."""
         if self.facts.failure is not None or self.facts.finished:
             return False
-        return self.status in IN_FLIGHT or (self.facts.trained and self.job.phase in (Phase.PENDING, Phase.RUNNING))
+        return self.status in IN_FLIGHT or (self.facts.trained and self._has_job)
+
+    @property
+    def _has_job(self) -> bool:
+        hidden = self.job.phase is Phase.HIDDEN and not self.facts.cancelled
+        return self.job.phase in (Phase.PENDING, Phase.RUNNING) or hidden or self.facts.alive
 
 
 def states_of(runs: Sequence[RunDir], scheduler: Scheduler) -> list[RunState]:
@@ -147,9 +166,11 @@ def states_of(runs: Sequence[RunDir], scheduler: Scheduler) -> list[RunState]:
     def answer(job: Job | None) -> JobState:
         return answers.get(executors.key_of(job), UNKNOWN) if job else UNKNOWN
 
-    asked = zip(runs, facts, map(answer, jobs), map(answer, tables), strict=True)
+    answered = [answer(job) for job in jobs]
+    looked_at = [looked_into(*each) for each in zip(runs, facts, answered, strict=True)]
+    asked = zip(runs, looked_at, answered, map(answer, tables), strict=True)
     return [
-        RunState(run, fact, *status_of(fact, job, table), job, cause_of(fact, job, table))
+        RunState(run, fact, *status_of(fact, job, table), job, cause_of(fact, job, table), table)
         for run, fact, job, table in asked
     ]
 

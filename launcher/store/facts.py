@@ -91,6 +91,7 @@ class Job:
         executor: which one has it.
         log: where the job prints what belongs to no run.
         host, process_start: of a process: its machine, and its start in clock ticks since that machine's boot.
+        user, cluster, name: of a queue's job: whose it is, where, and its batch's name; None: that was not recorded.
         folder: holds its list of work; None: the job was started by hand.
     """
 
@@ -99,6 +100,9 @@ class Job:
     log: str | None = field(default=None, metadata=LEFT_OUT)
     host: str | None = field(default=None, metadata=LEFT_OUT)
     process_start: int | None = field(default=None, metadata=LEFT_OUT)
+    user: str | None = field(default=None, metadata=LEFT_OUT)
+    cluster: str | None = field(default=None, metadata=LEFT_OUT)
+    name: str | None = field(default=None, metadata=LEFT_OUT)
     folder: str | None = None
     time: float | None = None
 
@@ -204,6 +208,7 @@ class Attempt:
         follows: the job that trains what it evaluates, where it waits for one.
         purpose: None: an older version made it, which told it by the folder's name.
         inputs: what it is to be trained on, of this machine, by key; None: that was not recorded.
+        step: of the run's last checkpoint when it was made; None: there was none, or that was not recorded.
     """
 
     settings: Plain = field(default_factory=dict)
@@ -217,6 +222,7 @@ class Attempt:
     time: float | None = None
     purpose: Purpose | None = None
     inputs: dict[str, Contents] | None = field(default=None, metadata=LEFT_OUT)
+    step: int | None = field(default=None, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True)
@@ -265,6 +271,7 @@ class Cause(StrEnum):
     DEPENDENCY = "waits for another job"
     OUT_OF_MEMORY = "out of memory"
     NODE_FAILED = "node failed"
+    QUEUE_FULL = "not submitted, since the queue is full"
 
 
 @dataclass(frozen=True)
@@ -298,10 +305,16 @@ def cause_told(reason: str) -> Cause | None:
 
 @dataclass(frozen=True)
 class Requeue:
-    """A line of `requeues.jsonl`: the job went back into the queue. `step`: of its last checkpoint."""
+    """A line of `requeues.jsonl`: the job went back into the queue.
+
+    Attributes:
+        step: of its last checkpoint.
+        progress: whether this life of the job has made anything that the next need not make again.
+    """
 
     step: int | None
     time: float
+    progress: bool = True
 
 
 @dataclass(frozen=True)
@@ -353,10 +366,28 @@ class CheckpointMarker:
     Attributes:
         files: their sizes in bytes, by name.
         ranks: how many processes have written them.
+        sums: their checksums (xxh3_128), by name; none where an older version wrote them.
     """
 
     files: dict[str, int]
     ranks: int
+    sums: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A line of `damage.jsonl`: a checkpoint that was finished is not what was written.
+
+    Attributes:
+        checkpoint: its path below `checkpoints/`.
+        why: which files, and how.
+        step: of the checkpoint that the training went on from instead; None: it began anew.
+    """
+
+    checkpoint: str
+    why: str
+    step: int | None
+    time: float
 
 
 @dataclass(frozen=True)

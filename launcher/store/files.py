@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import Any, TypeVar, overload
 
 import msgspec
-from filelock import FileLock
 
 from launcher.errors import StoreError
+from launcher.store.locks import turn
 
 Plain = dict[str, Any]  # a JSON object as it is
 Kind = TypeVar("Kind")
@@ -36,8 +36,28 @@ LEFT_OUT = {"left out": True}  # the metadata of a key that is not written where
 REMEDY = "put it right, or move it away to have it made again"
 
 
+_looks: list[Callable[[], None]] = []
+
+
+@contextlib.contextmanager
+def guarded(look: Callable[[], None]) -> Iterator[None]:
+    """Within, `look` is called before this process makes a file, or adds to one, by way of this module."""
+    _looks.append(look)
+    try:
+        yield
+    finally:
+        _looks.remove(look)
+
+
+def look_first() -> None:
+    """What `guarded` promises; for whoever removes a fact himself."""
+    for look in tuple(_looks):
+        look()
+
+
 def _write_aside(path: Path, text: str, *, flushed: bool) -> str:
     """Write `text` beside `path`, where asked flushed to disk, and return where."""
+    look_first()
     folder, name = os.path.split(path)
     aside = f"{folder}/.{name}.{secrets.token_hex(6)}"
     try:
@@ -45,11 +65,16 @@ def _write_aside(path: Path, text: str, *, flushed: bool) -> str:
     except FileNotFoundError:
         Path(folder).mkdir(parents=True, exist_ok=True)
         handle = os.open(aside, _NEW)
-    with os.fdopen(handle, "wb", buffering=0) as file:
-        _write_all(file, text.encode())
-        os.fchmod(handle, 0o644)  # a umask would hide a run from its group
-        if flushed:
-            os.fsync(handle)
+    try:
+        with os.fdopen(handle, "wb", buffering=0) as file:
+            _write_all(file, text.encode())
+            os.fchmod(handle, 0o644)  # a umask would hide a run from its group
+            if flushed:
+                os.fsync(handle)
+    except OSError as error:  # a full disk takes the name, and not the content
+        Path(aside).unlink(missing_ok=True)
+        error.filename = str(path)  # a write does not say of what
+        raise
     return aside
 
 
@@ -116,9 +141,14 @@ def write_derived(path: Path, text: str, *, flushed: bool = True) -> None:
 
 def append_line(path: Path, record: Plain) -> None:
     """Append one JSON line; a single write, so that a crash tears at most the last line."""
+    look_first()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    except OSError as error:
+        error.filename = str(path)  # a write does not say of what
+        raise
 
 
 def link(source: Path, target: Path) -> None:
@@ -217,9 +247,12 @@ def building(folder: Path, is_there: Callable[[Path], bool] = Path.is_dir) -> It
 
     The lock makes others wait and then use it; a killed builder leaves only a scratch folder, which the next one
     removes. A folder that `is_there` does not take is replaced.
+
+    Raises:
+        StoreError: this process was asked to stop while it waited.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f".{folder.name}.lock")):
+    with turn(folder.with_name(f".{folder.name}.lock"), f"another process that makes {folder}"):
         if is_there(folder):
             yield None
             return
@@ -233,6 +266,16 @@ def building(folder: Path, is_there: Callable[[Path], bool] = Path.is_dir) -> It
             if folder.is_dir():
                 folder.rename(Path(scratch) / "before")
             filled.replace(folder)
+
+
+@contextlib.contextmanager
+def whole_or_gone(folder: Path) -> Iterator[None]:
+    """What is written into a folder within; where that fails the folder goes: a full disk then has room to say so."""
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def file_hash(path: Path) -> str:

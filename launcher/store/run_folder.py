@@ -19,8 +19,8 @@ import yaml
 from launcher.config import OBJECTIVE
 from launcher.errors import StoreError
 from launcher.machine.once import Once
-from launcher.store.facts import Attempt, Job, JobRecords, Purpose
-from launcher.store.files import REMEDY, Plain, read_fact, write_derived, write_once
+from launcher.store.facts import Attempt, Damage, Job, JobRecords, Purpose
+from launcher.store.files import REMEDY, Plain, read_fact, read_lines, typed, write_derived, write_once
 from launcher.store.seen import Seen, names_in
 
 Kind = TypeVar("Kind")
@@ -126,6 +126,12 @@ class AttemptDir:
             raise StoreError(f"{self.batch / JOBS_FILE}: lacks the job of {self.attempt_file}; {REMEDY}")
         return None if jobs is None else jobs[index]
 
+    @property
+    def was_submitted(self) -> bool:
+        """Whether it has a job; what that is need not be read for it."""
+        in_batch = self.batch is not None and self.record.index is not None
+        return self.has(self.job_file) or (in_batch and (self.batch / JOBS_FILE).exists())
+
     def _jobs_of(self, batch: Path) -> list[Job] | None:
         known = {} if self.seen is None else self.seen.batches
         if str(batch) not in known:
@@ -149,6 +155,10 @@ class AttemptDir:
     def started_file(self) -> Path:
         """Of older versions; `starts` reads it with what is written now."""
         return self.path / "started.json"
+
+    @property
+    def progress_file(self) -> Path:
+        return self.path / "progress.json"
 
     @property
     def failure_file(self) -> Path:
@@ -256,6 +266,10 @@ class RunDir:
         return self.path / "metrics.jsonl"
 
     @property
+    def saves_log(self) -> Path:
+        return self.path / "saves.jsonl"
+
+    @property
     def tracking(self) -> Path:
         return self.path / "tracking"
 
@@ -264,9 +278,27 @@ class RunDir:
         return self.path / "result.json"
 
     def last_checkpoint_step(self) -> int | None:
-        """The step of the newest complete checkpoint: one with the marker that its writer makes last."""
-        marked = self.checkpoints.glob(f"checkpoint-*/{CHECKPOINT_MARKER}") if self.has(self.checkpoints) else ()
-        return max((int(marker.parent.name.rpartition("-")[2]) for marker in marked), default=None)
+        """The step of the newest complete checkpoint: with the marker that its writer makes last, and no damage known.
+
+        Of any start; an older version had one folder for all.
+        """
+        if not self.has(self.checkpoints):
+            return None
+        damaged = {self.checkpoints / damage.checkpoint for damage in self.damages()}
+        patterns = (f"checkpoint-*/{CHECKPOINT_MARKER}", f"*/checkpoint-*/{CHECKPOINT_MARKER}")
+        marked = [marker.parent for pattern in patterns for marker in self.checkpoints.glob(pattern)]
+        steps = (int(folder.name.rpartition("-")[2]) for folder in marked if folder not in damaged)
+        return max(steps, default=None)
+
+    @property
+    def damage_log(self) -> Path:
+        """A line for each checkpoint that was found damaged."""
+        return self.path / "damage.jsonl"
+
+    def damages(self) -> list[Damage]:
+        """The checkpoints that were found damaged so far."""
+        lines = read_lines(self.damage_log) if self.has(self.damage_log) else []
+        return [typed(line, Damage, self.damage_log) for line in lines]
 
     @property
     def evaluation_file(self) -> Path:

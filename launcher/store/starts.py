@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from launcher.errors import StoreError
 from launcher.store.facts import Started
 from launcher.store.files import read_fact, write_once
 from launcher.store.run_folder import EVALUATION_SUFFIX, AttemptDir
@@ -61,8 +62,7 @@ class Start:
     @property
     def order(self) -> tuple[int, int]:
         """The number of its attempt, and its own: the higher is the later one."""
-        attempt, _, number = _parts(self.name)
-        return attempt, number
+        return order_of(self.name)
 
     @property
     def evaluates(self) -> bool:
@@ -90,13 +90,27 @@ class Start:
             return True
 
 
-def claim(attempt: AttemptDir, fact: Started) -> Start:
-    """Take up an attempt: the next free number is this process group's, and all earlier starts leave."""
-    folder = attempt.run.starts
-    number = max((start.order[1] for start in of_attempt(attempt)), default=0) + 1
-    while not write_once(path := folder / f"{attempt.path.name}.{number:04d}.json", fact):
-        number += 1
-    return Start(path, path.stat().st_ino)
+def claim(attempt: AttemptDir, fact: Started) -> Start | None:
+    """Take up an attempt: the next free number is this process group's, and all earlier starts leave.
+
+    None where a later life of the same job has done so already: this one was slow, or stopped, and is not to have it.
+    """
+    known = of_attempt(attempt)
+    while not any(_is_later_life(start, fact) for start in known):
+        number = max((start.order[1] for start in known), default=0) + 1
+        path = attempt.run.starts / f"{attempt.path.name}.{number:04d}.json"
+        if write_once(path, fact):
+            return Start(path, path.stat().st_ino)
+        known = of_attempt(attempt)  # as the server has it: what was tried has changed the folder
+    return None
+
+
+def _is_later_life(start: Start, one: Started) -> bool:
+    try:
+        other = start.fact
+    except StoreError:
+        return False  # somebody has damaged it since; its name counts all the same
+    return other.job is not None and other.job == one.job and other.restart > one.restart
 
 
 def of_attempt(attempt: AttemptDir) -> list[Start]:
@@ -124,6 +138,11 @@ def _listed(folder: Path) -> Iterator[Start]:
 
 def _those_in(folder: Path, names: Iterable[str]) -> Iterator[Start]:
     return (Start(folder / name) for name in names if _NAME.fullmatch(name.removesuffix(".json")))
+
+
+def order_of(name: str) -> tuple[int, int]:
+    """The number of the attempt that a start of this name takes up, and its own; lowest where that names no start."""
+    return _parts(name)[::2] if _NAME.fullmatch(name) else (0, 0)
 
 
 def _parts(name: str) -> tuple[int, bool, int]:

@@ -14,8 +14,9 @@ from dataclasses import replace
 
 from launcher.cluster.batch import Batch
 from launcher.cluster.scheduler import Scheduler
-from launcher.errors import Refused
+from launcher.errors import QueueFull, Refused
 from launcher.store.facts import (
+    Cause,
     Failure,
     FailureStatus,
     Job,
@@ -42,8 +43,10 @@ def hand_over(batch: Batch, work: Iterable[JobList | TableWork], scheduler: Sche
     try:
         return scheduler.submit(batch)
     except Refused as refusal:
+        full = isinstance(refusal, QueueFull)
+        reason, cause = (f"not submitted: {refusal}", Cause.QUEUE_FULL) if full else (str(refusal), None)
         for attempt in _attempts_in(works):
-            record_unsubmitted(attempt, str(refusal), FailureStatus.FAILED)
+            record_unsubmitted(attempt, reason, FailureStatus.FAILED, cause)
         raise
 
 
@@ -69,6 +72,6 @@ def _attempts_in(works: Iterable[JobList | TableWork]) -> list[AttemptDir]:
     return [attempt for work in works if isinstance(work, JobList) for attempt in listed_in(work)]
 
 
-def record_unsubmitted(attempt: AttemptDir, reason: str, status: FailureStatus) -> None:
+def record_unsubmitted(attempt: AttemptDir, reason: str, status: FailureStatus, cause: Cause | None = None) -> None:
     """Record that no job makes this attempt, and why."""
-    write_once(attempt.failure_file, Failure(reason, status, time=time.time()), flushed=False)
+    write_once(attempt.failure_file, Failure(reason, status, time=time.time(), cause=cause), flushed=False)

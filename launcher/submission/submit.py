@@ -59,6 +59,7 @@ def new_attempt(
         time=time.time(),
         purpose=Purpose.EVALUATION if evaluates else Purpose.TRAINING,
         inputs=dict(run.inputs) or None,
+        step=store.run(run.run_id).last_checkpoint_step(),
     )
     return store.run(run.run_id).new_attempt(fact)
 
