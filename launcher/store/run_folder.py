@@ -129,8 +129,8 @@ class AttemptDir:
     @property
     def was_submitted(self) -> bool:
         """Whether it has a job; what that is need not be read for it."""
-        in_batch = self.batch is not None and self.record.index is not None
-        return self.has(self.job_file) or (in_batch and (self.batch / JOBS_FILE).exists())
+        batch = None if self.record.index is None else self.batch
+        return self.has(self.job_file) or (batch is not None and (batch / JOBS_FILE).exists())
 
     def _jobs_of(self, batch: Path) -> list[Job] | None:
         known = {} if self.seen is None else self.seen.batches
