@@ -31,16 +31,25 @@ from launcher.store.files import Plain, read_fact
 from launcher.store.metrics_log import last_metrics
 from launcher.store.output_folder import PreparingDir
 from launcher.store.results import Result
-from launcher.store.run_folder import RunDir
+from launcher.store.run_folder import AttemptDir, RunDir
 from launcher.store.starts import Start, last_start
 from launcher.store.work_done import due_in_job, lacking
 
 
 def read_facts(run: RunDir) -> RunFacts:
     """What is known of a run without asking a scheduler."""
-    attempts = Attempts.of(run)
+    return _facts_of(Attempts.of(run))
+
+
+def _looked_at(run: RunDir, batches: dict[str, list[Job] | None]) -> tuple[RunFacts, AttemptDir | None]:
+    """The same from one listing of each folder, and the attempt that acts; nothing else of the look is kept."""
+    attempts = Attempts.of(run.at_a_look(batches))
+    return _facts_of(attempts), attempts.acting and AttemptDir(attempts.acting.path)
+
+
+def _facts_of(attempts: Attempts) -> RunFacts:
     last = attempts.acting
-    progress = _progress(run, attempts)
+    progress = _progress(attempts.run, attempts)
     if last is None:
         return RunFacts(**progress)
     failure, start = last.read(last.failure_file, Failure), last_start(last)
@@ -157,7 +166,8 @@ class RunState:
 def states_of(runs: Sequence[RunDir], scheduler: Scheduler) -> list[RunState]:
     """The state of each run, with one question to the scheduler for all of them."""
     batches: dict[str, list[Job] | None] = {}
-    facts = [read_facts(run.at_a_look(batches)) for run in runs]
+    looks = [_looked_at(run, batches) for run in runs]
+    facts = [fact for fact, _ in looks]
     jobs = [fact.job if _has_open_job(fact) else None for fact in facts]
     tables = [fact.table if job and not fact.started else None for job, fact in zip(jobs, facts, strict=True)]
     wanted = {executors.key_of(job): job for job in (*jobs, *tables) if job}
@@ -167,7 +177,7 @@ def states_of(runs: Sequence[RunDir], scheduler: Scheduler) -> list[RunState]:
         return answers.get(executors.key_of(job), UNKNOWN) if job else UNKNOWN
 
     answered = [answer(job) for job in jobs]
-    looked_at = [looked_into(*each) for each in zip(runs, facts, answered, strict=True)]
+    looked_at = [looked_into(acting, fact, each) for (fact, acting), each in zip(looks, answered, strict=True)]
     asked = zip(runs, looked_at, answered, map(answer, tables), strict=True)
     return [
         RunState(run, fact, *status_of(fact, job, table), job, cause_of(fact, job, table), table)

@@ -96,7 +96,7 @@ def write_once(path: Path, fact: Any, *, flushed: bool = True) -> bool:
     except FileExistsError:
         return path.exists() and path.samefile(aside)  # over NFS, where the answer to the first question was lost
     finally:
-        os.unlink(aside)  # noqa: PTH108 - a launch does this for each of its runs
+        Path(aside).unlink()
     return True
 
 
