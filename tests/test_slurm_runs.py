@@ -168,7 +168,7 @@ def steps_per_life(site: Site) -> list[int]:
 
 def kill_first_rank(site: Site) -> None:
     """Once the run has a checkpoint, kill its process with -9."""
-    assert eventually(lambda: list(site.folder.glob("outputs/runs/*/checkpoints/*/complete.json")))
+    assert eventually(lambda: list(site.folder.glob("outputs/runs/*/checkpoints/*/*/complete.json")))
     os.kill(json.loads((site.run() / "starts/001.0001.json").read_text())["pid"], signal.SIGKILL)
 
 
