@@ -2,7 +2,7 @@
 # make test   what CI runs: lint and all tests
 # make lint   ruff, mypy strict, the import contracts
 # make faults 200 faults, in the order of a seed, into sweeps on a real SLURM (SEED=1 FAULTS=200; about half an hour)
-# make bench  what planning, the verbs and shared work cost, as ratios to what one would run instead
+# make bench  what planning, the verbs and shared work cost, as ratios to what one would run instead; 10,000 runs on SLURM
 PYTHON ?= python3.11
 INSTALL := .venv/bin/pip --disable-pip-version-check install --quiet --constraint constraints.txt
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -27,6 +27,7 @@ lint: .venv/tested
 bench: .venv/tested
 	python tests/benchmarks/bench.py
 	OMP_NUM_THREADS=1 python tests/benchmarks/reference.py
+	python tests/benchmarks/scale.py
 
 SEED ?= 1
 FAULTS ?= 200

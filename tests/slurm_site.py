@@ -22,7 +22,7 @@ from pathlib import Path
 VERSION = 1
 
 def work(folder):
-    job = json.loads((folder / "job.json").read_text())
+    job = json.loads((folder.parent / "work.json").read_text())["jobs"][int(folder.name)]
     if "prepare" in job:
         if os.environ.get("PREPARE_FAILS") == "is killed":
             os.kill(os.getpid(), signal.SIGKILL)
@@ -33,6 +33,7 @@ def work(folder):
         return
     for path in map(Path, job["attempts"]):
         run = path.parent.parent
+        path.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".evaluation" and not (run / "result.json").exists():
             (path / "failure.json").write_text('{"reason": "nothing to evaluate", "status": "FAILED"}')
             sys.exit(1)
@@ -121,9 +122,11 @@ class Site:
 
     def recorded(self) -> list[str]:
         """The job ids that the launcher has recorded."""
-        return [
-            json.loads(path.read_text())["job_id"] for path in self.folder.glob("outputs/runs/*/attempts/*/job.json")
-        ]
+        asked = [json.loads(path.read_text()) for path in self.folder.glob("outputs/runs/*/attempt-*.json")]
+        files = [(Path(each["batch"]) / "jobs.json", each["index"]) for each in asked if each["batch"]]
+        byhand = self.folder.glob("outputs/runs/*/attempts/*/job.json")
+        found = [json.loads(file.read_text())["jobs"][index]["job_id"] for file, index in files if file.exists()]
+        return [*found, *(json.loads(file.read_text())["job_id"] for file in byhand)]
 
     def run(self, beta: object = "*") -> Path:
         (run,) = self.folder.glob(f"outputs/runs/tiny-*-beta{beta}-*")

@@ -88,11 +88,12 @@ def test_those_of_a_dead_launcher_are_without_a_job(run: RunDir) -> None:
 def test_what_an_attempt_is_for_is_in_its_record(run: RunDir) -> None:
     """Not in its folder's name, but where an older version made it, or its record was lost."""
     evaluating = to_evaluate(run)
-    assert evaluating.path.rename(evaluating.path.with_name("001"))
+    evaluating.attempt_file.rename(run.path / "attempt-001.json")
     (moved,) = run.attempts()
     assert moved.evaluates
     moved.attempt_file.unlink()
-    older = run.path / "attempts" / "002.evaluation"
+    lost, older = (run.path / "attempts" / name for name in ("001", "002.evaluation"))
+    lost.mkdir(parents=True)
     write_once(older / "attempt.json", {"settings": {}})
     assert [attempt.evaluates for attempt in run.attempts()] == [False, True]
 
@@ -103,7 +104,7 @@ def test_a_damaged_record_of_the_past_is_in_nobodys_way(run: RunDir) -> None:
     past.attempt_file.write_text('{"settings": {')
     attempts = Attempts.of(run)
     assert (attempts.trainings, attempts.acting) == ([past, last], last)
-    with pytest.raises(StoreError, match=r"001/attempt\.json"):
+    with pytest.raises(StoreError, match=r"r/attempt-001\.json"):
         wanted_by(attempts.trainings[0])
 
 
@@ -116,11 +117,11 @@ def test_settings_that_are_none_of_ours_are_told_with_their_file(run: RunDir, se
     if not value:
         assert ask(attempt) == ask(to_train(run))
     else:
-        with pytest.raises(StoreError, match=rf"attempt.json: settings.{section} cannot be "):
+        with pytest.raises(StoreError, match=rf"attempt-001.json: settings.{section} cannot be "):
             ask(attempt)
 
 
 def test_a_key_of_settings_that_is_none_of_ours_is_told_with_its_file(run: RunDir) -> None:
     """Nobody has typed it, so the file is named."""
-    with pytest.raises(StoreError, match=r"attempt.json: settings.hub.stor: no such key"):
+    with pytest.raises(StoreError, match=r"attempt-001.json: settings.hub.stor: no such key"):
         hub_of(to_train(run, hub={"stor": "off"}))

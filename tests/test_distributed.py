@@ -363,7 +363,7 @@ def test_a_stop_request_to_one_rank_stops_all_at_the_same_step(interrupted: Stor
     for rank in range(2):
         assert "stopped on request at step 3 of 6" in attempt.log_file(rank).read_text()
     assert (read_fact(attempt.failure_file) or {})["reason"] == "stopped by SIGTERM at step 3"
-    assert checkpoints.last_complete(run.checkpoints) == run.checkpoints / "checkpoint-3"
+    assert checkpoints.last_complete(run.checkpoints) == run.checkpoints / "001.0001" / "checkpoint-3"
 
 
 @pytest.mark.parametrize(
@@ -371,7 +371,7 @@ def test_a_stop_request_to_one_rank_stops_all_at_the_same_step(interrupted: Stor
 )
 def test_a_checkpoint_without_a_shard_is_passed_over(interrupted: Store, tmp_path: Path, lost: str) -> None:
     """Both ranks' shards are there; without any one of them, or `latest`, even a sealed checkpoint is no checkpoint."""
-    whole = interrupted.run("stopped").checkpoints / "checkpoint-3"
+    whole = interrupted.run("stopped").checkpoints / "001.0001" / "checkpoint-3"
     assert len(list(whole.glob("global_step3/*optim_states.pt"))) == 2
     shutil.copytree(whole, tmp_path / "checkpoint-3")
     lacking = shutil.copytree(whole, tmp_path / "checkpoint-5")

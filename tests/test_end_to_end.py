@@ -157,7 +157,7 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 
 def wait_for_checkpoint(folder: Path) -> Path:
     """The folder of the run that has one."""
-    markers = "outputs/runs/*/checkpoints/checkpoint-*/complete.json"
+    markers = "outputs/runs/*/checkpoints/*/checkpoint-*/complete.json"
     assert eventually(lambda: [*folder.glob(markers)]), (folder / "launcher.log").read_text()
     (run,) = folder.glob("outputs/runs/*")
     return run

@@ -127,7 +127,7 @@ def test_runs_from_the_hub_are_those_from_folders(place: Place, contents: Path) 
         card = place.hub.repos[revision["repo"]].commits[revision["commit"]].files["README.md"].decode()
         assert COMMIT in card, name
         assert data in card, name
-        attempt = json.loads((path / "attempts" / "001" / "attempt.json").read_text())
+        attempt = json.loads((path / "attempt-001.json").read_text())
         assert {COMMIT, data} == set(attempt["settings"]["pins"].values())
     fetched = {file: counts["requests"] for file, counts in place.hub.downloads.items() if "org/base/" in file}
     assert fetched["org/base/model.safetensors"] == 1

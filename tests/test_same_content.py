@@ -266,7 +266,8 @@ def test_a_run_that_is_trained_anew_keeps_nothing_of_the_old_one(project: Projec
     assert planned.decisions[0].why.startswith(f"trained anew: other files: {project.folder}/pairs/train.jsonl")
     kept = runs[0].before / "001"
     assert all((kept / name).exists() for name in [*left, "result.json", "evaluation.json", "sources.json"])
-    assert {path.name for path in runs[0].path.iterdir()} == {"config.yaml", "attempts", "before"}
+    asked = {"attempt-001.json", "attempt-002.json"}
+    assert {path.name for path in runs[0].path.iterdir()} == {"config.yaml", *asked, "before"}
     project.train(planned)
     assert actions(project.plan("beta=0.1,0.2", retrain=True)) == [Action.SKIP] * 2  # for one launch, and these files
 
@@ -441,7 +442,7 @@ def test_a_sweep_whose_data_are_edited(typed: Callable[..., Any], launch: Launch
         )
     assert launch("resume", "tiny-train.jsonl").returncode == 2
     assert sorted((tmp_path / "outputs/runs").iterdir()) == runs
-    assert [len(list((run / "attempts").iterdir())) for run in runs] == [1, 1]
+    assert [len(list(run.glob("attempt-*.json"))) for run in runs] == [1, 1]
     file.write_bytes(kept)
     assert "2 runs, 2 skip" in typed("beta=0.1,0.2").stdout
     append(file)

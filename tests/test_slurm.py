@@ -270,7 +270,7 @@ def test_the_snapshot_comes_first(tmp_path: Path) -> None:
         check=True,
     )
     assert done.stdout.splitlines() == ["module load cuda/12", f"{tmp_path}/co de:/mine"]
-    assert " -P -m launcher.worker.shielded -u -m submitit.core._submit " in script
+    assert " -P -m launcher.worker.shielded -u -m launcher.worker.start " in script
 
 
 def test_containers(tmp_path: Path) -> None:
@@ -443,7 +443,7 @@ def test_an_unclear_answer_is_looked_into(
 ) -> None:
     """After a time-out, a signal, no answer or unknown words the array is looked for by its name: found, it is taken.
 
-    Its pickles are there, and whose it is, so that another user or cluster knows; lines of a site are passed over.
+    Whose it is is recorded, so that another user or cluster knows; lines of a site are passed over.
     """
     monkeypatch.setattr(slurm, "LAG_SECONDS", 0.0)
     named = 'echo "$*" | grep -q -- "-n sweep.0123" && printf "NOTE: closed\\n7|sweep.01\\n%s%s%s" '
@@ -453,7 +453,6 @@ def test_an_unclear_answer_is_looked_into(
     jobs = SlurmScheduler().submit(batch)
     assert [job.job_id for job in jobs] == ["44_0", "44_1", "44_2"]
     assert {(job.name, job.cluster, job.user) for job in jobs} == {("sweep.0123", "here", slurm._user())}
-    assert sorted(path.name for path in batch.folder.glob("44_*")) == [f"44_{i}_submitted.pkl" for i in range(3)]
 
 
 def test_what_is_not_found_is_refused_only_where_sbatch_has_said_no(

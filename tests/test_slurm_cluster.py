@@ -212,7 +212,7 @@ def test_a_launcher_killed_while_sbatch_is_under_way(site: Site, kind: str, agai
 CRASHES = """
 import io, json, os, signal, sys
 import launcher.cli.launch, launcher.planning.compose, launcher.planning.planned_runs, launcher.planning.prerequisites
-import launcher.cli.main, launcher.runs.status, launcher.submission.adopt, launcher.submission.reference_job, submitit
+import launcher.cli.main, launcher.runs.status, launcher.submission.adopt, launcher.submission.reference_job
 import submitit.slurm.slurm
 
 STEPS = {"os.link", "os.rename", "os.mkdir", "os.symlink", "subprocess.Popen"}

@@ -168,7 +168,7 @@ def steps_per_life(site: Site) -> list[int]:
 
 def kill_first_rank(site: Site) -> None:
     """Once the run has a checkpoint, kill its process with -9."""
-    assert eventually(lambda: list(site.folder.glob("outputs/runs/*/checkpoints/*/complete.json")))
+    assert eventually(lambda: list(site.folder.glob("outputs/runs/*/checkpoints/*/*/complete.json")))
     os.kill(json.loads((site.run() / "starts/001.0001.json").read_text())["pid"], signal.SIGKILL)
 
 
@@ -295,7 +295,7 @@ def test_apptainer_is_asked_for_the_jobs_command(launched: Launched) -> None:
     (job,) = here.recorded()
     asked = (here.folder.parent / "apptainer" / job).read_text().splitlines()
     assert asked[:-1] == ["exec", "--bind", f"{outputs}:{outputs},{pairs}:{pairs}", IMAGE, sys.executable, "-P", "-m",
-                          "launcher.worker.shielded", "-u", "-m", "submitit.core._submit"]  # fmt: skip
+                          "launcher.worker.shielded", "-u", "-m", "launcher.worker.start"]  # fmt: skip
     assert Path(asked[-1]).is_relative_to(outputs / "sweeps" / "single" / "jobs")
     environment = (here.folder.parent / "apptainer" / f"{job}.environment").read_text().splitlines()
     assert {"SITE=here", f"SLURM_JOB_ID={job}", "SLURM_PROCID=0", "SLURM_NTASKS=1"} <= set(environment)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,8 @@ import pytest
 from slurm_cluster import QUICK, needs_slurm, running_cluster
 from slurm_site import TINY, Site, checkout
 from waiting import eventually
+
+from launcher.store.run_folder import AttemptDir
 
 pytestmark = needs_slurm
 SCORE = ["hub=off", "seed=1,2,3", "evaluation=command", "evaluation.command.argv=[python,'{model}']"]
@@ -28,7 +29,7 @@ def measured(here: Site) -> list[Path]:
 
 
 def job_of(attempt: Path) -> str:
-    return str(json.loads((attempt / "job.json").read_text())["job_id"])
+    return str(job.job_id) if (job := AttemptDir(attempt).job) else ""
 
 
 def test_each_task_starts_when_its_counterpart_is_done(site: Site) -> None:

@@ -36,6 +36,7 @@ from launcher.store.results import Evaluation, Result
 from launcher.store.run_folder import AttemptDir, RunDir
 from launcher.store.starts import last_start
 from launcher.store.work_done import has_done_its_part, publishes
+from launcher.store.work_list import attempts_of
 from launcher.submission.adopt import adopt
 from launcher.submission.decide import Action, decide
 from launcher.submission.plan import PlannedBatch, plan_batches
@@ -98,10 +99,7 @@ def test_an_array_evaluates_what_another_trains(store: Store) -> None:
     assert (evaluation.size, evaluation.in_step) == (training.size, True) == (2, True)
     assert evaluation.after == scheduler.jobs[training.name][0]
     for one, other in zip(training.job_folders, evaluation.job_folders, strict=True):
-        trained, evaluated = [
-            [AttemptDir(Path(path)) for path in (read_fact(folder / "job.json") or {})["attempts"]]
-            for folder in (one, other)
-        ]
+        trained, evaluated = [attempts_of(folder) for folder in (one, other)]
         assert [attempt.run for attempt in trained] == [attempt.run for attempt in evaluated]
         assert [wanted_by(attempt) for attempt in trained] == [[]] * 2  # 15 GPUs would wait for rank 0
         assert [wanted_by(attempt) for attempt in evaluated] == [["preference", "command"]] * 2
@@ -436,7 +434,7 @@ def test_a_launcher_that_dies_between_the_two(
     jobs = {batch.name: scheduler.jobs[batch.name][0].job_id for batch in scheduler.submitted}
     assert sorted(batch.after.job_id for batch in scheduler.evaluations if batch.after) == sorted(jobs.values())
     for run in runs_of(sweep, store):
-        trained_by = (read_fact(Attempts.of(run).training.job_file) or {})["job_id"]
+        trained_by = Attempts.of(run).training.job.job_id
         assert ((read_fact(evaluation_of(run).attempt_file) or {})["follows"])["job_id"] == trained_by
 
 

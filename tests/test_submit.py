@@ -20,10 +20,11 @@ from launcher.runs.cancel import cancel
 from launcher.runs.run_state import read_facts, states_of
 from launcher.runs.status import Status
 from launcher.store import age
-from launcher.store.facts import Job
-from launcher.store.files import read_fact, write_once
+from launcher.store.facts import Job, TableWork
+from launcher.store.files import write_once
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import RunDir
+from launcher.store.work_list import work_of
 from launcher.submission.adopt import adopt
 from launcher.submission.decide import Action, Decision, decide
 from launcher.submission.plan import plan_batches
@@ -281,9 +282,9 @@ def test_jobs_that_share_a_table_wait_for_the_one_that_makes_it(store: Store) ->
     tables = [scheduler.jobs[batch.name][0].job_id for batch in scheduler.tables]
     assert [batch.after and batch.after.job_id for batch in scheduler.submitted] == tables
     assert [batch.size for batch in scheduler.submitted] == [6, 6]
-    work = read_fact(scheduler.tables[1].job_folders[0] / "job.json")
-    assert work
-    assert work["prepare"]["model"]["name"] == "smollm2-135m"
+    work = work_of(scheduler.tables[1].job_folders[0])
+    assert isinstance(work, TableWork)
+    assert work.prepare["model"]["name"] == "smollm2-135m"
 
 
 def test_a_single_job_makes_its_table_itself(store: Store) -> None:

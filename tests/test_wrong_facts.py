@@ -15,6 +15,7 @@ from launcher.cluster.local import LocalScheduler
 from launcher.store.facts import Job
 from launcher.store.files import write_once
 from launcher.store.output_folder import Store
+from launcher.store.run_folder import RunDir
 
 GRID = ["model=tiny", "trainer=full", "hub.when=login", "loss_type=sigmoid,ipo", "cluster.executor=local", "sweep=s"]
 RUN = "tiny-sigmoid"
@@ -72,7 +73,9 @@ def _mt_bench() -> dict[str, Any]:
 def facts_of(root: Path) -> list[Path]:
     """Each kind of fact once: those of one of the two runs, and of the sweep."""
     run = next(root.glob(f"runs/{RUN}*"))
-    found = [*run.rglob("*.json"), *root.glob("sweeps/s/launches/*.json")]
+    (batch,) = {attempt.batch for attempt in RunDir(run).attempts()}
+    of_batch = [batch / name for name in ("jobs.json", "work.json")] if batch else []
+    found = [*run.rglob("*.json"), *root.glob("sweeps/s/launches/*.json"), *of_batch]
     return sorted(path for path in found if "model" not in path.relative_to(root).parts)
 
 
@@ -99,8 +102,8 @@ def test_no_fact_makes_a_traceback(sweep: Path, capsys: pytest.CaptureFixture[st
     """Every verb answers as it does otherwise, or with one line that names the file."""
     run, kinds, wrong = next(sweep.glob(f"runs/{RUN}*")).name, facts_of(sweep), []
     assert {path.name for path in kinds} >= {
-        "attempt.json", "job.json", "started.json", "failure.json", "unpublished.json", "result.json",
-        "evaluation.json", "mt_bench.json", "revision.json", "sources.json", "001.json",
+        "attempt-001.json", "jobs.json", "work.json", "started.json", "failure.json", "unpublished.json",
+        "result.json", "evaluation.json", "mt_bench.json", "revision.json", "sources.json", "001.json",
     }  # fmt: skip
     for path in kinds:
         text = path.read_text()
@@ -116,13 +119,15 @@ def test_no_fact_makes_a_traceback(sweep: Path, capsys: pytest.CaptureFixture[st
 def test_the_line_says_what_is_wrong_and_what_to_do(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The file, the key, what it cannot be, the remedy; a failure of a kind that we do not know is a failure."""
     run = next(sweep.glob(f"runs/{RUN}*"))
+    jobs = f"{RunDir(run).attempts()[0].batch}/jobs.json"
     for name, content, said in (
         ("result.json", {}, "lacks steps; put it right, or move it away"),
         ("result.json", {"steps": [1]}, "steps cannot be [1]; put it right"),
         ("attempts/001/failure.json", "text", "holds no JSON object; put it right"),
         ("attempts/001/failure.json", {}, "lacks reason; put it right"),
-        ("attempts/001/job.json", {}, "lacks job_id; put it right"),
-        ("attempts/001/job.json", {"job_id": 7}, "job_id cannot be 7; put it right"),
+        (jobs, {}, "lacks jobs; put it right"),
+        (jobs, {"jobs": []}, f"lacks the job of {run}/attempt-001.json; put it right"),
+        (jobs, {"jobs": [{"job_id": 7}]}, "jobs[0].job_id cannot be 7; put it right"),
     ):
         text = (run / name).read_text()
         (run / name).write_text(json.dumps(content))

@@ -9,6 +9,7 @@ from launcher.cli.selection import choose, open_sweep, runs_of
 from launcher.runs.cancel import cancel as stop
 from launcher.submission.adopt import adopt
 from launcher.views import states as views_states
+from launcher.views.console import working
 
 EXAMPLES = (
     "python -m launcher cancel smoke",
@@ -24,6 +25,7 @@ def cancel(options: argparse.Namespace) -> int:
     with store.submitting():
         adopt(runs_of(directory, store), scheduler)
         states = choose(options, directory, store, scheduler)
-        stopped = stop(states, scheduler)
+        with working() as tell:
+            stopped = stop(states, scheduler, tell)
     views_states.say_cancelled(directory, stopped)
     return DONE

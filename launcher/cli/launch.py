@@ -19,7 +19,8 @@ from launcher.hub.claims import claim_revisions
 from launcher.hub.revisions import missing_token
 from launcher.machine.accounts import has_token
 from launcher.machine.installed import trl_losses
-from launcher.machine.terminal import complain
+from launcher.machine.once import Once
+from launcher.machine.terminal import Say, complain, silent
 from launcher.planning.data_counts import Look, look
 from launcher.planning.hub_sources import Settled, pin_sources, settle
 from launcher.planning.lengths import check_lengths
@@ -83,7 +84,8 @@ def launch(argv: Sequence[str]) -> int:
     if not options.overrides and not options.multirun:
         launch_parser().print_help()
         return DONE
-    sweep, said = composed(options.overrides, multirun=options.multirun)
+    with console.working() as tell:
+        sweep, said = composed(options.overrides, multirun=options.multirun, tell=tell)
     config = sweep.runs[0].config
     store = Store(Path(config.output_dir).absolute())
     known = Hashes(store, complain)
@@ -123,12 +125,15 @@ def _plan_dry(sweep: Sweep, compared: Compared, store: Store, scheduler: Schedul
         return Plan(sweep, tuple(decisions), silence=str(error))
 
 
-def composed(overrides: Sequence[str], *, multirun: bool) -> tuple[Sweep, list[str]]:
+def composed(overrides: Sequence[str], *, multirun: bool, tell: Say = silent) -> tuple[Sweep, list[str]]:
     """The sweep that overrides make, and what is worth a note of the words in which it is asked for."""
     from launcher.planning.compose import compose  # imports Hydra, which no help waits for
 
-    grid, points = compose(overrides, multirun=multirun)
-    runs = [plan_run(point.config, point.axes, point.overrides, trl_losses()) for point in points]
+    grid, points = compose(overrides, multirun=multirun, tell=tell)
+    once, losses, runs = Once(), trl_losses(), []
+    for number, point in enumerate(points, 1):
+        tell(f"checking run {number:,} of {len(points):,}")
+        runs.append(plan_run(point.config, point.axes, point.overrides, losses, once))
     return plan(runs, grid.varied, grid.name), grid.notes
 
 
@@ -163,5 +168,6 @@ def _submit(
         decisions = decide(sweep, store, scheduler, retrain=compared.retrain)
         planned = plan_batches(sweep, decisions, store, scheduler)
         views_plan.show_plan(planned, None, store, as_json=as_json, sources=settled.lines, data=data)
-        act(planned, store, scheduler, argv)
+        with console.working() as tell:
+            act(planned, store, scheduler, argv, tell)
     return planned

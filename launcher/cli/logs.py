@@ -12,8 +12,6 @@ from launcher.cluster.scheduler import AUTO, scheduler_for
 from launcher.errors import StoreError, UsageError
 from launcher.runs.run_state import read_facts, require_run, states_of
 from launcher.store.attempts import Attempts
-from launcher.store.facts import Job
-from launcher.store.files import read_fact
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir, RunDir
 from launcher.views import states as views_states
@@ -54,7 +52,7 @@ def logs(options: argparse.Namespace) -> int:
 
 def _logs_before(attempt: AttemptDir) -> Iterator[Path]:
     """What was printed before the job came to the run: by the job itself, or by the one that makes its table."""
-    for job in (read_fact(attempt.job_file, Job), attempt.record.after):
+    for job in (attempt.job, attempt.record.after):
         if job and job.log:
             yield Path(job.log)
 

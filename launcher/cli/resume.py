@@ -22,7 +22,7 @@ from launcher.submission.same_content import compare, with_inputs
 from launcher.submission.submit import act
 from launcher.sweep import Run, Sweep
 from launcher.views import plan
-from launcher.views.console import show_notes
+from launcher.views.console import show_notes, working
 
 EXAMPLES = (
     "python -m launcher resume smoke",
@@ -61,7 +61,8 @@ def resume(options: argparse.Namespace) -> int:
         decisions = [d for d in decided if d.run.run_id in names]
         planned = plan_batches(sweep, decisions, store, scheduler)
         plan.show_plan(planned, None, store, as_json=options.json)
-        act(planned, store, scheduler, ["resume", directory.name, *words])
+        with working() as tell:
+            act(planned, store, scheduler, ["resume", directory.name, *words], tell)
     return after_submission(planned, store, scheduler, quiet=options.json)
 
 

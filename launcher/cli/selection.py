@@ -29,7 +29,7 @@ def open_sweep(options: argparse.Namespace) -> tuple[SweepDir, Store, Scheduler]
 
 def runs_of(directory: SweepDir, store: Store) -> list[RunDir]:
     """The sweep's runs, in the order in which they were added."""
-    return [store.run(record.run_id) for record in directory.run_records()]
+    return [store.run(named.run_id) for named in directory.run_names()]
 
 
 def choose(options: argparse.Namespace, directory: SweepDir, store: Store, scheduler: Scheduler) -> list[RunState]:

@@ -1,4 +1,4 @@
-"""The SLURM executor: arrays through submitit, answers from squeue, sacct and scontrol.
+"""The SLURM executor: arrays by scripts as submitit writes them, answers from squeue, sacct and scontrol.
 
 Owns: the calls. What they say and mean is in `slurm_words`.
 Must not know: what a run is, what a fact means.
@@ -16,12 +16,11 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 
 from launcher.cluster import slurm_sbatch as sbatch
 from launcher.cluster import slurm_survey
 from launcher.cluster import slurm_words as words
-from launcher.cluster.batch import Batch, Work
+from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import LAG_SECONDS, JobState, Phase
 from launcher.cluster.offer import Offer
 from launcher.cluster.slurm_hidden import hidden_by
@@ -91,7 +90,7 @@ class SlurmScheduler:
         """The batch's script, as submitit writes it."""
         from submitit.slurm.slurm import _make_sbatch_string
 
-        task = f"{words.task_command(batch)} -u -m submitit.core._submit {command(batch.folder)}"
+        task = f"{words.task_command(batch)} -u -m launcher.worker.start {command(batch.folder)}"
         array = {} if batch.size == 1 else {"map_count": batch.size}
         return str(_make_sbatch_string(task, batch.folder, **words.parameters(batch), **array))
 
@@ -143,17 +142,15 @@ class SlurmScheduler:
             time.sleep(FIND_SECONDS)
 
     def find(self, batch: Batch) -> list[Job] | None:
-        """The jobs of a batch whose submission was not recorded, made whole; None where SLURM has none."""
+        """The jobs of a batch whose submission was not recorded; None where SLURM has none."""
         parent = words.read_named(_queue(words.named_queue_command(batch.name)), batch.name)
         if parent is None:
             parent = words.read_named(_accounting(words.named_accounting_command(batch.name)), batch.name)
         return None if parent is None else self._taken(batch, parent)
 
     def _taken(self, batch: Batch, parent: str, cluster: str | None = None) -> list[Job]:
-        """The jobs of an array as they are recorded, each with its pickle."""
+        """The jobs of an array as they are recorded."""
         ids = [words.job_id(parent, index, batch.size) for index in range(batch.size)]
-        for each, work in zip(ids, batch.work, strict=True):
-            _leave_work(batch.folder, each, work)
         user, there = _user(), cluster or self._cluster
         logs = (str(words.log_file(batch.folder, each)) for each in ids)
         return [
@@ -181,7 +178,7 @@ class SlurmScheduler:
         """Cancel these jobs in one call; those of another cluster are not ours to reach: here their ids are others'."""
         elsewhere = [job for job in jobs if job.cluster and self._cluster and job.cluster != self._cluster]
         here = [job.job_id for job in jobs if job not in elsewhere]
-        done = _ask(["scancel", *here]) if here else None
+        done = _ask(["scancel", *words.folded(here)]) if here else None
         if done and done.returncode and "Invalid job id" not in done.stderr:
             raise SchedulerError(f"scancel: {words.complaint(done.stderr)}")
         if elsewhere:
@@ -241,17 +238,6 @@ def _answer(command: list[str]) -> str:
     if done.returncode:
         raise SchedulerError(f"{command[0]}: {words.complaint(done.stderr)}")
     return done.stdout
-
-
-def _leave_work(folder: Path, job_id: str, work: Work) -> None:
-    """Leave a job its pickle, for which submitit waits a minute on the node."""
-    from submitit.core.utils import DelayedSubmission, JobPaths
-
-    path: Path = JobPaths(folder, job_id).submitted_pickle
-    if not path.exists():
-        aside = path.with_suffix(".aside")
-        DelayedSubmission(work).dump(aside)
-        aside.rename(path)
 
 
 def _ask(command: list[str], seconds: float = ANSWER_SECONDS) -> subprocess.CompletedProcess[str]:

@@ -51,6 +51,7 @@ def task(environment: Mapping[str, str]) -> Task | None:
         local=int(environment.get("SLURM_LOCALID", "0")),
         local_size=_tasks_on_node(environment, size),
         start="-".join(["slurm", *(environment.get(name) or "0" for name in _START)]),
+        index=int(environment.get("SLURM_ARRAY_TASK_ID") or 0),
         node=environment.get("SLURMD_NODENAME") or socket.gethostname(),
         origin=environment.get("SLURM_LAUNCH_NODE_IPADDR") or None,
         cores=int(environment.get("SLURM_CPUS_PER_TASK") or 0) or None,

@@ -340,6 +340,25 @@ def open_ids(wanted: Collection[str], queue: Mapping[str, JobState]) -> list[str
     return [job_id for job_id in wanted if job_id not in queue or job_id in over]
 
 
+def folded(ids: Iterable[str]) -> list[str]:
+    """Ids with those of one array as one, `7_[0-3,9]`: a command then asks the controller once for each array."""
+    tasks: dict[str, list[int]] = {}
+    for job, _, index in (each.partition("_") for each in ids):
+        tasks.setdefault(job, []).extend([int(index)] if index else [])
+    return [f"{job}_[{_ranges(sorted(found))}]" if found else job for job, found in tasks.items()]
+
+
+def _ranges(indices: Iterable[int]) -> str:
+    """Ascending numbers as SLURM writes them: `0-3,9`."""
+    runs: list[list[int]] = []
+    for index in indices:
+        if runs and index == runs[-1][1] + 1:
+            runs[-1][1] = index
+        else:
+            runs.append([index, index])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+
+
 def read_settings(text: str) -> dict[str, str]:
     """`scontrol show config` as a mapping."""
     pairs = (line.partition("=") for line in text.splitlines() if "=" in line)

@@ -21,6 +21,7 @@ class Task:
         local_size: the job's tasks on this node.
         start: names this start of the job: one that comes back has another.
         node: this node's name.
+        index: the job's place in its batch.
         origin: the address of the node from which the tasks were started; None where nobody says.
         cores: CPU cores of this task; None where nobody says.
         restart: how often the job has come back from the queue.
@@ -34,6 +35,7 @@ class Task:
     local_size: int
     start: str
     node: str
+    index: int = 0
     origin: str | None = None
     cores: int | None = None
     restart: int = 0

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -101,7 +101,7 @@ def _settled(run: Run, name: str, owners: dict[Key, Owner], holders: Mapping[Key
 
 
 def _with_hub(run: Run, hub: Hub) -> Run:
-    return replace(run, config=replace(run.config, hub=hub), settings={**run.settings, "hub": asdict(hub)})
+    return replace(run, config=replace(run.config, hub=hub), settings={**run.settings, "hub": {**vars(hub)}})
 
 
 def _hubs(hub: Hub, milestones: Iterable[int] | None) -> list[Hub]:

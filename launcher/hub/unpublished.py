@@ -14,7 +14,7 @@ from launcher.store.work_done import is_published
 
 def why_unpublished(attempt: AttemptDir) -> str | None:
     """Why a model of an evaluated run is not published as it is now, and nothing is about to; None where all are."""
-    note, hub = read_fact(attempt.unpublished_file, Unpublished), hub_of(attempt)
+    note, hub = attempt.read(attempt.unpublished_file, Unpublished), hub_of(attempt)
     waits = "waits for the verb `publish` (hub.when=login)" if hub.store != "off" and hub.when == "login" else None
     why = waits if note is None else note.reason
     if why and is_published(attempt.run) and (note is None or _last_published(attempt.run) > note.time):

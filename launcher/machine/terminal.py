@@ -22,6 +22,7 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.text import Text
 
+Say = Callable[[str], None]  # is told what is done while it is done
 WIDE = 160  # columns of a pipe or a log, which has no edge at which to break ids
 _HARMLESS = "legible"  # the name of our way with what an encoding lacks
 # Controls but tab and line feed, overrides of the direction of writing, breaks of Unicode, half pairs.
@@ -121,6 +122,10 @@ def _encoding(stream: TextIO | None) -> str:
     return getattr(stream, "encoding", None) or "utf-8"
 
 
+def silent(what: str) -> None:
+    """Tell nobody what is done."""
+
+
 def complain(text: str, program: str = "prefsweep") -> None:
     """One line on stderr; where nobody reads that, the work goes on all the same."""
     with contextlib.suppress(OSError):
@@ -129,7 +134,8 @@ def complain(text: str, program: str = "prefsweep") -> None:
 
 def say_json(value: Any) -> None:
     """Print a value for programs, in ASCII."""
-    print(json.dumps(value, indent=1))
+    json.dump(value, sys.stdout, indent=1)  # piece by piece: of thousands of runs, the whole takes much memory
+    print()
 
 
 def command(*words: str | os.PathLike[str]) -> str:

@@ -16,16 +16,18 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from launcher.config import Model, RunConfig
+from launcher.config import Dataset, Model, RunConfig, Trainer
 from launcher.dataset.local_files import local_files, sources_in
 from launcher.errors import UNSAID, ConfigError, StoreError
 from launcher.hub.sources import cached_folder, model_source
 from launcher.losses import loss_named
 from launcher.machine.locate import is_hub_id, place_of
+from launcher.machine.once import Once
 from launcher.machine.user_cache import user_cache
 from launcher.model.adapter import adapter_in
 from launcher.model.files import TEMPLATE_FILES, TOKENIZER_FILES, has_tokenizer
@@ -39,6 +41,7 @@ PACKED = {".parquet": 4, ".gz": 4, ".zst": 4}  # how much larger such a file may
 MOST_SECONDS = 120
 KEPT_EXAMPLES = 3  # also where none is asked for, as a job does
 OF_THE_DATA = ("dataset.", "trainer.", "model.chat_template")  # keys whose faults a job would find as well
+_ONCE = Once()
 VERSIONS = ("prefsweep", "trl", "transformers")
 
 
@@ -66,9 +69,12 @@ class Look:
 
     def rows_for(self, config: RunConfig) -> int | None:
         """How many rows a run has to train on; None where that is not known."""
-        own = (each.counts for each in self.found if each.counts and _settings(each.config) == _settings(config))
-        counts = next(own, None)
+        counts = self._by_kind.get(_kind(config))
         return counts.splits["train"].used if counts else None
+
+    @cached_property
+    def _by_kind(self) -> dict[str, DataCounts]:
+        return {_kind(each.config): each.counts for each in self.found if each.counts}
 
 
 def look(sweep: Sweep, store: Store, examples: int, say: Callable[[str], None]) -> Look:
@@ -93,8 +99,17 @@ def _kinds(sweep: Sweep) -> list[list[Run]]:
     """The runs of each kind of data."""
     kinds: dict[str, list[Run]] = {}
     for run in sweep.runs:
-        kinds.setdefault(repr(_settings(run.config)), []).append(run)
+        kinds.setdefault(_kind(run.config), []).append(run)
     return list(kinds.values())
+
+
+def _kind(config: RunConfig) -> str:
+    """The same as a text, made once for the runs that share it."""
+    return _ONCE(_kind_of, config.loss_type, config.model, config.dataset, config.trainer)
+
+
+def _kind_of(loss_type: str, model: Model, dataset: Dataset, trainer: Trainer) -> str:
+    return repr(_settings(RunConfig(model, dataset, trainer, loss_type)))
 
 
 def _settings(config: RunConfig) -> Plain:

@@ -63,6 +63,14 @@ class Grid:
         return [key for axis in self.axes if len(axis.values) > 1 for key in axis.keys]
 
     @property
+    def fixed(self) -> list[str]:
+        """The overrides that all points have, of sections of the configuration in which nothing varies."""
+        varied = {section_of(key) for key in self.varied}
+        values = (axis.values[0] for axis in self.axes if len(axis.values) == 1)
+        every = [override for value in values for of_key in value for override in of_key]
+        return [override for override in every if section_of(parse(override).key_or_group) not in varied]
+
+    @property
     def notes(self) -> list[str]:
         """What is worth a word: names that stand for others, or may be meant for something else."""
         given = dict.fromkeys(alias for axis in self.axes for alias in axis.aliases)
@@ -79,6 +87,11 @@ class Grid:
             overrides = tuple(override for value in combination for of_key in value for override in of_key)
             if not any(excluded <= set(map(meaning, overrides)) for excluded in self.exclude):
                 yield overrides
+
+
+def section_of(key: str) -> str:
+    """The section of the configuration that a key, or a group's choice, is of."""
+    return re.split(r"[.\[@/]", key.lstrip("+~"))[0]
 
 
 def read_grid(argv: Sequence[str], *, multirun: bool) -> Grid:

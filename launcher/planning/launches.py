@@ -40,10 +40,10 @@ def news_of(sweep: Sweep, directory: SweepDir, launched: Collection[str]) -> lis
     known = {record.run_id: record for record in directory.run_records()}
     news = []
     for record in map(record_of, sweep.runs):
-        before, settings = known.get(record.run_id), json.loads(json.dumps(record.settings))  # as it is read back
+        before = known.get(record.run_id)
         if before is None:
             news.append(record)
-        elif record.run_id in launched and before.settings != settings:
+        elif record.run_id in launched and before.settings != json.loads(json.dumps(record.settings)):  # as it is read
             news.append(replace(record, axes={**before.axes, **record.axes}))
     return news
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ _INSTEAD = {("trainer", "qlora"): "; QLoRA is trainer=lora model.quantization=4b
 TEMPLATE = "model.chat_template"
 MIXTURE = "dataset.mixture"
 JUDGE = "evaluation.judge"
+_NUMBER = re.compile(r"([A-Za-z_]\w*(?:\.\w+)*)=(0|[1-9]\d{0,14}|(?:0|[1-9]\d{0,2})\.\d{1,12})")
 SECRETS = ("base_url", "key_env")  # of the judge, which may hold a key by mistake; errors do not repeat them
 
 
@@ -48,6 +50,8 @@ def parse(override: str) -> Override:
     Raises:
         UsageError: it is not in Hydra's grammar, or no file could hold it.
     """
+    if (number := _NUMBER.fullmatch(override)) and (parsed := _of_number(*number.groups())) is not None:
+        return parsed
     if not is_unicode(override):
         raise wrong(
             override, "holds bytes that are no UTF-8, which no file of a run can name; rename what is called so"
@@ -65,6 +69,24 @@ def parse(override: str) -> Override:
     if problem := _problem(parsed):
         raise wrong(parsed, problem)
     return parsed
+
+
+def _of_number(key: str, text: str) -> Override | None:
+    """What the grammar makes of a plain number, of which a grid may have thousands; None where the key takes text."""
+    of = float if "." in text else int
+    like = _like(f"{key}={of(0)}")
+    same = like is not None and type(like.value()) is of
+    return replace(like, _value=of(text), input_line=f"{key}={text}") if like is not None and same else None
+
+
+@cache
+def _like(override: str) -> Override | None:
+    """The override, where there is nothing to say against it."""
+    try:
+        parsed = read_override(override)
+    except HydraException:
+        return None
+    return None if _problem(parsed) else parsed
 
 
 def wrong(override: Override | str, remedy: str) -> UsageError:
@@ -105,7 +127,12 @@ def options(group: str) -> frozenset[str]:
 
 def chooses_group(override: Override) -> bool:
     """Whether an override picks a file of conf/ rather than setting a value (Hydra's own rule)."""
-    return (data_dir("conf") / override.key_or_group).is_dir() and not isinstance(override.value(), dict)
+    return _is_group(override.key_or_group) and not isinstance(override.value(), dict)
+
+
+@cache
+def _is_group(key: str) -> bool:
+    return (data_dir("conf") / key).is_dir()
 
 
 def check_choice(override: Override) -> None:

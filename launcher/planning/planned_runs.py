@@ -10,7 +10,8 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from launcher.config import OBJECTIVE, OF_THE_LAUNCH, RunConfig, canonical, from
 from launcher.dataset.inputs import digest_of
 from launcher.errors import ConfigError, UsageError
 from launcher.machine.locate import place_of, spelled_from
+from launcher.machine.once import Once
 from launcher.planning.rules import check
 from launcher.store.files import Plain
 from launcher.sweep import Run, Sweep
@@ -25,16 +27,27 @@ from launcher.sweep import Run, Sweep
 RETRAIN = "retrain"  # is of one launch: no run keeps it
 
 
-def run_id(objective: Plain) -> str:
-    """The id of an objective: readable parts, then a hash of all of it.
+def run_id(objective: Plain, once: Once | None = None) -> str:
+    """The id of an objective: readable parts, then a hash of all of it, as JSON with sorted keys.
 
     Keys without a value do not count, so that a release that adds an optional key renames no run. What it is trained
     on may be among it: see `named_by_content`.
     """
-    text = json.dumps(_without_none(canonical(objective)), sort_keys=True, ensure_ascii=False)
-    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    texts = {key: of_section(once, _hashed, value) for key, value in objective.items() if value is not None}
+    text = ", ".join(f"{json.dumps(key)}: {texts[key]}" for key in sorted(texts))
+    digest = hashlib.sha256(f"{{{text}}}".encode()).hexdigest()[:8]
     beta = re.sub(r"\.0$", "", repr(canonical(float(objective["beta"]))))
     return f"{objective['model']['name']}-{objective['loss_type']}-beta{beta}-{digest}"
+
+
+def _hashed(section: Any) -> str:
+    """What of a section the hash is over."""
+    return json.dumps(_without_none(canonical(section)), sort_keys=True, ensure_ascii=False)
+
+
+def of_section(once: Once | None, make: Callable[[Any], Any], section: Any) -> Any:
+    """`make(section)`; of a section that runs share, and that is given as one object, once for all of them."""
+    return make(section) if once is None or not isinstance(section, dict) else once(make, section)
 
 
 def portable(objective: Plain) -> Plain:
@@ -82,19 +95,38 @@ def _without_about(section: Any) -> Any:
     return {key: item for key, item in section.items() if key != "about"} if isinstance(section, dict) else section
 
 
-def plan_run(config: Plain, axes: Plain, overrides: Sequence[str], losses: Collection[str]) -> Run:
-    """One checked run.
+def plan_run(
+    config: Plain, axes: Plain, overrides: Sequence[str], losses: Collection[str], once: Once | None = None
+) -> Run:
+    """One checked run; with `once`, what the sections become is shared with the other runs of those sections.
 
     Raises:
         ConfigError: the configuration is not valid.
     """
-    config = canonical(config)
-    typed: RunConfig = from_plain(config)
+    config = {key: of_section(once, canonical, value) for key, value in config.items()}
+    typed = RunConfig(**{key: of_section(once, _TYPED[key], value) for key, value in _known(config).items()})
     check(typed, losses)
-    objective = {key: _without_about(config[key]) for key in OBJECTIVE}
+    objective = {key: of_section(once, _without_about, config[key]) for key in OBJECTIVE}
     settings = {key: value for key, value in config.items() if key not in (*OBJECTIVE, RETRAIN)}
     kept = tuple(override for override in overrides if override.partition("=")[0] != RETRAIN)
-    return Run(run_id(portable(objective)), typed, objective, settings, canonical(axes), kept)
+    known = {key: of_section(once, portable, value) for key, value in objective.items()}
+    return Run(run_id(known, once), typed, objective, settings, canonical(axes), kept)
+
+
+def _known(config: Plain) -> Plain:
+    """The configuration, whose sections are all ones that we have.
+
+    Raises:
+        ConfigError: one is not.
+    """
+    return config if config.keys() <= _TYPED.keys() else vars(from_plain(config))
+
+
+def _of_key(key: str, value: Any) -> Any:
+    return getattr(from_plain({key: value}), key)
+
+
+_TYPED = {each.name: partial(_of_key, each.name) for each in fields(RunConfig)}
 
 
 def executor_of(runs: Iterable[Run]) -> str:

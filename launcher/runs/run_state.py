@@ -31,7 +31,7 @@ from launcher.store.files import Plain, read_fact
 from launcher.store.metrics_log import last_metrics
 from launcher.store.output_folder import PreparingDir
 from launcher.store.results import Result
-from launcher.store.run_folder import RunDir
+from launcher.store.run_folder import AttemptDir, RunDir
 from launcher.store.starts import Start, last_start
 from launcher.store.work_done import due_behind, due_in_job, lacking
 
@@ -41,13 +41,19 @@ def read_facts(run: RunDir) -> RunFacts:
     return _facts_of(Attempts.of(run))
 
 
+def _looked_at(run: RunDir, batches: dict[str, list[Job] | None]) -> tuple[RunFacts, AttemptDir | None]:
+    """The same from one listing of each folder, and the attempt that acts; nothing else of the look is kept."""
+    attempts = Attempts.of(run.at_a_look(batches))
+    return _facts_of(attempts), attempts.acting and AttemptDir(attempts.acting.path)
+
+
 def _facts_of(attempts: Attempts) -> RunFacts:
     last = attempts.acting
     progress = _progress(attempts.run, attempts)
     if last is None:
         return RunFacts(**progress)
-    failure, start = read_fact(last.failure_file, Failure), last_start(last)
-    job, after = read_fact(last.job_file, Job), last.record.after
+    failure, start = last.read(last.failure_file, Failure), last_start(last)
+    job, after = last.job, last.record.after
     no_table = failure_of(after) if after else None
     done = bool(progress["trained"] and progress["evaluated"])
     return RunFacts(
@@ -61,7 +67,7 @@ def _facts_of(attempts: Attempts) -> RunFacts:
         ended=failure.status if failure else FailureStatus.FAILED,
         cause=failure.known_cause if failure else None,
         lasted=_lasted(start, failure),
-        cancelled=last.cancel_file.exists(),
+        cancelled=last.has(last.cancel_file),
         table=after,
         table_failure=no_table.reason if no_table else None,
         table_cause=no_table.known_cause if no_table else None,
@@ -79,8 +85,8 @@ def _lasted(start: Start | None, failure: Failure | None) -> float | None:
 
 def _progress(run: RunDir, attempts: Attempts) -> Plain:
     """How far the run itself has come, whichever attempt has it."""
-    metrics, result = last_metrics(run.metrics_file), read_fact(run.result_file, Result)
-    revision = read_fact(run.revision_file, Revision)
+    result, revision = run.read(run.result_file, Result), run.read(run.revision_file, Revision)
+    metrics = last_metrics(run.metrics_file) if run.has(run.metrics_file) else {}
     return {
         "trained": result is not None,
         "evaluated": not lacking(run, _wanted(attempts)),
@@ -159,8 +165,9 @@ class RunState:
 
 def states_of(runs: Sequence[RunDir], scheduler: Scheduler) -> list[RunState]:
     """The state of each run, with one question to the scheduler for all of them."""
-    attempts = [Attempts.of(run) for run in runs]
-    facts = [_facts_of(each) for each in attempts]
+    batches: dict[str, list[Job] | None] = {}
+    looks = [_looked_at(run, batches) for run in runs]
+    facts = [fact for fact, _ in looks]
     jobs = [fact.job if _has_open_job(fact) else None for fact in facts]
     tables = [fact.table if job and not fact.started else None for job, fact in zip(jobs, facts, strict=True)]
     wanted = {executors.key_of(job): job for job in (*jobs, *tables) if job}
@@ -170,7 +177,7 @@ def states_of(runs: Sequence[RunDir], scheduler: Scheduler) -> list[RunState]:
         return answers.get(executors.key_of(job), UNKNOWN) if job else UNKNOWN
 
     answered = [answer(job) for job in jobs]
-    looked_at = [looked_into(*each) for each in zip(attempts, facts, answered, strict=True)]
+    looked_at = [looked_into(acting, fact, each) for (fact, acting), each in zip(looks, answered, strict=True)]
     asked = zip(runs, looked_at, answered, map(answer, tables), strict=True)
     return [
         RunState(run, fact, *status_of(fact, job, table), job, cause_of(fact, job, table), table)

@@ -12,7 +12,7 @@ from pathlib import Path
 from launcher.cluster.job_state import JobState, Phase
 from launcher.runs.status import SILENT, RunFacts
 from launcher.store.age import age
-from launcher.store.attempts import Attempts
+from launcher.store.run_folder import AttemptDir
 
 ALIVE_SECONDS = 300.0  # ten times as long as a process needs to write its progress again
 TAIL_BYTES = 4096
@@ -21,24 +21,23 @@ OURS = "prefsweep: "  # before what we complain of
 _OF_THE_SCHEDULER = re.compile(r"(srun|slurmstepd|slurmd|submitit)\b.*", re.IGNORECASE)
 
 
-def looked_into(attempts: Attempts, facts: RunFacts, job: JobState) -> RunFacts:
+def looked_into(acting: AttemptDir | None, facts: RunFacts, job: JobState) -> RunFacts:
     """The facts, with what the files tell beside the scheduler's answer; they are read only where that is needed."""
-    if facts.failure is not None or facts.job is None:
+    if acting is None or facts.failure is not None or facts.job is None:
         return facts
     if job.phase in SILENT and facts.started:
-        return replace(facts, alive=_is_alive(attempts))
+        return replace(facts, alive=_is_alive(acting))
     if job.phase is Phase.FAILED and not facts.started and facts.job.log:
         return replace(facts, last_words=last_words(Path(facts.job.log)))
-    if job.phase is Phase.FAILED and facts.started and attempts.acting is not None:
-        words = last_words(attempts.acting.log_file()) or ""
+    if job.phase is Phase.FAILED and facts.started:
+        words = last_words(acting.log_file()) or ""
         told = words.startswith(OURS)  # what it could not record, as on a full disk; else it was cut off amid its work
         return replace(facts, last_words=words.removeprefix(OURS) if told else None)
     return facts
 
 
-def _is_alive(attempts: Attempts) -> bool:
-    acting = attempts.acting
-    files = [attempts.run.metrics_file, *([acting.progress_file] if acting else [])]
+def _is_alive(acting: AttemptDir) -> bool:
+    files = (acting.run.metrics_file, acting.progress_file)
     ages = [seconds for file in files if (seconds := age(file)) is not None]
     return bool(ages) and min(ages) < ALIVE_SECONDS
 

@@ -52,7 +52,7 @@ class Attempts:
         for no training was made when there was none under way.
         """
         training, evaluating = self.training, self.evaluating
-        if evaluating is None or not self.run.result_file.exists():
+        if evaluating is None or not self.run.has(self.run.result_file):
             return training
         waited = training is not None and evaluating.record.follows is not None
         return training if training and waited and not has_done_its_part(training) else evaluating
@@ -65,16 +65,16 @@ class Attempts:
     @property
     def open(self) -> list[AttemptDir]:
         """Those of `current` that have not failed."""
-        return [attempt for attempt in self.current if not attempt.failure_file.exists()]
+        return [attempt for attempt in self.current if not attempt.has(attempt.failure_file)]
 
     @property
     def without_job(self) -> list[AttemptDir]:
         """The last to train and to evaluate it, where neither a job of theirs is recorded nor that there is none."""
         last = [attempt for attempt in (self.training, self.evaluating) if attempt]
-        return [attempt for attempt in last if not (attempt.job_file.exists() or attempt.failure_file.exists())]
+        return [attempt for attempt in last if not (attempt.has(attempt.failure_file) or attempt.job)]
 
     def is_over(self, attempt: AttemptDir) -> bool:
         """Whether nothing is left of it: it failed, did its part, or another attempt is to evaluate instead."""
         if attempt.evaluates and attempt != self.evaluating:
             return True
-        return attempt.failure_file.exists() or has_done_its_part(attempt)
+        return attempt.has(attempt.failure_file) or has_done_its_part(attempt)

@@ -47,6 +47,7 @@ class Launch:
     Attributes:
         axes: the keys that vary.
         runs: those that are new to the sweep, or have other settings than before.
+        common: what of their settings, by section, all of them have; in the file it stands here alone.
         argv: what was typed.
         provenance: the code, the machine and the versions.
     """
@@ -56,6 +57,24 @@ class Launch:
     argv: list[str] = field(default_factory=list)
     time: float | None = None
     provenance: Plain = field(default_factory=dict)
+    common: Plain | None = field(default=None, metadata=LEFT_OUT)
+
+
+@dataclass(frozen=True)
+class RunName:
+    """What a listing tells of a recorded run."""
+
+    run_id: str
+    model: str
+    loss_type: str
+    beta: float
+
+
+@dataclass(frozen=True)
+class NamedRuns:
+    """A launch, as a listing reads it."""
+
+    runs: list[RunName]
 
 
 # ------------------------------------------------------------------------------------------------ jobs
@@ -63,7 +82,9 @@ class Launch:
 
 @dataclass(frozen=True)
 class Job:
-    """`job.json` of an attempt, or of a job that makes a table: a job as its executor knows it.
+    """A job as its executor knows it: in `jobs.json` of a batch, and in `job.json` of a job that makes a table.
+
+    An attempt that was started by hand, or by an older version, has a `job.json` too.
 
     Attributes:
         job_id: the executor's name for it; on this machine a process id.
@@ -109,7 +130,7 @@ class BatchRecord:
 
 @dataclass(frozen=True)
 class JobList:
-    """`<index>/job.json` of a batch: the folders of the attempts that a job makes, one after another.
+    """What a job is to do: the folders of the attempts that it makes, one after another.
 
     Attributes:
         slots: how many such jobs may be at work on this machine at the same time; None: all.
@@ -120,8 +141,25 @@ class JobList:
 
 
 @dataclass(frozen=True)
+class WorkList:
+    """`work.json` of a batch: what each of its jobs does, in order, a JobList or a TableWork.
+
+    Older versions wrote a `<index>/job.json` for each.
+    """
+
+    jobs: list[Plain]
+
+
+@dataclass(frozen=True)
+class JobRecords:
+    """`jobs.json` of a batch: its jobs as their executor recorded them, in order."""
+
+    jobs: list[Job]
+
+
+@dataclass(frozen=True)
 class TableWork:
-    """The same of a job that makes a reference table: the configuration of one of its runs, and the output folder."""
+    """What a job does that makes a reference table: the configuration of one of its runs, and the output folder."""
 
     prepare: Plain
     root: str
@@ -158,13 +196,14 @@ class Purpose(StrEnum):
 
 @dataclass(frozen=True)
 class Attempt:
-    """`attempt.json`: what was asked for.
+    """`attempt-NNN.json`: what was asked for.
 
     Attributes:
         settings, overrides: as in a RunRecord; of this attempt.
         cost_key: that of runs that need about the same time per step.
         provenance: the code, the machine and the versions.
         batch: the folder of what it was handed over with; None: it was made by hand.
+        index: which of the batch's jobs makes it; None: an older version handed it over, or nobody did.
         after: the job that makes its reference table, where there is one.
         follows: the job that trains what it evaluates, where it waits for one.
         purpose: None: an older version made it, which told it by the folder's name.
@@ -177,6 +216,7 @@ class Attempt:
     cost_key: str | None = None
     provenance: Plain = field(default_factory=dict)
     batch: str | None = None
+    index: int | None = field(default=None, metadata=LEFT_OUT)
     after: Job | None = field(default=None, metadata=LEFT_OUT)
     follows: Job | None = field(default=None, metadata=LEFT_OUT)
     time: float | None = None

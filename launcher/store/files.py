@@ -9,11 +9,14 @@ Must not know: where a file lies (`output_folder` and `run_folder` do), what a f
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import glob
 import hashlib
+import io
 import json
 import os
 import re
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -28,6 +31,7 @@ from launcher.store.locks import turn
 
 Plain = dict[str, Any]  # a JSON object as it is
 Kind = TypeVar("Kind")
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 LEFT_OUT = {"left out": True}  # the metadata of a key that is not written where it has no value
 REMEDY = "put it right, or move it away to have it made again"
 
@@ -51,44 +55,88 @@ def look_first() -> None:
         look()
 
 
-def _write_aside(path: Path, text: str) -> Path:
-    """Write `text` beside `path`, flushed to disk, and return where."""
+def _write_aside(path: Path, text: str, *, flushed: bool) -> str:
+    """Write `text` beside `path`, where asked flushed to disk, and return where."""
     look_first()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    folder, name = os.path.split(path)
+    aside = f"{folder}/.{name}.{secrets.token_hex(6)}"
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)  # mkstemp's 0600 would hide a run from its group
+        handle = os.open(aside, _NEW)
+    except FileNotFoundError:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        handle = os.open(aside, _NEW)
+    try:
+        with os.fdopen(handle, "wb", buffering=0) as file:
+            _write_all(file, text.encode())
+            os.fchmod(handle, 0o644)  # a umask would hide a run from its group
+            if flushed:
+                os.fsync(handle)
     except OSError as error:  # a full disk takes the name, and not the content
-        Path(name).unlink(missing_ok=True)
+        Path(aside).unlink(missing_ok=True)
         error.filename = str(path)  # a write does not say of what
         raise
-    return Path(name)
+    return aside
 
 
-def write_once(path: Path, fact: Any) -> bool:
-    """Make the fact `path` appear whole; a second writer changes nothing. Returns whether we were the first."""
-    aside = _write_aside(path, fact_text(fact))
+def _write_all(file: io.FileIO, content: bytes) -> None:
+    """Write all of it: a single write may be cut short, by a disk that is full for one."""
+    written = file.write(content)
+    while written < len(content):
+        written += file.write(content[written:])
+
+
+def write_once(path: Path, fact: Any, *, flushed: bool = True) -> bool:
+    """Make the fact `path` appear whole; a second writer changes nothing. Returns whether we were the first.
+
+    `flushed=False` leaves it to `flush` to have it on disk, together with many others.
+    """
+    aside = _write_aside(path, fact_text(fact), flushed=flushed)
     try:
         os.link(aside, path)  # unlike rename, link refuses to replace
     except FileExistsError:
-        return path.exists() and aside.samefile(path)  # over NFS, where the answer to the first question was lost
+        return path.exists() and path.samefile(aside)  # over NFS, where the answer to the first question was lost
     finally:
-        aside.unlink()
+        Path(aside).unlink()
     return True
 
 
+def flush(folder: Path) -> None:
+    """Have all that was written to the file system of `folder` on its disk, at once: file by file takes ms each.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        if ctypes.CDLL(None, use_errno=True).syncfs(handle):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(folder))
+    finally:
+        os.close(handle)
+
+
 def fact_text(fact: Any) -> str:
-    """What the file of a fact holds."""
-    return json.dumps(plain(fact), indent=1, ensure_ascii=False) + "\n"
+    """What the file of a fact holds; of a list of objects, which may be thousands, a line has one."""
+    content = plain(fact)
+    if not (isinstance(content, dict) and any(map(_is_table, content.values()))):
+        return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    entries = (f" {json.dumps(key, ensure_ascii=False)}: {_entry_text(value)}" for key, value in content.items())
+    return "{\n" + ",\n".join(entries) + "\n}\n"
 
 
-def write_derived(path: Path, text: str) -> None:
-    """Replace the derived file `path` in one step."""
-    _write_aside(path, text).replace(path)
+def _is_table(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+
+
+def _entry_text(value: Any) -> str:
+    if not _is_table(value):
+        return json.dumps(value, indent=1, ensure_ascii=False).replace("\n", "\n ")
+    return "[\n" + ",\n".join(f"  {json.dumps(each, ensure_ascii=False)}" for each in value) + "\n ]"
+
+
+def write_derived(path: Path, text: str, *, flushed: bool = True) -> None:
+    """Replace the derived file `path` in one step; `flushed` as of `write_once`."""
+    os.replace(_write_aside(path, text, flushed=flushed), path)  # noqa: PTH105 - a launch does this for each run
 
 
 def append_line(path: Path, record: Plain) -> None:
@@ -136,9 +184,14 @@ def read_fact(path: Path, kind: Any = dict) -> Any:
             such a fact has, or has another value there than can be.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_bytes()
     except FileNotFoundError:
         return None
+    if kind is not dict:
+        with contextlib.suppress(msgspec.DecodeError):  # what is wrong is found out below; NaN is right there
+            return msgspec.json.decode(text, type=kind)
+    try:
+        content = json.loads(text.decode())
     except ValueError as error:
         raise StoreError(f"{path}: not readable as JSON ({error}); {REMEDY}") from error
     if not isinstance(content, dict):

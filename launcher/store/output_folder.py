@@ -4,14 +4,15 @@ Owns: where things lie in it, but for those in a run's folder, which `run_folder
 Must not know: how a file is written (`files` does), what a fact means, what a scheduler is, what is trained.
 
     <output>/runs/<run_id>/config.yaml               the objective, written once
-                          /attempts/001/attempt.json what was asked for, and what it is for: settings, provenance
-                          /attempts/001/job.json     what the scheduler made of it: executor, job id
+                          /attempt-001.json          what was asked for, and what it is for: settings, provenance
+                          /attempts/001/job.json     of one that was started by hand: the process as a job
                           /attempts/001/cancel.json  the wish that it end
                           /attempts/001/failure.json why it ended without a result
                           /attempts/001/unpublished.json  why its model could not be published
                           /attempts/001/requeues.jsonl  a line each time that its job was put back into the queue
                           /attempts/001/rank0.log    what it printed
-                          /attempts/002.evaluation/  one that evaluates what the one before it trains
+                          /attempt-002.evaluation.json, attempts/002.evaluation/
+                                                     one that evaluates what the one before it trains
                           /starts/001.0002.json      who has taken attempt 1 up the second time: host, pid, job
                           /checkpoints/001.0002/     the trainer's own, of one start
                           /damage.jsonl              a line for each checkpoint that was found damaged
@@ -29,8 +30,10 @@ Must not know: how a file is written (`files` does), what a fact means, what a s
                           /evaluations/              the other benchmarks: <benchmark>.json, and a folder for each
     <output>/sweeps/<sweep>/launches/001.json        argv, axes and the runs that it added or changed, in order
                            /jobs/<batch>/batch.json  what is handed to the executor in one piece, before it is
-                           /jobs/<batch>/            pickles, script and logs of the executor
-                           /jobs/<batch>/0/job.json  one job's list of attempts
+                           /jobs/<batch>/work.json   the attempts that each of its jobs is to make
+                           /jobs/<batch>/jobs.json   what the scheduler made of it: executor and id of each job
+                           /jobs/<batch>/            script and logs of the executor
+                           /jobs/<batch>/0/          where the ranks of a job meet
                            /code/<hash>/             the code that the jobs run
                            /results.jsonl, report/   derived
                            /tracking/                derived: a local tracker's data, a dashboard's definition
@@ -45,7 +48,7 @@ Must not know: how a file is written (`files` does), what a fact means, what a s
                                 /001/batch.json      such a job, as for a sweep's
                                     /job.json        what the scheduler made of it
                                     /failure.json    why it ended without a table
-                                    /0/job.json      its work: the configuration of one of the runs
+                                     /work.json       its work: the configuration of one of the runs
     <output>/.submit.lock, .submit.lock.holder       whose turn it is to submit; derived: who that is
     <output>/hub/<repo>/<revision>/                  published models, where hub=folder
 """
@@ -59,11 +62,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+import msgspec
+
 from launcher.errors import StoreError
-from launcher.store.facts import Launch, RunRecord
+from launcher.store.facts import Launch, NamedRuns, RunName, RunRecord
 from launcher.store.files import read_fact, typed, write_once
+from launcher.store.launch_record import divided, whole
 from launcher.store.locks import turn
 from launcher.store.run_folder import RunDir
+from launcher.store.seen import names_in
 
 DEFAULT_OUTPUT_DIR = "outputs"  # as in conf/config.yaml
 
@@ -129,19 +136,33 @@ class SweepDir:
         Raises:
             StoreError: a file there is not what a launch writes.
         """
-        folder = self.path / "launches"
-        names = sorted(os.listdir(folder)) if folder.is_dir() else []
-        facts = {folder / name: read_fact(folder / name) for name in names if name.endswith(".json")}
+        facts = {path: read_fact(path) for path in self._launch_files()}
         for path, fact in facts.items():
             if fact is not None and not {"runs", "axes"} <= fact.keys():
                 raise StoreError(f"{path}: names no runs; move it away and launch the sweep again")
-        return [typed(fact, Launch, path) for path, fact in facts.items() if fact is not None]
+        return [whole(typed(fact, Launch, path)) for path, fact in facts.items() if fact is not None]
+
+    def _launch_files(self) -> list[Path]:
+        folder = self.path / "launches"
+        return [folder / name for name in sorted(names_in(folder)) if name.endswith(".json")]
 
     def add_launch(self, launch: Launch) -> None:
         """Record one launch under the next free number."""
-        number = len(self.launches()) + 1
-        while not write_once(self.path / "launches" / f"{number:03d}.json", launch):
+        number = len(self._launch_files()) + 1
+        while not write_once(self.path / "launches" / f"{number:03d}.json", divided(launch)):
             number += 1
+
+    def run_names(self) -> list[RunName]:
+        """The runs of `run_records`, without what would need much memory where there are thousands.
+
+        Raises:
+            StoreError: a file there is not what a launch writes.
+        """
+        try:
+            every = [msgspec.json.decode(path.read_bytes(), type=NamedRuns) for path in self._launch_files()]
+        except (OSError, msgspec.DecodeError):  # which one, and why, this says
+            every = [NamedRuns([name_of(record) for record in self.run_records()])]
+        return list({run.run_id: run for launch in every for run in launch.runs}.values())
 
     def run_records(self) -> list[RunRecord]:
         """The sweep's runs as they were recorded last, each once, in the order in which they were added."""
@@ -151,6 +172,11 @@ class SweepDir:
     def axes(self) -> list[str]:
         """The keys that vary, over all launches."""
         return list(dict.fromkeys(axis for launch in self.launches() for axis in launch.axes))
+
+
+def name_of(record: RunRecord) -> RunName:
+    """What a listing tells of a run."""
+    return RunName(record.run_id, record.model, record.loss_type, record.beta)
 
 
 def _folders(parent: Path) -> list[Path]:

@@ -6,37 +6,28 @@ Must not know: what a fact means, schedulers, training. `output_folder` draws th
 
 from __future__ import annotations
 
-import errno
-import os
-import tempfile
-from dataclasses import dataclass
+import re
+import sys
+from collections.abc import Collection
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any, TypeVar
 
 import yaml
 
 from launcher.config import OBJECTIVE
 from launcher.errors import StoreError
-from launcher.store.facts import Attempt, Damage, JobList, Purpose, TableWork
-from launcher.store.files import Plain, read_fact, read_lines, typed, write_derived, write_once
+from launcher.machine.once import Once
+from launcher.store.facts import Attempt, Damage, Job, JobRecords, Purpose
+from launcher.store.files import REMEDY, Plain, read_fact, read_lines, typed, write_derived, write_once
+from launcher.store.seen import Seen, names_in
 
-
-def work_of(job_folder: Path) -> JobList | TableWork:
-    """What a job is to do: runs, or a reference table."""
-    file = job_folder / "job.json"
-    listed = read_fact(file) or {}
-    return typed(listed, TableWork, file) if "prepare" in listed else typed(listed, JobList, file)
-
-
-def attempts_of(job_folder: Path) -> list[AttemptDir]:
-    """What a job is to make; nothing where it makes a reference table."""
-    work = work_of(job_folder)
-    return listed_in(work) if isinstance(work, JobList) else []
-
-
-def listed_in(work: JobList) -> list[AttemptDir]:
-    """The attempts of a job's list, in order."""
-    return [AttemptDir(Path(path)) for path in work.attempts]
+Kind = TypeVar("Kind")
+# Ten times as fast, where PyYAML was built with libyaml.
+_DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_ATTEMPT = re.compile(r"attempt-(\d+(?:\.evaluation)?)\.json")
 
 
 @dataclass(frozen=True)
@@ -67,17 +58,24 @@ def points_of(run: RunDir) -> list[Point]:
     return [*(Point(run, step) for step, _ in run.milestones()), Point(run)]
 
 
+_ONCE = Once()
 EVALUATION_SUFFIX = ".evaluation"
 
 
+BATCH_PARTS = 4  # of its path, below the output folder: sweeps, the sweep, jobs, its name
+JOBS_FILE = "jobs.json"  # in a batch's folder: what the executor made of it
 CHECKPOINT_MARKER = "complete.json"  # in a checkpoint's folder, written last
 
 
 @dataclass(frozen=True)
 class AttemptDir:
-    """`attempts/NNN` of one run, or `attempts/NNN.evaluation`, which trains nothing."""
+    """`attempts/NNN` of one run, or `attempts/NNN.evaluation`, which trains nothing.
+
+    The folder holds what the attempt leaves, and is made with the first of that; what was asked for lies beside it.
+    """
 
     path: Path
+    seen: Seen | None = field(default=None, compare=False, repr=False)
 
     @property
     def number(self) -> int:
@@ -97,12 +95,57 @@ class AttemptDir:
 
     @property
     def attempt_file(self) -> Path:
-        return self.path / "attempt.json"
+        """What was asked for; within the folder where an older version made it."""
+        beside = self.path.parent.parent / f"attempt-{self.path.name}.json"
+        return beside if self.has(beside) else self.path / "attempt.json"
 
     @cached_property
     def record(self) -> Attempt:
         """What was asked for: there before the folder has its name, and never changed; empty where it was lost."""
         return read_fact(self.attempt_file, Attempt) or Attempt()
+
+    @cached_property
+    def batch(self) -> Path | None:
+        """The folder of what it was handed over with, also where the output folder has another name since."""
+        recorded = self.record.batch
+        root = self.path.parents[3]
+        return None if recorded is None else root.joinpath(*Path(recorded).parts[-BATCH_PARTS:])
+
+    @property
+    def job(self) -> Job | None:
+        """What the scheduler made of it; None where nothing that is recorded.
+
+        Raises:
+            StoreError: the batch's record has no such job.
+        """
+        own, index = self.read(self.job_file, Job), self.record.index
+        if own is not None or self.batch is None or index is None:
+            return own
+        jobs = self._jobs_of(self.batch)
+        if jobs is not None and not 0 <= index < len(jobs):
+            raise StoreError(f"{self.batch / JOBS_FILE}: lacks the job of {self.attempt_file}; {REMEDY}")
+        return None if jobs is None else jobs[index]
+
+    @property
+    def was_submitted(self) -> bool:
+        """Whether it has a job; what that is need not be read for it."""
+        batch = None if self.record.index is None else self.batch
+        return self.has(self.job_file) or (batch is not None and (batch / JOBS_FILE).exists())
+
+    def _jobs_of(self, batch: Path) -> list[Job] | None:
+        known = {} if self.seen is None else self.seen.batches
+        if str(batch) not in known:
+            recorded = read_fact(batch / JOBS_FILE, JobRecords)
+            known[str(batch)] = None if recorded is None else recorded.jobs
+        return known[str(batch)]
+
+    def has(self, file: Path) -> bool:
+        """Whether a file of the attempt, or of its run, is there."""
+        return file.exists() if self.seen is None else self.seen.has(file)
+
+    def read(self, file: Path, kind: type[Kind]) -> Kind | None:
+        """A fact of the attempt, or of its run; None where it is not there."""
+        return read_fact(file, kind) if self.seen is None or self.seen.has(file) else None
 
     @property
     def job_file(self) -> Path:
@@ -131,7 +174,7 @@ class AttemptDir:
 
     @property
     def run(self) -> RunDir:
-        return RunDir(self.path.parent.parent)
+        return RunDir(self.path.parent.parent, self.seen)
 
     @property
     def requeue_log(self) -> Path:
@@ -173,9 +216,29 @@ class EvaluationDir:
 
 @dataclass(frozen=True)
 class RunDir:
-    """`runs/<run_id>`, shared by every sweep that holds the run."""
+    """`runs/<run_id>`, shared by every sweep that holds the run.
+
+    `seen`: what was in it when it was looked at; None: each question is answered by what is there now.
+    """
 
     path: Path
+    seen: Seen | None = field(default=None, compare=False, repr=False)
+
+    def at_a_look(self, batches: dict[str, list[Job] | None]) -> RunDir:
+        """The run as it is at one moment, whose folders are listed once each."""
+        return RunDir(self.path, Seen(self.path, batches))
+
+    def has(self, file: Path) -> bool:
+        """Whether a file of the run is there."""
+        return file.exists() if self.seen is None else self.seen.has(file)
+
+    def read(self, file: Path, kind: type[Kind]) -> Kind | None:
+        """A fact of the run; None where it is not there."""
+        return read_fact(file, kind) if self.has(file) else None
+
+    def names(self, folder: Path) -> Collection[str]:
+        """What is in a folder of the run."""
+        return names_in(folder) if self.seen is None else self.seen.names(folder)
 
     @property
     def run_id(self) -> str:
@@ -219,6 +282,8 @@ class RunDir:
 
         Of any start; an older version had one folder for all.
         """
+        if not self.has(self.checkpoints):
+            return None
         damaged = {self.checkpoints / damage.checkpoint for damage in self.damages()}
         patterns = (f"checkpoint-*/{CHECKPOINT_MARKER}", f"*/checkpoint-*/{CHECKPOINT_MARKER}")
         marked = [marker.parent for pattern in patterns for marker in self.checkpoints.glob(pattern)]
@@ -232,7 +297,8 @@ class RunDir:
 
     def damages(self) -> list[Damage]:
         """The checkpoints that were found damaged so far."""
-        return [typed(line, Damage, self.damage_log) for line in read_lines(self.damage_log)]
+        lines = read_lines(self.damage_log) if self.has(self.damage_log) else []
+        return [typed(line, Damage, self.damage_log) for line in lines]
 
     @property
     def evaluation_file(self) -> Path:
@@ -256,7 +322,7 @@ class RunDir:
 
     def milestones(self) -> list[tuple[int, RunDir]]:
         """Those whose model is there, by step."""
-        found = sorted(self.path.glob("milestones/*/model"))
+        found = sorted(self.path.glob("milestones/*/model")) if self.has(self.path / "milestones") else []
         return [(int(model.parent.name), RunDir(model.parent)) for model in found]
 
     @property
@@ -279,7 +345,8 @@ class RunDir:
         `anew`: what it names lies elsewhere by now, after the project was moved or copied.
         """
         if anew or not self.config_file.exists():
-            write_derived(self.config_file, yaml.safe_dump(objective, sort_keys=False, allow_unicode=True))
+            text = "".join(_ONCE(_yaml, sys.intern(key), value) for key, value in objective.items())
+            write_derived(self.config_file, text, flushed=False)
 
     def read_config(self) -> Plain:
         """The objective that the run was made for.
@@ -288,7 +355,7 @@ class RunDir:
             StoreError: there is no config.yaml, or it is not whole.
         """
         try:
-            config = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
+            config = yaml.load(self.config_file.read_text(encoding="utf-8"), Loader=_LOADER)  # noqa: S506 - a safe one
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise StoreError(f"{self.config_file}: not readable as YAML") from error
         except OSError as error:
@@ -303,22 +370,20 @@ class RunDir:
     def attempts(self) -> list[AttemptDir]:
         """All attempts, to train it and to evaluate it, oldest first; `Attempts` knows which is which."""
         folder = self.path / "attempts"
-        names = sorted(os.listdir(folder)) if folder.is_dir() else []
-        return [AttemptDir(folder / name) for name in names if name.removesuffix(EVALUATION_SUFFIX).isdigit()]
+        names = {found[1] for name in self.names(self.path) if (found := _ATTEMPT.fullmatch(name))}
+        if not any(int(name.partition(".")[0]) == 1 for name in names):  # then an older version made the first ones
+            names |= {name for name in self.names(folder) if name.removesuffix(EVALUATION_SUFFIX).isdigit()}
+        return [AttemptDir(folder / name, self.seen) for name in sorted(names)]
 
     def new_attempt(self, fact: Attempt) -> AttemptDir:
-        """Make the next attempt, its folder with the fact in it; of two that ask at once each gets its own number."""
-        folder = self.path / "attempts"
-        folder.mkdir(parents=True, exist_ok=True)
-        aside = AttemptDir(Path(tempfile.mkdtemp(prefix=".new.", dir=folder)))
-        write_once(aside.attempt_file, fact)
-        aside.path.chmod(0o755)
+        """The next attempt, with what is asked for on disk; of two that ask at once each gets its own number."""
         number = max((attempt.number for attempt in self.attempts()), default=0) + 1
         suffix = EVALUATION_SUFFIX if fact.purpose is Purpose.EVALUATION else ""
-        while True:
-            try:
-                return AttemptDir(aside.path.rename(folder / f"{number:03d}{suffix}"))
-            except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                    raise
-                number += 1
+        while not write_once(self.path / f"attempt-{number:03d}{suffix}.json", fact, flushed=False):
+            number += 1
+        return AttemptDir(self.path / "attempts" / f"{number:03d}{suffix}")
+
+
+def _yaml(key: str, value: Any) -> str:
+    """One key of a configuration, as YAML."""
+    return yaml.dump({key: value}, Dumper=_DUMPER, sort_keys=False, allow_unicode=True)

@@ -22,7 +22,7 @@ import contextlib
 import errno
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -115,7 +115,9 @@ def _is_later_life(start: Start, one: Started) -> bool:
 
 def of_attempt(attempt: AttemptDir) -> list[Start]:
     """All starts of an attempt, in order."""
-    mine = (start for start in _listed(attempt.run.starts) if start.name.rpartition(".")[0] == attempt.path.name)
+    folder, name = attempt.run.starts, attempt.path.name
+    every = _those_in(folder, attempt.run.names(folder))
+    mine = (start for start in every if start.name.rpartition(".")[0] == name)
     return sorted(mine, key=lambda start: start.order)
 
 
@@ -126,12 +128,15 @@ def last_start(attempt: AttemptDir) -> Start | None:
 
 def all_starts(attempt: AttemptDir) -> list[Start]:
     """Every start of an attempt, in order; an older version recorded one in the attempt's own folder."""
-    older = [Start(attempt.started_file)] if attempt.started_file.exists() else []
+    older = [Start(attempt.started_file)] if attempt.has(attempt.started_file) else []
     return older + of_attempt(attempt)
 
 
 def _listed(folder: Path) -> Iterator[Start]:
-    names = os.listdir(folder) if folder.is_dir() else []
+    return _those_in(folder, os.listdir(folder) if folder.is_dir() else [])
+
+
+def _those_in(folder: Path, names: Iterable[str]) -> Iterator[Start]:
     return (Start(folder / name) for name in names if _NAME.fullmatch(name.removesuffix(".json")))
 
 

@@ -23,12 +23,12 @@ def job_file(run: RunDir, benchmark: str) -> Path:
 
 def lacking(run: RunDir, wanted: Iterable[str]) -> list[str]:
     """Of these benchmarks, those that a job still has to do."""
-    return [benchmark for benchmark in wanted if not job_file(run, benchmark).exists()]
+    return [benchmark for benchmark in wanted if not run.has(job_file(run, benchmark))]
 
 
 def is_measured(attempt: AttemptDir) -> bool:
     """Whether the attempt's run is trained and has all that the attempt was made to measure."""
-    return attempt.run.result_file.exists() and not lacking(attempt.run, wanted_by(attempt))
+    return attempt.run.has(attempt.run.result_file) and not lacking(attempt.run, wanted_by(attempt))
 
 
 def publishes(attempt: AttemptDir) -> bool:
@@ -38,12 +38,12 @@ def publishes(attempt: AttemptDir) -> bool:
 
 def _is_published_by(attempt: AttemptDir, when: str) -> bool:
     hub = hub_of(attempt)
-    return hub.store != "off" and hub.when == when and not attempt.unpublished_file.exists()
+    return hub.store != "off" and hub.when == when and not attempt.has(attempt.unpublished_file)
 
 
 def is_published(run: RunDir) -> bool:
     """Whether the final model and all milestones are, wherever that is."""
-    return run.revision_file.exists() and all(point.folder.revision_file.exists() for point in points_of(run))
+    return run.has(run.revision_file) and all(run.has(point.folder.revision_file) for point in points_of(run))
 
 
 def due_in_job(attempt: AttemptDir) -> bool:

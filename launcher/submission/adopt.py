@@ -18,16 +18,16 @@ from launcher.cluster.scheduler import Scheduler, recorded
 from launcher.machine.terminal import complain
 from launcher.store.age import age
 from launcher.store.attempts import Attempts
-from launcher.store.facts import FailureStatus
+from launcher.store.facts import FailureStatus, Job
 from launcher.store.run_folder import AttemptDir, RunDir
 from launcher.submission.handover import record_jobs, record_unsubmitted
 
 
 def adopt(runs: Iterable[RunDir], scheduler: Scheduler) -> None:
     """Record the jobs that a launcher handed over and then died, so that nobody submits their runs again."""
-    runs = list(runs)
-    adopt_batches(_handed_over(_without_job(runs)), scheduler)
-    for attempt in _without_job(runs):
+    missing = _without_job(runs)
+    adopt_batches(_handed_over(missing), scheduler)
+    for attempt in _without_job(dict.fromkeys(attempt.run for attempt in missing)):
         record_unsubmitted(attempt, "its launcher ended before it was submitted", FailureStatus.LOST)
 
 
@@ -47,13 +47,14 @@ def adopt_batches(folders: Iterable[Path], scheduler: Scheduler) -> None:
 
 
 def _without_job(runs: Iterable[RunDir]) -> list[AttemptDir]:
-    return [attempt for run in runs for attempt in Attempts.of(run).without_job]
+    batches: dict[str, list[Job] | None] = {}
+    return [attempt for run in runs for attempt in Attempts.of(run.at_a_look(batches)).without_job]
 
 
 def _handed_over(attempts: Iterable[AttemptDir]) -> list[Path]:
     """The folders of the batches of these attempts, as far as it came to a batch."""
-    folders = dict.fromkeys(attempt.record.batch for attempt in attempts)
-    return [Path(folder) for folder in folders if folder and (Path(folder) / "batch.json").exists()]
+    folders = dict.fromkeys(attempt.batch for attempt in attempts)
+    return [folder for folder in folders if folder and (folder / "batch.json").exists()]
 
 
 def _adopt_batch(folder: Path, scheduler: Scheduler) -> bool:

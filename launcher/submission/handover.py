@@ -8,11 +8,9 @@ job ids is therefore one whose launcher died in between: `adopt` asks for it by 
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from launcher.cluster.batch import Batch
 from launcher.cluster.scheduler import Scheduler
@@ -23,11 +21,13 @@ from launcher.store.facts import (
     FailureStatus,
     Job,
     JobList,
+    JobRecords,
     TableWork,
 )
-from launcher.store.files import write_once
+from launcher.store.files import flush, write_once
 from launcher.store.output_folder import PreparingDir
-from launcher.store.run_folder import AttemptDir, attempts_of
+from launcher.store.run_folder import JOBS_FILE, AttemptDir
+from launcher.store.work_list import attempts_of, listed_in, work_of, works_of, write_works
 
 
 def hand_over(batch: Batch, work: Iterable[JobList | TableWork], scheduler: Scheduler) -> list[Job]:
@@ -36,33 +36,42 @@ def hand_over(batch: Batch, work: Iterable[JobList | TableWork], scheduler: Sche
     Raises:
         SchedulerError: it was not taken, or nobody knows.
     """
-    for folder, listed in zip(batch.job_folders, work, strict=True):
-        write_once(folder / "job.json", listed)
+    works = list(work)
+    write_works(batch.folder, works)
     batch.write(scheduler.name)
+    flush(batch.root)  # with the attempts, and the runs' folders
     try:
         return scheduler.submit(batch)
     except Refused as refusal:
         full = isinstance(refusal, QueueFull)
         reason, cause = (f"not submitted: {refusal}", Cause.QUEUE_FULL) if full else (str(refusal), None)
-        for attempt in itertools.chain.from_iterable(map(attempts_of, batch.job_folders)):
+        for attempt in _attempts_in(works):
             record_unsubmitted(attempt, reason, FailureStatus.FAILED, cause)
         raise
 
 
 def record_jobs(batch: Batch, jobs: Sequence[Job]) -> list[Job]:
-    """Record each job with the attempts that it is to make, or with the reference table; returns what was recorded."""
-    return [_record_job(batch, folder, job) for folder, job in zip(batch.job_folders, jobs, strict=True)]
+    """Record the jobs of a batch of runs, or the one that makes a reference table; returns what was recorded."""
+    now, makes_table = time.time(), isinstance(work_of(batch.job_folders[0]), TableWork)
+    where = [batch.folder] if makes_table else batch.job_folders
+    facts = [replace(job, folder=str(each), time=now) for job, each in zip(jobs, where, strict=True)]
+    if makes_table:
+        write_once(PreparingDir(batch.folder).job_file, facts[0])
+    elif (
+        works_of(batch.folder) is None
+    ):  # handed over by an older version, whose attempts do not say which job is theirs
+        for folder, fact in zip(where, facts, strict=True):
+            for attempt in attempts_of(folder):
+                write_once(attempt.job_file, fact)
+    else:
+        write_once(batch.folder / JOBS_FILE, JobRecords(facts))
+    return facts
 
 
-def _record_job(batch: Batch, folder: Path, job: Job) -> Job:
-    attempts = attempts_of(folder)
-    where = folder if attempts else batch.folder  # a table's job is alone in its batch
-    fact = replace(job, folder=str(where), time=time.time())
-    for file in [attempt.job_file for attempt in attempts] or [PreparingDir(where).job_file]:
-        write_once(file, fact)
-    return fact
+def _attempts_in(works: Iterable[JobList | TableWork]) -> list[AttemptDir]:
+    return [attempt for work in works if isinstance(work, JobList) for attempt in listed_in(work)]
 
 
 def record_unsubmitted(attempt: AttemptDir, reason: str, status: FailureStatus, cause: Cause | None = None) -> None:
     """Record that no job makes this attempt, and why."""
-    write_once(attempt.failure_file, Failure(reason, status, time=time.time(), cause=cause))
+    write_once(attempt.failure_file, Failure(reason, status, time=time.time(), cause=cause), flushed=False)

@@ -9,13 +9,14 @@ import functools
 import itertools
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 from launcher.cluster.batch import Batch
 from launcher.cluster.scheduler import Scheduler
 from launcher.config import Cluster
+from launcher.machine.once import Once
 from launcher.store.facts import Job
 from launcher.store.output_folder import Store, SweepDir
 from launcher.submission.decide import Action, Decision
@@ -23,6 +24,7 @@ from launcher.submission.reference_job import Preparation, TableJob, preparation
 from launcher.sweep import Run, Sweep
 
 T = TypeVar("T")
+_ONCE = Once()
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def _batches(runs: Sequence[Run], directory: SweepDir, store: Store, scheduler: 
     groups: dict[str, list[Run]] = {}
     for run in runs:
         shared = preparation_of(run, store).key if scheduler.detached else ""
-        groups.setdefault(repr(asdict(run.config.cluster)) + shared, []).append(run)
+        groups.setdefault(_ONCE(repr, run.config.cluster) + shared, []).append(run)
     return [each for group in groups.values() for each in _of_class(group, directory, store, scheduler)]
 
 
@@ -123,7 +125,7 @@ def _training(decisions: Sequence[Decision], into: Callable[[list[Run]], list[Pl
     alike: dict[str, list[Decision]] = {}
     for decision in decisions:
         evaluation = decision.evaluation
-        alike.setdefault("" if evaluation is None else repr(evaluation.config.cluster), []).append(decision)
+        alike.setdefault("" if evaluation is None else _ONCE(repr, evaluation.config.cluster), []).append(decision)
     found = _sharing([made for members in alike.values() for made in into([decision.run for decision in members])])
     later = {decision.run.run_id: decision.evaluation for decision in decisions if decision.evaluation}
     return [replace(each, evaluation=_evaluation_of(each, later)) for each in found]

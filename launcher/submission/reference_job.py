@@ -19,17 +19,20 @@ from pathlib import Path
 from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import LAG_SECONDS, UNKNOWN, Phase
 from launcher.cluster.scheduler import Scheduler, key_of, states
-from launcher.dataset.inputs import content_of
+from launcher.dataset.inputs import Inputs, content_of
 from launcher.errors import listed
 from launcher.losses import loss_named
+from launcher.machine.once import Once
 from launcher.store.age import age
 from launcher.store.entries import NAMED, is_whole, lost_files
 from launcher.store.facts import Job, Prepared, TableWork
-from launcher.store.files import content_key, read_fact
+from launcher.store.files import Plain, content_key, read_fact
 from launcher.store.output_folder import PreparingDir, Store
 from launcher.submission.adopt import adopt_batches
 from launcher.submission.handover import hand_over, record_jobs
 from launcher.sweep import Run, Sweep
+
+_ONCE = Once()
 
 
 @dataclass(frozen=True)
@@ -62,14 +65,19 @@ class Preparation:
 
 def preparation_of(run: Run, store: Store) -> Preparation:
     """What this run shares with others of its model and data."""
-    shared = {key: run.objective[key] for key in ("model", "dataset")}
-    parts = [shared, run.objective["trainer"]["max_length"]]
-    if not loss_named(run.config.loss_type).paired:  # its rows have neighbours, by seed and micro-batch
-        parts += [run.objective["seed"], run.objective["trainer"]["micro_batch_size"]]
-    if run.inputs:  # else the hint that the table is there would be of other files
-        parts.append(content_of(run.inputs))
-    key = content_key(parts)
+    objective, trainer = run.objective, run.objective["trainer"]
+    paired = loss_named(run.config.loss_type).paired
+    neighbours = () if paired else (objective["seed"], trainer["micro_batch_size"])
+    key = _ONCE(_key_of, run.inputs, objective["model"], objective["dataset"], trainer["max_length"], *neighbours)
     return Preparation(key, store.cache("prepare", key))
+
+
+def _key_of(inputs: Inputs, model: Plain, dataset: Plain, max_length: int, *neighbours: int) -> str:
+    """What the runs of a table share; `neighbours`: what decides between which rows an unpaired one stands."""
+    parts = [{"model": model, "dataset": dataset}, max_length, *neighbours]
+    if inputs:  # else the hint that the table is there would be of other files
+        parts.append(content_of(inputs))
+    return content_key(parts)
 
 
 def lost_tables(sweep: Sweep, store: Store) -> list[str]:

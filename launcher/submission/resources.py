@@ -7,7 +7,9 @@ Must not know: files, how an executor works.
 
 from __future__ import annotations
 
+import json
 import math
+import sys
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -16,6 +18,7 @@ from launcher.cluster.notation import megabytes, minutes
 from launcher.cluster.offer import Offer
 from launcher.cluster.scheduler import warned_early_seconds
 from launcher.config import AUTO_TIME, Cluster
+from launcher.machine.once import Once
 from launcher.store.facts import Cause
 from launcher.submission.kept_away import AS_BEFORE, count, names
 from launcher.sweep import Run
@@ -24,6 +27,7 @@ STARTUP_SECONDS = 300.0  # imports from a busy file system, weights, the rendezv
 ROUNDED_TO_MINUTES = 5
 SAVES_WITHIN = 2  # times what a save takes, from the warning on: it begins at the end of a step, on a busy disk
 ROUNDED_TO_SECONDS = 10
+_ONCE = Once()
 
 
 @dataclass(frozen=True)
@@ -66,14 +70,20 @@ def adapted(run: Run, past: Past, seconds: float | None, given: Collection[str] 
     changed = warning | {key: value for key, value in learnt.items() if key not in given}
     if not changed:
         return run, []
-    new = replace(cluster, **changed)
+    new, settings = _ONCE(_changed, cluster, sys.intern(json.dumps(changed)))
     config = replace(run.config, cluster=new)
     words = [f"{key} {value}" for key, value in changed.items() if value is not None]
     if "exclude" in changed:
         words += [f"{node}: {why}" for node, why in (past.away or {}).items() if why != AS_BEFORE]
     if changed.get("time", cluster.time) is None and cluster.time == AUTO_TIME:
         words.insert(0, "time: the cluster's own, since nothing was measured yet")
-    return replace(run, config=config, settings={**run.settings, "cluster": asdict(new)}), words
+    return replace(run, config=config, settings={**run.settings, "cluster": settings}), words
+
+
+def _changed(cluster: Cluster, changes: str) -> tuple[Cluster, dict[str, Any]]:
+    """The cluster with these changes, a JSON object, and the same plain; runs with the same ones share both."""
+    new = replace(cluster, **json.loads(changes))
+    return new, asdict(new)
 
 
 def _time(cluster: Cluster, seconds: float | None, offer: Offer) -> dict[str, str | None]:

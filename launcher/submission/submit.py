@@ -19,6 +19,7 @@ from launcher.errors import ConfigError, SchedulerError
 from launcher.machine import snapshot
 from launcher.machine.installed import missing_to_train, trl_losses
 from launcher.machine.provenance import provenance
+from launcher.machine.terminal import Say, silent
 from launcher.planning.launches import last_record, news_of
 from launcher.planning.planned_runs import plan_run
 from launcher.store.facts import (
@@ -41,8 +42,10 @@ from launcher.submission.timings import cost_key
 from launcher.sweep import Run, Sweep
 
 
-def new_attempt(run: Run, store: Store, batch: Batch | None = None, *, evaluates: bool = False) -> AttemptDir:
-    """The run's next attempt, on disk."""
+def new_attempt(
+    run: Run, store: Store, batch: Batch | None = None, index: int | None = None, *, evaluates: bool = False
+) -> AttemptDir:
+    """The run's next attempt, on disk; `index`: which of the batch's jobs makes it."""
     waits_for = None if batch is None else batch.after
     fact = Attempt(
         settings=run.settings,
@@ -50,6 +53,7 @@ def new_attempt(run: Run, store: Store, batch: Batch | None = None, *, evaluates
         cost_key=cost_key(run),
         provenance=provenance(),
         batch=None if batch is None else str(batch.folder),
+        index=index,
         after=None if evaluates else waits_for,
         follows=waits_for if evaluates else None,
         time=time.time(),
@@ -100,13 +104,14 @@ def _check_python(plan: Plan, scheduler: Scheduler) -> None:
         raise ConfigError("cluster.executor", scheduler.name, remedy)
 
 
-def act(plan: Plan, store: Store, scheduler: Scheduler, argv: Sequence[str] | None) -> list[Job]:
+def act(plan: Plan, store: Store, scheduler: Scheduler, argv: Sequence[str] | None, tell: Say = silent) -> list[Job]:
     """Submit what is planned, and record the sweep; called, like `decide`, under the submission lock.
 
     Each run's folder and attempt and the batch's name are on disk before its jobs exist, and the jobs' ids right
     after: what a launcher that dies in between has handed over is found by that name (`adopt`).
 
-    `argv` is what was typed, where this is a launch to be recorded; None: what was launched before is taken up.
+    `argv` is what was typed, where this is a launch to be recorded; None: what was launched before is taken up. `tell`
+    is told how far it is.
 
     Returns:
         The jobs that were submitted, as their executor recorded them.
@@ -116,19 +121,20 @@ def act(plan: Plan, store: Store, scheduler: Scheduler, argv: Sequence[str] | No
         SchedulerError: a batch was not taken; those before it are submitted and recorded.
     """
     _check_python(plan, scheduler)
-    _record_launch(plan, store, argv)
+    _record_launch(plan, store, argv, tell)
     submitted: list[Job] = []
     try:
-        for jobs in _hand_over_all(plan, store, scheduler):
+        for jobs in _hand_over_all(plan, store, scheduler, tell):
             submitted += jobs
     except SchedulerError as error:
         raise type(error)(f"{error} ({len(submitted)} jobs were submitted before)") from error
     return submitted
 
 
-def _record_launch(plan: Plan, store: Store, argv: Sequence[str] | None) -> None:
+def _record_launch(plan: Plan, store: Store, argv: Sequence[str] | None, tell: Say) -> None:
     sweep, directory = plan.sweep, store.sweep(plan.sweep.name)
-    for run in sweep.runs:  # also one that was recorded before, and whose folder was removed since
+    for number, run in enumerate(sweep.runs, 1):  # also one that was recorded before, and whose folder is gone
+        tell(f"recording run {number:,} of {len(sweep.runs):,}")
         store.run(run.run_id).write_config(run.objective)
     for folder, objective in moved(sweep, store):
         folder.write_config(objective, anew=True)
@@ -140,12 +146,14 @@ def _record_launch(plan: Plan, store: Store, argv: Sequence[str] | None) -> None
         directory.add_launch(Launch(list(sweep.axes), records, list(argv or ()), time.time(), provenance()))
 
 
-def _hand_over_all(plan: Plan, store: Store, scheduler: Scheduler) -> Iterator[list[Job]]:
+def _hand_over_all(plan: Plan, store: Store, scheduler: Scheduler, tell: Say) -> Iterator[list[Job]]:
     """Hand over each batch, what it waits for before it, what evaluates it behind it; gives the jobs of each."""
     code = snapshot.take(store.sweep(plan.sweep.name).code) if plan.batches and scheduler.detached else None
+    numbers = itertools.count(1)
     for table, members in itertools.groupby(plan.batches, key=lambda planned: planned.table):
         made = None if table is None else reference_job.ensure(table, code, scheduler)
         for planned in members:
+            tell(f"submitting batch {next(numbers):,} of {len(plan.batches):,}")
             jobs = _hand_over(planned.ready(code, made), store, scheduler)
             yield jobs
             if planned.evaluation is not None:
@@ -153,13 +161,16 @@ def _hand_over_all(plan: Plan, store: Store, scheduler: Scheduler) -> Iterator[l
 
 
 def _hand_over(planned: PlannedBatch, store: Store, scheduler: Scheduler) -> list[Job]:
-    jobs = hand_over(planned.batch, (_work(runs, planned, store, scheduler) for runs in planned.jobs), scheduler)
+    jobs = hand_over(
+        planned.batch, (_work(index, planned, store, scheduler) for index in range(planned.batch.size)), scheduler
+    )
     record_jobs(planned.batch, jobs)
     return jobs
 
 
-def _work(runs: Sequence[Run], planned: PlannedBatch, store: Store, scheduler: Scheduler) -> JobList:
+def _work(index: int, planned: PlannedBatch, store: Store, scheduler: Scheduler) -> JobList:
     """What one job is to do: attempts, which are on disk from now on."""
-    attempts = [new_attempt(run, store, planned.batch, evaluates=planned.evaluates) for run in runs]
+    batch, evaluates = planned.batch, planned.evaluates
+    attempts = [new_attempt(run, store, batch, index, evaluates=evaluates) for run in planned.jobs[index]]
     slots = None if scheduler.detached else planned.batch.resources.max_parallel or 1
     return JobList([str(attempt.path) for attempt in attempts], slots)

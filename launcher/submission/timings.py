@@ -16,9 +16,10 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from launcher.config import RunConfig, from_plain
+from launcher.config import Cluster, Dataset, DeepSpeed, Evaluation, Model, RunConfig, Trainer, from_plain
 from launcher.errors import ConfigError, StoreError
 from launcher.losses import LOSS_KEYS, loss_named
+from launcher.machine.once import Once
 from launcher.planning.stages import is_joint, to_be_trained
 from launcher.planning.trainer_rules import steps_of
 from launcher.store.attempt_config import wanted_by
@@ -39,6 +40,7 @@ NO_TIME = (
     "max_steps", "epochs",
 )  # fmt: skip
 KEY_DIGITS = 16
+_ONCE = Once()
 MACHINE = ("partition", "constraint", "nodes", "gpus_per_node", "cpus_per_gpu", "extra")  # of `cluster`
 OF_EACH_TRAINING = ("batch_size", "generations", "max_new_tokens")  # of `evaluation`, where `preference` is measured
 
@@ -198,15 +200,21 @@ def cost_key(run: Run) -> str:
 
 
 def _key(config: RunConfig) -> str:
-    measures = "preference" in config.evaluation.benchmarks
+    sections = (config.model, config.dataset, config.trainer, config.deepspeed, config.cluster, config.evaluation)
+    return _ONCE(_key_of, _family(config.loss_type), *sections)
+
+
+def _key_of(
+    loss: str, model: Model, dataset: Dataset, trainer: Trainer, sharding: DeepSpeed, cluster: Cluster, of: Evaluation
+) -> str:
     parts = {
-        "model": _without(config.model, ("about",)),
-        "dataset": _without(config.dataset, ("about",)),
-        "trainer": _without(config.trainer, (*NO_TIME, *LOSS_KEYS)),
-        "loss": _family(config.loss_type),
-        "deepspeed": config.deepspeed.config,
-        "machine": {key: getattr(config.cluster, key) for key in MACHINE},
-        "preference": {key: getattr(config.evaluation, key) for key in OF_EACH_TRAINING} if measures else None,
+        "model": _without(model, ("about",)),
+        "dataset": _without(dataset, ("about",)),
+        "trainer": _without(trainer, (*NO_TIME, *LOSS_KEYS)),
+        "loss": loss,
+        "deepspeed": sharding.config,
+        "machine": {key: getattr(cluster, key) for key in MACHINE},
+        "preference": {key: getattr(of, key) for key in OF_EACH_TRAINING} if "preference" in of.benchmarks else None,
     }
     return content_key(parts, KEY_DIGITS)
 

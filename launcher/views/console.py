@@ -6,15 +6,20 @@ Must not know: how anything came about. The modules beside it hold the words of 
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.table import Table
 
 from launcher.config import Judge
-from launcher.machine.terminal import Screen, command, complain, say
+from launcher.machine.terminal import Say, Screen, command, complain, legible, say
 from launcher.store.output_folder import DEFAULT_OUTPUT_DIR, SweepDir
+
+TERMINAL_SECONDS, LOG_SECONDS = 0.3, 5.0  # between two words on what is being done
 
 
 def verb_command(directory: SweepDir, verb: str, *words: str) -> str:
@@ -34,6 +39,45 @@ def say_working(what: str) -> None:
     """What is being done while somebody at a terminal waits for seconds."""
     if sys.stderr.isatty():
         say(f"{what} ...", on=sys.stderr)
+
+
+@contextlib.contextmanager
+def working() -> Iterator[Say]:
+    """What takes the function that it gives to say how far it is: on a terminal one line, which is gone at the end."""
+    line = _Line()
+    try:
+        yield line.say
+    finally:
+        line.clear()
+
+
+class _Line:
+    """Where a long command is: at a terminal always the same line, elsewhere one every few seconds at most."""
+
+    def __init__(self) -> None:
+        self._is_terminal, self._said, self._shown = sys.stderr.isatty(), time.monotonic(), False
+
+    def say(self, what: str) -> None:
+        """Show what is being done, unless something was shown just now."""
+        now = time.monotonic()
+        if now - self._said < (TERMINAL_SECONDS if self._is_terminal else LOG_SECONDS):
+            return
+        self._said, self._shown = now, True
+        with contextlib.suppress(OSError):
+            if self._is_terminal:
+                self._write(legible(what)[: os.get_terminal_size(sys.stderr.fileno()).columns - len(" ...")] + " ...")
+            else:
+                say(f"{what} ...", on=sys.stderr)
+
+    def clear(self) -> None:
+        """Leave the line as it was."""
+        if self._is_terminal and self._shown:
+            with contextlib.suppress(OSError):
+                self._write("")
+
+    def _write(self, text: str) -> None:
+        sys.stderr.write(f"\r\x1b[K{text}")
+        sys.stderr.flush()
 
 
 def duration(seconds: float | None) -> str:

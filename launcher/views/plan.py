@@ -26,6 +26,7 @@ from launcher.views.console import duration, say_judging_ahead
 from launcher.views.cost import cost_json, cost_lines, evaluation_hours, hours_of, is_costly
 from launcher.views.data import data_json, data_lines
 from launcher.views.settings import settings_json, settings_line
+from launcher.views.table import Lines, table_of
 
 
 def show_plan(
@@ -48,7 +49,7 @@ def show_plan(
         return
     console = Screen()
     console.print(settings_line(plan.sweep), soft_wrap=True)
-    console.print(_plan_table(plan.sweep, plan.decisions))
+    console.print(_plan_table(plan.sweep, plan.decisions), crop=False)
     console.print(_totals(plan.sweep, plan.decisions))
     for line in (*data_lines(data), *sources, *_places(plan.sweep), *_followers(plan.decisions)):
         console.print(line, soft_wrap=True)
@@ -101,21 +102,20 @@ def _plan_json(sweep: Sweep, decisions: Iterable[Decision]) -> Plain:
     return {"sweep": sweep.name, "duplicates": sweep.duplicates, "runs": runs}
 
 
-def _plan_table(sweep: Sweep, decisions: Sequence[Decision]) -> Table:
-    table = Table(title=f"sweep {sweep.name}", title_justify="left", box=None, pad_edge=False)
+def _plan_table(sweep: Sweep, decisions: Sequence[Decision]) -> Table | Lines:
     extra = [axis for axis in sweep.axes if axis not in ("model", "loss_type", "beta")]
     costly = is_costly(decisions)  # a laptop's sweep needs no such column
     priced = ("resources", "GPU-hours") if costly else ()
-    for column in ("run", "model", "loss_type", "beta", *extra, *priced, "action", "why", "est. time"):
-        table.add_column(column, overflow="fold")
+    columns = ("run", "model", "loss_type", "beta", *extra, *priced, "action", "why", "est. time")
+    rows = []
     for decision in decisions:
         run, style = decision.run, "dim" if decision.action is Action.SKIP else ""
         shown = [run.run_id, run.config.model.name, run.config.loss_type, _number(run.config.beta)]
         shown += [_number(run.axes.get(axis, "")) for axis in extra]
         shown += _price(decision) if costly else []
         shown += [decision.action, decision.why, duration(decision.seconds)]
-        table.add_row(*shown, style=style)
-    return table
+        rows.append((shown, style))
+    return table_of(f"sweep {sweep.name}", columns, rows)
 
 
 def _price(decision: Decision) -> list[str]:

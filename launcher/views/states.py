@@ -24,11 +24,12 @@ from launcher.runs.run_state import RunState
 from launcher.runs.status import UNSUCCESSFUL, Status
 from launcher.store.attempts import Attempts
 from launcher.store.counts import DataCounts
-from launcher.store.facts import RunRecord
+from launcher.store.facts import RunName
 from launcher.store.files import Plain
 from launcher.store.output_folder import SweepDir
 from launcher.views.console import duration, verb_command
 from launcher.views.data import shortened
+from launcher.views.table import Lines, Row, table_of
 
 Ended = Callable[[], bool]
 LOG_POLL_SECONDS = 0.5
@@ -42,14 +43,14 @@ def show_status(
 ) -> None:
     """The states of a sweep's runs; as JSON with what they are trained on."""
     if as_json:
-        records = {record.run_id: record for record in directory.run_records()}
+        records = {record.run_id: record for record in directory.run_names()}
         runs = [_state_json(records[state.run.run_id], state) for state in states]
         say_json({"sweep": directory.name, "runs": runs, "data": shortened(data, 0)})
         return
     console = Screen()
     if clear and console.is_terminal:
         console.clear()
-    console.print(_state_table(directory, states))
+    console.print(_state_table(directory, states), crop=False)
     console.print(_summary(states))
     for hole in black_holes(states).values():
         console.print(hole.in_words, soft_wrap=True)
@@ -58,7 +59,7 @@ def show_status(
         console.print("\n".join(state.facts.traceback.splitlines()[-TRACEBACK_LINES:]), soft_wrap=True)
 
 
-def _state_json(record: RunRecord, state: RunState) -> Plain:
+def _state_json(record: RunName, state: RunState) -> Plain:
     facts = state.facts
     return {
         **{key: getattr(record, key) for key in ("run_id", "model", "loss_type", "beta")},
@@ -73,17 +74,15 @@ def _state_json(record: RunRecord, state: RunState) -> Plain:
     }
 
 
-def _state_table(directory: SweepDir, states: Iterable[RunState]) -> Table:
-    table = Table(title=f"sweep {directory.name}", title_justify="left", box=None, pad_edge=False)
-    for column in ("run", "status", "step", "left", "job", "attempts", "node", "reason"):
-        table.add_column(column, overflow="fold")
+def _state_table(directory: SweepDir, states: Iterable[RunState]) -> Table | Lines:
+    rows: list[Row] = []
     for state in states:
         facts = state.facts
-        shown = [state.run.run_id, _steps(state), _left(state), facts.job_id or "", str(facts.attempts)]
-        run, step, left, job, attempts = shown
         words = [state.job.node or facts.host or "", state.reason or _stage(state)]
-        table.add_row(run, Text(state.status, COLOURS.get(state.status, "")), step, left, job, attempts, *words)
-    return table
+        shown = [_steps(state), _left(state), facts.job_id or "", str(facts.attempts), *words]
+        rows.append(([state.run.run_id, Text(state.status, COLOURS.get(state.status, "")), *shown], ""))
+    columns = ("run", "status", "step", "left", "job", "attempts", "node", "reason")
+    return table_of(f"sweep {directory.name}", columns, rows)
 
 
 def _stage(state: RunState) -> str:

@@ -25,7 +25,8 @@ from launcher.store.attempt_config import read_config
 from launcher.store.attempts import Attempts
 from launcher.store.facts import JobList, TableWork
 from launcher.store.output_folder import PreparingDir, Store
-from launcher.store.run_folder import AttemptDir, RunDir, listed_in, work_of
+from launcher.store.run_folder import AttemptDir, RunDir
+from launcher.store.work_list import listed_in, work_of
 from launcher.worker.attempt import make_attempt
 from launcher.worker.deadline import Deadline
 from launcher.worker.distributed import ranks
@@ -179,6 +180,7 @@ def _output_to(path: Path) -> Iterator[None]:
     """Send all that this process prints, from any language, to the end of `path`."""
     sys.stdout.flush()
     sys.stderr.flush()
+    path.parent.mkdir(parents=True, exist_ok=True)
     kept = [os.dup(1), os.dup(2)]
     with path.open("ab", buffering=0) as file:
         os.dup2(file.fileno(), 1)

@@ -1,0 +1,101 @@
+"""What a sweep of 100, 1,000 and 10,000 runs costs on a real SLURM: python tests/benchmarks/scale.py [RUNS...].
+
+Of each: seconds to plan it, to launch it (its jobs are held), to show its status and to cancel it; the memory of
+`status`, and the files and folders that a run has before it starts. Growth is the exponent of the seconds from one
+number of runs to the next: 1 is linear. Everything is at work on this machine at once, the controller too.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from slurm_cluster import DevCluster, running_cluster, why_not_here
+from worker_fixtures import write_pairs
+
+RUNS = (100, 1_000, 10_000)
+CLUSTER = ("--max-array-size", "1001", "--conf", "MaxJobCount=50000", "--conf", "MessageTimeout=60")
+GRID = ("-m", "model=tiny", "dataset=./pairs", "trainer=full", "cluster=slurm", "cluster.gpus_per_node=0",
+        "sweep=scale", "+cluster.extra.hold=true")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Of one sweep: seconds, MB of 10^6 bytes, and files and folders for each run."""
+
+    runs: int
+    dry_run: float
+    launch: float
+    status: float
+    status_mb: float
+    cancel: float
+    files: float
+
+
+def main(runs: Sequence[int]) -> None:
+    """Measure and print."""
+    if (why := why_not_here()) is not None:
+        Console().print(f"scale: not measured, {why}")
+        return
+    with running_cluster(*CLUSTER) as cluster:
+        show(list(measured(cluster, runs)))
+
+
+def measured(cluster: DevCluster, runs: Sequence[int]) -> Iterator[Measured]:
+    """One sweep after another, each in a folder of its own."""
+    for count in runs:
+        folder = cluster.work / f"scale{count}"
+        folder.mkdir()
+        write_pairs(folder / "pairs")
+        grid = (*GRID, f"seed=range(0,{count})")
+        dry_run, _ = launcher(cluster, folder, *grid, "dry_run=true")
+        launch, _ = launcher(cluster, folder, *grid)
+        outputs = folder / "outputs"
+        files = sum(1 for path in outputs.rglob("*") if "code" not in path.relative_to(outputs).parts) / count
+        status, memory = launcher(cluster, folder, "status", "scale")
+        cancel, _ = launcher(cluster, folder, "cancel", "scale")
+        yield Measured(count, dry_run, launch, status, memory, cancel, files)
+
+
+def launcher(cluster: DevCluster, folder: Path, *arguments: str) -> tuple[float, float]:
+    """Run one command line; its seconds, and the most memory that it had, in MB."""
+    environment = {**cluster.environment, "PYTHONPATH": str(Path.cwd()), "OMP_NUM_THREADS": "1"}
+    began = time.perf_counter()
+    with (folder / "said.log").open("ab") as said:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "launcher", *arguments], cwd=folder, env=environment, stdout=said, stderr=said
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0, (folder / "said.log").read_text()[-3000:]
+    return time.perf_counter() - began, usage.ru_maxrss * 1024 / 1e6
+
+
+def show(found: Sequence[Measured]) -> None:
+    """A row for each number of runs, and the growth between the last two."""
+    table = Table(title="seconds on a real SLURM", title_justify="left", box=None)
+    for column in ("runs", "dry run", "launch", "status", "status MB", "cancel", "files a run"):
+        table.add_column(column, justify="right")
+    for each in found:
+        table.add_row(f"{each.runs:,}", *(f"{value:.2f}" for value in astuple(each)[1:]))
+    if len(found) > 1:
+        before, after = found[-2:]
+        step = math.log(after.runs / before.runs)
+        ratios = (math.log(b / a) / step for a, b in zip(astuple(before)[1:], astuple(after)[1:], strict=True))
+        table.add_row("growth", *(f"{ratio:.2f}" for ratio in ratios))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main([int(word) for word in sys.argv[1:]] or RUNS)
