@@ -24,8 +24,11 @@ class Queue(Protocol):
         """The task that a process with these variables is; None where this scheduler has not started it."""
         ...
 
-    def requeue(self, job_id: str) -> str | None:
-        """Put a job back into the queue, which ends this process; what was complained of, where that is refused."""
+    def requeue(self, job_id: str, without: str | None = None) -> str | None:
+        """Put a job back into the queue, which ends this process; what was complained of, where that is refused.
+
+        `without`: a node on which it is not to start again, where the scheduler grants that.
+        """
         ...
 
 
@@ -52,9 +55,12 @@ def queued(environment: Mapping[str, str] = os.environ) -> Task | None:
     return task if task is not None and task.executor in QUEUES else None
 
 
-def requeue(task: Task) -> str | None:
-    """Put a queued task's job back, which ends this process; what its scheduler complained of, where it refused."""
-    return QUEUES[task.executor].requeue(task.job_id)
+def requeue(task: Task, without: str | None = None) -> str | None:
+    """Put a queued task's job back, which ends this process; what its scheduler complained of, where it refused.
+
+    `without`: a node on which it is not to start again.
+    """
+    return QUEUES[task.executor].requeue(task.job_id, without)
 
 
 def name() -> str:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import re
 import socket
 import subprocess
+import time
 from collections.abc import Mapping
 
 from launcher.cluster.task import Task
 
 ANSWER_SECONDS = 60
+AVOID_TIMES = 5
 _START = ("SLURM_JOB_ID", "SLURM_RESTART_COUNT", "SLURM_STEP_ID")  # these name a start of a job
 
 
@@ -49,11 +51,34 @@ def _tasks_on_node(environment: Mapping[str, str], size: int) -> int:
     return tasks[int(environment.get("SLURM_NODEID", "0"))]
 
 
-def requeue(job_id: str) -> str | None:
-    """Put the job back into the queue, which ends this process; what SLURM complained of, where it refused."""
-    command = ["scontrol", "requeue", job_id]
+def requeue(job_id: str, without: str | None = None) -> str | None:
+    """Put the job back into the queue, which ends this process; what SLURM complained of, where it refused.
+
+    The nodes to avoid can be changed of a job that waits, and of no other: so they are once it is back, in the seconds
+    that it is given to end. Where that fails, it may start where it was.
+    """
+    complaint = _complaint(["scontrol", "requeue", job_id])
+    if complaint is None and without is not None:
+        _avoid(job_id, without)
+    return complaint
+
+
+def _avoid(job_id: str, node: str) -> None:
+    avoided = re.search(r"ExcNodeList=(\S+)", _answer(["scontrol", "show", "job", job_id]).stdout)
+    nodes = ",".join(name for name in (avoided and avoided[1], node) if name and name != "(null)")
+    for _ in range(AVOID_TIMES):  # the end of the job step reaches what we start, too
+        if _complaint(["scontrol", "update", f"JobId={job_id}", f"ExcNodeList={nodes}"]) is None:
+            return
+        time.sleep(1)
+
+
+def _complaint(command: list[str]) -> str | None:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS, check=False)
+        done = _answer(command)
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
     return done.stderr.strip() or f"exit code {done.returncode}" if done.returncode else None
+
+
+def _answer(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS, check=False)

@@ -39,7 +39,15 @@ _ATTENTIONS = ("eager", "sdpa", "flex_attention", "flash_attention_2", "flash_at
 _LEAST = {
     1: {
         "trainer": ("batch_size", "micro_batch_size", "max_length", "max_steps"),
-        "cluster": ("runs_per_job", "max_parallel", "nodes", "cpus_per_gpu", "warning_seconds", "memory_growth"),
+        "cluster": (
+            "runs_per_job",
+            "max_parallel",
+            "nodes",
+            "cpus_per_gpu",
+            "warning_seconds",
+            "hang_seconds",
+            "memory_growth",
+        ),
         "checkpoint": ("every", "keep"),
         "trainer.lora": ("r", "alpha"),
         "dataset": ("train_pairs", "test_pairs"),

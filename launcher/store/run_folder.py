@@ -125,6 +125,15 @@ class AttemptDir:
         return self.path / "cancel.json"
 
     @property
+    def progress_file(self) -> Path:
+        return self.path / "progress.json"
+
+    @property
+    def lost(self) -> Path:
+        """A file for each start of its job that has lost a rank."""
+        return self.path / "lost"
+
+    @property
     def run(self) -> RunDir:
         return RunDir(self.path.parent.parent)
 

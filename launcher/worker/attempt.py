@@ -26,11 +26,13 @@ from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir, RunDir
 from launcher.store.work_done import lacking
 from launcher.tracking.process import tracked
-from launcher.worker import out_of_memory
+from launcher.worker import out_of_memory, progress
 from launcher.worker.distributed import ranks
 from launcher.worker.interruption import StopRequest
-from launcher.worker.outcome import Kind, Outcome, reason_of, settle
+from launcher.worker.lost import settle_loss
+from launcher.worker.outcome import Kind, Outcome, reason_of
 from launcher.worker.remains import discard_remains
+from launcher.worker.report import reported
 
 
 def make_attempt(attempt: AttemptDir, store: Store, stop_process: StopRequest) -> Outcome:
@@ -38,7 +40,7 @@ def make_attempt(attempt: AttemptDir, store: Store, stop_process: StopRequest) -
 
     The same on all ranks, as far as they are together. Should another rank be gone meanwhile, it does not return.
     """
-    ranks.begin(f"{attempt.run.run_id}/{attempt.number}", partial(_lost, attempt))
+    ranks.begin(f"{attempt.run.run_id}/{attempt.number}", partial(settle_loss, attempt), attempt.path)
     job, host = node.queued(), node.name()
     if ranks.is_first():
         started = Started(host, gpu_names(), os.getpid(), job.job_id if job else None, time.time())
@@ -52,7 +54,8 @@ def make_attempt(attempt: AttemptDir, store: Store, stop_process: StopRequest) -
     try:
         ranks.first(partial(discard_remains, attempt.run))  # first: a micro-batch that was halved is among it
         config = read_config(attempt)
-        with tracked(config, attempt):
+        progress.judge_from(config.cluster.hang_seconds)
+        with tracked(config, attempt), reported(attempt.progress_file, wanted=ranks.is_first()):
             if ranks.size() > 1:
                 _train_and_evaluate(config, attempt, store, stop)
             else:
@@ -74,12 +77,6 @@ def _outcome_of(error: Exception, attempt: AttemptDir, stop_process: StopRequest
     return Outcome(Kind.FAILED, end.cause or "", trace, together=end.together)
 
 
-def _lost(attempt: AttemptDir, reason: str) -> None:
-    """Another rank is gone. `ranks` ends this process afterwards, whatever its main thread is waiting for."""
-    say(f"leaving the other ranks: {reason}")
-    settle(Outcome(Kind.FAILED, reason), attempt)
-
-
 def _train_and_evaluate(config: RunConfig, attempt: AttemptDir, store: Store, stop: Callable[[], bool]) -> None:
     from launcher.worker.hub import publish_in_job, record_sources
     from launcher.worker.training.train import train
@@ -95,7 +92,8 @@ def _train_and_evaluate(config: RunConfig, attempt: AttemptDir, store: Store, st
         ranks.first(note)
     for benchmark in missing:
         ranks.first(partial(_measure, benchmark, config, run, store, stop))
-    ranks.first(partial(publish_in_job, attempt, store, stop))
+    with progress.phase("publishing", progress.PUBLISHING):
+        ranks.first(partial(publish_in_job, attempt, store, stop))
 
 
 def _measure(benchmark: str, config: RunConfig, run: RunDir, store: Store, stop: Callable[[], bool]) -> None:
@@ -106,5 +104,5 @@ def _measure(benchmark: str, config: RunConfig, run: RunDir, store: Store, stop:
     """
     from launcher.worker.evaluation.measure import measure
 
-    with ranks.alone():
+    with ranks.alone(), progress.phase(f"evaluating {benchmark}", progress.EVALUATING):
         measure(benchmark, config, run, store, stop)

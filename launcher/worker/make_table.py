@@ -26,7 +26,7 @@ def make_table(work: TableWork, folder: PreparingDir) -> None:
     StopRequest().listen()  # a warning is not for a pass that cannot be resumed: it has until the limit itself
     config: RunConfig = from_plain(work.prepare)
     with ranks.joined(folder.path, always=bool(config.deepspeed.config)) as rank:
-        ranks.begin("table", partial(settle_table, folder))
+        ranks.begin("table", lambda loss: settle_table(folder, loss.reason))
         try:
             ranks.first(partial(restore, config.pins, Store(Path(work.root))))
             entries = _prepare(config, Store(Path(work.root)), folder)

@@ -9,7 +9,9 @@ Must not know: how a run is trained or saved, what signals this process listens 
     failed on every rank         FAILED                            0, after the next runs   starts what waits for it
     cancelled (cancel.json)      CANCELLED                         0, after the next runs   starts what waits for it
     failed on one of the ranks   FAILED, with that rank's reason   1, at once               does not start what waits
-    a rank is silent or gone     FAILED, with what was noticed     1, at once               does not start what waits
+    a rank is gone (`lost`)      lost/, and without a queue FAILED 1, at once               says why: see `lost`
+    a rank hangs, or is silent   lost/, requeues.jsonl             1, at once               starts it again: we ask
+      too often, or refused      FAILED                            1, at once               does not start what waits
     out of GPU memory
       on the only rank           memory.jsonl                      none: goes on with half  nothing
       on one of several          memory.jsonl                      as where it failed       starts it again: we ask
@@ -105,13 +107,14 @@ def settle(outcome: Outcome, *attempts: AttemptDir) -> None:
             sys.exit(1)  # so that the job is not started that was to evaluate what this one trains
     if not outcome.together:
         say(f"leaving the other ranks: {outcome.reason}")
+        ranks.let_first_end()
         os._exit(1)
 
 
 def settle_table(job: PreparingDir, reason: str, trace: str = "") -> None:
     """Do what follows where a job has made no reference table; the error ends it, which its caller lets pass."""
     if ranks.is_first():
-        _record(job, FailureStatus.FAILED, reason, trace)
+        record(job, FailureStatus.FAILED, reason, trace)
 
 
 # ------------------------------------------------------------------------------------------------ a failure
@@ -120,7 +123,7 @@ def settle_table(job: PreparingDir, reason: str, trace: str = "") -> None:
 def _record_or_requeue(outcome: Outcome, status: FailureStatus, attempts: Sequence[AttemptDir]) -> None:
     for attempt in attempts if ranks.is_first() else ():
         if not _back_with_less(attempt, outcome.reason):
-            _record(attempt, status, outcome.reason[:2000], outcome.trace)
+            record(attempt, status, outcome.reason[:2000], outcome.trace)
 
 
 def _back_with_less(attempt: AttemptDir, reason: str) -> bool:
@@ -132,7 +135,8 @@ def _back_with_less(attempt: AttemptDir, reason: str) -> bool:
     return job is not None and node.requeue(job) is None
 
 
-def _record(where: AttemptDir | PreparingDir, status: FailureStatus, reason: str, trace: str = "") -> None:
+def record(where: AttemptDir | PreparingDir, status: FailureStatus, reason: str, trace: str = "") -> None:
+    """Say why an attempt, or a job that was to make a table, has ended; only the first to say so is heard."""
     write_once(where.failure_file, Failure(reason, status, trace[-8000:], time.time(), cause_told(reason)))
 
 
@@ -159,7 +163,7 @@ def _stopped(attempts: Sequence[AttemptDir], number: int) -> None:
     for attempt in attempts:
         begun = attempt.started_file.exists()
         when = f" at step {attempt.run.last_checkpoint_step() or 0}" if begun else " before it was started"
-        _record(attempt, FailureStatus.CANCELLED, f"stopped by {signal.Signals(number).name}{when}")
+        record(attempt, FailureStatus.CANCELLED, f"stopped by {signal.Signals(number).name}{when}")
 
 
 def _requeue(job: Task, attempts: Sequence[AttemptDir], at_most: int) -> None:
@@ -169,7 +173,7 @@ def _requeue(job: Task, attempts: Sequence[AttemptDir], at_most: int) -> None:
         if times < at_most:
             _back(job, attempts[number:])
             return
-        _record(attempt, FailureStatus.TIMEOUT, f"the time limit, after {times} requeues (cluster.max_requeues)")
+        record(attempt, FailureStatus.TIMEOUT, f"the time limit, after {times} requeues (cluster.max_requeues)")
 
 
 def _back(job: Task, attempts: Sequence[AttemptDir]) -> None:
@@ -178,4 +182,4 @@ def _back(job: Task, attempts: Sequence[AttemptDir]) -> None:
     say(f"the time limit is near: {job.job_id} goes back into the queue")
     complaint = node.requeue(job)
     for attempt in attempts if complaint is not None else ():
-        _record(attempt, FailureStatus.TIMEOUT, f"the time limit; it could not be requeued: {complaint}")
+        record(attempt, FailureStatus.TIMEOUT, f"the time limit; it could not be requeued: {complaint}")

@@ -47,6 +47,7 @@ from launcher.store.entries import list_files, making
 from launcher.store.facts import TableManifest
 from launcher.store.files import Plain, content_key, file_hash, read_fact, write_once
 from launcher.store.output_folder import Store
+from launcher.worker import progress
 from launcher.worker.dataset import unpaired
 from launcher.worker.dataset.pairs import IDS, Pairs, collator, tokenise
 from launcher.worker.distributed import ranks, zero
@@ -117,7 +118,8 @@ def forget_prepared() -> None:
 
 
 def _rows(config: RunConfig, store: Store) -> Pairs:
-    return (tokenise if loss_named(config.loss_type).paired else unpaired.tokenise)(config, store)
+    with progress.phase("reading data", progress.READING):
+        return (tokenise if loss_named(config.loss_type).paired else unpaired.tokenise)(config, store)
 
 
 def row_of(pair: dict[str, list[int]]) -> str:
@@ -149,7 +151,8 @@ def ensure_table(config: RunConfig, store: Store, pairs: Pairs | None = None) ->
     folder = store.cache("reference", key)
     with _checking(folder):
         if not ranks.first(lambda: _is_good(folder, made_from, rows)):
-            facts = measure(config, store, rows.values())
+            with progress.phase("reference pass", progress.LOADING):
+                facts = measure(config, store, rows.values())
             ranks.first(lambda: _build(folder, made_from, facts))
         return Table(key, _read(folder, made_from, rows))
 
@@ -206,13 +209,14 @@ def measure(config: RunConfig, store: Store, rows: Iterable[dict[str, list[int]]
     collate, size = collator(config, store), config.trainer.micro_batch_size
     batches = [ordered[start : start + size] for start in range(0, len(ordered), size)]
     ours = batches[ranks.index() :: ranks.size()]
-    say = _progress(sum(map(len, ours)))
+    say = _progress(total := sum(map(len, ours)))
     divided = zero.divides_weights(config.deepspeed)
     facts: list[Plain] = []
     with _reference(config, store) as base:
         for batch in ours:
             facts += _measure_batch(base, batch, collate(batch)) if divided else _measure_fitting(base, batch, collate)
             say(len(facts))
+            progress.bump(len(facts), of=total, seconds=progress.REFERENCE)
         if divided and len(ours) < math.ceil(len(batches) / ranks.size()):
             _measure_batch(base, batches[0], collate(batches[0]))  # the others need our part of the weights once more
     return ranks.gather(facts)

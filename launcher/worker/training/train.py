@@ -35,6 +35,7 @@ from launcher.store.metrics_log import read_metrics
 from launcher.store.output_folder import Store
 from launcher.store.results import Result
 from launcher.store.run_folder import RunDir
+from launcher.worker import progress
 from launcher.worker.dataset.pairs import IDS, Pairs
 from launcher.worker.distributed import ranks, zero
 from launcher.worker.model import precision, weights
@@ -76,7 +77,8 @@ def train(config: RunConfig, run: RunDir, store: Store, stop_requested: Callable
     recorder = Recorder(run.metrics_file, config.checkpoint.every, stop_requested, config.checkpoint.milestones or ())
     trainer = None
     try:
-        trainer = build_trainer(config, run, store, pairs, [recorder])
+        with progress.phase("loading the model", progress.LOADING):
+            trainer = build_trainer(config, run, store, pairs, [recorder])
         _go(trainer, recorder, _checkpoint_of(config, run))
         _finish(config, run, trainer, pairs, began)
     finally:
@@ -106,7 +108,8 @@ def _checkpoint_of(config: RunConfig, run: RunDir) -> str | None:
 
 
 def _go(trainer: RunTrainer, recorder: Recorder, checkpoint: str | None) -> None:
-    trainer.train(resume_from_checkpoint=checkpoint)
+    with progress.phase("step", progress.FIRST_STEP):
+        trainer.train(resume_from_checkpoint=checkpoint)
     step, max_steps = trainer.state.global_step, trainer.state.max_steps
     if recorder.stopped:
         raise Stopped(step, max_steps)
@@ -115,7 +118,8 @@ def _go(trainer: RunTrainer, recorder: Recorder, checkpoint: str | None) -> None
 
 
 def _finish(config: RunConfig, run: RunDir, trainer: RunTrainer, pairs: Pairs, began: float) -> None:
-    save_model(trainer, run.model)
+    with progress.phase("saving the model", progress.SAVING):
+        save_model(trainer, run.model)
     if ranks.is_first():
         write_once(run.result_file, _result(config, run, trainer, pairs, began))
         checkpoints.rotate(run.checkpoints, config.checkpoint.keep_finished)
@@ -209,7 +213,8 @@ def load_trained(config: RunConfig, run: RunDir, store: Store) -> RunTrainer:
 
     def from_disk() -> RunTrainer:
         pairs = prepare(config, store)
-        trainer = build_trainer(config, run, store, pairs, [])
+        with progress.phase("loading the model", progress.LOADING):
+            trainer = build_trainer(config, run, store, pairs, [])
         with contextlib.suppress(OSError):
             run.checkpoints.rmdir()  # the trainer makes its folder, though it will not train
         _load_final(trainer, config, run)
