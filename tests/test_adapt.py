@@ -64,6 +64,14 @@ def test_a_key_of_a_loss_takes_no_time() -> None:
     assert cost_key(run_of(*kto, "trainer.max_length=64")) != cost_key(run_of(*kto))
 
 
+def test_of_several_nodes_none_is_to_blame() -> None:
+    """A list of nodes is no node that failed, and what was learnt long ago is let go, the newest last."""
+    run = run_of("cluster.exclude=n9")
+    assert after(run, Past(Cause.NODE_FAILED, "n[1-2]")).exclude == "n9"
+    past = Past(Cause.NODE_FAILED, "n5", {"exclude": "n9,n1,n2,n3,n4"})
+    assert after(run, past).exclude == "n9,n2,n3,n4,n5"
+
+
 def test_without_a_measurement_the_cluster_decides() -> None:
     """time=auto is no limit of ours until a run of this kind has ended."""
     assert after(run_of("cluster.time=auto"), Past(), None).time is None
@@ -86,6 +94,7 @@ def test_a_failed_node_is_avoided() -> None:
     run = run_of("cluster.exclude='n[7-9,11]'")
     assert after(run, Past(Cause.NODE_FAILED, "n3", {"exclude": "n[7-9,11],n2"})).exclude == "n[7-9,11],n2,n3"
     assert after(run, Past(None, "n3", {"exclude": None})).exclude == "n[7-9,11]"
+    assert after(run, Past(Cause.HUNG, "n3", {})).exclude == "n[7-9,11],n3"
     never = run_of("cluster.avoid_failed_nodes=false")
     assert after(never, Past(Cause.NODE_FAILED, "n3")).exclude is None
 

@@ -25,7 +25,7 @@ from launcher.worker.distributed.liveness import Stand, behind
 QUICK = """
 from launcher.worker import progress, lost
 from launcher.worker.distributed import liveness, ranks as distributed, self_watch
-liveness.BEAT_SECONDS, self_watch.TICK_SECONDS, lost.LINGER_SECONDS = 0.5, 0.2, 20.0
+liveness.BEAT_SECONDS, self_watch.TICK_SECONDS, lost.LINGER_SECONDS = 0.5, 0.2, 5.0
 distributed.TICK_SECONDS = 0.2
 import time, signal
 from launcher.worker.training.trainer import Recorder
@@ -39,8 +39,8 @@ def at(step, of_rank, do):
 """
 SLEEP = "\nat(3, {rank}, lambda: time.sleep(10000))\n"
 HOLD = """
-import ctypes
-at(3, {rank}, lambda: ctypes.PyDLL(None).sleep(10000))
+import re
+at(3, {rank}, lambda: (time.sleep(2), re.match("(a+)+$", "a" * 60 + "b")))
 """
 
 
@@ -88,7 +88,8 @@ os.environ |= {{"SLURM_JOB_ID": "77", "SLURM_PROCID": str(rank), "SLURM_LOCALID"
 
 
 def job(tmp_path: Path, pairs: Path, **changes: Any) -> Job:
-    return Job(tmp_path, make_config(pairs, cluster__hang_seconds=4, checkpoint__every=100, **changes))
+    quick = {"cluster__hang_seconds": 4, "checkpoint__every": 100}
+    return Job(tmp_path, make_config(pairs, **quick | changes))
 
 
 def test_a_rank_whose_main_thread_stands_still_is_named_and_traced(tmp_path: Path, pairs: Path) -> None:
@@ -136,7 +137,7 @@ def test_a_stopped_rank_0_is_left_by_the_others(tmp_path: Path, pairs: Path) -> 
     """It keeps the store, which answers nothing any more: the others leave, and put the job back."""
     hung = job(tmp_path, pairs)
     stop = "\nliveness.SILENT_BEATS = 10\nprogress.judge_from = lambda seconds: None\n"
-    stop += "at(3, 0, lambda: os.kill(os.getpid(), signal.SIGSTOP))\n"
+    stop += "at(3, 0, lambda: (time.sleep(2), os.kill(os.getpid(), signal.SIGSTOP)))\n"
     first, second = hung.start(stop, queue=True)
     try:
         assert exit_code(second, 120) == 1
@@ -211,14 +212,20 @@ def test_a_suspended_job_does_not_hang(tmp_path: Path, pairs: Path) -> None:
 def test_progress_is_told_while_it_is_made(tmp_path: Path, pairs: Path) -> None:
     """progress.json names the phase, what is done in it, and how long it may take."""
     told = job(tmp_path, pairs)
-    assert finish(told.start("\nat(3, 0, lambda: time.sleep(3))\n", 1), 120) == [0]
-    found = read_fact(told.attempt.progress_file, Progress)
-    assert found is not None
-    assert found.phase.startswith("evaluating") or found.phase in ("publishing", "starting")
-    assert found.since <= found.time
+    often = "\nfrom launcher.worker import report\nreport.LOOK_SECONDS = report.EVERY_SECONDS = 0.2\n"
+    (process,) = told.start(f"{often}at(3, 0, lambda: time.sleep(3))\n", 1)
+
+    def stands() -> bool:
+        found = read_fact(told.attempt.progress_file, Progress)
+        return found is not None and (found.phase, found.done, found.of) == ("step", 2, 6)
+
+    assert eventually(stands, 120)
+    assert finish([process], 120) == [0]
 
 
-def stand(phase: str = "step", *, bumps: int = 0, hangs: bool = True, waits: bool = False, joint: bool = False) -> Stand:
+def stand(
+    phase: str = "step", *, bumps: int = 0, hangs: bool = True, waits: bool = False, joint: bool = False
+) -> Stand:
     return Stand(1, "n1", "pid:[1]", 1, 1, phase, bumps=bumps, hangs=hangs, waits=waits, joint=joint)
 
 

@@ -273,6 +273,7 @@ def test_containers(tmp_path: Path) -> None:
     mounts = [f"{tmp_path}:{tmp_path}", "/data:/data"]
     pyxis = a_batch(tmp_path, container="nvcr.io#nvidia/pytorch", container_mounts=["/data:/data"])
     assert words.srun_arguments(pyxis) == [
+        "--kill-on-bad-exit=1",
         "--container-image=nvcr.io#nvidia/pytorch",
         "--container-mounts=" + ",".join(mounts),
     ]
@@ -280,7 +281,7 @@ def test_containers(tmp_path: Path) -> None:
     apptainer = a_batch(
         tmp_path, container="/my image.sif", container_runtime="apptainer", container_mounts=["/data:/data"]
     )
-    assert words.srun_arguments(apptainer) == []
+    assert words.srun_arguments(apptainer) == ["--kill-on-bad-exit=1"]
     expected = ["apptainer", "exec", "--bind", ",".join(mounts), "/my image.sif", "python3", "-P"]
     assert shlex.split(words.python_command(apptainer)) == expected
 

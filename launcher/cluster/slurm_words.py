@@ -120,9 +120,13 @@ def setup_lines(batch: Batch) -> list[str]:
 
 
 def srun_arguments(batch: Batch) -> list[str]:
-    """Options of srun: cores, which it no longer takes over from sbatch, and the container."""
+    """Options of srun: cores, which it no longer takes over from sbatch, and the container.
+
+    A task that was killed ends the step, and so lets SLURM say why: by its defaults the others go on without it.
+    """
     cluster = batch.resources
-    arguments = [] if cluster.cpus_per_gpu is None else [f"--cpus-per-task={cluster.cpus_per_gpu}"]
+    arguments = ["--kill-on-bad-exit=1"]
+    arguments += [] if cluster.cpus_per_gpu is None else [f"--cpus-per-task={cluster.cpus_per_gpu}"]
     if cluster.container and cluster.container_runtime == "pyxis":
         arguments.append(f"--container-image={cluster.container}")
         arguments.append("--container-mounts=" + ",".join(_mounts(batch)))

@@ -24,12 +24,14 @@ from launcher.store.facts import (
     Failure,
     FailureStatus,
     Job,
+    Lost,
     Revision,
     Started,
 )
 from launcher.store.files import Plain, read_fact
 from launcher.store.metrics_log import last_metrics
 from launcher.store.output_folder import PreparingDir
+from launcher.store.progress import Progress
 from launcher.store.results import Result
 from launcher.store.run_folder import AttemptDir, RunDir
 from launcher.store.work_done import due_in_job, lacking
@@ -46,6 +48,8 @@ def read_facts(run: RunDir) -> RunFacts:
     job, after = read_fact(last.job_file, Job), last.record.after
     no_table = failure_of(after) if after else None
     done = bool(progress["trained"] and progress["evaluated"])
+    at_work = started is not None and failure is None and not done
+    lost = _lost(last, started) if at_work and started else None
     return RunFacts(
         attempts=len(attempts.trainings),
         submitted_seconds=max(0.0, time.time() - _made_at(last)),
@@ -56,6 +60,9 @@ def read_facts(run: RunDir) -> RunFacts:
         failure=failure.reason if failure else None,
         ended=failure.status if failure else FailureStatus.FAILED,
         cause=failure.known_cause if failure else None,
+        lost=lost.reason if lost and not lost.hangs else None,
+        lost_on=failure.node if failure else lost.node if lost else None,
+        progress=read_fact(last.progress_file, Progress) if at_work else None,
         cancelled=last.cancel_file.exists(),
         table=after,
         table_failure=no_table.reason if no_table else None,
@@ -81,6 +88,13 @@ def _progress(run: RunDir, attempts: Attempts) -> Plain:
         "address": revision.address if revision else None,
         "unreached": _unreached(attempts, result) if result else (),
     }
+
+
+def _lost(attempt: AttemptDir, started: Started) -> Lost | None:
+    """What was noticed last of a rank that is gone, or hung, if that was after the attempt was started last."""
+    files = attempt.lost.glob("*.json") if attempt.lost.is_dir() else ()
+    facts = [fact for file in files if (fact := read_fact(file, Lost)) and fact.time >= (started.time or 0)]
+    return max(facts, key=lambda fact: fact.time, default=None)
 
 
 def _unreached(attempts: Attempts, result: Result) -> tuple[int, ...]:

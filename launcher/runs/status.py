@@ -11,6 +11,7 @@ from enum import StrEnum
 
 from launcher.cluster.job_state import BAD_ENDS, LAG_SECONDS, UNKNOWN, JobState, Phase
 from launcher.store.facts import Cause, FailureStatus, Job
+from launcher.store.progress import Progress
 
 
 class Status(StrEnum):
@@ -44,6 +45,9 @@ class RunFacts:
         failure: why the last attempt ended without a result.
         ended: as what that counts.
         cause: the failure in a word, where something follows from it.
+        lost: what the other ranks have noticed of one that is gone, in words beside the scheduler's.
+        lost_on: the node of a rank that is gone or hung.
+        progress: what its process was doing some seconds ago, if it has been at work.
         cancelled: whether somebody has asked it to stop.
         table: the job that makes its reference table, as its executor recorded it; None where it is not one of its own.
         table_failure, table_cause: why that job ended without a table.
@@ -67,6 +71,9 @@ class RunFacts:
     failure: str | None = None
     ended: FailureStatus = FailureStatus.FAILED
     cause: Cause | None = None
+    lost: str | None = None
+    lost_on: str | None = None
+    progress: Progress | None = None
     cancelled: bool = False
     table: Job | None = None
     table_failure: str | None = None
@@ -169,7 +176,7 @@ def _status_at_end(facts: RunFacts, job: JobState) -> tuple[Status, str | None]:
         return status, job.reason or reason
     if not facts.started:
         return Status.LOST, job.reason or "its job ended before it came to this run"
-    return Status.FAILED, job.reason or "its process ended without a result"
+    return Status.FAILED, "; ".join(filter(None, [job.reason, facts.lost])) or "its process ended without a result"
 
 
 def _why_pending(facts: RunFacts, job: JobState) -> str | None:

@@ -121,7 +121,7 @@ def _adapted_evaluation(run: Run, state: RunState, known: Costs) -> tuple[Run, l
     attempts = Attempts.of(state.run)
     asked = _asked(attempts.evaluating)
     ended = attempts.evaluating is not None and attempts.evaluating == attempts.acting
-    past = Past(state.cause, state.job.node or state.facts.host, asked)
+    past = Past(state.cause, _node_of(state), asked)
     evaluated, wanted = to_be_evaluated(run), run.config.evaluation.benchmarks
     # Of a run that is still to be trained, `preference` is measured by the job that trains it.
     left = lacking(state.run, wanted) if state.facts.trained else [name for name in wanted if name != "preference"]
@@ -130,7 +130,12 @@ def _adapted_evaluation(run: Run, state: RunState, known: Costs) -> tuple[Run, l
 
 def _past(state: RunState) -> Past:
     asked = _asked(Attempts.of(state.run).training)
-    return Past(state.cause, state.job.node or state.facts.host, asked)
+    return Past(state.cause, _node_of(state), asked)
+
+
+def _node_of(state: RunState) -> str | None:
+    """The node to which it happened, where that is known of several."""
+    return state.facts.lost_on or state.job.node or state.facts.host
 
 
 def _asked(attempt: AttemptDir | None) -> Mapping[str, Any] | None:

@@ -20,11 +20,12 @@ from launcher.sweep import Run
 
 STARTUP_SECONDS = 300.0  # imports from a busy file system, weights, the rendezvous
 ROUNDED_TO_MINUTES = 5
+MOST_AVOIDED = 4  # nodes of which a run has learnt; the oldest may have been mended
 
 
 @dataclass(frozen=True)
 class Past:
-    """How the run's last attempt ended: why, on which node, and what it had asked for."""
+    """How the run's last attempt ended: why, on which node or list of nodes, and what it had asked for."""
 
     cause: Cause | None = None
     node: str | None = None
@@ -76,11 +77,17 @@ def _memory(cluster: Cluster, past: Past) -> dict[str, str | None]:
 
 
 def _nodes(cluster: Cluster, past: Past) -> dict[str, str | None]:
-    """What the last attempt kept away from, and the node that failed under it."""
-    avoided = [name for text in (cluster.exclude, (past.asked or {}).get("exclude")) for name in _names(text)]
-    if past.cause is Cause.NODE_FAILED and past.node and cluster.avoid_failed_nodes:
-        avoided.append(past.node)
-    exclude = ",".join(dict.fromkeys(avoided)) or None
+    """What is configured, what the last attempt kept away from, and the node that failed under it.
+
+    Where it was one of several and nobody knows which, none is to blame: the scheduler starts nothing on a dead one.
+    """
+    configured = _names(cluster.exclude)
+    learnt = [name for name in _names((past.asked or {}).get("exclude")) if name not in configured]
+    failed = past.cause in (Cause.NODE_FAILED, Cause.HUNG) and cluster.avoid_failed_nodes
+    if failed and past.node and not re.search(r"[\[,]", past.node):
+        learnt.append(past.node)
+    newest = list(dict.fromkeys(reversed(learnt)))[:MOST_AVOIDED]
+    exclude = ",".join([*configured, *reversed(newest)]) or None
     return {} if exclude == cluster.exclude else {"exclude": exclude}
 
 
