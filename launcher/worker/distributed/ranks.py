@@ -170,6 +170,8 @@ def _met(folder: Path, rank: Rank, within: float, own: SelfWatch) -> Iterator[_G
 def _start(group: _Group) -> None:
     import torch
 
+    # Else NCCL ends this process soon after a node has died, minutes before the scheduler says so.
+    os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0")
     if torch.cuda.is_available():
         torch.cuda.set_device(group.rank.local % torch.cuda.device_count())
     else:
