@@ -14,13 +14,14 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 from launcher.cluster import slurm_survey
 from launcher.cluster import slurm_words as words
 from launcher.cluster.batch import Batch
-from launcher.cluster.job_state import JobState
+from launcher.cluster.job_state import JobState, Phase
 from launcher.config import Cluster
 from launcher.errors import Refused, SchedulerError
 from launcher.machine.terminal import command
@@ -120,7 +121,7 @@ class SlurmScheduler:
         rest = words.open_ids(ids, queue)
         accounting = words.read_accounting(_accounting(words.accounting_command(rest))) if rest else {}
         known = words.combined(queue, accounting)
-        return {job_id: known[job_id] for job_id in ids if job_id in known}
+        return {job.job_id: _explained(known[job.job_id], job) for job in jobs if job.job_id in known}
 
     def cancel(self, jobs: Sequence[Job]) -> None:
         """Cancel these jobs in one call."""
@@ -154,6 +155,16 @@ class SlurmScheduler:
         if done.returncode and not job:
             raise Refused(f"sbatch: {words.complaint(done.stderr)}")
         return None if done.returncode else job
+
+
+def _explained(state: JobState, job: Job) -> JobState:
+    """What SLURM says of a job that failed, with the rank that was the first to go, where there are several."""
+    if state.phase is not Phase.FAILED or not job.log:
+        return state
+    with contextlib.suppress(OSError):
+        rank = words.first_rank(Path(job.log).read_text(encoding="utf-8", errors="replace"))
+        return replace(state, reason=f"{state.reason}; {rank}") if rank else state
+    return state
 
 
 def _settings() -> dict[str, str]:

@@ -36,7 +36,7 @@ def main() -> None:
             return
         told = _last(words) or told
         silent = 0.0 if ready else silent + TICK_SECONDS
-        if told and silent == min(TRACED_SECONDS, told["allowed"] // 2):
+        if told and silent and silent == min(TRACED_SECONDS, told["allowed"] // 2):
             os.kill(process, signal.SIGUSR1)
         if told and silent >= told["allowed"]:
             end(process, told, silent)

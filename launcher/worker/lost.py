@@ -20,10 +20,11 @@ from launcher.machine.terminal import say
 from launcher.store.attempt_config import read_config
 from launcher.store.facts import Cause, Failure, FailureStatus, Lost, Requeue
 from launcher.store.files import append_line, plain, read_lines, write_once
+from launcher.store.output_folder import PreparingDir
 from launcher.store.run_folder import AttemptDir
 from launcher.worker.distributed.liveness import Kind, Loss
 from launcher.worker.outcome import Kind as Ended
-from launcher.worker.outcome import Outcome, settle
+from launcher.worker.outcome import Outcome, settle, settle_table
 
 LINGER_SECONDS = 60.0  # for the scheduler, or for the process that acts; who ends first has the others killed
 
@@ -47,6 +48,14 @@ def settle_loss(attempt: AttemptDir, loss: Loss) -> None:
         time.sleep(LINGER_SECONDS)
 
 
+def settle_table_loss(job: PreparingDir, loss: Loss) -> None:
+    """The same of a job that makes a reference table, which is not put back: those who wait for it are told."""
+    if loss.kind is Kind.GONE and node.queued() is not None:
+        time.sleep(LINGER_SECONDS)
+    else:
+        settle_table(job, loss.reason)
+
+
 def _start() -> str:
     """Names this start of the job, on all of its ranks."""
     task = node.here()
@@ -64,7 +73,7 @@ def _back_without_the_node(attempt: AttemptDir, loss: Loss) -> None:
     else:
         back = Requeue(attempt.run.last_checkpoint_step(), time.time(), loss.reason, loss.node)
         append_line(attempt.requeue_log, plain(back))
-        say(f"{job.job_id} goes back into the queue, without {loss.node}")
+        say(f"{job.job_id} goes back into the queue" + (f", without {loss.node}" if loss.node else ""))
         complaint = node.requeue(job, without=loss.node)
         if complaint is not None:
             _fail(attempt, loss, f"it could not be requeued: {complaint}")

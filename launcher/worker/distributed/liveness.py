@@ -20,6 +20,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -35,6 +36,7 @@ from launcher.worker.distributed.self_watch import SelfWatch, dump, stood
 BEAT_SECONDS = 5.0
 SILENT_BEATS = 24  # counted, not timed: a job that was suspended finds its clock far ahead
 FAR_SILENT_BEATS = 120  # of another node: longer than SLURM waits for one (SlurmdTimeout, 300 s), which speaks first
+POLL_SECONDS = 0.2
 GRACE_BEATS = 2  # for a rank to find out by itself what went wrong, and say it better
 
 
@@ -146,6 +148,20 @@ class Watch(threading.Thread):
         beats = int(seconds / BEAT_SECONDS)
         return self._silence(0, beats) if self._index and beats >= self._silent_beats(0) else None
 
+    def until_they_beat(self, store: Any, before: list[bytes], there: list[int]) -> None:
+        """Wait until those who are not `there` show that they live; if one does not, we end this process.
+
+        What failed here is then but a consequence, in the words of a connection that broke.
+        """
+        missing = set(range(self._size)) - set(there)
+        while self.is_alive() and any(beats(store, self._size)[rank] == before[rank] for rank in missing):
+            time.sleep(POLL_SECONDS)
+
+    def until_verdict(self) -> None:
+        """Rank 0 is gone, with the store: we say so in better words, and end this process."""
+        while self.is_alive():
+            time.sleep(POLL_SECONDS)
+
     def _listen(self) -> tuple[Loss | None, bool]:
         """Whom we have lost, and whether that is rank 0's verdict, which has had its grace."""
         stand = here(self._beat, self._own)
@@ -203,6 +219,12 @@ class Watch(threading.Thread):
             self._store.set("lost", json.dumps(asdict(loss)))
             self._over.wait(GRACE_BEATS * BEAT_SECONDS)  # so that all others have said where they stand
         self._lost(loss)
+
+
+def beats(store: Any, size: int) -> list[bytes]:
+    """What each rank has told of itself last."""
+    keys = [f"alive/{rank}" for rank in range(size)]
+    return [store.get(key) if store.check([key]) else b"" for key in keys]
 
 
 def hang_of(rank: int, stand: Stand) -> Loss:

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from launcher.errors import RankFailedError
 from launcher.worker import progress
-from launcher.worker.distributed.liveness import Kind, Loss, Watch, hang_of, here
+from launcher.worker.distributed.liveness import Kind, Loss, Watch, beats, hang_of, here
 from launcher.worker.distributed.rendezvous import MEETING_SECONDS, POLL_SECONDS, Rank, await_all, meet
 from launcher.worker.distributed.self_watch import TICK_SECONDS, SelfWatch, dump
 
@@ -51,10 +51,10 @@ class End:
 class _Group:
     rank: Rank
     store: Any  # torch.distributed.Store
+    watch: Watch
     attempt: str = ""
     calls: int = 0
     apart: bool = False
-    watch: Watch | None = None
 
 
 Lost = Callable[[Loss], None]
@@ -158,7 +158,7 @@ def _met(folder: Path, rank: Rank, within: float, own: SelfWatch) -> Iterator[_G
             _lost(Loss(str(error), Kind.HANGS, rank.index))
         raise
     watch = Watch(store.clone(), rank.index, rank.size, _lose, own)
-    group = _group = _whole = _Group(rank, store, watch=watch)
+    group = _group = _whole = _Group(rank, store, watch)
     watch.start()
     try:
         yield group
@@ -247,9 +247,9 @@ def failed(reason: str, signal: int | None = None) -> End:
     try:
         order = _group.store.add(f"{key}/order", 1)
         _group.store.set(f"{key}/{rank.index}", json.dumps([order, rank.index, reason, signal]))
-        beats = _beats(_group)
+        heard = beats(_group.store, _group.rank.size)
         there = _all_there(_group, key, END_SECONDS)
-        _until_they_beat(_group, beats, there)
+        _group.watch.until_they_beat(_group.store, heard, there)
         ends = sorted(json.loads(_group.store.get(f"{key}/{number}")) for number in there)
         _group.apart = _verdict(_group, "together" if len(ends) == rank.size else "apart") == "apart"
         _group.attempt, _group.calls = f"{_group.attempt}/after", 0  # they may have come to different points
@@ -259,7 +259,7 @@ def failed(reason: str, signal: int | None = None) -> End:
         cause = cause if first_one == rank.index else f"rank {first_one}: {cause}"
         _group.store.set("apart", json.dumps(asdict(Loss(cause, Kind.FAILED, first_one))))
     except RuntimeError:
-        _wait_for_verdict(_group)
+        _group.watch.until_verdict()
         _group.apart = True
         return End(together=False, cause=reason, signal=signal)
     return End(together=False, cause=cause, signal=asked)
@@ -272,31 +272,6 @@ def let_first_end() -> None:
         while _whole is not None and _whole.rank.index and time.monotonic() < until:
             _whole.store.check(["left/0"])
             time.sleep(POLL_SECONDS)
-
-
-def _beats(group: _Group) -> list[bytes]:
-    """What each rank has told of itself last."""
-    keys = [f"alive/{number}" for number in range(group.rank.size)]
-    return [group.store.get(key) if group.store.check([key]) else b"" for key in keys]
-
-
-def _until_they_beat(group: _Group, before: list[bytes], there: list[int]) -> None:
-    """Wait until those who are not `there` show that they live; if one does not, our watch ends this process.
-
-    What failed here is then but a consequence, in the words of a connection that broke.
-    """
-    missing = set(range(group.rank.size)) - set(there)
-    while group.watch is not None and group.watch.is_alive():
-        beats = _beats(group)
-        if all(beats[number] != before[number] for number in missing):
-            return
-        time.sleep(POLL_SECONDS)
-
-
-def _wait_for_verdict(group: _Group) -> None:
-    """Rank 0 is gone, with the store: our watch says so in better words, and ends this process."""
-    while group.watch is not None and group.watch.is_alive():
-        time.sleep(POLL_SECONDS)
 
 
 def _verdict(group: _Group, proposed: str) -> str:
