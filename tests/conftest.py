@@ -20,6 +20,7 @@ from launcher.planning.compose import compose
 from launcher.planning.planned_runs import plan, plan_run
 from launcher.store.output_folder import Store
 from launcher.sweep import Sweep
+from launcher.worker import fence
 
 Launch = Callable[..., subprocess.CompletedProcess[str]]
 REPOSITORY = Path(__file__).parent.parent
@@ -51,6 +52,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     """What the imported modules hold stays; to look through it at the end of each training takes half of its time."""
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def no_fence_left() -> Iterator[None]:
+    """A run that a test takes up in this process is not looked after in the next test."""
+    yield
+    fence.lift()
 
 
 def sweep_of(*argv: str) -> Sweep:

@@ -168,7 +168,7 @@ def test_kill_9_then_resume_gives_the_same_weights(launch: Launch, tmp_path: Pat
     """Killed in the middle, a run goes on from its last checkpoint and ends bit-identical to one left in peace."""
     launcher = start(tmp_path, "-m", *SLOW, f"loss_type={loss}")
     run = wait_for_checkpoint(tmp_path)
-    os.kill(json.loads((run / "attempts/001/started.json").read_text())["pid"], signal.SIGKILL)
+    os.kill(json.loads((run / "starts/001.0001.json").read_text())["pid"], signal.SIGKILL)
     assert launcher.wait(timeout=LONGEST_WAIT) == 1
     (state,) = status(launch, "slow")
     assert state["status"] == "FAILED"

@@ -81,7 +81,7 @@ os.environ |= {{"SLURM_JOB_ID": "77", "SLURM_PROCID": str(rank), "SLURM_LOCALID"
 
     @property
     def lost(self) -> list[Lost]:
-        return [fact for path in self.attempt.lost.glob("*.json") if (fact := read_fact(path, Lost))]
+        return [fact for path in (self.attempt.path / "lost").glob("*.json") if (fact := read_fact(path, Lost))]
 
     def log(self, rank: int = 0) -> str:
         return self.attempt.log_file(rank).read_text()

@@ -282,7 +282,7 @@ def test_a_rank_that_is_gone_is_a_failure(
 ) -> None:
     """What `ranks` calls before it ends the process says so, and records it, without a traceback of ours."""
     begun: list[partial[None]] = []
-    monkeypatch.setattr(ranks, "begin", lambda _, lost, __: begun.append(lost))
+    monkeypatch.setattr(ranks, "begin", lambda _, lost: begun.append(lost))
     made = making.make_attempt(broken(attempt), store, StopRequest())
     assert (made.kind, made.reason.partition(": ")[0]) == (Kind.FAILED, str(attempt.run.config_file))
     attempt.run.config_file.write_text("")

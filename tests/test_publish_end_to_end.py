@@ -85,8 +85,8 @@ class Published:
     launched: subprocess.CompletedProcess[str]
 
     def facts(self, name: str) -> list[Path]:
-        """The facts of that name of all runs, their milestones and their attempts."""
-        places = ("", "milestones/*/", "attempts/*/")
+        """The facts of that name of all runs, their milestones, attempts and starts."""
+        places = ("", "milestones/*/", "attempts/*/", "starts/")
         return [path for place in places for path in self.folder.glob(f"outputs/runs/*/{place}{name}")]
 
     @property
@@ -189,7 +189,7 @@ def all_is_recorded(sweep: Published) -> bool:
 @pytest.mark.skipif(why_not_here() is not None, reason=why_not_here() or "SLURM is here")
 def test_jobs_push_from_four_nodes_at_the_same_time(sweep: Published) -> None:
     """Three runs were trained and pushed on each node, and no node waited until another had pushed all of its own."""
-    hosts = {path.parents[2].name: json.loads(path.read_text())["host"] for path in sweep.facts("started.json")}
+    hosts = {path.parents[1].name: json.loads(path.read_text())["host"] for path in sweep.facts("001.0001.json")}
     assert Counter(hosts.values()) == dict.fromkeys(("n1", "n2", "n3", "n4"), 3)
     pushed = [path for path in sweep.facts("revision.json") if path.parent.name in hosts]  # the final models
     nodes = [hosts[path.parent.name] for path in sorted(pushed, key=lambda path: json.loads(path.read_text())["time"])]

@@ -169,7 +169,7 @@ def steps_per_life(site: Site) -> list[int]:
 def kill_first_rank(site: Site) -> None:
     """Once the run has a checkpoint, kill its process with -9."""
     assert eventually(lambda: list(site.folder.glob("outputs/runs/*/checkpoints/*/complete.json")))
-    os.kill(json.loads((site.run() / "attempts/001/started.json").read_text())["pid"], signal.SIGKILL)
+    os.kill(json.loads((site.run() / "starts/001.0001.json").read_text())["pid"], signal.SIGKILL)
 
 
 def weights_are_those_of(run: Path, other: Path) -> bool:

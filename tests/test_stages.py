@@ -30,6 +30,7 @@ from launcher.store.facts import Cause, Job
 from launcher.store.files import read_fact, write_once
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir, RunDir
+from launcher.store.starts import last_start
 from launcher.submission.adopt import adopt
 from launcher.submission.decide import Action, decide
 from launcher.submission.plan import PlannedBatch, plan_batches
@@ -353,6 +354,6 @@ def test_an_evaluation_never_trains(store: Store) -> None:
     launch(sweep, store, scheduler)
     train(run)
     assert in_job(scheduler.evaluations[1].job_folders[0]) == 0
-    assert not again.started_file.exists()
+    assert last_start(again) is None
     assert not again.failure_file.exists()
     assert not run.evaluations.job_file("command").exists()

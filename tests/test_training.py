@@ -98,10 +98,10 @@ def die(kill: Kill, folder: Path, run: RunDir) -> None:
     if kill.during_save:
         seal = checkpoints.seal
 
-        def seal_the_first(path: Path, ranks: int) -> None:
+        def seal_the_first(path: Path, *what: Any) -> None:
             if checkpoints.step_of(path) == 4:
                 os.kill(os.getpid(), signal.SIGKILL)
-            seal(path, ranks)
+            seal(path, *what)
 
         checkpoints.seal = seal_the_first
     train(make_config(folder, **kill.changes), run, Store(run.path.parent.parent), at_each_step)

@@ -36,6 +36,7 @@ def task(environment: Mapping[str, str]) -> Task | None:
         node=environment.get("SLURMD_NODENAME") or socket.gethostname(),
         origin=environment.get("SLURM_LAUNCH_NODE_IPADDR") or None,
         cores=int(environment.get("SLURM_CPUS_PER_TASK") or 0) or None,
+        restart=int(environment.get("SLURM_RESTART_COUNT") or 0),
     )
 
 

@@ -23,6 +23,7 @@ class Task:
         node: this node's name.
         origin: the address of the node from which the tasks were started; None where nobody says.
         cores: CPU cores of this task; None where nobody says.
+        restart: how often the job has come back from the queue.
     """
 
     executor: str
@@ -35,3 +36,4 @@ class Task:
     node: str
     origin: str | None = None
     cores: int | None = None
+    restart: int = 0

@@ -21,7 +21,7 @@ from launcher.hub.payload import content_of, payload_of
 from launcher.hub.starting_point import payload_of_start, revision_of_start, starting_point
 from launcher.model.adapter import Adapter
 from launcher.store.facts import Revision
-from launcher.store.files import read_fact, write_once
+from launcher.store.files import look_first, read_fact, write_once
 from launcher.store.measurements import Measured
 from launcher.store.origins import Sources
 from launcher.store.output_folder import Store
@@ -86,6 +86,7 @@ def publish(
     fact = Revision(shelf.address, hub.store, shelf.repo, hub.revision, commit, payload.content, time.time())
     recorded = read_fact(file, Revision)
     if recorded is not None and replace(recorded, time=fact.time) != fact:
+        look_first()
         file.unlink()  # of a revision that is no longer the model's
     write_once(file, fact)
     return fact

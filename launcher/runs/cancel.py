@@ -18,6 +18,7 @@ from launcher.store.facts import Cancel, Job
 from launcher.store.files import read_fact, write_once
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import RunDir, attempts_of
+from launcher.store.starts import last_start
 from launcher.store.work_done import is_measured
 
 
@@ -52,7 +53,7 @@ def _table_of(run: RunDir) -> Job | None:
     attempt = Attempts.of(run).training
     if attempt is None:
         return None
-    ended = attempt.started_file.exists() or attempt.failure_file.exists()
+    ended = last_start(attempt) is not None or attempt.failure_file.exists()
     return None if ended else attempt.record.after
 
 

@@ -17,7 +17,7 @@ from launcher.config import OBJECTIVE
 from launcher.runs.run_state import RunState
 from launcher.store.attempts import Attempts
 from launcher.store.counts import DataCounts
-from launcher.store.facts import Attempt, Revision, RunRecord, Started
+from launcher.store.facts import Attempt, Revision, RunRecord
 from launcher.store.files import Plain, content_key, plain, read_fact, write_derived
 from launcher.store.measurements import Measured
 from launcher.store.metrics_log import read_metrics
@@ -25,6 +25,7 @@ from launcher.store.origins import Sources
 from launcher.store.output_folder import Store, SweepDir
 from launcher.store.results import Evaluation, MTBenchResult, Result
 from launcher.store.run_folder import AttemptDir, RunDir
+from launcher.store.starts import all_starts
 
 NAMED_BY = ("run_id", "model", "dataset", "loss_type", "beta", "seed", "axes")  # a row's, of the launch's record
 MADE_BY = ("judge", "hashes", "answers", "spent")  # what MT-Bench scores depend on, and cost
@@ -128,8 +129,8 @@ def _data(run: RunDir) -> Plain:
 
 def _hosts(attempts: Iterable[AttemptDir]) -> list[str]:
     """The machines that the attempts ran on, each once."""
-    started = (read_fact(attempt.started_file, Started) for attempt in attempts)
-    return list(dict.fromkeys(fact.host for fact in started if fact and fact.host))
+    hosts = (start.fact.host for attempt in attempts for start in all_starts(attempt))
+    return list(dict.fromkeys(host for host in hosts if host))
 
 
 def with_milestones(row: Plain, run: RunDir) -> list[Plain]:

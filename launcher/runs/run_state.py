@@ -26,7 +26,6 @@ from launcher.store.facts import (
     Job,
     Lost,
     Revision,
-    Started,
 )
 from launcher.store.files import Plain, read_fact
 from launcher.store.metrics_log import last_metrics
@@ -34,6 +33,7 @@ from launcher.store.output_folder import PreparingDir
 from launcher.store.progress import Progress
 from launcher.store.results import Result
 from launcher.store.run_folder import AttemptDir, RunDir
+from launcher.store.starts import last_start
 from launcher.store.work_done import due_in_job, lacking
 
 
@@ -44,19 +44,19 @@ def read_facts(run: RunDir) -> RunFacts:
     progress = _progress(run, attempts)
     if last is None:
         return RunFacts(**progress)
-    failure, started = read_fact(last.failure_file, Failure), read_fact(last.started_file, Started)
+    failure, start = read_fact(last.failure_file, Failure), last_start(last)
     job, after = read_fact(last.job_file, Job), last.record.after
     no_table = failure_of(after) if after else None
     done = bool(progress["trained"] and progress["evaluated"])
-    at_work = started is not None and failure is None and not done
-    lost = _lost(last, started) if at_work and started else None
+    at_work = start is not None and failure is None and not done
+    lost = read_fact(last.lost_file(start.name), Lost) if at_work and start else None
     return RunFacts(
         attempts=len(attempts.trainings),
         submitted_seconds=max(0.0, time.time() - _made_at(last)),
         job=job,
         job_id=job.job_id if job else None,
-        started=started is not None,
-        host=started.host if started else None,
+        started=start is not None,
+        host=start.fact.host if start else None,
         failure=failure.reason if failure else None,
         ended=failure.status if failure else FailureStatus.FAILED,
         cause=failure.known_cause if failure else None,
@@ -87,14 +87,17 @@ def _progress(run: RunDir, attempts: Attempts) -> Plain:
         "checkpoint_step": run.last_checkpoint_step(),
         "address": revision.address if revision else None,
         "unreached": _unreached(attempts, result) if result else (),
+        "damage": _damage(run),
     }
 
 
-def _lost(attempt: AttemptDir, started: Started) -> Lost | None:
-    """What was noticed last of a rank that is gone, or hung, if that was after the attempt was started last."""
-    files = attempt.lost.glob("*.json") if attempt.lost.is_dir() else ()
-    facts = [fact for file in files if (fact := read_fact(file, Lost)) and fact.time >= (started.time or 0)]
-    return max(facts, key=lambda fact: fact.time, default=None)
+def _damage(run: RunDir) -> str | None:
+    """What happened to the checkpoint that was found damaged last, and what that has cost."""
+    last = next(reversed(run.damages()), None)
+    if last is None:
+        return None
+    after = "the training began anew" if last.step is None else f"the training went on from step {last.step}"
+    return f"{last.checkpoint} was damaged ({last.why}): {after}"
 
 
 def _unreached(attempts: Attempts, result: Result) -> tuple[int, ...]:

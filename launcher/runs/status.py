@@ -60,6 +60,7 @@ class RunFacts:
         unpublished: why it could not.
         address: where the published model is.
         unreached: the milestones behind the end of the training.
+        damage: what is said of the last checkpoint that was found damaged.
     """
 
     attempts: int = 0
@@ -89,6 +90,7 @@ class RunFacts:
     unpublished: str | None = None
     address: str | None = None
     unreached: tuple[int, ...] = ()
+    damage: str | None = None
 
     @property
     def waits_for(self) -> str | None:
@@ -112,7 +114,7 @@ def status_of(facts: RunFacts, job: JobState, table: JobState = UNKNOWN) -> tupl
     if facts.trained:
         unpublished = facts.unpublished and f"not published: {facts.unpublished}"
         about = facts.failure or _about_evaluation(facts, job) or unpublished
-        return Status.TRAINED, "; ".join(filter(None, [about, _unreached(facts)])) or None
+        return Status.TRAINED, "; ".join(filter(None, [about, _unreached(facts), facts.damage])) or None
     if facts.attempts == 0:
         return Status.NEW, None
     if facts.failure is not None:
@@ -154,7 +156,7 @@ def _status_of_job(facts: RunFacts, job: JobState, table: JobState) -> tuple[Sta
     if job.phase is Phase.PENDING:
         return Status.PENDING, _why_pending(facts, job)
     if job.phase is Phase.RUNNING:
-        return (Status.RUNNING, None) if facts.started else (Status.PENDING, "its job has not come to it yet")
+        return (Status.RUNNING, facts.damage) if facts.started else (Status.PENDING, "its job has not come to it yet")
     if job.phase is Phase.UNKNOWN and not facts.cancelled:
         return _unless_recent(facts, "the scheduler does not know its job, and it left no result")
     if _lacks_table(facts, job):

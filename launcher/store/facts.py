@@ -181,12 +181,13 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Started:
-    """`started.json`: the process that took the attempt up last.
+    """`starts/<attempt>.<NNNN>.json`: the process that took the attempt up, and was rank 0 of those that did.
 
     Attributes:
         host: the node.
         gpus: their names.
         job: the scheduler's id of the job, where it is one.
+        restart: how often that job had come back from the queue.
         time: when it did.
     """
 
@@ -194,6 +195,7 @@ class Started:
     gpus: list[str] = field(default_factory=list)
     pid: int | None = None
     job: str | None = None
+    restart: int = 0
     time: float | None = None
 
 
@@ -339,10 +341,28 @@ class CheckpointMarker:
     Attributes:
         files: their sizes in bytes, by name.
         ranks: how many processes have written them.
+        sums: their checksums (xxh3_128), by name; none where an older version wrote them.
     """
 
     files: dict[str, int]
     ranks: int
+    sums: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A line of `damage.jsonl`: a checkpoint that was finished is not what was written.
+
+    Attributes:
+        checkpoint: its path below `checkpoints/`.
+        why: which files, and how.
+        step: of the checkpoint that the training went on from instead; None: it began anew.
+    """
+
+    checkpoint: str
+    why: str
+    step: int | None
+    time: float
 
 
 @dataclass(frozen=True)

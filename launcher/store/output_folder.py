@@ -6,13 +6,13 @@ Must not know: how a file is written (`files` does), what a fact means, what a s
     <output>/runs/<run_id>/config.yaml               the objective, written once
                           /attempts/001/attempt.json what was asked for, and what it is for: settings, provenance
                           /attempts/001/job.json     what the scheduler made of it: executor, job id
-                          /attempts/001/started.json the process that took it up: host, pid
                           /attempts/001/cancel.json  the wish that it end
                           /attempts/001/failure.json why it ended without a result
                           /attempts/001/unpublished.json  why its model could not be published
                           /attempts/001/requeues.jsonl  a line each time that its job was put back into the queue
                           /attempts/001/rank0.log    what it printed
                           /attempts/002.evaluation/  one that evaluates what the one before it trains
+                          /starts/001.0002.json      who has taken attempt 1 up the second time: host, pid, job
                           /checkpoints/              the trainer's own
                           /model/                    the final model
                           /milestones/<step>/        model/, evaluation.json and revision.json after so many steps

@@ -17,8 +17,8 @@ import yaml
 
 from launcher.config import OBJECTIVE
 from launcher.errors import StoreError
-from launcher.store.facts import Attempt, JobList, Purpose, TableWork
-from launcher.store.files import Plain, read_fact, typed, write_derived, write_once
+from launcher.store.facts import Attempt, Damage, JobList, Purpose, TableWork
+from launcher.store.files import Plain, read_fact, read_lines, typed, write_derived, write_once
 
 
 def work_of(job_folder: Path) -> JobList | TableWork:
@@ -110,6 +110,7 @@ class AttemptDir:
 
     @property
     def started_file(self) -> Path:
+        """Of older versions; `starts` reads it with what is written now."""
         return self.path / "started.json"
 
     @property
@@ -128,10 +129,9 @@ class AttemptDir:
     def progress_file(self) -> Path:
         return self.path / "progress.json"
 
-    @property
-    def lost(self) -> Path:
-        """A file for each start of its job that has lost a rank."""
-        return self.path / "lost"
+    def lost_file(self, start: str) -> Path:
+        """What was noticed of a rank that a start of it has lost."""
+        return self.path / "lost" / f"{start}.json"
 
     @property
     def run(self) -> RunDir:
@@ -194,6 +194,11 @@ class RunDir:
         return self.path / "checkpoints"
 
     @property
+    def starts(self) -> Path:
+        """A file for each process group that has taken the run up."""
+        return self.path / "starts"
+
+    @property
     def model(self) -> Path:
         return self.path / "model"
 
@@ -210,9 +215,24 @@ class RunDir:
         return self.path / "result.json"
 
     def last_checkpoint_step(self) -> int | None:
-        """The step of the newest complete checkpoint: one with the marker that its writer makes last."""
-        marked = self.checkpoints.glob(f"checkpoint-*/{CHECKPOINT_MARKER}")
-        return max((int(marker.parent.name.rpartition("-")[2]) for marker in marked), default=None)
+        """The step of the newest complete checkpoint: with the marker that its writer makes last, and no damage known.
+
+        Of any start; an older version had one folder for all.
+        """
+        damaged = {self.checkpoints / damage.checkpoint for damage in self.damages()}
+        patterns = (f"checkpoint-*/{CHECKPOINT_MARKER}", f"*/checkpoint-*/{CHECKPOINT_MARKER}")
+        marked = [marker.parent for pattern in patterns for marker in self.checkpoints.glob(pattern)]
+        steps = (int(folder.name.rpartition("-")[2]) for folder in marked if folder not in damaged)
+        return max(steps, default=None)
+
+    @property
+    def damage_log(self) -> Path:
+        """A line for each checkpoint that was found damaged."""
+        return self.path / "damage.jsonl"
+
+    def damages(self) -> list[Damage]:
+        """The checkpoints that were found damaged so far."""
+        return [typed(line, Damage, self.damage_log) for line in read_lines(self.damage_log)]
 
     @property
     def evaluation_file(self) -> Path:

@@ -22,11 +22,12 @@ from launcher.losses import LOSS_KEYS, loss_named
 from launcher.planning.trainer_rules import steps_of
 from launcher.store.attempt_config import wanted_by
 from launcher.store.attempts import Attempts
-from launcher.store.facts import Attempt, Started
+from launcher.store.facts import Attempt
 from launcher.store.files import Plain, content_key, read_fact
 from launcher.store.output_folder import Store
 from launcher.store.results import Result
 from launcher.store.run_folder import AttemptDir
+from launcher.store.starts import all_starts
 from launcher.store.work_done import job_file, lacking
 from launcher.sweep import Run
 
@@ -138,8 +139,9 @@ def _evaluation_of(attempts: Attempts) -> tuple[str, float] | None:
 
 
 def _began(attempt: AttemptDir) -> float | None:
-    started = read_fact(attempt.started_file, Started)
-    return None if started is None else started.time
+    """When it was first taken up."""
+    starts = all_starts(attempt)
+    return starts[0].fact.time if starts else None
 
 
 def _cost_of(attempts: Attempts) -> tuple[str, Cost] | None:

@@ -1,6 +1,6 @@
 """One attempt at a run: train, evaluate and publish it as far as it is not done yet.
 
-Owns: what an attempt consists of, in order; `started.json`.
+Owns: what an attempt consists of, in order; what a start says of itself.
 Must not know: how a model is trained or evaluated, what follows from how it ended (`outcome`), the other attempts of
 the job.
 """
@@ -21,12 +21,11 @@ from launcher.machine.gpus import gpu_names
 from launcher.machine.terminal import say
 from launcher.store.attempt_config import read_config
 from launcher.store.facts import Started
-from launcher.store.files import write_once
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir, RunDir
 from launcher.store.work_done import lacking
 from launcher.tracking.process import tracked
-from launcher.worker import out_of_memory, progress
+from launcher.worker import fence, out_of_memory, progress
 from launcher.worker.distributed import ranks
 from launcher.worker.interruption import StopRequest
 from launcher.worker.lost import settle_loss
@@ -40,13 +39,13 @@ def make_attempt(attempt: AttemptDir, store: Store, stop_process: StopRequest) -
 
     The same on all ranks, as far as they are together. Should another rank be gone meanwhile, it does not return.
     """
-    ranks.begin(f"{attempt.run.run_id}/{attempt.number}", partial(settle_loss, attempt), attempt.path)
-    job, host = node.queued(), node.name()
-    if ranks.is_first():
-        started = Started(host, gpu_names(), os.getpid(), job.job_id if job else None, time.time())
-        write_once(attempt.started_file, started)
+    ranks.begin(f"{attempt.run.run_id}/{attempt.number}", partial(settle_loss, attempt))
+    start = ranks.first(lambda: fence.take_up(attempt, _here(), exit_code=0 if node.here() else 1))
+    if not ranks.is_first():
+        fence.follow(attempt, start)
+    ranks.speak_for(attempt.path, start)
     place = f", rank {ranks.index()} of {ranks.size()}" if ranks.size() > 1 else ""
-    say(f"{attempt.run.run_id}, attempt {attempt.number}, on {host}{place}")
+    say(f"{attempt.run.run_id}, attempt {attempt.number}, on {node.name()}{place}, start {start}")
 
     def stop() -> bool:
         return stop_process() or attempt.cancel_file.exists()
@@ -64,6 +63,13 @@ def make_attempt(attempt: AttemptDir, store: Store, stop_process: StopRequest) -
         traceback.print_exc()
         return _outcome_of(error, attempt, stop_process)
     return Outcome(Kind.DONE)
+
+
+def _here() -> Started:
+    """This process, as one that takes an attempt up."""
+    job = node.queued()
+    name, restart = (job.job_id, job.restart) if job else (None, 0)
+    return Started(node.name(), gpu_names(), os.getpid(), name, restart, time.time())
 
 
 def _outcome_of(error: Exception, attempt: AttemptDir, stop_process: StopRequest) -> Outcome:

@@ -74,7 +74,7 @@ def _record(told: dict[str, Any], silent: float) -> None:
     rank = Rank.here().index
     words = f"rank {rank} {stood(told['phase'], told['done'], told['of'], silent)}, and none of its threads moved"
     if told["attempt"]:
-        settle_loss(AttemptDir(Path(told["attempt"])), Loss(words, Kind.HANGS, rank, node.name()))
+        settle_loss(AttemptDir(Path(told["attempt"])), Loss(words, Kind.HANGS, rank, node.name()), told["start"])
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from launcher.hub.push import lacks, publish
 from launcher.machine.terminal import say
 from launcher.store.attempt_config import hub_of
 from launcher.store.facts import Unpublished
-from launcher.store.files import read_fact, write_once
+from launcher.store.files import look_first, read_fact, write_once
 from launcher.store.hashes import Hashes
 from launcher.store.origins import DatasetSources, Sources
 from launcher.store.output_folder import Store
@@ -48,6 +48,7 @@ def record_sources(config: RunConfig, run: RunDir, store: Store, planned: Inputs
         _compare(run, recorded, sources)
         return
     if recorded is not None:  # of a training of which nothing is left
+        look_first()
         run.sources_file.unlink()
     write_once(run.sources_file, sources)
 
@@ -100,6 +101,7 @@ def _push(attempt: AttemptDir, store: Store, stop: Callable[[], bool]) -> Iterat
         left = replace(hub, patience=max(0, hub.patience - int(lost)))
         try:
             if not stop() and lacks(point, hub):
+                look_first()
                 say(f"published as {publish(point, left, store, stop).address}")
         except Exception as error:  # noqa: BLE001 - a store's trouble must not cost a trained run
             lost += time.monotonic() - began

@@ -22,6 +22,8 @@ from launcher.store.facts import Cause, Failure, FailureStatus, Lost, Requeue
 from launcher.store.files import append_line, plain, read_lines, write_once
 from launcher.store.output_folder import PreparingDir
 from launcher.store.run_folder import AttemptDir
+from launcher.store.starts import Start
+from launcher.worker import fence
 from launcher.worker.distributed.liveness import Kind, Loss
 from launcher.worker.outcome import Kind as Ended
 from launcher.worker.outcome import Outcome, settle, settle_table
@@ -29,15 +31,22 @@ from launcher.worker.outcome import Outcome, settle, settle_table
 LINGER_SECONDS = 60.0  # for the scheduler, or for the process that acts; who ends first has the others killed
 
 
-def settle_loss(attempt: AttemptDir, loss: Loss) -> None:
-    """Do what follows from the loss of a rank, in any process of the job; the process is to end afterwards."""
+def settle_loss(attempt: AttemptDir, loss: Loss, start: str | None = None) -> None:
+    """Do what follows from the loss of a rank, in any process of the job; the process is to end afterwards.
+
+    `start`: the one that has lost it, where that is not this process's. Nothing follows where another has taken up the
+    run since: the job may be at work again elsewhere.
+    """
     say(f"leaving the other ranks: {loss.reason}")
+    start = start or fence.name()
+    if start is not None and Start(attempt.run.starts / f"{start}.json").is_superseded():
+        return
     if loss.kind is Kind.FAILED:
         settle(Outcome(Ended.FAILED, loss.reason), attempt)
         return
     loss = replace(loss, reason=f"{loss.reason}; see {attempt.log_file(loss.rank).name}")
     noticed = Lost(loss.reason, loss.rank, loss.kind is Kind.HANGS, loss.node, time.time())
-    is_first = write_once(attempt.lost / f"{_start()}.json", noticed)
+    is_first = write_once(attempt.lost_file(start or _job_start()), noticed)
     if not is_first:
         time.sleep(LINGER_SECONDS)
     elif loss.kind is Kind.HANGS:
@@ -56,8 +65,8 @@ def settle_table_loss(job: PreparingDir, loss: Loss) -> None:
         settle_table(job, loss.reason)
 
 
-def _start() -> str:
-    """Names this start of the job, on all of its ranks."""
+def _job_start() -> str:
+    """Names this start of the job, on all of its ranks, before it has taken up the run."""
     task = node.here()
     if task is not None:
         return task.start

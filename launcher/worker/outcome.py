@@ -22,6 +22,8 @@ Must not know: how a run is trained or saved, what signals this process listens 
     SIGTERM elsewhere, Ctrl-C    CANCELLED, for each run left      0                        starts what waits for it
     all runs of a queue's job    as above                          1, where above it is 0   does not start what waits
       have ended in one of these
+    another start has taken up   nothing                        0, at once (`run`: 1)    nothing that counts
+      the run: see `fence`
     no reference table           FAILED, in the folder of its job  1, at once               does not start what waits
 
 FAILED, CANCELLED and TIMEOUT are the status in failure.json, and "these" are the rows above. Rank 0 alone records, and
@@ -47,6 +49,7 @@ from launcher.store.facts import Failure, FailureStatus, Requeue, cause_told
 from launcher.store.files import append_line, plain, read_lines, write_once
 from launcher.store.output_folder import PreparingDir
 from launcher.store.run_folder import AttemptDir
+from launcher.store.starts import last_start
 from launcher.worker import out_of_memory
 from launcher.worker.distributed import ranks
 
@@ -114,7 +117,7 @@ def settle(outcome: Outcome, *attempts: AttemptDir) -> None:
 def settle_table(job: PreparingDir, reason: str, trace: str = "") -> None:
     """Do what follows where a job has made no reference table; the error ends it, which its caller lets pass."""
     if ranks.is_first():
-        record(job, FailureStatus.FAILED, reason, trace)
+        _record(job, FailureStatus.FAILED, reason, trace)
 
 
 # ------------------------------------------------------------------------------------------------ a failure
@@ -123,7 +126,7 @@ def settle_table(job: PreparingDir, reason: str, trace: str = "") -> None:
 def _record_or_requeue(outcome: Outcome, status: FailureStatus, attempts: Sequence[AttemptDir]) -> None:
     for attempt in attempts if ranks.is_first() else ():
         if not _back_with_less(attempt, outcome.reason):
-            record(attempt, status, outcome.reason[:2000], outcome.trace)
+            _record(attempt, status, outcome.reason[:2000], outcome.trace)
 
 
 def _back_with_less(attempt: AttemptDir, reason: str) -> bool:
@@ -135,8 +138,7 @@ def _back_with_less(attempt: AttemptDir, reason: str) -> bool:
     return job is not None and node.requeue(job) is None
 
 
-def record(where: AttemptDir | PreparingDir, status: FailureStatus, reason: str, trace: str = "") -> None:
-    """Say why an attempt, or a job that was to make a table, has ended; only the first to say so is heard."""
+def _record(where: AttemptDir | PreparingDir, status: FailureStatus, reason: str, trace: str = "") -> None:
     write_once(where.failure_file, Failure(reason, status, trace[-8000:], time.time(), cause_told(reason)))
 
 
@@ -161,9 +163,9 @@ def _leave(attempts: Sequence[AttemptDir], number: int, max_requeues: int) -> No
 
 def _stopped(attempts: Sequence[AttemptDir], number: int) -> None:
     for attempt in attempts:
-        begun = attempt.started_file.exists()
+        begun = last_start(attempt) is not None
         when = f" at step {attempt.run.last_checkpoint_step() or 0}" if begun else " before it was started"
-        record(attempt, FailureStatus.CANCELLED, f"stopped by {signal.Signals(number).name}{when}")
+        _record(attempt, FailureStatus.CANCELLED, f"stopped by {signal.Signals(number).name}{when}")
 
 
 def _requeue(job: Task, attempts: Sequence[AttemptDir], at_most: int) -> None:
@@ -173,7 +175,7 @@ def _requeue(job: Task, attempts: Sequence[AttemptDir], at_most: int) -> None:
         if times < at_most:
             _back(job, attempts[number:])
             return
-        record(attempt, FailureStatus.TIMEOUT, f"the time limit, after {times} requeues (cluster.max_requeues)")
+        _record(attempt, FailureStatus.TIMEOUT, f"the time limit, after {times} requeues (cluster.max_requeues)")
 
 
 def _back(job: Task, attempts: Sequence[AttemptDir]) -> None:
@@ -182,4 +184,4 @@ def _back(job: Task, attempts: Sequence[AttemptDir]) -> None:
     say(f"the time limit is near: {job.job_id} goes back into the queue")
     complaint = node.requeue(job)
     for attempt in attempts if complaint is not None else ():
-        record(attempt, FailureStatus.TIMEOUT, f"the time limit; it could not be requeued: {complaint}")
+        _record(attempt, FailureStatus.TIMEOUT, f"the time limit; it could not be requeued: {complaint}")

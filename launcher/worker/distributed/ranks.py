@@ -215,20 +215,25 @@ def _lose(loss: Loss) -> None:
 # ------------------------------------------------------------------------------------------------ acting as one
 
 
-def begin(attempt: str, lost: Lost, folder: Path | None = None) -> None:
+def begin(attempt: str, lost: Lost) -> None:
     """From here on it is about this attempt: ranks that lost each other in the last one start counting anew.
 
     Args:
         attempt: its name, the same on all ranks.
         lost: called with the reason, in another thread, before this process ends because a rank is gone or hangs.
-        folder: the attempt's own.
     """
     global _lost  # noqa: PLW0603 - see joined
     _lost = lost
     if _self_watch is not None:
-        _self_watch.attempt = folder
+        _self_watch.speaks_for = None
     if _group is not None:
         _group.attempt, _group.calls = attempt, 0
+
+
+def speak_for(folder: Path, start: str) -> None:
+    """From here on it is about this attempt's folder and that start of it, also for the process beside."""
+    if _self_watch is not None:
+        _self_watch.speaks_for = folder, start
 
 
 def failed(reason: str, signal: int | None = None) -> End:

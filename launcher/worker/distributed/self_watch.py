@@ -35,7 +35,7 @@ class SelfWatch(threading.Thread):
 
     def __init__(self, tick: Callable[[], None]) -> None:
         super().__init__(name="self-watch", daemon=True)
-        self.attempt: Path | None = None  # which one the process beside is to speak for
+        self.speaks_for: tuple[Path, str] | None = None  # the attempt and its start, for the process beside
         self._tick = tick
         self._over = threading.Event()
         self._main = threading.main_thread().ident or 0
@@ -92,7 +92,8 @@ class SelfWatch(threading.Thread):
         doing = progress.now()
         allowed = min(progress.allowed(), progress.LONGEST)
         told = {"phase": doing.phase, "done": doing.done, "of": doing.of, "allowed": allowed}
-        told["attempt"] = str(self.attempt) if self.attempt else None
+        attempt, start = self.speaks_for or (None, None)
+        told |= {"attempt": attempt and str(attempt), "start": start}
         with contextlib.suppress(OSError):  # it is stopped, or dead
             os.write(self._pipe, json.dumps(told).encode() + b"\n")
 

@@ -24,7 +24,7 @@ from launcher.config import LmEval, RunConfig
 from launcher.errors import UNSAID, ConfigError
 from launcher.machine.installed import package_dir
 from launcher.machine.terminal import say
-from launcher.store.files import Plain, content_key, plain, write_once
+from launcher.store.files import Plain, content_key, look_first, plain, write_once
 from launcher.store.output_folder import Store
 from launcher.store.results import ProgramResult
 from launcher.store.run_folder import EvaluationDir, RunDir
@@ -104,6 +104,7 @@ def _write(directory: EvaluationDir, benchmark: str, weights: Weights, compute: 
         return
     began = time.perf_counter()
     folder = directory.folder(benchmark)
+    look_first()
     shutil.rmtree(folder, ignore_errors=True)  # of a program that did not come to its end
     folder.mkdir(parents=True)
     say(f"{benchmark} of {weights.adapter or weights.model}")

@@ -1,26 +1,35 @@
 """Resumable trainer state on disk: which checkpoint is whole.
 
-Owns: the marker that closes a checkpoint, the search for the last whole one, the removal of old ones.
-Must not know: torch; how the state is written. (Names and sizes are read, nothing is loaded.)
+Owns: where each start's checkpoints lie, the marker that closes one, which is whole by names and sizes, the removal of
+old ones. Must not know: torch; how the state is written, what its files hold (`checksums`).
 
 The trainer writes a checkpoint file by file, and a kill may come between any two. So the last thing written is
-`complete.json`, with the size of every file, after all of them were flushed to disk. A folder without it, or one whose
-files differ from it, is no checkpoint.
+`complete.json`, with the size and checksum of every file, after all of them were flushed to disk. A folder without it,
+or one whose files differ from it, is no checkpoint.
+
+Each start has a folder of its own, `checkpoints/<start>/checkpoint-N`: one that does not know yet that another has
+taken up its run neither writes nor removes what that one needs.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import re
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from launcher.errors import UNSAID, ConfigError, StoreError, UsageError
+from launcher.machine.terminal import say
 from launcher.store.facts import CheckpointMarker
 from launcher.store.files import read_fact, write_once
+from launcher.store.starts import order_of
 
 MARKER = "complete.json"
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK)
 _FOLDER = re.compile(r"checkpoint-(\d+)")
 _STEP = re.compile(r"global_step\d+/")
 _OPTIMIZER_SHARD = re.compile(r"global_step\d+/(?:bf16_)?zero_pp_rank_(\d+)_mp_rank_00_optim_states\.pt")
@@ -41,14 +50,70 @@ def step_of(checkpoint: Path) -> int:
     return int(match[1])
 
 
-def _newest_first(folder: Path) -> list[Path]:
-    names = os.listdir(folder) if folder.is_dir() else []
-    return sorted((folder / name for name in names if _FOLDER.fullmatch(name)), key=step_of, reverse=True)
+def newest_first(own: Path) -> list[Path]:
+    """Every checkpoint of a run, whole or not, by step; of one step that of the latest start first.
+
+    `own`: the folder of one start; or of all, where an older version wrote them.
+    """
+    root = _root(own)
+    folders = [root, *(path for path in _listed(root) if _is_of_a_start(path))]
+    found = [path for folder in folders for path in _listed(folder) if _FOLDER.fullmatch(path.name)]
+    return sorted(found, key=lambda path: (step_of(path), order_of(path.parent.name)), reverse=True)
 
 
-def last_complete(folder: Path) -> Path | None:
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return [folder / name for name in os.listdir(folder)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []  # removed by now
+
+
+def _root(own: Path) -> Path:
+    return own.parent if _is_of_a_start(own) else own
+
+
+def _is_of_a_start(folder: Path) -> bool:
+    return order_of(folder.name) != (0, 0)
+
+
+def last_complete(own: Path) -> Path | None:
     """The newest whole checkpoint; those that are not whole are passed over."""
-    return next((path for path in _newest_first(folder) if missing_in(path) is None), None)
+    return next((path for path in newest_first(own) if missing_in(path) is None), None)
+
+
+def take_over(checkpoint: Path, own: Path) -> Path | None:
+    """A checkpoint of any start as one in `own`, marker last; None where it was removed meanwhile.
+
+    Its files get second names, so that the start that wrote it can take only its own away; where the file system has
+    none, the folder moves.
+    """
+    mine = own / checkpoint.name
+    if mine == checkpoint:
+        return mine
+    remove(mine)
+    try:
+        files = sorted((path for path in checkpoint.rglob("*") if path.is_file()), key=_is_marker)
+        for path in files:
+            target = mine / path.relative_to(checkpoint)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.link(path, target)
+    except FileNotFoundError:
+        remove(mine)
+        return None
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        remove(mine)
+        own.mkdir(parents=True, exist_ok=True)
+        return checkpoint.rename(mine)
+    if (mine / MARKER).exists():
+        return mine
+    remove(mine)
+    return None
+
+
+def _is_marker(path: Path) -> bool:
+    return path.name == MARKER
 
 
 def missing_in(checkpoint: Path) -> str | None:
@@ -111,16 +176,25 @@ def check_fits(checkpoint: Path, ranks: int, *, sharded: bool) -> None:
         )
 
 
-def seal(checkpoint: Path, ranks: int) -> None:
-    """Close a checkpoint that all `ranks` have written: flush every file, then write the marker."""
-    files = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != MARKER)
+def seal(checkpoint: Path, ranks: int, sums: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Close a checkpoint that all `ranks` have written: flush every file, then write the marker.
+
+    `sums`: the checksums of its files.
+    """
+    files = [checkpoint / name for name in sorted({*written(checkpoint), *sums} - {MARKER})]
     for path in files:
         _flush(path)
-    for folder in {path.parent for path in files} | {checkpoint}:
+    for folder in {path.parent for path in files} | {checkpoint, checkpoint.parent}:
         _flush(folder)
     sizes = {path.relative_to(checkpoint).as_posix(): path.stat().st_size for path in files}
-    write_once(checkpoint / MARKER, CheckpointMarker(sizes, ranks))
+    write_once(checkpoint / MARKER, CheckpointMarker(sizes, ranks, dict(sums)))
     _flush(checkpoint)
+
+
+def written(checkpoint: Path) -> list[str]:
+    """The names of the files in a checkpoint that is not sealed yet."""
+    found = (path for path in checkpoint.rglob("*") if path.is_file())
+    return sorted(path.relative_to(checkpoint).as_posix() for path in found)
 
 
 def _flush(path: Path) -> None:
@@ -131,15 +205,39 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def rotate(folder: Path, keep: int) -> None:
-    """Remove all but the newest `keep` whole checkpoints, and all that are not whole."""
-    whole = [path for path in _newest_first(folder) if missing_in(path) is None]
-    for path in _newest_first(folder):
-        if path not in whole[:keep]:
+def rotate(own: Path, keep: int, up_to: int | None = None) -> None:
+    """Of this start and earlier ones, remove all but the newest `keep` whole checkpoints, and all that are not whole.
+
+    What is later than `up_to`, by default than this start's newest whole one, stays: where that is damaged, what came
+    before it is all there is.
+    """
+    found = [path for path in newest_first(own) if order_of(path.parent.name) <= order_of(own.name)]
+    whole = [path for path in found if missing_in(path) is None]
+    if up_to is None:
+        up_to = next((step_of(path) for path in whole if path.parent == own), 0)
+    by_step = {step_of(path): path for path in reversed(whole) if step_of(path) <= up_to}  # of one step the latest
+    kept = sorted(by_step, reverse=True)[:keep]
+    stay = [path for path in whole if step_of(path) > up_to] + [by_step[step] for step in kept]
+    for path in found:
+        if path not in stay:
             remove(path)
+    for folder in {path.parent for path in found} - {own}:
+        with contextlib.suppress(OSError):  # not empty
+            folder.rmdir()
 
 
 def remove(checkpoint: Path) -> None:
-    """Remove a checkpoint; the marker goes first, so that a kill in between leaves nothing that looks whole."""
-    (checkpoint / MARKER).unlink(missing_ok=True)
-    shutil.rmtree(checkpoint)
+    """Remove a checkpoint; the marker goes first, so that a kill in between leaves nothing that looks whole.
+
+    Somebody else may be at it too. What cannot be removed is said, and tried again with the next one.
+    """
+    try:
+        (checkpoint / MARKER).unlink(missing_ok=True)
+        shutil.rmtree(checkpoint, onerror=_unless_gone)
+    except OSError as error:
+        say(f"{checkpoint} cannot be removed: {error.strerror}")
+
+
+def _unless_gone(_function: object, _path: str, raised: tuple[type[BaseException], BaseException, object]) -> None:
+    if not isinstance(raised[1], FileNotFoundError):
+        raise raised[1]

@@ -10,21 +10,20 @@ steps (`planning.rules` refuses that).
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from launcher.model.files import model_files
 from launcher.store.files import link
+from launcher.worker import fence
 
 
 def keep(checkpoint: Path, folder: Path) -> None:
     """Make `folder` the model that a sealed checkpoint holds, whole or not at all; one that is there stays."""
     if folder.exists():
         return
-    aside = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(aside, ignore_errors=True)
+    aside = fence.aside(folder)
     aside.mkdir(parents=True)
     for name, path in model_files(checkpoint).items():
         (aside / name).parent.mkdir(parents=True, exist_ok=True)
         link(path, aside / name)  # which stays when the checkpoint goes
-    aside.rename(folder)
+    fence.put_in_place(aside, folder)

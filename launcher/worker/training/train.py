@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import itertools
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -35,13 +34,14 @@ from launcher.store.metrics_log import read_metrics
 from launcher.store.output_folder import Store
 from launcher.store.results import Result
 from launcher.store.run_folder import RunDir
-from launcher.worker import progress
+from launcher.worker import fence, progress
 from launcher.worker.dataset.pairs import IDS, Pairs
 from launcher.worker.distributed import ranks, zero
 from launcher.worker.model import precision, weights
 from launcher.worker.model.memory import Latest
 from launcher.worker.training import checkpoints
 from launcher.worker.training.reference_table import prepare
+from launcher.worker.training.resume import checkpoint_to_resume
 from launcher.worker.training.trainer import Recorder, RunTrainer, build_trainer
 
 LAST_LOGGED = 10  # lines whose mean is the run's training loss: one batch alone says little
@@ -75,11 +75,11 @@ def train(config: RunConfig, run: RunDir, store: Store, stop_requested: Callable
     pairs = prepare(config, store)
     ranks.first(partial(write_derived, run.data_file, fact_text(pairs.counts)))
     recorder = Recorder(run.metrics_file, config.checkpoint.every, stop_requested, config.checkpoint.milestones or ())
-    trainer = None
+    own, sharded, trainer = fence.own(run.checkpoints), bool(config.deepspeed.config), None
     try:
         with progress.phase("loading the model", progress.LOADING):
             trainer = build_trainer(config, run, store, pairs, [recorder])
-        _go(trainer, recorder, _checkpoint_of(config, run))
+        _go(trainer, recorder, checkpoint_to_resume(run, own, config.checkpoint.keep, sharded=sharded))
         _finish(config, run, trainer, pairs, began)
     finally:
         if _is_joint(config):
@@ -94,22 +94,10 @@ def _is_joint(config: RunConfig) -> bool:
     return ranks.size() > 1 or bool(config.deepspeed.config)
 
 
-def _checkpoint_of(config: RunConfig, run: RunDir) -> str | None:
-    """The checkpoint to go on from; rank 0 chooses."""
-
-    def choose() -> str | None:
-        checkpoint = checkpoints.last_complete(run.checkpoints)
-        if checkpoint is None:
-            return None
-        checkpoints.check_fits(checkpoint, ranks.size(), sharded=bool(config.deepspeed.config))
-        return str(checkpoint)
-
-    return ranks.first(choose)
-
-
-def _go(trainer: RunTrainer, recorder: Recorder, checkpoint: str | None) -> None:
+def _go(trainer: RunTrainer, recorder: Recorder, checkpoint: Path | None) -> None:
+    recorder.goes_on_from = checkpoint
     with progress.phase("step", progress.FIRST_STEP):
-        trainer.train(resume_from_checkpoint=checkpoint)
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     step, max_steps = trainer.state.global_step, trainer.state.max_steps
     if recorder.stopped:
         raise Stopped(step, max_steps)
@@ -122,9 +110,15 @@ def _finish(config: RunConfig, run: RunDir, trainer: RunTrainer, pairs: Pairs, b
         save_model(trainer, run.model)
     if ranks.is_first():
         write_once(run.result_file, _result(config, run, trainer, pairs, began))
-        checkpoints.rotate(run.checkpoints, config.checkpoint.keep_finished)
+        own = fence.own(run.checkpoints)
+        checkpoints.rotate(own, config.checkpoint.keep_finished, up_to=trainer.state.global_step)
+        _remove_empty(own, run.checkpoints)
+
+
+def _remove_empty(*folders: Path) -> None:
+    for folder in folders:
         with contextlib.suppress(OSError):
-            run.checkpoints.rmdir()
+            folder.rmdir()
 
 
 def save_model(trainer: RunTrainer, folder: Path) -> None:
@@ -132,17 +126,14 @@ def save_model(trainer: RunTrainer, folder: Path) -> None:
 
     All ranks take part: under ZeRO-3 the weights are gathered. Rank 0 writes.
     """
-    aside = folder.with_name(f".{folder.name}.partial")
-    if not ranks.is_first():
-        trainer.save_model(str(aside))
-        return
-    shutil.rmtree(aside, ignore_errors=True)
+    aside = Path(ranks.first(lambda: str(fence.aside(folder))))
     trainer.save_model(str(aside))
+    if not ranks.is_first():
+        return
     (aside / "training_args.bin").unlink(missing_ok=True)  # a pickle of this machine's paths; config.yaml says it all
     for path in aside.iterdir():
         path.chmod(0o644)  # some writers use 0600, which would hide a run from its group
-    shutil.rmtree(folder, ignore_errors=True)
-    aside.rename(folder)
+    fence.put_in_place(aside, folder)
 
 
 def _result(config: RunConfig, run: RunDir, trainer: RunTrainer, pairs: Pairs, began: float) -> Result:
@@ -215,8 +206,7 @@ def load_trained(config: RunConfig, run: RunDir, store: Store) -> RunTrainer:
         pairs = prepare(config, store)
         with progress.phase("loading the model", progress.LOADING):
             trainer = build_trainer(config, run, store, pairs, [])
-        with contextlib.suppress(OSError):
-            run.checkpoints.rmdir()  # the trainer makes its folder, though it will not train
+        _remove_empty(fence.own(run.checkpoints), run.checkpoints)  # the trainer makes it, though it will not train
         _load_final(trainer, config, run)
         trainer.model.to(weights.device())
         return trainer

@@ -28,12 +28,12 @@ from launcher.model.adapter import CONFIG_FILE, Adapter, with_base
 from launcher.store.files import append_line
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import RunDir
-from launcher.worker import progress
+from launcher.worker import fence, progress
 from launcher.worker.dataset.pairs import Pairs, collator
 from launcher.worker.distributed import ranks, zero
 from launcher.worker.model import base_model, precision, weights
 from launcher.worker.model.precision import keep_master_weights
-from launcher.worker.training import checkpoints, first_step, milestones
+from launcher.worker.training import checkpoints, checksums, first_step, milestones
 from launcher.worker.training.kto import UnpairedTrainer, kto_arguments
 from launcher.worker.training.kto import collator as kto_collator
 from launcher.worker.training.losses import PreferenceTrainer, Watched, loss_arguments
@@ -96,16 +96,20 @@ class _Kept(Trainer):
             self._save_and_seal(*args, **kwargs)
 
     def _save_and_seal(self, *args: Any, **kwargs: Any) -> None:
+        fence.check()
         super()._save_checkpoint(*args, **kwargs)
         if torch.distributed.is_initialized():
             torch.distributed.barrier()
+        checkpoint = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        mine = checksums.of_rank(checkpoints.written(checkpoint), ranks.index(), ranks.size())
+        sums = ranks.gather(list(checksums.checksums(checkpoint, mine).items()))
         if self.args.should_save:
-            folder = Path(self.args.output_dir)
-            checkpoint = folder / f"checkpoint-{self.state.global_step}"
-            checkpoints.seal(checkpoint, self.args.world_size)
+            fence.check()
+            checkpoints.seal(checkpoint, self.args.world_size, dict(sums))
             if self.state.global_step in self.milestones:
                 milestones.keep(checkpoint, self.milestones[self.state.global_step])
-            checkpoints.rotate(folder, self.keep_checkpoints)
+            fence.check()
+            checkpoints.rotate(Path(self.args.output_dir), self.keep_checkpoints)
 
 
 class RunTrainer(_Kept, PreferenceTrainer):
@@ -129,7 +133,9 @@ class Recorder(TrainerCallback):
         self.metrics_file, self.save_every, self.stop_requested = metrics_file, save_every, stop_requested
         self.milestones = milestones
         self.stopped = False
+        self.goes_on_from: Path | None = None  # the checkpoint that was given to the trainer
         self._began = 0.0
+        self._has_begun = False
         self._seconds = 0.0
         self._steps = 0
         self._pace = progress.Pace()
@@ -143,6 +149,10 @@ class Recorder(TrainerCallback):
             say(f"checkpoint.milestones={late}: never reached, the training has {state.max_steps} steps")
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if not self._has_begun:  # all that is loaded is loaded
+            check_start(state.global_step, self.goes_on_from)
+            self._has_begun = True
+        fence.check(within=fence.STEP_SECONDS)
         self._began = time.perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -169,6 +179,19 @@ class Recorder(TrainerCallback):
         if state.is_world_process_zero:
             append_line(self.metrics_file, {"step": state.global_step, "max_steps": state.max_steps} | line | times)
             say(_sentence(state.global_step, state.max_steps, line, times["seconds_per_step"]))
+
+
+def check_start(step: int, checkpoint: Path | None) -> None:
+    """Look whether a training starts where its checkpoint was written: the trainer loads what it finds, in silence.
+
+    Raises:
+        TrainingError: it starts elsewhere, or the checkpoint was touched while it was loaded.
+    """
+    wanted = 0 if checkpoint is None else checkpoints.step_of(checkpoint)
+    if step != wanted:
+        raise TrainingError(f"the training starts at step {step}, its checkpoint is of step {wanted}; launch it again")
+    if checkpoint is not None and (why := checkpoints.missing_in(checkpoint)) is not None:
+        raise TrainingError(f"{checkpoint} was changed while it was loaded: {why}; launch the run again")
 
 
 def _number(value: Any) -> float:
@@ -270,7 +293,7 @@ def arguments(config: RunConfig, run: RunDir) -> DPOConfig | KTOConfig:
     told = loss_arguments(config.loss_type, config.beta, trainer.ld_alpha)
     loss = told if paired else kto_arguments(config.loss_type, config.beta, trainer)
     return (DPOConfig if paired else KTOConfig)(
-        output_dir=str(run.checkpoints),
+        output_dir=str(fence.own(run.checkpoints)),
         **loss,
         learning_rate=trainer.learning_rate,
         lr_scheduler_type=trainer.lr_scheduler,
