@@ -261,13 +261,13 @@ def failed(reason: str, signal: int | None = None) -> End:
         if not _group.apart:
             return End(together=True, cause=reason, signal=next((end[3] for end in ends if end[3] is not None), None))
         _, first_one, cause, asked = ends[0]  # the others' failures are its consequences
-        cause = cause if first_one == rank.index else f"rank {first_one}: {cause}"
-        _group.store.set("apart", json.dumps(asdict(Loss(cause, Kind.FAILED, first_one))))
+        named = f"rank {first_one}: {cause}"
+        _group.store.set("apart", json.dumps(asdict(Loss(named, Kind.FAILED, first_one))))
     except RuntimeError:
         _group.watch.until_verdict()
         _group.apart = True
         return End(together=False, cause=reason, signal=signal)
-    return End(together=False, cause=cause, signal=asked)
+    return End(together=False, cause=cause if first_one == rank.index else named, signal=asked)
 
 
 def let_first_end() -> None:
