@@ -154,6 +154,7 @@ class Cluster:
     max_parallel: int | None = None
     max_requeues: int = 10
     hang_seconds: int = 300
+    max_attempts: int = 5
     warning_seconds: int = 60
     partition: str | None = None
     account: str | None = None

@@ -20,9 +20,11 @@ class PrefsweepError(Exception):
     |- StoreError     a file of the run directory is missing, torn or foreign (exit code 1)
     |- FetchError     what is on the Hub could not be fetched (exit code 1)
     |- TrainingError  a training cannot go on (in a job; the run has failed)
+    |- MeasuringError a benchmark cannot be done (in a job; the run is trained)
     |- PublishError   a revision was not taken, or is another run's (exit code 1)
     `- SchedulerError the scheduler did not answer (exit code 1)
        `- Refused     it answered, and took nothing
+          `- QueueFull   since as many jobs as may be are there: later it would
     """
 
 
@@ -75,6 +77,10 @@ class TrainingError(PrefsweepError):
     """Names the step, what is wrong there, and what to do."""
 
 
+class MeasuringError(PrefsweepError):
+    """Names the benchmark, what is wrong, and what to do."""
+
+
 class PublishError(PrefsweepError):
     """Names the revision and why it is not there; the run stays TRAINED."""
 
@@ -85,6 +91,10 @@ class SchedulerError(PrefsweepError):
 
 class Refused(SchedulerError):
     """The scheduler said no: it has taken nothing of what it was handed."""
+
+
+class QueueFull(Refused):
+    """As many jobs as the user may have are there: it would take the same when some have ended."""
 
 
 # What others call our keys.

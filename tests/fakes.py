@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import JobState, Phase
+from launcher.cluster.offer import Offer
 from launcher.config import Cluster
 from launcher.store.facts import Cause, Job
 from launcher.store.output_folder import Store
@@ -38,6 +39,7 @@ class FakeScheduler:
         self.jobs: dict[str, list[Job]] = {}
         self.phases: dict[str, JobState] = {}
         self.cancelled: list[str] = []
+        self.offers = Offer()
         self.questions = 0
         self.dies_before: int | None = None
         self.dies_after: int | None = None
@@ -50,6 +52,9 @@ class FakeScheduler:
 
     def batch_size(self, cluster: Cluster) -> int:  # noqa: ARG002 - the protocol's
         return self._batch_size
+
+    def offer(self, cluster: Cluster) -> Offer:  # noqa: ARG002 - the protocol's
+        return self.offers
 
     def script(self, batch: Batch) -> str:
         return f"run {batch.name}"
@@ -78,9 +83,14 @@ class FakeScheduler:
         self.cancelled += [job.job_id for job in jobs]
 
     def end(
-        self, job_id: str, phase: Phase = Phase.FAILED, reason: str | None = None, cause: Cause | None = None
+        self,
+        job_id: str,
+        phase: Phase = Phase.FAILED,
+        reason: str | None = None,
+        cause: Cause | None = None,
+        node: str | None = None,
     ) -> None:
-        self.phases[job_id] = JobState(phase, reason, cause=cause)
+        self.phases[job_id] = JobState(phase, reason, node, cause)
 
 
 def submit(

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
+from collections.abc import Iterable
 
 import pytest
 from conftest import sweep_of
 from fakes import FakeScheduler, submit
 
 from launcher.cluster.job_state import Phase
+from launcher.cluster.offer import Offer
 from launcher.config import Cluster
 from launcher.errors import ConfigError
 from launcher.planning.changes import change_settings
+from launcher.planning.estimate import parameters, saving_seconds
 from launcher.planning.launches import recorded_sweep
+from launcher.runs.black_holes import black_holes
+from launcher.runs.run_state import states_of
+from launcher.runs.status import Status
 from launcher.store.attempts import Attempts
-from launcher.store.facts import Cause
-from launcher.store.files import read_fact, write_once
+from launcher.store.facts import Cause, Failure
+from launcher.store.files import append_line, read_fact, write_once
+from launcher.store.metrics_log import longest_save
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import RunDir
-from launcher.submission.decide import Decision
+from launcher.submission.decide import Action, Decision, decide
 from launcher.submission.resources import Past, adapted
 from launcher.submission.timings import cost_key
 from launcher.sweep import Run
+from launcher.views.states import show_status
 
 
 def run_of(*overrides: str) -> Run:
@@ -65,11 +74,42 @@ def test_a_key_of_a_loss_takes_no_time() -> None:
 
 
 def test_of_several_nodes_none_is_to_blame() -> None:
-    """A list of nodes is no node that failed, and what was learnt long ago is let go, the newest last."""
+    """A list of nodes is no node that failed: the scheduler starts nothing on a dead one anyway."""
     run = run_of("cluster.exclude=n9")
     assert after(run, Past(Cause.NODE_FAILED, "n[1-2]")).exclude == "n9"
-    past = Past(Cause.NODE_FAILED, "n5", {"exclude": "n9,n1,n2,n3,n4"})
-    assert after(run, past).exclude == "n9,n2,n3,n4,n5"
+    assert after(run, Past(Cause.NODE_FAILED, "n5")).exclude == "n9,n5"
+
+
+@pytest.mark.parametrize(
+    ("saving", "overrides", "warned"),
+    [
+        (98.0, (), 200),  # a checkpoint of 98 GB at 1 GB/s, twice, in tens of seconds
+        (60.0, (), 120),
+        (60.1, (), 130),
+        (None, (), 120),
+        (98.0, ("cluster.warning_seconds=150",), 150),  # as typed
+        (98.0, ("cluster.time=4",), 120),  # a limit that would be over before the warning
+        (98.0, ("cluster.time=5",), 200),
+    ],
+)
+def test_a_warning_leaves_time_for_a_save(saving: float | None, overrides: tuple[str, ...], warned: int) -> None:
+    """Twice what it takes, in the words of the plan; never less than is configured."""
+    run, words = adapted(run_of(*overrides), Past(saving=saving), None)
+    assert run.config.cluster.warning_seconds == warned
+    assert words == ([f"warning_seconds {warned}"] if warned > 150 or warned == 130 else [])
+
+
+def test_how_long_a_save_may_take_comes_from_measurement_or_size(store: Store) -> None:
+    """Of a 7B with its optimizer's state 98 GB: at 1 GB/s; of one that has been saved, the longest that it took."""
+    large = run_of("model=mistral_7b", "trainer=full", "model.dtype=bfloat16")
+    size = parameters(large.config.model) or 0.0
+    assert 6e9 < size < 8e9
+    assert saving_seconds(large.config) == pytest.approx(size * (2 + 4 + 4 + 4) / 1e9)
+    log = store.run("r").saves_log
+    assert longest_save(log) is None
+    for seconds in (3.0, 90.0, 4.0):
+        append_line(log, {"step": 1, "seconds": seconds})
+    assert longest_save(log) == 90.0
 
 
 def test_without_a_measurement_the_cluster_decides() -> None:
@@ -105,6 +145,22 @@ def test_what_the_user_gives_now_wins() -> None:
     past = Past(Cause.OUT_OF_MEMORY, "n3", {"mem": "64G", "exclude": "n2"})
     assert after(run, past, given=("mem",)).mem == "32G"
     assert after(run, past, given=("exclude",)).exclude is None
+
+
+def test_what_was_learnt_holds_while_half_of_the_nodes_are_left() -> None:
+    """Else it may be nobody's fault, and a job would wait for ever; what the user has excluded stays."""
+    run = run_of("cluster.exclude=n1")
+    away = {"n2": "3 runs ended there before they began", "n[3-4]": "as before"}
+    assert after(run, Past(away=away)).exclude == "n1,n2,n[3-4]"
+    assert after(run, Past(away=away, offer=Offer(nodes=8))).exclude == "n1,n2,n[3-4]"
+    assert after(run, Past(away=away, offer=Offer(nodes=7))).exclude == "n1"
+    _, words = adapted(run, Past(away=away), None)
+    assert words == ["exclude n1,n2,n[3-4]", "n2: 3 runs ended there before they began"]
+
+
+def test_a_measured_time_stays_within_the_partition() -> None:
+    """A longer one would never start; what is left over is done when the job comes back."""
+    assert after(run_of("cluster.time=auto"), Past(offer=Offer(most_minutes=60)), 36000.0).time == "60"
 
 
 # ------------------------------------------------------------------------------------------------ through the launcher
@@ -212,3 +268,209 @@ def test_resume_refuses_what_would_be_another_run(override: str, message: str) -
     with pytest.raises(ConfigError) as refused:
         change_settings(settings, [override])
     assert message in str(refused.value)
+
+
+# ------------------------------------------------------------------------------------------------ black holes
+
+MANY = [*GRID, "beta=0.1,0.2,0.3,0.4", "cluster.time=60"]
+
+
+def begin(run: RunDir, node: str) -> None:
+    write_once(Attempts.of(run).training.started_file, {"host": node, "time": time.time()})
+
+
+def submitted(store: Store, *overrides: str) -> tuple[FakeScheduler, list[RunDir]]:
+    """A sweep of eight runs whose jobs 2 to 9 are at work; the first makes their table."""
+    scheduler = FakeScheduler(batch_size=10)
+    decisions = submit(sweep_of(*MANY, *overrides), store, scheduler, [])
+    return scheduler, [store.run(decision.run.run_id) for decision in decisions]
+
+
+def end_before_it_began(scheduler: FakeScheduler, jobs: Iterable[int], node: str) -> None:
+    for job in jobs:
+        scheduler.end(str(job), Phase.FAILED, "FAILED exit code 1", node=node)
+
+
+def test_a_black_hole_is_excluded_for_every_run_and_named(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    """Six of eight runs ended on n2 before they began, while two go on elsewhere: no later job of the sweep goes there.
+
+    Also not of the runs that did not fail there; and a week later it is tried again.
+    """
+    scheduler, runs = submitted(store)
+    for run, node in zip(runs[:2], ("n1", "n3"), strict=True):
+        begin(run, node)
+    log = store.root / "n2.log"
+    log.write_text("module: command not found\nslurmstepd: error: bye\n")
+    for run in runs[2:]:
+        job = Attempts.of(run).training.job_file
+        job.write_text(json.dumps({**json.loads(job.read_text()), "log": str(log)}))
+    end_before_it_began(scheduler, range(4, 10), "n2")
+    states = states_of(runs, scheduler)
+    assert {state.reason for state in states[2:]} == {
+        "ended on n2 before it began: exit code 1: module: command not found"
+    }
+    assert {state.status for state in states[2:]} == {Status.FAILED}
+    show_status(store.sweep("tiny-movie_reviews"), states, [], as_json=False, clear=False)
+    assert "n2: 6 runs ended there before they began" in capsys.readouterr().out
+
+    decisions = submit(sweep_of(*MANY), store, scheduler, [])
+    assert [decision.action for decision in decisions] == [Action.SKIP] * 2 + [Action.SUBMIT] * 6
+    assert decisions[2].why.endswith("; exclude n2; n2: 6 runs ended there before they began")
+    assert scheduler.submitted[-1].resources.exclude == "n2"
+    for job in range(2, 4):
+        scheduler.end(str(job), Phase.FAILED, "FAILED exit code 1", node="n1")
+    decisions = submit(sweep_of(*MANY), store, scheduler, [])
+    assert [decision.action for decision in decisions[:2]] == [Action.SUBMIT] * 2
+    for run in runs:
+        begin(run, "n3")
+    for job in scheduler.phases:
+        scheduler.end(job, Phase.FAILED, "FAILED exit code 1", node="n3")
+    submit(sweep_of(*MANY), store, scheduler, [])
+    assert scheduler.submitted[-1].resources.exclude == "n2"
+
+
+def test_what_was_learnt_of_a_node_is_forgotten_after_a_week(store: Store) -> None:
+    """The first attempt that kept away from it is that long ago."""
+    scheduler, runs = submitted(store)
+    begin(runs[0], "n1")
+    end_before_it_began(scheduler, range(3, 10), "n2")
+    submit(sweep_of(*MANY), store, scheduler, [])
+    for run in runs[1:]:
+        file = Attempts.of(run).training.attempt_file
+        file.write_text(json.dumps({**json.loads(file.read_text()), "time": time.time() - 8 * 86400}))
+        begin(run, "n1")
+    for job in scheduler.phases:
+        scheduler.end(job, Phase.FAILED, "FAILED exit code 1", node="n1")
+    submit(sweep_of(*MANY), store, scheduler, [])
+    assert scheduler.submitted[-1].resources.exclude is None
+
+
+@pytest.mark.parametrize(
+    ("ends", "well", "expected"),
+    [
+        ({"n2": 3}, [], ["n2"]),  # nothing was tried elsewhere
+        ({"n2": 2}, ["n1"], ["n2"]),
+        ({"n2": 2}, [], []),  # too few
+        ({"n2": 1}, ["n1"], []),
+        ({"n1": 3, "n2": 3}, [], []),  # what they share is broken
+        ({"n2": 2, "n3": 3}, ["n1"], ["n2", "n3"]),
+        ({"n2": 2}, ["n2", "n1"], []),  # others do well there
+        ({"n2": 3}, ["n2", "n1"], ["n2"]),  # no more
+    ],
+)
+def test_when_a_node_is_a_black_hole(store: Store, ends: dict[str, int], well: list[str], expected: list[str]) -> None:
+    """Several ends in a row there, and runs that do well elsewhere, or no other node tried."""
+    scheduler, runs = submitted(store)
+    for run, node in zip(runs, well, strict=False):
+        begin(run, node)
+    jobs = iter(range(2 + len(well), 10))
+    for node, times in ends.items():
+        end_before_it_began(scheduler, [next(jobs) for _ in range(times)], node)
+    assert list(black_holes(states_of(runs, scheduler))) == expected
+
+
+def test_a_black_hole_may_end_the_job_that_makes_a_table(store: Store) -> None:
+    """Then all that wait for it fail, and neither they nor the next one that makes it go there."""
+    scheduler, runs = submitted(store)
+    end_before_it_began(scheduler, [1], "n2")
+    for job in range(2, 10):
+        scheduler.end(str(job), Phase.CANCELLED)
+    assert list(black_holes(states_of(runs, scheduler))) == ["n2"]
+    submit(sweep_of(*MANY), store, scheduler, [])
+    assert [batch.resources.exclude for batch in (*scheduler.tables, *scheduler.submitted)] == [None, "n2", None, "n2"]
+
+
+def test_runs_that_fail_at_once_make_a_black_hole_only_beside_others_that_do_well(store: Store) -> None:
+    """A GPU that is broken ends them within seconds; so does a mistake in what they are to do."""
+    scheduler, runs = submitted(store)
+    for run in runs[:3]:
+        begin(run, "n2")
+        write_once(Attempts.of(run).training.failure_file, Failure("CUDA error", time=time.time() + 5))
+    assert not black_holes(states_of(runs, scheduler))
+    begin(runs[3], "n1")
+    assert list(black_holes(states_of(runs, scheduler))) == ["n2"]
+
+
+def test_who_wants_no_node_avoided_gets_none(store: Store) -> None:
+    """cluster.avoid_failed_nodes=false, and what is given with resume, win."""
+    scheduler, runs = submitted(store, "cluster.avoid_failed_nodes=false")
+    begin(runs[0], "n1")
+    end_before_it_began(scheduler, range(3, 10), "n2")
+    submit(sweep_of(*MANY, "cluster.avoid_failed_nodes=false"), store, scheduler, [])
+    assert scheduler.submitted[-1].resources.exclude is None
+
+
+# ------------------------------------------------------------------------------------------------ limits
+
+
+@pytest.mark.parametrize(
+    ("overrides", "offer", "said"),
+    [
+        ((), Offer(minutes=1, most_minutes=10), "the default partition gives a job that names no time 1 minutes"),
+        (("cluster.partition=p",), Offer(most_minutes=3), "partition p gives a job that names no time 3 minutes"),
+        (("cluster.time=auto",), Offer(minutes=2), "gives a job that names no time 2 minutes"),
+        (("cluster.time=120",), Offer(most_minutes=60), "cluster.time=120: the default partition allows 60 minutes"),
+        (("cluster.time=120", "cluster.qos=long"), Offer(most_minutes=60), None),  # which may allow more
+        (("cluster.time=30",), Offer(minutes=1, most_minutes=60), None),
+        ((), Offer(minutes=4), None),
+        ((), Offer(), None),
+    ],
+)
+def test_a_partition_that_ends_jobs_before_the_warning_is_refused(
+    store: Store, overrides: tuple[str, ...], offer: Offer, said: str | None
+) -> None:
+    """And one that does not allow the limit asked for; by key, value and what would be right, nothing submitted."""
+    scheduler = FakeScheduler()
+    scheduler.offers = offer
+    sweep = sweep_of("model=tiny", "cluster=slurm", *overrides)
+    if said is None:
+        submit(sweep, store, scheduler, [])
+        assert scheduler.submitted
+        return
+    with pytest.raises(ConfigError) as refused:
+        submit(sweep, store, scheduler, [])
+    assert said in str(refused.value)
+    assert not scheduler.submitted
+
+
+# ------------------------------------------------------------------------------------------------ in vain
+
+
+def fail(scheduler: FakeScheduler, run: RunDir, step: int | None = None) -> None:
+    """The run's job ends, with a checkpoint at that step."""
+    begin(run, "n1")
+    if step is not None:
+        write_once(run.checkpoints / f"checkpoint-{step}" / "complete.json", {"files": {}, "ranks": 1})
+    for job in scheduler.phases:
+        scheduler.end(job, Phase.FAILED, "FAILED exit code 1")
+
+
+def test_a_run_that_fails_again_and_again_is_left_alone(store: Store) -> None:
+    """After so many attempts without a new checkpoint; progress counts anew; what resume names is tried again."""
+    scheduler, sweep = FakeScheduler(), sweep_of("model=tiny", "cluster=slurm", "cluster.max_attempts=3")
+    run = store.run(sweep.runs[0].run_id)
+    for step in (None, None, 40, None, None):
+        (decision,) = submit(sweep, store, scheduler, [])
+        assert decision.action in (Action.SUBMIT, Action.RESUME)
+        fail(scheduler, run, step)
+    submit(sweep, store, scheduler, [])
+    fail(scheduler, run)
+    (decision,) = submit(sweep, store, scheduler, [])
+    assert (decision.action, len(scheduler.submitted)) == (Action.SKIP, 6)
+    again = f"`resume {sweep.name} {run.run_id}` tries again"
+    assert decision.why == f"failed 3 times without progress: FAILED exit code 1; {again}"
+    (decision,) = decide(sweep, store, scheduler, insisted=[run.run_id])
+    assert decision.action is Action.RESUME
+
+
+def test_what_was_cancelled_or_never_submitted_is_no_attempt_in_vain(store: Store) -> None:
+    """Somebody who changes his mind, or a full queue, may do so as often as he likes."""
+    scheduler, sweep = FakeScheduler(), sweep_of("model=tiny", "cluster=slurm", "cluster.max_attempts=1")
+    run = store.run(sweep.runs[0].run_id)
+    for _ in range(3):
+        submit(sweep, store, scheduler, [])
+        write_once(Attempts.of(run).training.failure_file, {"reason": "enough", "status": "CANCELLED"})
+    (decision,) = submit(sweep, store, scheduler, [])
+    assert decision.action is Action.SUBMIT
+    fail(scheduler, run)
+    assert decide(sweep, store, scheduler)[0].action is Action.SKIP

@@ -242,3 +242,36 @@ def test_a_stopped_program_leaves_no_child(tmp_path: Path) -> None:
         )
     stat = Path(f"/proc/{pid_file.read_text()}/stat")
     assert eventually(lambda: not stat.exists() or ") Z" in stat.read_text())
+
+
+RESUMING = """
+import json, pathlib, sys
+kept = pathlib.Path(sys.argv[2]) / "lives"
+lives = int(kept.read_text()) + 1 if kept.exists() else 1
+kept.write_text(str(lives))
+if lives < 2:
+    sys.exit("cut off")
+print(json.dumps({"lives": lives}))
+"""
+
+
+def test_a_command_goes_on_in_its_folder_while_it_measures_the_same(configure: Configure, store: Store) -> None:
+    """What it keeps in {folder} is there in its next life, not for another model of the run, and gone at the end."""
+    argv = [sys.executable, "-c", RESUMING, "{model}", "{folder}"]
+    config = configure(trainer__max_steps=1, evaluation__command=Command(argv=argv, minutes=1.0))
+    run = trained(config, store)
+
+    def measure() -> None:
+        programs.measure("command", config, run, store, never)
+
+    with pytest.raises(ProgramFailed, match="exit code 1"):
+        measure()  # the untrained model's first life
+    with pytest.raises(ProgramFailed, match="exit code 1"):
+        measure()  # its second, then the trained one's first
+    result = read_fact(run.result_file) or {}
+    run.result_file.write_text(json.dumps({**result, "ended": 0.0}))
+    with pytest.raises(ProgramFailed, match="exit code 1"):
+        measure()  # another model's first
+    measure()
+    assert (read_fact(run.evaluations.result_file("command")) or {})["scores"] == {"lives": 2.0}
+    assert not (run.evaluations.folder("command") / programs.RESUMED).exists()

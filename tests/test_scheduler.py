@@ -134,7 +134,7 @@ def test_an_executor_is_a_row_of_the_table(
     capsys.readouterr()
     assert main(["status", "s", "--json"]) == DONE
     found = [(run["status"], run["reason"]) for run in json.loads(capsys.readouterr().out)["runs"]]
-    assert found == [("LOST", "TERM_MEMLIMIT"), ("PENDING", "held")]
+    assert found == [("FAILED", "its job ended before it came to this run: TERM_MEMLIMIT"), ("PENDING", "held")]
     assert main([*words, "cluster.executor=auto"]) == DONE
     assert [batch.resources.mem for batch in other.submitted] == ["8G", "12288M"]
 

@@ -5,21 +5,26 @@ from __future__ import annotations
 import shlex
 import subprocess
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from launcher.cli.doctor import tracking_here
-from launcher.cluster import doctor, slurm_survey
+from launcher.cluster import doctor, slurm, slurm_sbatch, slurm_survey
 from launcher.cluster import slurm_words as words
 from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import JobState, Phase
+from launcher.cluster.offer import Offer
 from launcher.cluster.slurm import SlurmScheduler
+from launcher.cluster.slurm_sbatch import Verdict
 from launcher.cluster.slurm_survey import Limits
 from launcher.config import Cluster
-from launcher.errors import Refused, SchedulerError
+from launcher.errors import QueueFull, Refused, SchedulerError
 from launcher.machine.gpus import gpu_names
 from launcher.store.facts import Cause, Job
 from launcher.store.files import write_once
@@ -312,6 +317,24 @@ def test_what_a_cluster_offers() -> None:
     assert (old.up, old.gpus) == (False, 2)
 
 
+@pytest.mark.parametrize(
+    ("partition", "expected"),
+    [
+        (None, Offer(4, None, 90)),
+        ("long", Offer(11, 60, 10080)),
+        ("main,long", Offer(15, 60, 90)),
+        ("old", Offer(1, None, None)),
+        ("none", Offer()),
+    ],
+)
+def test_what_a_partition_gives(partition: str | None, expected: Offer) -> None:
+    """Its nodes, the limit of a job that names none, and the longest; of several the least; a site's lines are none."""
+    text = (
+        "NOTE | hello\nmain*|1:30:00|n/a|4\nlong|7-00:00:00|1:00:00|9\nlong|7-00:00:00|1:00:00|2\nold|infinite|n/a|1\n"
+    )
+    assert slurm_survey.read_offer(text, partition) == expected
+
+
 def test_the_proposed_file_can_be_composed() -> None:
     """doctor's file names the best partition that is up, and every key in it is one of the schema."""
     offered = slurm_survey.survey(words.read_settings(CONFIG), "cpu*|up|infinite|9|(null)|64|512000\n"
@@ -336,18 +359,53 @@ def test_doctor_never_shows_a_token(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------ refusals
 
 
+FAILED = "sbatch: error: Batch job submission failed:"
+
+
 @pytest.mark.parametrize(
-    ("message", "open_question"),
+    ("code", "message", "expected"),
     [
-        ("sbatch: error: Batch job submission failed: Invalid partition name specified", False),
-        ("sbatch: error: Batch job submission failed: Socket timed out on send/recv operation", True),
-        ("sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)", True),
-        ("sbatch: error: QOSMaxSubmitJobPerUserLimit", False),
+        (1, f"{FAILED} Invalid partition name specified", Verdict.REFUSED),
+        (1, f"{FAILED} Requested node configuration is not available", Verdict.REFUSED),
+        (1, "sbatch: unrecognized option '--frobnicate'", Verdict.REFUSED),
+        (1, f"sbatch: error: lua: no account\n{FAILED} Unspecified error", Verdict.REFUSED),
+        (1, f"{FAILED} Socket timed out on send/recv operation", Verdict.OPEN),
+        (1, f"{FAILED} Unable to contact slurm controller (connect failure)", Verdict.OPEN),
+        (-9, "", Verdict.OPEN),
+        (137, "Killed", Verdict.OPEN),
+        (0, "", Verdict.OPEN),
+        (0, f"{FAILED} Invalid partition name specified", Verdict.OPEN),
+        (1, "", Verdict.SAID_NO),
+        (1, "Welcome to cluster! Invalid logins are recorded.", Verdict.SAID_NO),
+        (1, f"{FAILED} Moon phase", Verdict.SAID_NO),
+        (1, f"sbatch: error: QOSMaxSubmitJobPerUserLimit\n{FAILED} Job violates", Verdict.FULL),
+        (1, "sbatch: error: AssocMaxSubmitJobLimit", Verdict.FULL),
+    ],
+)  # fmt: skip
+def test_whether_a_refusal_is_one(code: int, message: str, expected: Verdict) -> None:
+    """Only SLURM's own words are; a signal, a time-out, success or a foreign text leave it open."""
+    assert slurm_sbatch.verdict(code, message) is expected
+
+
+@pytest.mark.parametrize(
+    ("answer", "job", "cluster"),
+    [
+        ("Submitted batch job 44\n", "44", None),
+        ("Submitted batch job 44 on cluster c1\n", "44", "c1"),
+        ("Maintenance: job 1 of 3 on Monday\nSubmitted batch job 44\nhave a nice day\n", "44", None),
+        ("Submitted batch job 1\nSubmitted batch job 44\n", "44", None),
+        ("123;cluster1\n", "123", "cluster1"),
+        ("NOTE: 5 jobs\n123\n", "123", None),
+        ("you have Submitted batch job 7 times\n", None, None),
+        ("NOTE:\n", None, None),
+        ("\ufffd\ufffd job 3", None, None),
+        ("", None, None),
     ],
 )
-def test_whether_a_refusal_is_one(message: str, open_question: bool) -> None:
-    """After a time-out nobody knows whether the job was accepted."""
-    assert words.may_have_come_through(message) is open_question
+def test_the_job_that_sbatch_has_made(answer: str, job: str | None, cluster: str | None) -> None:
+    """The one that it names last, in one of its two forms; what a site prints beside it is none."""
+    made = slurm_sbatch.accepted(answer)
+    assert (made.job_id, made.cluster) == (job, cluster) if made else job is None
 
 
 @pytest.fixture
@@ -375,20 +433,156 @@ def test_a_refusal_says_why_and_no_more(
     assert capfd.readouterr() == ("", "")
 
 
-def test_an_unclear_answer_is_looked_into(commands: Callable[..., None], tmp_path: Path) -> None:
-    """After a time-out the array is looked for by its name: found, it is taken, pickles and all."""
-    commands(
-        srun="",
-        sbatch="echo 'sbatch: error: Batch job submission failed: Socket timed out on send/recv operation' >&2; exit 1",
-        squeue='echo "$*" | grep -q -- "-n sweep.0123" && printf "44\\n44\\n44\\n"',
-    )
+TIMED_OUT = "echo 'sbatch: error: Batch job submission failed: Socket timed out on send/recv operation' >&2; exit 1"
+
+
+@pytest.mark.parametrize(
+    "sbatch", [TIMED_OUT, "kill -9 $$", "echo thank you", "echo no >&2; exit 1", "printf '\\377\\376\\n'; exit 1"]
+)
+def test_an_unclear_answer_is_looked_into(
+    commands: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sbatch: str
+) -> None:
+    """After a time-out, a signal, no answer or unknown words the array is looked for by its name: found, it is taken.
+
+    Its pickles are there, and whose it is, so that another user or cluster knows; lines of a site are passed over.
+    """
+    monkeypatch.setattr(slurm, "LAG_SECONDS", 0.0)
+    named = 'echo "$*" | grep -q -- "-n sweep.0123" && printf "NOTE: closed\\n7|sweep.01\\n%s%s%s" '
+    commands(sbatch=sbatch, squeue=named + "'44|sweep.0123\n' '44|sweep.0123\n' '44|sweep.0123\n'")
+    commands(scontrol="echo NOTE; echo ClusterName = here")
     batch = a_batch(tmp_path)
     jobs = SlurmScheduler().submit(batch)
     assert [job.job_id for job in jobs] == ["44_0", "44_1", "44_2"]
+    assert {(job.name, job.cluster, job.user) for job in jobs} == {("sweep.0123", "here", slurm._user())}
     assert sorted(path.name for path in batch.folder.glob("44_*")) == [f"44_{i}_submitted.pkl" for i in range(3)]
-    commands(squeue="", sacct="exit 1")
-    with pytest.raises(SchedulerError, match="launch again"):
+
+
+def test_what_is_not_found_is_refused_only_where_sbatch_has_said_no(
+    commands: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unknown words are one once SLURM has no such job; after a time-out, or with a silent queue, nobody knows."""
+    monkeypatch.setattr(slurm, "LAG_SECONDS", 0.0)
+    commands(squeue="", sacct="exit 1", sbatch=TIMED_OUT)
+    with pytest.raises(SchedulerError, match="launch again") as unknown:
         SlurmScheduler().submit(a_batch(tmp_path))
+    assert not isinstance(unknown.value, Refused)
+    commands(sbatch="echo 'sbatch: error: the moon is full' >&2; exit 1")
+    with pytest.raises(Refused, match=r"^sbatch: the moon is full$"):
+        SlurmScheduler().submit(a_batch(tmp_path))
+    commands(squeue="echo slurm_load_jobs error: Unable to contact slurm controller >&2; exit 1")
+    with pytest.raises(SchedulerError, match="launch again") as unknown:
+        SlurmScheduler().submit(a_batch(tmp_path))
+    assert not isinstance(unknown.value, Refused)
+
+
+def test_a_banner_of_sbatch_makes_no_job(commands: Callable[..., None], tmp_path: Path) -> None:
+    """The id is that of the line with which SLURM answers, whatever the exit code of a site's own sbatch."""
+    commands(sbatch="echo Today: job 1 of 9; echo Submitted batch job 44; echo bye; exit 3", scontrol="exit 1")
+    assert [job.job_id for job in SlurmScheduler().submit(a_batch(tmp_path, size=1))] == ["44"]
+
+
+def test_a_full_queue_says_that_it_takes_more_later(commands: Callable[..., None], tmp_path: Path) -> None:
+    """It is a refusal of its own kind, with what to do."""
+    commands(sbatch="echo 'sbatch: error: AssocMaxSubmitJobLimit' >&2; exit 1")
+    with pytest.raises(QueueFull, match="launch again when some jobs have ended"):
+        SlurmScheduler().submit(a_batch(tmp_path))
+
+
+NAMES = {"1_0": "ours", "1_1": "ours", "7": "ours", "8": None}
+BANNER = "*** NOTE: maintenance on Monday | all | day | n1 ***\n\n7\n|||\n7|RUNNING\n9_0|RUNNING|None|n1|ours\n"
+
+
+def test_lines_of_a_site_are_passed_over() -> None:
+    """So are those of other jobs, cut ones, and a job of another name under an id of ours."""
+    queue = f"{BANNER}1_0|RUNNING|None|n1|ours\r\n8|PENDING|None||whatever\n7|RUNNING|None|n1|theirs\nbye | bye\n"
+    assert words.read_queue(queue, NAMES) == {"1_0": JobState(Phase.RUNNING, None, "n1"), "8": JobState(Phase.PENDING)}
+    accounting = (
+        f"{BANNER}1_[0-1]|FAILED|1:0|n2|ours\n7|COMPLETED|0:0|n1|theirs\n8|CANCELLED by 0|0:0|n1|x\n8||0:0|n1\n"
+    )
+    states = words.read_accounting(accounting, NAMES)
+    assert {job: state.phase for job, state in states.items()} == {
+        "1_0": Phase.FAILED, "1_1": Phase.FAILED, "8": Phase.CANCELLED,
+    }  # fmt: skip
+    assert words.read_accounting("8|HALF_DONE|0:0|n1|x\n", NAMES)["8"].phase is Phase.FAILED  # of a later version
+    assert words.task_ids("NOTE:") == words.task_ids("7_[0-99999999999]") == words.task_ids("") == []
+
+
+FOREIGN = st.text(st.characters(blacklist_characters="\n\r"), max_size=40)
+WHOLE = [line + "|ours" for line in QUEUE.splitlines()]
+OURS = dict.fromkeys(words.read_queue(QUEUE), "ours")
+
+
+@given(st.data())
+def test_no_mutation_of_an_answer_is_another_state(data: st.DataObject) -> None:
+    """Inserted, cut and damaged lines never raise; no id is read that was not asked for, and no state is another."""
+    lines = [line for line in WHOLE if data.draw(st.booleans())]
+    for _ in range(data.draw(st.integers(0, 4))):
+        lines.insert(data.draw(st.integers(0, len(lines))), data.draw(FOREIGN))
+    for index in range(len(lines)):
+        cut = data.draw(st.integers(0, len(lines[index]) * 2))
+        if "|" in lines[index] and cut < lines[index].rfind("|"):  # within what is needed
+            lines[index] = lines[index][:cut]
+    found = words.read_queue("\n".join(lines), OURS)
+    expected = words.read_queue(QUEUE)
+    assert found.keys() <= OURS.keys()
+    assert all((state.phase, state.cause) == (expected[job].phase, expected[job].cause) for job, state in found.items())
+
+
+@given(st.text())
+def test_no_text_makes_a_reader_raise(text: str) -> None:
+    """Whatever a site prints, be it damaged or of another encoding."""
+    for read in (words.read_queue, words.read_accounting, words.read_settings, slurm_survey.read_partitions):
+        read(text)
+    words.read_named(text, "ours")
+    slurm_sbatch.accepted(text)
+    slurm_sbatch.verdict(1, text)
+    Limits(words.read_settings(text), text, text, text, text).batch_size(Cluster(partition="gpu"))
+    assert slurm_survey.survey({}, text, text, 1).batch_size == 1
+
+
+def test_bytes_of_any_encoding_are_read(commands: Callable[..., None]) -> None:
+    """A banner in Latin-1 is passed over, and the job is found."""
+    commands(squeue="printf 'Gr\\374\\337e|\\n7|RUNNING|None|n1|s\\n'")
+    assert SlurmScheduler().states([Job("7", "slurm", name="s")])["7"].phase is Phase.RUNNING
+
+
+BOOTED = "echo PrivateData = {private}; echo ClusterName = here; echo BOOT_TIME = {boot}"
+
+
+@pytest.mark.parametrize(
+    ("job", "private", "boot", "sacct", "said"),
+    [
+        (Job("7", "slurm", user="ann", cluster="here"), "jobs,usage", "2026-01-01T00:00:00", "", "ann's"),
+        (Job("7", "slurm", user="ann", cluster="here"), "none", "2026-01-01T00:00:00", "", None),
+        (Job("7", "slurm", cluster="there"), "none", "2026-01-01T00:00:00", "", "on cluster there, and this is here"),
+        (Job("7", "slurm", cluster="here"), "jobs", "2026-01-01T00:00:00", "", None),
+        (Job("7", "slurm"), "none", "now", "", "controller started"),
+        (Job("7", "slurm"), "none", "2026-01-01T00:00:00", "echo Connection refused >&2; exit 1", "sacct does not"),
+        (Job("7", "slurm"), "none", "(null)", "echo Slurm accounting storage is disabled >&2; exit 1", None),
+    ],
+)  # fmt: skip
+def test_what_slurm_does_not_show_may_be_there(
+    commands: Callable[..., None], job: Job, private: str, boot: str, sacct: str, said: str | None
+) -> None:
+    """Another user's where jobs are private, another cluster's, what a new controller, or accounts, would know."""
+    boot = datetime.now().isoformat(timespec="seconds") if boot == "now" else boot  # noqa: DTZ005 - as SLURM says it
+    commands(squeue="echo NOTE: hello", sacct=sacct, scontrol=BOOTED.format(private=private, boot=boot))
+    found = SlurmScheduler().states([job])
+    if said is None:
+        assert found == {}
+    else:
+        assert found["7"].phase is Phase.HIDDEN
+        assert said in str(found["7"].reason)
+
+
+def test_a_job_of_another_cluster_is_not_cancelled_by_its_number(commands: Callable[..., None], tmp_path: Path) -> None:
+    """That number is somebody else's here; the others are cancelled, and the command says where to go."""
+    commands(scancel=f"echo $* >> {tmp_path}/cancelled", scontrol="echo ClusterName = here")
+    with pytest.raises(SchedulerError, match="job 7 is on cluster there"):
+        SlurmScheduler().cancel(
+            [Job("7", "slurm", cluster="there"), Job("8", "slurm", cluster="here"), Job("9", "slurm")]
+        )
+    assert (tmp_path / "cancelled").read_text().split() == ["8", "9"]
 
 
 def test_a_controller_that_does_not_answer_is_no_answer(commands: Callable[..., None]) -> None:

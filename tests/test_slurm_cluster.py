@@ -172,6 +172,23 @@ def test_an_accepted_job_is_found_though_sbatch_failed(site: Site) -> None:
     assert len(here.recorded()) == 3
 
 
+def test_banners_and_signals_double_nothing(site: Site) -> None:
+    """A site's own lines around every answer of SLURM, and an sbatch that is killed once SLURM has taken its jobs."""
+    here = site.at("banner")
+    note = r'printf "\377 NOTE: job 1|RUNNING|None|n1|all\n\n7|x\n"'
+    banner = f'{note}; $REAL "$@"; code=$?; echo "bye job 2"; exit $code'
+    for name in ("squeue", "sacct", "scontrol", "sinfo"):
+        wrapped(here, name, banner)
+    taken = 'grep -q array= "$1" && { $REAL "$@" >/dev/null; kill -9 $$; }'
+    path = wrapped(here, "sbatch", f'echo "today: job 1"; {taken}; $REAL "$@"; echo "see job 3"')
+    here = replace(here, variables=(("PATH", path),))
+    assert "3 runs submitted" in here.launch(*TINY, "sweep=banner", "seed=1,2,3")
+    here.wait("banner", "TRAINED", 3)
+    assert "3 skip" in here.launch(*TINY, "sweep=banner", "seed=1,2,3")
+    assert sorted(here.recorded()) == sorted(site.jobs("banner"))
+    assert len(here.recorded()) == 3
+
+
 @pytest.mark.parametrize(("kind", "again"), [("job-name=.*prepare", "3 submit"), ("array=", "3 skip")])
 def test_a_launcher_killed_while_sbatch_is_under_way(site: Site, kind: str, again: str) -> None:
     """sbatch goes on without the launcher; launching again waits until it is known what has become of it."""
@@ -329,6 +346,22 @@ def test_a_node_that_dies(site: Site) -> None:
     site.cluster.script("start-node", "n2")
     here.wait("again", "RUNNING", 1)
     here.launch("cancel", "again")
+
+
+def test_a_node_that_ends_runs_before_they_begin_is_left_alone(site: Site) -> None:
+    """Its setup fails: the runs that it drew say where and why, and the same command makes them elsewhere."""
+    here = site.at("hole", STAND_IN_SECONDS="2")
+    fails = "if [[ $SLURMD_NODENAME = n2 && $SLURM_JOB_NAME != *prepare* ]]; then echo no such module; exit 1; fi"
+    command = (*TINY, "sweep=hole", "seed=range(0,8)", "cluster.extra.exclusive=true", f"cluster.setup=['{fails}']")
+    here.launch(*command)
+    assert eventually(lambda: not here.counts("hole").keys() & {"PENDING", "RUNNING"})
+    ended = [run for run in here.status("hole") if run["status"] != "TRAINED"]
+    assert len(ended) > 1
+    code = "" if site.max_array_size == 7 else "exit code 1: "
+    assert {run["reason"] for run in ended} == {f"ended on n2 before it began: {code}no such module"}
+    assert f"n2: {len(ended)} runs ended there before they began" in here.launch("status", "hole")
+    assert "exclude n2" in here.launch(*command)
+    here.wait("hole", "TRAINED", 8)
 
 
 @pytest.mark.parametrize(

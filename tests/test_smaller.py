@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from ranks import new_attempt
 from safetensors.torch import load_file
 from worker_fixtures import LORA, Configure
 
@@ -15,6 +16,10 @@ from launcher.store import attempt_config
 from launcher.store.files import read_fact, read_lines
 from launcher.store.output_folder import Store
 from launcher.worker import out_of_memory
+from launcher.worker.attempt import make_attempt
+from launcher.worker.evaluation import measure as measuring
+from launcher.worker.interruption import StopRequest
+from launcher.worker.outcome import Kind
 from launcher.worker.training.train import train
 from launcher.worker.training.trainer import RunTrainer
 
@@ -87,3 +92,31 @@ def test_later_attempts_begin_with_what_fitted(configure: Configure, store: Stor
     assert attempt_config.fitted(config, run) is config
     out_of_memory.halve(config, run)
     assert attempt_config.fitted(config, run).trainer.micro_batch_size == 2
+
+
+@pytest.mark.parametrize("lacks", [1, 2])
+def test_a_benchmark_that_fills_memory_is_no_lack_of_the_trainings(
+    configure: Configure, store: Store, monkeypatch: pytest.MonkeyPatch, lacks: int
+) -> None:
+    """It is tried once more with nothing else there, then fails alone, and names the key; training keeps its batch."""
+    config, run = configure(evaluation__benchmarks=["preference"]), store.run("r")
+    attempt, tried = new_attempt(config, run), []
+
+    def fill(*_: object) -> None:
+        tried.append(1)
+        if len(tried) <= lacks:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr(measuring, "measure", fill)
+    outcome = make_attempt(attempt, store, StopRequest())
+    assert run.result_file.exists()
+    assert not run.memory_log.exists()
+    assert len(tried) == 2
+    if lacks == 1:
+        assert outcome.kind is Kind.DONE
+    else:
+        assert outcome.reason == (
+            "preference: the GPU's memory is too small for it, with nothing else in it; the run is trained: lower "
+            "evaluation.batch_size"
+        )
+        assert not out_of_memory.can_halve(outcome.reason, config)  # nor where it is one of several ranks

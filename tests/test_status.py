@@ -25,7 +25,14 @@ WAITING = RunFacts(attempts=1, submitted_seconds=OLD, job_id="7", table=Job("5",
         (STARTED, Phase.RUNNING, Status.RUNNING),
         (STARTED, Phase.COMPLETED, Status.FAILED),
         (STARTED, Phase.FAILED, Status.FAILED),
-        (SUBMITTED, Phase.FAILED, Status.LOST),
+        (SUBMITTED, Phase.FAILED, Status.FAILED),
+        (SUBMITTED, Phase.COMPLETED, Status.FAILED),
+        (SUBMITTED, Phase.HIDDEN, Status.PENDING),
+        (STARTED, Phase.HIDDEN, Status.RUNNING),
+        (replace(STARTED, cancelled=True), Phase.HIDDEN, Status.CANCELLED),
+        (replace(STARTED, alive=True), Phase.UNKNOWN, Status.RUNNING),
+        (replace(STARTED, alive=True, cancelled=True), Phase.UNKNOWN, Status.RUNNING),
+        (replace(STARTED, alive=True), Phase.FAILED, Status.FAILED),
         (STARTED, Phase.CANCELLED, Status.CANCELLED),
         (STARTED, Phase.TIMEOUT, Status.TIMEOUT),
         (STARTED, Phase.UNKNOWN, Status.LOST),
@@ -35,6 +42,7 @@ WAITING = RunFacts(attempts=1, submitted_seconds=OLD, job_id="7", table=Job("5",
         (RunFacts(attempts=1, job_id="7", failure="x"), Phase.RUNNING, Status.FAILED),
         (RunFacts(attempts=1, job_id="7", failure="x", ended=FailureStatus.CANCELLED), Phase.RUNNING, Status.CANCELLED),
         (RunFacts(attempts=1, job_id="7", trained=True), Phase.UNKNOWN, Status.TRAINED),
+        (RunFacts(attempts=1, failure="not submitted: full", cause=Cause.QUEUE_FULL), Phase.UNKNOWN, Status.NEW),
     ],
 )
 def test_status_follows_from_facts_and_job(facts: RunFacts, phase: Phase, expected: Status) -> None:
@@ -64,6 +72,26 @@ def test_what_became_of_the_table_is_the_reason(table: JobState, expected: str) 
     """Not that SLURM has therefore cancelled the run's own job, as long as it knows better."""
     found = status_of(WAITING, JobState(Phase.CANCELLED, "CANCELLED"), table)
     assert found == (Status.FAILED, f"no reference table: {expected}")
+
+
+def test_what_never_began_says_where_and_why() -> None:
+    """The node, SLURM's words, and what the job printed last; what is said beside the status is not said twice."""
+    ended = JobState(Phase.FAILED, "FAILED exit code 1", "n2")
+    told = replace(SUBMITTED, last_words="setup: line 3: module: command not found")
+    expected = "ended on n2 before it began: exit code 1: setup: line 3: module: command not found"
+    assert status_of(told, ended) == (Status.FAILED, expected)
+    assert status_of(SUBMITTED, JobState(Phase.FAILED)) == (Status.FAILED, "its job ended before it came to this run")
+    assert status_of(STARTED, JobState(Phase.CANCELLED, "CANCELLED")) == (Status.CANCELLED, "cancelled")
+    assert status_of(STARTED, JobState(Phase.TIMEOUT, "TIMEOUT")) == (Status.TIMEOUT, "the time limit")
+
+
+def test_a_run_that_still_trains_is_not_lost() -> None:
+    """Its job is not known any more, and its host says that it goes on; a hidden job says where it is."""
+    alive = replace(STARTED, alive=True, host="n2")
+    reason = "its scheduler does not know job 7, but it still trains on n2"
+    assert status_of(alive, UNKNOWN) == (Status.RUNNING, reason)
+    hidden = JobState(Phase.HIDDEN, "runs elsewhere: job 7 is ann's")
+    assert status_of(STARTED, hidden) == (Status.RUNNING, "runs elsewhere: job 7 is ann's")
 
 
 KILLED = JobState(Phase.FAILED, "FAILED", "n1", Cause.OUT_OF_MEMORY)

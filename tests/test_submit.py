@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from conftest import sweep_of
 from fakes import FakeScheduler, submit
 
-from launcher.cluster.job_state import Phase
-from launcher.errors import StoreError
+from launcher.cluster.batch import Batch
+from launcher.cluster.job_state import LAG_SECONDS, Phase
+from launcher.errors import QueueFull, StoreError
 from launcher.planning.launches import recorded_sweep
 from launcher.runs.cancel import cancel
 from launcher.runs.run_state import read_facts, states_of
 from launcher.runs.status import Status
+from launcher.store import age
+from launcher.store.facts import Job
 from launcher.store.files import read_fact, write_once
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import RunDir
@@ -322,3 +328,76 @@ def test_cancelling_all_that_wait_for_a_table_cancels_its_job(store: Store) -> N
     assert "1" not in scheduler.cancelled
     cancel(states[5:], scheduler)
     assert "1" in scheduler.cancelled
+
+
+def apart(path: Path, seconds: float) -> None:
+    """Give a file a time that is so far from now."""
+    os.utime(path, (time.time() + seconds,) * 2)
+
+
+def test_a_run_that_still_writes_is_not_submitted_again(store: Store) -> None:
+    """An empty queue without accounting says nothing about it; when it has been silent for minutes, it is LOST."""
+    scheduler, sweep = FakeScheduler(), sweep_of("model=tiny")
+    launch(sweep, store, scheduler)
+    run = store.run(sweep.runs[0].run_id)
+    (attempt,) = run.attempts()
+    apart(attempt.attempt_file, -3600)
+    write_once(attempt.started_file, {"host": "n2", "time": 1.0})
+    scheduler.phases.clear()
+    for file in (run.metrics_file, attempt.progress_file):
+        file.write_text("{}")
+        (decision,) = launch(sweep, store, scheduler)
+        assert decision.action is Action.SKIP
+        assert decision.why == "in flight: RUNNING as job 1"
+        apart(file, -400)
+    assert [state.status for state in states_of([run], scheduler)] == [Status.LOST]
+
+
+@pytest.mark.parametrize("hours", [-3, 3])
+def test_a_clock_that_is_apart_makes_no_submission_recent_or_old(
+    store: Store, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    """Ages are told by the file system's clock: this machine's may be hours before or behind."""
+    scheduler, sweep = FakeScheduler(), sweep_of("model=tiny")
+    launch(sweep, store, scheduler)
+    scheduler.phases.clear()
+    run, now = store.run(sweep.runs[0].run_id), time.time
+    monkeypatch.setattr(time, "time", lambda: now() + hours * 3600)
+    monkeypatch.setattr(age, "_ahead", {})
+    assert states_of([run], scheduler)[0].status is Status.PENDING  # it was submitted just now
+    apart(run.attempts()[0].attempt_file, -hours * 3600 - 60)
+    assert states_of([run], scheduler)[0].status is Status.LOST
+
+
+def test_a_launcher_that_died_is_waited_for_briefly_whatever_the_clocks(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At most the lag of a scheduler, and stderr says so; the other's clock was two minutes ahead."""
+    scheduler, sweep, waited = FakeScheduler(), sweep_of("model=tiny"), list[float]()
+    scheduler.dies_before, now = 1, time.time
+    monkeypatch.setattr(time, "time", lambda: now() + 120)
+    with pytest.raises(KeyboardInterrupt):
+        launch(sweep, store, scheduler)
+    monkeypatch.setattr(time, "time", now)
+    monkeypatch.setattr(time, "sleep", waited.append)
+    adopt([store.run(sweep.runs[0].run_id)], scheduler)
+    assert len(waited) == 1
+    assert 0 < waited[0] <= LAG_SECONDS
+    assert "asking in" in capsys.readouterr().err
+
+
+def test_a_full_queue_is_no_failure(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it did not take is NEW, and says that it is to be launched again; that submits it."""
+    scheduler, sweep = FakeScheduler(), sweep_of("model=tiny")
+
+    def full(_batch: Batch) -> list[Job]:
+        raise QueueFull("sbatch: AssocMaxSubmitJobLimit; launch again when some jobs have ended")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scheduler, "submit", full)
+        with pytest.raises(QueueFull):
+            launch(sweep, store, scheduler)
+    (state,) = states_of([store.run(sweep.runs[0].run_id)], scheduler)
+    assert state.status is Status.NEW
+    assert str(state.reason).startswith("not submitted: sbatch: AssocMaxSubmitJobLimit; launch again")
+    assert actions(launch(sweep, store, scheduler)) == [Action.SUBMIT]

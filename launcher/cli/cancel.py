@@ -21,7 +21,7 @@ arguments = chosen_arguments
 def cancel(options: argparse.Namespace) -> int:
     """Ask the chosen runs to stop."""
     directory, store, scheduler = open_sweep(options)
-    with store.submission_lock:
+    with store.submitting():
         adopt(runs_of(directory, store), scheduler)
         states = choose(options, directory, store, scheduler)
         stopped = stop(states, scheduler)

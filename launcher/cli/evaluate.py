@@ -47,9 +47,11 @@ def evaluate(options: argparse.Namespace) -> int:
         scores.check_judge(sweep, judge, again=options.again)
     anew = scores.anew(sweep, store) if options.again else {}
     scheduler = scheduler_for(sweep.runs[0].config.cluster.executor)
-    with store.submission_lock:
+    with store.submitting():
         adopt(runs_of(directory, store), scheduler)
-        decisions = [d for d in decide(sweep, store, scheduler, anew=anew) if d.action is Action.EVALUATE]
+        every = [run.run_id for run in sweep.runs]
+        decided = decide(sweep, store, scheduler, anew=anew, insisted=every)
+        decisions = [d for d in decided if d.action is Action.EVALUATE]
         planned = plan_batches(sweep, decisions, store, scheduler)
         if decisions:
             plan.show_plan(planned, None, store, as_json=False)

@@ -156,7 +156,7 @@ def _submit(
     fetch_sources(sweep, store)
     pin_sources(sweep, store)
     known.keep()
-    with store.submission_lock:
+    with store.submitting():
         adopt([store.run(run.run_id) for run in sweep.runs], scheduler)
         compared = compare(sweep, store, scheduler, retrain=sweep.runs[0].config.retrain)
         console.show_notes(compared.notes)

@@ -46,7 +46,7 @@ def resume(options: argparse.Namespace) -> int:
     options.runs = [word for word in words if "=" not in word]
     given = {word.partition("=")[0].removeprefix("cluster.") for word in overrides}
     directory, store, scheduler = open_sweep(options)
-    with store.submission_lock:
+    with store.submitting():
         changed = functools.partial(change_settings, overrides=overrides) if overrides else dict
         known = Hashes(store, complain)
         sweep = with_inputs(recorded_sweep(directory, store, trl_losses(), changed), known)
@@ -56,7 +56,9 @@ def resume(options: argparse.Namespace) -> int:
         names = {state.run.run_id for state in states}
         scheduler = scheduler_for(executor_of(_to_be_submitted(sweep, states)))
         show_notes(compare(sweep, store, scheduler).notes)
-        decisions = [d for d in decide(sweep, store, scheduler, given) if d.run.run_id in names]
+        insisted = names if options.runs or options.state or overrides else ()
+        decided = decide(sweep, store, scheduler, given, insisted=insisted)
+        decisions = [d for d in decided if d.run.run_id in names]
         planned = plan_batches(sweep, decisions, store, scheduler)
         plan.show_plan(planned, None, store, as_json=options.json)
         act(planned, store, scheduler, ["resume", directory.name, *words])

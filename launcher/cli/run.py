@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
 def _attempt_by_hand(run: RunDir, store: Store) -> AttemptDir:
     """The attempt that this process is to make: its own, where it was requeued, else a new one."""
     scheduler = scheduler_for(AUTO)
-    with store.submission_lock:
+    with store.submitting():
         adopt([run], scheduler)
         state = states_of([run], scheduler)[0]
         training, job = Attempts.of(run).training, state.facts.job

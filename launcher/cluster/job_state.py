@@ -22,6 +22,7 @@ class Phase(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
     TIMEOUT = "timeout"
+    HIDDEN = "hidden"  # not shown to us, and perhaps at work: another user's, another cluster's, or nobody can say
     UNKNOWN = "unknown"  # not known to the scheduler (any more)
 
 

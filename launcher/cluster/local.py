@@ -16,6 +16,7 @@ from dataclasses import replace
 from launcher.cluster import node
 from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import JobState, Phase
+from launcher.cluster.offer import Offer
 from launcher.config import Cluster
 from launcher.machine.gpus import visible_gpus
 from launcher.machine.processes import process_start
@@ -46,6 +47,9 @@ class LocalScheduler:
 
     def batch_size(self, cluster: Cluster) -> int:  # noqa: ARG002 - the protocol's
         return 1
+
+    def offer(self, cluster: Cluster) -> Offer:  # noqa: ARG002 - the protocol's
+        return Offer()
 
     def script(self, batch: Batch) -> str:
         return command(sys.executable, "-u", "-m", "submitit.core._submit", batch.folder)

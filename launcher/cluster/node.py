@@ -9,12 +9,18 @@ import os
 import signal
 import socket
 from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 from launcher.cluster import slurm_node
 from launcher.cluster.task import Task
+from launcher.store.facts import Failure
 
 WARNING = signal.SIGUSR2  # what a scheduler is told to send before a time limit; `worker.shielded` awaits it too
+
+
+COMPLAINT = slurm_node.COMPLAINT  # stands in a fact for what a scheduler will have complained of
 
 
 class Queue(Protocol):
@@ -24,11 +30,16 @@ class Queue(Protocol):
         """The task that a process with these variables is; None where this scheduler has not started it."""
         ...
 
-    def requeue(self, job_id: str, without: str | None = None) -> str | None:
+    def requeue(self, job_id: str, refused: Mapping[Path, Failure], without: str | None) -> str | None:
         """Put a job back into the queue, which ends this process; what was complained of, where that is refused.
 
+        `refused`: what is to be recorded, and where, if that turns out only when this process has ended.
         `without`: a node on which it is not to start again, where the scheduler grants that.
         """
+        ...
+
+    def seconds_left(self, job_id: str, warned: int, environment: Mapping[str, str]) -> float:
+        """How long a job has until its limit, of which it was told that it would be warned `warned` seconds before."""
         ...
 
 
@@ -55,12 +66,23 @@ def queued(environment: Mapping[str, str] = os.environ) -> Task | None:
     return task if task is not None and task.executor in QUEUES else None
 
 
-def requeue(task: Task, without: str | None = None) -> str | None:
+def requeue(
+    task: Task, refused: Mapping[Path, Failure] = MappingProxyType({}), without: str | None = None
+) -> str | None:
     """Put a queued task's job back, which ends this process; what its scheduler complained of, where it refused.
 
-    `without`: a node on which it is not to start again.
+    Args:
+        task: this process's.
+        refused: facts by their files, for whoever is asked after this process's end, and refused; COMPLAINT in them
+            stands for the words.
+        without: a node on which it is not to start again.
     """
-    return QUEUES[task.executor].requeue(task.job_id, without)
+    return QUEUES[task.executor].requeue(task.job_id, refused, without)
+
+
+def seconds_left(task: Task, warned: int) -> float:
+    """How long a queued task's job has until its limit; `warned`: how long before it was to be warned."""
+    return QUEUES[task.executor].seconds_left(task.job_id, warned, os.environ)
 
 
 def name() -> str:

@@ -12,6 +12,7 @@ from typing import Protocol, runtime_checkable
 from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import JobState, Phase
 from launcher.cluster.local import LocalScheduler
+from launcher.cluster.offer import Offer
 from launcher.cluster.slurm import SlurmScheduler
 from launcher.config import Cluster
 from launcher.errors import ConfigError, SchedulerError
@@ -41,6 +42,10 @@ class Scheduler(Protocol):
 
     def batch_size(self, cluster: Cluster) -> int:
         """How many jobs of these resources may be handed over in one piece."""
+        ...
+
+    def offer(self, cluster: Cluster) -> Offer:
+        """What a job of these resources may have; nothing is known where the executor does not answer."""
         ...
 
     def script(self, batch: Batch) -> str:

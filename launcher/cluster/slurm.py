@@ -7,27 +7,32 @@ Must not know: what a run is, what a fact means.
 from __future__ import annotations
 
 import contextlib
-import getpass
-import io
 import os
+import pwd
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
+from launcher.cluster import slurm_sbatch as sbatch
 from launcher.cluster import slurm_survey
 from launcher.cluster import slurm_words as words
-from launcher.cluster.batch import Batch
-from launcher.cluster.job_state import JobState, Phase
+from launcher.cluster.batch import Batch, Work
+from launcher.cluster.job_state import LAG_SECONDS, JobState, Phase
+from launcher.cluster.offer import Offer
+from launcher.cluster.slurm_hidden import hidden_by
 from launcher.config import Cluster
-from launcher.errors import Refused, SchedulerError
-from launcher.machine.terminal import command
+from launcher.errors import QueueFull, Refused, SchedulerError
+from launcher.machine.terminal import command, complain
 from launcher.store.facts import Job
 
 ANSWER_SECONDS = 60
+SUBMISSION_SECONDS = 180  # sbatch tries again for a while where a queue is full
+FIND_SECONDS = 3
 
 
 class SlurmScheduler:
@@ -57,12 +62,27 @@ class SlurmScheduler:
         """The most jobs that one array of these resources may have here."""
         return self._limits.batch_size(cluster)
 
+    def offer(self, cluster: Cluster) -> Offer:
+        """What the partition says, or several, whichever gives the least; nothing where sinfo does not answer."""
+        try:
+            return slurm_survey.read_offer(self._partitions, cluster.partition)
+        except SchedulerError:
+            return Offer()
+
+    @cached_property
+    def _partitions(self) -> str:
+        return _answer(slurm_survey.LIMITS_COMMAND)
+
+    @cached_property
+    def _settings(self) -> dict[str, str]:
+        return words.read_settings(_answer(["scontrol", "show", "config"]))
+
     @cached_property
     def _limits(self) -> slurm_survey.Limits:
-        settings = _settings()
+        settings = self._settings
         if not slurm_survey.enforces_limits(settings):
             return slurm_survey.Limits(settings)
-        user = slurm_survey.associations_command(getpass.getuser())
+        user = slurm_survey.associations_command(_user())
         commands = (user, slurm_survey.QOS_COMMAND, slurm_survey.PARTITION_QOS_COMMAND, slurm_survey.PARENTS_COMMAND)
         return slurm_survey.Limits(settings, *map(_accounting, commands))
 
@@ -78,65 +98,110 @@ class SlurmScheduler:
         """Submit the batch as one array.
 
         Raises:
-            Refused: sbatch said no.
-            SchedulerError: sbatch did not say whether the jobs were accepted.
+            Refused: sbatch said no; QueueFull: since no more may be submitted now.
+            SchedulerError: sbatch did not say whether the jobs were accepted, and they are not there (yet).
         """
-        import submitit
-        from submitit.core.utils import FailedJobError, FailedSubmissionError
-
-        complaints = io.StringIO()
+        path = batch.folder / "script.sh"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(self.script(batch), encoding="utf-8")
         try:
-            with _environment(words.clean_environment(os.environ)), contextlib.redirect_stderr(complaints):
-                executor = submitit.SlurmExecutor(batch.folder, python=words.task_command(batch))
-                executor.update_parameters(**words.parameters(batch))
-                jobs = executor.submit_array(batch.work)
-        except (FailedJobError, FailedSubmissionError, OSError) as error:
-            return self._after_failure(batch, f"{complaints.getvalue()}\n{error}")
-        return _records(batch, str(jobs[0].job_id).partition("_")[0])
+            done = _ask(["sbatch", str(path)], SUBMISSION_SECONDS)
+        except SchedulerError as error:
+            return self._looked_for(batch, sbatch.Verdict.OPEN, str(error))
+        made = sbatch.accepted(done.stdout)
+        if made is not None:
+            return self._taken(batch, made.job_id, made.cluster)
+        said = sbatch.in_words(done.stderr if done.stderr.strip() else done.stdout)
+        return self._looked_for(batch, sbatch.verdict(done.returncode, done.stderr), said)
 
-    def _after_failure(self, batch: Batch, complaint: str) -> list[Job]:
-        """The jobs, where sbatch reported failure though it accepted them."""
-        words_of_sbatch = f"sbatch: {words.complaint(complaint)}"
-        if not words.may_have_come_through(complaint):
-            raise Refused(words_of_sbatch)
-        found = self.find(batch)
-        if found is None:
-            raise SchedulerError(f"{words_of_sbatch}; launch again: what was accepted all the same is then found")
-        return found
+    def _looked_for(self, batch: Batch, verdict: sbatch.Verdict, said: str) -> list[Job]:
+        """The jobs, where SLURM has them though sbatch has not said so: it may be slow to show them."""
+        if verdict is sbatch.Verdict.FULL:
+            raise QueueFull(said)
+        if verdict is sbatch.Verdict.REFUSED:
+            raise Refused(said)
+        complain(f"{said}; asking for up to {LAG_SECONDS:g} s whether the jobs are there all the same")
+        found, silent = self._found_within(batch, LAG_SECONDS)
+        if found is not None:
+            return found
+        if verdict is sbatch.Verdict.SAID_NO and not silent:
+            raise Refused(said)
+        raise SchedulerError(f"{said}; launch again: what was accepted all the same is then found")
+
+    def _found_within(self, batch: Batch, seconds: float) -> tuple[list[Job] | None, bool]:
+        """The jobs of a batch as soon as SLURM shows them; and whether it did not even answer at last."""
+        last = time.monotonic() + seconds
+        while True:
+            found, silent = None, False
+            try:
+                found = self.find(batch)
+            except SchedulerError:
+                silent = True
+            if found is not None or time.monotonic() >= last:
+                return found, silent
+            time.sleep(FIND_SECONDS)
 
     def find(self, batch: Batch) -> list[Job] | None:
         """The jobs of a batch whose submission was not recorded, made whole; None where SLURM has none."""
-        queue = _queue(words.named_queue_command(batch.name))
-        text = queue or _accounting(words.named_accounting_command(batch.name))
-        if not text.strip():
-            return None
-        parent = text.split()[0].partition("_")[0]
-        _complete(batch, parent)
-        return _records(batch, parent)
+        parent = words.read_named(_queue(words.named_queue_command(batch.name)), batch.name)
+        if parent is None:
+            parent = words.read_named(_accounting(words.named_accounting_command(batch.name)), batch.name)
+        return None if parent is None else self._taken(batch, parent)
+
+    def _taken(self, batch: Batch, parent: str, cluster: str | None = None) -> list[Job]:
+        """The jobs of an array as they are recorded, each with its pickle."""
+        ids = [words.job_id(parent, index, batch.size) for index in range(batch.size)]
+        for each, work in zip(ids, batch.work, strict=True):
+            _leave_work(batch.folder, each, work)
+        user, there = _user(), cluster or self._cluster
+        logs = (str(words.log_file(batch.folder, each)) for each in ids)
+        return [
+            Job(each, self.name, log=log, user=user, cluster=there, name=batch.name)
+            for each, log in zip(ids, logs, strict=True)
+        ]
+
+    @cached_property
+    def _cluster(self) -> str | None:
+        """The name of the cluster that answers here; None where it does not say."""
+        with contextlib.suppress(SchedulerError):
+            return self._settings.get("ClusterName")
+        return None
 
     def states(self, jobs: Sequence[Job]) -> dict[str, JobState]:
         """Ask squeue, and sacct, where there is one, for those that squeue has forgotten or that have ended."""
-        ids = [job.job_id for job in jobs]
-        queue = words.read_queue(_queue(words.queue_command(ids)))
-        rest = words.open_ids(ids, queue)
-        accounting = words.read_accounting(_accounting(words.accounting_command(rest))) if rest else {}
-        known = words.combined(queue, accounting)
-        return {job.job_id: _explained(known[job.job_id], job) for job in jobs if job.job_id in known}
+        names = {job.job_id: job.name for job in jobs}
+        queue = words.read_queue(_queue(words.queue_command(names)), names)
+        rest = words.open_ids(names, queue)
+        told, silence = _accounts(words.accounting_command(rest)) if rest else ("", None)
+        known = words.combined(queue, words.read_accounting(told, names))
+        unknown = [job for job in jobs if job.job_id not in known]
+        known = {job.job_id: _explained(known[job.job_id], job) for job in jobs if job.job_id in known}
+        return known | {job.job_id: hidden for job in unknown if (hidden := self._hidden(job, silence))}
+
+    def _hidden(self, job: Job, silence: str | None) -> JobState | None:
+        """A job that nobody shows us and that may be there all the same; None where there is no reason to think so."""
+        why = silence and f"squeue does not list it, and {silence}"
+        with contextlib.suppress(SchedulerError):
+            why = hidden_by(job, _user(), self._settings, time.time()) or why
+        return JobState(Phase.HIDDEN, why) if why else None
 
     def cancel(self, jobs: Sequence[Job]) -> None:
-        """Cancel these jobs in one call."""
-        if not jobs:
-            return
-        done = _ask(["scancel", *(job.job_id for job in jobs)])
-        if done.returncode and "Invalid job id" not in done.stderr:
+        """Cancel these jobs in one call; those of another cluster are not ours to reach: here their ids are others'."""
+        elsewhere = [job for job in jobs if job.cluster and self._cluster and job.cluster != self._cluster]
+        here = [job.job_id for job in jobs if job not in elsewhere]
+        done = _ask(["scancel", *here]) if here else None
+        if done and done.returncode and "Invalid job id" not in done.stderr:
             raise SchedulerError(f"scancel: {words.complaint(done.stderr)}")
+        if elsewhere:
+            where = f"job {elsewhere[0].job_id} is on cluster {elsewhere[0].cluster}, and this is {self._cluster}"
+            raise SchedulerError(f"scancel: {where}; cancel there")
 
     def survey(self) -> tuple[list[tuple[str, str]], str]:
         """What this cluster offers, and the file that fits it."""
         partitions = _answer(slurm_survey.PARTITIONS_COMMAND)
         accounting = _ask(["sacct", "-n", "-X"]).returncode == 0 if shutil.which("sacct") else False
-        accounts = _ask(slurm_survey.accounts_command(getpass.getuser())).stdout if accounting else None
-        offered = slurm_survey.survey(_settings(), partitions, accounts, self.batch_size(Cluster()))
+        accounts = _ask(slurm_survey.accounts_command(_user())).stdout if accounting else None
+        offered = slurm_survey.survey(self._settings, partitions, accounts, self.batch_size(Cluster()))
         return list(slurm_survey.findings(offered)), slurm_survey.proposal(offered)
 
     def run_and_wait(self, batch: Batch, module: str, seconds: float) -> str | None:
@@ -167,8 +232,12 @@ def _explained(state: JobState, job: Job) -> JobState:
     return state
 
 
-def _settings() -> dict[str, str]:
-    return words.read_settings(_answer(["scontrol", "show", "config"]))
+def _user() -> str:
+    """Whose jobs ours are; not what the environment calls us."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a user of a directory service that does not answer here
+        return str(os.getuid())
 
 
 def _answer(command: list[str]) -> str:
@@ -178,58 +247,59 @@ def _answer(command: list[str]) -> str:
     return done.stdout
 
 
-def _records(batch: Batch, parent: str) -> list[Job]:
-    ids = [words.job_id(parent, index, batch.size) for index in range(batch.size)]
-    return [Job(each, SlurmScheduler.name, log=str(words.log_file(batch.folder, each))) for each in ids]
-
-
-def _complete(batch: Batch, parent: str) -> None:
-    """Give each job its pickle, which submitit renames only after sbatch has answered."""
+def _leave_work(folder: Path, job_id: str, work: Work) -> None:
+    """Leave a job its pickle, for which submitit waits a minute on the node."""
     from submitit.core.utils import DelayedSubmission, JobPaths
 
-    for index, work in enumerate(batch.work):
-        path: Path = JobPaths(batch.folder, words.job_id(parent, index, batch.size)).submitted_pickle
-        if not path.exists():
-            aside = path.with_suffix(".aside")
-            DelayedSubmission(work).dump(aside)
-            aside.rename(path)
+    path: Path = JobPaths(folder, job_id).submitted_pickle
+    if not path.exists():
+        aside = path.with_suffix(".aside")
+        DelayedSubmission(work).dump(aside)
+        aside.rename(path)
 
 
 def _ask(command: list[str], seconds: float = ANSWER_SECONDS) -> subprocess.CompletedProcess[str]:
     environment = {**words.clean_environment(os.environ), "SLURM_BITSTR_LEN": "0"}  # no "..." in lists of tasks
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False, env=environment)
+        return subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",  # a site's banner, in whichever encoding
+            timeout=seconds,
+            check=False,
+            env=environment,
+        )
     except FileNotFoundError as error:
         raise SchedulerError(f"{command[0]}: not found; is this a machine of the cluster?") from error
     except subprocess.TimeoutExpired as error:
         raise SchedulerError(f"{command[0]}: no answer within {seconds:g} s") from error
+    except OSError as error:
+        raise SchedulerError(f"{command[0]}: {error.strerror or error}") from error
 
 
 def _queue(command: list[str]) -> str:
     """What squeue answers; that it knows none of the jobs is one."""
     done = _ask(command)
-    if done.returncode and "Invalid job id" not in done.stderr:
+    failed = done.returncode or "slurm_load_jobs error" in done.stderr
+    if failed and "Invalid job id" not in done.stderr:
         raise SchedulerError(f"squeue: {words.complaint(done.stderr)}")
     return done.stdout
 
 
 def _accounting(command: list[str]) -> str:
     """What a command answers that may not be there, since not every cluster keeps accounts; nothing then."""
+    return _accounts(command)[0]
+
+
+def _accounts(command: list[str]) -> tuple[str, str | None]:
+    """The same; and why there is no answer, where there are accounts that do not answer now."""
     try:
         done = _ask(command)
-    except SchedulerError:
-        return ""
-    return "" if done.returncode else done.stdout
-
-
-@contextlib.contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Exactly these variables for processes started within: submitit passes on its own."""
-    before = dict(os.environ)
-    os.environ.clear()
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
+    except SchedulerError as error:
+        return "", None if shutil.which(command[0]) is None else str(error)
+    if not done.returncode:
+        return done.stdout, None
+    silent = words.NO_ANSWER.search(done.stderr)
+    return "", f"{command[0]} does not answer: {words.complaint(done.stderr)}" if silent else None

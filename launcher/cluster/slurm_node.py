@@ -1,22 +1,41 @@
-"""SLURM as a process on a node sees it: which task of which job it is, and going back into the queue.
+"""SLURM as a process on a node sees it: which task of which job it is, how long it has, going back into the queue.
 
-Owns: the variables that SLURM sets in a job, `scontrol requeue`. Must not know: runs, signals.
+Owns: the variables that SLURM sets in a job, `scontrol requeue`, what the job's script is asked for. Must not know:
+runs, signals.
+
+Within a container there is no scontrol, and a controller may be away for a while. So the script that has started the
+tasks, outside, asks once more where a task could not (slurm/requeue.sh): the task leaves it a request, in the file that
+the script has named, and ends with REQUEST_CODE. Either will do: on a full disk there is no file, and a task that a
+signal has killed hides the code of the others.
 
 A batch script has SLURM_JOB_ID and SLURM_PROCID too; srun alone sets SLURM_STEP_*, and so makes several tasks.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 import re
 import socket
 import subprocess
 import time
 from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
 
 from launcher.cluster.task import Task
+from launcher.store.facts import Failure
+from launcher.store.files import plain
 
 ANSWER_SECONDS = 60
 AVOID_TIMES = 5
+END_ANSWER_SECONDS = 10  # to be told how much time is left: it passes meanwhile
+WARNED_LATE_SECONDS = 30  # SLURM looks at its jobs' limits that often
+PLAUSIBLE_SECONDS = (-60, 120)  # what is left where two clocks agree: before the limit, and above what was warned of
+REQUEST = "PREFSWEEP_REQUEST"  # set by the job's script: the file by which a task asks it to put the job back
+REQUEST_CODE = 250  # above what shells make of signals (128 to 192), below 255, which ssh and apptainer use
+COMPLAINT = "@COMPLAINT@"  # stands in a request for what SLURM will have complained of
 _START = ("SLURM_JOB_ID", "SLURM_RESTART_COUNT", "SLURM_STEP_ID")  # these name a start of a job
 
 
@@ -52,16 +71,22 @@ def _tasks_on_node(environment: Mapping[str, str], size: int) -> int:
     return tasks[int(environment.get("SLURM_NODEID", "0"))]
 
 
-def requeue(job_id: str, without: str | None = None) -> str | None:
+def requeue(job_id: str, refused: Mapping[Path, Failure], without: str | None) -> str | None:
     """Put the job back into the queue, which ends this process; what SLURM complained of, where it refused.
 
-    The nodes to avoid can be changed of a job that waits, and of no other: so they are once it is back, in the seconds
-    that it is given to end. Where that fails, it may start where it was.
+    Args:
+        job_id: the job.
+        refused: what is to be recorded, and where, by the job's script, should SLURM refuse it as well.
+        without: a node on which it is not to start again. That can be said of a job that waits, and of no other: so it
+            is once the job is back, in the seconds that this process is given to end; else it may start where it was.
     """
-    complaint = _complaint(["scontrol", "requeue", job_id])
-    if complaint is None and without is not None:
+    said = _complaint(["scontrol", "requeue", job_id])
+    if said is None and without is not None:
         _avoid(job_id, without)
-    return complaint
+    if said is not None and REQUEST in os.environ:
+        _ask_the_script(Path(os.environ[REQUEST]), refused)
+        os._exit(REQUEST_CODE)
+    return said
 
 
 def _avoid(job_id: str, node: str) -> None:
@@ -83,3 +108,32 @@ def _complaint(command: list[str]) -> str | None:
 
 def _answer(command: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS, check=False)
+
+
+def _ask_the_script(request: Path, refused: Mapping[Path, Failure]) -> None:
+    """Leave the request: for each fact its file's path in a line, and its JSON in the next."""
+    lines = [line for path, fact in refused.items() for line in (str(path), json.dumps(plain(fact)))]
+    with contextlib.suppress(OSError):  # the exit code says it too
+        request.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def seconds_left(job_id: str, warned: int, environment: Mapping[str, str]) -> float:
+    """How long a job has until its time limit, of which it was told that it would be warned `warned` seconds before.
+
+    The controller is asked, since a limit may be changed; then the environment, which newer versions tell it. An answer
+    that cannot be, as where clocks differ, is none.
+    """
+    end = _end_asked(job_id) or float(environment.get("SLURM_JOB_END_TIME") or 0)
+    left, (least, more) = end - time.time(), PLAUSIBLE_SECONDS
+    return max(0.0, left if least < left < warned + more else warned - WARNED_LATE_SECONDS)
+
+
+def _end_asked(job_id: str) -> float | None:
+    """The job's end as scontrol tells it, in this node's time zone; None where it tells none."""
+    command = ["scontrol", "show", "job", "-o", job_id]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=END_ANSWER_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    told = re.search(r"\bEndTime=(\d+-\d+-\d+T\d+:\d+:\d+)", done.stdout)
+    return datetime.fromisoformat(told[1]).timestamp() if told else None

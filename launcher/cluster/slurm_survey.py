@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from launcher.cluster.notation import minutes
+from launcher.cluster.offer import Offer
 from launcher.config import Cluster
 
 DAY = "1-00:00:00"
@@ -20,6 +22,10 @@ QOS_COMMAND = ["sacctmgr", "-nP", "show", "qos",
 PARENTS_COMMAND = ["sacctmgr", "-nP", "show", "associations", "user=", "format=user,account,parentname,grpsubmitjobs"]
 PARTITION_QOS_COMMAND = ["scontrol", "-o", "show", "partition"]
 PARTITIONS_COMMAND = ["sinfo", "-h", "-o", "%P|%a|%l|%D|%G|%c|%m"]
+LIMITS_COMMAND = ["sinfo", "-h", "-o", "%P|%l|%L|%D"]
+LIMITS = re.compile(r"([^|]+)\|([^|]*)\|([^|]*)\|([0-9]+)")  # what that answers: `infinite`, `n/a` or a time
+NODE_KIND = re.compile(r"([^|]+)\|(\w+)\|([^|]*)\|([0-9]+)\|([^|]*)\|([0-9]+)\+?\|([0-9]+)\+?")  # what that answers
+ACCOUNT = re.compile(r"[\w.@+-]+")
 
 
 @dataclass(frozen=True)
@@ -76,15 +82,15 @@ class Limits:
         left for the job that makes the reference table.
         """
         named = (self.settings.get(key, "") for key in ("MaxArraySize", "MaxJobCount"))
-        sizes = [int(size) for size in named if size.isdigit()]
+        sizes = [int(size) for size in named if size.isdecimal()]
         return max(1, min([*sizes, *(limit - 1 for limit in self._submit_limits(cluster))], default=1))
 
     def _submit_limits(self, cluster: Cluster) -> Iterator[int]:
         """Those of the user's associations, of the accounts above, of the job's QOS, and of its partitions' QOS."""
         asked, defaults = cluster.extra.get("qos") or cluster.qos, set()
         for line in self.associations.splitlines():
-            account, default, *limits = line.split("|")
-            if cluster.account in (None, account):
+            account, default, *limits = [*line.split("|"), ""]
+            if "|" in line and cluster.account in (None, account):
                 defaults.add(default or DEFAULT_QOS)
                 yield from _numbers(*limits, *self._limits_above(account))
         names = ({str(asked)} if asked else defaults) | set(self._partition_qos(cluster))
@@ -95,10 +101,10 @@ class Limits:
 
     def _limits_above(self, account: str) -> Iterator[str]:
         """What the account, the one that holds it, and so on, allow all their users together."""
-        lines = (line.split("|") for line in self.parents.splitlines())
+        lines = (line.split("|") for line in self.parents.splitlines() if line.count("|") == 3)  # noqa: PLR2004 - columns
         known = {name: (parent, limit) for user, name, parent, limit in lines if not user}
         while account in known:
-            account, limit = known[account]
+            account, limit = known.pop(account)
             yield limit
 
     def _partition_qos(self, cluster: Cluster) -> Iterator[str]:
@@ -111,7 +117,7 @@ class Limits:
 
 def _numbers(*limits: str) -> Iterator[int]:
     """Those that are set."""
-    return (int(limit) for limit in limits if limit.isdigit())
+    return (int(limit) for limit in limits if limit.isdecimal())
 
 
 def accounts_command(user: str) -> list[str]:
@@ -132,16 +138,28 @@ def enforces_limits(settings: Mapping[str, str]) -> bool:
 
 def read_partitions(text: str) -> list[Partition]:
     """What sinfo says: a line for each kind of node of a partition; the one with most GPUs speaks for it."""
-    kinds = [_partition(*line.split("|")[:7]) for line in text.splitlines()]
+    kinds = [_partition(*found.groups()) for line in text.splitlines() if (found := NODE_KIND.fullmatch(line.strip()))]
     names = dict.fromkeys(kind.name for kind in kinds)
     return [max((kind for kind in kinds if kind.name == name), key=lambda kind: kind.gpus) for name in names]
+
+
+def read_offer(text: str, partition: str | None) -> Offer:
+    """What LIMITS_COMMAND says of a partition, or the least of several with commas; None: the default one."""
+    wanted = (partition or "").split(",")
+    lines = [found.groups() for line in text.splitlines() if (found := LIMITS.fullmatch(line.strip()))]
+    mine = [line for line in lines if line[0].rstrip("*") in wanted or (partition is None and line[0].endswith("*"))]
+    if not mine:
+        return Offer()
+    most, default = ([given for line in mine if (given := minutes(line[column]))] for column in (1, 2))
+    return Offer(sum(int(line[3]) for line in mine), min(default, default=None), min(most, default=None))
 
 
 def _partition(name: str, state: str, limit: str, nodes: str, gres: str, cpus: str, memory: str) -> Partition:
     gpu = re.search(r"\bgpu:([^,(]+)", gres)  # gpu:8, gpu:a100:4(S:0-1)
     kind, _, count = gpu[1].rpartition(":") if gpu else ("", "", "0")
-    sizes = int(cpus.rstrip("+")), int(memory.rstrip("+")) / 1000
-    return Partition(name.rstrip("*"), name.endswith("*"), state == "up", limit, int(nodes), int(count), kind, *sizes)
+    sizes = int(cpus), int(memory) / 1000
+    gpus = int(count) if count.isdecimal() else 1
+    return Partition(name.rstrip("*"), name.endswith("*"), state == "up", limit, int(nodes), gpus, kind, *sizes)
 
 
 def survey(settings: Mapping[str, str], partitions: str, accounts: str | None, batch_size: int) -> Survey:
@@ -150,7 +168,7 @@ def survey(settings: Mapping[str, str], partitions: str, accounts: str | None, b
         cluster=settings.get("ClusterName", "?"),
         version=settings.get("SLURM_VERSION", "?"),
         partitions=tuple(read_partitions(partitions)),
-        accounts=tuple(dict.fromkeys((accounts or "").split())),
+        accounts=tuple(dict.fromkeys(filter(ACCOUNT.fullmatch, (accounts or "").splitlines()))),
         accounting=accounts is not None,
         batch_size=batch_size,
         requeue=settings.get("JobRequeue") == "1",

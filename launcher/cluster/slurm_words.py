@@ -16,10 +16,17 @@ from typing import Any
 from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import JobState, Phase
 from launcher.cluster.notation import minutes
+from launcher.cluster.slurm_node import REQUEST
+from launcher.machine.installed import data_dir
 from launcher.store.facts import Cause
 
-PENDING = {"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD", "PREEMPTED"}
-RUNNING = {"RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"}
+PENDING = {
+    "PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD", "PREEMPTED", "EXPEDITING",
+}  # fmt: skip
+RUNNING = {
+    "RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING",
+    "POWER_UP_NODE", "UPDATE_DB",
+}  # fmt: skip
 ENDS = {
     "COMPLETED": Phase.COMPLETED,
     "CANCELLED": Phase.CANCELLED,
@@ -37,10 +44,12 @@ JOB_VARIABLES = re.compile(
 CLUSTER_VARIABLES = {"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT"}  # where the cluster is, who we are
 # sbatch heeds these before what a script says.
 OVERRIDING = {
-    "ACCOUNT", "ARRAY_INX", "COMMENT", "CONSTRAINT", "GPUS", "GPUS_PER_NODE", "GPUS_PER_TASK", "JOB_NAME",
+    "ACCOUNT", "ARRAY_INX", "CLUSTERS", "COMMENT", "CONSTRAINT", "GPUS", "GPUS_PER_NODE", "GPUS_PER_TASK", "JOB_NAME",
     "MEM_PER_CPU", "MEM_PER_GPU", "MEM_PER_NODE", "NO_REQUEUE", "OPEN_MODE", "OUTPUT", "PARTITION", "QOS", "REQUEUE",
     "SIGNAL", "TIMELIMIT", "WAIT",
 }  # fmt: skip
+Names = Mapping[str, str | None]  # of jobs, by id; None: an older version recorded none
+COLUMNS = 4  # behind an id: state, reason or exit code, nodes, name
 WARNED_EARLY_SECONDS = 60  # man sbatch, --signal: "may be sent up to 60 seconds earlier than specified"
 # Options on which the launcher counts, so that `cluster.extra` may not change them, and the key that says it instead.
 KEPT_OPTIONS = {
@@ -53,10 +62,13 @@ KEPT_OPTIONS = {
     **dict.fromkeys(("output", "error"), "output_dir"),
     **dict.fromkeys(("clusters", "parsable", "test-only", "wait", "wrap"), None),
 }
-SUBMIT_LIMIT = re.compile(r"(Assoc|QOS)\w*SubmitJob\w*Limit")
-MAY_HAVE_COME_THROUGH = re.compile(
-    r"timed out|timeout|unable to contact|communication|connect|zero bytes", re.IGNORECASE
-)
+# An id as squeue and sacct print it: of a job, of a task or several tasks of an array, of a component of a job.
+JOB_ID = re.compile(r"(?P<job>[0-9]{1,18})(?:_[0-9]{1,18}|_\[(?P<tasks>[^\]]*)\])?(?:\+[0-9]+)?")
+MOST_TASKS = 4_000_001  # man slurm.conf, MaxArraySize
+STATE = re.compile(r"[A-Z_]+")
+EXIT_CODE = re.compile(r"[0-9]+:[0-9]+")
+NO_ANSWER = re.compile(r"connect|refused|timed out|timeout|unable to contact|talking to the database", re.IGNORECASE)
+NODES = re.compile(r"[\w.,\[\]-]*|\(null\)|None assigned|N/A", re.ASCII)
 
 
 # ------------------------------------------------------------------------------------------------ what sbatch is told
@@ -83,7 +95,7 @@ def parameters(batch: Batch) -> dict[str, Any]:
         "array_parallelism": batch.at_once or batch.size,
         "stderr_to_stdout": True,
         "wckey": None,  # submitit's default is refused where wckeys are tracked
-        "setup": setup_lines(batch),
+        "setup": [*setup_lines(batch), *way_back(batch)],
         "srun_args": srun_arguments(batch),
     }
     # Of an option that both name, submitit would write two lines, and sbatch heed the last, which is ours.
@@ -117,6 +129,20 @@ def setup_lines(batch: Batch) -> list[str]:
         lines.append(f"export PYTHONPATH={shlex.quote(str(batch.code))}${{PYTHONPATH:+:$PYTHONPATH}}")
         lines.append(f"source {shlex.quote(str(batch.code / 'slurm' / 'setup.sh'))}")
     return [*lines, *batch.resources.setup]
+
+
+def way_back(batch: Batch) -> list[str]:
+    """Lines by which the script asks at its end for the requeue that a task could not ask for.
+
+    They come after the site's settings, whose own words for the end of the script, if any, stay behind ours.
+    """
+    shell = data_dir("slurm") if batch.code is None else batch.code / "slurm"
+    at_end = shlex.quote(f"source {shlex.quote(str(shell / 'requeue.sh'))} || true; ")
+    return [
+        f"export {REQUEST}={shlex.quote(str(batch.folder))}/requeue.${{SLURM_JOB_ID:-}}.${{SLURM_RESTART_COUNT:-0}}",
+        'eval "set -- $(trap -p EXIT)"',
+        f'trap {at_end}"${{3-}}" EXIT',
+    ]
 
 
 def srun_arguments(batch: Batch) -> list[str]:
@@ -165,16 +191,9 @@ def _overrides(variable: str) -> bool:
     return variable.startswith("SBATCH_") and variable.removeprefix("SBATCH_") in OVERRIDING
 
 
-def may_have_come_through(message: str) -> bool:
-    """Whether sbatch's complaint leaves it open that the job was accepted."""
-    return MAY_HAVE_COME_THROUGH.search(message) is not None
-
-
 def complaint(message: str) -> str:
     """What a command complained of, in one line, each thing once and without its prefix."""
     lines = [re.sub(r"^\w+: (error|fatal): ", "", line.strip()) for line in message.splitlines()]
-    if SUBMIT_LIMIT.search(message):
-        lines.append("launch again when some jobs have ended, or put more runs into each (cluster.runs_per_job)")
     return "; ".join(dict.fromkeys(line for line in lines if line)) or "no word of explanation"
 
 
@@ -183,22 +202,22 @@ def complaint(message: str) -> str:
 
 def queue_command(ids: Iterable[str]) -> list[str]:
     """Ask squeue for these jobs, those included that ended a short time ago; a line for each task of an array."""
-    return ["squeue", "-h", "-a", "-r", "-t", "all", "-o", "%i|%T|%r|%N", "-j", ",".join(_parents(ids))]
+    return ["squeue", "-h", "-a", "-r", "-t", "all", "-o", "%i|%T|%r|%N|%j", "-j", ",".join(_parents(ids))]
 
 
 def accounting_command(ids: Iterable[str]) -> list[str]:
     """Ask sacct for these jobs."""
-    return ["sacct", "-n", "-P", "-X", "-o", "JobID,State,ExitCode,NodeList", "-j", ",".join(_parents(ids))]
+    return ["sacct", "-n", "-P", "-X", "-o", "JobID,State,ExitCode,NodeList,JobName", "-j", ",".join(_parents(ids))]
 
 
 def named_queue_command(name: str) -> list[str]:
     """Ask squeue for the id of the job, or array, of that name."""
-    return ["squeue", "-h", "-a", "-r", "-t", "all", "-o", "%F", "-n", name]
+    return ["squeue", "-h", "-a", "-r", "-t", "all", "-o", "%F|%j", "-n", name]
 
 
 def named_accounting_command(name: str) -> list[str]:
     """Ask sacct for the id of the job, or array, of that name."""
-    return ["sacct", "-n", "-P", "-X", "-o", "JobID", f"--name={name}", "--starttime=now-14days"]
+    return ["sacct", "-n", "-P", "-X", "-o", "JobID,JobName", f"--name={name}", "--starttime=now-14days"]
 
 
 def _parents(ids: Iterable[str]) -> list[str]:
@@ -209,25 +228,51 @@ def _parents(ids: Iterable[str]) -> list[str]:
 # ------------------------------------------------------------------------------------------------ what SLURM says
 
 
-def read_queue(text: str) -> dict[str, JobState]:
-    """What squeue answered."""
-    states = {}
-    for line in text.splitlines():
-        job, word, reason, node = line.split("|")[:4]
-        for job_id in task_ids(job):
-            states[job_id] = _state(word, "" if reason in NOTHING else reason, node)
+def read_queue(text: str, names: Names | None = None) -> dict[str, JobState]:
+    """What squeue answered of the jobs with these names, or of all: by id, with the name that each was given."""
+    states: dict[str, JobState] = {}
+    for ids, (word, reason, node) in _lines(text, names):
+        if STATE.fullmatch(word):
+            state = _state(word, "" if reason in NOTHING else reason, node)
+            states |= dict.fromkeys(ids, state)
     return states
 
 
-def read_accounting(text: str) -> dict[str, JobState]:
-    """What sacct answered."""
-    states = {}
-    for line in text.splitlines():
-        job, state, code, node = line.split("|")[:4]
-        word = state.split()[0]  # "CANCELLED by 1000"
-        for job_id in task_ids(job):
-            states[job_id] = _state(word, exit_words(code) if word == "FAILED" else "", node)
+def read_accounting(text: str, names: Names | None = None) -> dict[str, JobState]:
+    """What sacct answered, likewise."""
+    states: dict[str, JobState] = {}
+    for ids, (words, code, node) in _lines(text, names):
+        word = words.partition(" ")[0]  # "CANCELLED by 1000"
+        if STATE.fullmatch(word) and EXIT_CODE.fullmatch(code):
+            state = _state(word, exit_words(code) if word == "FAILED" else "", node)
+            states |= dict.fromkeys(ids, state)
     return states
+
+
+def _lines(text: str, names: Names | None) -> Iterator[tuple[list[str], list[str]]]:
+    """The whole lines of an answer, each with the ids that it is about; what a site prints beside them is passed over.
+
+    A job of another name is not the one that we know by that id: another cluster's, or one of a later count.
+    """
+    for line in text.splitlines():
+        job, *columns = line.strip().split("|", COLUMNS)
+        if len(columns) < COLUMNS - 1 or not NODES.fullmatch(columns[2]):
+            continue
+        name = columns[3] if len(columns) == COLUMNS else None
+        ids = [each for each in task_ids(job) if names is None or _is_meant(names, each, name)]
+        if ids:
+            yield ids, columns[:3]
+
+
+def _is_meant(names: Names, job_id: str, name: str | None) -> bool:
+    return job_id in names and (name is None or names[job_id] in (None, name))
+
+
+def read_named(text: str, name: str) -> str | None:
+    """The id of the job, or array, of that name; None where the answer of `named_..._command` has none."""
+    found = (line.strip().partition("|") for line in text.splitlines())
+    jobs = (JOB_ID.fullmatch(job) for job, _, its_name in found if its_name == name)
+    return next((job["job"] for job in jobs if job), None)
 
 
 def _state(word: str, reason: str, node: str) -> JobState:
@@ -259,18 +304,25 @@ def exit_words(code: str) -> str:
 
 
 def task_ids(text: str) -> list[str]:
-    """The ids that one id column means: `7`, `7_1`, `7_[0-3,9%2]`; what squeue left out (`...`) is left out."""
-    job, _, tasks = text.partition("_[")
-    if not tasks:
+    """The ids that one id column means: `7`, `7_1`, `7_[0-3,9%2]`; what squeue left out (`...`) is left out.
+
+    None where that is no id.
+    """
+    match = JOB_ID.fullmatch(text)
+    if match is None:
+        return []
+    if match["tasks"] is None:
         return [text]
-    return [f"{job}_{index}" for part in tasks.rstrip("]").split("%")[0].split(",") for index in _indices(part)]
+    parts = match["tasks"].split("%")[0].split(",")
+    return [f"{match['job']}_{index}" for part in parts for index in _indices(part)]
 
 
-def _indices(part: str) -> Iterator[int]:
-    match = re.fullmatch(r"(\d+)(?:-(\d+))?(?::(\d+))?", part)
-    if match:
-        first, last, step = match[1], match[2] or match[1], match[3] or "1"
-        yield from range(int(first), int(last) + 1, int(step))
+def _indices(part: str) -> range:
+    match = re.fullmatch(r"([0-9]{1,9})(?:-([0-9]{1,9}))?(?::([0-9]{1,9}))?", part)
+    if not match:
+        return range(0)
+    found = range(int(match[1]), int(match[2] or match[1]) + 1, max(1, int(match[3] or "1")))
+    return found if len(found) <= MOST_TASKS else range(0)
 
 
 def combined(queue: Mapping[str, JobState], accounting: Mapping[str, JobState]) -> dict[str, JobState]:

@@ -1,15 +1,31 @@
-"""The disk that a folder lies on, and bytes in words.
+"""The disk that a folder lies on, bytes in words, and what a disk's refusal means.
 
-Owns: what is free there. Must not know: what needs it.
+Owns: what is free there, the sentence for each refusal. Must not know: what needs it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
+import re
 import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.filesize import pick_unit_and_suffix
 
+# What the system says of a disk that does not take what is written, and what that is for the user.
+FAULTS = {
+    errno.ENOSPC: "the disk of {folder} is full: {free} free of {total}; free some, then {then} again",
+    errno.EDQUOT: "your quota on the disk of {folder} is used up; remove something there, then {then} again",
+    errno.EROFS: "{folder} is read-only on {host}; make it writable there, or give another folder, then {then} again",
+    errno.EIO: "the disk of {folder} fails on {host} (input/output error); {then} again when it is in order",
+    errno.ESTALE: "{folder} is gone from {host} (stale file handle); {then} again when its file server is back",
+}
+_TOLD_WITHOUT_REASON = re.compile(r"PytorchStreamWriter failed|database or disk is full|file write failed")
+_NOTHING_BYTES = 1 << 20  # a disk with less free is full
 SUFFIXES = ["B", "kB", "MB", "GB", "TB", "PB"]
 
 
@@ -27,3 +43,50 @@ def in_words(size: float) -> str:
     """A number of bytes to three digits, `1.74 TB`."""
     unit, suffix = pick_unit_and_suffix(int(size), SUFFIXES, 1000)
     return f"{float(f'{size / unit:.3g}'):g} {suffix}"  # 999.6 GB would be 1e+03 GB
+
+
+def fault(error: BaseException, folder: Path | None = None, then: str = "launch") -> str | None:
+    """What an error says of a disk, in a sentence for the user; None where it is about something else.
+
+    Args:
+        error: as it was raised; libraries put the system's words into errors of their own.
+        folder: where the process writes, for an error that names no file.
+        then: what is to be done again.
+    """
+    for each in _chain(error):
+        number = next((number for number in FAULTS if _tells(each, number)), None)
+        lacks_reason = number is None and _TOLD_WITHOUT_REASON.search(str(each))
+        if number is None and not lacks_reason:
+            continue
+        written = [each for each in (folder, Path(tempfile.gettempdir())) if each is not None]
+        full = [each for each in written if _is_full(each)] if number in (errno.ENOSPC, None) else []
+        named = [Path(each.filename)] if isinstance(each, OSError) and isinstance(each.filename, str) else []
+        if number is not None or full:
+            return _sentence(number or errno.ENOSPC, (named or full or written)[0], then)
+    return None
+
+
+def _is_full(folder: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return free_bytes(folder) < _NOTHING_BYTES
+    return False
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and those behind it."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _tells(error: BaseException, number: int) -> bool:
+    own = isinstance(error, OSError) and error.errno == number
+    return own or os.strerror(number) in str(error)
+
+
+def _sentence(number: int, folder: Path, then: str) -> str:
+    free = total = "?"
+    with contextlib.suppress(OSError):  # of a folder that is gone nothing can be asked
+        folder = existing(folder)
+        free, total = (in_words(size) for size in (shutil.disk_usage(folder).free, shutil.disk_usage(folder).total))
+    return FAULTS[number].format(folder=folder, free=free, total=total, host=os.uname().nodename, then=then)

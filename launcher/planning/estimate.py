@@ -40,6 +40,7 @@ PEAKS_TFLOPS = {
     "L40S": 362.0, "A40": 150.0,
 }  # fmt: skip
 OPTIMIZER_BYTES = 12
+WRITTEN_BYTES = 1e9  # a second, of a checkpoint: a shared file system that others use too; many do several times that
 WEIGHT_BYTES = {"float32": 4}
 ADAPTER_BYTES = 4
 UNITS = {"b": 1e9, "m": 1e6}
@@ -108,6 +109,12 @@ def cost(config: RunConfig) -> Cost:
         model_bytes=model_bytes,
         checkpoint_bytes=checkpoint_bytes,
     )
+
+
+def saving_seconds(config: RunConfig) -> float | None:
+    """How long a checkpoint may take to be written, all ranks together; None where its size cannot be known."""
+    size = _bytes(config, parameters(config.model))[1]
+    return None if size is None else size / WRITTEN_BYTES
 
 
 def total(configs: Iterable[RunConfig], at_once: int | None) -> Total:

@@ -45,7 +45,7 @@ def check_sources(sweep: Sweep, store: Store, *, dry_run: bool) -> list[str]:
     """Check every distinct model, data set and their fit, and that the output folder can be written; writes nothing.
 
     Returns:
-        What a dry run may leave to be installed before the sweep is launched; of data files, what is to be known.
+        What a dry run may leave to be put right before the sweep is launched; of data files, what is to be known.
 
     Raises:
         ConfigError: what is missing, and how to get it.
@@ -55,7 +55,7 @@ def check_sources(sweep: Sweep, store: Store, *, dry_run: bool) -> list[str]:
         if dry_run:
             return list(map(str, missing))
         raise missing[0]
-    _check_writable(store.root)
+    notes = _check_writable(store.root, dry_run=dry_run)
     check_benchmarks(sweep)
     _check_names(sweep)
     seen: set[str] = set()
@@ -66,7 +66,6 @@ def check_sources(sweep: Sweep, store: Store, *, dry_run: bool) -> list[str]:
         seen.add(repr(what))
         return len(seen) > known
 
-    notes: list[str] = []
     for config in (run.config for run in sweep.runs):
         model, dataset, paired = config.model, config.dataset, loss_named(config.loss_type).paired
         for each in models_of(config):
@@ -186,10 +185,15 @@ def fetch_sources(sweep: Sweep, store: Store) -> None:
             BUILDERS[builder](store)
 
 
-def _check_writable(folder: Path) -> None:
+def _check_writable(folder: Path, *, dry_run: bool) -> list[str]:
+    """Nothing where the folder can be written; a dry run, which writes nothing, is only told where it cannot."""
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK) or existing == Path("/proc"):
-        raise ConfigError("output_dir", folder, f"{existing} cannot be written; choose another folder")
+    if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK) and existing != Path("/proc"):
+        return []
+    problem = ConfigError("output_dir", folder, f"{existing} cannot be written; choose another folder")
+    if dry_run:
+        return [str(problem)]
+    raise problem
 
 
 def _check_model(model: Model, key: str) -> None:

@@ -47,6 +47,7 @@ _LEAST = {
             "warning_seconds",
             "hang_seconds",
             "memory_growth",
+            "max_attempts",
         ),
         "checkpoint": ("every", "keep"),
         "trainer.lora": ("r", "alpha"),

@@ -6,7 +6,6 @@ Must not know: any scheduler's own words, how anything is trained.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,9 @@ from launcher.cluster.job_state import UNKNOWN, JobState, Phase
 from launcher.cluster.scheduler import Scheduler
 from launcher.errors import UsageError
 from launcher.hub.unpublished import why_unpublished
+from launcher.runs.signs import looked_into
 from launcher.runs.status import IN_FLIGHT, RunFacts, Status, cause_of, status_of
+from launcher.store.age import age
 from launcher.store.attempt_config import BEFORE_BENCHMARKS, wanted_by
 from launcher.store.attempts import Attempts
 from launcher.store.facts import (
@@ -32,16 +33,19 @@ from launcher.store.metrics_log import last_metrics
 from launcher.store.output_folder import PreparingDir
 from launcher.store.progress import Progress
 from launcher.store.results import Result
-from launcher.store.run_folder import AttemptDir, RunDir
-from launcher.store.starts import last_start
+from launcher.store.run_folder import RunDir
+from launcher.store.starts import Start, last_start
 from launcher.store.work_done import due_in_job, lacking
 
 
 def read_facts(run: RunDir) -> RunFacts:
     """What is known of a run without asking a scheduler."""
-    attempts = Attempts.of(run)
+    return _facts_of(Attempts.of(run))
+
+
+def _facts_of(attempts: Attempts) -> RunFacts:
     last = attempts.acting
-    progress = _progress(run, attempts)
+    progress = _progress(attempts.run, attempts)
     if last is None:
         return RunFacts(**progress)
     failure, start = read_fact(last.failure_file, Failure), last_start(last)
@@ -52,7 +56,7 @@ def read_facts(run: RunDir) -> RunFacts:
     lost = read_fact(last.lost_file(start.name), Lost) if at_work and start else None
     return RunFacts(
         attempts=len(attempts.trainings),
-        submitted_seconds=max(0.0, time.time() - _made_at(last)),
+        submitted_seconds=age(last.attempt_file) or 0.0,
         job=job,
         job_id=job.job_id if job else None,
         started=start is not None,
@@ -63,6 +67,7 @@ def read_facts(run: RunDir) -> RunFacts:
         lost=lost.reason if lost and not lost.hangs else None,
         lost_on=failure.node if failure else lost.node if lost else None,
         progress=read_fact(last.progress_file, Progress) if at_work else None,
+        lasted=_lasted(start, failure),
         cancelled=last.cancel_file.exists(),
         table=after,
         table_failure=no_table.reason if no_table else None,
@@ -72,6 +77,11 @@ def read_facts(run: RunDir) -> RunFacts:
         unpublished=why_unpublished(last) if done else None,
         **progress,
     )
+
+
+def _lasted(start: Start | None, failure: Failure | None) -> float | None:
+    times = (start.fact.time if start else None), (failure.time if failure else None)
+    return None if times[0] is None or times[1] is None else times[1] - times[0]
 
 
 def _progress(run: RunDir, attempts: Attempts) -> Plain:
@@ -113,10 +123,6 @@ def _wanted(attempts: Attempts) -> list[str]:
     return [name for attempt in current for name in wanted_by(attempt)] if current else list(BEFORE_BENCHMARKS)
 
 
-def _made_at(attempt: AttemptDir) -> float:
-    return attempt.attempt_file.stat().st_mtime
-
-
 def require_run(run: RunDir) -> RunDir:
     """The run, where its folder holds one.
 
@@ -143,18 +149,25 @@ class RunState:
     reason: str | None
     job: JobState
     cause: Cause | None
+    table: JobState = UNKNOWN  # the job's that was to make its reference table
 
     @property
     def in_flight(self) -> bool:
         """Whether a job has this run in its hands: also one that is trained, and about to be evaluated or published."""
         if self.facts.failure is not None or self.facts.finished:
             return False
-        return self.status in IN_FLIGHT or (self.facts.trained and self.job.phase in (Phase.PENDING, Phase.RUNNING))
+        return self.status in IN_FLIGHT or (self.facts.trained and self._has_job)
+
+    @property
+    def _has_job(self) -> bool:
+        hidden = self.job.phase is Phase.HIDDEN and not self.facts.cancelled
+        return self.job.phase in (Phase.PENDING, Phase.RUNNING) or hidden or self.facts.alive
 
 
 def states_of(runs: Sequence[RunDir], scheduler: Scheduler) -> list[RunState]:
     """The state of each run, with one question to the scheduler for all of them."""
-    facts = [read_facts(run) for run in runs]
+    attempts = [Attempts.of(run) for run in runs]
+    facts = [_facts_of(each) for each in attempts]
     jobs = [fact.job if _has_open_job(fact) else None for fact in facts]
     tables = [fact.table if job and not fact.started else None for job, fact in zip(jobs, facts, strict=True)]
     wanted = {executors.key_of(job): job for job in (*jobs, *tables) if job}
@@ -163,9 +176,11 @@ def states_of(runs: Sequence[RunDir], scheduler: Scheduler) -> list[RunState]:
     def answer(job: Job | None) -> JobState:
         return answers.get(executors.key_of(job), UNKNOWN) if job else UNKNOWN
 
-    asked = zip(runs, facts, map(answer, jobs), map(answer, tables), strict=True)
+    answered = [answer(job) for job in jobs]
+    looked_at = [looked_into(*each) for each in zip(attempts, facts, answered, strict=True)]
+    asked = zip(runs, looked_at, answered, map(answer, tables), strict=True)
     return [
-        RunState(run, fact, *status_of(fact, job, table), job, cause_of(fact, job, table))
+        RunState(run, fact, *status_of(fact, job, table), job, cause_of(fact, job, table), table)
         for run, fact, job, table in asked
     ]
 

@@ -48,6 +48,9 @@ class RunFacts:
         lost: what the other ranks have noticed of one that is gone, in words beside the scheduler's.
         lost_on: the node of a rank that is gone or hung.
         progress: what its process was doing some seconds ago, if it has been at work.
+        alive: whether it has written something within the last minutes, whatever its scheduler says.
+        lasted: seconds from its start to its failure, where both are known.
+        last_words: what its job printed last, where that ended before it came to this run.
         cancelled: whether somebody has asked it to stop.
         table: the job that makes its reference table, as its executor recorded it; None where it is not one of its own.
         table_failure, table_cause: why that job ended without a table.
@@ -75,6 +78,9 @@ class RunFacts:
     lost: str | None = None
     lost_on: str | None = None
     progress: Progress | None = None
+    alive: bool = False
+    lasted: float | None = None
+    last_words: str | None = None
     cancelled: bool = False
     table: Job | None = None
     table_failure: str | None = None
@@ -118,7 +124,7 @@ def status_of(facts: RunFacts, job: JobState, table: JobState = UNKNOWN) -> tupl
     if facts.attempts == 0:
         return Status.NEW, None
     if facts.failure is not None:
-        return Status(facts.ended), facts.failure
+        return (Status.NEW if facts.cause is Cause.QUEUE_FULL else Status(facts.ended)), facts.failure
     if facts.job_id is None:
         return _unless_recent(facts, "the launcher ended while it was submitting")
     return _status_of_job(facts, job, table)
@@ -144,11 +150,14 @@ def _about_evaluation(facts: RunFacts, job: JobState) -> str | None:
         return None
     if job.phase is Phase.RUNNING:
         return "evaluating"
+    if job.phase is Phase.HIDDEN:
+        return job.reason
     if job.phase is Phase.PENDING:
         return "waits to be evaluated" + (f": {job.reason}" if job.reason else "")
     return f"not evaluated: {job.reason or f'its job has {job.phase}'}"
 
 
+SILENT = frozenset({Phase.UNKNOWN, Phase.HIDDEN})
 ENDS = {Phase.CANCELLED: (Status.CANCELLED, "cancelled"), Phase.TIMEOUT: (Status.TIMEOUT, "the time limit")}
 
 
@@ -157,13 +166,22 @@ def _status_of_job(facts: RunFacts, job: JobState, table: JobState) -> tuple[Sta
         return Status.PENDING, _why_pending(facts, job)
     if job.phase is Phase.RUNNING:
         return (Status.RUNNING, facts.damage) if facts.started else (Status.PENDING, "its job has not come to it yet")
-    if job.phase is Phase.UNKNOWN and not facts.cancelled:
-        return _unless_recent(facts, "the scheduler does not know its job, and it left no result")
+    if job.phase in SILENT and (facts.alive or not facts.cancelled):
+        return _status_unseen(facts, job)
     if _lacks_table(facts, job):
         why = facts.table_failure or (table.reason if table.phase in BAD_ENDS else None)
         said = f": {why}" if why else f" failed ({job.reason})"
         return Status.FAILED, f"no reference table: job {facts.waits_for}{said}"
     return _status_at_end(facts, job)
+
+
+def _status_unseen(facts: RunFacts, job: JobState) -> tuple[Status, str | None]:
+    """Of a run whose job its scheduler does not show."""
+    if facts.alive:
+        return Status.RUNNING, f"its scheduler does not know job {facts.job_id}, but it still trains on {facts.host}"
+    if job.phase is Phase.HIDDEN:
+        return (Status.RUNNING if facts.started else Status.PENDING), job.reason
+    return _unless_recent(facts, "the scheduler does not know its job, and it left no result")
 
 
 def _lacks_table(facts: RunFacts, job: JobState) -> bool:
@@ -173,12 +191,21 @@ def _lacks_table(facts: RunFacts, job: JobState) -> bool:
 
 
 def _status_at_end(facts: RunFacts, job: JobState) -> tuple[Status, str | None]:
-    if job.phase in ENDS or job.phase is Phase.UNKNOWN:
-        status, reason = ENDS.get(job.phase, ENDS[Phase.CANCELLED])
-        return status, job.reason or reason
+    if job.phase in ENDS:
+        status, reason = ENDS[job.phase]
+        return status, _beside(status, job.reason) or reason
+    if job.phase in SILENT:
+        return ENDS[Phase.CANCELLED]
     if not facts.started:
-        return Status.LOST, job.reason or "its job ended before it came to this run"
+        ended = f"ended on {job.node} before it began" if job.node else "its job ended before it came to this run"
+        return Status.FAILED, ": ".join(filter(None, [ended, _beside(Status.FAILED, job.reason), facts.last_words]))
     return Status.FAILED, "; ".join(filter(None, [job.reason, facts.lost])) or "its process ended without a result"
+
+
+def _beside(status: Status, said: str | None) -> str:
+    """A scheduler's words less the status, where they begin with it: both are shown, side by side."""
+    first, _, rest = (said or "").partition(" ")
+    return rest if first == status else said or ""
 
 
 def _why_pending(facts: RunFacts, job: JobState) -> str | None:

@@ -70,6 +70,7 @@ class Job:
         executor: which one has it.
         log: where the job prints what belongs to no run.
         host, process_start: of a process: its machine, and its start in clock ticks since that machine's boot.
+        user, cluster, name: of a queue's job: whose it is, where, and its batch's name; None: that was not recorded.
         folder: holds its list of work; None: the job was started by hand.
     """
 
@@ -78,6 +79,9 @@ class Job:
     log: str | None = field(default=None, metadata=LEFT_OUT)
     host: str | None = field(default=None, metadata=LEFT_OUT)
     process_start: int | None = field(default=None, metadata=LEFT_OUT)
+    user: str | None = field(default=None, metadata=LEFT_OUT)
+    cluster: str | None = field(default=None, metadata=LEFT_OUT)
+    name: str | None = field(default=None, metadata=LEFT_OUT)
     folder: str | None = None
     time: float | None = None
 
@@ -165,6 +169,7 @@ class Attempt:
         follows: the job that trains what it evaluates, where it waits for one.
         purpose: None: an older version made it, which told it by the folder's name.
         inputs: what it is to be trained on, of this machine, by key; None: that was not recorded.
+        step: of the run's last checkpoint when it was made; None: there was none, or that was not recorded.
     """
 
     settings: Plain = field(default_factory=dict)
@@ -177,6 +182,7 @@ class Attempt:
     time: float | None = None
     purpose: Purpose | None = None
     inputs: dict[str, Contents] | None = field(default=None, metadata=LEFT_OUT)
+    step: int | None = field(default=None, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True)
@@ -226,6 +232,7 @@ class Cause(StrEnum):
     OUT_OF_MEMORY = "out of memory"
     NODE_FAILED = "node failed"
     HUNG = "hung"
+    QUEUE_FULL = "not submitted, since the queue is full"
 
 
 @dataclass(frozen=True)
@@ -284,10 +291,12 @@ class Requeue:
         step: of its last checkpoint.
         why: None: because the time limit was near.
         node: the one that it keeps away from since.
+        progress: whether this life of the job has made anything that the next need not make again.
     """
 
     step: int | None
     time: float
+    progress: bool = True
     why: str | None = field(default=None, metadata=LEFT_OUT)
     node: str | None = field(default=None, metadata=LEFT_OUT)
 

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any, TypeVar, overload
 
 import msgspec
-from filelock import FileLock
 
 from launcher.errors import StoreError
+from launcher.store.locks import turn
 
 Plain = dict[str, Any]  # a JSON object as it is
 Kind = TypeVar("Kind")
@@ -56,11 +56,16 @@ def _write_aside(path: Path, text: str) -> Path:
     look_first()
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(name).chmod(0o644)  # mkstemp's 0600 would hide a run from its group
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)  # mkstemp's 0600 would hide a run from its group
+    except OSError as error:  # a full disk takes the name, and not the content
+        Path(name).unlink(missing_ok=True)
+        error.filename = str(path)  # a write does not say of what
+        raise
     return Path(name)
 
 
@@ -90,8 +95,12 @@ def append_line(path: Path, record: Plain) -> None:
     """Append one JSON line; a single write, so that a crash tears at most the last line."""
     look_first()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    except OSError as error:
+        error.filename = str(path)  # a write does not say of what
+        raise
 
 
 def link(source: Path, target: Path) -> None:
@@ -185,9 +194,12 @@ def building(folder: Path, is_there: Callable[[Path], bool] = Path.is_dir) -> It
 
     The lock makes others wait and then use it; a killed builder leaves only a scratch folder, which the next one
     removes. A folder that `is_there` does not take is replaced.
+
+    Raises:
+        StoreError: this process was asked to stop while it waited.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f".{folder.name}.lock")):
+    with turn(folder.with_name(f".{folder.name}.lock"), f"another process that makes {folder}"):
         if is_there(folder):
             yield None
             return
@@ -201,6 +213,16 @@ def building(folder: Path, is_there: Callable[[Path], bool] = Path.is_dir) -> It
             if folder.is_dir():
                 folder.rename(Path(scratch) / "before")
             filled.replace(folder)
+
+
+@contextlib.contextmanager
+def whole_or_gone(folder: Path) -> Iterator[None]:
+    """What is written into a folder within; where that fails the folder goes: a full disk then has room to say so."""
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def file_hash(path: Path) -> str:

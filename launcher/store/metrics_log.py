@@ -1,4 +1,4 @@
-"""`metrics.jsonl`: a line for each step of a training that was logged.
+"""`metrics.jsonl`: a line for each step of a training that was logged. `saves.jsonl`: one for each checkpoint.
 
 Owns: what a line says, and which lines a run's curve has.
 Must not know: who logs, what follows from the numbers.
@@ -37,6 +37,19 @@ class Logged:
     seconds: float | None = None
     seconds_per_step: float | None = None
     time: float | None = None
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A line of `saves.jsonl`: the checkpoint of this step took so many seconds, from its first byte to its marker."""
+
+    step: int
+    seconds: float
+
+
+def longest_save(path: Path) -> float | None:
+    """The seconds of the slowest checkpoint of a run; None where none is known."""
+    return max((line["seconds"] for line in read_lines(path) if "seconds" in line), default=None)
 
 
 def read_metrics(path: Path) -> list[Plain]:

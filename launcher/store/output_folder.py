@@ -13,10 +13,12 @@ Must not know: how a file is written (`files` does), what a fact means, what a s
                           /attempts/001/rank0.log    what it printed
                           /attempts/002.evaluation/  one that evaluates what the one before it trains
                           /starts/001.0002.json      who has taken attempt 1 up the second time: host, pid, job
-                          /checkpoints/              the trainer's own
+                          /checkpoints/001.0002/     the trainer's own, of one start
+                          /damage.jsonl              a line for each checkpoint that was found damaged
                           /model/                    the final model
                           /milestones/<step>/        model/, evaluation.json and revision.json after so many steps
                           /metrics.jsonl             one line per logged step, by rank 0
+                          /saves.jsonl               the seconds of each save of a checkpoint
                           /memory.jsonl              a line for each halving of the micro-batch
                           /tracking/                 derived: what an offline tracker keeps until `sync`
                           /result.json, evaluation.json
@@ -47,17 +49,17 @@ Must not know: how a file is written (`files` does), what a fact means, what a s
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from urllib.parse import quote
-
-from filelock import FileLock
 
 from launcher.errors import StoreError
 from launcher.store.facts import Launch, RunRecord
 from launcher.store.files import read_fact, typed, write_once
+from launcher.store.locks import turn
 from launcher.store.run_folder import RunDir
 
 DEFAULT_OUTPUT_DIR = "outputs"  # as in conf/config.yaml
@@ -187,8 +189,8 @@ class Store:
     def cache(self, kind: str, key: str) -> Path:
         return self.root / "cache" / kind / key
 
-    @cached_property
-    def submission_lock(self) -> FileLock:
-        """Held from the decision to the last recorded job id, so that two launchers never submit one run twice."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        return FileLock(self.root / ".submit.lock")
+    @contextlib.contextmanager
+    def submitting(self) -> Iterator[None]:
+        """From the decision to the last recorded job id, so that two launchers never submit one run twice."""
+        with turn(self.root / ".submit.lock", "another launch"):
+            yield

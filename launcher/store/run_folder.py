@@ -207,6 +207,10 @@ class RunDir:
         return self.path / "metrics.jsonl"
 
     @property
+    def saves_log(self) -> Path:
+        return self.path / "saves.jsonl"
+
+    @property
     def tracking(self) -> Path:
         return self.path / "tracking"
 

@@ -23,7 +23,7 @@ def set_aside(run: RunDir) -> None:
     _move(run.result_file, target)
     shutil.rmtree(run.checkpoints, ignore_errors=True)
     scores = (run.evaluation_file, *kept(run.evaluation_file), run.evaluations.path)
-    logs = (run.metrics_file, run.memory_log)
+    logs = (run.metrics_file, run.memory_log, run.damage_log, run.saves_log)
     for path in (*scores, *logs, run.sources_file, run.revision_file, run.model, run.path / "milestones"):
         _move(path, target)
 

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from launcher.errors import StoreError
 from launcher.store.facts import Started
 from launcher.store.files import read_fact, write_once
 from launcher.store.run_folder import EVALUATION_SUFFIX, AttemptDir
@@ -95,7 +96,7 @@ def claim(attempt: AttemptDir, fact: Started) -> Start | None:
     None where a later life of the same job has done so already: this one was slow, or stopped, and is not to have it.
     """
     known = of_attempt(attempt)
-    while not any(_is_later_life(start.fact, fact) for start in known):
+    while not any(_is_later_life(start, fact) for start in known):
         number = max((start.order[1] for start in known), default=0) + 1
         path = attempt.run.starts / f"{attempt.path.name}.{number:04d}.json"
         if write_once(path, fact):
@@ -104,7 +105,11 @@ def claim(attempt: AttemptDir, fact: Started) -> Start | None:
     return None
 
 
-def _is_later_life(other: Started, one: Started) -> bool:
+def _is_later_life(start: Start, one: Started) -> bool:
+    try:
+        other = start.fact
+    except StoreError:
+        return False  # somebody has damaged it since; its name counts all the same
     return other.job is not None and other.job == one.job and other.restart > one.restart
 
 

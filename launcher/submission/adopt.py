@@ -15,6 +15,8 @@ from pathlib import Path
 from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import LAG_SECONDS
 from launcher.cluster.scheduler import Scheduler, recorded
+from launcher.machine.terminal import complain
+from launcher.store.age import age
 from launcher.store.attempts import Attempts
 from launcher.store.facts import FailureStatus
 from launcher.store.run_folder import AttemptDir, RunDir
@@ -36,9 +38,10 @@ def adopt_batches(folders: Iterable[Path], scheduler: Scheduler) -> None:
     over just now and is not found yet is asked for once more when that time is over.
     """
     missing = [folder for folder in folders if not _adopt_batch(folder, scheduler)]
-    if missing:
-        last = max(Batch.read(folder)[1].time for folder in missing)
-        time.sleep(max(0.0, min(LAG_SECONDS, last + LAG_SECONDS - time.time())))
+    ages = [age(folder / "batch.json") or 0.0 for folder in missing]
+    if missing and (wait := LAG_SECONDS - min(ages)) > 0:
+        complain(f"a launcher ended while it was submitting; asking in {wait:.0f} s what became of its jobs")
+        time.sleep(wait)
         for folder in missing:
             _adopt_batch(folder, scheduler)
 

@@ -16,8 +16,9 @@ from pathlib import Path
 
 from launcher.cluster.batch import Batch
 from launcher.cluster.scheduler import Scheduler
-from launcher.errors import Refused
+from launcher.errors import QueueFull, Refused
 from launcher.store.facts import (
+    Cause,
     Failure,
     FailureStatus,
     Job,
@@ -41,8 +42,10 @@ def hand_over(batch: Batch, work: Iterable[JobList | TableWork], scheduler: Sche
     try:
         return scheduler.submit(batch)
     except Refused as refusal:
+        full = isinstance(refusal, QueueFull)
+        reason, cause = (f"not submitted: {refusal}", Cause.QUEUE_FULL) if full else (str(refusal), None)
         for attempt in itertools.chain.from_iterable(map(attempts_of, batch.job_folders)):
-            record_unsubmitted(attempt, str(refusal), FailureStatus.FAILED)
+            record_unsubmitted(attempt, reason, FailureStatus.FAILED, cause)
         raise
 
 
@@ -60,6 +63,6 @@ def _record_job(batch: Batch, folder: Path, job: Job) -> Job:
     return fact
 
 
-def record_unsubmitted(attempt: AttemptDir, reason: str, status: FailureStatus) -> None:
+def record_unsubmitted(attempt: AttemptDir, reason: str, status: FailureStatus, cause: Cause | None = None) -> None:
     """Record that no job makes this attempt, and why."""
-    write_once(attempt.failure_file, Failure(reason, status, time=time.time()))
+    write_once(attempt.failure_file, Failure(reason, status, time=time.time(), cause=cause))

@@ -11,7 +11,6 @@ the table, or wait for the first of them with their GPUs idle.
 from __future__ import annotations
 
 import os
-import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from launcher.cluster.scheduler import Scheduler, key_of, states
 from launcher.dataset.inputs import content_of
 from launcher.errors import listed
 from launcher.losses import loss_named
+from launcher.store.age import age
 from launcher.store.entries import NAMED, is_whole, lost_files
 from launcher.store.facts import Job, Prepared, TableWork
 from launcher.store.files import content_key, read_fact
@@ -129,8 +129,8 @@ def _find(preparation: Preparation, scheduler: Scheduler) -> Job | None:
     if job is None:
         return None
     phase = states([job], scheduler).get(key_of(job), UNKNOWN).phase
-    lagging = phase is Phase.UNKNOWN and time.time() - (job.time or 0.0) < LAG_SECONDS
-    return job if lagging or phase in (Phase.PENDING, Phase.RUNNING) else None
+    lagging = phase is Phase.UNKNOWN and (age(folders[-1].job_file) or 0.0) < LAG_SECONDS
+    return job if lagging or phase in (Phase.PENDING, Phase.RUNNING, Phase.HIDDEN) else None
 
 
 def _job_in(folder: PreparingDir, scheduler: Scheduler) -> Job | None:

@@ -1,6 +1,7 @@
 """What a run's next job asks the cluster for: what its config says, and what earlier attempts and runs have taught.
 
-Owns: time limits from measured throughput; more memory after an out-of-memory; nodes to stay away from. Pure.
+Owns: time limits from measured throughput; a warning in time for a save; more memory after an out-of-memory; nodes to
+stay away from. Pure.
 Must not know: files, how an executor works.
 """
 
@@ -9,27 +10,41 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from launcher.cluster.notation import megabytes
+from launcher.cluster.notation import megabytes, minutes
+from launcher.cluster.offer import Offer
 from launcher.cluster.scheduler import warned_early_seconds
 from launcher.config import AUTO_TIME, Cluster
 from launcher.store.facts import Cause
+from launcher.submission.kept_away import AS_BEFORE, count, names
 from launcher.sweep import Run
 
 STARTUP_SECONDS = 300.0  # imports from a busy file system, weights, the rendezvous
 ROUNDED_TO_MINUTES = 5
-MOST_AVOIDED = 4  # nodes of which a run has learnt; the oldest may have been mended
+SAVES_WITHIN = 2  # times what a save takes, from the warning on: it begins at the end of a step, on a busy disk
+ROUNDED_TO_SECONDS = 10
 
 
 @dataclass(frozen=True)
 class Past:
-    """How the run's last attempt ended: why, on which node or list of nodes, and what it had asked for."""
+    """How the run's last attempt ended, and what else is known of where the next one goes.
+
+    Attributes:
+        cause, node: why it ended, and on which node.
+        asked: what it had asked for.
+        away: nodes to keep away from, each with the reason; None: all that it was kept away from.
+        offer: what the scheduler gives such a job.
+        saving: the seconds that a checkpoint takes, as measured, or as its size lets expect; None: nothing is saved.
+    """
 
     cause: Cause | None = None
     node: str | None = None
     asked: Mapping[str, Any] | None = None
+    away: Mapping[str, str] | None = None
+    offer: Offer = field(default_factory=Offer)
+    saving: float | None = None
 
 
 def adapted(run: Run, past: Past, seconds: float | None, given: Collection[str] = ()) -> tuple[Run, list[str]]:
@@ -42,27 +57,44 @@ def adapted(run: Run, past: Past, seconds: float | None, given: Collection[str] 
         given: keys of `cluster` that the user has set just now: they stay.
     """
     cluster = run.config.cluster
-    learnt: dict[str, Any] = {**_time(cluster, seconds), **_memory(cluster, past), **_nodes(cluster, past)}
-    changed = {key: value for key, value in learnt.items() if key not in given}
+    typed = {each.lstrip("+").partition("=")[0].removeprefix("cluster.") for each in run.overrides}
+    warning = {} if "warning_seconds" in {*given, *typed} else _warning(cluster, past)
+    learnt: dict[str, Any] = {
+        **_time(replace(cluster, **warning), seconds, past.offer),
+        **_memory(cluster, past),
+        **_nodes(cluster, past),
+    }
+    changed = warning | {key: value for key, value in learnt.items() if key not in given}
     if not changed:
         return run, []
     new = replace(cluster, **changed)
     config = replace(run.config, cluster=new)
     words = [f"{key} {value}" for key, value in changed.items() if value is not None]
+    if "exclude" in changed:
+        words += [f"{node}: {why}" for node, why in (past.away or {}).items() if why != AS_BEFORE]
     if changed.get("time", cluster.time) is None and cluster.time == AUTO_TIME:
         words.insert(0, "time: the cluster's own, since nothing was measured yet")
     return replace(run, config=config, settings={**run.settings, "cluster": asdict(new)}), words
 
 
-def _time(cluster: Cluster, seconds: float | None) -> dict[str, str | None]:
-    """A limit with the margin; the cluster's own where nothing was measured yet."""
+def _time(cluster: Cluster, seconds: float | None, offer: Offer) -> dict[str, str | None]:
+    """A limit with the margin, within what may be asked for; the cluster's own where nothing was measured yet."""
     if cluster.time != AUTO_TIME:
         return {}
     if seconds is None:
         return {"time": None}
     work = (seconds * (1 + cluster.time_margin) + STARTUP_SECONDS) * (cluster.runs_per_job or 1)
     early = cluster.warning_seconds + warned_early_seconds(cluster.executor)  # at the warning it would save and leave
-    return {"time": str(math.ceil((work + early) / 60 / ROUNDED_TO_MINUTES) * ROUNDED_TO_MINUTES)}
+    needed = math.ceil((work + early) / 60 / ROUNDED_TO_MINUTES) * ROUNDED_TO_MINUTES
+    return {"time": str(min(needed, offer.most_minutes or needed))}
+
+
+def _warning(cluster: Cluster, past: Past) -> dict[str, Any]:
+    """A warning that leaves time for a save, where the time limit has room for it."""
+    early, limit = warned_early_seconds(cluster.executor), minutes(cluster.time)
+    needed = math.ceil(SAVES_WITHIN * (past.saving or 0) / ROUNDED_TO_SECONDS) * ROUNDED_TO_SECONDS
+    has_room = limit is None or limit * 60 > needed + early
+    return {"warning_seconds": needed} if needed > cluster.warning_seconds and has_room else {}
 
 
 def _memory(cluster: Cluster, past: Past) -> dict[str, str | None]:
@@ -77,20 +109,16 @@ def _memory(cluster: Cluster, past: Past) -> dict[str, str | None]:
 
 
 def _nodes(cluster: Cluster, past: Past) -> dict[str, str | None]:
-    """What is configured, what the last attempt kept away from, and the node that failed under it.
+    """What the user and earlier attempts keep away from, and the node that failed under the last one.
 
-    Where it was one of several and nobody knows which, none is to blame: the scheduler starts nothing on a dead one.
+    Of what was learnt nothing holds where it would leave a job less than half of the nodes: it may be nobody's fault.
     """
-    configured = _names(cluster.exclude)
-    learnt = [name for name in _names((past.asked or {}).get("exclude")) if name not in configured]
-    failed = past.cause in (Cause.NODE_FAILED, Cause.HUNG) and cluster.avoid_failed_nodes
-    if failed and past.node and not re.search(r"[\[,]", past.node):
+    configured = names(cluster.exclude)
+    learnt = list(past.away) if past.away is not None else names((past.asked or {}).get("exclude"))
+    failed = past.cause in (Cause.NODE_FAILED, Cause.HUNG)
+    if failed and past.node and not re.search(r"[\[,]", past.node):  # of several, nobody knows which it was
         learnt.append(past.node)
-    newest = list(dict.fromkeys(reversed(learnt)))[:MOST_AVOIDED]
-    exclude = ",".join([*configured, *reversed(newest)]) or None
+    if not cluster.avoid_failed_nodes or (past.offer.nodes and 2 * count({*configured, *learnt}) > past.offer.nodes):
+        learnt = []
+    exclude = ",".join(dict.fromkeys([*configured, *learnt])) or None
     return {} if exclude == cluster.exclude else {"exclude": exclude}
-
-
-def _names(text: str | None) -> list[str]:
-    """The parts of a node list; a comma within brackets does not part."""
-    return re.findall(r"(?:[^,\[]|\[[^\]]*\])+", text or "")

@@ -55,6 +55,7 @@ def new_attempt(run: Run, store: Store, batch: Batch | None = None, *, evaluates
         time=time.time(),
         purpose=Purpose.EVALUATION if evaluates else Purpose.TRAINING,
         inputs=dict(run.inputs) or None,
+        step=store.run(run.run_id).last_checkpoint_step(),
     )
     return store.run(run.run_id).new_attempt(fact)
 

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from launcher.errors import StoreError
 from launcher.machine.terminal import Screen, say, say_json
+from launcher.runs.black_holes import black_holes
 from launcher.runs.run_state import RunState
 from launcher.runs.status import UNSUCCESSFUL, Status
 from launcher.store.attempts import Attempts
@@ -50,6 +51,8 @@ def show_status(
         console.clear()
     console.print(_state_table(directory, states))
     console.print(_summary(states))
+    for hole in black_holes(states).values():
+        console.print(hole.in_words, soft_wrap=True)
     for state in [state for state in states if state.status is Status.FAILED and state.facts.traceback][:TRACEBACKS]:
         console.print(f"\n{state.run.run_id} ended so (all of it: logs {state.run.run_id}):")
         console.print("\n".join(state.facts.traceback.splitlines()[-TRACEBACK_LINES:]), soft_wrap=True)

@@ -7,7 +7,9 @@ the job.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -21,11 +23,13 @@ from launcher.machine.gpus import gpu_names
 from launcher.machine.terminal import say
 from launcher.store.attempt_config import read_config
 from launcher.store.facts import Started
+from launcher.store.locks import ended_by
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir, RunDir
 from launcher.store.work_done import lacking
 from launcher.tracking.process import tracked
-from launcher.worker import fence, out_of_memory, progress
+from launcher.worker import fence, headway, out_of_memory, progress
+from launcher.worker.deadline import say_if_late
 from launcher.worker.distributed import ranks
 from launcher.worker.interruption import StopRequest
 from launcher.worker.lost import settle_loss
@@ -54,14 +58,13 @@ def make_attempt(attempt: AttemptDir, store: Store, stop_process: StopRequest) -
         ranks.first(partial(discard_remains, attempt.run))  # first: a micro-batch that was halved is among it
         config = read_config(attempt)
         progress.judge_from(config.cluster.hang_seconds)
-        with tracked(config, attempt), reported(attempt.progress_file, wanted=ranks.is_first()):
-            if ranks.size() > 1:
-                _train_and_evaluate(config, attempt, store, stop)
-            else:
-                out_of_memory.within_memory(config, attempt.run, lambda c: _train_and_evaluate(c, attempt, store, stop))
+        with ended_by(stop), tracked(config, attempt), reported(attempt.progress_file, wanted=ranks.is_first()):
+            _train_and_evaluate(config, attempt, store, stop)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is recorded, and the next run goes on
-        traceback.print_exc()
-        return _outcome_of(error, attempt, stop_process)
+        trace = traceback.format_exc()
+        with contextlib.suppress(OSError):  # the log's disk may be full
+            say(trace, on=sys.stderr)
+        return _outcome_of(error, trace, attempt, stop_process)
     return Outcome(Kind.DONE)
 
 
@@ -72,10 +75,10 @@ def _here() -> Started:
     return Started(node.name(), gpu_names(), os.getpid(), name, restart, time.time())
 
 
-def _outcome_of(error: Exception, attempt: AttemptDir, stop_process: StopRequest) -> Outcome:
+def _outcome_of(error: Exception, trace: str, attempt: AttemptDir, stop_process: StopRequest) -> Outcome:
     """Why the attempt has failed: for a reason of this rank, or another's that has led to it."""
-    trace = traceback.format_exc()
-    end = ranks.failed(reason_of(error), stop_process.signal if stop_process() else None)
+    root = attempt.run.path.parent.parent
+    end = ranks.failed(reason_of(error, root), stop_process.signal if stop_process() else None)
     if attempt.cancel_file.exists():
         return Outcome(Kind.CANCELLED, end.cause or "", trace, together=end.together)
     if end.signal is not None:
@@ -92,7 +95,12 @@ def _train_and_evaluate(config: RunConfig, attempt: AttemptDir, store: Store, st
     if ranks.first(lambda: not run.result_file.exists()):
         ranks.first(partial(discard_all, run))  # of a result that was deleted
         ranks.first(note)
-        train(config, run, store, stop)
+        ranks.first(partial(say_if_late, run, config.cluster.warning_seconds))
+        if ranks.size() > 1:
+            train(config, run, store, stop)
+        else:
+            out_of_memory.within_memory(config, run, lambda given: train(given, run, store, stop))
+        headway.note()
     missing = ranks.first(lambda: lacking(run, config.evaluation.benchmarks))
     if missing:
         ranks.first(note)
@@ -111,4 +119,5 @@ def _measure(benchmark: str, config: RunConfig, run: RunDir, store: Store, stop:
     from launcher.worker.evaluation.measure import measure
 
     with ranks.alone(), progress.phase(f"evaluating {benchmark}", progress.EVALUATING):
-        measure(benchmark, config, run, store, stop)
+        out_of_memory.measured(benchmark, lambda: measure(benchmark, config, run, store, stop))
+    headway.note()

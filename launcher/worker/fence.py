@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
+from launcher.errors import StoreError
 from launcher.machine.terminal import say
 from launcher.store import files
 from launcher.store.facts import Started
@@ -113,10 +114,11 @@ def _guard(fence: _Fence) -> None:
 
 
 def _why(start: Start) -> str:
-    with contextlib.suppress(FileNotFoundError):
+    later = None
+    with contextlib.suppress(FileNotFoundError, StoreError):
         if (later := start.later()) is not None:
             return f"start {later.name} on {later.fact.host} has taken this run up"
-    return "the folder of this run was removed"
+    return f"start {later.name} has taken this run up" if later else f"{start.path} was removed"
 
 
 def _leave(why: str, exit_code: int) -> NoReturn:

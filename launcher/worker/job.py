@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from enum import StrEnum
@@ -26,13 +27,14 @@ from launcher.store.facts import JobList, TableWork
 from launcher.store.output_folder import PreparingDir, Store
 from launcher.store.run_folder import AttemptDir, RunDir, listed_in, work_of
 from launcher.worker.attempt import make_attempt
+from launcher.worker.deadline import Deadline
 from launcher.worker.distributed import ranks
 from launcher.worker.distributed.liveness import Loss
 from launcher.worker.distributed.rendezvous import MEETING_SECONDS, PATIENCE, Rank
 from launcher.worker.interruption import StopRequest
 from launcher.worker.lost import settle_loss
 from launcher.worker.make_table import make_table
-from launcher.worker.outcome import Kind, Outcome, settle
+from launcher.worker.outcome import Kind, Outcome, reason_of, settle
 
 SLOT_POLL_SECONDS = 0.5
 
@@ -42,8 +44,19 @@ def work(folder: Path) -> None:
     listed = work_of(folder)
     if isinstance(listed, TableWork):
         make_table(listed, PreparingDir(folder.parent))
-    else:
+        return
+    attempts = listed_in(listed)
+    try:
         take_up_runs(listed, folder)
+    except Exception as error:  # before it came to a run, or between two
+        left = [attempt for attempt in attempts if not _is_over(attempt)] if Rank.here().index == 0 else []
+        settle(Outcome(Kind.FAILED, reason_of(error, _root_of(attempts)), traceback.format_exc()), *left)
+        raise
+
+
+def _root_of(attempts: Sequence[AttemptDir]) -> Path:
+    """The output folder."""
+    return attempts[0].run.path.parent.parent
 
 
 def take_up_runs(listed: JobList, folder: Path) -> None:
@@ -51,7 +64,8 @@ def take_up_runs(listed: JobList, folder: Path) -> None:
     attempts = listed_in(listed)
     stop = StopRequest()
     stop.listen()
-    store = Store(attempts[0].run.path.parent.parent)
+    deadline = _deadline(attempts, stop)
+    store = Store(_root_of(attempts))
     slots = listed.slots if Rank.here().index == 0 else None  # the others wait for rank 0 anyway
     with _slot(store, slots, stop), _joined(folder, attempts, listed.slots) as rank:
         for number, attempt in enumerate(attempts, 1):
@@ -62,6 +76,7 @@ def take_up_runs(listed: JobList, folder: Path) -> None:
                 say(f"run {number} of {len(attempts)}: {attempt.run.run_id}")
                 with _output_to(attempt.log_file(rank.index)):
                     make_and_settle(attempt, store, stop)
+    deadline.end()
     if rank.index == 0:
         settle_what_is_left(attempts, stop)
         if all(attempt.failure_file.exists() for attempt in attempts):
@@ -125,6 +140,14 @@ def settle_what_is_left(attempts: Sequence[AttemptDir], stop: StopRequest) -> No
         settle(Outcome(Kind.STOPPED, signal=stop.signal), *left)
 
 
+def _deadline(attempts: Sequence[AttemptDir], stop: StopRequest) -> Deadline:
+    """The watch over the job's time limit, at work from now on."""
+    warned = read_config(attempts[0]).cluster.warning_seconds
+    deadline = Deadline(stop, warned, partial(settle_what_is_left, attempts, stop))
+    deadline.start()
+    return deadline
+
+
 def attempt_here(run: RunDir, store: Store, choose: Callable[[], AttemptDir], *, deepspeed: bool) -> bool:
     """Make an attempt in this process, printing to the terminal; returns whether it succeeded.
 
@@ -134,7 +157,9 @@ def attempt_here(run: RunDir, store: Store, choose: Callable[[], AttemptDir], *,
     stop.listen()
     with ranks.joined(run.path, always=deepspeed) as rank:
         attempt = AttemptDir(Path(ranks.first(lambda: str(choose().path))))
+        deadline = _deadline([attempt], stop)
         outcome = make_and_settle(attempt, store, stop)
+    deadline.end()
     if rank.index == 0:
         settle_what_is_left([attempt], stop)
     return outcome.kind is Kind.DONE
@@ -169,8 +194,9 @@ def _output_to(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):  # of a disk that is full
+            sys.stdout.flush()
+            sys.stderr.flush()
         for number, descriptor in enumerate(kept, 1):
             os.dup2(descriptor, number)
             os.close(descriptor)

@@ -28,6 +28,7 @@ from launcher.worker.distributed.liveness import Kind, Loss
 from launcher.worker.outcome import Kind as Ended
 from launcher.worker.outcome import Outcome, settle, settle_table
 
+NOT_REQUEUED = "it could not be requeued"
 LINGER_SECONDS = 60.0  # for the scheduler, or for the process that acts; who ends first has the others killed
 
 
@@ -80,12 +81,14 @@ def _back_without_the_node(attempt: AttemptDir, loss: Loss) -> None:
     elif times >= at_most:
         _fail(attempt, loss, f"after {times} requeues (cluster.max_requeues)")
     else:
-        back = Requeue(attempt.run.last_checkpoint_step(), time.time(), loss.reason, loss.node)
+        back = Requeue(attempt.run.last_checkpoint_step(), time.time(), why=loss.reason, node=loss.node)
         append_line(attempt.requeue_log, plain(back))
         say(f"{job.job_id} goes back into the queue" + (f", without {loss.node}" if loss.node else ""))
-        complaint = node.requeue(job, without=loss.node)
+        complaint = node.requeue(
+            job, {attempt.failure_file: _failure(loss, f"{NOT_REQUEUED}: {node.COMPLAINT}")}, loss.node
+        )
         if complaint is not None:
-            _fail(attempt, loss, f"it could not be requeued: {complaint}")
+            _fail(attempt, loss, f"{NOT_REQUEUED}: {complaint}")
 
 
 def _requeues(attempt: AttemptDir) -> int:
@@ -93,6 +96,10 @@ def _requeues(attempt: AttemptDir) -> int:
 
 
 def _fail(attempt: AttemptDir, loss: Loss, why: str | None) -> None:
+    write_once(attempt.failure_file, _failure(loss, why))
+
+
+def _failure(loss: Loss, why: str | None) -> Failure:
     cause = Cause.HUNG if loss.kind is Kind.HANGS else None
     reason = "; ".join(filter(None, [loss.reason, why]))
-    write_once(attempt.failure_file, Failure(reason, FailureStatus.FAILED, "", time.time(), cause, loss.node))
+    return Failure(reason, FailureStatus.FAILED, "", time.time(), cause, loss.node)

@@ -32,7 +32,7 @@ def make_table(work: TableWork, folder: PreparingDir) -> None:
             ranks.first(partial(restore, config.pins, Store(Path(work.root))))
             entries = _prepare(config, Store(Path(work.root)), folder)
         except Exception as error:
-            settle_table(folder, ranks.failed(reason_of(error)).cause or "", traceback.format_exc())
+            settle_table(folder, ranks.failed(reason_of(error, Path(work.root))).cause or "", traceback.format_exc())
             raise
     if rank.index == 0:
         write_derived(folder.done_file, fact_text(Prepared(time.time(), entries)))

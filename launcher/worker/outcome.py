@@ -18,6 +18,7 @@ Must not know: how a run is trained or saved, what signals this process listens 
       and it is not requeued     memory.jsonl, FAILED              as where it failed       as where it failed
     the time limit is near       requeues.jsonl                    0                        starts it again: we ask
       too often, or refused      TIMEOUT, for each such run        0                        starts what waits for it
+      we cannot ask              the job's script does, TIMEOUT    250                      starts it again, or not
     SIGTERM in a queue's job     nothing; after 15 min. CANCELLED  none: waits for its end  preempted: starts it again
     SIGTERM elsewhere, Ctrl-C    CANCELLED, for each run left      0                        starts what waits for it
     all runs of a queue's job    as above                          1, where above it is 0   does not start what waits
@@ -27,11 +28,15 @@ Must not know: how a run is trained or saved, what signals this process listens 
     no reference table           FAILED, in the folder of its job  1, at once               does not start what waits
 
 FAILED, CANCELLED and TIMEOUT are the status in failure.json, and "these" are the rows above. Rank 0 alone records, and
-asks the scheduler. The verb `run` exits with 1 unless its attempt is done. A process that is killed records nothing.
+asks the scheduler; where it is refused, or nobody answers, the script of ours that has started it asks once more, and
+records what it is told (slurm/requeue.sh). `deadline` has the same follow where the time limit is near and the main
+thread does not come to it. The verb `run` exits with 1 unless its attempt is done. A process that is killed records
+nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -39,21 +44,25 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from pathlib import Path
 
 from launcher.cluster import node
 from launcher.cluster.task import Task
 from launcher.errors import PrefsweepError
-from launcher.machine.terminal import say
+from launcher.machine import disk
+from launcher.machine.terminal import complain, say
 from launcher.store.attempt_config import read_config
 from launcher.store.facts import Failure, FailureStatus, Requeue, cause_told
 from launcher.store.files import append_line, plain, read_lines, write_once
 from launcher.store.output_folder import PreparingDir
 from launcher.store.run_folder import AttemptDir
 from launcher.store.starts import last_start
-from launcher.worker import out_of_memory
+from launcher.worker import headway, out_of_memory
 from launcher.worker.distributed import ranks
 
 PATIENCE_SECONDS = 900  # longer than the grace that sites give
+MOST_IDLE = 3  # lives in a row that end at the time limit with nothing to show: the next would be as the last
+NOT_REQUEUED = "the time limit; it could not be requeued"
 
 
 class Kind(Enum):
@@ -88,8 +97,13 @@ class Outcome:
     together: bool = True
 
 
-def reason_of(error: Exception) -> str:
-    """An error in one line; ours say themselves what they are."""
+def reason_of(error: Exception, root: Path | None = None) -> str:
+    """An error in one line; ours say themselves what they are, and a disk that takes nothing says so.
+
+    `root`: the output folder.
+    """
+    if (told := disk.fault(error, root)) is not None:
+        return told
     text = " ".join(str(error).split())
     return text if isinstance(error, PrefsweepError) else f"{type(error).__name__}: {text}"
 
@@ -135,11 +149,18 @@ def _back_with_less(attempt: AttemptDir, reason: str) -> bool:
         return False
     out_of_memory.halve(config, attempt.run)
     job = node.queued()
-    return job is not None and node.requeue(job) is None
+    refused = Failure(f"{reason[:2000]}; its job could not be requeued: {node.COMPLAINT}", time=time.time())
+    return job is not None and node.requeue(job, {attempt.failure_file: refused}) is None
 
 
 def _record(where: AttemptDir | PreparingDir, status: FailureStatus, reason: str, trace: str = "") -> None:
-    write_once(where.failure_file, Failure(reason, status, trace[-8000:], time.time(), cause_told(reason)))
+    """Record how it ended; where the disk does not take that, the log's last line says it, and the process fails."""
+    try:
+        write_once(where.failure_file, Failure(reason, status, trace[-8000:], time.time(), cause_told(reason)))
+    except OSError as error:
+        told = disk.fault(error, where.path)
+        complain(reason if told in (None, reason) else f"{reason}; {told}")
+        os._exit(1)
 
 
 # ------------------------------------------------------------------------------------------------ a signal
@@ -171,17 +192,33 @@ def _stopped(attempts: Sequence[AttemptDir], number: int) -> None:
 def _requeue(job: Task, attempts: Sequence[AttemptDir], at_most: int) -> None:
     """Put the job back into the queue for the time limit's sake, without the runs that have had that often enough."""
     for number, attempt in enumerate(attempts):
-        times = len(read_lines(attempt.requeue_log))
-        if times < at_most:
-            _back(job, attempts[number:])
+        before, step = read_lines(attempt.requeue_log), attempt.run.last_checkpoint_step()
+        progress = headway.was_made() or step != (before[-1].get("step") if before else None)
+        why_not = _often_enough([line.get("progress", True) for line in before], progress, at_most)
+        if why_not is None:
+            _back(job, attempts[number:], Requeue(step, time.time(), progress))
             return
-        _record(attempt, FailureStatus.TIMEOUT, f"the time limit, after {times} requeues (cluster.max_requeues)")
+        _record(attempt, FailureStatus.TIMEOUT, f"the time limit, {why_not}")
 
 
-def _back(job: Task, attempts: Sequence[AttemptDir]) -> None:
-    first = attempts[0]
-    append_line(first.requeue_log, plain(Requeue(first.run.last_checkpoint_step(), time.time())))
-    say(f"the time limit is near: {job.job_id} goes back into the queue")
-    complaint = node.requeue(job)
+def _often_enough(before: Sequence[bool], now: bool, at_most: int) -> str | None:
+    """Why a run is not put back once more; of each life before and this one, whether it has made progress."""
+    if len(before) >= at_most:
+        return f"after {len(before)} requeues (cluster.max_requeues)"
+    lives = [*before, now]
+    if len(lives) >= MOST_IDLE and not any(lives[-MOST_IDLE:]):
+        return (
+            f"{MOST_IDLE} times in a row before a checkpoint or a benchmark was done: raise cluster.time, or lower "
+            "checkpoint.every"
+        )
+    return None
+
+
+def _back(job: Task, attempts: Sequence[AttemptDir], life: Requeue) -> None:
+    with contextlib.suppress(OSError):  # a disk that takes nothing ends the next life, with the reason
+        append_line(attempts[0].requeue_log, plain(life))
+        say(f"the time limit is near: {job.job_id} goes back into the queue")
+    refused = Failure(f"{NOT_REQUEUED}: {node.COMPLAINT}", FailureStatus.TIMEOUT, time=time.time())
+    complaint = node.requeue(job, {attempt.failure_file: refused for attempt in attempts})
     for attempt in attempts if complaint is not None else ():
-        _record(attempt, FailureStatus.TIMEOUT, f"the time limit; it could not be requeued: {complaint}")
+        _record(attempt, FailureStatus.TIMEOUT, f"{NOT_REQUEUED}: {complaint}")

@@ -18,7 +18,8 @@ def discard_remains(run: RunDir) -> None:
     """Remove what a finished training has left, where its result is gone, and say so."""
     if run.result_file.exists() or not _was_finished(run):
         return
-    left = (run.metrics_file, run.milestone(0).path.parent, run.memory_log, run.checkpoints)
+    logs = (run.metrics_file, run.memory_log, run.damage_log, run.saves_log)
+    left = (*logs, run.milestone(0).path.parent, run.checkpoints)
     names = [path.name for path in left if path.exists()]
     for path in left:
         _remove(path)

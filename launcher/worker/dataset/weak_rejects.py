@@ -28,7 +28,6 @@ from typing import Any
 
 import torch
 import transformers
-from filelock import FileLock
 
 from launcher.config import WeakRejects
 from launcher.dataset.columns import Row, Rows, columns_of
@@ -38,6 +37,7 @@ from launcher.errors import UNSAID, ConfigError
 from launcher.machine.terminal import say
 from launcher.store.entries import making
 from launcher.store.files import Plain, append_line, content_key, mend_log, read_lines, write_once
+from launcher.store.locks import turn
 from launcher.store.output_folder import Store
 from launcher.worker.dataset.completions import NO_ROOM, Messages, complete
 from launcher.worker.distributed import ranks
@@ -209,7 +209,7 @@ def complete_all(
     folder = store.cache("weak_rejects", content_key(settings))
     log = folder / "completions.jsonl"
     write_once(folder / "settings.json", settings)
-    with FileLock(folder / ".lock"):
+    with turn(folder / ".lock", "another process that completes the same prompts"):
         mend_log(log)
         done = {line["row"]: line for line in read_lines(log)}
         missing = [batch for batch in _batches(list(prompts), weak.batch_size) if not done.keys() >= set(batch)]

@@ -31,6 +31,7 @@ from launcher.store.files import Plain, append_line, content_key, mend_log, read
 from launcher.store.output_folder import Store
 from launcher.store.results import Answered
 from launcher.store.run_folder import EvaluationDir, RunDir
+from launcher.worker import headway
 from launcher.worker.interruption import Interrupted, locked
 from launcher.worker.model import base_model, precision, sampling, weights
 from launcher.worker.model.sampling import continued, seeded
@@ -99,6 +100,7 @@ def _answer(
                 for line in _answer_batch([q for q in batch if q in missing], batch[0], writer, settings.seed):
                     append_line(log, {"settings": key, **line, "time": time.time()})
                     done.add(line["question_id"])
+                headway.note()
                 say(f"mt_bench: {len(done)} of {len(bench.questions)} questions answered")
     count, seconds = len(bench.questions), time.perf_counter() - began
     write_once(directory.answered_file, Answered(key, fact["base"], fact, count, seconds, time.time()))

@@ -7,6 +7,7 @@ Must not know: what they measure.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import math
 import os
@@ -24,11 +25,11 @@ from launcher.config import LmEval, RunConfig
 from launcher.errors import UNSAID, ConfigError
 from launcher.machine.installed import package_dir
 from launcher.machine.terminal import say
-from launcher.store.files import Plain, content_key, look_first, plain, write_once
+from launcher.store.files import Plain, content_key, look_first, plain, read_fact, write_derived, write_once
 from launcher.store.output_folder import Store
 from launcher.store.results import ProgramResult
 from launcher.store.run_folder import EvaluationDir, RunDir
-from launcher.worker import progress
+from launcher.worker import headway, progress
 from launcher.worker.interruption import Interrupted, locked
 from launcher.worker.model import base_model, precision
 from launcher.worker.training.train import final_model, forget_trained
@@ -39,6 +40,7 @@ PRINTED_CHARACTERS = 20_000  # of what a program prints, kept in the fact
 OUTPUT_CHARACTERS = 200_000  # of the object in it; a longer one is not kept
 READ_BYTES = 1 << 24  # of the same, read for its scores: the end
 KEPT_BYTES = 1 << 20  # of the same, kept in stdout.txt
+RESUMED = "resumed"  # beside a benchmark's result as long as there is none: what a program needs to go on
 MOST_SCORES = 1000  # each becomes a column
 
 
@@ -77,7 +79,7 @@ def measure(benchmark: str, config: RunConfig, run: RunDir, store: Store, stop: 
     forget_trained()  # the program needs the accelerator's memory
 
     def compute(weights: Weights, folder: Path) -> Found:
-        return PROGRAMS[benchmark](config, weights, folder, stop)
+        return PROGRAMS[benchmark](config, weights, folder, _noting_growth(folder / RESUMED, stop))
 
     untrained, trained = weights_of(config, run, store)
     with locked(base.path, stop):
@@ -105,12 +107,43 @@ def _write(directory: EvaluationDir, benchmark: str, weights: Weights, compute: 
     began = time.perf_counter()
     folder = directory.folder(benchmark)
     look_first()
-    shutil.rmtree(folder, ignore_errors=True)  # of a program that did not come to its end
-    folder.mkdir(parents=True)
+    _clear(folder, about, directory)
     say(f"{benchmark} of {weights.adapter or weights.model}")
     scores, kept = compute(weights, folder)
+    shutil.rmtree(folder / RESUMED, ignore_errors=True)
     fact = replace(about, scores=scores, seconds=time.perf_counter() - began, time=time.time())
     write_once(file, plain(fact) | kept)
+
+
+def _noting_growth(folder: Path, stop: Callable[[], bool]) -> Callable[[], bool]:
+    """`stop`, which notes meanwhile that a program has left more to go on from than there was."""
+    before = _bytes(folder)
+
+    def asked() -> bool:
+        if not headway.was_made() and _bytes(folder) > before:
+            headway.note()
+        return stop()
+
+    return asked
+
+
+def _bytes(folder: Path) -> int:
+    with contextlib.suppress(OSError):  # the program may remove what we look at
+        return sum(path.stat().st_size for path in folder.rglob("*"))
+    return 0
+
+
+def _clear(folder: Path, about: ProgramResult, directory: EvaluationDir) -> None:
+    """Leave of a program that did not come to its end what another goes on from, if it measures the same."""
+    trained = read_fact(RunDir(directory.path.parent).result_file)
+    key = content_key([about.settings, trained])
+    resumed, measures = folder / RESUMED, folder / RESUMED / "measures.txt"
+    same = measures.is_file() and measures.read_text(encoding="utf-8") == key
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path != resumed or not same:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    resumed.mkdir(parents=True, exist_ok=True)
+    write_derived(measures, key)
 
 
 # ------------------------------------------------------------------------------------------------ command
@@ -118,7 +151,8 @@ def _write(directory: EvaluationDir, benchmark: str, weights: Weights, compute: 
 
 def _command(config: RunConfig, weights: Weights, folder: Path, stop: Callable[[], bool]) -> Found:
     settings, path = config.evaluation.command, weights.folder()
-    argv = [word.replace("{model}", path) for word in settings.argv]
+    words = {"{model}": path, "{folder}": str(folder / RESUMED)}
+    argv = [functools.reduce(lambda word, name: word.replace(name, words[name]), words, word) for word in settings.argv]
     printed = run_program(argv, settings.minutes, folder / "stdout.txt", stop)
     value = _object_in(printed)
     if value is None:
@@ -205,7 +239,7 @@ def lm_eval_argv(settings: LmEval, weights: Weights, dtype: str, seed: int, fold
     model_args = ",".join(f"{name}={value}" for name, value in arguments.items())
     argv = [sys.executable, "-m", "lm_eval", "--model", "hf", "--model_args", model_args]
     argv += ["--tasks", ",".join(settings.tasks), "--batch_size", settings.batch_size, "--seed", str(seed)]
-    argv += ["--output_path", str(folder)]
+    argv += ["--output_path", str(folder), "--use_cache", str(folder / RESUMED / "answers")]
     argv += [] if settings.num_fewshot is None else ["--num_fewshot", str(settings.num_fewshot)]
     argv += [] if settings.limit is None else ["--limit", str(settings.limit)]
     return [*argv, "--apply_chat_template"] if settings.apply_chat_template else argv

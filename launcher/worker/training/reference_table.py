@@ -36,7 +36,6 @@ import torch
 import transformers
 import trl
 from datasets import Dataset
-from filelock import FileLock
 from trl.trainer.utils import add_fused_lm_head
 
 from launcher.config import RunConfig
@@ -46,8 +45,9 @@ from launcher.machine import terminal
 from launcher.store.entries import list_files, making
 from launcher.store.facts import TableManifest
 from launcher.store.files import Plain, content_key, file_hash, read_fact, write_once
+from launcher.store.locks import turn
 from launcher.store.output_folder import Store
-from launcher.worker import progress
+from launcher.worker import headway, progress
 from launcher.worker.dataset import unpaired
 from launcher.worker.dataset.pairs import IDS, Pairs, collator, tokenise
 from launcher.worker.distributed import ranks, zero
@@ -154,6 +154,7 @@ def ensure_table(config: RunConfig, store: Store, pairs: Pairs | None = None) ->
             with progress.phase("reference pass", progress.LOADING):
                 facts = measure(config, store, rows.values())
             ranks.first(lambda: _build(folder, made_from, facts))
+            headway.note()
         return Table(key, _read(folder, made_from, rows))
 
 
@@ -163,8 +164,7 @@ def _checking(folder: Path) -> Iterator[None]:
     if not ranks.is_first():
         yield
         return
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f".{folder.name}.check.lock")):
+    with turn(folder.with_name(f".{folder.name}.check.lock"), f"another process that makes {folder}"):
         yield
 
 

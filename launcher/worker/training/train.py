@@ -29,7 +29,7 @@ from safetensors.torch import load_file
 from launcher.config import DeepSpeed, RunConfig
 from launcher.errors import StoreError, TrainingError
 from launcher.store.facts import Revision
-from launcher.store.files import Plain, fact_text, read_fact, write_derived, write_once
+from launcher.store.files import Plain, fact_text, read_fact, whole_or_gone, write_derived, write_once
 from launcher.store.metrics_log import read_metrics
 from launcher.store.output_folder import Store
 from launcher.store.results import Result
@@ -127,7 +127,8 @@ def save_model(trainer: RunTrainer, folder: Path) -> None:
     All ranks take part: under ZeRO-3 the weights are gathered. Rank 0 writes.
     """
     aside = Path(ranks.first(lambda: str(fence.aside(folder))))
-    trainer.save_model(str(aside))
+    with whole_or_gone(aside):
+        trainer.save_model(str(aside))
     if not ranks.is_first():
         return
     (aside / "training_args.bin").unlink(missing_ok=True)  # a pickle of this machine's paths; config.yaml says it all

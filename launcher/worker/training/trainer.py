@@ -25,7 +25,8 @@ from launcher.errors import ConfigError, TrainingError
 from launcher.losses import loss_named
 from launcher.machine.terminal import say
 from launcher.model.adapter import CONFIG_FILE, Adapter, with_base
-from launcher.store.files import append_line
+from launcher.store.files import append_line, plain, whole_or_gone
+from launcher.store.metrics_log import Saved
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import RunDir
 from launcher.worker import fence, progress
@@ -56,6 +57,7 @@ class _Kept(Trainer):
     precision = torch.float32  # of the weights in every forward
     keep_checkpoints = 1
     milestones: Mapping[int, Path] = MappingProxyType({})  # where to keep the model of which step
+    saves_log: Path | None = None  # where the seconds of each save are noted
     base: Adapter | None = None  # what an adapter is to name as the model below it
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
@@ -96,16 +98,21 @@ class _Kept(Trainer):
             self._save_and_seal(*args, **kwargs)
 
     def _save_and_seal(self, *args: Any, **kwargs: Any) -> None:
+        began = time.perf_counter()
         fence.check()
-        super()._save_checkpoint(*args, **kwargs)
-        if torch.distributed.is_initialized():
-            torch.distributed.barrier()
         checkpoint = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-        mine = checksums.of_rank(checkpoints.written(checkpoint), ranks.index(), ranks.size())
-        sums = ranks.gather(list(checksums.checksums(checkpoint, mine).items()))
+        with whole_or_gone(checkpoint):
+            super()._save_checkpoint(*args, **kwargs)
+            if torch.distributed.is_initialized():
+                torch.distributed.barrier()
+            mine = checksums.of_rank(checkpoints.written(checkpoint), ranks.index(), ranks.size())
+            sums = ranks.gather(list(checksums.checksums(checkpoint, mine).items()))
+            if self.args.should_save:
+                fence.check()
+                checkpoints.seal(checkpoint, self.args.world_size, dict(sums))
         if self.args.should_save:
-            fence.check()
-            checkpoints.seal(checkpoint, self.args.world_size, dict(sums))
+            if self.saves_log is not None:
+                append_line(self.saves_log, plain(Saved(self.state.global_step, time.perf_counter() - began)))
             if self.state.global_step in self.milestones:
                 milestones.keep(checkpoint, self.milestones[self.state.global_step])
             fence.check()
@@ -243,6 +250,7 @@ def build_trainer(
     trainer.base = base_model.name_of(config.model, store)
     trainer.precision = precision.dtype_of(config.model)
     trainer.keep_checkpoints = config.checkpoint.keep
+    trainer.saves_log = run.saves_log
     trainer.milestones = {step: run.milestone(step).model for step in config.checkpoint.milestones or ()}
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)

@@ -1,0 +1,41 @@
+"""Jobs that a SLURM does not show though they may be there. Pure.
+
+Owns: when that is so, by whose a job is, which cluster answers, and how long that has been up.
+Must not know: processes, files, what follows for a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from launcher.store.facts import Job
+
+BOOT_SECONDS = 300.0  # after its start, a controller may not know all of its jobs yet
+
+
+def hidden_by(job: Job, user: str, settings: Mapping[str, str], now: float) -> str | None:
+    """Why a job that squeue and sacct do not list may be there all the same; None where nothing says so.
+
+    Args:
+        job: as it was recorded.
+        user: who asks.
+        settings: `scontrol show config` of the cluster that was asked.
+        now: seconds since 1970.
+    """
+    here = settings.get("ClusterName")
+    if job.cluster and here and job.cluster != here:
+        return f"runs elsewhere: job {job.job_id} is on cluster {job.cluster}, and this is {here}; ask there"
+    if job.user and job.user != user and "jobs" in settings.get("PrivateData", ""):
+        return f"runs elsewhere: job {job.job_id} is {job.user}'s, and shown to nobody else here; ask as {job.user}"
+    up = _seconds_up(settings.get("BOOT_TIME", ""), now)
+    if up is not None and abs(up) < BOOT_SECONDS:
+        return f"SLURM's controller started {max(0.0, up):.0f} s ago, and does not know the job, or not yet"
+    return None
+
+
+def _seconds_up(boot: str, now: float) -> float | None:
+    try:
+        return now - datetime.fromisoformat(boot).timestamp()
+    except ValueError:
+        return None

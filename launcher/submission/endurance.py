@@ -1,0 +1,60 @@
+"""How often a run is tried again that fails each time.
+
+Owns: which attempts count as in vain, and what is said instead of another one.
+Must not know: why a run failed, how it is submitted.
+
+Launching again is how a sweep goes on, also from a cron job; a run that fails at once would have one attempt after
+another for ever. What was cancelled, or never became a job, is no such attempt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+
+from launcher.runs.run_state import RunState
+from launcher.runs.status import UNSUCCESSFUL
+from launcher.store.attempt_config import wanted_by
+from launcher.store.attempts import Attempts
+from launcher.store.facts import Failure, FailureStatus
+from launcher.store.files import read_fact
+from launcher.store.run_folder import AttemptDir
+from launcher.sweep import Run
+
+
+def in_vain(run: Run, state: RunState, lacks: Collection[str]) -> str | None:
+    """Why another attempt would be in vain; None where one is due.
+
+    Args:
+        run: as it is to be submitted.
+        state: how it is, in no job's hands.
+        lacks: the benchmarks that are still to be had.
+    """
+    attempts = Attempts.of(state.run)
+    if state.facts.trained:
+        evaluations = [attempt for attempt in attempts.all if attempt.evaluates]
+        times = _last_in_vain(evaluations, lambda attempt: set(wanted_by(attempt)) <= set(lacks))
+    elif state.status in UNSUCCESSFUL:
+        times = _last_in_vain(attempts.trainings, lambda attempt: attempt.record.step == state.facts.checkpoint_step)
+    else:
+        return None
+    if times < run.config.cluster.max_attempts:
+        return None
+    again = f"`resume {run.config.sweep} {run.run_id}` tries again"
+    return f"failed {times} times without progress: {state.reason}; {again}"
+
+
+def _last_in_vain(attempts: Iterable[AttemptDir], without_progress: Callable[[AttemptDir], bool]) -> int:
+    """How many of the last attempts have been without progress, one after another."""
+    times = 0
+    for attempt in reversed(list(attempts)):
+        if _counts(attempt):
+            if not without_progress(attempt):
+                break
+            times += 1
+    return times
+
+
+def _counts(attempt: AttemptDir) -> bool:
+    failure = read_fact(attempt.failure_file, Failure)
+    cancelled = attempt.cancel_file.exists() or (failure and failure.status is FailureStatus.CANCELLED)
+    return attempt.job_file.exists() and not cancelled

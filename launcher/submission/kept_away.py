@@ -1,0 +1,77 @@
+"""The nodes from which jobs are kept away, beside those that the user has excluded.
+
+Owns: what was learnt of nodes, for how long it holds, and for which runs.
+Must not know: files but attempts' records, how an executor excludes a node.
+
+What a run's attempts have excluded, and its configuration does not, was learnt. It holds for a week after it was
+learnt: a node is mended, or gone, by then. What several runs of a sweep keep away from, all of them do.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from math import prod
+
+from launcher.runs.black_holes import black_holes
+from launcher.runs.run_state import RunState
+from launcher.runs.status import UNSUCCESSFUL
+from launcher.store.attempts import Attempts
+from launcher.store.run_folder import AttemptDir
+from launcher.sweep import Run
+
+HOLDS_SECONDS = 7 * 86400.0
+SEVERAL = 2
+AS_BEFORE = "as before"
+
+
+def kept_away(runs: Iterable[Run], states: Sequence[RunState]) -> dict[str, str]:
+    """The nodes that every run of a sweep is to keep away from, each with the reason."""
+    tried = [(run, Attempts.of(state.run).trainings) for run, state in zip(runs, states, strict=True) if _failed(state)]
+    learnt = Counter(node for run, attempts in tried for node in learnt_by(run, attempts))
+    known = {node: AS_BEFORE for node, times in learnt.items() if times >= SEVERAL}
+    holes = black_holes(states)
+    return known | {node: f"{hole.runs} runs ended there before they began" for node, hole in holes.items()}
+
+
+def _failed(state: RunState) -> bool:
+    return state.status in UNSUCCESSFUL
+
+
+def learnt_by(run: Run, attempts: Sequence[AttemptDir]) -> list[str]:
+    """The nodes that the last of a run's attempts was kept away from, though its configuration does not say so."""
+    configured = names(run.config.cluster.exclude)
+    nodes = [node for node in (_excluded(attempts[-1]) if attempts else []) if node not in configured]
+    return [node for node in nodes if _learnt_seconds(node, attempts) < HOLDS_SECONDS]
+
+
+def _learnt_seconds(node: str, attempts: Sequence[AttemptDir]) -> float:
+    """How long ago the first of the last attempts was made that all exclude the node."""
+    first = attempts[-1]
+    for attempt in reversed(attempts):
+        if node not in _excluded(attempt):
+            break
+        first = attempt
+    return time.time() - (first.record.time or 0.0)
+
+
+def _excluded(attempt: AttemptDir) -> list[str]:
+    cluster = attempt.record.settings.get("cluster")
+    return names(cluster.get("exclude")) if isinstance(cluster, dict) else []
+
+
+def names(text: str | None) -> list[str]:
+    """The parts of a node list; a comma within brackets does not part."""
+    return re.findall(r"(?:[^,\[]|\[[^\]]*\])+", text or "")
+
+
+def count(nodes: Iterable[str]) -> int:
+    """How many nodes such parts mean."""
+    return sum(prod(map(_members, re.findall(r"\[([^\]]*)\]", part))) for part in nodes)
+
+
+def _members(brackets: str) -> int:
+    spans = (re.fullmatch(r"(\d+)-(\d+)", each) for each in brackets.split(","))
+    return sum(int(span[2]) - int(span[1]) + 1 if span else 1 for span in spans)
