@@ -15,7 +15,8 @@ from launcher.store.files import read_lines
 
 pytestmark = needs_slurm
 
-# In a job's first life the last rank does so at its third step; the stop request is asked at each.
+# In a job's first life the last rank does so at its third step; the stop request is asked at each,
+# and elsewhere, also by other threads.
 THIRD_STEP = """
 import os, signal, sys, time
 last = int(os.environ.get("SLURM_STEP_NUM_TASKS") or 1) - 1
@@ -24,9 +25,10 @@ if os.environ.get("SLURM_PROCID") == str(last) and os.environ.get("THIRD_STEP") 
     from launcher.worker.interruption import StopRequest
     asked, calls = StopRequest.__call__, []
     def third(self):
-        calls.append(0)
-        if len(calls) == 4 - bool(last):
-            exec(os.environ["THIRD_STEP"])
+        if sys._getframe(2).f_code.co_name == "on_step_end":
+            calls.append(0)
+            if len(calls) == 3:
+                exec(os.environ["THIRD_STEP"])
         return asked(self)
     StopRequest.__call__ = third
 """
