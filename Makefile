@@ -1,12 +1,13 @@
 # make demo   a real preference sweep on this machine, and its report (install included; then about 8 minutes)
 # make test   what CI runs: lint and all tests
 # make lint   ruff, mypy strict, the import contracts
+# make faults 200 faults, in the order of a seed, into sweeps on a real SLURM (SEED=1 FAULTS=200; about half an hour)
 # make bench  what planning, the verbs and shared work cost, as ratios to what one would run instead
 PYTHON ?= python3.11
 INSTALL := .venv/bin/pip --disable-pip-version-check install --quiet --constraint constraints.txt
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench faults clean
 
 demo: .venv/installed
 	python -m launcher -m loss_type=sigmoid,ipo,kto_pair beta=0.01,0.1
@@ -26,6 +27,11 @@ lint: .venv/tested
 bench: .venv/tested
 	python tests/benchmarks/bench.py
 	OMP_NUM_THREADS=1 python tests/benchmarks/reference.py
+
+SEED ?= 1
+FAULTS ?= 200
+faults: .venv/tested
+	OMP_NUM_THREADS=1 python tests/faults --seed $(SEED) --faults $(FAULTS)
 
 clean:
 	rm -rf .venv outputs

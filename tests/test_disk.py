@@ -16,7 +16,12 @@ from ranks import new_attempt, new_job
 from safetensors.torch import load_file
 from worker_fixtures import make_config, write_pairs
 
+from launcher.cluster.job_state import JobState, Phase
 from launcher.machine import disk
+from launcher.runs.signs import looked_into
+from launcher.runs.status import RunFacts, Status, status_of
+from launcher.store.attempts import Attempts
+from launcher.store.facts import Job
 from launcher.store.files import append_line, read_fact, write_once
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import RunDir
@@ -128,6 +133,29 @@ def test_what_cannot_be_recorded_ends_the_process_with_its_reason(
     assert codes == [1]
     last = capfd.readouterr().err.splitlines()[-1]
     assert last.startswith(f"prefsweep: ValueError: x; the disk of {attempt.path} is full: ")
+
+
+@pytest.mark.parametrize(
+    ("last", "reason"),
+    [
+        (
+            "prefsweep: ValueError: x; the disk of /o is full: 0 B free",
+            "exit code 1: ValueError: x; the disk of /o is full",
+        ),
+        ("step 3/6 loss 0.69", "exit code 1"),
+    ],
+)
+def test_status_shows_what_a_job_could_not_record(store: Store, tmp_path: Path, last: str, reason: str) -> None:
+    """The last line of its log, where that is a complaint of ours."""
+    attempt = new_attempt(make_config(tmp_path / "pairs"), store.run("r"))
+    attempt.log_file().write_text(f"step 2/6 loss 0.69\n{last}\n")
+    write_once(attempt.job_file, Job("7", "slurm"))
+    job, facts = (
+        JobState(Phase.FAILED, "exit code 1"),
+        RunFacts(attempts=1, job=Job("7", "slurm"), job_id="7", started=True),
+    )
+    status, said = status_of(looked_into(Attempts.of(attempt.run), facts, job), job)
+    assert (status, str(said).removesuffix(": 0 B free")) == (Status.FAILED, reason)
 
 
 def test_a_run_goes_on_when_the_disk_has_room_again(tmp_path: Path) -> None:

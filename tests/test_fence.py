@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -97,7 +98,8 @@ def test_an_earlier_life_of_a_job_takes_nothing_up(run: RunDir) -> None:
     assert claim(attempt, Started(job="8", restart=0)) is not None
 
 
-def test_a_full_disk_does_not_hide_another_start(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_a_full_disk_does_not_hide_another_start(run: RunDir, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """Where no file can be made, what the folder lists is looked at all the same."""
     attempt, opened = run.attempts()[0], os.open
     one = claim(attempt, Started())
@@ -105,7 +107,7 @@ def test_a_full_disk_does_not_hide_another_start(run: RunDir, monkeypatch: pytes
 
     def full(path: Path, flags: int, *args: int) -> int:
         if flags & os.O_CREAT:
-            raise OSError(28, "No space left on device")
+            raise OSError(number, os.strerror(number))
         return opened(path, flags, *args)
 
     with monkeypatch.context() as patch:
@@ -190,8 +192,12 @@ class World:
 
     def start(self, run: RunDir, before: str = "") -> ForkServerProcess:
         """Start a job that makes the run's next attempt."""
+        return self.start_all(run, before, ranks=1)[0]
+
+    def start_all(self, run: RunDir, before: str = "", ranks: int = 2) -> list[ForkServerProcess]:
+        """The same with several ranks."""
         attempt = new_attempt(self.config, run)
-        return start(new_job(self.folder / f"{run.run_id}.{attempt.number}", attempt), 1, before)[0]
+        return start(new_job(self.folder / f"{run.run_id}.{attempt.number}", attempt), ranks, before)
 
     def run(self, name: str) -> RunDir:
         return Store(self.folder / "outputs").run(name)
@@ -338,3 +344,25 @@ def resumed(world: World, run: RunDir) -> str:
     """What the run's next attempt prints, which must succeed."""
     assert exit_code(world.start(run)) == 0
     return run.attempts()[-1].log_file().read_text()
+
+
+def test_two_ranks_leave_and_two_go_on(world: World) -> None:
+    """Rank 0 finds out that it is superseded, and rank 1 that it has left; each of the new ones reads what it loads."""
+    config = replace(world.config, checkpoint=Checkpoint(every=1, keep=2))
+    two = World(world.folder, replace(config, evaluation=replace(config.evaluation, benchmarks=[])))
+    peaceful, run = world.run("two-in-peace"), world.run("two")
+    assert [exit_code(process) for process in two.start_all(peaceful)] == [0, 0]
+    first = two.start_all(run, STOPPED["at a step"] + "at = at if rank == 0 else 0\n" + STOP)
+    try:
+        assert eventually(lambda: is_stopped(first[0])), run.attempts()[0].log_file().read_text()
+        flip_a_bit(run.checkpoints / "001.0001" / "checkpoint-3" / "rng_state_1.pth")
+        assert [exit_code(process) for process in two.start_all(run)] == [0, 0]
+        before = contents(run)
+    finally:
+        os.kill(first[0].pid or 0, signal.SIGCONT)
+    assert [exit_code(process) for process in first] in ([0, 1], [0, -signal.SIGABRT])
+    assert contents(run) == before
+    assert [(damage.checkpoint, damage.why, damage.step) for damage in run.damages()] == [
+        ("001.0001/checkpoint-3", "rng_state_1.pth has other content than was written", 2)
+    ]
+    assert weights_of(run) == weights_of(peaceful)

@@ -481,6 +481,17 @@ def test_a_banner_of_sbatch_makes_no_job(commands: Callable[..., None], tmp_path
     assert [job.job_id for job in SlurmScheduler().submit(a_batch(tmp_path, size=1))] == ["44"]
 
 
+def test_a_command_that_hangs_is_waited_for_aloud(
+    commands: Callable[..., None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And not for ever."""
+    monkeypatch.setattr(slurm, "SILENT_SECONDS", 0.1)
+    commands(squeue="exec sleep 60")
+    with pytest.raises(SchedulerError, match="squeue: no answer within 1 s"):
+        slurm._ask(["squeue"], 1)
+    assert "squeue has not answered for 0.1 s; waiting for up to 1 s" in capsys.readouterr().err
+
+
 def test_a_full_queue_says_that_it_takes_more_later(commands: Callable[..., None], tmp_path: Path) -> None:
     """It is a refusal of its own kind, with what to do."""
     commands(sbatch="echo 'sbatch: error: AssocMaxSubmitJobLimit' >&2; exit 1")

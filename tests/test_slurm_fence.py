@@ -63,7 +63,8 @@ def started_twice(base: Site) -> Twice:
     os.kill(int((site.cluster.root / "run" / f"{first['host']}.pid").read_text().split()[0]), signal.SIGKILL)
     in_peace = peaceful.start(*RUN, same, "sweep=peaceful", "cluster=local")
     site.wait("lost", "TRAINED", 1)
-    assert in_peace.wait() == 0
+    said, _ = in_peace.communicate()
+    assert in_peace.returncode == 0, said
     return Twice(site, first["pid"], site.run(), peaceful.run())
 
 

@@ -58,14 +58,17 @@ def scan(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scan]:
 
 
 def test_all_runs_are_trained(scan: Scan) -> None:
-    """Each model with three losses and two betas, two steps each, in four jobs of three runs on two nodes."""
+    """Each model with three losses and two betas, two steps each, in four jobs of three runs on two nodes.
+
+    Behind each, a job of one task measures and publishes what it has trained.
+    """
     runs = scan.site.status("pref_align_scan")
     assert {run["status"] for run in runs} == {"TRAINED"}
     assert Counter((run["model"], run["loss_type"]) for run in runs) == {
         (model, loss): 2 for model in MODELS for loss in ("sigmoid", "ipo", "kto_pair")
     }
     assert {(run["step"], run["max_steps"], run["attempts"]) for run in runs} == {(2, 2, 1)}
-    assert len(set(scan.site.recorded())) == 4
+    assert len(set(scan.site.recorded())) == 8  # four that train, and those behind them
     second = [path.read_text() for path in scan.site.folder.glob("outputs/runs/*/attempts/001/rank1.log")]
     assert ["rank 1 of 2" in log for log in second] == [True] * RUNS
 

@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,22 +24,28 @@ from launcher.cluster.slurm_words import parameters
 from launcher.errors import ConfigError
 from launcher.planning import changes
 from launcher.runs.cancel import cancel
+from launcher.runs.collect import collect
 from launcher.runs.run_state import RunState, states_of
 from launcher.runs.status import Status
 from launcher.store.attempt_config import wanted_by
 from launcher.store.attempts import Attempts
-from launcher.store.facts import Cause, Job
-from launcher.store.files import read_fact, write_once
+from launcher.store.facts import Cause, Job, Started
+from launcher.store.files import append_line, read_fact, write_once
 from launcher.store.output_folder import Store
+from launcher.store.results import Evaluation, Result
 from launcher.store.run_folder import AttemptDir, RunDir
 from launcher.store.starts import last_start
+from launcher.store.work_done import has_done_its_part, publishes
 from launcher.submission.adopt import adopt
 from launcher.submission.decide import Action, decide
 from launcher.submission.plan import PlannedBatch, plan_batches
+from launcher.submission.timings import read_costs
 from launcher.sweep import Sweep
+from launcher.views.plan import show_plan
 
 GPUS = ["cluster=slurm", "cluster.gpus_per_node=8", "cluster.nodes=2", "cluster.time=auto", "trainer.batch_size=128"]
 SCORE = ["evaluation=command", "evaluation.command.argv=[score,'{model}']"]
+PUSH = ("hub=folder", "hub.repo=x")
 GRID = ["model=tiny", "cluster.runs_per_job=2", "loss_type=sigmoid,ipo", "beta=0.1,0.5", *SCORE]
 
 
@@ -55,6 +63,12 @@ def train(run: RunDir) -> None:
     write_once(run.result_file, {"steps": 4, "max_steps": 4, "seconds": 8.0})
     write_once(run.evaluation_file, {"loss": 1.0})
     write_once(run.revision_file, revision_at("somewhere"))
+
+
+def train_alone(run: RunDir) -> None:
+    """As if a training job of several ranks had done its part: nothing but the training."""
+    write_once(Attempts.of(run).training.started_file, {"host": "n1"})
+    write_once(run.result_file, {"steps": 4, "max_steps": 4, "seconds": 8.0})
 
 
 def evaluate(run: RunDir) -> None:
@@ -89,7 +103,7 @@ def test_an_array_evaluates_what_another_trains(store: Store) -> None:
             for folder in (one, other)
         ]
         assert [attempt.run for attempt in trained] == [attempt.run for attempt in evaluated]
-        assert [wanted_by(attempt) for attempt in trained] == [["preference"]] * 2
+        assert [wanted_by(attempt) for attempt in trained] == [[]] * 2  # 15 GPUs would wait for rank 0
         assert [wanted_by(attempt) for attempt in evaluated] == [["preference", "command"]] * 2
     assert actions(launch(sweep, store, scheduler)) == [Action.SKIP] * 4
     assert len(scheduler.evaluations) == 1
@@ -116,6 +130,54 @@ def test_preference_alone_needs_no_second_job(store: Store) -> None:
     launch(sweep, store, scheduler)
     assert scheduler.evaluations == []
     assert wanted_by(Attempts.of(store.run(sweep.runs[0].run_id)).training) == ["preference", "command"]
+
+
+@pytest.mark.parametrize(
+    ("words", "measured"),
+    [
+        (("hub=off",), ["preference"]),
+        (("evaluation=none", *PUSH), []),
+        (PUSH, ["preference"]),
+        (("hub=folder", "hub.repo=x", "hub.when=login"), ["preference"]),
+        (("cluster.gpus_per_node=0", *PUSH), ["preference"]),  # two ranks without GPUs
+    ],
+)
+def test_a_joint_run_is_measured_and_published_by_a_job_of_one_gpu(
+    store: Store, words: Sequence[str], measured: list[str]
+) -> None:
+    """Of several ranks all but one would wait for that: the job that trains neither measures nor publishes."""
+    scheduler = FakeScheduler()
+    launch(sweep := sweep_of("model=tiny", *GPUS, *words), store, scheduler)
+    (run,) = runs_of(sweep, store)
+    (batch,) = scheduler.evaluations
+    assert (batch.resources.nodes, batch.resources.gpus_per_node) == (1, 0 if "cluster.gpus_per_node=0" in words else 1)
+    training, evaluation = Attempts.of(run).training, evaluation_of(run)
+    assert training
+    assert (wanted_by(training), publishes(training)) == ([], False)
+    assert (wanted_by(evaluation), publishes(evaluation)) == (measured, words[-2:] == PUSH)
+    train_alone(run)
+    assert has_done_its_part(training)
+    assert Attempts.of(run).acting == evaluation
+    assert actions(launch(sweep, store, scheduler)) == [Action.SKIP]
+
+
+@pytest.mark.parametrize("words", [("evaluation=none", "hub=off"), ("evaluation=none", *PUSH, "hub.when=login")])
+def test_a_joint_run_of_which_nothing_follows_has_no_second_job(store: Store, words: Sequence[str]) -> None:
+    """Nothing is to be measured, and no job is to publish."""
+    scheduler = FakeScheduler()
+    launch(sweep_of("model=tiny", *GPUS, *words), store, scheduler)
+    assert (len(scheduler.submitted), scheduler.evaluations) == (1, [])
+
+
+def test_the_plan_says_that_joint_runs_are_measured_apart(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line with both sizes; none for runs of one GPU."""
+    scheduler = FakeScheduler()
+    for words, said in ((GPUS, True), (["cluster=slurm"], False)):
+        sweep = sweep_of("model=tiny", "seed=1,2", *words)
+        plan = plan_batches(sweep, decide(sweep, store, scheduler), store, scheduler)
+        show_plan(plan, scheduler, store, as_json=False)
+        line = "2 runs are measured and published by jobs of 1 x 1 GPUs behind the training, whose 2 x 8 GPUs are free"
+        assert (line in capsys.readouterr().out) is said
 
 
 def test_what_the_evaluation_needs_can_be_said(store: Store) -> None:
@@ -259,6 +321,97 @@ def test_a_trained_run_whose_job_died_is_evaluated_at_once(store: Store) -> None
     assert set(wanted_by(evaluation_of(run))) == {"preference", "command"}
 
 
+def test_a_joint_run_that_is_only_to_be_published_is_followed_to_its_end(store: Store) -> None:
+    """TRAINED and waiting, then published by the second job; where that dies, launching again submits it alone."""
+    scheduler, sweep = FakeScheduler(), sweep_of("model=tiny", *GPUS, "evaluation=none", *PUSH)
+    launch(sweep, store, scheduler)
+    (run,) = runs_of(sweep, store)
+    scheduler.phases["2"] = JobState(Phase.PENDING)
+    train_alone(run)
+    waiting = state(run, scheduler)
+    assert (waiting.status, waiting.reason) == (Status.TRAINED, "waits to be published: job 2")
+    assert (waiting.in_flight, waiting.facts.job_id) == (True, "2")
+    assert actions(decide(sweep, store, scheduler)) == [Action.SKIP]
+    scheduler.phases["2"] = JobState(Phase.RUNNING)
+    assert state(run, scheduler).reason == "publishing"
+    scheduler.end("2", Phase.FAILED, "NODE_FAIL n1")
+    failed = state(run, scheduler)
+    assert (failed.status, failed.reason, failed.in_flight) == (Status.TRAINED, "not published: NODE_FAIL n1", False)
+    (again,) = launch(sweep, store, scheduler)
+    assert again.action is Action.EVALUATE
+    assert again.why.startswith("trained, not published")
+    assert actions(launch(sweep, store, scheduler)) == [Action.SKIP]
+    assert (len(scheduler.submitted), len(scheduler.evaluations)) == (1, 2)
+    write_once(run.revision_file, revision_at("somewhere"))
+    done = state(run, scheduler)
+    assert (done.status, done.reason, done.facts.finished) == (Status.TRAINED, None, True)
+    assert done.facts.address == "somewhere"
+    assert actions(launch(sweep, store, scheduler)) == [Action.SKIP]
+
+
+def test_a_push_that_was_noted_as_failed_is_left_to_the_verb(store: Store) -> None:
+    """As for a run of one GPU: its job has said why, and does not try for ever."""
+    scheduler, sweep = FakeScheduler(), sweep_of("model=tiny", *GPUS, "evaluation=none", *PUSH)
+    launch(sweep, store, scheduler)
+    (run,) = runs_of(sweep, store)
+    train_alone(run)
+    write_once(evaluation_of(run).unpublished_file, {"reason": "the Hub was away", "time": 1.0})
+    scheduler.end("2", Phase.COMPLETED)
+    assert state(run, scheduler).reason == "not published: the Hub was away"
+    assert actions(decide(sweep, store, scheduler)) == [Action.SKIP]
+
+
+@pytest.mark.parametrize("words", [(), ("evaluation=none",)])
+def test_a_joint_training_that_has_lost_its_follower_gets_another(store: Store, words: Sequence[str]) -> None:
+    """While it trains, the new one waits for it; also where all that is left is the push."""
+    scheduler, sweep = FakeScheduler(), sweep_of("model=tiny", *GPUS, *PUSH, *words)
+    launch(sweep, store, scheduler)
+    (run,) = runs_of(sweep, store)
+    write_once(Attempts.of(run).training.started_file, {"host": "n1"})
+    write_once(evaluation_of(run).failure_file, {"reason": "its launcher ended before it was submitted"})
+    (again,) = launch(sweep, store, scheduler)
+    assert again.action is Action.EVALUATE
+    assert again.why.startswith("once it is trained: ")
+    after = scheduler.evaluations[-1].after
+    assert after
+    assert after.job_id == scheduler.jobs[scheduler.submitted[0].name][0].job_id
+    assert actions(launch(sweep, store, scheduler)) == [Action.SKIP]
+
+
+def test_the_time_of_a_joint_training_holds_no_wait_for_its_evaluation(store: Store) -> None:
+    """The follower's scores may come hours later; they are not `around` the training. Its own time is its own."""
+    scheduler, first = FakeScheduler(), sweep_of("model=tiny", *GPUS, "trainer.max_steps=100")
+    launch(first, store, scheduler)
+    (run,), now = runs_of(first, store), time.time()
+    write_once(Attempts.of(run).training.started_file, Started(time=now - 230))
+    write_once(run.result_file, Result(100, 100, 200.0, train_pairs=12800))
+    os.utime(run.result_file, (now, now))
+    write_once(evaluation_of(run).started_file, Started(time=now + 5000))
+    write_once(run.evaluation_file, Evaluation())
+    os.utime(run.evaluation_file, (now + 5600, now + 5600))
+    cost = read_costs(store).training(sweep_of("model=tiny", *GPUS, "seed=7").runs[0])
+    assert cost is not None
+    assert cost.around == pytest.approx(30)
+    (again,) = decide(sweep_of("model=tiny", *GPUS, "seed=7", "trainer.max_steps=100"), store, scheduler)
+    assert (again.seconds, again.evaluation_seconds) == (200.0, pytest.approx(600))
+    assert again.run.config.cluster.time == "15"  # (200 + 30) s x 1.5 + 300 s + 180 s, in steps of five minutes
+    assert again.evaluation
+    assert again.evaluation.config.cluster.time == "25"  # 600 s, likewise
+
+
+def test_the_gpu_hours_of_a_joint_run_are_those_of_both_jobs(store: Store) -> None:
+    """Sixteen GPUs for the steps, one for the evaluation."""
+    scheduler, sweep = FakeScheduler(), sweep_of("model=tiny", *GPUS)
+    launch(sweep, store, scheduler)
+    (run,) = runs_of(sweep, store)
+    train_alone(run)
+    append_line(run.metrics_file, {"step": 4, "max_steps": 4, "seconds": 3600.0})
+    write_once(run.evaluation_file, Evaluation(seconds=1800.0))
+    rows = collect(store.sweep(sweep.name), store, states_of([run], scheduler))
+    (row,) = [row for row in rows if row["kind"] == "run"]
+    assert (row["gpus"], row["gpu_hours"]) == (16, 16.5)
+
+
 # ------------------------------------------------------------------------------------------------ crash, cancel
 
 
@@ -310,6 +463,21 @@ def test_cancelling_what_is_trained_ends_its_evaluation(store: Store) -> None:
         train(run)
     scheduler.end("1", Phase.COMPLETED)
     assert [each.facts.job_id for each in states_of(runs, scheduler)] == ["2", "2"]
+    cancel(states_of(runs, scheduler)[:1], scheduler)
+    assert scheduler.cancelled == []
+    cancel(states_of(runs, scheduler)[1:], scheduler)
+    assert scheduler.cancelled == ["2"]
+
+
+def test_cancelling_a_joint_run_ends_its_push_alone(store: Store) -> None:
+    """A follower of two runs goes on for the other one, which is trained and still to be published."""
+    words = ["model=tiny", "cluster.runs_per_job=2", "loss_type=sigmoid,ipo", *GPUS, "evaluation=none", *PUSH]
+    scheduler, sweep = FakeScheduler(), sweep_of(*words, "hub.revision=${loss_type}")
+    launch(sweep, store, scheduler)
+    runs = runs_of(sweep, store)
+    for run in runs:
+        train_alone(run)
+    scheduler.end("1", Phase.COMPLETED)
     cancel(states_of(runs, scheduler)[:1], scheduler)
     assert scheduler.cancelled == []
     cancel(states_of(runs, scheduler)[1:], scheduler)

@@ -12,6 +12,7 @@ import pwd
 import shlex
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -33,6 +34,7 @@ from launcher.store.facts import Job
 ANSWER_SECONDS = 60
 SUBMISSION_SECONDS = 180  # sbatch tries again for a while where a queue is full
 FIND_SECONDS = 3
+SILENT_SECONDS = 10.0
 
 
 class SlurmScheduler:
@@ -75,7 +77,7 @@ class SlurmScheduler:
 
     @cached_property
     def _settings(self) -> dict[str, str]:
-        return words.read_settings(_answer(["scontrol", "show", "config"]))
+        return _settings_now()
 
     @cached_property
     def _limits(self) -> slurm_survey.Limits:
@@ -111,7 +113,7 @@ class SlurmScheduler:
         made = sbatch.accepted(done.stdout)
         if made is not None:
             return self._taken(batch, made.job_id, made.cluster)
-        said = sbatch.in_words(done.stderr if done.stderr.strip() else done.stdout)
+        said = sbatch.in_words(done.returncode, done.stderr if done.stderr.strip() else done.stdout)
         return self._looked_for(batch, sbatch.verdict(done.returncode, done.stderr), said)
 
     def _looked_for(self, batch: Batch, verdict: sbatch.Verdict, said: str) -> list[Job]:
@@ -174,16 +176,8 @@ class SlurmScheduler:
         rest = words.open_ids(names, queue)
         told, silence = _accounts(words.accounting_command(rest)) if rest else ("", None)
         known = words.combined(queue, words.read_accounting(told, names))
-        unknown = [job for job in jobs if job.job_id not in known]
-        known = {job.job_id: _explained(known[job.job_id], job) for job in jobs if job.job_id in known}
-        return known | {job.job_id: hidden for job in unknown if (hidden := self._hidden(job, silence))}
-
-    def _hidden(self, job: Job, silence: str | None) -> JobState | None:
-        """A job that nobody shows us and that may be there all the same; None where there is no reason to think so."""
-        why = silence and f"squeue does not list it, and {silence}"
-        with contextlib.suppress(SchedulerError):
-            why = hidden_by(job, _user(), self._settings, time.time()) or why
-        return JobState(Phase.HIDDEN, why) if why else None
+        hidden = _hidden([job for job in jobs if job.job_id not in known], silence)
+        return hidden | {job.job_id: _explained(known[job.job_id], job) for job in jobs if job.job_id in known}
 
     def cancel(self, jobs: Sequence[Job]) -> None:
         """Cancel these jobs in one call; those of another cluster are not ours to reach: here their ids are others'."""
@@ -232,6 +226,20 @@ def _explained(state: JobState, job: Job) -> JobState:
     return state
 
 
+def _settings_now() -> dict[str, str]:
+    return words.read_settings(_answer(["scontrol", "show", "config"]))
+
+
+def _hidden(jobs: Sequence[Job], silence: str | None) -> dict[str, JobState]:
+    """Those of the jobs that nobody shows us, and that may be there all the same, each with the reason."""
+    settings: dict[str, str] = {}
+    with contextlib.suppress(SchedulerError):
+        settings = _settings_now() if jobs else {}  # a controller may have started since we asked
+    said = silence and f"squeue does not list it, and {silence}"
+    reasons = {job.job_id: hidden_by(job, _user(), settings, time.time()) or said for job in jobs}
+    return {job_id: JobState(Phase.HIDDEN, why) for job_id, why in reasons.items() if why}
+
+
 def _user() -> str:
     """Whose jobs ours are; not what the environment calls us."""
     try:
@@ -260,6 +268,10 @@ def _leave_work(folder: Path, job_id: str, work: Work) -> None:
 
 def _ask(command: list[str], seconds: float = ANSWER_SECONDS) -> subprocess.CompletedProcess[str]:
     environment = {**words.clean_environment(os.environ), "SLURM_BITSTR_LEN": "0"}  # no "..." in lists of tasks
+    slow = f"{command[0]} has not answered for {SILENT_SECONDS:g} s; waiting for up to {seconds:g} s"
+    told = threading.Timer(SILENT_SECONDS, complain, (slow,))
+    told.daemon = True
+    told.start()
     try:
         return subprocess.run(
             command,
@@ -277,6 +289,8 @@ def _ask(command: list[str], seconds: float = ANSWER_SECONDS) -> subprocess.Comp
         raise SchedulerError(f"{command[0]}: no answer within {seconds:g} s") from error
     except OSError as error:
         raise SchedulerError(f"{command[0]}: {error.strerror or error}") from error
+    finally:
+        told.cancel()
 
 
 def _queue(command: list[str]) -> str:

@@ -71,9 +71,9 @@ def verdict(returncode: int, message: str) -> Verdict:
     return Verdict.REFUSED if REFUSED.search(message) else Verdict.SAID_NO
 
 
-def in_words(message: str) -> str:
+def in_words(returncode: int, message: str) -> str:
     """What sbatch has complained of, in a line, with what to do where the queue is full."""
-    said = f"sbatch: {complaint(message)}"
+    said = f"sbatch: ended by signal {-returncode}" if returncode < 0 else f"sbatch: {complaint(message)}"
     if not QUEUE_FULL.search(message):
         return said
     return f"{said}; launch again when some jobs have ended, or put more runs into each (cluster.runs_per_job)"

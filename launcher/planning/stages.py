@@ -1,7 +1,10 @@
-"""What the job that evaluates a run asks of the cluster: the training's resources, and what is said otherwise. Pure.
+"""What of a run is done by the job that trains it, what by one behind it, and what that one asks of the cluster. Pure.
 
-Owns: the meaning of `evaluation.cluster`; what can be wrong with it is in `rules`.
+Owns: that division, and the meaning of `evaluation.cluster`; what can be wrong with it is in `rules`.
 Must not know: files, schedulers, what a benchmark is.
+
+A job of one rank measures `preference` of the model that it has in memory, and publishes it. Where a run has several,
+all but rank 0 would wait for that with their GPUs idle: their job trains, and leaves the rest to one of a single GPU.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from typing import Any, cast
 
 from launcher.config import Cluster, RunConfig
 from launcher.store.files import Plain
+from launcher.store.work_done import BEHIND
 from launcher.sweep import Run
 
 OF_THE_TRAINING = ("executor", "runs_per_job", "max_parallel")  # job for job, the evaluation follows the training
@@ -36,16 +40,34 @@ def _typed(given: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in cast("dict[str, Any]", typed).items() if key in given}
 
 
+def is_joint(config: RunConfig) -> bool:
+    """Whether several ranks train the run: one for each GPU, or for each node without any."""
+    return config.cluster.nodes * max(1, config.cluster.gpus_per_node) > 1
+
+
+def left_to_evaluation(run: Run) -> list[str]:
+    """The benchmarks that the job which trains the run does not do, where a job behind it can."""
+    return [name for name in run.config.evaluation.benchmarks if is_joint(run.config) or name != "preference"]
+
+
+def pushes(run: Run) -> bool:
+    """Whether a job is to publish the run."""
+    return run.config.hub.store != "off" and run.config.hub.when == "job"
+
+
 def evaluates_apart(run: Run) -> bool:
-    """Whether the run wants benchmarks for a job of their own; `preference` shares the trained model in memory."""
-    return any(name != "preference" for name in run.config.evaluation.benchmarks)
+    """Whether anything of the run is for a job behind the one that trains it: benchmarks, or only the push."""
+    return bool(left_to_evaluation(run)) or (is_joint(run.config) and pushes(run))
 
 
 def to_be_trained(run: Run) -> Run:
-    """The run as its training job makes it, where another job evaluates it: with no benchmark but `preference`."""
-    here = [name for name in run.config.evaluation.benchmarks if name == "preference"]
-    config = replace(run.config, evaluation=replace(run.config.evaluation, benchmarks=here))
-    return replace(run, config=config, settings=_with(run.settings, "evaluation", {"benchmarks": here}))
+    """The run as its training job makes it, where another job does the rest."""
+    left = left_to_evaluation(run)
+    here = [name for name in run.config.evaluation.benchmarks if name not in left]
+    when = BEHIND if is_joint(run.config) and pushes(run) else run.config.hub.when
+    evaluation, hub = replace(run.config.evaluation, benchmarks=here), replace(run.config.hub, when=when)
+    settings = _with(_with(run.settings, "evaluation", {"benchmarks": here}), "hub", {"when": when})
+    return replace(run, config=replace(run.config, evaluation=evaluation, hub=hub), settings=settings)
 
 
 def to_be_evaluated(run: Run) -> Run:

@@ -19,7 +19,7 @@ from launcher.store.files import read_fact, write_once
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import RunDir, attempts_of
 from launcher.store.starts import last_start
-from launcher.store.work_done import is_measured
+from launcher.store.work_done import has_done_its_part
 
 
 def cancel(states: Iterable[RunState], scheduler: Scheduler) -> list[RunState]:
@@ -61,6 +61,6 @@ def _has_other_work(job: Job) -> bool:
     """Whether a job has runs that were not cancelled and are not done."""
     attempts = attempts_of(Path(job.folder)) if job.folder else []
     return any(
-        not (attempt.cancel_file.exists() or attempt.failure_file.exists() or is_measured(attempt))
+        not (attempt.cancel_file.exists() or attempt.failure_file.exists() or has_done_its_part(attempt))
         for attempt in attempts
     )

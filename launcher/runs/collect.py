@@ -15,6 +15,7 @@ from typing import Any
 
 from launcher.config import OBJECTIVE
 from launcher.runs.run_state import RunState
+from launcher.store.attempt_config import wanted_by
 from launcher.store.attempts import Attempts
 from launcher.store.counts import DataCounts
 from launcher.store.facts import Attempt, Revision, RunRecord
@@ -59,7 +60,7 @@ def _row(record: RunRecord, state: RunState, directory: SweepDir) -> Plain:
     result, revision = read_fact(run.result_file, Result), read_fact(run.revision_file, Revision)
     attempts = Attempts.of(run)
     attempt = attempts.training.record if attempts.training else Attempt()
-    gpus = _gpus(attempt, result)
+    gpus, evaluating = _gpus(attempt, result), _gpus(_measuring(attempts), result)
     measured, sources = Measured.of(run), read_fact(run.sources_file, Sources)
     return {
         "kind": "run",
@@ -74,7 +75,7 @@ def _row(record: RunRecord, state: RunState, directory: SweepDir) -> Plain:
         "milestone": None,
         "seconds": result.seconds if result else None,
         "gpus": gpus,
-        "gpu_hours": None if gpus is None else gpus * _worked_seconds(run, measured.preference) / 3600,
+        "gpu_hours": None if gpus is None else _gpu_seconds(run, measured.preference, gpus, evaluating or 0) / 3600,
         "hosts": _hosts(attempts.trainings),
         "objective": run.read_config() if run.path.is_dir() else {},
         "sources": _sources(sources) if sources else {},
@@ -103,15 +104,23 @@ def _gpus(attempt: Attempt, result: Result | None) -> int | None:
     return cluster and int(cluster["nodes"] * cluster["gpus_per_node"])
 
 
-def _worked_seconds(run: RunDir, evaluation: Evaluation | None) -> float:
-    """Seconds of all steps, also of those that a resumed run made again, and of the evaluations.
+def _measuring(attempts: Attempts) -> Attempt:
+    """The attempt that measures `preference`: the one that trains, unless that leaves it to the one behind it."""
+    training, evaluating = attempts.training, attempts.evaluating
+    leaves = training is not None and evaluating is not None and "preference" not in wanted_by(training)
+    chosen = evaluating if leaves else training
+    return chosen.record if chosen else Attempt()
+
+
+def _gpu_seconds(run: RunDir, evaluation: Evaluation | None, gpus: int, evaluating: int) -> float:
+    """Seconds on each GPU of all steps, also of those that a resumed run made again, and of the evaluations.
 
     Loading a model is not in it, nor waiting in the queue: a job that goes back into it leaves no other trace of when
     it ran.
     """
     steps = sum(line.get("seconds") or 0.0 for line in read_metrics(run.metrics_file))
     evaluations = [evaluation, *(_evaluation_of(milestone) for _, milestone in run.milestones())]
-    return float(steps + sum((each and each.seconds) or 0.0 for each in evaluations))
+    return float(gpus * steps + evaluating * sum((each and each.seconds) or 0.0 for each in evaluations))
 
 
 def _evaluation_of(milestone: RunDir) -> Evaluation | None:

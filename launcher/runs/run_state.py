@@ -35,7 +35,7 @@ from launcher.store.progress import Progress
 from launcher.store.results import Result
 from launcher.store.run_folder import RunDir
 from launcher.store.starts import Start, last_start
-from launcher.store.work_done import due_in_job, lacking
+from launcher.store.work_done import due_behind, due_in_job, lacking
 
 
 def read_facts(run: RunDir) -> RunFacts:
@@ -73,7 +73,7 @@ def _facts_of(attempts: Attempts) -> RunFacts:
         table_failure=no_table.reason if no_table else None,
         table_cause=no_table.known_cause if no_table else None,
         traceback=failure.traceback if failure else "",
-        publishing=done and due_in_job(last),
+        publishing=done and (due_in_job(last) or due_behind(last)),
         unpublished=why_unpublished(last) if done else None,
         **progress,
     )

@@ -1,4 +1,4 @@
-"""What a run's files say where its job's scheduler says too little: that it is at work, or why it never began.
+"""What a run's files say where its job's scheduler says too little: that it is at work, why it never began, or ended.
 
 Owns: which files those are. Must not know: any scheduler's own words, what a run's state is called.
 """
@@ -17,6 +17,7 @@ from launcher.store.attempts import Attempts
 ALIVE_SECONDS = 300.0  # ten times as long as a process needs to write its progress again
 TAIL_BYTES = 4096
 LONGEST_WORDS = 200
+OURS = "prefsweep: "  # before what we complain of
 _OF_THE_SCHEDULER = re.compile(r"(srun|slurmstepd|slurmd|submitit)\b.*", re.IGNORECASE)
 
 
@@ -28,6 +29,10 @@ def looked_into(attempts: Attempts, facts: RunFacts, job: JobState) -> RunFacts:
         return replace(facts, alive=_is_alive(attempts))
     if job.phase is Phase.FAILED and not facts.started and facts.job.log:
         return replace(facts, last_words=last_words(Path(facts.job.log)))
+    if job.phase is Phase.FAILED and facts.started and attempts.acting is not None:
+        words = last_words(attempts.acting.log_file()) or ""
+        told = words.startswith(OURS)  # what it could not record, as on a full disk; else it was cut off amid its work
+        return replace(facts, last_words=words.removeprefix(OURS) if told else None)
     return facts
 
 

@@ -50,7 +50,8 @@ class RunFacts:
         progress: what its process was doing some seconds ago, if it has been at work.
         alive: whether it has written something within the last minutes, whatever its scheduler says.
         lasted: seconds from its start to its failure, where both are known.
-        last_words: what its job printed last, where that ended before it came to this run.
+        last_words: what its job printed last, where that ended before it came to this run; or of what it has complained
+            last, where it could not record that.
         cancelled: whether somebody has asked it to stop.
         table: the job that makes its reference table, as its executor recorded it; None where it is not one of its own.
         table_failure, table_cause: why that job ended without a table.
@@ -59,7 +60,7 @@ class RunFacts:
         step, max_steps: the last logged optimizer step, and how many there will be.
         seconds_per_step: as logged last.
         checkpoint_step: the step of the last complete checkpoint.
-        publishing: whether the last attempt's job still has to publish the model.
+        publishing: whether the last attempt's job, or one behind it, still has to publish the model.
         unpublished: why it could not.
         address: where the published model is.
         unreached: the milestones behind the end of the training.
@@ -119,7 +120,7 @@ def status_of(facts: RunFacts, job: JobState, table: JobState = UNKNOWN) -> tupl
     """
     if facts.trained:
         unpublished = facts.unpublished and f"not published: {facts.unpublished}"
-        about = facts.failure or _about_evaluation(facts, job) or unpublished
+        about = facts.failure or _about_what_follows(facts, job) or unpublished
         return Status.TRAINED, "; ".join(filter(None, [about, _unreached(facts), facts.damage])) or None
     if facts.attempts == 0:
         return Status.NEW, None
@@ -144,17 +145,18 @@ def _unreached(facts: RunFacts) -> str | None:
     return f"milestones never reached: {steps}; the training had {facts.step} steps" if steps else None
 
 
-def _about_evaluation(facts: RunFacts, job: JobState) -> str | None:
-    """How far a trained run is with what else is to be measured; a job that nobody knows has told nothing."""
-    if facts.evaluated or facts.job_id is None or job.phase is Phase.UNKNOWN:
+def _about_what_follows(facts: RunFacts, job: JobState) -> str | None:
+    """How far a trained run is with what else is to be done; a job that nobody knows has told nothing."""
+    if facts.finished or facts.job_id is None or job.phase is Phase.UNKNOWN:
         return None
+    doing, done = ("publishing", "published") if facts.evaluated else ("evaluating", "evaluated")
     if job.phase is Phase.RUNNING:
-        return "evaluating"
+        return doing
     if job.phase is Phase.HIDDEN:
         return job.reason
     if job.phase is Phase.PENDING:
-        return "waits to be evaluated" + (f": {job.reason}" if job.reason else "")
-    return f"not evaluated: {job.reason or f'its job has {job.phase}'}"
+        return f"waits to be {done}: {job.reason or f'job {facts.job_id}'}"
+    return f"not {done}: {job.reason or f'its job has {job.phase}'}"
 
 
 SILENT = frozenset({Phase.UNKNOWN, Phase.HIDDEN})
@@ -199,7 +201,8 @@ def _status_at_end(facts: RunFacts, job: JobState) -> tuple[Status, str | None]:
     if not facts.started:
         ended = f"ended on {job.node} before it began" if job.node else "its job ended before it came to this run"
         return Status.FAILED, ": ".join(filter(None, [ended, _beside(Status.FAILED, job.reason), facts.last_words]))
-    return Status.FAILED, "; ".join(filter(None, [job.reason, facts.lost])) or "its process ended without a result"
+    ended = "; ".join(filter(None, [job.reason, facts.lost])) or "its process ended without a result"
+    return Status.FAILED, ": ".join(filter(None, [ended, facts.last_words]))
 
 
 def _beside(status: Status, said: str | None) -> str:

@@ -103,6 +103,24 @@ class DataCounts:
     leaked: int = 0
 
 
+@dataclass(frozen=True)
+class RowsManifest:
+    """`rows.json` of rows that were prepared once.
+
+    Attributes:
+        counts, dropped, repeated, leaked: as whoever made the rows found them; see `Pairs` of the worker.
+        notes: what was told of them, for each run that has them.
+        files: the SHA-256 of each file, by name.
+    """
+
+    counts: DataCounts
+    dropped: dict[str, int]
+    repeated: int
+    leaked: int
+    notes: list[str]
+    files: dict[str, str]
+
+
 def in_tokens(length: float) -> str:
     """A median or a percentile of lengths: with one decimal where it has any."""
     return f"{length:.1f}".removesuffix(".0")

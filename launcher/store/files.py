@@ -200,12 +200,12 @@ def building(folder: Path, is_there: Callable[[Path], bool] = Path.is_dir) -> It
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with turn(folder.with_name(f".{folder.name}.lock"), f"another process that makes {folder}"):
-        if is_there(folder):
-            yield None
-            return
         for stale in folder.parent.glob(f".{glob.escape(folder.name)}.*"):  # of builders that were killed
             if stale.is_dir():
                 shutil.rmtree(stale, ignore_errors=True)
+        if is_there(folder):
+            yield None
+            return
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
             filled = Path(scratch) / folder.name
             filled.mkdir()

@@ -38,12 +38,15 @@ Must not know: how a file is written (`files` does), what a fact means, what a s
     <output>/cache/<kind>/<key>/                     models, datasets, reference tables, base evaluations
     <output>/cache/hashes/<key>.json                 the hash of a file, by its path, size, times and inode
     <output>/cache/tokens/<key>/rows.parquet         token ids of one text by one tokenizer
+    <output>/cache/rows/<key>/                       rows as runs train on them: filtered, in order, with their counts
+    <output>/cache/prompts/<key>/prompts.json        the openings that models continue when they are evaluated
     <output>/cache/prepare/<key>/done.json           that a job made the table, and what it made for that; derived
                                 /data.json           the rows of the table, as in a run's folder
                                 /001/batch.json      such a job, as for a sweep's
                                     /job.json        what the scheduler made of it
                                     /failure.json    why it ended without a table
                                     /0/job.json      its work: the configuration of one of the runs
+    <output>/.submit.lock, .submit.lock.holder       whose turn it is to submit; derived: who that is
     <output>/hub/<repo>/<revision>/                  published models, where hub=folder
 """
 

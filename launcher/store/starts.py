@@ -33,7 +33,7 @@ from launcher.store.files import read_fact, write_once
 from launcher.store.run_folder import EVALUATION_SUFFIX, AttemptDir
 
 _NAME = re.compile(rf"(\d+)({re.escape(EVALUATION_SUFFIX)})?\.(\d+)")
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 
 @dataclass(frozen=True)
@@ -148,13 +148,13 @@ def _parts(name: str) -> tuple[int, bool, int]:
 
 
 def _afresh(start: Start) -> Iterator[Start]:
-    """All starts of the run, after a change of the folder by this client; on a full disk, as far as it is known."""
+    """All starts of the run, after a change of the folder by this client; where it can make none, as far as known."""
     look = start.path.with_name(f".{start.name}")
     try:
         os.close(os.open(look, os.O_CREAT | os.O_WRONLY, 0o644))
         with contextlib.suppress(FileNotFoundError):  # another thread's look
             look.unlink()
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in _CANNOT_WRITE:
             raise
     return _listed(start.path.parent)

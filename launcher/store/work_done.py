@@ -13,6 +13,8 @@ from pathlib import Path
 from launcher.store.attempt_config import hub_of, wanted_by
 from launcher.store.run_folder import AttemptDir, RunDir, points_of
 
+BEHIND = "evaluation"  # `hub.when` of an attempt whose model is published by the job behind it, which evaluates
+
 
 def job_file(run: RunDir, benchmark: str) -> Path:
     """The fact that a job leaves of a benchmark."""
@@ -31,8 +33,12 @@ def is_measured(attempt: AttemptDir) -> bool:
 
 def publishes(attempt: AttemptDir) -> bool:
     """Whether the attempt's job publishes, and has not noted why it could not."""
+    return _is_published_by(attempt, "job")
+
+
+def _is_published_by(attempt: AttemptDir, when: str) -> bool:
     hub = hub_of(attempt)
-    return hub.store != "off" and hub.when == "job" and not attempt.unpublished_file.exists()
+    return hub.store != "off" and hub.when == when and not attempt.unpublished_file.exists()
 
 
 def is_published(run: RunDir) -> bool:
@@ -43,6 +49,11 @@ def is_published(run: RunDir) -> bool:
 def due_in_job(attempt: AttemptDir) -> bool:
     """Whether the attempt's job has to publish the run, and has neither done it nor noted why it could not."""
     return publishes(attempt) and not is_published(attempt.run)
+
+
+def due_behind(attempt: AttemptDir) -> bool:
+    """Whether the job behind the attempt's has to publish the run, and has not done it."""
+    return _is_published_by(attempt, BEHIND) and not is_published(attempt.run)
 
 
 def has_done_its_part(attempt: AttemptDir) -> bool:

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from launcher.cluster.scheduler import Scheduler
 from launcher.evaluation.missing_benchmarks import unclaimed
 from launcher.planning.estimate import saving_seconds
-from launcher.planning.stages import evaluates_apart, to_be_evaluated, to_be_trained
+from launcher.planning.stages import evaluates_apart, left_to_evaluation, pushes, to_be_evaluated, to_be_trained
 from launcher.runs.run_state import RunState, states_of
 from launcher.runs.status import Status
 from launcher.store.attempts import Attempts
@@ -22,7 +22,7 @@ from launcher.store.facts import Job
 from launcher.store.metrics_log import longest_save
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir
-from launcher.store.work_done import lacking
+from launcher.store.work_done import due_behind, lacking
 from launcher.submission.endurance import in_vain
 from launcher.submission.kept_away import AS_BEFORE, kept_away, learnt_by
 from launcher.submission.limits import check_limits
@@ -50,7 +50,9 @@ class Decision:
         why: the reason, for the user.
         seconds: the estimate of its training, where earlier runs give one.
         cost: what those runs took.
-        evaluation: the run as a second job is to evaluate it; None where that is left to the first, or nothing to do.
+        evaluation: the run as a second job is to evaluate and publish it, as far as the first does not; None where
+            nothing is left to it.
+        evaluation_seconds: the estimate of that job, where earlier ones give one.
         follows: the job, under way already, that trains what is to be evaluated; None where it is trained.
         anew: whether what an earlier training has left of it is set aside first.
     """
@@ -61,6 +63,7 @@ class Decision:
     seconds: float | None = None
     cost: Cost | None = None
     evaluation: Run | None = None
+    evaluation_seconds: float | None = None
     follows: Job | None = None
     anew: bool = False
 
@@ -116,15 +119,10 @@ class Known:
     scheduler: Scheduler
 
     def past(self, run: Run, state: RunState, attempts: Sequence[AttemptDir], *, ended: bool = True) -> Past:
-        """How the last of these attempts has ended, if it has, and where the next one of `run` goes.
-
-        Raises:
-            ConfigError: it would not have the time that it needs there.
-        """
+        """How the last of these attempts has ended, if it has, and where the next one of `run` goes."""
         asked = attempts[-1].record.settings.get("cluster") if attempts else None
         away = {**dict.fromkeys(learnt_by(run, attempts), AS_BEFORE), **self.away}
         offer = self.scheduler.offer(run.config.cluster)
-        check_limits(run.config.cluster, offer)
         past = Past(asked=asked, away=dict(sorted(away.items())), offer=offer)
         return replace(past, cause=state.cause, node=_node_of(state)) if ended else past
 
@@ -145,37 +143,41 @@ def _adapt(decision: Decision, state: RunState, known: Known, given: Collection[
     if decision.action is Action.SKIP:
         return decision
     if decision.action is Action.EVALUATE:
-        run, words = _adapted_evaluation(decision.run, state, known)
+        run, words, _ = _adapted_evaluation(decision.run, state, known)
         return replace(decision, run=run, why="; ".join([decision.why, *words]))
-    cost = known.costs.training(decision.run)
+    cost = decision.cost
     seconds = None if cost is None or decision.seconds is None else decision.seconds + cost.around
     past = known.past(decision.run, state, Attempts.of(state.run).trainings)
     past = replace(past, saving=known.saving(decision.run, state))
     run, words = adapted(decision.run, past, seconds, given)
+    check_limits(run.config.cluster, past.offer)
     if cost is not None and cost.device is not None and run.config.cluster.time != decision.run.config.cluster.time:
         words.append(f"measured on {cost.device}")
-    return replace(decision, run=run, why="; ".join([decision.why, *words]), cost=cost)
+    return replace(decision, run=run, why="; ".join([decision.why, *words]))
 
 
 def _in_stages(decision: Decision, state: RunState, known: Known) -> Decision:
-    """The decision, with a job of its own for what is not measured in the one that trains."""
+    """The decision, with a job of its own for what is not done in the one that trains."""
     if decision.action not in (Action.SUBMIT, Action.RESUME) or not evaluates_apart(decision.run):
         return decision
     # From what is configured, not what training has learnt.
-    evaluation, words = _adapted_evaluation(decision.run, state, known)
+    evaluation, words, seconds = _adapted_evaluation(decision.run, state, known)
     why = "; ".join([decision.why, *(f"evaluation: {word}" for word in words)])
-    return replace(decision, run=to_be_trained(decision.run), evaluation=evaluation, why=why)
+    run = to_be_trained(decision.run)
+    return replace(decision, run=run, evaluation=evaluation, evaluation_seconds=seconds, why=why)
 
 
-def _adapted_evaluation(run: Run, state: RunState, known: Known) -> tuple[Run, list[str]]:
-    """The run as a job evaluates it, with resources that suit what earlier evaluations have shown."""
+def _adapted_evaluation(run: Run, state: RunState, known: Known) -> tuple[Run, list[str], float | None]:
+    """The run as a job evaluates it, with resources that suit what earlier ones have shown, and what those took."""
     attempts = Attempts.of(state.run)
     ended = attempts.evaluating is not None and attempts.evaluating == attempts.acting
     evaluated, wanted = to_be_evaluated(run), run.config.evaluation.benchmarks
     past = known.past(evaluated, state, [each for each in [attempts.evaluating] if each], ended=ended)
-    # Of a run that is still to be trained, `preference` is measured by the job that trains it.
-    left = lacking(state.run, wanted) if state.facts.trained else [name for name in wanted if name != "preference"]
-    return adapted(evaluated, past, known.costs.evaluation(evaluated, left))
+    left = lacking(state.run, wanted) if state.facts.trained else left_to_evaluation(run)
+    seconds = known.costs.evaluation(evaluated, left)
+    evaluated, words = adapted(evaluated, past, seconds)
+    check_limits(evaluated.config.cluster, past.offer)
+    return evaluated, words, seconds
 
 
 def _lacks(run: Run, state: RunState, anew: Collection[str]) -> list[str]:
@@ -190,15 +192,22 @@ def _decide(run: Run, state: RunState, lacks: Sequence[str], known: Costs, waits
         return Decision(run, Action.SKIP, "finished")
     if state.in_flight:
         return _decide_in_flight(run, state, waits)
-    if facts.trained and not lacks:
+    if facts.trained and not lacks and not _is_to_be_published(run, state):
         return Decision(run, Action.SKIP, "finished, not published: use `publish`")
     if facts.trained:
-        return Decision(run, Action.EVALUATE, f"trained, not evaluated: {', '.join(lacks)}")
-    why = "new" if state.status is Status.NEW else f"was {state.status}: {state.reason}"
+        what = f"not evaluated: {', '.join(lacks)}" if lacks else "not published"
+        return Decision(run, Action.EVALUATE, f"trained, {what}")
+    why = state.reason or "new" if state.status is Status.NEW else f"was {state.status}: {state.reason}"
     if facts.checkpoint_step:
-        seconds = _estimate(run, known, facts.checkpoint_step)
-        return Decision(run, Action.RESUME, f"from step {facts.checkpoint_step}; {why}", seconds)
-    return Decision(run, Action.SUBMIT, why, _estimate(run, known, 0))
+        return _training(run, known, f"from step {facts.checkpoint_step}; {why}", facts.checkpoint_step)
+    return _training(run, known, why)
+
+
+def _training(run: Run, known: Costs, why: str, done: int = 0) -> Decision:
+    """Train it, `done` steps being behind it."""
+    cost = known.training(run)
+    seconds = None if cost is None else cost.training(run, done)
+    return Decision(run, Action.RESUME if done else Action.SUBMIT, why, seconds, cost)
 
 
 def _unless_in_vain(decision: Decision, state: RunState, lacks: Sequence[str], insisted: Collection[str]) -> Decision:
@@ -210,7 +219,15 @@ def _unless_in_vain(decision: Decision, state: RunState, lacks: Sequence[str], i
 
 
 def _anew(run: Run, known: Costs, why: str) -> Decision:
-    return Decision(run, Action.SUBMIT, f"trained anew: {why}", _estimate(run, known, 0), anew=True)
+    return replace(_training(run, known, f"trained anew: {why}"), anew=True)
+
+
+def _is_to_be_published(run: Run, state: RunState) -> bool:
+    """Whether a job behind the one that trains, or has trained, the run is to publish it, and none is there."""
+    attempts = Attempts.of(state.run)
+    alive = [attempt for attempt in attempts.open if attempt.evaluates and not attempt.cancel_file.exists()]
+    due = attempts.training is not None and due_behind(attempts.training)
+    return due and pushes(run) and not (alive and state.in_flight)
 
 
 def _decide_in_flight(run: Run, state: RunState, waits: str | None) -> Decision:
@@ -218,11 +235,7 @@ def _decide_in_flight(run: Run, state: RunState, waits: str | None) -> Decision:
     acting, job = Attempts.of(state.run).acting, state.facts.job
     training = acting is not None and not acting.evaluates and not state.facts.cancelled
     missing = unclaimed(state.run, run.config.evaluation.benchmarks)
+    missing += ["publication"] if _is_to_be_published(run, state) else []
     if training and missing and waits is not None and job and job.executor == waits:
         return Decision(run, Action.EVALUATE, f"once it is trained: {', '.join(missing)}", follows=job)
     return Decision(run, Action.SKIP, f"in flight: {state.status} as job {state.facts.job_id}")
-
-
-def _estimate(run: Run, known: Costs, done: int) -> float | None:
-    cost = known.training(run)
-    return None if cost is None else cost.training(run, done)

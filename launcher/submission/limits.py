@@ -24,9 +24,10 @@ def check_limits(cluster: Cluster, offer: Offer) -> None:
         remedy = f"{where} allows {offer.most_minutes} minutes at most; a job that reaches its limit goes on by itself"
         raise ConfigError("cluster.time", cluster.time, remedy)
     given, early = offer.minutes or offer.most_minutes, cluster.warning_seconds + warned_early_seconds(cluster.executor)
-    if not asked and given and given * 60 <= early:
+    limit = asked or given
+    if limit and limit * 60 <= early:
         remedy = (
-            f"{where} gives a job that names no time {given} minutes, and it would be warned {early} s before that "
-            "limit, which is at its start; give cluster.time, or lower cluster.warning_seconds"
+            f"a job has {limit} minutes in {where}, and may be warned {early} s before that limit, which is at its "
+            "start; give another cluster.time or partition, or lower cluster.warning_seconds"
         )
         raise ConfigError("cluster.time", cluster.time, remedy)

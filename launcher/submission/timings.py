@@ -19,6 +19,7 @@ from typing import Any
 from launcher.config import RunConfig, from_plain
 from launcher.errors import ConfigError, StoreError
 from launcher.losses import LOSS_KEYS, loss_named
+from launcher.planning.stages import is_joint, to_be_trained
 from launcher.planning.trainer_rules import steps_of
 from launcher.store.attempt_config import wanted_by
 from launcher.store.attempts import Attempts
@@ -90,9 +91,13 @@ class Costs:
     earlier: Mapping[str, Cost] = field(default_factory=dict)
 
     def training(self, run: Run) -> Cost | None:
-        """What a run of this kind takes; None where none has been measured."""
-        key = cost_key(run)
-        return self.trainings.get(key) or self.earlier.get(key)
+        """What a run of this kind takes; None where none has been measured.
+
+        `run` is as configured: of a joint run those times count first that hold no evaluation.
+        """
+        kinds = [to_be_trained(run), run] if is_joint(run.config) else [run]
+        known = (self.trainings.get(key) or self.earlier.get(key) for key in map(cost_key, kinds))
+        return next(filter(None, known), None)
 
     def evaluation(self, run: Run, benchmarks: Iterable[str]) -> float | None:
         """Seconds from start to end of a job that does these benchmarks of a run; `run` is as such a job has it."""
@@ -157,8 +162,8 @@ def _cost_of(attempts: Attempts) -> tuple[str, Cost] | None:
 
 
 def _seconds_around(attempt: AttemptDir, training: float) -> float:
-    files = (attempt.run.result_file, attempt.run.evaluation_file)
-    last = max((path.stat().st_mtime for path in files if path.exists()), default=0.0)
+    own = [job_file(attempt.run, name) for name in wanted_by(attempt) if name == "preference"]
+    last = max((path.stat().st_mtime for path in (attempt.run.result_file, *own) if path.exists()), default=0.0)
     began = _began(attempt)
     return max(0.0, last - (last if began is None else began) - training)
 

@@ -34,6 +34,13 @@ def measured_hours(decision: Decision) -> float | None:
     return None if decision.seconds is None or not gpus else decision.seconds * gpus / 3600
 
 
+def evaluation_hours(decision: Decision) -> float | None:
+    """The GPU-hours of the job that evaluates the run behind its training, as earlier ones took them."""
+    if decision.evaluation is None or decision.evaluation_seconds is None:
+        return None
+    return decision.evaluation_seconds * estimate.gpus_of(decision.evaluation.config) / 3600
+
+
 def cost_json(decision: Decision) -> Plain:
     """The same under keys: the range, and what was measured, or null."""
     hours = estimate.cost(decision.run.config).gpu_hours
@@ -41,6 +48,7 @@ def cost_json(decision: Decision) -> Plain:
         "gpu_hours_low": hours and hours.low,
         "gpu_hours_high": hours and hours.high,
         "gpu_hours_measured": measured_hours(decision),
+        "gpu_hours_evaluation": evaluation_hours(decision),
         "measured_on": decision.cost and decision.cost.device,
         "mfu": _utilisation(decision),
     }

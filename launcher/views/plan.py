@@ -16,13 +16,14 @@ from launcher.cluster.scheduler import Scheduler
 from launcher.evaluation import scores
 from launcher.machine.terminal import Screen, say_json
 from launcher.planning.data_counts import Look
+from launcher.planning.stages import is_joint
 from launcher.store.files import Plain
 from launcher.store.output_folder import Store
 from launcher.submission.decide import Action, Decision
 from launcher.submission.plan import Plan
-from launcher.sweep import Sweep
+from launcher.sweep import Run, Sweep
 from launcher.views.console import duration, say_judging_ahead
-from launcher.views.cost import cost_json, cost_lines, hours_of, is_costly
+from launcher.views.cost import cost_json, cost_lines, evaluation_hours, hours_of, is_costly
 from launcher.views.data import data_json, data_lines
 from launcher.views.settings import settings_json, settings_line
 
@@ -49,7 +50,7 @@ def show_plan(
     console.print(settings_line(plan.sweep), soft_wrap=True)
     console.print(_plan_table(plan.sweep, plan.decisions))
     console.print(_totals(plan.sweep, plan.decisions))
-    for line in (*data_lines(data), *sources, *_places(plan.sweep)):
+    for line in (*data_lines(data), *sources, *_places(plan.sweep), *_followers(plan.decisions)):
         console.print(line, soft_wrap=True)
     if scheduler is not None:
         for line in cost_lines(plan.decisions):
@@ -71,7 +72,7 @@ def _jobs_in_words(plan: Plan) -> str:
     if tables:
         what += f", after {tables} for the reference table" + ("s" if tables > 1 else "")
     if then := sum(planned.evaluation.batch.size for planned in plan.batches if planned.evaluation):
-        what += f", and {then} that evaluate what they have trained"
+        what += f", and {then} that evaluate or publish what they have trained"
     return what + (", such as:" if jobs else "")
 
 
@@ -118,9 +119,8 @@ def _plan_table(sweep: Sweep, decisions: Sequence[Decision]) -> Table:
 
 
 def _price(decision: Decision) -> list[str]:
-    cluster, deepspeed = decision.run.config.cluster, decision.run.config.deepspeed.name
-    sharded = "" if deepspeed == "none" else f" {deepspeed}"
-    return [f"{cluster.nodes} x {cluster.gpus_per_node} GPUs{sharded}", hours_of(decision)]
+    deepspeed = decision.run.config.deepspeed.name
+    return [_gpus(decision.run) + ("" if deepspeed == "none" else f" {deepspeed}"), hours_of(decision)]
 
 
 def _totals(sweep: Sweep, decisions: Sequence[Decision]) -> str:
@@ -147,6 +147,26 @@ def _places(sweep: Sweep) -> list[str]:
         f"published as revisions of {repo} (hub={store}): {names[0]}{', ...' if len(names) > 1 else ''}"
         for (store, repo), names in places.items()
     ]
+
+
+def _followers(decisions: Iterable[Decision]) -> list[str]:
+    """That what several ranks train is measured and published by another job, and what this takes where it is known."""
+    joint = [each for each in decisions if each.evaluation and is_joint(each.run.config)]
+    if not joint:
+        return []
+    small = " or ".join(dict.fromkeys(_gpus(each.evaluation) for each in joint if each.evaluation))
+    large = " or ".join(dict.fromkeys(_gpus(each.run) for each in joint))
+    hours = [evaluation_hours(each) for each in joint]
+    known = sum(each for each in hours if each is not None)
+    took = f": {known:,.1f} GPU-hours, as earlier ones took" if None not in hours else ""
+    runs = "1 run is" if len(joint) == 1 else f"{len(joint)} runs are"
+    return [
+        f"{runs} measured and published by jobs of {small} behind the training, whose {large} are free by then{took}"
+    ]
+
+
+def _gpus(run: Run) -> str:
+    return f"{run.config.cluster.nodes} x {run.config.cluster.gpus_per_node} GPUs"
 
 
 def _number(value: Any) -> str:

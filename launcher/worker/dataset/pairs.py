@@ -41,6 +41,7 @@ from launcher.worker.model.templates import check_rendering, shown_rows
 from launcher.worker.model.weights import tokenizer
 
 LOG = logging.getLogger(__name__)
+TOLD = logging.getLogger("launcher.data")
 SPOILT = (DIFFERING, shapes.BROKEN)  # also as the prompts of an evaluation
 IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
 ANSWERS = {"chosen": "chosen_ids", "rejected": "rejected_ids"}
@@ -60,6 +61,7 @@ class Pairs:
         repeated: training pairs that stand there before, but for case, spacing and punctuation; they stay.
         leaked: held-out pairs that also stand in the training pairs, compared in the same way; they stay.
         table: the key of the reference table whose values stand beside them; empty without any.
+        rows: the hash of each pair of both splits, by which the table has it; None: not computed.
     """
 
     train: Dataset
@@ -69,6 +71,7 @@ class Pairs:
     repeated: int = 0
     leaked: int = 0
     table: str = ""
+    rows: tuple[list[str], list[str]] | None = None
 
 
 def load_pairs(dataset: DatasetConfig, store: Store) -> tuple[Dataset, Dataset]:
@@ -151,19 +154,19 @@ def told(pairs: Pairs, train: list[Example], test: list[Example], what: str = "p
     """The pairs, after the log was told what is to be known of them and of the rows that they were made from."""
     count, held_out = len(train), len(test)
     for note, number in Counter(note for example in train for note in example.notes).items():
-        LOG.warning("of %d of %d training %s: %s", number, count, what, note)
+        TOLD.warning("of %d of %d training %s: %s", number, count, what, note)
     if pairs.dropped:
         gone = sum(pairs.dropped.values())
-        LOG.warning("%d of %d training %s dropped: %s", gone, count, what, sentence(pairs.dropped))
+        TOLD.warning("%d of %d training %s dropped: %s", gone, count, what, sentence(pairs.dropped))
     if len(pairs.test) < held_out:
         gone, reasons = held_out - len(pairs.test), sentence(pairs.counts.splits["test"].left_out)
-        LOG.warning("%d of %d held-out %s dropped: %s (of dataset.test_split)", gone, held_out, what, reasons)
+        TOLD.warning("%d of %d held-out %s dropped: %s (of dataset.test_split)", gone, held_out, what, reasons)
     for line in counts.sentences(pairs.counts, what):
-        LOG.warning("%s", line)
+        TOLD.warning("%s", line)
     if pairs.repeated:
-        LOG.warning("%d of %d training %s repeat another's text; they stay", pairs.repeated, count, what)
+        TOLD.warning("%d of %d training %s repeat another's text; they stay", pairs.repeated, count, what)
     if pairs.leaked:
-        LOG.warning("%d of %d held-out %s also stand in the training %s", pairs.leaked, held_out, what, what)
+        TOLD.warning("%d of %d held-out %s also stand in the training %s", pairs.leaked, held_out, what, what)
     return pairs
 
 

@@ -36,7 +36,7 @@ from launcher.worker.dataset.pairs import TOO_LONG, Pairs, Texts, sentence, shar
 from launcher.worker.model.templates import check_rendering, shown_rows
 from launcher.worker.model.weights import tokenizer
 
-LOG = logging.getLogger(__name__)
+TOLD = logging.getLogger("launcher.data")
 IDS = ("prompt_ids", "completion_ids", "label")
 ANSWERS = {"completion": "completion_ids"}
 TEXT = ("prompt", "completion")  # by which rows are compared
@@ -116,7 +116,7 @@ def held_out(rows: Dataset, size: int) -> Dataset:
     rows = _whole(rows, size)
     prompts = list(map(tuple, rows["prompt_ids"]))
     if len(set(prompts)) == 1:
-        LOG.warning("all held-out completions answer one prompt: the foreign ones of their loss's KL term do, too")
+        TOLD.warning("all held-out completions answer one prompt: the foreign ones of their loss's KL term do, too")
     return _beside(rows, foreign_rows(prompts))
 
 

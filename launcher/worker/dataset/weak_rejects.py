@@ -66,7 +66,7 @@ def ensure_pairs(weak: WeakRejects, store: Store, train: Rows, test: Rows) -> Pa
     Raises:
         ConfigError: the weaker model is not there or has no chat template, or the rows lack a column.
     """
-    settings = _settings(weak, store)
+    settings = settings_of(weak, store)
     splits = {"train": instructions_in(train, weak), "test": instructions_in(test, weak)}
     texts = {split: content_key([asdict(each) for each in of_split], 64) for split, of_split in splits.items()}
     made_from = {"weaker": settings, "instructions": texts}
@@ -82,7 +82,7 @@ def ensure_pairs(weak: WeakRejects, store: Store, train: Rows, test: Rows) -> Pa
     return folder
 
 
-def _settings(weak: WeakRejects, store: Store) -> Plain:
+def settings_of(weak: WeakRejects, store: Store) -> Plain:
     """All that a completion depends on, besides its prompt."""
     with _naming_the_key():
         return {

@@ -20,7 +20,7 @@ from launcher.config import Model
 from launcher.dataset import shown
 from launcher.errors import UNSAID, ConfigError
 
-LOG = logging.getLogger(__name__)
+TOLD = logging.getLogger("launcher.data")
 Row = dict[str, Any]
 
 SHOWN = 40  # characters
@@ -35,7 +35,7 @@ def shown_rows(rows: list[Row], tokens: PreTrainedTokenizerBase, model: Model) -
     shown.check_template(rows, tokens.chat_template, model.name)
     left = shown.not_shown(rows, tokens.chat_template)
     for name, count in left.items():
-        LOG.warning("the chat template does not show %s, which %d messages have", name, count)
+        TOLD.warning("the chat template does not show %s, which %d messages have", name, count)
     known = shown.words_of(tokens.chat_template)
     return [shown.shown(row, known) for row in rows] if left else rows
 

@@ -5,7 +5,6 @@ Owns: what is compared with the model's limits. Must not know: the limits (`mode
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 from transformers import AutoConfig
@@ -14,14 +13,13 @@ from launcher.config import RunConfig
 from launcher.errors import ConfigError
 from launcher.model import limits
 from launcher.store.output_folder import Store
-from launcher.worker.dataset.pairs import IDS
 from launcher.worker.dataset.prompts import prompts
 from launcher.worker.model import base_model, weights
 from launcher.worker.model.text import rendered
 
 
-def check_fit(config: RunConfig, store: Store, rows: Iterable[dict[str, list[int]]]) -> None:
-    """Look at the longest text and the largest token id that the run can come to.
+def check_fit(config: RunConfig, store: Store, highest_of_rows: int) -> None:
+    """Look at the longest text and the largest token id that the run can come to, beside that of its rows.
 
     Raises:
         ConfigError: the model does not take them; names key, value and limit.
@@ -33,13 +31,9 @@ def check_fit(config: RunConfig, store: Store, rows: Iterable[dict[str, list[int
     limits.check_length(said, "trainer.max_length", config.trainer.max_length, whose)
     if "preference" in config.evaluation.benchmarks:
         _check_prompts(config, store, said, whose)
-    highest = max(tokens.pad_token_id, tokens.eos_token_id, *(max(ids) for row in rows for ids in _texts(row)))
+    highest = max(tokens.pad_token_id, tokens.eos_token_id, highest_of_rows)
     limits.check_rows(said, {str(tokens.convert_ids_to_tokens(highest)): highest}, "model.path", model.path)
     _check_experts(read.get_text_config(), model.path)
-
-
-def _texts(row: dict[str, list[int]]) -> Iterator[list[int]]:
-    return (row[name] for name in IDS if row[name])
 
 
 def _check_prompts(config: RunConfig, store: Store, said: dict[str, Any], whose: str) -> None:

@@ -29,7 +29,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy
 import pyarrow
 import pyarrow.parquet
 import torch
@@ -48,8 +47,8 @@ from launcher.store.files import Plain, content_key, file_hash, read_fact, write
 from launcher.store.locks import turn
 from launcher.store.output_folder import Store
 from launcher.worker import headway, progress
-from launcher.worker.dataset import unpaired
-from launcher.worker.dataset.pairs import IDS, Pairs, collator, tokenise
+from launcher.worker.dataset.pairs import Pairs, collator
+from launcher.worker.dataset.prepared_rows import highest_id, prepared, row_of, with_rows
 from launcher.worker.distributed import ranks, zero
 from launcher.worker.model import base_model, precision, weights
 from launcher.worker.model.memory import Latest
@@ -90,11 +89,11 @@ def prepare(config: RunConfig, store: Store) -> Pairs:
     """Tokenise the pairs and attach their reference values; kept for the next run of this process."""
 
     def make() -> Pairs:
-        with ranks.first_ahead():
-            pairs = _rows(config, store)
-        table = ensure_table(config, store, pairs)
-        alpha = config.trainer.ld_alpha
-        train, test = attach(pairs.train, table, alpha), attach(pairs.test, table, alpha)
+        with progress.phase("reading data", progress.READING):
+            pairs = prepared(config, store)
+        table, rows = ensure_table(config, store, pairs), with_rows(pairs).rows or ((), ())
+        splits = zip((pairs.train, pairs.test), rows, strict=True)
+        train, test = (attach(split, hashes, table, config.trainer.ld_alpha) for split, hashes in splits)
         return replace(pairs, train=train, test=test, table=table.key)
 
     # Unpaired rows have an order and neighbours, which belong to the objective.
@@ -117,23 +116,9 @@ def forget_prepared() -> None:
     _prepared.forget()
 
 
-def _rows(config: RunConfig, store: Store) -> Pairs:
-    with progress.phase("reading data", progress.READING):
-        return (tokenise if loss_named(config.loss_type).paired else unpaired.tokenise)(config, store)
-
-
-def row_of(pair: dict[str, list[int]]) -> str:
-    """The hash of a pair's token ids."""
-    digest = hashlib.sha256()
-    for name in IDS:
-        ids = numpy.asarray(pair[name], dtype="<i8")
-        digest.update(len(ids).to_bytes(8, "little") + ids.tobytes())
-    return digest.hexdigest()[:32]
-
-
-def attach(pairs: Dataset, table: Table, ld_alpha: float | None = None) -> Dataset:
-    """The pairs with the two columns that DPOTrainer reads instead of asking a reference model."""
-    values = [table.reference(row_of(pair), ld_alpha) for pair in pairs]
+def attach(pairs: Dataset, rows: Iterable[str], table: Table, ld_alpha: float | None = None) -> Dataset:
+    """The pairs with the columns that DPOTrainer reads instead of asking a reference model; `rows` are their hashes."""
+    values = [table.reference(row, ld_alpha) for row in rows]
     with_chosen = pairs.add_column("ref_chosen_logps", [chosen for chosen, _ in values])
     return with_chosen.add_column("ref_rejected_logps", [rejected for _, rejected in values])
 
@@ -143,19 +128,25 @@ def ensure_table(config: RunConfig, store: Store, pairs: Pairs | None = None) ->
 
     Of several ranks, rank 0 takes the lock, looks and writes; all measure, each its share, or none does.
     """
-    pairs = pairs or _rows(config, store)
-    rows = {row_of(pair): pair for split in (pairs.train, pairs.test) for pair in split}
-    ranks.first(lambda: check_fit(config, store, rows.values()))
+    pairs = with_rows(pairs or prepared(config, store))
+    rows = {row for of_split in pairs.rows or () for row in of_split}
+    ranks.first(lambda: check_fit(config, store, highest_id(pairs)))
     made_from = ranks.first(lambda: _made_from(config, store, rows))
     key = content_key(made_from)
     folder = store.cache("reference", key)
     with _checking(folder):
         if not ranks.first(lambda: _is_good(folder, made_from, rows)):
             with progress.phase("reference pass", progress.LOADING):
-                facts = measure(config, store, rows.values())
+                facts = measure(config, store, _by_row(pairs).values())
             ranks.first(lambda: _build(folder, made_from, facts))
             headway.note()
         return Table(key, _read(folder, made_from, rows))
+
+
+def _by_row(pairs: Pairs) -> dict[str, dict[str, list[int]]]:
+    """Each different pair by its hash, in the order in which they stand."""
+    splits = zip(pairs.rows or (), (pairs.train, pairs.test), strict=False)
+    return {row: pair for rows, split in splits for row, pair in zip(rows, split, strict=True)}
 
 
 @contextlib.contextmanager

@@ -1,0 +1,66 @@
+"""What lies in a run's folder, read without a line of prefsweep's.
+
+Owns: weights, losses, the facts that must never change. Must not know: what follows from them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from safetensors.numpy import load_file
+
+# Written once, so that nobody may change or remove them; from the output folder.
+FACTS = (
+    "runs/*/attempts/*/attempt.json", "runs/*/attempts/*/job.json", "runs/*/attempts/*/started.json",
+    "runs/*/attempts/*/failure.json", "runs/*/attempts/*/unpublished.json", "runs/*/attempts/*/cancel.json",
+    "runs/*/starts/*.json", "runs/*/result.json", "runs/*/revision.json", "runs/*/evaluation.json",
+    "runs/*/evaluations/*.json", "sweeps/*/launches/*.json", "sweeps/*/jobs/*/batch.json", "sweeps/*/jobs/*/*/job.json",
+    "cache/prepare/*/*/batch.json", "cache/prepare/*/*/job.json",
+)  # fmt: skip
+
+
+def facts_below(root: Path) -> list[Path]:
+    """Every fact of an output folder that there is now."""
+    return [path for pattern in FACTS for path in root.glob(pattern)]
+
+
+def weights_of(model: Path) -> str:
+    """A hash of all tensors of a model, by name; empty where there is none."""
+    if not (model / "model.safetensors").exists():
+        return ""
+    return hash_of(load_file(model / "model.safetensors"))
+
+
+def hash_of(tensors: dict[str, Any]) -> str:
+    """A hash of tensors: their names, types, shapes and values."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(f"{name} {tensors[name].dtype} {tensors[name].shape}".encode())
+        digest.update(tensors[name].tobytes())
+    return digest.hexdigest()
+
+
+def lines_of(log: Path) -> list[dict[str, Any]]:
+    """The whole lines of a log."""
+    lines: list[dict[str, Any]] = []
+    for line in log.read_text(errors="replace").split("\n") if log.exists() else ():
+        with suppress(ValueError):
+            lines.append(json.loads(line))
+    return [line for line in lines if isinstance(line, dict)]
+
+
+def losses_of(run: Path) -> dict[int, float]:
+    """The loss of each step; of a step that was done twice, the later one's."""
+    return {line["step"]: line["loss"] for line in lines_of(run / "metrics.jsonl") if "step" in line}
+
+
+def fact(path: Path) -> dict[str, Any]:
+    """A fact as it is; empty where it is not there or damaged."""
+    with suppress(OSError, ValueError):
+        content = json.loads(path.read_text())
+        return content if isinstance(content, dict) else {}
+    return {}
