@@ -153,7 +153,9 @@ def test_a_stopped_rank_0_is_left_by_the_others(tmp_path: Path, pairs: Path) -> 
 def test_a_killed_rank_is_the_schedulers_to_explain(tmp_path: Path, pairs: Path, of_rank: int) -> None:
     """In a queue nothing is called a failure: the step ends badly, and what was noticed lies beside."""
     killed = job(tmp_path, pairs)
-    before = f"\nlost.LINGER_SECONDS = 1\nat(3, {of_rank}, lambda: os.kill(os.getpid(), signal.SIGKILL))\n"
+    before = (
+        f"\nlost.LINGER_SECONDS = 1\nat(3, {of_rank}, lambda: (time.sleep(2), os.kill(os.getpid(), signal.SIGKILL)))\n"
+    )
     codes = finish(killed.start(before, queue=True), 120)
     assert (codes[of_rank], codes[1 - of_rank]) == (-signal.SIGKILL, 1)
     assert (killed.failure, killed.asked) == (None, [])
