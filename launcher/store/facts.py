@@ -271,6 +271,7 @@ class Cause(StrEnum):
     DEPENDENCY = "waits for another job"
     OUT_OF_MEMORY = "out of memory"
     NODE_FAILED = "node failed"
+    HUNG = "hung"
     QUEUE_FULL = "not submitted, since the queue is full"
 
 
@@ -280,6 +281,7 @@ class Failure:
 
     Attributes:
         cause: the reason in a word, where something follows from it; read it as `known_cause`.
+        node: the one to which it happened, of several, where that is known.
     """
 
     reason: str
@@ -287,6 +289,7 @@ class Failure:
     traceback: str = ""
     time: float | None = None
     cause: Cause | None = field(default=None, metadata=LEFT_OUT)
+    node: str | None = field(default=None, metadata=LEFT_OUT)
 
     @property
     def known_cause(self) -> Cause | None:
@@ -304,17 +307,38 @@ def cause_told(reason: str) -> Cause | None:
 
 
 @dataclass(frozen=True)
+class Lost:
+    """`lost/<start>.json`: what was noticed of a rank that is gone or hangs, by the first of the others to notice.
+
+    Attributes:
+        rank: which.
+        node: where it was.
+        hangs: whether it was still there.
+    """
+
+    reason: str
+    rank: int
+    hangs: bool
+    node: str | None = None
+    time: float = 0.0
+
+
+@dataclass(frozen=True)
 class Requeue:
     """A line of `requeues.jsonl`: the job went back into the queue.
 
     Attributes:
         step: of its last checkpoint.
+        why: None: because the time limit was near.
+        node: the one that it keeps away from since.
         progress: whether this life of the job has made anything that the next need not make again.
     """
 
     step: int | None
     time: float
     progress: bool = True
+    why: str | None = field(default=None, metadata=LEFT_OUT)
+    node: str | None = field(default=None, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True)

@@ -157,10 +157,6 @@ class AttemptDir:
         return self.path / "started.json"
 
     @property
-    def progress_file(self) -> Path:
-        return self.path / "progress.json"
-
-    @property
     def failure_file(self) -> Path:
         return self.path / "failure.json"
 
@@ -171,6 +167,14 @@ class AttemptDir:
     @property
     def cancel_file(self) -> Path:
         return self.path / "cancel.json"
+
+    @property
+    def progress_file(self) -> Path:
+        return self.path / "progress.json"
+
+    def lost_file(self, start: str) -> Path:
+        """What was noticed of a rank that a start of it has lost."""
+        return self.path / "lost" / f"{start}.json"
 
     @property
     def run(self) -> RunDir:
