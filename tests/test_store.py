@@ -79,6 +79,16 @@ def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
     assert read_lines(log) == [{"step": 9}]
 
 
+def test_a_torn_last_line_is_not_continued(tmp_path: Path) -> None:
+    """What is appended after a crash is a line of its own."""
+    log = tmp_path / "metrics.jsonl"
+    append_line(log, {"step": 1})
+    log.write_text(log.read_text() + '{"step": 2, "lo')
+    append_line(log, {"step": 3})
+    append_line(log, {"step": 4})
+    assert read_lines(log) == [{"step": 1}, {"step": 3}, {"step": 4}]
+
+
 @pytest.mark.parametrize("text", [b"", b"model: {name: x}\ntrainer:", b"a: [", b"\xff\xfe", b"- 1\n"])
 def test_a_torn_config_is_refused_with_its_name(store: Store, text: bytes) -> None:
     """A config.yaml that ends early may still be YAML: it is never taken for the whole objective."""

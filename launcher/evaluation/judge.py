@@ -26,7 +26,7 @@ from launcher.config import Judge
 from launcher.errors import UNSAID, ConfigError, JudgeError, PrefsweepError
 from launcher.evaluation.mt_bench import Messages, rating_in
 from launcher.machine.installed import package_dir
-from launcher.store.files import Plain, append_line, mend_log, read_lines
+from launcher.store.files import Plain, append_line, read_lines
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -152,8 +152,6 @@ def ask_all(asks: Sequence[tuple[Ask, int]], judge: Judge, progress: Progress) -
         ConfigError: the endpoint knows neither key nor model, or understands no request.
         JudgeError: it cannot be reached, or breaks down, however often it is asked.
     """
-    for log in dict.fromkeys(ask.log for ask, _ in asks):
-        mend_log(log)
     with _panel(judge) as panel, ThreadPoolExecutor(judge.concurrency, "judge") as pool:
         waiting: set[Future[None]] = {pool.submit(panel.judge, ask, tries) for ask, tries in asks}
         try:

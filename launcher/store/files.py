@@ -140,12 +140,13 @@ def write_derived(path: Path, text: str, *, flushed: bool = True) -> None:
 
 
 def append_line(path: Path, record: Plain) -> None:
-    """Append one JSON line; a single write, so that a crash tears at most the last line."""
+    """Append one JSON line; a single write, so that a crash tears at most the last line, which then ends before it."""
     look_first()
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        with path.open("ab+") as file:
+            is_torn = file.seek(0, os.SEEK_END) and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n"
+            file.write(b"\n" * bool(is_torn) + json.dumps(record, ensure_ascii=False).encode() + b"\n")
     except OSError as error:
         error.filename = str(path)  # a write does not say of what
         raise
@@ -157,13 +158,6 @@ def link(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
-
-
-def mend_log(path: Path) -> None:
-    """End a line that a crash has torn, so that the next one does not continue it."""
-    with contextlib.suppress(FileNotFoundError), path.open("rb+") as file:
-        if file.seek(0, os.SEEK_END) and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
-            file.write(b"\n")
 
 
 def plain(fact: Any) -> Any:

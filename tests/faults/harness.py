@@ -50,6 +50,7 @@ class Harness:
     shapes: tuple[Shape, ...] = SHAPES
     lifts: list[tuple[float, str, Callable[[], None]]] = field(default_factory=list)
     borne: dict[str, list[str]] = field(default_factory=dict)  # by scene: the kinds that it has met
+    open: dict[int, tuple[str, set[str]]] = field(default_factory=dict)  # by fault: its kind, the scenes that bear it
     drained: bool = False
 
     def __post_init__(self) -> None:
@@ -101,7 +102,9 @@ class Harness:
 
     def _note(self, number: int, kind: Kind, struck: Struck) -> None:
         self.journal.fault(number, self.faults, kind, struck)
-        for scene in [struck.scene] if struck.scene else self.world.scenes:
+        bearers = [struck.scene] if struck.scene else self.world.scenes
+        self.open[number] = (kind.name, {scene.name for scene in bearers})
+        for scene in bearers:
             self.borne.setdefault(scene.name, []).append(kind.name)
             scene.met_at = time.monotonic()
             for path in scene.injured:
@@ -123,7 +126,7 @@ class Harness:
 
     def _find(self, invariant: str, scene: Scene, text: str) -> None:
         self.journal.find(invariant, scene.name, text)
-        self.borne.pop(scene.name, None)  # none of its faults is survived
+        self.open = {number: fault for number, fault in self.open.items() if scene.name not in fault[1]}
 
     # ------------------------------------------------------------------------------------------------ tending
 
@@ -230,14 +233,23 @@ class Harness:
             key = (run.name, scene.shape.ranks)
             for text in wrong_weights(run, self.truth.weights[key]):
                 self._find("weights are those of a sweep in peace", scene, text)
-            for text in wrong_losses(run, self.truth.losses[key]):
+            torn = scene.torn_steps.get(run.name, set())
+            losses = {step: loss for step, loss in self.truth.losses[key].items() if step not in torn}
+            for text in wrong_losses(run, losses):
                 self._find("every step is logged", scene, text)
             for text in wrong_publication(run, self._branches(scene)):
                 self._find("what is published is what was trained", scene, text)
-        for name in self.borne.pop(scene.name, ()):
-            self.journal.survived[name] += 1
+        self._count_survived(scene)
         self.journal.say(f"ended   {scene.name}, after {scene.launches} launches")
         self._drop(scene)
+
+    def _count_survived(self, scene: Scene) -> None:
+        """A fault is survived when the last of those that bore it has ended well."""
+        for number, (name, bearers) in list(self.open.items()):
+            if bearers == {scene.name}:
+                self.journal.survived[name] += 1
+                del self.open[number]
+            bearers.discard(scene.name)
 
     def _branches(self, scene: Scene) -> dict[str, dict[str, bytes]] | None:
         if scene.shape.store != "huggingface":

@@ -39,14 +39,14 @@ class Facts:
     def broken(self, root: Path) -> list[str]:
         """What has changed since the last look."""
         told = [said for path in facts_below(root) if (said := self._changed(path))]
-        gone = [path for path in self.held if path.is_relative_to(root) and not path.exists()]
+        gone = [path for path in list(self.held) if path.is_relative_to(root) and not path.exists()]
         for path in gone:
-            del self.held[path]
+            self.held.pop(path, None)
         return told + [f"{path}: a fact is gone" for path in gone if root.exists() and not self._is_excused(path)]
 
     def forget(self, root: Path) -> None:
         """This folder is no more, or lies elsewhere."""
-        self.held = {path: held for path, held in self.held.items() if not path.is_relative_to(root)}
+        self.held = {path: held for path, held in list(self.held.items()) if not path.is_relative_to(root)}
 
     def _is_excused(self, path: Path) -> bool:
         return any(path.is_relative_to(each) for each in self.excused)

@@ -95,6 +95,7 @@ class Scene:
     struck_at: float = 0.0  # by a fault of its own
     met_at: float = 0.0  # by any
     injured: dict[Path, bytes] = field(default_factory=dict)  # what a file held before we damaged it
+    torn_steps: dict[str, set[int]] = field(default_factory=dict)  # whose lines we took from a run's log
     numbers: Iterator[int] = field(default_factory=itertools.count)  # of its commands
 
     @property

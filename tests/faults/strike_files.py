@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from random import Random
 
+from reading import losses_of
 from scenes import Scene
 from strike import Injection, Kind, Struck, a_rank, name_of, one_of
 from world import World
@@ -89,10 +90,13 @@ def _tear_last_line(world: World, draw: Random) -> Struck | None:
     if (found := a_rank(world, draw)) is None:
         return None
     scene, rank = found
-    log = scene.root / "runs" / rank.run / "metrics.jsonl"
+    run = scene.root / "runs" / rank.run
+    log = run / "metrics.jsonl"
     with suppress(OSError):
         os.kill(rank.pid, 9)
+        steps = set(losses_of(run))
         os.truncate(log, log.stat().st_size - 20)
+        scene.torn_steps.setdefault(run.name, set()).update(steps - set(losses_of(run)))
     return Struck(name_of(rank), scene)
 
 

@@ -36,7 +36,7 @@ from launcher.dataset.shapes import plain
 from launcher.errors import UNSAID, ConfigError
 from launcher.machine.terminal import say
 from launcher.store.entries import making
-from launcher.store.files import Plain, append_line, content_key, mend_log, read_lines, write_once
+from launcher.store.files import Plain, append_line, content_key, read_lines, write_once
 from launcher.store.locks import turn
 from launcher.store.output_folder import Store
 from launcher.worker.dataset.completions import NO_ROOM, Messages, complete
@@ -210,7 +210,6 @@ def complete_all(
     log = folder / "completions.jsonl"
     write_once(folder / "settings.json", settings)
     with turn(folder / ".lock", "another process that completes the same prompts"):
-        mend_log(log)
         done = {line["row"]: line for line in read_lines(log)}
         missing = [batch for batch in _batches(list(prompts), weak.batch_size) if not done.keys() >= set(batch)]
         if missing:

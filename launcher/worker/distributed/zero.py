@@ -77,6 +77,9 @@ def join_library() -> Any:
     warnings.filterwarnings("ignore", message="`torch.distributed", category=FutureWarning)
     import deepspeed  # type: ignore[import-untyped]
 
+    from launcher.worker.distributed import compiling
+
+    compiling.take_turns()
     deepspeed.init_distributed(dist_backend=torch.distributed.get_backend(), timeout=PATIENCE, verbose=False)
     return deepspeed
 

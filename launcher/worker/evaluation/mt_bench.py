@@ -27,7 +27,7 @@ from launcher.config import MTBench, RunConfig
 from launcher.errors import ConfigError
 from launcher.evaluation.mt_bench import Bench, Messages, Question, load
 from launcher.machine.terminal import say
-from launcher.store.files import Plain, append_line, content_key, mend_log, read_lines, write_once
+from launcher.store.files import Plain, append_line, content_key, read_lines, write_once
 from launcher.store.output_folder import Store
 from launcher.store.results import Answered
 from launcher.store.run_folder import EvaluationDir, RunDir
@@ -87,7 +87,6 @@ def _answer(
     if directory.answered_file.exists():
         return
     key, log, began = content_key({**fact, "base": None}), directory.answers_log, time.perf_counter()
-    mend_log(log)
     done = {line["question_id"] for line in read_lines(log) if line["settings"] == key}
     missing = [question for question in bench.questions if question.question_id not in done]
     if missing:
