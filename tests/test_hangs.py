@@ -15,8 +15,9 @@ from waiting import eventually
 from worker_fixtures import make_config, write_pairs
 
 from launcher.config import RunConfig
-from launcher.store.facts import Cause, Failure, Lost, Requeue
+from launcher.store.facts import Cause, Failure
 from launcher.store.files import read_fact, read_lines, typed
+from launcher.store.node_facts import Lost, Requeue
 from launcher.store.output_folder import Store
 from launcher.store.progress import Progress
 from launcher.store.run_folder import AttemptDir

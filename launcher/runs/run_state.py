@@ -20,16 +20,10 @@ from launcher.runs.status import IN_FLIGHT, RunFacts, Status, cause_of, status_o
 from launcher.store.age import age
 from launcher.store.attempt_config import BEFORE_BENCHMARKS, wanted_by
 from launcher.store.attempts import Attempts
-from launcher.store.facts import (
-    Cause,
-    Failure,
-    FailureStatus,
-    Job,
-    Lost,
-    Revision,
-)
+from launcher.store.facts import Cause, Failure, FailureStatus, Job, Revision
 from launcher.store.files import Plain, read_fact
 from launcher.store.metrics_log import last_metrics
+from launcher.store.node_facts import Lost
 from launcher.store.output_folder import PreparingDir
 from launcher.store.progress import Progress
 from launcher.store.results import Result

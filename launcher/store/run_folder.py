@@ -19,8 +19,9 @@ import yaml
 from launcher.config import OBJECTIVE
 from launcher.errors import StoreError
 from launcher.machine.once import Once
-from launcher.store.facts import Attempt, Damage, Job, JobRecords, Purpose
+from launcher.store.facts import Attempt, Job, JobRecords, Purpose
 from launcher.store.files import REMEDY, Plain, read_fact, read_lines, typed, write_derived, write_once
+from launcher.store.node_facts import Damage
 from launcher.store.seen import Seen, names_in
 
 Kind = TypeVar("Kind")

@@ -18,8 +18,9 @@ from dataclasses import replace
 from launcher.cluster import node
 from launcher.machine.terminal import say
 from launcher.store.attempt_config import read_config
-from launcher.store.facts import Cause, Failure, FailureStatus, Lost, Requeue
+from launcher.store.facts import Cause, Failure, FailureStatus
 from launcher.store.files import append_line, plain, read_lines, write_once
+from launcher.store.node_facts import Lost, Requeue
 from launcher.store.output_folder import PreparingDir
 from launcher.store.run_folder import AttemptDir
 from launcher.store.starts import Start

@@ -52,8 +52,9 @@ from launcher.errors import PrefsweepError
 from launcher.machine import disk
 from launcher.machine.terminal import complain, say
 from launcher.store.attempt_config import read_config
-from launcher.store.facts import Failure, FailureStatus, Requeue, cause_told
+from launcher.store.facts import Failure, FailureStatus, cause_told
 from launcher.store.files import append_line, plain, read_lines, write_once
+from launcher.store.node_facts import Requeue
 from launcher.store.output_folder import PreparingDir
 from launcher.store.run_folder import AttemptDir
 from launcher.store.starts import last_start

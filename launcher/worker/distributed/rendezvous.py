@@ -31,8 +31,8 @@ from typing import Any
 
 from launcher.cluster import node
 from launcher.errors import RankFailedError
-from launcher.store.facts import Place
 from launcher.store.files import read_fact, write_once
+from launcher.store.node_facts import Place
 
 MEETING_SECONDS = 900.0  # from the first rank's arrival to the last's: nodes boot, containers are pulled
 TRY_SECONDS = 60.0  # for one attempt to reach the published port; rank 0 may still be importing torch

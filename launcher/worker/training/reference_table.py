@@ -42,9 +42,9 @@ from launcher.errors import StoreError
 from launcher.losses import loss_named
 from launcher.machine import terminal
 from launcher.store.entries import list_files, making
-from launcher.store.facts import TableManifest
 from launcher.store.files import Plain, content_key, file_hash, read_fact, write_once
 from launcher.store.locks import turn
+from launcher.store.node_facts import TableManifest
 from launcher.store.output_folder import Store
 from launcher.worker import headway, progress
 from launcher.worker.dataset.pairs import Pairs, collator
