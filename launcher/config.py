@@ -153,6 +153,7 @@ class Cluster:
     runs_per_job: int | None = None
     max_parallel: int | None = None
     max_requeues: int = 10
+    hang_seconds: int = 300
     max_attempts: int = 5
     warning_seconds: int = 60
     partition: str | None = None

@@ -74,6 +74,13 @@ def test_a_key_of_a_loss_takes_no_time() -> None:
     assert cost_key(run_of(*kto, "trainer.max_length=64")) != cost_key(run_of(*kto))
 
 
+def test_of_several_nodes_none_is_to_blame() -> None:
+    """A list of nodes is no node that failed: the scheduler starts nothing on a dead one anyway."""
+    run = run_of("cluster.exclude=n9")
+    assert after(run, Past(Cause.NODE_FAILED, "n[1-2]")).exclude == "n9"
+    assert after(run, Past(Cause.NODE_FAILED, "n5")).exclude == "n9,n5"
+
+
 @pytest.mark.parametrize(
     ("saving", "overrides", "warned"),
     [
@@ -128,6 +135,7 @@ def test_a_failed_node_is_avoided() -> None:
     run = run_of("cluster.exclude='n[7-9,11]'")
     assert after(run, Past(Cause.NODE_FAILED, "n3", {"exclude": "n[7-9,11],n2"})).exclude == "n[7-9,11],n2,n3"
     assert after(run, Past(None, "n3", {"exclude": None})).exclude == "n[7-9,11]"
+    assert after(run, Past(Cause.HUNG, "n3", {})).exclude == "n[7-9,11],n3"
     never = run_of("cluster.avoid_failed_nodes=false")
     assert after(never, Past(Cause.NODE_FAILED, "n3")).exclude is None
 

@@ -22,6 +22,8 @@ from launcher.store.run_folder import AttemptDir
 from launcher.worker import attempt as making
 from launcher.worker import job, outcome
 from launcher.worker.distributed import ranks
+from launcher.worker.distributed.liveness import Kind as Gone
+from launcher.worker.distributed.liveness import Loss
 from launcher.worker.distributed.ranks import End
 from launcher.worker.interruption import StopRequest
 from launcher.worker.outcome import Kind, Outcome, reason_of, settle, settle_table
@@ -285,7 +287,22 @@ def test_a_rank_that_is_gone_is_a_failure(
     assert (made.kind, made.reason.partition(": ")[0]) == (Kind.FAILED, str(attempt.run.config_file))
     attempt.run.config_file.write_text("")
     capfd.readouterr()
-    begun[0]("rank 1 has been silent for 120 s")
-    reason = "rank 1 has been silent for 120 s"
-    assert failure(attempt) == {"reason": reason, "status": "FAILED", "traceback": ""}
-    assert capfd.readouterr().out == f"leaving the other ranks: {reason}\n"
+    begun[0](Loss("rank 1 was killed", Gone.GONE, 1, "n3"))
+    reason = "rank 1 was killed; see rank1.log"
+    assert failure(attempt) == {"reason": reason, "status": "FAILED", "traceback": "", "node": "n3"}
+    assert capfd.readouterr().out == "leaving the other ranks: rank 1 was killed\n"
+
+
+def test_a_process_that_lost_a_rank_ends_though_it_cannot_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk keeps no process and no GPU."""
+
+    def full(_loss: Loss) -> None:
+        raise OSError(28, "No space left on device")
+
+    def leave(code: int) -> NoReturn:
+        raise Exited(code)
+
+    monkeypatch.setattr(ranks, "_lost", full)
+    monkeypatch.setattr(os, "_exit", leave)
+    with pytest.raises(Exited):
+        ranks._lose(Loss("rank 1 was killed", Gone.GONE, 1))

@@ -12,8 +12,9 @@ from test_training import stop_at
 from worker_fixtures import Configure
 
 from launcher.config import Checkpoint, RunConfig
-from launcher.store.facts import Halving, Revision
+from launcher.store.facts import Revision
 from launcher.store.files import append_line, plain, read_fact, read_lines, write_once
+from launcher.store.node_facts import Halving
 from launcher.store.output_folder import Store
 from launcher.store.results import Evaluation, Result
 from launcher.store.run_folder import RunDir

@@ -278,6 +278,7 @@ def test_containers(tmp_path: Path) -> None:
     mounts = [f"{tmp_path}:{tmp_path}", "/data:/data"]
     pyxis = a_batch(tmp_path, container="nvcr.io#nvidia/pytorch", container_mounts=["/data:/data"])
     assert words.srun_arguments(pyxis) == [
+        "--kill-on-bad-exit=1",
         "--container-image=nvcr.io#nvidia/pytorch",
         "--container-mounts=" + ",".join(mounts),
     ]
@@ -285,7 +286,7 @@ def test_containers(tmp_path: Path) -> None:
     apptainer = a_batch(
         tmp_path, container="/my image.sif", container_runtime="apptainer", container_mounts=["/data:/data"]
     )
-    assert words.srun_arguments(apptainer) == []
+    assert words.srun_arguments(apptainer) == ["--kill-on-bad-exit=1"]
     expected = ["apptainer", "exec", "--bind", ",".join(mounts), "/my image.sif", "python3", "-P"]
     assert shlex.split(words.python_command(apptainer)) == expected
 
@@ -623,3 +624,29 @@ def test_the_gpus_of_a_machine_are_named(tmp_path: Path) -> None:
         (tmp_path / slot / "information").write_text("Model: \t\t NVIDIA H100 80GB HBM3\nIRQ:   \t\t 17\n")
     assert gpu_names(tmp_path) == ["NVIDIA H100 80GB HBM3"] * 2
     assert gpu_names(tmp_path / "none") == []
+
+
+KILLED = """
+submitit INFO (2026-11-28 15:33:28,172) - Starting with JobEnvironment(job_id=3, global_rank=0(2))
+srun: error: n2: task 1: Killed
+srun: launch/slurm: _step_signal: Terminating StepId=3.0
+slurmstepd-n1: error: *** STEP 3.0 ON n1 CANCELLED AT 2026-11-28T15:34:20 ***
+srun: error: n1: task 0: Killed
+srun: Force Terminated StepId=3.0
+"""
+
+
+@pytest.mark.parametrize(
+    ("log", "expected"),
+    [
+        (KILLED, "rank 1 was killed on n2"),
+        (KILLED + "x Starting with JobEnvironment(job_id=3)\n", None),  # of a life before
+        (KILLED.replace("task 1: Killed", "tasks 4-7: Out Of Memory"), "rank 4 on n2: Out Of Memory"),
+        (KILLED.replace("n2: task 1: Killed", "n2: task 1: Exited with exit code 1"), None),  # it says why itself
+        ("x Starting with JobEnvironment()\nsrun: error: n1: task 0: Killed\n", None),  # there is but one
+        ("", None),
+    ],
+)
+def test_srun_says_which_rank_was_the_first_to_go(log: str, expected: str | None) -> None:
+    """As SLURM 22.05 prints it into the job's log when a task of a step was killed."""
+    assert words.first_rank(log) == expected

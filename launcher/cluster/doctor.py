@@ -21,8 +21,8 @@ from launcher.machine import disk, snapshot
 from launcher.machine.accounts import has_token
 from launcher.machine.gpus import visible_gpus
 from launcher.machine.installed import package_dir
-from launcher.store.facts import Probe
 from launcher.store.files import read_fact
+from launcher.store.node_facts import Probe
 
 WORKER_PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate")
 

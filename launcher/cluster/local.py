@@ -12,7 +12,6 @@ import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from launcher.cluster import node
 from launcher.cluster.batch import Batch
@@ -20,6 +19,7 @@ from launcher.cluster.job_state import JobState, Phase
 from launcher.cluster.offer import Offer
 from launcher.config import Cluster
 from launcher.machine.gpus import visible_gpus
+from launcher.machine.processes import process_start
 from launcher.machine.terminal import command
 from launcher.store.facts import Job
 
@@ -100,18 +100,6 @@ def this_process() -> Job:
     """This process as a job: a queue's, where it is a task of one, else a local one."""
     task = node.queued()
     return Job(task.job_id, task.executor) if task else _process_record(os.getpid())
-
-
-def process_start(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot: tells it from a later one with the same pid.
-
-    Not psutil's time since 1970, which moves when the clock is set: then a job would look dead.
-    """
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] == "Z" else int(fields[19])
 
 
 def _is_alive(job: Job) -> bool:

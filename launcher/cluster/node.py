@@ -30,10 +30,11 @@ class Queue(Protocol):
         """The task that a process with these variables is; None where this scheduler has not started it."""
         ...
 
-    def requeue(self, job_id: str, refused: Mapping[Path, Failure]) -> str | None:
+    def requeue(self, job_id: str, refused: Mapping[Path, Failure], without: str | None) -> str | None:
         """Put a job back into the queue, which ends this process; what was complained of, where that is refused.
 
         `refused`: what is to be recorded, and where, if that turns out only when this process has ended.
+        `without`: a node on which it is not to start again, where the scheduler grants that.
         """
         ...
 
@@ -65,15 +66,18 @@ def queued(environment: Mapping[str, str] = os.environ) -> Task | None:
     return task if task is not None and task.executor in QUEUES else None
 
 
-def requeue(task: Task, refused: Mapping[Path, Failure] = MappingProxyType({})) -> str | None:
+def requeue(
+    task: Task, refused: Mapping[Path, Failure] = MappingProxyType({}), without: str | None = None
+) -> str | None:
     """Put a queued task's job back, which ends this process; what its scheduler complained of, where it refused.
 
     Args:
         task: this process's.
         refused: facts by their files, for whoever is asked after this process's end, and refused; COMPLAINT in them
             stands for the words.
+        without: a node on which it is not to start again.
     """
-    return QUEUES[task.executor].requeue(task.job_id, refused)
+    return QUEUES[task.executor].requeue(task.job_id, refused, without)
 
 
 def seconds_left(task: Task, warned: int) -> float:

@@ -15,7 +15,9 @@ import subprocess
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 
 from launcher.cluster import slurm_sbatch as sbatch
 from launcher.cluster import slurm_survey
@@ -172,7 +174,8 @@ class SlurmScheduler:
         rest = words.open_ids(names, queue)
         told, silence = _accounts(words.accounting_command(rest)) if rest else ("", None)
         known = words.combined(queue, words.read_accounting(told, names))
-        return known | _hidden([job for job in jobs if job.job_id not in known], silence)
+        hidden = _hidden([job for job in jobs if job.job_id not in known], silence)
+        return hidden | {job.job_id: _explained(known[job.job_id], job) for job in jobs if job.job_id in known}
 
     def cancel(self, jobs: Sequence[Job]) -> None:
         """Cancel these jobs in one call; those of another cluster are not ours to reach: here their ids are others'."""
@@ -209,6 +212,16 @@ class SlurmScheduler:
         if done.returncode and not job:
             raise Refused(f"sbatch: {words.complaint(done.stderr)}")
         return None if done.returncode else job
+
+
+def _explained(state: JobState, job: Job) -> JobState:
+    """What SLURM says of a job that failed, with the rank that was the first to go, where there are several."""
+    if state.phase is not Phase.FAILED or not job.log:
+        return state
+    with contextlib.suppress(OSError):
+        rank = words.first_rank(Path(job.log).read_text(encoding="utf-8", errors="replace"))
+        return replace(state, reason=f"{state.reason}; {rank}") if rank else state
+    return state
 
 
 def _settings_now() -> dict[str, str]:

@@ -29,6 +29,7 @@ from launcher.store.facts import Failure
 from launcher.store.files import plain
 
 ANSWER_SECONDS = 60
+AVOID_TIMES = 5
 END_ANSWER_SECONDS = 10  # to be told how much time is left: it passes meanwhile
 WARNED_LATE_SECONDS = 30  # SLURM looks at its jobs' limits that often
 PLAUSIBLE_SECONDS = (-60, 120)  # what is left where two clocks agree: before the limit, and above what was warned of
@@ -71,27 +72,43 @@ def _tasks_on_node(environment: Mapping[str, str], size: int) -> int:
     return tasks[int(environment.get("SLURM_NODEID", "0"))]
 
 
-def requeue(job_id: str, refused: Mapping[Path, Failure]) -> str | None:
+def requeue(job_id: str, refused: Mapping[Path, Failure], without: str | None) -> str | None:
     """Put the job back into the queue, which ends this process; what SLURM complained of, where it refused.
 
     Args:
         job_id: the job.
         refused: what is to be recorded, and where, by the job's script, should SLURM refuse it as well.
+        without: a node on which it is not to start again. That can be said of a job that waits, and of no other: so it
+            is once the job is back, in the seconds that this process is given to end; else it may start where it was.
     """
-    said = _complaint(job_id)
+    said = _complaint(["scontrol", "requeue", job_id])
+    if said is None and without is not None:
+        _avoid(job_id, without)
     if said is not None and REQUEST in os.environ:
         _ask_the_script(Path(os.environ[REQUEST]), refused)
         os._exit(REQUEST_CODE)
     return said
 
 
-def _complaint(job_id: str) -> str | None:
-    command = ["scontrol", "requeue", job_id]
+def _avoid(job_id: str, node: str) -> None:
+    avoided = re.search(r"ExcNodeList=(\S+)", _answer(["scontrol", "show", "job", job_id]).stdout)
+    nodes = ",".join(name for name in (avoided and avoided[1], node) if name and name != "(null)")
+    for _ in range(AVOID_TIMES):  # the end of the job step reaches what we start, too
+        if _complaint(["scontrol", "update", f"JobId={job_id}", f"ExcNodeList={nodes}"]) is None:
+            return
+        time.sleep(1)
+
+
+def _complaint(command: list[str]) -> str | None:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS, check=False)
+        done = _answer(command)
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
     return done.stderr.strip() or f"exit code {done.returncode}" if done.returncode else None
+
+
+def _answer(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS, check=False)
 
 
 def _ask_the_script(request: Path, refused: Mapping[Path, Failure]) -> None:

@@ -146,9 +146,13 @@ def way_back(batch: Batch) -> list[str]:
 
 
 def srun_arguments(batch: Batch) -> list[str]:
-    """Options of srun: cores, which it no longer takes over from sbatch, and the container."""
+    """Options of srun: cores, which it no longer takes over from sbatch, and the container.
+
+    A task that was killed ends the step, and so lets SLURM say why: by its defaults the others go on without it.
+    """
     cluster = batch.resources
-    arguments = [] if cluster.cpus_per_gpu is None else [f"--cpus-per-task={cluster.cpus_per_gpu}"]
+    arguments = ["--kill-on-bad-exit=1"]
+    arguments += [] if cluster.cpus_per_gpu is None else [f"--cpus-per-task={cluster.cpus_per_gpu}"]
     if cluster.container and cluster.container_runtime == "pyxis":
         arguments.append(f"--container-image={cluster.container}")
         arguments.append("--container-mounts=" + ",".join(_mounts(batch)))
@@ -281,6 +285,16 @@ def _state(word: str, reason: str, node: str) -> JobState:
         return JobState(Phase.COMPLETED, None, where)
     more = [where] if word == "NODE_FAIL" and where else [reason] if reason and reason not in SAYS_LITTLE else []
     return JobState(ENDS.get(word, Phase.FAILED), " ".join([word, *more]), where, CAUSES.get(word))
+
+
+def first_rank(log: str) -> str | None:
+    """Which of several ranks ended first and badly in the last life of a job, as srun says in its log."""
+    life = log.rpartition("Starting with JobEnvironment")[2]
+    ends = re.findall(r"^srun: error: (\S+): tasks? (\d+)\S*: (.+)$", life, re.MULTILINE)
+    if all(task == "0" for _, task, _ in ends) or "exit code" in ends[0][2]:
+        return None
+    node, task, end = ends[0]
+    return f"rank {task} was killed on {node}" if end == "Killed" else f"rank {task} on {node}: {end}"
 
 
 def exit_words(code: str) -> str:

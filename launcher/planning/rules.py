@@ -45,6 +45,7 @@ _LEAST = {
             "nodes",
             "cpus_per_gpu",
             "warning_seconds",
+            "hang_seconds",
             "memory_growth",
             "max_attempts",
         ),

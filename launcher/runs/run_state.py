@@ -20,16 +20,12 @@ from launcher.runs.status import IN_FLIGHT, RunFacts, Status, cause_of, status_o
 from launcher.store.age import age
 from launcher.store.attempt_config import BEFORE_BENCHMARKS, wanted_by
 from launcher.store.attempts import Attempts
-from launcher.store.facts import (
-    Cause,
-    Failure,
-    FailureStatus,
-    Job,
-    Revision,
-)
+from launcher.store.facts import Cause, Failure, FailureStatus, Job, Revision
 from launcher.store.files import Plain, read_fact
 from launcher.store.metrics_log import last_metrics
+from launcher.store.node_facts import Lost
 from launcher.store.output_folder import PreparingDir
+from launcher.store.progress import Progress
 from launcher.store.results import Result
 from launcher.store.run_folder import AttemptDir, RunDir
 from launcher.store.starts import Start, last_start
@@ -56,6 +52,8 @@ def _facts_of(attempts: Attempts) -> RunFacts:
     job, after = last.job, last.record.after
     no_table = failure_of(after) if after else None
     done = bool(progress["trained"] and progress["evaluated"])
+    at_work = start is not None and failure is None and not done
+    lost = read_fact(last.lost_file(start.name), Lost) if at_work and start else None
     return RunFacts(
         attempts=len(attempts.trainings),
         submitted_seconds=age(last.attempt_file) or 0.0,
@@ -66,6 +64,9 @@ def _facts_of(attempts: Attempts) -> RunFacts:
         failure=failure.reason if failure else None,
         ended=failure.status if failure else FailureStatus.FAILED,
         cause=failure.known_cause if failure else None,
+        lost=lost.reason if lost and not lost.hangs else None,
+        lost_on=failure.node if failure else lost.node if lost else None,
+        progress=read_fact(last.progress_file, Progress) if at_work else None,
         lasted=_lasted(start, failure),
         cancelled=last.has(last.cancel_file),
         table=after,

@@ -11,6 +11,7 @@ from enum import StrEnum
 
 from launcher.cluster.job_state import BAD_ENDS, LAG_SECONDS, UNKNOWN, JobState, Phase
 from launcher.store.facts import Cause, FailureStatus, Job
+from launcher.store.progress import Progress
 
 
 class Status(StrEnum):
@@ -44,6 +45,9 @@ class RunFacts:
         failure: why the last attempt ended without a result.
         ended: as what that counts.
         cause: the failure in a word, where something follows from it.
+        lost: what the other ranks have noticed of one that is gone, in words beside the scheduler's.
+        lost_on: the node of a rank that is gone or hung.
+        progress: what its process was doing some seconds ago, if it has been at work.
         alive: whether it has written something within the last minutes, whatever its scheduler says.
         lasted: seconds from its start to its failure, where both are known.
         last_words: what its job printed last, where that ended before it came to this run; or of what it has complained
@@ -72,6 +76,9 @@ class RunFacts:
     failure: str | None = None
     ended: FailureStatus = FailureStatus.FAILED
     cause: Cause | None = None
+    lost: str | None = None
+    lost_on: str | None = None
+    progress: Progress | None = None
     alive: bool = False
     lasted: float | None = None
     last_words: str | None = None
@@ -194,7 +201,7 @@ def _status_at_end(facts: RunFacts, job: JobState) -> tuple[Status, str | None]:
     if not facts.started:
         ended = f"ended on {job.node} before it began" if job.node else "its job ended before it came to this run"
         return Status.FAILED, ": ".join(filter(None, [ended, _beside(Status.FAILED, job.reason), facts.last_words]))
-    ended = job.reason or "its process ended without a result"
+    ended = "; ".join(filter(None, [job.reason, facts.lost])) or "its process ended without a result"
     return Status.FAILED, ": ".join(filter(None, [ended, facts.last_words]))
 
 

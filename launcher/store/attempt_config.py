@@ -11,8 +11,8 @@ from dataclasses import replace
 
 from launcher.config import Hub, RunConfig, from_plain
 from launcher.errors import ConfigError, StoreError
-from launcher.store.facts import Halving
 from launcher.store.files import REMEDY, Plain, read_lines, typed
+from launcher.store.node_facts import Halving
 from launcher.store.run_folder import AttemptDir, RunDir
 
 BEFORE_BENCHMARKS = ("preference",)  # what attempts wanted that were made before there was a choice

@@ -271,6 +271,7 @@ class Cause(StrEnum):
     DEPENDENCY = "waits for another job"
     OUT_OF_MEMORY = "out of memory"
     NODE_FAILED = "node failed"
+    HUNG = "hung"
     QUEUE_FULL = "not submitted, since the queue is full"
 
 
@@ -280,6 +281,7 @@ class Failure:
 
     Attributes:
         cause: the reason in a word, where something follows from it; read it as `known_cause`.
+        node: the one to which it happened, of several, where that is known.
     """
 
     reason: str
@@ -287,6 +289,7 @@ class Failure:
     traceback: str = ""
     time: float | None = None
     cause: Cause | None = field(default=None, metadata=LEFT_OUT)
+    node: str | None = field(default=None, metadata=LEFT_OUT)
 
     @property
     def known_cause(self) -> Cause | None:
@@ -301,29 +304,6 @@ def cause_told(reason: str) -> Cause | None:
     """
     lacks_memory = "OUT_OF_MEMORY" in reason or "oom" in reason.lower().split()
     return Cause.OUT_OF_MEMORY if lacks_memory else None
-
-
-@dataclass(frozen=True)
-class Requeue:
-    """A line of `requeues.jsonl`: the job went back into the queue.
-
-    Attributes:
-        step: of its last checkpoint.
-        progress: whether this life of the job has made anything that the next need not make again.
-    """
-
-    step: int | None
-    time: float
-    progress: bool = True
-
-
-@dataclass(frozen=True)
-class Halving:
-    """A line of `memory.jsonl`: the run goes on with this micro-batch. `step`: of its last checkpoint."""
-
-    micro_batch_size: int
-    step: int | None
-    time: float
 
 
 # ------------------------------------------------------------------------------------------------ publishing
@@ -354,88 +334,3 @@ class Unpublished:
 
     reason: str
     time: float = 0.0
-
-
-# ------------------------------------------------------------------------------------------------ made on a node
-
-
-@dataclass(frozen=True)
-class CheckpointMarker:
-    """`complete.json` of a checkpoint, written last.
-
-    Attributes:
-        files: their sizes in bytes, by name.
-        ranks: how many processes have written them.
-        sums: their checksums (xxh3_128), by name; none where an older version wrote them.
-    """
-
-    files: dict[str, int]
-    ranks: int
-    sums: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Damage:
-    """A line of `damage.jsonl`: a checkpoint that was finished is not what was written.
-
-    Attributes:
-        checkpoint: its path below `checkpoints/`.
-        why: which files, and how.
-        step: of the checkpoint that the training went on from instead; None: it began anew.
-    """
-
-    checkpoint: str
-    why: str
-    step: int | None
-    time: float
-
-
-@dataclass(frozen=True)
-class TableManifest:
-    """`manifest.json` of a reference table.
-
-    Attributes:
-        made_from: what its values depend on.
-        rows: how many.
-        table_sha256: of the table's file.
-    """
-
-    made_from: Plain = field(default_factory=dict)
-    rows: int | None = None
-    table_sha256: str | None = None
-    device: str | None = None
-    versions: Plain = field(default_factory=dict)
-    time: float | None = None
-
-
-@dataclass(frozen=True)
-class Place:
-    """`rendezvous/*.json`: where rank 0 waits for the others; `token` tells this start of the job from others."""
-
-    address: str
-    port: int
-    token: str
-
-
-@dataclass(frozen=True)
-class Probe:
-    """`answer.json`: what doctor's job has found on its node.
-
-    Attributes:
-        word: what the login node had left in the folder, if that is the same folder.
-        packages: version by name; None: it is not installed.
-        free_gb: in the output folder, in 10^9 bytes.
-        torch_error: why torch cannot be imported; the rest is empty then.
-        cuda, nccl: the versions that torch was built for, and sees.
-        gpus: their names.
-    """
-
-    node: str
-    python: str
-    free_gb: float
-    word: str | None = None
-    packages: dict[str, str | None] = field(default_factory=dict)
-    torch_error: str | None = None
-    cuda: str | None = None
-    nccl: str | None = None
-    gpus: list[str] = field(default_factory=list)

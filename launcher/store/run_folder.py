@@ -19,8 +19,9 @@ import yaml
 from launcher.config import OBJECTIVE
 from launcher.errors import StoreError
 from launcher.machine.once import Once
-from launcher.store.facts import Attempt, Damage, Job, JobRecords, Purpose
+from launcher.store.facts import Attempt, Job, JobRecords, Purpose
 from launcher.store.files import REMEDY, Plain, read_fact, read_lines, typed, write_derived, write_once
+from launcher.store.node_facts import Damage
 from launcher.store.seen import Seen, names_in
 
 Kind = TypeVar("Kind")
@@ -157,10 +158,6 @@ class AttemptDir:
         return self.path / "started.json"
 
     @property
-    def progress_file(self) -> Path:
-        return self.path / "progress.json"
-
-    @property
     def failure_file(self) -> Path:
         return self.path / "failure.json"
 
@@ -171,6 +168,14 @@ class AttemptDir:
     @property
     def cancel_file(self) -> Path:
         return self.path / "cancel.json"
+
+    @property
+    def progress_file(self) -> Path:
+        return self.path / "progress.json"
+
+    def lost_file(self, start: str) -> Path:
+        """What was noticed of a rank that a start of it has lost."""
+        return self.path / "lost" / f"{start}.json"
 
     @property
     def run(self) -> RunDir:

@@ -124,13 +124,18 @@ class Known:
         away = {**dict.fromkeys(learnt_by(run, attempts), AS_BEFORE), **self.away}
         offer = self.scheduler.offer(run.config.cluster)
         past = Past(asked=asked, away=dict(sorted(away.items())), offer=offer)
-        return replace(past, cause=state.cause, node=state.job.node or state.facts.host) if ended else past
+        return replace(past, cause=state.cause, node=_node_of(state)) if ended else past
 
     def saving(self, run: Run, state: RunState) -> float | None:
         """The seconds that a checkpoint takes, as measured, or as its size lets expect; None: nothing ends its job."""
         if not self.scheduler.detached:
             return None
         return longest_save(state.run.saves_log) or saving_seconds(run.config)
+
+
+def _node_of(state: RunState) -> str | None:
+    """The node to which it happened, where that is known of several."""
+    return state.facts.lost_on or state.job.node or state.facts.host
 
 
 def _adapt(decision: Decision, state: RunState, known: Known, given: Collection[str]) -> Decision:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -124,8 +125,9 @@ def _nodes(cluster: Cluster, past: Past) -> dict[str, str | None]:
     """
     configured = names(cluster.exclude)
     learnt = list(past.away) if past.away is not None else names((past.asked or {}).get("exclude"))
-    if past.cause is Cause.NODE_FAILED and past.node:
-        learnt += names(past.node)
+    failed = past.cause in (Cause.NODE_FAILED, Cause.HUNG)
+    if failed and past.node and not re.search(r"[\[,]", past.node):  # of several, nobody knows which it was
+        learnt.append(past.node)
     if not cluster.avoid_failed_nodes or (past.offer.nodes and 2 * count({*configured, *learnt}) > past.offer.nodes):
         learnt = []
     exclude = ",".join(dict.fromkeys([*configured, *learnt])) or None

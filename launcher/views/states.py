@@ -70,6 +70,7 @@ def _state_json(record: RunName, state: RunState) -> Plain:
         "max_steps": facts.max_steps,
         "node": state.job.node or facts.host,
         "reason": state.reason,
+        "phase": state.facts.progress.phase if state.facts.progress and state.status is Status.RUNNING else None,
         "address": facts.address,
     }
 
@@ -85,9 +86,18 @@ def _state_table(directory: SweepDir, states: Iterable[RunState]) -> Table | Lin
     return table_of(f"sweep {directory.name}", columns, rows)
 
 
+def _doing(state: RunState) -> str:
+    """What a run at work does where it makes no steps, how much of it is done, and for how long."""
+    told = state.facts.progress
+    if state.status is not Status.RUNNING or told is None or told.phase == "step":
+        return ""
+    count = f" {told.done}/{told.of}" if told.of else ""
+    return f"{told.phase}{count}, {duration(max(0.0, time.time() - told.since))}"
+
+
 def _stage(state: RunState) -> str:
     if not state.facts.trained:
-        return ""
+        return _doing(state)
     if not state.facts.evaluated:
         return "evaluating" if state.in_flight else "not evaluated"
     if state.facts.publishing:

@@ -28,12 +28,14 @@ from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir, RunDir
 from launcher.store.work_done import lacking
 from launcher.tracking.process import tracked
-from launcher.worker import fence, headway, out_of_memory
+from launcher.worker import fence, headway, out_of_memory, progress
 from launcher.worker.deadline import say_if_late
 from launcher.worker.distributed import ranks
 from launcher.worker.interruption import StopRequest
-from launcher.worker.outcome import Kind, Outcome, reason_of, settle
+from launcher.worker.lost import settle_loss
+from launcher.worker.outcome import Kind, Outcome, reason_of
 from launcher.worker.remains import discard_remains
+from launcher.worker.report import reported
 
 
 def make_attempt(attempt: AttemptDir, store: Store, stop_process: StopRequest) -> Outcome:
@@ -41,10 +43,11 @@ def make_attempt(attempt: AttemptDir, store: Store, stop_process: StopRequest) -
 
     The same on all ranks, as far as they are together. Should another rank be gone meanwhile, it does not return.
     """
-    ranks.begin(f"{attempt.run.run_id}/{attempt.number}", partial(_lost, attempt))
+    ranks.begin(f"{attempt.run.run_id}/{attempt.number}", partial(settle_loss, attempt))
     start = ranks.first(lambda: fence.take_up(attempt, _here(), exit_code=0 if node.here() else 1))
     if not ranks.is_first():
         fence.follow(attempt, start)
+    ranks.speak_for(attempt.path, start)
     place = f", rank {ranks.index()} of {ranks.size()}" if ranks.size() > 1 else ""
     say(f"{attempt.run.run_id}, attempt {attempt.number}, on {node.name()}{place}, start {start}")
 
@@ -54,7 +57,8 @@ def make_attempt(attempt: AttemptDir, store: Store, stop_process: StopRequest) -
     try:
         ranks.first(partial(discard_remains, attempt.run))  # first: a micro-batch that was halved is among it
         config = read_config(attempt)
-        with ended_by(stop), tracked(config, attempt):
+        progress.judge_from(config.cluster.hang_seconds)
+        with ended_by(stop), tracked(config, attempt), reported(attempt.progress_file, wanted=ranks.is_first()):
             _train_and_evaluate(config, attempt, store, stop)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is recorded, and the next run goes on
         trace = traceback.format_exc()
@@ -82,12 +86,6 @@ def _outcome_of(error: Exception, trace: str, attempt: AttemptDir, stop_process:
     return Outcome(Kind.FAILED, end.cause or "", trace, together=end.together)
 
 
-def _lost(attempt: AttemptDir, reason: str) -> None:
-    """Another rank is gone. `ranks` ends this process afterwards, whatever its main thread is waiting for."""
-    say(f"leaving the other ranks: {reason}")
-    settle(Outcome(Kind.FAILED, reason), attempt)
-
-
 def _train_and_evaluate(config: RunConfig, attempt: AttemptDir, store: Store, stop: Callable[[], bool]) -> None:
     from launcher.worker.hub import publish_in_job, record_sources
     from launcher.worker.training.train import train
@@ -108,7 +106,8 @@ def _train_and_evaluate(config: RunConfig, attempt: AttemptDir, store: Store, st
         ranks.first(note)
     for benchmark in missing:
         ranks.first(partial(_measure, benchmark, config, run, store, stop))
-    ranks.first(partial(publish_in_job, attempt, store, stop))
+    with progress.phase("publishing", progress.PUBLISHING):
+        ranks.first(partial(publish_in_job, attempt, store, stop))
 
 
 def _measure(benchmark: str, config: RunConfig, run: RunDir, store: Store, stop: Callable[[], bool]) -> None:
@@ -119,6 +118,6 @@ def _measure(benchmark: str, config: RunConfig, run: RunDir, store: Store, stop:
     """
     from launcher.worker.evaluation.measure import measure
 
-    with ranks.alone():
+    with ranks.alone(), progress.phase(f"evaluating {benchmark}", progress.EVALUATING):
         out_of_memory.measured(benchmark, lambda: measure(benchmark, config, run, store, stop))
     headway.note()

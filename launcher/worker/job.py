@@ -30,8 +30,10 @@ from launcher.store.work_list import listed_in, work_of
 from launcher.worker.attempt import make_attempt
 from launcher.worker.deadline import Deadline
 from launcher.worker.distributed import ranks
+from launcher.worker.distributed.liveness import Loss
 from launcher.worker.distributed.rendezvous import MEETING_SECONDS, PATIENCE, Rank
 from launcher.worker.interruption import StopRequest
+from launcher.worker.lost import settle_loss
 from launcher.worker.make_table import make_table
 from launcher.worker.outcome import Kind, Outcome, reason_of, settle
 
@@ -86,7 +88,13 @@ def _joined(folder: Path, attempts: Sequence[AttemptDir], slots: int | None) -> 
     """The job's ranks as one. Where rank 0 may have to wait for a slot, the others wait for it as long as it takes."""
     deepspeed = any(read_config(attempt).deepspeed.config for attempt in attempts)
     within = MEETING_SECONDS if slots is None else PATIENCE.total_seconds()
-    return ranks.joined(folder, always=deepspeed, within=within)
+    return ranks.joined(folder, always=deepspeed, within=within, lost=partial(_lost, attempts))
+
+
+def _lost(attempts: Sequence[AttemptDir], loss: Loss) -> None:
+    """Some rank is lost before, or between, the attempts: the next of them is told."""
+    for attempt in [attempt for attempt in attempts if not _is_over(attempt)][:1]:
+        settle_loss(attempt, loss)
 
 
 class Step(StrEnum):

@@ -18,6 +18,7 @@ from launcher.store.files import fact_text, write_derived
 from launcher.store.output_folder import PreparingDir, Store
 from launcher.worker.distributed import ranks
 from launcher.worker.interruption import StopRequest
+from launcher.worker.lost import settle_table_loss
 from launcher.worker.outcome import reason_of, settle_table
 
 
@@ -26,7 +27,7 @@ def make_table(work: TableWork, folder: PreparingDir) -> None:
     StopRequest().listen()  # a warning is not for a pass that cannot be resumed: it has until the limit itself
     config: RunConfig = from_plain(work.prepare)
     with ranks.joined(folder.path, always=bool(config.deepspeed.config)) as rank:
-        ranks.begin("table", partial(settle_table, folder))
+        ranks.begin("table", partial(settle_table_loss, folder))
         try:
             ranks.first(partial(restore, config.pins, Store(Path(work.root))))
             entries = _prepare(config, Store(Path(work.root)), folder)

@@ -23,8 +23,8 @@ from launcher.config import RunConfig
 from launcher.errors import MeasuringError
 from launcher.losses import loss_named
 from launcher.machine.terminal import say
-from launcher.store.facts import Halving
 from launcher.store.files import append_line, plain
+from launcher.store.node_facts import Halving
 from launcher.store.run_folder import RunDir
 
 Result = TypeVar("Result")

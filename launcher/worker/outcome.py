@@ -9,7 +9,9 @@ Must not know: how a run is trained or saved, what signals this process listens 
     failed on every rank         FAILED                            0, after the next runs   starts what waits for it
     cancelled (cancel.json)      CANCELLED                         0, after the next runs   starts what waits for it
     failed on one of the ranks   FAILED, with that rank's reason   1, at once               does not start what waits
-    a rank is silent or gone     FAILED, with what was noticed     1, at once               does not start what waits
+    a rank is gone (`lost`)      lost/, and without a queue FAILED 1, at once               says why: see `lost`
+    a rank hangs, or is silent   lost/, requeues.jsonl             1, at once               starts it again: we ask
+      too often, or refused      FAILED                            1, at once               does not start what waits
     out of GPU memory
       on the only rank           memory.jsonl                      none: goes on with half  nothing
       on one of several          memory.jsonl                      as where it failed       starts it again: we ask
@@ -50,8 +52,9 @@ from launcher.errors import PrefsweepError
 from launcher.machine import disk
 from launcher.machine.terminal import complain, say
 from launcher.store.attempt_config import read_config
-from launcher.store.facts import Failure, FailureStatus, Requeue, cause_told
+from launcher.store.facts import Failure, FailureStatus, cause_told
 from launcher.store.files import append_line, plain, read_lines, write_once
+from launcher.store.node_facts import Requeue
 from launcher.store.output_folder import PreparingDir
 from launcher.store.run_folder import AttemptDir
 from launcher.store.starts import last_start
@@ -122,6 +125,7 @@ def settle(outcome: Outcome, *attempts: AttemptDir) -> None:
             sys.exit(1)  # so that the job is not started that was to evaluate what this one trains
     if not outcome.together:
         say(f"leaving the other ranks: {outcome.reason}")
+        ranks.let_first_end()
         os._exit(1)
 
 

@@ -13,8 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from launcher.cluster import node
-from launcher.store.facts import Probe
 from launcher.store.files import Plain, write_once
+from launcher.store.node_facts import Probe
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "deepspeed", "wandb")
 

@@ -14,17 +14,22 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from launcher.errors import RankFailedError
-from launcher.worker.distributed.liveness import Watch
-from launcher.worker.distributed.rendezvous import MEETING_SECONDS, PATIENCE, POLL_SECONDS, Rank, meet
+from launcher.worker import progress
+from launcher.worker.distributed.liveness import Kind, Loss, Watch, beats, hang_of, here
+from launcher.worker.distributed.rendezvous import MEETING_SECONDS, POLL_SECONDS, Rank, await_all, meet
+from launcher.worker.distributed.self_watch import TICK_SECONDS, SelfWatch, dump
 
 Value = TypeVar("Value")
 
-END_SECONDS = 20.0  # between two ranks' failures of one attempt; SLURM kills the others 30 s after one has died
+END_SECONDS = 20.0  # between two ranks' failures of one attempt
+COLLECTIVE = timedelta(hours=1)  # longer waits go through the store
 
 
 @dataclass(frozen=True)
@@ -46,13 +51,18 @@ class End:
 class _Group:
     rank: Rank
     store: Any  # torch.distributed.Store
+    watch: Watch
     attempt: str = ""
     calls: int = 0
     apart: bool = False
-    lost: Callable[[str], None] | None = None
 
+
+Lost = Callable[[Loss], None]
 
 _group: _Group | None = None
+_lost: Lost | None = None
+_whole: _Group | None = None  # also while rank 0 acts `alone`
+_self_watch: SelfWatch | None = None
 
 
 def index() -> int:
@@ -71,36 +81,97 @@ def is_first() -> bool:
 
 
 @contextlib.contextmanager
-def joined(folder: Path, *, always: bool = False, within: float = MEETING_SECONDS) -> Iterator[Rank]:
-    """Within, the ranks of the job in `folder` are one process group.
+def joined(
+    folder: Path, *, always: bool = False, within: float = MEETING_SECONDS, lost: Lost | None = None
+) -> Iterator[Rank]:
+    """Within, the ranks of the job in `folder` are one process group, and each is watched by itself and by the others.
 
     Args:
         folder: shared by all nodes.
         always: make a process group of one rank too: DeepSpeed needs one. Otherwise a lone process initialises nothing.
         within: seconds that the others wait for rank 0.
+        lost: called in another thread before this process ends because a rank is gone or hangs, until `begin`.
 
     Raises:
         RankFailedError: not all ranks have come in time.
     """
-    global _group  # noqa: PLW0603 - a process has one place in one job
-    rank = Rank.here()
-    if rank.size == 1 and not always:
-        yield rank
-        return
-    group = _group = _Group(rank, meet(folder, rank, within))
-    watch = Watch(group.store.clone(), rank.index, rank.size, lambda reason: _lose(group, reason))
+    global _lost
+    _lost, rank = lost, Rank.here()
+    with _watched_by_itself(rank) as own:
+        if rank.size == 1 and not always:
+            yield rank
+        else:
+            with _met(folder, rank, within, own) as group:
+                _start(group)
+                yield rank
+
+
+@contextlib.contextmanager
+def _watched_by_itself(rank: Rank) -> Iterator[SelfWatch]:
+    global _self_watch  # noqa: PLW0603 - see joined
+    watch = _self_watch = SelfWatch(partial(_look, rank, _Patience()))
+    watch.start()
     try:
-        _start(group)
-        watch.start()
-        yield rank
+        yield watch
+    finally:
+        watch.stop()
+        _self_watch = None
+
+
+@dataclass
+class _Patience:
+    """How long the store has not answered, in ticks of the thread that asks."""
+
+    answered: int = -1
+    ticks: int = 0
+
+
+def _look(rank: Rank, patience: _Patience) -> None:
+    """What this rank's own watch does at each tick."""
+    watch = _watch_of_all()
+    if watch is None:
+        if _self_watch is not None and _self_watch.hangs:
+            dump()
+            _lose(hang_of(rank.index, here(watch=_self_watch)))
+        return
+    same = patience.answered == watch.answered
+    patience.answered, patience.ticks = watch.answered, patience.ticks + 1 if same else 0
+    silent = watch.unanswered(patience.ticks * TICK_SECONDS)
+    if silent is not None:
+        _lose(silent)
+
+
+def _watch_of_all() -> Watch | None:
+    return _whole.watch if _whole is not None else None
+
+
+@contextlib.contextmanager
+def _met(folder: Path, rank: Rank, within: float, own: SelfWatch) -> Iterator[_Group]:
+    """The group, watched from before its ranks have to wait for each other in torch."""
+    global _group, _whole  # noqa: PLW0603 - see joined
+    try:
+        with progress.phase("meeting the other ranks", within + MEETING_SECONDS):
+            store = meet(folder, rank, within)
+            await_all(store, rank, MEETING_SECONDS)
+    except RankFailedError as error:
+        if _lost is not None:
+            _lost(Loss(str(error), Kind.HANGS, rank.index))
+        raise
+    watch = Watch(store.clone(), rank.index, rank.size, _lose, own)
+    group = _group = _whole = _Group(rank, store, watch)
+    watch.start()
+    try:
+        yield group
     finally:
         _stop(group, watch)
-        _group = None
+        _group = _whole = None
 
 
 def _start(group: _Group) -> None:
     import torch
 
+    # Else NCCL ends this process soon after a node has died, minutes before the scheduler says so.
+    os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0")
     if torch.cuda.is_available():
         torch.cuda.set_device(group.rank.local % torch.cuda.device_count())
     else:
@@ -112,7 +183,7 @@ def _start(group: _Group) -> None:
         ),
         rank=group.rank.index,
         world_size=group.rank.size,
-        timeout=PATIENCE,
+        timeout=COLLECTIVE,
     )
 
 
@@ -128,28 +199,41 @@ def _stop(group: _Group, watch: Watch) -> None:
         group.store.set(f"left/{group.rank.index}", "")
         if group.rank.index == 0:
             _all_there(group, "left", END_SECONDS)
-    torch.distributed.destroy_process_group()
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
-def _lose(group: _Group, reason: str) -> None:
-    """End this process, whatever its main thread is waiting for."""
-    if group.lost is not None:
-        group.lost(reason)
-    os._exit(1)
+def _lose(loss: Loss) -> None:
+    """End this process, whatever its main thread is waiting for, and whatever keeps us from recording it."""
+    try:
+        if _lost is not None:
+            _lost(loss)
+    finally:
+        os._exit(1)
 
 
 # ------------------------------------------------------------------------------------------------ acting as one
 
 
-def begin(attempt: str, lost: Callable[[str], None]) -> None:
+def begin(attempt: str, lost: Lost) -> None:
     """From here on it is about this attempt: ranks that lost each other in the last one start counting anew.
 
     Args:
         attempt: its name, the same on all ranks.
-        lost: called with the reason, in another thread, before this process ends because another rank is gone.
+        lost: called with the reason, in another thread, before this process ends because a rank is gone or hangs.
     """
+    global _lost  # noqa: PLW0603 - see joined
+    _lost = lost
+    if _self_watch is not None:
+        _self_watch.speaks_for = None
     if _group is not None:
-        _group.attempt, _group.calls, _group.lost = attempt, 0, lost
+        _group.attempt, _group.calls = attempt, 0
+
+
+def speak_for(folder: Path, start: str) -> None:
+    """From here on it is about this attempt's folder and that start of it, also for the process beside."""
+    if _self_watch is not None:
+        _self_watch.speaks_for = folder, start
 
 
 def failed(reason: str, signal: int | None = None) -> End:
@@ -168,19 +252,31 @@ def failed(reason: str, signal: int | None = None) -> End:
     try:
         order = _group.store.add(f"{key}/order", 1)
         _group.store.set(f"{key}/{rank.index}", json.dumps([order, rank.index, reason, signal]))
+        heard = beats(_group.store, _group.rank.size)
         there = _all_there(_group, key, END_SECONDS)
+        _group.watch.until_they_beat(_group.store, heard, there)
         ends = sorted(json.loads(_group.store.get(f"{key}/{number}")) for number in there)
         _group.apart = _verdict(_group, "together" if len(ends) == rank.size else "apart") == "apart"
         _group.attempt, _group.calls = f"{_group.attempt}/after", 0  # they may have come to different points
         if not _group.apart:
             return End(together=True, cause=reason, signal=next((end[3] for end in ends if end[3] is not None), None))
         _, first_one, cause, asked = ends[0]  # the others' failures are its consequences
-        cause = cause if first_one == rank.index else f"rank {first_one}: {cause}"
-        _group.store.set("apart", cause)
+        named = f"rank {first_one}: {cause}"
+        _group.store.set("apart", json.dumps(asdict(Loss(named, Kind.FAILED, first_one))))
     except RuntimeError:
+        _group.watch.until_verdict()
         _group.apart = True
         return End(together=False, cause=reason, signal=signal)
-    return End(together=False, cause=cause, signal=asked)
+    return End(together=False, cause=cause if first_one == rank.index else named, signal=asked)
+
+
+def let_first_end() -> None:
+    """Wait until rank 0, with the store, is gone: it records, and srun kills the others when one of them has ended."""
+    until = time.monotonic() + 3 * END_SECONDS
+    with contextlib.suppress(RuntimeError):
+        while _whole is not None and _whole.rank.index and time.monotonic() < until:
+            _whole.store.check(["left/0"])
+            time.sleep(POLL_SECONDS)
 
 
 def _verdict(group: _Group, proposed: str) -> str:
@@ -248,7 +344,8 @@ def _next_key(group: _Group) -> str:
 
 
 def _answer(group: _Group, key: str) -> Any:
-    answer = json.loads(group.store.get(key))
+    with progress.phase("waiting for rank 0", progress.FOR_EVER):
+        answer = json.loads(group.store.get(key))
     if "failure" in answer:
         raise RankFailedError(f"rank 0: {answer['failure']}")
     return answer["value"]

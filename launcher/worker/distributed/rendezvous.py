@@ -31,8 +31,8 @@ from typing import Any
 
 from launcher.cluster import node
 from launcher.errors import RankFailedError
-from launcher.store.facts import Place
 from launcher.store.files import read_fact, write_once
+from launcher.store.node_facts import Place
 
 MEETING_SECONDS = 900.0  # from the first rank's arrival to the last's: nodes boot, containers are pulled
 TRY_SECONDS = 60.0  # for one attempt to reach the published port; rank 0 may still be importing torch
@@ -86,6 +86,35 @@ def meet(folder: Path, rank: Rank, within: float) -> Any:
         return next(_torch().rendezvous("env://", timeout=PATIENCE))[0]
     path = folder / "rendezvous" / f"{rank.start}.json"
     return _host(path, rank) if rank.index == 0 else _join(path, rank, within)
+
+
+def await_all(store: Any, rank: Rank, within: float) -> None:
+    """Wait until all ranks have come to the store; rank 0 says when, and who has not come.
+
+    Raises:
+        RankFailedError: not all have come in time.
+    """
+    if rank.index:
+        store.set(f"came/{rank.index}", "")
+        said = store.get("met").decode()
+    else:
+        said = _missing(store, rank.size, within)
+        store.set("met", said)
+    if said:
+        raise RankFailedError(said)
+
+
+def _missing(store: Any, size: int, within: float) -> str:
+    """Who has not come after so many seconds, in words; nothing where all have."""
+    until = time.monotonic() + within
+    missing = list(range(1, size))
+    while missing := [number for number in missing if not store.check([f"came/{number}"])]:
+        if time.monotonic() > until:
+            names = ", ".join(map(str, missing[:8])) + (" and others" if len(missing) > 8 else "")  # noqa: PLR2004
+            which = f"rank {names} has" if len(missing) == 1 else f"ranks {names} have"
+            return f"{which} not come within {within:.0f} s, of {size}; see the logs of the job"
+        time.sleep(POLL_SECONDS)
+    return ""
 
 
 def _host(path: Path, rank: Rank) -> Any:

@@ -27,6 +27,7 @@ from launcher.store.files import Plain, content_key, read_fact, write_once
 from launcher.store.output_folder import Store
 from launcher.store.results import Evaluation, HeldOut, OtherLoss, Sample, Written
 from launcher.store.run_folder import RunDir
+from launcher.worker import progress
 from launcher.worker.dataset.pairs import collator
 from launcher.worker.dataset.prompts import prompts
 from launcher.worker.evaluation import golden
@@ -125,6 +126,7 @@ def pair_metrics(trainer: RunTrainer, config: RunConfig, store: Store) -> HeldOu
             losses[name, beta] += len(rows) * trainer.loss_of(outputs, inputs) / len(test)
         chosen, rejected = logratios(outputs, inputs, config.trainer.ld_alpha)
         margins += (config.beta * (chosen - rejected)).tolist()
+        progress.bump()
     trainer.set_objective(config.loss_type, config.beta, **keys)
     return HeldOut(
         loss=losses[objectives[0]],

@@ -29,7 +29,7 @@ from launcher.store.files import Plain, content_key, look_first, plain, read_fac
 from launcher.store.output_folder import Store
 from launcher.store.results import ProgramResult
 from launcher.store.run_folder import EvaluationDir, RunDir
-from launcher.worker import headway
+from launcher.worker import headway, progress
 from launcher.worker.interruption import Interrupted, locked
 from launcher.worker.model import base_model, precision
 from launcher.worker.training.train import final_model, forget_trained
@@ -297,6 +297,7 @@ def _end_of(file: Path, size: int) -> bytes:
 def _wait(process: subprocess.Popen[bytes], name: str, minutes: float, stop: Callable[[], bool]) -> None:
     deadline = time.monotonic() + minutes * 60
     while process.poll() is None:
+        progress.bump()  # it has its own limit
         if stop():
             raise Interrupted(f"stopped on request while {name} was measuring")
         if time.monotonic() > deadline:

@@ -23,6 +23,7 @@ from transformers import (
 from launcher.config import Model
 from launcher.store.files import Plain
 from launcher.store.output_folder import Store
+from launcher.worker import progress
 from launcher.worker.model.text import end_tokens, listed_ends
 from launcher.worker.model.weights import generation_settings, tokenizer
 
@@ -71,6 +72,7 @@ def continued(
             generation_config=_asked(ends, tokens.pad_token_id, temperature, max_new_tokens),
             logits_processor=LogitsProcessorList([processor(given.shape[1])] if processor else []),
         )
+    progress.bump()
     return given, attention, made[:, given.shape[1] :]
 
 

@@ -24,8 +24,8 @@ from types import MappingProxyType
 
 from launcher.errors import UNSAID, ConfigError, StoreError, UsageError
 from launcher.machine.terminal import say
-from launcher.store.facts import CheckpointMarker
 from launcher.store.files import read_fact, write_once
+from launcher.store.node_facts import CheckpointMarker
 from launcher.store.starts import order_of
 
 MARKER = "complete.json"

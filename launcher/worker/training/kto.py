@@ -18,6 +18,7 @@ from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference
 from launcher.config import Trainer
 from launcher.losses import loss_named
 from launcher.store.results import HeldOut
+from launcher.worker import progress
 from launcher.worker.training.losses import Scored, Watched, unlogged
 
 COLUMNS = {
@@ -102,6 +103,7 @@ def held_out_metrics(trainer: Any, beta: float) -> HeldOut:
         *_, own = trainer.scored(watched.outputs, batch)
         rewards += (beta * own.ratios).tolist()
         labels += batch["label"].tolist()
+        progress.bump()
     accuracy, margin = ranked(rewards, labels)
     return HeldOut(statistics.fmean(losses), accuracy, margin, len(rewards))
 

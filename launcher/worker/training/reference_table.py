@@ -42,11 +42,11 @@ from launcher.errors import StoreError
 from launcher.losses import loss_named
 from launcher.machine import terminal
 from launcher.store.entries import list_files, making
-from launcher.store.facts import TableManifest
 from launcher.store.files import Plain, content_key, file_hash, read_fact, write_once
 from launcher.store.locks import turn
+from launcher.store.node_facts import TableManifest
 from launcher.store.output_folder import Store
-from launcher.worker import headway
+from launcher.worker import headway, progress
 from launcher.worker.dataset.pairs import Pairs, collator
 from launcher.worker.dataset.prepared_rows import highest_id, prepared, row_of, with_rows
 from launcher.worker.distributed import ranks, zero
@@ -89,7 +89,8 @@ def prepare(config: RunConfig, store: Store) -> Pairs:
     """Tokenise the pairs and attach their reference values; kept for the next run of this process."""
 
     def make() -> Pairs:
-        pairs = prepared(config, store)
+        with progress.phase("reading data", progress.READING):
+            pairs = prepared(config, store)
         table, rows = ensure_table(config, store, pairs), with_rows(pairs).rows or ((), ())
         splits = zip((pairs.train, pairs.test), rows, strict=True)
         train, test = (attach(split, hashes, table, config.trainer.ld_alpha) for split, hashes in splits)
@@ -135,7 +136,8 @@ def ensure_table(config: RunConfig, store: Store, pairs: Pairs | None = None) ->
     folder = store.cache("reference", key)
     with _checking(folder):
         if not ranks.first(lambda: _is_good(folder, made_from, rows)):
-            facts = measure(config, store, _by_row(pairs).values())
+            with progress.phase("reference pass", progress.LOADING):
+                facts = measure(config, store, _by_row(pairs).values())
             ranks.first(lambda: _build(folder, made_from, facts))
             headway.note()
         return Table(key, _read(folder, made_from, rows))
@@ -198,13 +200,14 @@ def measure(config: RunConfig, store: Store, rows: Iterable[dict[str, list[int]]
     collate, size = collator(config, store), config.trainer.micro_batch_size
     batches = [ordered[start : start + size] for start in range(0, len(ordered), size)]
     ours = batches[ranks.index() :: ranks.size()]
-    say = _progress(sum(map(len, ours)))
+    say = _progress(total := sum(map(len, ours)))
     divided = zero.divides_weights(config.deepspeed)
     facts: list[Plain] = []
     with _reference(config, store) as base:
         for batch in ours:
             facts += _measure_batch(base, batch, collate(batch)) if divided else _measure_fitting(base, batch, collate)
             say(len(facts))
+            progress.bump(len(facts), of=total, seconds=progress.REFERENCE)
         if divided and len(ours) < math.ceil(len(batches) / ranks.size()):
             _measure_batch(base, batches[0], collate(batches[0]))  # the others need our part of the weights once more
     return ranks.gather(facts)

@@ -15,8 +15,8 @@ from functools import partial
 from pathlib import Path
 
 from launcher.machine.terminal import say
-from launcher.store.facts import CheckpointMarker, Damage
 from launcher.store.files import append_line, plain, read_fact
+from launcher.store.node_facts import CheckpointMarker, Damage
 from launcher.store.run_folder import RunDir
 from launcher.worker.distributed import ranks
 from launcher.worker.training import checkpoints, checksums

@@ -34,7 +34,7 @@ from launcher.store.metrics_log import read_metrics
 from launcher.store.output_folder import Store
 from launcher.store.results import Result
 from launcher.store.run_folder import RunDir
-from launcher.worker import fence
+from launcher.worker import fence, progress
 from launcher.worker.dataset.pairs import IDS, Pairs
 from launcher.worker.distributed import ranks, zero
 from launcher.worker.model import precision, weights
@@ -77,7 +77,8 @@ def train(config: RunConfig, run: RunDir, store: Store, stop_requested: Callable
     recorder = Recorder(run.metrics_file, config.checkpoint.every, stop_requested, config.checkpoint.milestones or ())
     own, sharded, trainer = fence.own(run.checkpoints), bool(config.deepspeed.config), None
     try:
-        trainer = build_trainer(config, run, store, pairs, [recorder])
+        with progress.phase("loading the model", progress.LOADING):
+            trainer = build_trainer(config, run, store, pairs, [recorder])
         _go(trainer, recorder, checkpoint_to_resume(run, own, config.checkpoint.keep, sharded=sharded))
         _finish(config, run, trainer, pairs, began)
     finally:
@@ -95,7 +96,8 @@ def _is_joint(config: RunConfig) -> bool:
 
 def _go(trainer: RunTrainer, recorder: Recorder, checkpoint: Path | None) -> None:
     recorder.goes_on_from = checkpoint
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    with progress.phase("step", progress.FIRST_STEP):
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     step, max_steps = trainer.state.global_step, trainer.state.max_steps
     if recorder.stopped:
         raise Stopped(step, max_steps)
@@ -104,7 +106,8 @@ def _go(trainer: RunTrainer, recorder: Recorder, checkpoint: Path | None) -> Non
 
 
 def _finish(config: RunConfig, run: RunDir, trainer: RunTrainer, pairs: Pairs, began: float) -> None:
-    save_model(trainer, run.model)
+    with progress.phase("saving the model", progress.SAVING):
+        save_model(trainer, run.model)
     if ranks.is_first():
         write_once(run.result_file, _result(config, run, trainer, pairs, began))
         own = fence.own(run.checkpoints)
@@ -202,7 +205,8 @@ def load_trained(config: RunConfig, run: RunDir, store: Store) -> RunTrainer:
 
     def from_disk() -> RunTrainer:
         pairs = prepare(config, store)
-        trainer = build_trainer(config, run, store, pairs, [])
+        with progress.phase("loading the model", progress.LOADING):
+            trainer = build_trainer(config, run, store, pairs, [])
         _remove_empty(fence.own(run.checkpoints), run.checkpoints)  # the trainer makes it, though it will not train
         _load_final(trainer, config, run)
         trainer.model.to(weights.device())

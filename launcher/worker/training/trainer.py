@@ -29,7 +29,7 @@ from launcher.store.files import append_line, plain, whole_or_gone
 from launcher.store.metrics_log import Saved
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import RunDir
-from launcher.worker import fence
+from launcher.worker import fence, progress
 from launcher.worker.dataset.pairs import Pairs, collator
 from launcher.worker.distributed import ranks, zero
 from launcher.worker.model import base_model, precision, weights
@@ -69,13 +69,16 @@ class _Kept(Trainer):
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """The loss; in the first step of a training, after a look at whether it starts at the reference model."""
         if self.state.global_step or not self.model.training:
-            return super().compute_loss(model, inputs, *args, **kwargs)
+            loss = super().compute_loss(model, inputs, *args, **kwargs)
+            progress.bump()  # the backward comes next, in which ranks wait for each other
+            return loss
         watched = Watched(model)
         loss = super().compute_loss(watched, inputs, *args, **kwargs)
         first_step.check(self, loss.item(), watched.outputs, inputs)
         return loss
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        progress.bump()
         loss: torch.Tensor = super().training_step(*args, **kwargs)
         if not torch.isfinite(loss):
             raise TrainingError(
@@ -91,6 +94,10 @@ class _Kept(Trainer):
             file.write_text(with_base(file.read_text(encoding="utf-8"), self.base), encoding="utf-8")
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        with progress.phase("saving a checkpoint", progress.SAVING):
+            self._save_and_seal(*args, **kwargs)
+
+    def _save_and_seal(self, *args: Any, **kwargs: Any) -> None:
         began = time.perf_counter()
         fence.check()
         checkpoint = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
@@ -138,6 +145,7 @@ class Recorder(TrainerCallback):
         self._has_begun = False
         self._seconds = 0.0
         self._steps = 0
+        self._pace = progress.Pace()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.milestones and args.lr_scheduler_type == "constant_with_warmup" and state.is_world_process_zero:
@@ -157,6 +165,7 @@ class Recorder(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._seconds += time.perf_counter() - self._began
         self._steps += 1
+        self._pace.step(state.global_step, state.max_steps)
         if state.global_step >= state.max_steps:
             control.should_log = True  # what came after the last whole window counts as well
             return  # the final model is written next, and needs no checkpoint
