@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from living import Rank
-from reading import fact, facts_below, hash_of, losses_of, weights_of
+from reading import fact, facts_below, hash_of, jobs_below, losses_of, weights_of
 from safetensors.numpy import load
 
 FENCE_SECONDS = 30  # for which two starts of a run may work side by side
@@ -118,8 +118,8 @@ class Sayings:
             return f"status says {run['status']} ({run['reason']}), and a process goes on training it"
         if run["status"] == "TRAINED" and not (folder / "model" / "model.safetensors").exists():
             return "status says TRAINED, and there are no weights"
-        if run["status"] == "NEW" and list(folder.glob("attempts/[0-9]*/job.json")):
-            return "status says NEW, and there are jobs of it"
+        if run["status"] == "NEW" and list(folder.glob("attempts/[0-9]*/rank*.log")):
+            return "status says NEW, and a job has come to it"
         return ""
 
 
@@ -131,14 +131,13 @@ class Queue:
 
     def broken(self, root: Path, live: set[str]) -> list[str]:
         """What is wrong with the jobs that SLURM has of a sweep, when no launcher is at work."""
-        jobs = {path: fact(path).get("job_id") for path in root.glob("runs/*/attempts/*/job.json")}
-        tables = {str(fact(path).get("job_id")) for path in root.glob("cache/prepare/*/*/job.json")}
-        recorded = {str(job) for job in jobs.values()} | tables
-        told = [f"{job}: a job that no file names" for job in live - recorded]
+        jobs = jobs_below(root)
         by_run: dict[str, set[str]] = {}
-        for path, job in jobs.items():
-            if str(job) in live and not path.parent.name.endswith(".evaluation"):
-                by_run.setdefault(path.parts[-4], set()).add(str(job))
+        told = [f"{job}: a job that no file names" for job in sorted(live - jobs.keys())]
+        for job in live & jobs.keys():
+            for attempt in jobs[job]:
+                if attempt.suffix != ".evaluation":
+                    by_run.setdefault(attempt.parts[-3], set()).add(job)
         told += [f"{run}: {len(some)} jobs train it, {sorted(some)}" for run, some in by_run.items() if len(some) > 1]
         self.seen = {said: self.seen.get(said, 0) + 1 for said in told}
         return [said for said in told if self.seen[said] == 3]

@@ -18,7 +18,8 @@ FACTS = (
     "runs/*/attempts/*/attempt.json", "runs/*/attempts/*/job.json", "runs/*/attempts/*/started.json",
     "runs/*/attempts/*/failure.json", "runs/*/attempts/*/unpublished.json", "runs/*/attempts/*/cancel.json",
     "runs/*/starts/*.json", "runs/*/result.json", "runs/*/revision.json", "runs/*/evaluation.json",
-    "runs/*/evaluations/*.json", "sweeps/*/launches/*.json", "sweeps/*/jobs/*/batch.json", "sweeps/*/jobs/*/*/job.json",
+    "runs/*/evaluations/*.json", "sweeps/*/launches/*.json", "sweeps/*/jobs/*/batch.json", "sweeps/*/jobs/*/work.json",
+    "sweeps/*/jobs/*/jobs.json",
     "cache/prepare/*/*/batch.json", "cache/prepare/*/*/job.json",
 )  # fmt: skip
 
@@ -26,6 +27,18 @@ FACTS = (
 def facts_below(root: Path) -> list[Path]:
     """Every fact of an output folder that there is now."""
     return [path for pattern in FACTS for path in root.glob(pattern)]
+
+
+def jobs_below(root: Path) -> dict[str, list[Path]]:
+    """Every job that files name, by its id, with the attempts that it makes: batches list them, older facts too."""
+    found = {str(fact(path).get("job_id")): [path.parent] for path in root.glob("runs/*/attempts/*/job.json")}
+    found |= {str(fact(path).get("job_id")): [] for path in root.glob("cache/prepare/*/*/job.json")}
+    for path in [*root.glob("sweeps/*/jobs/*/jobs.json"), *root.glob("cache/prepare/*/*/jobs.json")]:
+        work = fact(path.with_name("work.json")).get("jobs", [])
+        for number, job in enumerate(fact(path).get("jobs", [])):
+            attempts = work[number].get("attempts", []) if number < len(work) else []
+            found[str(job["job_id"])] = [Path(attempt) for attempt in attempts]
+    return found
 
 
 def weights_of(model: Path) -> str:

@@ -104,6 +104,9 @@ def test_a_job_that_no_file_names_is_told(tmp_path: Path) -> None:
     for number in (1, 2):
         write(tmp_path / f"runs/tiny/attempts/00{number}/job.json", {"job_id": f"{number}"})
     told = [queue.broken(tmp_path, {"1", "2", "3"}) for _ in range(3)]
+    write(tmp_path / "sweeps/s/jobs/b/work.json", {"jobs": [{"attempts": [str(tmp_path / "runs/other/attempts/001")]}]})
+    write(tmp_path / "sweeps/s/jobs/b/jobs.json", {"jobs": [{"job_id": "4"}]})
+    assert queue.broken(tmp_path, {"4"}) == []
     assert told == [[], [], ["3: a job that no file names", "tiny: 2 jobs train it, ['1', '2']"]]
     assert Queue().broken(tmp_path, {"1"}) == []
 

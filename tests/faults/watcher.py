@@ -16,7 +16,7 @@ from scenes import Answer, Scene, parsed
 from world import World
 
 EVERY_SECONDS = 4.0
-NAMES_OF_JOBS = ("job.json", "attempt.json", "batch.json")
+NAMES_OF_JOBS = ("job.json", "jobs.json", "work.json", "attempt.json", "batch.json")
 FAILED, WRONG_COMMAND = 1, 2
 
 

@@ -36,7 +36,7 @@ CLUSTER = ("--nodes", str(NODES), "--requeue-delay", "5", "--conf", "MessageTime
 ORDER = struct.Struct("iiii1008s")  # as in shims/disk.c
 COMMON = ("model=tiny", "trainer=full", "trainer.learning_rate=1e-3", "trainer.batch_size=8",
           "trainer.micro_batch_size=4", "checkpoint.every=5", "checkpoint.keep=2", "evaluation.generations=2",
-          "evaluation.max_new_tokens=4")  # fmt: skip
+          "evaluation.max_new_tokens=4", "cluster.hang_seconds=30")  # fmt: skip
 ON_SLURM = ("cluster=slurm", "cluster.gpus_per_node=0", "cluster.cpus_per_gpu=20", "cluster.warning_seconds=20",
             "cluster.max_requeues=50", "cluster.max_attempts=50")  # fmt: skip
 STORES = {
