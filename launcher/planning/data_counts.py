@@ -133,13 +133,18 @@ def _remembered(runs: Sequence[Run], store: Store, examples: int) -> Counted | _
     """The counts as they were remembered, or why there are none, or the question."""
     run = runs[0]
     if unknown := _unknown(run.config):
-        counts = next(filter(None, (read_fact(store.run(each.run_id).data_file, DataCounts) for each in runs)), None)
+        counts = next(filter(None, (_counts_in(store.run(each.run_id).data_file) for each in runs)), None)
         return Counted(run.config, counts, None if counts else unknown)
     file = user_cache(os.environ) / "counts" / f"{content_key(_identity(run.config, examples), 32)}.json"
+    counts = _counts_in(file)
+    return Counted(run.config, counts) if counts else _Question(run, examples, file)
+
+
+def _counts_in(file: Path) -> DataCounts | None:
+    """The counts in a file; None where they cannot be read."""
     with contextlib.suppress(StoreError, OSError):
-        if counts := read_fact(file, DataCounts):
-            return Counted(run.config, counts)
-    return _Question(run, examples, file)
+        return read_fact(file, DataCounts)
+    return None
 
 
 # ------------------------------------------------------------------------------------------------ which data
@@ -245,7 +250,7 @@ def _ask(questions: Sequence[_Question]) -> list[Plain]:
     configs = [{**each.run.objective, **each.run.settings} for each in questions]
     asked = {"configs": configs, "examples": max(each.examples for each in questions)}
     done = subprocess.run(
-        [sys.executable, "-m", "launcher.worker.count"],
+        [sys.executable, "-m", "launcher.worker.count", str(os.getpid())],
         input=json.dumps(asked),
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
         capture_output=True,
