@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -88,19 +87,19 @@ def rows_in(results: Path) -> list[dict[str, str]]:
 
 
 @pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeScheduler]:
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeScheduler:
     """The executor of every launch."""
     scheduler = FakeScheduler()
     monkeypatch.setattr("launcher.cluster.scheduler.EXECUTORS", {"local": lambda: scheduler, "fake": lambda: scheduler})
     monkeypatch.setattr(FakeScheduler, "name", "local")
-    yield scheduler
+    return scheduler
 
 
 LOSSES = ["loss_type=sigmoid,ipo,hinge,robust", "cluster.runs_per_job=1"]
 WORDS = ["-m", *(word for word in GRID if not word.startswith("loss_type")), *LOSSES]
 
 
-def batch_of(store: Store, run: RunDir) -> Path:
+def batch_of(run: RunDir) -> Path:
     folder = run.attempts()[-1].batch
     assert folder is not None
     return folder
@@ -122,8 +121,8 @@ def test_a_launch_leaves_such_runs_alone_and_names_all(
     started: list[RunDir], fake: FakeScheduler, capsys: pytest.CaptureFixture[str], way: str, verb: list[str]
 ) -> None:
     """Two runs have a damaged fact each: both are named at once, the other two are submitted; none is twice."""
-    one, other, *rest = started
-    files = [one.attempts()[0].attempt_file, batch_of(Store(one.path.parent.parent), other) / "jobs.json"]
+    one, other = started[:2]
+    files = [one.attempts()[0].attempt_file, batch_of(other) / "jobs.json"]
     for path in files:
         path.write_text(WAYS[way])
     capsys.readouterr()
@@ -158,8 +157,7 @@ def test_a_batch_that_cannot_be_read_may_have_jobs(
     started: list[RunDir], fake: FakeScheduler, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its launcher died before it recorded them: where its name cannot be read, nobody submits its runs again."""
-    store = Store(started[0].path.parent.parent)
-    files = [batch_of(store, started[0]) / "batch.json", batch_of(store, started[1]) / "work.json"]
+    files = [batch_of(started[0]) / "batch.json", batch_of(started[1]) / "work.json"]
     for path in files:
         (path.parent / "jobs.json").unlink()
         path.write_text('{"name": ')
@@ -182,7 +180,7 @@ def test_cancel_stops_all_that_may_be_at_work(
     """Also a run whose jobs' record is damaged: its job is found by the batch's name."""
     for job in fake.phases:
         fake.phases[job] = JobState(Phase.RUNNING)
-    path = batch_of(Store(started[0].path.parent.parent), started[0]) / "jobs.json"
+    path = batch_of(started[0]) / "jobs.json"
     path.write_text("")
     assert main.main(["cancel", "s"]) == 1
     assert str(path) in capsys.readouterr().err

@@ -1,7 +1,8 @@
 """Counts what a plan's runs would be trained on: a question of the login node, answered in a process of its own.
 
-`python -m launcher.worker.count PARENT` reads {"configs": [...], "examples": N} as JSON from stdin and prints a JSON line: for each configuration its counts, or
-why a job could not train on these data. Writes nothing that stays, and asks no Hub.
+`python -m launcher.worker.count PARENT` reads {"configs": [...], "examples": N} as JSON from stdin and prints a JSON
+line: for each configuration its counts, or why a job could not train on these data. Writes nothing that stays, asks no
+Hub, and ends with the process PARENT that has started it.
 """
 
 from __future__ import annotations
