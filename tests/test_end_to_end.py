@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM
 from waiting import LONGEST_WAIT, eventually
 
 from launcher.store.output_folder import Store
+from launcher.store.run_folder import AttemptDir
 from launcher.worker.model import weights
 
 TINY = ["model=tiny", "trainer=full", "dataset.train_pairs=96", "dataset.test_pairs=16", "evaluation.generations=4",
@@ -120,7 +121,9 @@ def test_adding_a_beta_and_deleting_a_result(copied: Path, launch: Launch) -> No
     assert "3 runs, 1 skip, 2 submit" in done.stdout
     again = load_file(victim / "model" / "model.safetensors")
     assert all((weights[name] == again[name]).all() for name in weights)
-    assert json.loads((victim / "attempts/002/job.json").read_text())["executor"] == "local"
+    job = AttemptDir(victim / "attempts/002").job
+    assert job is not None
+    assert job.executor == "local"
     assert len(status(launch, "smoke")) == 7
 
 

@@ -21,7 +21,7 @@ import pytest
 
 from launcher.store.entries import is_whole, making
 from launcher.store.facts import Attempt, Purpose
-from launcher.store.files import append_line, building, mend_log, read_fact, read_lines, write_derived, write_once
+from launcher.store.files import append_line, building, read_fact, read_lines, write_derived, write_once
 from launcher.store.run_folder import RunDir
 
 KILLED, FAILED = 77, 78
@@ -123,7 +123,6 @@ def test_a_log_keeps_its_lines(tmp_path: Path, torn: int) -> None:
             file.write('{"line": 2, "rest'[:torn])
 
     def write(where: Path) -> None:
-        mend_log(where / "log")
         append_line(where / "log", {"line": 3})
 
     for where in moments(write, tmp_path, before):

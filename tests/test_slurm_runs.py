@@ -31,6 +31,8 @@ from slurm_site import TINY, Site
 from waiting import eventually
 from wandb_server import WandbServer, history, serving
 
+from launcher.store.run_folder import AttemptDir
+
 pytestmark = needs_slurm
 
 STEPS = 200
@@ -239,7 +241,9 @@ def test_kill_9_is_a_failure_that_resume_mends(launched: Launched) -> None:
     resumed_from = int(re.findall(r"from step (\d+)", output)[0])
     assert 0 <= done - resumed_from <= 20
     quick.wait("killed", "TRAINED", 1)
-    assert json.loads((run / "attempts/002/job.json").read_text())["executor"] == "slurm"
+    job = AttemptDir(run / "attempts/002").job
+    assert job is not None
+    assert job.executor == "slurm"
     assert weights_are_those_of(run, launched.in_peace())
 
 
@@ -265,7 +269,7 @@ def test_a_grid_on_the_cluster(launched: Launched, record_testsuite_property: Ca
     assert len({job.partition("_")[0] for job in launched.grid.recorded()}) == 3  # one evaluates what two nodes train
     assert len(launched.grid.jobs("grid")) == 3
     assert "12 skip" in launched.grid.launch("resume", "grid")
-    log = launched.grid.launch("logs", str(launched.grid.status("grid")[0]["run_id"]))
+    log = launched.grid.launch("logs", str(launched.grid.status("grid")[0]["run_id"]), "--attempt", "1")
     assert "step 4/4" in log
 
 
@@ -336,8 +340,9 @@ def test_a_run_is_relaunched_by_hand(launched: Launched) -> None:
         (single, 2),
         (double, 3),
     ):  # the second attempt at the double one evaluates what the first trained
-        job = json.loads((run / f"attempts/{number:03d}/job.json").read_text())
-        assert (job["executor"], job["job_id"]) == ("slurm", jobs[run])
+        job = AttemptDir(run / f"attempts/{number:03d}").job
+        assert job is not None
+        assert (job.executor, job.job_id) == ("slurm", jobs[run])
         assert not (run / f"attempts/{number + 1:03d}").exists()
 
 
