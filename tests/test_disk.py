@@ -142,11 +142,11 @@ def test_what_cannot_be_recorded_ends_the_process_with_its_reason(
             "prefsweep: ValueError: x; the disk of /o is full: 0 B free",
             "exit code 1: ValueError: x; the disk of /o is full",
         ),
-        ("step 3/6 loss 0.69", "exit code 1"),
+        ("step 3/6 loss 0.69", "exit code 1: last printed: step 3/6 loss 0.69"),
     ],
 )
 def test_status_shows_what_a_job_could_not_record(store: Store, tmp_path: Path, last: str, reason: str) -> None:
-    """The last line of its log, where that is a complaint of ours."""
+    """The last line of its log: a complaint of ours is the reason, any other tells where it was cut off."""
     attempt = new_attempt(make_config(tmp_path / "pairs"), store.run("r"))
     attempt.log_file().write_text(f"step 2/6 loss 0.69\n{last}\n")
     write_once(attempt.job_file, Job("7", "slurm"))
