@@ -27,9 +27,11 @@ def test_a_child_ends_with_its_parent_however_that_ends() -> None:
         [sys.executable, "-c", PARENT], env=clean_environment(), cwd=REPOSITORY, stdout=subprocess.PIPE, text=True
     ) as parent:
         assert parent.stdout is not None
-        child = Path(f"/proc/{parent.stdout.readline().strip()}")
-        assert ") Z " not in (child / "stat").read_text()
-        parent.send_signal(signal.SIGKILL)
+        try:
+            child = Path(f"/proc/{parent.stdout.readline().strip()}")
+            assert ") Z " not in (child / "stat").read_text()
+        finally:
+            parent.send_signal(signal.SIGKILL)
     assert eventually(lambda: not child.exists() or ") Z " in (child / "stat").read_text())
 
 
