@@ -112,7 +112,8 @@ class Watch(threading.Thread):
         self._over = threading.Event()
         self._place = here()
         self._beat = 0
-        self._heard: dict[int, tuple[Stand, int]] = {}  # of each rank: its last words, and our beat when they were new
+        # Of each rank that we judge: its last words, and our beat when they were new. The first are from the meeting.
+        self._heard = {rank: (self._told(f"came/{rank}"), 0) for rank in (range(1, size) if index == 0 else (0,))}
         self._answered = 0  # our beat when the store answered last
 
     def stop(self) -> None:
@@ -169,10 +170,9 @@ class Watch(threading.Thread):
         for key in ("lost", "apart"):
             if self._store.check([key]):
                 return Loss.told(self._store.get(key)), key == "lost"
-        others = range(1, self._size) if self._index == 0 else range(1)
-        for rank in others:
+        for rank in self._heard:
             self._hear(rank)
-        missing = next((loss for rank in others if (loss := self._missing(rank))), None)
+        missing = next((loss for rank in self._heard if (loss := self._missing(rank))), None)
         if missing is not None:
             return (None if self._store.check([f"left/{missing.rank}"]) else missing), False
         return self._hang(stand), False
@@ -181,32 +181,34 @@ class Watch(threading.Thread):
         key = f"alive/{rank}"
         if not self._store.check([key]):
             return
-        stand = Stand(**json.loads(self._store.get(key)))
-        if rank not in self._heard or self._heard[rank][0].beat != stand.beat:
+        stand = self._told(key)
+        if self._heard[rank][0].beat != stand.beat:
             self._heard[rank] = (stand, self._beat)
+
+    def _told(self, key: str) -> Stand:
+        return Stand(**json.loads(self._store.get(key)))
 
     def _missing(self, rank: int) -> Loss | None:
         """That rank, if it is gone or silent."""
-        stand, when = self._heard.get(rank, (None, 0))
-        if stand and self._is_near(stand) and process_start(stand.pid) != stand.born:
+        stand, when = self._heard[rank]
+        if self._is_near(stand) and process_start(stand.pid) != stand.born:
             return Loss(f"rank {rank} was killed", Kind.GONE, rank, stand.node)
         silent = self._beat - when
         return self._silence(rank, silent) if silent >= self._silent_beats(rank) else None
 
     def _silence(self, rank: int, beats: int) -> Loss:
-        where = self._heard[rank][0].node if rank in self._heard else None
+        where = self._heard[rank][0].node
         return Loss(f"rank {rank} has been silent for {beats * BEAT_SECONDS:.0f} s", Kind.HANGS, rank, where)
 
     def _silent_beats(self, rank: int) -> int:
-        stand = self._heard.get(rank, (None, 0))[0]
-        return SILENT_BEATS if stand and self._is_near(stand) else FAR_SILENT_BEATS
+        return SILENT_BEATS if self._is_near(self._heard[rank][0]) else FAR_SILENT_BEATS
 
     def _is_near(self, stand: Stand) -> bool:
         """Whether we can see its process."""
         return (stand.node, stand.namespace) == (self._place.node, self._place.namespace)
 
     def _hang(self, ours: Stand) -> Loss | None:
-        if self._index or len(self._heard) < self._size - 1:
+        if self._index:
             return None
         stands = {0: ours} | {rank: stand for rank, (stand, _) in self._heard.items()}
         rank = behind(stands)

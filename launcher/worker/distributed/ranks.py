@@ -152,7 +152,7 @@ def _met(folder: Path, rank: Rank, within: float, own: SelfWatch) -> Iterator[_G
     try:
         with progress.phase("meeting the other ranks", within + MEETING_SECONDS):
             store = meet(folder, rank, within)
-            await_all(store, rank, MEETING_SECONDS)
+            await_all(store, rank, MEETING_SECONDS, json.dumps(asdict(here())))
     except RankFailedError as error:
         if _lost is not None:
             _lost(Loss(str(error), Kind.HANGS, rank.index))

@@ -88,14 +88,16 @@ def meet(folder: Path, rank: Rank, within: float) -> Any:
     return _host(path, rank) if rank.index == 0 else _join(path, rank, within)
 
 
-def await_all(store: Any, rank: Rank, within: float) -> None:
+def await_all(store: Any, rank: Rank, within: float, words: str = "") -> None:
     """Wait until all ranks have come to the store; rank 0 says when, and who has not come.
+
+    `words`: what this one says of itself; each one's are there for all afterwards, as `came/<rank>`.
 
     Raises:
         RankFailedError: not all have come in time.
     """
+    store.set(f"came/{rank.index}", words)
     if rank.index:
-        store.set(f"came/{rank.index}", "")
         said = store.get("met").decode()
     else:
         said = _missing(store, rank.size, within)
