@@ -88,7 +88,7 @@ TEXT = (
     Column("model", "text", "name of the model; where two have one name, with what tells them apart"),
     Column("dataset", "text", "name of the data set; the same"),
     Column("loss_type", "text", "the loss; none for a base"),
-    Column("status", "text", "NEW, PENDING, RUNNING, TRAINED, FAILED, CANCELLED, TIMEOUT or LOST"),
+    Column("status", "text", "NEW, PENDING, RUNNING, TRAINED, FAILED, CANCELLED, TIMEOUT, LOST or UNREADABLE"),
     Column("reason", "text", "why the run is not trained, in a line"),
     Column("job_id", "text", "the last attempt's job"),
     Column("base", "text", "which untrained model's evaluation the run is compared with: model, prompts, settings"),

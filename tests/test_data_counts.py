@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import subprocess
 from dataclasses import replace
@@ -27,9 +28,11 @@ from launcher.planning import data_counts
 from launcher.planning.data_counts import Counted, Look
 from launcher.planning.named_trainer import check_named
 from launcher.store.counts import DataCounts, SplitCounts
-from launcher.store.facts import TableWork
+from launcher.store.facts import Attempt, TableWork
 from launcher.store.files import plain, read_fact
+from launcher.store.hashes import Hashes
 from launcher.store.output_folder import PreparingDir, Store
+from launcher.submission.same_content import with_inputs
 from launcher.views.data import count_lines, example_lines, told_once, warnings
 from launcher.views.settings import settings_json, settings_line
 from launcher.worker.count import answer
@@ -212,6 +215,7 @@ def questions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
     def ask(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
         question = json.loads(options["input"])
         asked.append(len(question["configs"]))
+        assert command[-1] == str(os.getpid())  # with which it ends
         scratch = Store(tmp_path / "scratch")
         said = [answer(from_plain(each), scratch, question["examples"]) for each in question["configs"]]
         return subprocess.CompletedProcess(command, 0, stdout=f"noise\n{json.dumps(said)}\n", stderr="")
@@ -299,6 +303,26 @@ def test_a_plan_shows_what_a_run_has_recorded(
     (found,) = data_counts.look(sweep, store, 0, lambda _: None).found
     assert (found.counts, found.unknown) == (counts, None)
     assert not questions
+
+
+def test_what_a_job_has_counted_is_not_counted_again(
+    questions: list[int], store: Store, configure: Configure, mixed: Path
+) -> None:
+    """Of the same files, where the user's cache is gone or was never written; other files are asked for."""
+    counts = pairs.tokenise(configure(dataset=Dataset(name="mixed", path=str(mixed))), store).counts
+    known = Hashes(store, lambda _: None)
+    sweep = with_inputs(sweep_of("model=tiny", f"dataset={mixed}", "loss_type=ipo"), known)
+    run = store.run(sweep.runs[0].run_id)
+    run.new_attempt(Attempt(inputs=dict(sweep.runs[0].inputs)))
+    run.data_file.write_text(json.dumps(plain(counts)))
+    assert data_counts.look(sweep, store, 0, lambda _: None).found[0].counts == counts
+    assert not questions
+    write_rows_of(mixed / "train.jsonl", [SHORT] * 3)
+    changed = with_inputs(sweep, Hashes(store, lambda _: None))
+    found = data_counts.look(changed, store, 0, lambda _: None).found[0].counts
+    assert found is not None
+    assert found.splits["train"].read == 3
+    assert questions == [1]
 
 
 @pytest.mark.parametrize(("lost", "warned"), [(5, False), (6, True)])

@@ -123,6 +123,7 @@ def test_what_cannot_be_recorded_ends_the_process_with_its_reason(
 ) -> None:
     """In the last line of the log; the job has failed, so that nobody waits for what it was to make."""
     attempt, codes = new_attempt(make_config(tmp_path / "pairs"), store.run("r")), []
+    attempt.path.mkdir(parents=True)
 
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(attempt.failure_file))
@@ -142,19 +143,20 @@ def test_what_cannot_be_recorded_ends_the_process_with_its_reason(
             "prefsweep: ValueError: x; the disk of /o is full: 0 B free",
             "exit code 1: ValueError: x; the disk of /o is full",
         ),
-        ("step 3/6 loss 0.69", "exit code 1"),
+        ("step 3/6 loss 0.69", "exit code 1: last printed: step 3/6 loss 0.69"),
     ],
 )
 def test_status_shows_what_a_job_could_not_record(store: Store, tmp_path: Path, last: str, reason: str) -> None:
-    """The last line of its log, where that is a complaint of ours."""
+    """The last line of its log: a complaint of ours is the reason, any other tells where it was cut off."""
     attempt = new_attempt(make_config(tmp_path / "pairs"), store.run("r"))
+    attempt.path.mkdir(parents=True)
     attempt.log_file().write_text(f"step 2/6 loss 0.69\n{last}\n")
     write_once(attempt.job_file, Job("7", "slurm"))
     job, facts = (
         JobState(Phase.FAILED, "exit code 1"),
         RunFacts(attempts=1, job=Job("7", "slurm"), job_id="7", started=True),
     )
-    status, said = status_of(looked_into(Attempts.of(attempt.run), facts, job), job)
+    status, said = status_of(looked_into(Attempts.of(attempt.run).acting, facts, job), job)
     assert (status, str(said).removesuffix(": 0 B free")) == (Status.FAILED, reason)
 
 

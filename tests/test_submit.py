@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from conftest import sweep_of
 from fakes import FakeScheduler, submit
 
 from launcher.cluster.batch import Batch
-from launcher.cluster.job_state import LAG_SECONDS, Phase
+from launcher.cluster.job_state import LAG_SECONDS, JobState, Phase
 from launcher.errors import QueueFull, StoreError
 from launcher.planning.launches import recorded_sweep
 from launcher.runs.cancel import cancel
@@ -402,3 +403,51 @@ def test_a_full_queue_is_no_failure(store: Store, monkeypatch: pytest.MonkeyPatc
     assert state.status is Status.NEW
     assert str(state.reason).startswith("not submitted: sbatch: AssocMaxSubmitJobLimit; launch again")
     assert actions(launch(sweep, store, scheduler)) == [Action.SUBMIT]
+
+
+def test_a_run_that_ends_while_the_scheduler_is_asked_has_not_failed(store: Store) -> None:
+    """Its facts were read before that; they are read once more where the answer is an end."""
+
+    class Ending(FakeScheduler):
+        """Its jobs end well in the moment in which they are asked about."""
+
+        def states(self, jobs: Sequence[Job]) -> dict[str, JobState]:
+            finish(run)
+            self.phases = {job.job_id: JobState(phase) for job in jobs}
+            return super().states(jobs)
+
+    for number in range(3):
+        scheduler, sweep = Ending(), sweep_of("model=tiny", f"seed={number}")
+        run, phase = store.run(sweep.runs[0].run_id), (Phase.COMPLETED, Phase.FAILED, Phase.UNKNOWN)[number]
+        launch(sweep, store, scheduler)
+        write_once(run.attempts()[0].started_file, {"host": "n1", "time": 1.0})
+        (state,) = states_of([run], scheduler)
+        assert state.status is Status.TRAINED
+
+
+@pytest.mark.parametrize(
+    ("own", "of_job", "said"),
+    [
+        ("step 41 of 100\n", None, "FAILED exit code 1: last printed: step 41 of 100"),
+        ("", "ImportError: no torch\nsrun: error: n1: task 0: Exited\n", "last printed: ImportError: no torch"),
+        ("prefsweep: the disk is full\n", None, "FAILED exit code 1: the disk is full"),
+    ],
+)
+def test_a_failure_without_words_is_told_with_the_last_line(
+    store: Store, tmp_path: Path, own: str, of_job: str | None, said: str
+) -> None:
+    """As what it is: where the run was cut off, which need not be the cause."""
+
+    class Logging(FakeScheduler):
+        def submit(self, batch: Batch) -> list[Job]:
+            return [replace(job, log=str(tmp_path / "log")) for job in super().submit(batch)]
+
+    scheduler, sweep = Logging(), sweep_of("model=tiny")
+    launch(sweep, store, scheduler)
+    (attempt,) = store.run(sweep.runs[0].run_id).attempts()
+    write_once(attempt.started_file, {"host": "n1", "time": 1.0})
+    attempt.log_file().write_text(own)
+    (tmp_path / "log").write_text(of_job or "")
+    scheduler.end("1", Phase.FAILED, "FAILED exit code 1")
+    (state,) = states_of([attempt.run], scheduler)
+    assert said in (state.reason or "")

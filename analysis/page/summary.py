@@ -27,6 +27,7 @@ _WORDS = {
     "CANCELLED": "cancelled",
     "TIMEOUT": "timed out",
     "LOST": "lost",
+    "UNREADABLE": "with a file that cannot be read",
 }
 
 

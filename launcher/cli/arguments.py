@@ -6,9 +6,11 @@ Owns: these. Must not know: what a verb does or takes besides, or anything of a 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from typing import NoReturn
 
 from launcher.errors import UsageError
+from launcher.machine.terminal import complain
 from launcher.runs.status import Status
 
 DONE, FAILED, WRONG = 0, 1, 2  # exit codes: WRONG is the command or the config
@@ -28,6 +30,14 @@ VERBS = {
     "publish": "push the models that are trained and not published, each as one revision",
     "doctor": "what this machine and its cluster offer, and a file for conf/cluster",
 }
+
+
+def complained(faults: Iterable[str]) -> int:
+    """Say what could not be read, a line for each; the exit code is that of a failure where there is any."""
+    lines = dict.fromkeys(faults)
+    for line in lines:
+        complain(line)
+    return FAILED if lines else DONE
 
 
 def folder_given(override: str) -> str:

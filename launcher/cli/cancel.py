@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from launcher.cli.arguments import DONE, chosen_arguments
+from launcher.cli.arguments import chosen_arguments, complained
 from launcher.cli.selection import choose, open_sweep, runs_of
 from launcher.runs.cancel import cancel as stop
+from launcher.runs.unreadable import damages_of
 from launcher.submission.adopt import adopt
 from launcher.views import states as views_states
 from launcher.views.console import working
@@ -25,7 +26,8 @@ def cancel(options: argparse.Namespace) -> int:
     with store.submitting():
         adopt(runs_of(directory, store), scheduler)
         states = choose(options, directory, store, scheduler)
+        faults = damages_of(directory, [state.facts for state in states])
         with working() as tell:
-            stopped = stop(states, scheduler, tell)
+            stopped = stop(states, scheduler, tell, faults.append)
     views_states.say_cancelled(directory, stopped)
-    return DONE
+    return complained(faults)

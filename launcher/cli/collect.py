@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from launcher.cli.arguments import DONE, sweep_arguments
+from launcher.cli.arguments import complained, sweep_arguments
 from launcher.cli.selection import open_sweep
 from launcher.cli.watch import show_results
 
@@ -15,5 +15,4 @@ arguments = sweep_arguments
 def collect(options: argparse.Namespace) -> int:
     """Write results.jsonl and show it."""
     directory, store, scheduler = open_sweep(options)
-    show_results(directory, store, scheduler)
-    return DONE
+    return complained(show_results(directory, store, scheduler))

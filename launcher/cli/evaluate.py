@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from launcher.cli.arguments import DONE, FAILED, Parser
+from launcher.cli.arguments import DONE, FAILED, Parser, complained
 from launcher.cli.selection import open_sweep, runs_of
 from launcher.cli.watch import show_results, watch
 from launcher.cluster.scheduler import AUTO, Scheduler, scheduler_for
@@ -72,7 +72,7 @@ def _follow(decisions: Sequence[Decision], directory: SweepDir, store: Store, sc
     watched = watch(runs, directory, scheduler)
     wanted = [decision.run.config.evaluation.benchmarks for decision in decisions]
     if watched is not None and any(map(lacking, runs, wanted)):
-        show_results(directory, store, scheduler)
+        complained(show_results(directory, store, scheduler))
     return watched is not None and not any(map(lacking, runs, wanted))
 
 
@@ -95,8 +95,7 @@ def _judge(sweep: Sweep, store: Store, judge: Judge, options: argparse.Namespace
             results.say_judged(spent, waiting)
     results.say_judged_otherwise(scores.judged_otherwise(sweep, store), judge)
     directory = store.sweep(sweep.name)
-    show_results(directory, store, scheduler_for(AUTO))
-    return DONE
+    return complained(show_results(directory, store, scheduler_for(AUTO)))
 
 
 def arguments(parser: Parser) -> None:

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from launcher.cli.arguments import DONE, VERBS, Parser, count
-from launcher.cli.watch import after_submission
+from launcher.cli.arguments import DONE, VERBS, Parser, complained, count
+from launcher.cli.watch import after_submission, damages_in
 from launcher.cluster.scheduler import Scheduler, scheduler_for
 from launcher.errors import SchedulerError, UsageError
 from launcher.hub.claims import claim_revisions
@@ -102,7 +102,7 @@ def launch(argv: Sequence[str]) -> int:
         planned = _plan_dry(settled.sweep, compared, store, scheduler)
         views_plan.show_plan(planned, scheduler, store, as_json=options.json, sources=settled.lines, data=data)
         console.show_notes([*settled.notes, *compared.notes])
-        return DONE
+        return complained(damages_in(planned, store.sweep(planned.sweep.name)))
     planned = _submit(settled, data, known, scheduler, argv, as_json=options.json)
     return after_submission(planned, store, scheduler, quiet=options.json)
 

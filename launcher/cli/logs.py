@@ -10,7 +10,9 @@ from pathlib import Path
 from launcher.cli.arguments import DONE, Parser
 from launcher.cluster.scheduler import AUTO, scheduler_for
 from launcher.errors import StoreError, UsageError
+from launcher.machine.terminal import complain
 from launcher.runs.run_state import read_facts, require_run, states_of
+from launcher.runs.unreadable import Reading
 from launcher.store.attempts import Attempts
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir, RunDir
@@ -39,13 +41,15 @@ def logs(options: argparse.Namespace) -> int:
     attempts = {attempt.number: attempt for attempt in found.all}
     if not attempts:
         raise StoreError(f"{run.run_id}: has no attempt yet, so no log; `resume` its sweep to submit it")
-    number = options.attempt or (found.acting or found.all[-1]).number
+    read = Reading(complain)
+    number = options.attempt or (read(lambda: found.acting) or found.all[-1]).number
     if number not in attempts:
         raise UsageError(f"--attempt {number}: {run.run_id} has the attempts {', '.join(map(str, attempts))}")
     ended = _ended(run)
     log = attempts[number].log_file(options.rank)
     if not log.exists() and (not options.follow or ended()):  # the job has not come to the run, or never will
-        log = next((path for path in _logs_before(attempts[number]) if path.exists()), log)
+        before = read(lambda: list(_logs_before(attempts[number]))) or []
+        log = next((path for path in before if path.exists()), log)
     views_states.show_log(log, follow=options.follow, ended=ended)
     return DONE
 

@@ -6,7 +6,7 @@ import argparse
 import functools
 from collections.abc import Sequence
 
-from launcher.cli.arguments import Parser, chosen_arguments
+from launcher.cli.arguments import Parser, chosen_arguments, complained
 from launcher.cli.selection import choose, open_sweep, runs_of
 from launcher.cli.watch import after_submission
 from launcher.cluster.scheduler import scheduler_for
@@ -49,7 +49,8 @@ def resume(options: argparse.Namespace) -> int:
     with store.submitting():
         changed = functools.partial(change_settings, overrides=overrides) if overrides else dict
         known = Hashes(store, complain)
-        sweep = with_inputs(recorded_sweep(directory, store, trl_losses(), changed), known)
+        left_out: dict[str, str] = {}
+        sweep = with_inputs(recorded_sweep(directory, store, trl_losses(), changed, left_out), known)
         known.keep()
         adopt(runs_of(directory, store), scheduler)
         states = choose(options, directory, store, scheduler)
@@ -63,7 +64,8 @@ def resume(options: argparse.Namespace) -> int:
         plan.show_plan(planned, None, store, as_json=options.json)
         with working() as tell:
             act(planned, store, scheduler, ["resume", directory.name, *words], tell)
-    return after_submission(planned, store, scheduler, quiet=options.json)
+    code = after_submission(planned, store, scheduler, quiet=options.json)
+    return complained(left_out.values()) or code
 
 
 def _to_be_submitted(sweep: Sweep, states: Sequence[RunState]) -> Sequence[Run]:

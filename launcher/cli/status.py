@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import time
 
-from launcher.cli.arguments import DONE, Parser, count, sweep_arguments
+from launcher.cli.arguments import Parser, complained, count, sweep_arguments
 from launcher.cli.selection import open_sweep, runs_of
 from launcher.cluster.scheduler import Scheduler
 from launcher.errors import SchedulerError
 from launcher.machine.terminal import complain
 from launcher.runs.run_data import data_of
 from launcher.runs.run_state import RunState, states_of
+from launcher.runs.unreadable import damages_of
 from launcher.store.output_folder import Store, SweepDir
 from launcher.views import states as views_states
 from launcher.views.data import show_data
@@ -39,12 +40,13 @@ def status(options: argparse.Namespace) -> int:
     while True:
         states = _states_or_complaint(directory, store, scheduler, raises=not options.watch)
         if states is not None:
-            data = data_of(states)
+            faults = damages_of(directory, [state.facts for state in states])
+            data = data_of(states, faults.append)
             views_states.show_status(directory, states, data, as_json=options.json, clear=options.watch)
             if not options.json:
                 show_data(data, options.show_data)
             if not options.watch or not any(state.in_flight for state in states):
-                return DONE
+                return complained(faults)
         time.sleep(max(options.every, scheduler.poll_seconds))
 
 

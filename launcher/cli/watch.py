@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 
-from launcher.cli.arguments import DONE, FAILED
+from launcher.cli.arguments import DONE, FAILED, complained
 from launcher.cli.selection import runs_of
 from launcher.cluster.scheduler import Scheduler
 from launcher.evaluation.missing_benchmarks import awaits_judge
 from launcher.runs.cancel import cancel
 from launcher.runs.run_state import RunState, states_of
-from launcher.runs.status import UNSUCCESSFUL
+from launcher.runs.status import BAD
+from launcher.runs.unreadable import Reading
 from launcher.store.output_folder import Store, SweepDir
 from launcher.store.run_folder import RunDir
 from launcher.store.work_done import lacking
@@ -32,19 +34,29 @@ def after_submission(plan: Plan, store: Store, scheduler: Scheduler, *, quiet: b
     submitted = [d for d in plan.decisions if d.action is not Action.SKIP]
     if scheduler.detached or quiet:
         views_states.say_submitted(directory, len(submitted), quiet=quiet)
-        return DONE
-    return _follow(plan.decisions, directory, store, scheduler)
+        code, faults = DONE, list[str]()
+    else:
+        code, faults = _follow(plan.decisions, directory, store, scheduler)
+    return complained([*faults, *damages_in(plan, directory)]) or code
 
 
-def _follow(decisions: Sequence[Decision], directory: SweepDir, store: Store, scheduler: Scheduler) -> int:
+def damages_in(plan: Plan, directory: SweepDir) -> list[str]:
+    """What could not be read, for which runs of the plan, or of the sweep, were left alone."""
+    return [*directory.damages(), *(decision.why for decision in plan.decisions if decision.unreadable)]
+
+
+def _follow(
+    decisions: Sequence[Decision], directory: SweepDir, store: Store, scheduler: Scheduler
+) -> tuple[int, list[str]]:
+    """Wait for the runs' ends, and show their results; what could not be read of them, a line each."""
     runs = [store.run(decision.run.run_id) for decision in decisions]
     states = watch(runs, directory, scheduler)
     if states is None:
-        return FAILED
-    show_results(directory, store, scheduler)
+        return FAILED, []
+    faults = show_results(directory, store, scheduler)
     wanted = (decision.run.config.evaluation.benchmarks for decision in decisions)
-    failed = any(state.status in UNSUCCESSFUL for state in states) or any(map(lacking, runs, wanted))
-    return FAILED if failed else DONE
+    failed = any(state.status in BAD for state in states) or any(map(lacking, runs, wanted))
+    return (FAILED if failed else DONE), faults
 
 
 def watch(runs: Sequence[RunDir], directory: SweepDir, scheduler: Scheduler) -> list[RunState] | None:
@@ -64,10 +76,12 @@ def watch(runs: Sequence[RunDir], directory: SweepDir, scheduler: Scheduler) -> 
     return states
 
 
-def show_results(directory: SweepDir, store: Store, scheduler: Scheduler) -> None:
-    """Write results.jsonl from what is there now, and show it."""
+def show_results(directory: SweepDir, store: Store, scheduler: Scheduler) -> list[str]:
+    """Write results.jsonl from what is there now, and show it; returns what could not be read, a line each."""
     from launcher.runs.collect import collect
 
-    runs = runs_of(directory, store)
-    results.show_results(directory, collect(directory, store, states_of(runs, scheduler)))
-    results.say_unjudged(directory, [run.run_id for run in runs if awaits_judge(run)])
+    runs, faults = runs_of(directory, store), directory.damages()
+    read = Reading(faults.append)
+    results.show_results(directory, collect(directory, store, states_of(runs, scheduler), read))
+    results.say_unjudged(directory, [run.run_id for run in runs if read(partial(awaits_judge, run))])
+    return faults

@@ -1,6 +1,6 @@
 """What a sweep would be trained on, counted on the login node where its data are local and small.
 
-Owns: which data are, the process that counts, what is remembered of it in the user's cache.
+Owns: which data are, the process that counts, what is remembered of it, in the user's cache and by jobs.
 Must not know: how rows are counted (`worker.count`, by the functions of a job), how the numbers are shown.
 
 A count is remembered under the hashes of the data files and of the tokenizer's, so that the next plan costs the
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.config import Dataset, Model, RunConfig, Trainer
+from launcher.dataset.inputs import content_of
 from launcher.dataset.local_files import local_files, sources_in
 from launcher.errors import UNSAID, ConfigError, StoreError
 from launcher.hub.sources import cached_folder, model_source
@@ -31,6 +32,7 @@ from launcher.machine.once import Once
 from launcher.machine.user_cache import user_cache
 from launcher.model.adapter import adapter_in
 from launcher.model.files import TEMPLATE_FILES, TOKENIZER_FILES, has_tokenizer
+from launcher.store.attempts import Attempts
 from launcher.store.counts import DataCounts, SplitCounts
 from launcher.store.files import Plain, content_key, fact_text, file_hash, read_fact, typed, write_derived
 from launcher.store.output_folder import Store
@@ -133,13 +135,30 @@ def _remembered(runs: Sequence[Run], store: Store, examples: int) -> Counted | _
     """The counts as they were remembered, or why there are none, or the question."""
     run = runs[0]
     if unknown := _unknown(run.config):
-        counts = next(filter(None, (read_fact(store.run(each.run_id).data_file, DataCounts) for each in runs)), None)
+        counts = next(filter(None, (_counts_in(store.run(each.run_id).data_file) for each in runs)), None)
         return Counted(run.config, counts, None if counts else unknown)
     file = user_cache(os.environ) / "counts" / f"{content_key(_identity(run.config, examples), 32)}.json"
+    counts = _counts_in(file) or _counted_by_jobs(runs, store)
+    return Counted(run.config, counts) if counts else _Question(run, examples, file)
+
+
+def _counted_by_jobs(runs: Sequence[Run], store: Store) -> DataCounts | None:
+    """What a job has counted of the same files, where the user's cache is gone, or nothing could be counted here."""
+    for run in runs:
+        training = Attempts.of(store.run(run.run_id)).training
+        with contextlib.suppress(StoreError):
+            before = (training and training.record.inputs) or {}
+            same = bool(before) and content_of(before) == content_of(run.inputs)
+            if same and (counts := read_fact(store.run(run.run_id).data_file, DataCounts)):
+                return counts
+    return None
+
+
+def _counts_in(file: Path) -> DataCounts | None:
+    """The counts in a file; None where they cannot be read."""
     with contextlib.suppress(StoreError, OSError):
-        if counts := read_fact(file, DataCounts):
-            return Counted(run.config, counts)
-    return _Question(run, examples, file)
+        return read_fact(file, DataCounts)
+    return None
 
 
 # ------------------------------------------------------------------------------------------------ which data
@@ -245,7 +264,7 @@ def _ask(questions: Sequence[_Question]) -> list[Plain]:
     configs = [{**each.run.objective, **each.run.settings} for each in questions]
     asked = {"configs": configs, "examples": max(each.examples for each in questions)}
     done = subprocess.run(
-        [sys.executable, "-m", "launcher.worker.count"],
+        [sys.executable, "-m", "launcher.worker.count", str(os.getpid())],
         input=json.dumps(asked),
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
         capture_output=True,

@@ -7,7 +7,7 @@ Must not know: what is done with them.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 
 from launcher.errors import StoreError
@@ -49,18 +49,33 @@ def news_of(sweep: Sweep, directory: SweepDir, launched: Collection[str]) -> lis
 
 
 def recorded_sweep(
-    directory: SweepDir, store: Store, losses: Collection[str], changed: Callable[[Plain], Plain] = dict
+    directory: SweepDir,
+    store: Store,
+    losses: Collection[str],
+    changed: Callable[[Plain], Plain] = dict,
+    left_out: dict[str, str] | None = None,
 ) -> Sweep:
     """The sweep as it was launched last, from what the launches and the runs recorded; `changed` gives new settings.
+
+    `left_out` takes the runs whose own record cannot be read, by id with the reason; None: that is an error.
 
     Raises:
         StoreError: what was recorded is gone, or not whole.
     """
+    refuse_damage([directory])
     runs = []
     for record in directory.run_records():
         settings = {**changed(record.settings), "sweep": directory.name}
-        config = {**_objective_of(record, store.run(record.run_id), losses), **settings}
-        runs.append(replace(plan_run(config, record.axes, record.overrides, losses), run_id=record.run_id))
+        try:
+            config = {**_objective_of(record, store.run(record.run_id), losses), **settings}
+        except StoreError as error:
+            if left_out is None:
+                raise
+            left_out[record.run_id] = str(error)
+        else:
+            runs.append(replace(plan_run(config, record.axes, record.overrides, losses), run_id=record.run_id))
+    if not runs and left_out:
+        raise StoreError("; ".join(left_out.values()))
     if not runs:
         raise StoreError(f"{directory.path / 'launches'}: names no run; launch the sweep again")
     return Sweep(directory.name, tuple(runs), tuple(directory.axes()))
@@ -83,13 +98,24 @@ def _objective_of(record: RunRecord, run: RunDir, losses: Collection[str]) -> Pl
     return found.objective
 
 
+def refuse_damage(sweeps: Iterable[SweepDir]) -> None:
+    """Refuse to take settings from older launches, where a later one cannot be read.
+
+    Raises:
+        StoreError: names each file that cannot be read.
+    """
+    if damages := [damage for sweep in sweeps for damage in sweep.damages()]:
+        raise StoreError("; ".join(damages))
+
+
 def last_record(run: RunDir) -> RunRecord:
     """What was recorded of the run when it was last launched.
 
     Raises:
-        StoreError: no launch has recorded it.
+        StoreError: no launch has recorded it, or one cannot be read.
     """
     store = Store(run.path.parent.parent)
+    refuse_damage(store.sweeps())
     records = [r for sweep in store.sweeps() for r in sweep.run_records() if r.run_id == run.run_id]
     if not records:
         raise StoreError(f"{run.run_id}: no sweep in {store.root} holds it; launch it with -m")

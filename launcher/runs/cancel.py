@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from launcher.cluster import scheduler as executors
+from launcher.cluster.batch import Batch
 from launcher.cluster.scheduler import Scheduler
+from launcher.errors import StoreError
 from launcher.machine.terminal import Say, silent
 from launcher.runs.run_state import RunState
+from launcher.runs.unreadable import Reading
 from launcher.store.attempts import Attempts
 from launcher.store.facts import Cancel, Job, JobList, TableWork
 from launcher.store.files import flush, write_once
@@ -24,12 +29,19 @@ from launcher.store.work_done import has_done_its_part
 from launcher.store.work_list import listed_in, work_of, works_of
 
 
-def cancel(states: Iterable[RunState], scheduler: Scheduler, tell: Say = silent) -> list[RunState]:
+def cancel(states: Iterable[RunState], scheduler: Scheduler, tell: Say = silent, warn: Say = silent) -> list[RunState]:
     """Ask these runs to stop, and their jobs where nothing else is left in them; returns those that were in flight.
 
-    `tell` is told how far it is.
+    A run of which a fact cannot be read is asked too, where nothing says that it has ended.
+
+    Args:
+        states: of the runs that are meant.
+        scheduler: who is asked to end jobs.
+        tell: is told how far it is.
+        warn: is told of each fact that cannot be read, for which a job may go on.
     """
-    wanted = [state for state in states if state.in_flight]
+    read = Reading(warn)
+    wanted = [state for state in states if state.in_flight or _may_be_at_work(state)]
     batches: dict[str, list[Job] | None] = {}
     stopped: set[Path] = set()
     jobs: dict[executors.JobKey, Job] = {}
@@ -37,17 +49,46 @@ def cancel(states: Iterable[RunState], scheduler: Scheduler, tell: Say = silent)
     for number, state in enumerate(wanted, 1):
         tell(f"asking run {number:,} of {len(wanted):,} to stop")
         attempts = Attempts.of(state.run.at_a_look(batches))
-        tables |= {job.job_id: job for job in _tables_of(attempts)}
-        for attempt in attempts.open:
+        tables |= {job.job_id: job for job in read(partial(_tables_of, attempts)) or ()}
+        for attempt in _to_stop(attempts, read):
             write_once(attempt.cancel_file, Cancel(time.time()), flushed=False)
             stopped.add(attempt.path)
-            jobs |= {executors.key_of(job): job for job in [attempt.job] if job}
+            job = read(partial(_job_of, attempt, scheduler))
+            jobs |= {executors.key_of(job): job} if job else {}
     if wanted:
         flush(wanted[0].run.path)
     tell(f"cancelling {len(jobs):,} jobs")
-    unneeded = _without_other_work(list(jobs.values()), stopped)
-    executors.cancel([*unneeded, *_without_use(tables, wanted)], scheduler)
+    unneeded = _without_other_work(list(jobs.values()), stopped, read)
+    executors.cancel([*unneeded, *(read(lambda: _without_use(tables, wanted)) or ())], scheduler)
     return wanted
+
+
+def _may_be_at_work(state: RunState) -> bool:
+    facts = state.facts
+    return bool(facts.unreadable) and facts.attempts > 0 and facts.failure is None and not facts.finished
+
+
+def _to_stop(attempts: Attempts, read: Reading) -> list[AttemptDir]:
+    """Its open attempts; where it cannot be read which those are, all that have not failed."""
+    known = read(lambda: attempts.open)
+    return [each for each in attempts.all if not each.has(each.failure_file)] if known is None else known
+
+
+def _job_of(attempt: AttemptDir, scheduler: Scheduler) -> Job | None:
+    """Its job as it was recorded; where that record is damaged, as its executor knows it by the batch's name.
+
+    Raises:
+        StoreError: neither can be read.
+    """
+    try:
+        return attempt.job
+    except StoreError:
+        folder, index = attempt.batch, attempt.record.index
+        if folder is None or index is None:
+            raise
+        batch, record = Batch.read(folder)
+        found = executors.recorded(record.executor, scheduler).find(batch)
+        return replace(found[index], folder=str(batch.job_folders[index])) if found else None
 
 
 def _without_use(tables: Mapping[str, Job], cancelled: Sequence[RunState]) -> list[Job]:
@@ -72,10 +113,14 @@ def _tables_of(attempts: Attempts) -> list[Job]:
     return [] if last_start(attempt) is not None or attempt.has(attempt.failure_file) else [attempt.record.after]
 
 
-def _without_other_work(jobs: Sequence[Job], stopped: Collection[Path]) -> list[Job]:
-    """The jobs without an attempt that is neither `stopped` just now nor over."""
+def _without_other_work(jobs: Sequence[Job], stopped: Collection[Path], read: Reading) -> list[Job]:
+    """The jobs without an attempt that is neither `stopped` just now nor over, as far as that can be read."""
     works: dict[Path, list[JobList | TableWork] | None] = {}
-    return [job for job in jobs if all(each.path in stopped or _is_over(each) for each in _attempts_in(job, works))]
+
+    def is_free(job: Job) -> bool:
+        return all(each.path in stopped or _is_over(each) for each in _attempts_in(job, works))
+
+    return [job for job in jobs if read(partial(is_free, job))]
 
 
 def _attempts_in(job: Job, works: dict[Path, list[JobList | TableWork] | None]) -> list[AttemptDir]:

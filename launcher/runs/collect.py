@@ -11,10 +11,14 @@ import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from launcher.config import OBJECTIVE
+from launcher.errors import StoreError
 from launcher.runs.run_state import RunState
+from launcher.runs.status import Status
+from launcher.runs.unreadable import Reading, check_readable
 from launcher.store.attempt_config import wanted_by
 from launcher.store.attempts import Attempts
 from launcher.store.counts import DataCounts
@@ -45,23 +49,43 @@ SCORE_KEYS = (
 )  # fmt: skip
 
 
-def collect(directory: SweepDir, store: Store, states: Iterable[RunState]) -> list[Plain]:
-    """Write results.jsonl from what is known now, and return its rows; may be repeated at any time."""
+# What else a row has, where nothing of it can be read.
+_NOTHING: Plain = {
+    **dict.fromkeys(("seconds", "gpus", "gpu_hours", "training", "revision", "base")),
+    **{key: [] for key in ("hosts", "curve")},
+    **{key: {} for key in ("objective", "sources", "data", "provenance")},
+}
+
+
+def collect(directory: SweepDir, store: Store, states: Iterable[RunState], read: Reading | None = None) -> list[Plain]:
+    """Write results.jsonl from what is known now, and return its rows; may be repeated at any time.
+
+    `read` is told of the runs that cannot be read; of those the row has what the launch has recorded.
+    """
+    read = read or Reading()
     records = {record.run_id: record for record in directory.run_records()}
-    runs = [(_row(records[state.run.run_id], state, directory), state.run) for state in states]
-    rows = [point for row, run in runs for point in with_milestones(row, run)]
-    rows = [*_base_rows(rows, store), *rows]
+    known = [(records[state.run.run_id], state) for state in states if state.run.run_id in records]
+    rows = [row for record, state in known for row in _rows(record, state, directory, read)]
+    legible = [row for row in rows if row["status"] != Status.UNREADABLE]
+    rows = [*_base_rows(legible, store, read), *rows]
     write_derived(directory.results_file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     return rows
 
 
-def _row(record: RunRecord, state: RunState, directory: SweepDir) -> Plain:
-    run, facts = state.run, state.facts
-    result, revision = read_fact(run.result_file, Result), read_fact(run.revision_file, Revision)
-    attempts = Attempts.of(run)
-    attempt = attempts.training.record if attempts.training else Attempt()
-    gpus, evaluating = _gpus(attempt, result), _gpus(_measuring(attempts), result)
-    measured, sources = Measured.of(run), read_fact(run.sources_file, Sources)
+def _rows(record: RunRecord, state: RunState, directory: SweepDir, read: Reading) -> list[Plain]:
+    """A run's row, and those of its milestones; of a run that cannot be read, a row that says so."""
+    try:
+        check_readable(state.facts)
+        return with_milestones(_row(record, state, directory), state.run)
+    except StoreError as error:
+        read.note(error)
+        told = replace(state, status=Status.UNREADABLE, reason=str(error))
+        return [_named(record, told, directory) | _NOTHING | _scores(Measured())]
+
+
+def _named(record: RunRecord, state: RunState, directory: SweepDir) -> Plain:
+    """What a row has also of a run that cannot be read."""
+    facts = state.facts
     return {
         "kind": "run",
         "sweep": directory.name,
@@ -73,6 +97,19 @@ def _row(record: RunRecord, state: RunState, directory: SweepDir) -> Plain:
         "step": facts.step,
         "max_steps": facts.max_steps,
         "milestone": None,
+        "command": _command(record),
+    }
+
+
+def _row(record: RunRecord, state: RunState, directory: SweepDir) -> Plain:
+    run = state.run
+    result, revision = read_fact(run.result_file, Result), read_fact(run.revision_file, Revision)
+    attempts = Attempts.of(run)
+    attempt = attempts.training.record if attempts.training else Attempt()
+    gpus, evaluating = _gpus(attempt, result), _gpus(_measuring(attempts), result)
+    measured, sources = Measured.of(run), read_fact(run.sources_file, Sources)
+    return {
+        **_named(record, state, directory),
         "seconds": result.seconds if result else None,
         "gpus": gpus,
         "gpu_hours": None if gpus is None else _gpu_seconds(run, measured.preference, gpus, evaluating or 0) / 3600,
@@ -86,7 +123,6 @@ def _row(record: RunRecord, state: RunState, directory: SweepDir) -> Plain:
         "base": _base_name(measured.bases),
         "curve": _curve(run),
         "provenance": {**attempt.provenance, "created": attempt.time},
-        "command": _command(record),
     }
 
 
@@ -229,7 +265,7 @@ def _command(record: RunRecord) -> str:
     return shlex.join(["python", "-m", "launcher", *record.overrides])
 
 
-def _base_rows(rows: Iterable[Plain], store: Store) -> list[Plain]:
+def _base_rows(rows: Iterable[Plain], store: Store, read: Reading) -> list[Plain]:
     """A row for each untrained model: its results on the same terms as those of the runs that name it.
 
     Where runs were measured with different settings, there is a row for each set of settings.
@@ -248,8 +284,8 @@ def _base_rows(rows: Iterable[Plain], store: Store) -> list[Plain]:
         elif keys:
             base = {"kind": "base", "run_id": f"{row['model']}-base", **named, "status": "TRAINED"}
             bases.append(({**base, "base": _base_name(keys), "axes": {}}, keys))
-    found = [(base, Measured.of_untrained(keys, store)) for base, keys in bases]
-    return _told_apart([base | _scores(measured) for base, measured in found if measured.results])
+    found = [(base, read(partial(Measured.of_untrained, keys, store))) for base, keys in bases]
+    return _told_apart([base | _scores(measured) for base, measured in found if measured and measured.results])
 
 
 def _told_apart(bases: Sequence[Plain]) -> list[Plain]:

@@ -6,19 +6,25 @@ Owns: where that is read. Must not know: how it is counted or shown.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
+from launcher.machine.terminal import Say, silent
 from launcher.runs.run_state import RunState
+from launcher.runs.unreadable import Reading
 from launcher.store.counts import DataCounts
 from launcher.store.files import read_fact
 from launcher.store.output_folder import PreparingDir
 
 
-def data_of(states: Iterable[RunState]) -> list[DataCounts]:
-    """The counts of each kind of data, once: of the runs that have begun, and of the tables that others wait for."""
-    found: list[DataCounts] = []
+def data_of(states: Iterable[RunState], warn: Say = silent) -> list[DataCounts]:
+    """The counts of each kind of data, once: of the runs that have begun, and of the tables that others wait for.
+
+    `warn` is told of each that cannot be read.
+    """
+    read, found = Reading(warn), list[DataCounts]()
     for state in states:
-        counts = _of_run(state)
+        counts = read(partial(_of_run, state))
         if counts is not None and counts not in found:
             found.append(counts)
     return found

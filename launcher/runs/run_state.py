@@ -6,6 +6,7 @@ Must not know: any scheduler's own words, how anything is trained.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,11 @@ from pathlib import Path
 from launcher.cluster import scheduler as executors
 from launcher.cluster.job_state import UNKNOWN, JobState, Phase
 from launcher.cluster.scheduler import Scheduler
-from launcher.errors import UsageError
+from launcher.errors import StoreError, UsageError
 from launcher.hub.unpublished import why_unpublished
 from launcher.runs.signs import looked_into
 from launcher.runs.status import IN_FLIGHT, RunFacts, Status, cause_of, status_of
+from launcher.runs.unreadable import check_batch, known_of
 from launcher.store.age import age
 from launcher.store.attempt_config import BEFORE_BENCHMARKS, wanted_by
 from launcher.store.attempts import Attempts
@@ -31,16 +33,27 @@ from launcher.store.run_folder import AttemptDir, RunDir
 from launcher.store.starts import Start, last_start
 from launcher.store.work_done import due_behind, due_in_job, lacking
 
+Look = tuple[RunFacts, AttemptDir | None]
+HALF_KNOWN = frozenset({Status.TRAINED, Status.UNREADABLE})  # of which the job tells whether it is at work
+
 
 def read_facts(run: RunDir) -> RunFacts:
     """What is known of a run without asking a scheduler."""
-    return _facts_of(Attempts.of(run))
+    return _legible(Attempts.of(run))[0]
 
 
-def _looked_at(run: RunDir, batches: dict[str, list[Job] | None]) -> tuple[RunFacts, AttemptDir | None]:
+def _looked_at(run: RunDir, batches: dict[str, list[Job] | None]) -> Look:
     """The same from one listing of each folder, and the attempt that acts; nothing else of the look is kept."""
-    attempts = Attempts.of(run.at_a_look(batches))
-    return _facts_of(attempts), attempts.acting and AttemptDir(attempts.acting.path)
+    facts, acting = _legible(Attempts.of(run.at_a_look(batches)))
+    return facts, acting and AttemptDir(acting.path)
+
+
+def _legible(attempts: Attempts) -> Look:
+    """The facts, and the attempt that acts; of a run with one that cannot be read, what the others say."""
+    try:
+        return _facts_of(attempts), attempts.acting
+    except StoreError as error:
+        return known_of(attempts, error)
 
 
 def _facts_of(attempts: Attempts) -> RunFacts:
@@ -50,6 +63,8 @@ def _facts_of(attempts: Attempts) -> RunFacts:
         return RunFacts(**progress)
     failure, start = last.read(last.failure_file, Failure), last_start(last)
     job, after = last.job, last.record.after
+    if job is None and failure is None:
+        check_batch(last)
     no_table = failure_of(after) if after else None
     done = bool(progress["trained"] and progress["evaluated"])
     at_work = start is not None and failure is None and not done
@@ -66,7 +81,7 @@ def _facts_of(attempts: Attempts) -> RunFacts:
         cause=failure.known_cause if failure else None,
         lost=lost.reason if lost and not lost.hangs else None,
         lost_on=failure.node if failure else lost.node if lost else None,
-        progress=read_fact(last.progress_file, Progress) if at_work else None,
+        progress=_doing(last) if at_work else None,
         lasted=_lasted(start, failure),
         cancelled=last.has(last.cancel_file),
         table=after,
@@ -77,6 +92,13 @@ def _facts_of(attempts: Attempts) -> RunFacts:
         unpublished=why_unpublished(last) if done else None,
         **progress,
     )
+
+
+def _doing(attempt: AttemptDir) -> Progress | None:
+    """Its progress, which is written again in some seconds where somebody has damaged it."""
+    with contextlib.suppress(StoreError):
+        return read_fact(attempt.progress_file, Progress)
+    return None
 
 
 def _lasted(start: Start | None, failure: Failure | None) -> float | None:
@@ -156,7 +178,7 @@ class RunState:
         """Whether a job has this run in its hands: also one that is trained, and about to be evaluated or published."""
         if self.facts.failure is not None or self.facts.finished:
             return False
-        return self.status in IN_FLIGHT or (self.facts.trained and self._has_job)
+        return self.status in IN_FLIGHT or (self.status in HALF_KNOWN and self._has_job)
 
     @property
     def _has_job(self) -> bool:
@@ -178,12 +200,26 @@ def states_of(runs: Sequence[RunDir], scheduler: Scheduler) -> list[RunState]:
         return answers.get(executors.key_of(job), UNKNOWN) if job else UNKNOWN
 
     answered = [answer(job) for job in jobs]
+    looks = _looked_at_again(runs, looks, answered)
     looked_at = [looked_into(acting, fact, each) for (fact, acting), each in zip(looks, answered, strict=True)]
     asked = zip(runs, looked_at, answered, map(answer, tables), strict=True)
     return [
         RunState(run, fact, *status_of(fact, job, table), job, cause_of(fact, job, table), table)
         for run, fact, job, table in asked
     ]
+
+
+def _looked_at_again(runs: Sequence[RunDir], looks: Sequence[Look], answered: Sequence[JobState]) -> list[Look]:
+    """The looks, anew at each run whose job is no more: it may have ended well between the look and the answer."""
+    batches: dict[str, list[Job] | None] = {}
+
+    def again(run: RunDir, look: Look, job: JobState) -> Look:
+        if not _has_open_job(look[0]) or job.phase in (Phase.PENDING, Phase.RUNNING):
+            return look
+        fresh = _looked_at(run, batches)
+        return fresh if fresh[0].job_id == look[0].job_id else look  # the answer is of that job
+
+    return [again(*each) for each in zip(runs, looks, answered, strict=True)]
 
 
 def _has_open_job(facts: RunFacts) -> bool:

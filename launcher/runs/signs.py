@@ -29,11 +29,21 @@ def looked_into(acting: AttemptDir | None, facts: RunFacts, job: JobState) -> Ru
         return replace(facts, alive=_is_alive(acting))
     if job.phase is Phase.FAILED and not facts.started and facts.job.log:
         return replace(facts, last_words=last_words(Path(facts.job.log)))
-    if job.phase is Phase.FAILED and facts.started:
-        words = last_words(acting.log_file()) or ""
-        told = words.startswith(OURS)  # what it could not record, as on a full disk; else it was cut off amid its work
-        return replace(facts, last_words=words.removeprefix(OURS) if told else None)
+    if job.phase in (Phase.FAILED, Phase.COMPLETED) and facts.started:
+        return replace(facts, last_words=_words_at_end(acting, facts, job))
     return facts
+
+
+def _words_at_end(acting: AttemptDir, facts: RunFacts, job: JobState) -> str | None:
+    """What a run that has left no failure says of its end, where nobody else knows why.
+
+    What it complained of it could not record, as on a full disk; any other line tells only where it was cut off.
+    """
+    words = last_words(acting.log_file())
+    if words and words.startswith(OURS):
+        return words.removeprefix(OURS)
+    words = words or (facts.job and facts.job.log and last_words(Path(facts.job.log))) or None
+    return f"last printed: {words}" if words and job.cause is None and facts.lost is None else None
 
 
 def _is_alive(acting: AttemptDir) -> bool:

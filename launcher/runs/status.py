@@ -25,10 +25,12 @@ class Status(StrEnum):
     CANCELLED = "CANCELLED"
     TIMEOUT = "TIMEOUT"
     LOST = "LOST"
+    UNREADABLE = "UNREADABLE"
 
 
 IN_FLIGHT = frozenset({Status.PENDING, Status.RUNNING})
 UNSUCCESSFUL = frozenset(map(Status, FailureStatus))
+BAD = UNSUCCESSFUL | {Status.UNREADABLE}  # for an exit code, and to the eye
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class RunFacts:
         address: where the published model is.
         unreached: the milestones behind the end of the training.
         damage: what is said of the last checkpoint that was found damaged.
+        unreadable: of each fact that cannot be read, the file, why, and what to do; the others say what is known.
     """
 
     attempts: int = 0
@@ -98,6 +101,7 @@ class RunFacts:
     address: str | None = None
     unreached: tuple[int, ...] = ()
     damage: str | None = None
+    unreadable: tuple[str, ...] = ()
 
     @property
     def waits_for(self) -> str | None:
@@ -118,6 +122,8 @@ def status_of(facts: RunFacts, job: JobState, table: JobState = UNKNOWN) -> tupl
         job: the scheduler's answer for `facts.job_id`; UNKNOWN where there is none.
         table: its answer for `facts.table`, likewise.
     """
+    if facts.unreadable:
+        return Status.UNREADABLE, "; ".join(facts.unreadable)
     if facts.trained:
         unpublished = facts.unpublished and f"not published: {facts.unpublished}"
         about = facts.failure or _about_what_follows(facts, job) or unpublished

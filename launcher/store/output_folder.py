@@ -69,7 +69,7 @@ from launcher.store.facts import Launch, NamedRuns, RunName, RunRecord
 from launcher.store.files import read_fact, typed, write_once
 from launcher.store.launch_record import divided, whole
 from launcher.store.locks import turn
-from launcher.store.run_folder import RunDir
+from launcher.store.run_folder import AttemptDir, RunDir
 from launcher.store.seen import names_in
 
 DEFAULT_OUTPUT_DIR = "outputs"  # as in conf/config.yaml
@@ -131,16 +131,14 @@ class SweepDir:
         return self.path / "code"
 
     def launches(self) -> list[Launch]:
-        """What was launched under this name, oldest first.
+        """What was launched under this name, oldest first, as far as it can be read; `damages` has the rest."""
+        found = (_launch_in(path) for path in self._launch_files())
+        return [each for each in found if isinstance(each, Launch)]
 
-        Raises:
-            StoreError: a file there is not what a launch writes.
-        """
-        facts = {path: read_fact(path) for path in self._launch_files()}
-        for path, fact in facts.items():
-            if fact is not None and not {"runs", "axes"} <= fact.keys():
-                raise StoreError(f"{path}: names no runs; move it away and launch the sweep again")
-        return [whole(typed(fact, Launch, path)) for path, fact in facts.items() if fact is not None]
+    def damages(self) -> list[str]:
+        """What is wrong with the files here that are not what a launch writes, a line for each, with the remedy."""
+        found = (_launch_in(path) for path in self._launch_files())
+        return [str(each) for each in found if isinstance(each, StoreError)]
 
     def _launch_files(self) -> list[Path]:
         folder = self.path / "launches"
@@ -155,14 +153,24 @@ class SweepDir:
     def run_names(self) -> list[RunName]:
         """The runs of `run_records`, without what would need much memory where there are thousands.
 
-        Raises:
-            StoreError: a file there is not what a launch writes.
+        Where a launch cannot be read, its runs are found by the jobs that they have had.
         """
         try:
             every = [msgspec.json.decode(path.read_bytes(), type=NamedRuns) for path in self._launch_files()]
-        except (OSError, msgspec.DecodeError):  # which one, and why, this says
-            every = [NamedRuns([name_of(record) for record in self.run_records()])]
+        except (OSError, msgspec.DecodeError):
+            every = [NamedRuns([name_of(record) for record in self.run_records()]), NamedRuns(self._names_by_jobs())]
         return list({run.run_id: run for launch in every for run in launch.runs}.values())
+
+    def _names_by_jobs(self) -> list[RunName]:
+        """The runs in the output folder of which an attempt was handed over with a batch of this sweep."""
+        runs = Store(self.path.parent.parent).runs()
+        return [_name_in(run) for run in runs if any(map(self._is_of_here, run.attempts()))]
+
+    def _is_of_here(self, attempt: AttemptDir) -> bool:
+        try:
+            return attempt.batch is not None and attempt.batch.parent == self.jobs
+        except StoreError:
+            return False
 
     def run_records(self) -> list[RunRecord]:
         """The sweep's runs as they were recorded last, each once, in the order in which they were added."""
@@ -172,6 +180,26 @@ class SweepDir:
     def axes(self) -> list[str]:
         """The keys that vary, over all launches."""
         return list(dict.fromkeys(axis for launch in self.launches() for axis in launch.axes))
+
+
+def _launch_in(path: Path) -> Launch | StoreError | None:
+    """The launch that a file holds, or what is wrong with it; None where it is gone."""
+    try:
+        fact = read_fact(path)
+        if fact is not None and not {"runs", "axes"} <= fact.keys():
+            return StoreError(f"{path}: names no runs; move it away and launch the sweep again")
+        return None if fact is None else whole(typed(fact, Launch, path))
+    except StoreError as error:
+        return error
+
+
+def _name_in(run: RunDir) -> RunName:
+    """What a run's own folder tells a listing; of one that cannot be read, the id."""
+    try:
+        config = run.read_config()
+        return RunName(run.run_id, str(config["model"]["name"]), str(config["loss_type"]), float(config["beta"]))
+    except (StoreError, KeyError, TypeError, ValueError):
+        return RunName(run.run_id, "", "", 0.0)
 
 
 def name_of(record: RunRecord) -> RunName:

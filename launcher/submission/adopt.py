@@ -8,6 +8,7 @@ to life after all, it finds nothing to do.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,7 +16,9 @@ from pathlib import Path
 from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import LAG_SECONDS
 from launcher.cluster.scheduler import Scheduler, recorded
+from launcher.errors import StoreError
 from launcher.machine.terminal import complain
+from launcher.runs.unreadable import check_batch
 from launcher.store.age import age
 from launcher.store.attempts import Attempts
 from launcher.store.facts import FailureStatus, Job
@@ -27,7 +30,8 @@ def adopt(runs: Iterable[RunDir], scheduler: Scheduler) -> None:
     """Record the jobs that a launcher handed over and then died, so that nobody submits their runs again."""
     missing = _without_job(runs)
     adopt_batches(_handed_over(missing), scheduler)
-    for attempt in _without_job(dict.fromkeys(attempt.run for attempt in missing)):
+    # Those whose batch cannot be read may have a job: they stay as they are.
+    for attempt in filter(_can_be_asked, _without_job(dict.fromkeys(attempt.run for attempt in missing))):
         record_unsubmitted(attempt, "its launcher ended before it was submitted", FailureStatus.LOST)
 
 
@@ -47,13 +51,26 @@ def adopt_batches(folders: Iterable[Path], scheduler: Scheduler) -> None:
 
 
 def _without_job(runs: Iterable[RunDir]) -> list[AttemptDir]:
+    """The attempts of these runs without a recorded job; of runs that cannot be read, none."""
     batches: dict[str, list[Job] | None] = {}
-    return [attempt for run in runs for attempt in Attempts.of(run.at_a_look(batches)).without_job]
+    found: list[AttemptDir] = []
+    for run in runs:
+        with contextlib.suppress(StoreError):
+            found += Attempts.of(run.at_a_look(batches)).without_job
+    return found
+
+
+def _can_be_asked(attempt: AttemptDir) -> bool:
+    try:
+        check_batch(attempt)
+    except StoreError:
+        return False
+    return True
 
 
 def _handed_over(attempts: Iterable[AttemptDir]) -> list[Path]:
     """The folders of the batches of these attempts, as far as it came to a batch."""
-    folders = dict.fromkeys(attempt.batch for attempt in attempts)
+    folders = dict.fromkeys(attempt.batch for attempt in attempts if _can_be_asked(attempt))
     return [folder for folder in folders if folder and (folder / "batch.json").exists()]
 
 

@@ -6,27 +6,31 @@ Must not know: which runs share a job, how one is handed over, how an executor w
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from types import MappingProxyType
 
 from launcher.cluster.scheduler import Scheduler
+from launcher.errors import StoreError
 from launcher.evaluation.missing_benchmarks import unclaimed
 from launcher.planning.estimate import saving_seconds
 from launcher.planning.stages import evaluates_apart, left_to_evaluation, pushes, to_be_evaluated, to_be_trained
 from launcher.runs.run_state import RunState, states_of
 from launcher.runs.status import Status
+from launcher.runs.unreadable import check_readable
 from launcher.store.attempts import Attempts
 from launcher.store.facts import Job
 from launcher.store.metrics_log import longest_save
 from launcher.store.output_folder import Store
-from launcher.store.run_folder import AttemptDir
+from launcher.store.run_folder import AttemptDir, RunDir
 from launcher.store.work_done import due_behind, lacking
 from launcher.submission.endurance import in_vain
 from launcher.submission.kept_away import AS_BEFORE, kept_away, learnt_by
 from launcher.submission.limits import check_limits
 from launcher.submission.resources import Past, adapted
+from launcher.submission.same_content import recorded
 from launcher.submission.timings import Cost, Costs, read_costs
 from launcher.sweep import Run, Sweep
 
@@ -55,6 +59,7 @@ class Decision:
         evaluation_seconds: the estimate of that job, where earlier ones give one.
         follows: the job, under way already, that trains what is to be evaluated; None where it is trained.
         anew: whether what an earlier training has left of it is set aside first.
+        unreadable: whether it is left alone since a fact cannot be read.
     """
 
     run: Run
@@ -66,6 +71,7 @@ class Decision:
     evaluation_seconds: float | None = None
     follows: Job | None = None
     anew: bool = False
+    unreadable: bool = False
 
 
 def decide(
@@ -94,15 +100,53 @@ def decide(
     states = states_of([store.run(run.run_id) for run in sweep.runs], scheduler)
     known = Known(read_costs(store), kept_away(sweep.runs, states), scheduler)
     waits = scheduler.name if scheduler.detached else None
-    lacks = [_lacks(run, state, anew.get(run.run_id, ())) for run, state in zip(sweep.runs, states, strict=True)]
-    decisions = [
-        _anew(run, known.costs, retrain[run.run_id])
-        if run.run_id in retrain
-        else _unless_in_vain(_decide(run, state, missing, known.costs, waits), state, missing, insisted)
-        for run, state, missing in zip(sweep.runs, states, lacks, strict=True)
-    ]
-    staged = [_in_stages(d, s, known) for d, s in zip(decisions, states, strict=True)] if waits else decisions
-    return [_adapt(decision, state, known, given) for decision, state in zip(staged, states, strict=True)]
+    damages = store.sweep(sweep.name).damages()
+
+    def decided(run: Run, state: RunState) -> Decision:
+        _check_readable(state, damages)
+        if run.run_id in retrain:
+            decision = _anew(run, known.costs, retrain[run.run_id])
+        else:
+            missing = _lacks(run, state, anew.get(run.run_id, ()))
+            decision = _decide(run, state, missing, known.costs, waits)
+            decision = _unless_in_vain(decision, state, missing, insisted)
+        if decision.action is not Action.SKIP:
+            _check_config(state.run)
+        return _adapt(_in_stages(decision, state, known) if waits else decision, state, known, given)
+
+    pairs = zip(sweep.runs, states, strict=True)
+    return [_unless_unreadable(run, partial(decided, run, state)) for run, state in pairs]
+
+
+def _unless_unreadable(run: Run, decided: Callable[[], Decision]) -> Decision:
+    """The decision; a run of which a fact cannot be read is left alone, in whatever state it is."""
+    try:
+        return decided()
+    except StoreError as error:
+        return Decision(run, Action.SKIP, str(error), unreadable=True)
+
+
+def _check_readable(state: RunState, damages: Sequence[str]) -> None:
+    """That a run may be decided upon; `damages`: of its sweep's launches, which may have recorded a run that is gone.
+
+    Raises:
+        StoreError: a fact of it cannot be read.
+    """
+    check_readable(state.facts)
+    if damages and not state.run.path.is_dir():
+        raise StoreError("; ".join(damages))
+    if state.run.path.is_dir():
+        recorded(state.run)
+
+
+def _check_config(run: RunDir) -> None:
+    """That the run's configuration, which its job will read, can be read where it is there.
+
+    Raises:
+        StoreError: it cannot.
+    """
+    if run.config_file.exists():
+        run.read_config()
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,19 @@ learnt: a node is mended, or gone, by then. What several runs of a sweep keep aw
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from math import prod
 
+from launcher.errors import StoreError
 from launcher.runs.black_holes import black_holes
 from launcher.runs.run_state import RunState
 from launcher.runs.status import UNSUCCESSFUL
 from launcher.store.attempts import Attempts
-from launcher.store.run_folder import AttemptDir
+from launcher.store.run_folder import AttemptDir, RunDir
 from launcher.sweep import Run
 
 HOLDS_SECONDS = 7 * 86400.0
@@ -29,8 +31,8 @@ AS_BEFORE = "as before"
 
 def kept_away(runs: Iterable[Run], states: Sequence[RunState]) -> dict[str, str]:
     """The nodes that every run of a sweep is to keep away from, each with the reason."""
-    tried = [(run, Attempts.of(state.run).trainings) for run, state in zip(runs, states, strict=True) if _failed(state)]
-    learnt = Counter(node for run, attempts in tried for node in learnt_by(run, attempts))
+    tried = [(run, state.run) for run, state in zip(runs, states, strict=True) if _failed(state)]
+    learnt = Counter(node for run, folder in tried for node in _learnt_if_readable(run, folder))
     known = {node: AS_BEFORE for node, times in learnt.items() if times >= SEVERAL}
     holes = black_holes(states)
     return known | {node: f"{hole.runs} runs ended there before they began" for node, hole in holes.items()}
@@ -38,6 +40,12 @@ def kept_away(runs: Iterable[Run], states: Sequence[RunState]) -> dict[str, str]
 
 def _failed(state: RunState) -> bool:
     return state.status in UNSUCCESSFUL
+
+
+def _learnt_if_readable(run: Run, folder: RunDir) -> list[str]:
+    with contextlib.suppress(StoreError):  # told where it is decided what happens to this run
+        return learnt_by(run, Attempts.of(folder).trainings)
+    return []
 
 
 def learnt_by(run: Run, attempts: Sequence[AttemptDir]) -> list[str]:

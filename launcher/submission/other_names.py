@@ -5,10 +5,12 @@ Owns: which recorded run such a one equals. Must not know: what happens to eithe
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 
 from launcher.config import OBJECTIVE
 from launcher.dataset.inputs import content_of, inputs_of
+from launcher.errors import StoreError
 from launcher.machine.locate import place_of
 from launcher.planning.planned_runs import without_paths
 from launcher.store.files import Plain, content_key
@@ -51,15 +53,17 @@ class _Others:
         if ending not in self._alike:
             self._alike[ending] = self._by_objective(self._named.get(ending, ()))
         for other in self._alike[ending].get(content_key(_nameless(run.objective)), ()):
-            now, before = content_of(run.inputs or inputs_of(run.config, self._known)), recorded(other)
-            if now and before is not None and content_of(before) == now:
-                yield other.run_id
+            now = content_of(run.inputs or inputs_of(run.config, self._known))
+            with contextlib.suppress(StoreError):
+                if now and (before := recorded(other)) is not None and content_of(before) == now:
+                    yield other.run_id
 
     def _by_objective(self, names: Iterable[str]) -> dict[str, list[RunDir]]:
         found: dict[str, list[RunDir]] = {}
         for other in map(self._known.store.run, names):
             if other.config_file.exists():
-                found.setdefault(content_key(_nameless(other.read_config())), []).append(other)
+                with contextlib.suppress(StoreError):  # of a run that cannot be read nothing is known
+                    found.setdefault(content_key(_nameless(other.read_config())), []).append(other)
         return found
 
 

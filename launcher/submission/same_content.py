@@ -10,13 +10,14 @@ its own; within one sweep that is refused, since its runs would be compared with
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 from launcher.cluster.scheduler import Scheduler
 from launcher.dataset.inputs import Inputs, changes, content_of, differences, inputs_of
-from launcher.errors import UsageError, listed
+from launcher.errors import StoreError, UsageError, listed
 from launcher.planning.planned_runs import named_by_content, respelled, run_id, without_paths
 from launcher.runs.run_state import states_of
 from launcher.store.attempts import Attempts
@@ -87,7 +88,7 @@ def _known_id(run: Run, store: Store, in_sweep: set[str], others: _Others) -> st
     there += [each for each in others.same_as(run) if each not in there]
     own = [each for each in there if each in in_sweep]
     equal = [each for each in there if _has_content(store.run(each), run.inputs)]
-    undecided = [each for each in there if not _holds(store.run(each)) or recorded(store.run(each)) is None]
+    undecided = [each for each in there if _is_undecided(store.run(each))]
     found = [*(each for each in equal if each in own), *own, *equal, *undecided]
     return found[0] if found else ids[-1] if there else run.run_id
 
@@ -116,7 +117,8 @@ class _Others:
     def _is_same(self, name: str, inputs: Inputs, objective: Plain) -> bool:
         folder = self.store.run(name)
         if name not in self.known and folder.config_file.exists():
-            self.known[name] = without_paths(folder.read_config()), recorded(folder)
+            with contextlib.suppress(StoreError):
+                self.known[name] = without_paths(folder.read_config()), recorded(folder)
         found, before = self.known.get(name, ({}, None))
         if before is None or found != objective:
             return False
@@ -128,8 +130,16 @@ def _places(inputs: Inputs) -> dict[str, str]:
 
 
 def _has_content(run: RunDir, inputs: Inputs) -> bool:
-    before = recorded(run)
+    before = _if_readable(run)
     return before is not None and content_of(before) == content_of(inputs)
+
+
+def _is_undecided(run: RunDir) -> bool:
+    """Whether nothing says that the run is of other files: it holds nothing, or does not say, or cannot be read."""
+    try:
+        return not _holds(run) or recorded(run) is None
+    except StoreError:
+        return True
 
 
 def moved(sweep: Sweep, store: Store) -> Iterator[tuple[RunDir, Plain]]:
@@ -138,7 +148,7 @@ def moved(sweep: Sweep, store: Store) -> Iterator[tuple[RunDir, Plain]]:
     kinds = _kinds(sweep)
     names = [*planned, *(each.run_id for each in store.sweep(sweep.name).run_records())] if kinds else []
     for name in dict.fromkeys(names):
-        folder, before = store.run(name), recorded(store.run(name)) or {}
+        folder, before = store.run(name), _if_readable(store.run(name)) or {}
         paths = {
             contents.path: now[key].path
             for now in ([planned[name].inputs] if name in planned else kinds)
@@ -147,7 +157,8 @@ def moved(sweep: Sweep, store: Store) -> Iterator[tuple[RunDir, Plain]]:
             if name in planned or contents.spelled == now[key].spelled
         }
         if paths and folder.config_file.exists():
-            yield folder, respelled(folder.read_config(), partial(_elsewhere, paths))
+            with contextlib.suppress(StoreError):  # such a run is left as it is
+                yield folder, respelled(folder.read_config(), partial(_elsewhere, paths))
 
 
 def _elsewhere(paths: Mapping[str, str], path: str) -> str:
@@ -169,6 +180,20 @@ def recorded(run: RunDir) -> Inputs | None:
         return sources.inputs if sources else None
     training = Attempts.of(run).training
     return training.record.inputs if training else None
+
+
+def _if_readable(run: RunDir) -> Inputs | None:
+    """The same; None also where that cannot be read: `decide` then leaves the run alone, and says why."""
+    with contextlib.suppress(StoreError):
+        return recorded(run)
+    return None
+
+
+def _lacks_record(run: RunDir) -> bool:
+    """Whether there is a training of it, at least in part, and not on what; not where that cannot be read."""
+    with contextlib.suppress(StoreError):
+        return _is_begun(run) and recorded(run) is None
+    return False
 
 
 def _is_begun(run: RunDir) -> bool:
@@ -231,12 +256,12 @@ def _changes(sweep: Sweep, store: Store) -> Iterator[_Change]:
     planned = {run.run_id: run for run in sweep.runs}
     kinds = _kinds(sweep)
     for run in planned.values():
-        before = recorded(store.run(run.run_id))
+        before = _if_readable(store.run(run.run_id))
         if before is not None and (files := changes(before, run.inputs)):
             yield _Change(store.run(run.run_id), files, planned=True)
     neighbours = [each.run_id for each in store.sweep(sweep.name).run_records() if each.run_id not in planned]
     for name in neighbours if kinds else ():
-        before = recorded(store.run(name)) or {}
+        before = _if_readable(store.run(name)) or {}
         if files := [file for inputs in kinds for file in differences(before, inputs)]:
             yield _Change(store.run(name), files, planned=False)
 
@@ -252,7 +277,7 @@ def _unrecorded(sweep: Sweep, store: Store) -> list[RunDir]:
     names = [run.run_id for run in sweep.runs if run.inputs]
     names += [each.run_id for each in records if (each.model, each.dataset) in local]
     runs = map(store.run, dict.fromkeys(names))
-    return [run for run in runs if _is_begun(run) and recorded(run) is None]
+    return [run for run in runs if _lacks_record(run)]
 
 
 def _complaint(refused: Sequence[_Change], *, retrain: bool) -> str:

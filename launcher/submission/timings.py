@@ -12,9 +12,9 @@ versions that put less into the key count where their settings, which they recor
 from __future__ import annotations
 
 import statistics
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from launcher.config import Cluster, Dataset, DeepSpeed, Evaluation, Model, RunConfig, Trainer, from_plain
 from launcher.errors import ConfigError, StoreError
@@ -33,6 +33,7 @@ from launcher.store.starts import all_starts
 from launcher.store.work_done import job_file, lacking
 from launcher.sweep import Run
 
+T = TypeVar("T")
 NO_COST = ("cluster", "judge", "samples")  # of an evaluation's settings, beside its benchmarks, which are asked for
 # Of the trainer's keys those that change no step's time, beside those of losses.
 NO_TIME = (
@@ -112,18 +113,27 @@ def read_costs(store: Store) -> Costs:
     earlier: dict[str, list[Cost]] = {}
     evaluations: dict[str, list[float]] = {}
     for attempts in map(Attempts.of, store.runs()):
-        if (trained := _cost_of(attempts)) is not None:
+        trained, evaluated = _if_readable(_cost_of, attempts), _if_readable(_evaluation_of, attempts)
+        if trained is not None:
             key, measured = trained
             trainings.setdefault(key, []).append(measured)
             if len(key) != KEY_DIGITS and (today := _key_of_earlier(attempts)) is not None:
                 earlier.setdefault(today, []).append(measured)
-        if (evaluated := _evaluation_of(attempts)) is not None:
+        if evaluated is not None:
             evaluations.setdefault(evaluated[0], []).append(evaluated[1])
     return Costs(
         {key: _slowest(values) for key, values in trainings.items()},
         {key: statistics.median(values) for key, values in evaluations.items()},
         {key: _slowest(values) for key, values in earlier.items()},
     )
+
+
+def _if_readable(measured: Callable[[Attempts], T | None], attempts: Attempts) -> T | None:
+    """What a run has taken; nothing of one, of whatever sweep, that cannot be read."""
+    try:
+        return measured(attempts)
+    except StoreError:
+        return None
 
 
 def _evaluation_key(model_and_data: str, settings: Plain, benchmarks: Iterable[str]) -> str:

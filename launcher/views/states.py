@@ -21,7 +21,7 @@ from launcher.errors import StoreError
 from launcher.machine.terminal import Screen, say, say_json
 from launcher.runs.black_holes import black_holes
 from launcher.runs.run_state import RunState
-from launcher.runs.status import UNSUCCESSFUL, Status
+from launcher.runs.status import BAD, Status
 from launcher.store.attempts import Attempts
 from launcher.store.counts import DataCounts
 from launcher.store.facts import RunName
@@ -35,7 +35,7 @@ Ended = Callable[[], bool]
 LOG_POLL_SECONDS = 0.5
 TRACEBACKS, TRACEBACK_LINES = 3, 3  # shown by status: several runs of a sweep mostly fail alike
 GUESS_AFTER_RUNS = 0.25  # before so much is done, a guess of the time left would mislead
-COLOURS = {Status.TRAINED: "green", Status.RUNNING: "cyan", **dict.fromkeys(UNSUCCESSFUL, "red")}
+COLOURS = {Status.TRAINED: "green", Status.RUNNING: "cyan", **dict.fromkeys(BAD, "red")}
 
 
 def show_status(

@@ -1,7 +1,8 @@
 """Counts what a plan's runs would be trained on: a question of the login node, answered in a process of its own.
 
-Reads {"configs": [...], "examples": N} as JSON from stdin and prints a JSON line: for each configuration its counts, or
-why a job could not train on these data. Writes nothing that stays, and asks no Hub.
+`python -m launcher.worker.count PARENT` reads {"configs": [...], "examples": N} as JSON from stdin and prints a JSON
+line: for each configuration its counts, or why a job could not train on these data. Writes nothing that stays, asks no
+Hub, and ends with the process PARENT that has started it.
 """
 
 from __future__ import annotations
@@ -15,14 +16,15 @@ from launcher.config import RunConfig, from_plain
 from launcher.errors import UNSAID, ConfigError
 from launcher.hub.sources import restore
 from launcher.losses import loss_named
+from launcher.machine.processes import end_with
 from launcher.machine.terminal import say
 from launcher.store.files import Plain, plain
 from launcher.store.output_folder import Store
-from launcher.worker.dataset import pairs, unpaired
 
 
 def main() -> None:
-    """Answer one question."""
+    """Answer one question of the process whose id is given, and end with it."""
+    end_with(int(sys.argv[1]))
     question = json.load(sys.stdin)
     with tempfile.TemporaryDirectory() as scratch:
         answers = [answer(from_plain(each), Store(Path(scratch)), question["examples"]) for each in question["configs"]]
@@ -31,6 +33,8 @@ def main() -> None:
 
 def answer(config: RunConfig, store: Store, examples: int) -> Plain:
     """The counts of a run's data, by the functions that its job uses; or `fault`: key, value and remedy."""
+    from launcher.worker.dataset import pairs, unpaired  # imports torch, which takes longer than a parent may live
+
     tokenise = (pairs if loss_named(config.loss_type).paired else unpaired).tokenise
     restore(config.pins, store)
     try:
