@@ -82,7 +82,7 @@ def test_nothing_is_written_by_a_superseded_process(
     process = get_context("spawn").Process(target=be_superseded, args=(run.path, what))
     process.start()
     assert exit_code(process) == 9
-    assert sorted(contents(run)) == ["attempts/001/attempt.json", "config.yaml",
+    assert sorted(contents(run)) == ["attempt-001.json", "config.yaml",
                                      "starts/001.0001.json", "starts/001.0002.json"]  # fmt: skip
     assert not run.model.exists()
     assert not (tmp_path / "asked").exists()
