@@ -165,6 +165,7 @@ def _about_what_follows(facts: RunFacts, job: JobState) -> str | None:
     return f"not {done}: {job.reason or f'its job has {job.phase}'}"
 
 
+ASKED = "asked to stop"  # and its job is there yet
 SILENT = frozenset({Phase.UNKNOWN, Phase.HIDDEN})
 ENDS = {Phase.CANCELLED: (Status.CANCELLED, "cancelled"), Phase.TIMEOUT: (Status.TIMEOUT, "the time limit")}
 
@@ -173,7 +174,7 @@ def _status_of_job(facts: RunFacts, job: JobState, table: JobState) -> tuple[Sta
     if job.phase is Phase.PENDING:
         return Status.PENDING, _why_pending(facts, job)
     if job.phase is Phase.RUNNING:
-        return (Status.RUNNING, facts.damage) if facts.started else (Status.PENDING, "its job has not come to it yet")
+        return (Status.RUNNING if facts.started else Status.PENDING), _why_at_work(facts)
     if job.phase in SILENT and (facts.alive or not facts.cancelled):
         return _status_unseen(facts, job)
     if _lacks_table(facts, job):
@@ -217,10 +218,16 @@ def _beside(status: Status, said: str | None) -> str:
     return rest if first == status else said or ""
 
 
+def _why_at_work(facts: RunFacts) -> str | None:
+    asked = ASKED if facts.cancelled else None
+    return "; ".join(filter(None, [asked, facts.damage if facts.started else "its job has not come to it yet"])) or None
+
+
 def _why_pending(facts: RunFacts, job: JobState) -> str | None:
     if facts.waits_for and job.cause is Cause.DEPENDENCY:
         return f"waits for its reference table, job {facts.waits_for}"
-    return " ".join(filter(None, ["requeued" if facts.started else "", job.reason])) or None
+    waits = " ".join(filter(None, ["requeued" if facts.started else "", job.reason]))
+    return "; ".join(filter(None, [ASKED if facts.cancelled else "", waits])) or None
 
 
 def _unless_recent(facts: RunFacts, reason: str) -> tuple[Status, str | None]:
