@@ -6,8 +6,10 @@ Must not know: files, any scheduler's own words.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from launcher.cluster.job_state import BAD_ENDS, LAG_SECONDS, UNKNOWN, JobState, Phase
 from launcher.store.facts import Cause, FailureStatus, Job
@@ -33,6 +35,9 @@ UNSUCCESSFUL = frozenset(map(Status, FailureStatus))
 BAD = UNSUCCESSFUL | {Status.UNREADABLE}  # for an exit code, and to the eye
 
 
+Gone = tuple[Job, str]  # of an attempt whose record is gone: its job, and what is said of it
+
+
 @dataclass(frozen=True)
 class RunFacts:
     """What the run directory says of a run; of several attempts, the one that acts (`Attempts.acting`).
@@ -54,6 +59,8 @@ class RunFacts:
         lasted: seconds from its start to its failure, where both are known.
         last_words: what its job printed last, where that ended before it came to this run; or of what it has complained
             last, where it could not record that.
+        began: when it was taken up, in seconds since 1970.
+        cluster: the settings of the last attempt's job.
         cancelled: whether somebody has asked it to stop.
         table: the job that makes its reference table, as its executor recorded it; None where it is not one of its own.
         table_failure, table_cause: why that job ended without a table.
@@ -68,6 +75,7 @@ class RunFacts:
         unreached: the milestones behind the end of the training.
         damage: what is said of the last checkpoint that was found damaged.
         unreadable: of each fact that cannot be read, the file, why, and what to do; the others say what is known.
+        gone: the jobs that were handed over to make attempts whose records are gone.
     """
 
     attempts: int = 0
@@ -85,6 +93,8 @@ class RunFacts:
     alive: bool = False
     lasted: float | None = None
     last_words: str | None = None
+    began: float | None = None
+    cluster: Mapping[str, Any] = field(default_factory=dict)
     cancelled: bool = False
     table: Job | None = None
     table_failure: str | None = None
@@ -102,6 +112,7 @@ class RunFacts:
     unreached: tuple[int, ...] = ()
     damage: str | None = None
     unreadable: tuple[str, ...] = ()
+    gone: tuple[Gone, ...] = ()
 
     @property
     def waits_for(self) -> str | None:

@@ -13,11 +13,13 @@ import contextlib
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from math import prod
+from typing import Any
 
 from launcher.errors import StoreError
-from launcher.runs.black_holes import black_holes
+from launcher.runs.black_holes import black_holes, ends_everywhere
 from launcher.runs.run_state import RunState
 from launcher.runs.status import UNSUCCESSFUL
 from launcher.store.attempts import Attempts
@@ -26,16 +28,27 @@ from launcher.sweep import Run
 
 HOLDS_SECONDS = 7 * 86400.0
 SEVERAL = 2
+SET_UP = ("setup", "python", "container", "container_runtime")
 AS_BEFORE = "as before"
 
 
 def kept_away(runs: Iterable[Run], states: Sequence[RunState]) -> dict[str, str]:
     """The nodes that every run of a sweep is to keep away from, each with the reason."""
+    runs = list(runs)
     tried = [(run, state.run) for run, state in zip(runs, states, strict=True) if _failed(state)]
-    learnt = Counter(node for run, folder in tried for node in _learnt_if_readable(run, folder))
-    known = {node: AS_BEFORE for node, times in learnt.items() if times >= SEVERAL}
-    holes = black_holes(states)
+    learnt_of = Counter(node for run, folder in tried for node in _learnt_if_readable(run, folder))
+    known = {node: AS_BEFORE for node, times in learnt_of.items() if times >= SEVERAL}
+    alike = [state for run, state in zip(runs, states, strict=True) if is_set_up_alike(run, state.facts.cluster)]
+    if ends_everywhere(alike, learnt_of):
+        return {}
+    holes = black_holes(alike, learnt_of)
     return known | {node: f"{hole.runs} runs ended there before they began" for node, hole in holes.items()}
+
+
+def is_set_up_alike(run: Run, asked: Mapping[str, Any]) -> bool:
+    """Whether a job of these settings has begun as the run's next one will: else how it ended says nothing of that."""
+    now = asdict(run.config.cluster)
+    return all(asked.get(key, now[key]) == now[key] for key in SET_UP)
 
 
 def _failed(state: RunState) -> bool:
