@@ -5,7 +5,8 @@ Must not know: schedulers, what is done about it; of files, only whether a job's
 
 A run may fail at once through its own fault, and all may, where what they share is broken. So it takes several ends on
 a node, and other nodes on which runs do well; or several where nothing has been tried on any other node. A job counts
-once, however many runs waited for it. Where jobs end on several nodes, and nothing has begun since, it is not the nodes.
+once, however many runs waited for it. Where jobs end on several nodes, and no run has begun since, it is not
+the nodes.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class BlackHole:
 
 
 def black_holes(states: Iterable[RunState], learnt: Collection[str] = ()) -> dict[str, BlackHole]:
-    """The nodes that runs of a sweep should keep away from, by name; `learnt`: those that they keep away from by now."""
+    """The nodes that runs of a sweep should keep away from, by name; `learnt`: those that they do by now."""
     states = list(states)
     ended = _ended(states)
     if ends_everywhere(states, learnt):
@@ -62,9 +63,8 @@ def _ended(states: Iterable[RunState]) -> dict[str, list[RunState]]:
 
 def ends_everywhere(states: Sequence[RunState], learnt: Collection[str]) -> bool:
     """Whether runs end before they begin on several nodes, and none has begun since: it is what they share."""
-    unbegun = {
-        node: bad for node, runs in _ended(states).items() if (bad := [each for each in runs if never_began(each)])
-    }
+    ended = ((node, list(filter(never_began, runs))) for node, runs in _ended(states).items())
+    unbegun = {node: bad for node, bad in ended if bad}
     if not unbegun or len(unbegun.keys() | set(learnt)) < FEW:
         return False
     first = time.time() - max(each.facts.submitted_seconds for bad in unbegun.values() for each in bad)

@@ -58,7 +58,8 @@ def cancel(states: Iterable[RunState], scheduler: Scheduler, tell: Say = silent,
             is_new = write_once(attempt.cancel_file, Cancel(time.time()), flushed=False)
             stopped.add(attempt.path)
             job = read(partial(_job_of, attempt, scheduler))
-            asked.setdefault(state.run, []).append(Asked(attempt.cancel_file, job and executors.key_of(job), is_new))
+            key = executors.key_of(job) if job else None
+            asked.setdefault(state.run, []).append(Asked(attempt.cancel_file, key, is_new))
             jobs |= {executors.key_of(job): job} if job else {}
     if wanted:
         flush(wanted[0].run.path)
