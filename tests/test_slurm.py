@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 from collections.abc import Callable
@@ -300,6 +301,18 @@ def test_an_enclosing_job_does_not_leak() -> None:
     }  # fmt: skip
     kept = {"SLURM_CONF": "/etc/slurm.conf", "PATH": "/bin", "HF_HOME": "/hf", "SBATCH_IGNORE_PBS": "1"}
     assert words.clean_environment(outer | kept) == kept
+
+
+def test_a_users_filters_do_not_narrow_our_questions(
+    commands: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SLURM's commands would heed them: a job of another partition would read LOST, and its run begin anew beside it."""
+    for filtered in ("SQUEUE_PARTITION", "SQUEUE_STATES", "SACCT_FORMAT", "SCANCEL_STATE", "SINFO_PARTITION"):
+        monkeypatch.setenv(filtered, "urgent")
+    commands(squeue='test -z "$SQUEUE_PARTITION$SQUEUE_STATES" && echo "7|RUNNING|None|n1|s"', scontrol="exit 1")
+    assert SlurmScheduler().states([Job("7", "slurm", name="s")])["7"].phase is Phase.RUNNING
+    assert not [name for name in words.clean_environment(os.environ) if name.partition("_")[2] in ("STATE", "FORMAT")]
+    assert words.clean_environment({"SCONTROL_ALL": "1", "SINFO_ALL": "1", "SQUEUEZE": "2"}) == {"SQUEUEZE": "2"}
 
 
 # ------------------------------------------------------------------------------------------------ what there is

@@ -41,6 +41,8 @@ JOB_VARIABLES = re.compile(
     r"SLURM_.*|SLURMD_.*|SRUN_.*|SUBMITIT_.*|PMI_.*|PMIX_.*|RANK|LOCAL_RANK|WORLD_SIZE|LOCAL_WORLD_SIZE"
     r"|MASTER_ADDR|MASTER_PORT|CUDA_VISIBLE_DEVICES|ROCR_VISIBLE_DEVICES|GPU_DEVICE_ORDINAL"
 )
+# By these a user narrows what such a command shows or ends: our questions are about all of our jobs.
+FILTERS = re.compile(r"(SQUEUE|SACCT|SACCTMGR|SCANCEL|SCONTROL|SINFO)_.*")
 CLUSTER_VARIABLES = {"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT"}  # where the cluster is, who we are
 # sbatch heeds these before what a script says.
 OVERRIDING = {
@@ -179,11 +181,11 @@ def _mounts(batch: Batch) -> list[str]:
 
 
 def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment less what an enclosing job set for itself, and less what would override our script."""
+    """The environment less what an enclosing job set for itself, and what would change our script or our questions."""
     return {
         key: value
         for key, value in environment.items()
-        if key in CLUSTER_VARIABLES or not (JOB_VARIABLES.fullmatch(key) or _overrides(key))
+        if key in CLUSTER_VARIABLES or not (JOB_VARIABLES.fullmatch(key) or FILTERS.fullmatch(key) or _overrides(key))
     }
 
 
