@@ -330,7 +330,7 @@ def _indices(part: str) -> range:
 def combined(queue: Mapping[str, JobState], accounting: Mapping[str, JobState]) -> dict[str, JobState]:
     """One answer from both: squeue knows what is in flight, sacct better how it ended.
 
-    A job that squeue does not list has ended, whatever state sacct saw last.
+    Of a job that squeue does not list and that has not ended for sacct, neither knows.
     """
     states = dict(queue)
     for job_id, state in accounting.items():
@@ -340,14 +340,19 @@ def combined(queue: Mapping[str, JobState], accounting: Mapping[str, JobState]) 
                 states[job_id] = state
         elif ended:
             states[job_id] = state
-        elif state.reason:  # preempted or requeued, and not in the queue any more
+        elif state.reason == "PREEMPTED":  # and not put back into the queue
             states[job_id] = JobState(Phase.FAILED, state.reason, state.node)
     return states
 
 
+def in_flight(states: Mapping[str, JobState]) -> list[str]:
+    """The jobs that have not ended."""
+    return [job_id for job_id, state in states.items() if state.phase in (Phase.PENDING, Phase.RUNNING)]
+
+
 def ended_in(queue: Mapping[str, JobState]) -> set[str]:
     """The jobs that squeue still lists though they have ended."""
-    return {job_id for job_id, state in queue.items() if state.phase not in (Phase.PENDING, Phase.RUNNING)}
+    return queue.keys() - in_flight(queue)
 
 
 def open_ids(wanted: Collection[str], queue: Mapping[str, JobState]) -> list[str]:
