@@ -33,6 +33,7 @@ from launcher.submission.decide import Action, Decision, decide
 from launcher.submission.plan import check_root, plan_batches
 from launcher.submission.submit import act
 from launcher.sweep import Sweep
+from launcher.views.states import say_cancelled
 
 LOSSES = ["sigmoid", "ipo", "kto_pair"]
 GRID = ["model=tiny", "cluster.runs_per_job=2", "loss_type=sigmoid,ipo,kto_pair", "beta=0.1,0.5"]
@@ -321,6 +322,17 @@ def test_a_table_that_was_not_made_is_the_reason_of_its_runs(store: Store) -> No
     assert states[0].reason == "no reference table: job 1: the weights are torn"
     assert actions(launch(sweep, store, scheduler)) == [Action.SUBMIT] * 6
     assert len(scheduler.tables) == 2
+
+
+def test_cancel_speaks_of_what_was_asked_for(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of the runs that nobody named it says nothing; of those named it says how many had ended."""
+    scheduler, sweep = FakeScheduler(), sweep_of(*GRID)
+    launch(sweep, store, scheduler)
+    stopped = cancel(states_of([store.run(run.run_id) for run in sweep.runs[:2]], scheduler), scheduler)
+    say_cancelled(store.sweep(sweep.name), stopped, 2)
+    assert capsys.readouterr().out.splitlines()[-1] == f"2 runs of {sweep.name} cancelled"
+    say_cancelled(store.sweep(sweep.name), stopped, 3)
+    assert capsys.readouterr().out.endswith(" cancelled; of those asked for, 1 was not in flight\n")
 
 
 def test_cancelling_all_that_wait_for_a_table_cancels_its_job(store: Store) -> None:
