@@ -658,6 +658,9 @@ def test_a_job_that_squeue_leaves_out_is_not_lost(commands: Callable[..., None],
     }  # fmt: skip
     said = "squeue does not list job 8, sacct says PENDING; if it is gone: `cancel`, then launch again"
     assert states["8"].reason == said
+    (tmp_path / "asked").unlink()
+    commands(sacct="echo Slurm accounting storage is disabled >&2; exit 1")
+    assert SlurmScheduler().states([Job("7_1", "slurm", name="s")])["7_1"].phase is Phase.RUNNING
 
 
 @pytest.mark.parametrize(

@@ -196,8 +196,9 @@ class SlurmScheduler:
         rest = words.open_ids(names, queue)
         told, silence = _accounts(words.accounting_command(rest)) if rest else ("", None)
         accounts = words.read_accounting(told, names)
-        if missing := [job_id for job_id in words.in_flight(accounts) if job_id not in queue]:
-            queue |= words.read_queue(_queue(words.queue_command(missing)), names)  # an answer may have been cut short
+        if missing := names.keys() - queue.keys() - words.ended_in(accounts):
+            again = _queue(words.queue_command(sorted(missing)))  # an answer may have been cut short
+            queue |= words.read_queue(again, names)
         known = words.combined(queue, accounts)
         hidden = _hidden([job for job in jobs if job.job_id not in known], silence, accounts)
         return hidden | {job.job_id: _explained(known[job.job_id], job) for job in jobs if job.job_id in known}
