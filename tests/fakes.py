@@ -30,6 +30,7 @@ class FakeScheduler:
     runs_per_job = 1
     warned_early_seconds = 0
     kept_options: Mapping[str, str | None] = {}
+    signs_in_paths = ""
 
     def __init__(self, batch_size: int = 1) -> None:
         self._batch_size = batch_size

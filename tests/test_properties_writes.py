@@ -185,4 +185,4 @@ def test_an_attempt_has_its_record_and_a_number_of_its_own(tmp_path: Path) -> No
         assert [attempt.record.settings for attempt in attempts] == [{"a": 0}, {"a": 1}][: len(attempts)]
         write(where)
         assert [attempt.number for attempt in RunDir(where).attempts()] == list(range(1, len(attempts) + 2))
-        assert left(where / "attempts", *(attempt.path.name for attempt in RunDir(where).attempts())) == []
+        assert left(where, *(attempt.attempt_file.name for attempt in RunDir(where).attempts())) == []

@@ -43,7 +43,7 @@ def test_nothing_of_the_old_training_is_in_the_new_one(
     new = configure(**base, checkpoint=Checkpoint(every=5, milestones=[3]), tracking__every=4)
     attempted(new, run, store)
     said = capsys.readouterr().out
-    names = "metrics.jsonl, milestones, memory.jsonl" + ", checkpoints" * kept
+    names = "metrics.jsonl, memory.jsonl, saves.jsonl, milestones" + ", checkpoints" * kept
     assert f"again: its result was removed, so that training goes too: {names}\n" in said
     attempted(new, other, store)
     assert [step for step, _ in run.milestones()] == [3]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from launcher.cluster import slurm_words as words
 from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import JobState, Phase
 from launcher.cluster.offer import Offer
+from launcher.cluster.scheduler import AUTO, scheduler_for, scheduler_to_ask
 from launcher.cluster.slurm import SlurmScheduler
 from launcher.cluster.slurm_sbatch import Verdict
 from launcher.cluster.slurm_survey import Limits
@@ -306,6 +308,18 @@ def test_an_enclosing_job_does_not_leak() -> None:
     }  # fmt: skip
     kept = {"SLURM_CONF": "/etc/slurm.conf", "PATH": "/bin", "HF_HOME": "/hf", "SBATCH_IGNORE_PBS": "1"}
     assert words.clean_environment(outer | kept) == kept
+
+
+def test_a_users_filters_do_not_narrow_our_questions(
+    commands: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SLURM's commands would heed them: a job of another partition would read LOST, and its run begin anew."""
+    for filtered in ("SQUEUE_PARTITION", "SQUEUE_STATES", "SACCT_FORMAT", "SCANCEL_STATE", "SINFO_PARTITION"):
+        monkeypatch.setenv(filtered, "urgent")
+    commands(squeue='test -z "$SQUEUE_PARTITION$SQUEUE_STATES" && echo "7|RUNNING|None|n1|s"', scontrol="exit 1")
+    assert SlurmScheduler().states([Job("7", "slurm", name="s")])["7"].phase is Phase.RUNNING
+    assert not [name for name in words.clean_environment(os.environ) if name.partition("_")[2] in ("STATE", "FORMAT")]
+    assert words.clean_environment({"SCONTROL_ALL": "1", "SINFO_ALL": "1", "SQUEUEZE": "2"}) == {"SQUEUEZE": "2"}
 
 
 # ------------------------------------------------------------------------------------------------ what there is
@@ -599,6 +613,100 @@ def test_a_job_of_another_cluster_is_not_cancelled_by_its_number(commands: Calla
             [Job("7", "slurm", cluster="there"), Job("8", "slurm", cluster="here"), Job("9", "slurm")]
         )
     assert (tmp_path / "cancelled").read_text().split() == ["8", "9"]
+
+
+MINE = {"cluster": "here", "user": slurm._user(), "name": "ours"}
+IN_QUEUE = "echo '7_0|ours|RUNNING'; echo '7_1|ours|PENDING'; echo '8|theirs|RUNNING'; echo '9|ou'"
+
+
+def test_only_jobs_of_our_name_are_cancelled(commands: Callable[..., None], tmp_path: Path) -> None:
+    """An id that is another's by now is left alone, and said; of one that squeue does not list, sacct is asked."""
+    accounts = "echo '5|PENDING|0:0|None assigned|ours'; echo '6|RUNNING|0:0|n1|theirs'"
+    commands(scancel=f"echo $* >> {tmp_path}/cancelled", scontrol="echo ClusterName = here", sacct=accounts)
+    commands(squeue=IN_QUEUE)
+    jobs = [Job(job_id, "slurm", **MINE) for job_id in ("7_0", "7_1", "8", "9", "5", "6")]  # type: ignore[arg-type]
+    with pytest.raises(SchedulerError, match="3 of 6 jobs cancelled; job 8 is another's by now"):
+        SlurmScheduler().cancel(jobs)
+    assert (tmp_path / "cancelled").read_text().split() == ["7_[0-1]", "5"]
+    SlurmScheduler().cancel(jobs[:2])
+    commands(squeue="echo slurm_load_jobs error: Unable to contact slurm controller >&2; exit 1")
+    with pytest.raises(SchedulerError, match="Unable to contact"):
+        SlurmScheduler().cancel(jobs)
+    assert len((tmp_path / "cancelled").read_text().splitlines()) == 2
+
+
+def test_what_scancel_denies_is_said_beside_what_it_does(commands: Callable[..., None]) -> None:
+    """How many were cancelled, and which were not, also where others have ended by now."""
+    says = "scancel: error: Kill job error on job id"
+    denied = f"echo '{says} 7_1: Access/permission denied' >&2; echo '{says} 3: Invalid job id specified' >&2; exit 1"
+    commands(scancel=denied, scontrol="echo ClusterName = here", squeue=IN_QUEUE, sacct="exit 1")
+    jobs = [Job(job_id, "slurm", **MINE) for job_id in ("7_0", "7_1")]  # type: ignore[arg-type]
+    with pytest.raises(SchedulerError, match=r"1 of 2 jobs cancelled; denied: job 7_1 \(Access/permission denied\)$"):
+        SlurmScheduler().cancel(jobs)
+    commands(scancel=f"echo '{says} 7_0: Invalid job id specified' >&2; exit 1")
+    SlurmScheduler().cancel(jobs)
+    commands(scancel="echo 'scancel: error: Unable to contact slurm controller' >&2; exit 1")
+    with pytest.raises(SchedulerError, match=r"^scancel: Unable to contact"):
+        SlurmScheduler().cancel(jobs)
+
+
+def test_a_job_that_squeue_leaves_out_is_not_lost(commands: Callable[..., None], tmp_path: Path) -> None:
+    """Its answer may be cut at a line's end: while sacct says that the job has not ended, it is asked for once more."""
+    accounts = "echo '7_[0-1]|PENDING|0:0|None assigned|s'; echo '8|REQUEUED|0:0|n1|s'; echo '9|FAILED|1:0|n1|s'"
+    commands(scontrol=BOOTED.format(private="none", boot="2026-01-01T00:00:00"), sacct=accounts)
+    once = (
+        f"echo '7_0|PENDING|None||s'; test -e {tmp_path}/asked && echo '7_1|RUNNING|None|n1|s'; touch {tmp_path}/asked"
+    )
+    commands(squeue=once)
+    states = SlurmScheduler().states([Job(each, "slurm", name="s") for each in ("7_0", "7_1", "8", "9")])
+    assert {job_id: state.phase for job_id, state in states.items()} == {
+        "7_0": Phase.PENDING, "7_1": Phase.RUNNING, "8": Phase.HIDDEN, "9": Phase.FAILED,
+    }  # fmt: skip
+    said = "squeue does not list job 8, sacct says PENDING; if it is gone: `cancel`, then launch again"
+    assert states["8"].reason == said
+    (tmp_path / "asked").unlink()
+    commands(sacct="echo Slurm accounting storage is disabled >&2; exit 1")
+    assert SlurmScheduler().states([Job("7_1", "slurm", name="s")])["7_1"].phase is Phase.RUNNING
+
+
+@pytest.mark.parametrize(
+    ("answer", "queue", "expected"),
+    [
+        ("Submitted batch job 144\nSubmitted batch job 1", "144|sweep.0123", "144"),  # a site's line behind
+        ("Submitted batch job 14", "144|sweep.0123", "144"),  # cut
+        ("Submitted batch job 144", "144|sweep.0123", "144"),
+        ("Submitted batch job 144", "9|sweep.012", "144"),  # another's
+    ],
+)
+def test_the_queue_knows_better_which_job_was_made(
+    commands: Callable[..., None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: str,
+    queue: str,
+    expected: str,
+) -> None:
+    """The batch's name is unique: an id under which SLURM has it wins over the one that sbatch's answer names."""
+    monkeypatch.setattr(slurm, "SEEN_SECONDS", 0.2)
+    commands(scontrol="exit 1", sbatch=f"printf '{answer}\n'", squeue=f"echo '{queue}'")
+    assert [job.job_id for job in SlurmScheduler().submit(a_batch(tmp_path, size=1))] == [expected]
+    commands(squeue="exit 1")
+    made = slurm_sbatch.accepted(answer)
+    assert [job.job_id for job in SlurmScheduler().submit(a_batch(tmp_path, size=1))] == [made and made.job_id]
+
+
+def test_a_cluster_that_does_not_answer_is_not_this_machine(
+    commands: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`auto` does not train on a login node; questions about jobs that are recorded go on."""
+    ask = slurm._ask
+    monkeypatch.setattr(slurm, "_ask", lambda command: ask(command, 0.3))
+    commands(sbatch="", scontrol="exec sleep 20")
+    with pytest.raises(SchedulerError, match="not known; choose cluster=slurm or cluster=local"):
+        scheduler_for(AUTO)
+    assert scheduler_to_ask().name == "slurm"
+    commands(scontrol="echo configuration source >&2; exit 1")
+    assert scheduler_for(AUTO).name == scheduler_to_ask().name == "local"
 
 
 def test_a_controller_that_does_not_answer_is_no_answer(commands: Callable[..., None]) -> None:

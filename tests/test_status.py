@@ -80,6 +80,21 @@ def test_what_became_of_the_table_is_the_reason(table: JobState, expected: str) 
     assert found == (Status.FAILED, f"no reference table: {expected}")
 
 
+@pytest.mark.parametrize(
+    ("table", "made"),
+    [
+        (JobState(Phase.COMPLETED), True),
+        (JobState(Phase.COMPLETED), False),
+        (JobState(Phase.RUNNING), False),
+        (JobState(Phase.UNKNOWN), True),
+    ],
+)
+def test_what_somebody_has_cancelled_by_hand_does_not_lack_its_table(table: JobState, made: bool) -> None:
+    """The table's job has ended well, is at work, or is forgotten and has left the table."""
+    found = status_of(replace(WAITING, table_made=made), JobState(Phase.CANCELLED, "CANCELLED by 7"), table)
+    assert found == (Status.CANCELLED, "by 7")
+
+
 def test_what_never_began_says_where_and_why() -> None:
     """The node, SLURM's words, and what the job printed last; what is said beside the status is not said twice."""
     ended = JobState(Phase.FAILED, "FAILED exit code 1", "n2")

@@ -15,7 +15,9 @@ from fakes import FakeScheduler, submit
 
 from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import LAG_SECONDS, JobState, Phase
-from launcher.errors import QueueFull, SchedulerError, StoreError
+from launcher.cluster.local import LocalScheduler
+from launcher.cluster.slurm import SlurmScheduler
+from launcher.errors import ConfigError, QueueFull, SchedulerError, StoreError
 from launcher.planning.launches import recorded_sweep
 from launcher.runs.cancel import cancel
 from launcher.runs.run_state import read_facts, states_of
@@ -29,9 +31,10 @@ from launcher.store.run_folder import RunDir
 from launcher.store.work_list import work_of
 from launcher.submission.adopt import adopt
 from launcher.submission.decide import Action, Decision, decide
-from launcher.submission.plan import plan_batches
+from launcher.submission.plan import check_root, plan_batches
 from launcher.submission.submit import act
 from launcher.sweep import Sweep
+from launcher.views.states import say_cancelled
 
 LOSSES = ["sigmoid", "ipo", "kto_pair"]
 GRID = ["model=tiny", "cluster.runs_per_job=2", "loss_type=sigmoid,ipo,kto_pair", "beta=0.1,0.5"]
@@ -356,6 +359,17 @@ def test_a_table_that_was_not_made_is_the_reason_of_its_runs(store: Store) -> No
     assert len(scheduler.tables) == 2
 
 
+def test_cancel_speaks_of_what_was_asked_for(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of the runs that nobody named it says nothing; of those named it says how many had ended."""
+    scheduler, sweep = FakeScheduler(), sweep_of(*GRID)
+    launch(sweep, store, scheduler)
+    stopped = cancel(states_of([store.run(run.run_id) for run in sweep.runs[:2]], scheduler), scheduler)
+    say_cancelled(store.sweep(sweep.name), stopped, 2)
+    assert capsys.readouterr().out.splitlines()[-1] == f"2 runs of {sweep.name} cancelled"
+    say_cancelled(store.sweep(sweep.name), stopped, 3)
+    assert capsys.readouterr().out.endswith(" cancelled; of those asked for, 1 was not in flight\n")
+
+
 def test_cancelling_all_that_wait_for_a_table_cancels_its_job(store: Store) -> None:
     """As long as one run waits for it, the table is made."""
     scheduler, sweep = FakeScheduler(), sweep_of(*GRID)
@@ -486,3 +500,14 @@ def test_a_failure_without_words_is_told_with_the_last_line(
     scheduler.end("1", Phase.FAILED, "FAILED exit code 1")
     (state,) = states_of([attempt.run], scheduler)
     assert said in (state.reason or "")
+
+
+@pytest.mark.parametrize("name", ["50%off", "a\\b"])
+def test_a_folder_whose_name_slurm_would_expand_is_refused(tmp_path: Path, name: str) -> None:
+    """Also above the output folder, and before anything is written; this machine takes it."""
+    sweep, store = sweep_of(*GRID), Store(tmp_path / name / "outputs")
+    with pytest.raises(ConfigError, match=r"output_dir=.*every job would die; choose a folder without it"):
+        plan_batches(sweep, decide(sweep, store, LocalScheduler()), store, SlurmScheduler())
+    check_root(store, LocalScheduler())
+    check_root(Store(tmp_path), SlurmScheduler())
+    assert not (tmp_path / name).exists()

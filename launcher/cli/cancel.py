@@ -29,5 +29,5 @@ def cancel(options: argparse.Namespace) -> int:
         faults = damages_of(directory, [state.facts for state in states])
         with working() as tell:
             stopped = stop(states, scheduler, tell, faults.append)
-    views_states.say_cancelled(directory, stopped)
+    views_states.say_cancelled(directory, stopped, len(states))
     return complained(faults)

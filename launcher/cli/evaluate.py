@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from launcher.cli.arguments import DONE, FAILED, Parser, complained
 from launcher.cli.selection import open_sweep, runs_of
 from launcher.cli.watch import show_results, watch
-from launcher.cluster.scheduler import AUTO, Scheduler, scheduler_for
+from launcher.cluster.scheduler import Scheduler, scheduler_for, scheduler_to_ask
 from launcher.config import Judge
 from launcher.evaluation import scores
 from launcher.evaluation.judge import estimate
@@ -95,7 +95,7 @@ def _judge(sweep: Sweep, store: Store, judge: Judge, options: argparse.Namespace
             results.say_judged(spent, waiting)
     results.say_judged_otherwise(scores.judged_otherwise(sweep, store), judge)
     directory = store.sweep(sweep.name)
-    return complained(show_results(directory, store, scheduler_for(AUTO)))
+    return complained(show_results(directory, store, scheduler_to_ask()))
 
 
 def arguments(parser: Parser) -> None:

@@ -33,7 +33,7 @@ from launcher.store.output_folder import Store
 from launcher.submission.adopt import adopt
 from launcher.submission.decide import decide
 from launcher.submission.other_names import under_other_names
-from launcher.submission.plan import Plan, plan_batches
+from launcher.submission.plan import Plan, check_root, plan_batches
 from launcher.submission.reference_job import lost_tables
 from launcher.submission.same_content import Compared, compare, identified
 from launcher.submission.submit import act, check_ranks
@@ -97,6 +97,7 @@ def launch(argv: Sequence[str]) -> int:
     settled = replace(settled, notes=told_once([*said, *settled.notes, *twice, *lengths], data))
     settled.lines.extend(note_missing(settled.sweep, options.overrides))
     scheduler = scheduler_for(executor_of(settled.sweep.runs))
+    check_root(store, scheduler)
     if config.dry_run:
         compared = compare(settled.sweep, store, scheduler, retrain=config.retrain)
         planned = _plan_dry(settled.sweep, compared, store, scheduler)

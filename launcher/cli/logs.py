@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from launcher.cli.arguments import DONE, Parser
-from launcher.cluster.scheduler import AUTO, scheduler_for
+from launcher.cluster.scheduler import scheduler_to_ask
 from launcher.errors import StoreError, UsageError
 from launcher.machine.terminal import complain
 from launcher.runs.run_state import read_facts, require_run, states_of
@@ -63,7 +63,7 @@ def _logs_before(attempt: AttemptDir) -> Iterator[Path]:
 
 def _ended(run: RunDir) -> views_states.Ended:
     """Whether the run has ended, as its facts say, or the scheduler, which is not asked more often than it likes."""
-    scheduler, asked, in_flight = scheduler_for(AUTO), 0.0, True
+    scheduler, asked, in_flight = scheduler_to_ask(), 0.0, True
 
     def ended() -> bool:
         nonlocal asked, in_flight

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from launcher.cli.arguments import DONE, FAILED, Parser
 from launcher.cluster.local import this_process
-from launcher.cluster.scheduler import AUTO, key_of, scheduler_for
+from launcher.cluster.scheduler import key_of, scheduler_to_ask
 from launcher.errors import UsageError
 from launcher.planning.launches import last_record
 from launcher.runs.run_state import require_run, states_of
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _attempt_by_hand(run: RunDir, store: Store) -> AttemptDir:
     """The attempt that this process is to make: its own, where it was requeued, else a new one."""
-    scheduler = scheduler_for(AUTO)
+    scheduler = scheduler_to_ask()
     with store.submitting():
         adopt([run], scheduler)
         state = states_of([run], scheduler)[0]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from launcher.cluster.scheduler import AUTO, Scheduler, scheduler_for
+from launcher.cluster.scheduler import Scheduler, scheduler_to_ask
 from launcher.errors import UsageError
 from launcher.runs.run_state import RunState, states_of
 from launcher.store.output_folder import Store, SweepDir
@@ -24,7 +24,7 @@ def open_sweep(options: argparse.Namespace) -> tuple[SweepDir, Store, Scheduler]
     name = options.sweep or names[-1]
     if name not in names:
         raise UsageError(f"{name}: no such sweep in {store.root}; there are: {', '.join(names)}")
-    return store.sweep(name), store, scheduler_for(AUTO)
+    return store.sweep(name), store, scheduler_to_ask()
 
 
 def runs_of(directory: SweepDir, store: Store) -> list[RunDir]:

@@ -38,6 +38,7 @@ class LocalScheduler:
     runs_per_job = 100  # which pay imports and base weights once
     warned_early_seconds = 0  # nothing ends its jobs
     kept_options: Mapping[str, str | None] = {}
+    signs_in_paths = ""
 
     def missing(self) -> str | None:
         return None

@@ -6,6 +6,7 @@ run is; a job is a folder with a list of work in it.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
@@ -30,6 +31,7 @@ class Scheduler(Protocol):
     poll_seconds: float  # how long to wait between two questions
     runs_per_job: int  # where the config says nothing
     warned_early_seconds: int  # how much earlier than it was told it may send `node.WARNING`
+    signs_in_paths: str  # characters that it would take for something else in the path of a log
     kept_options: Mapping[str, str | None]  # that `cluster.extra` may not change, and the key that says it
 
     def missing(self) -> str | None:
@@ -37,7 +39,11 @@ class Scheduler(Protocol):
         ...
 
     def is_here(self) -> bool:
-        """Whether `auto` is this one."""
+        """Whether `auto` is this one.
+
+        Raises:
+            SchedulerError: that is not known.
+        """
         ...
 
     def batch_size(self, cluster: Cluster) -> int:
@@ -100,6 +106,7 @@ def scheduler_for(executor: str) -> Scheduler:
 
     Raises:
         ConfigError: there is no such executor here.
+        SchedulerError: for `auto`, whether a cluster is here is not known.
     """
     if executor == AUTO:
         return next(found for make in EXECUTORS.values() if (found := make()).is_here())
@@ -110,6 +117,13 @@ def scheduler_for(executor: str) -> Scheduler:
     if missing is not None:
         raise ConfigError("cluster.executor", executor, f"{missing}; on one machine use cluster=local")
     return scheduler
+
+
+def scheduler_to_ask() -> Scheduler:
+    """The executor of `auto` for what submits nothing: a cluster's where nobody says whether it is here."""
+    with contextlib.suppress(SchedulerError):
+        return scheduler_for(AUTO)
+    return next(found for make in EXECUTORS.values() if (found := make()).missing() is None)
 
 
 def _meant(executor: str) -> list[Scheduler]:

@@ -19,13 +19,14 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
+from launcher.cluster import slurm_cancel as scancel
 from launcher.cluster import slurm_sbatch as sbatch
 from launcher.cluster import slurm_survey
 from launcher.cluster import slurm_words as words
 from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import LAG_SECONDS, JobState, Phase
 from launcher.cluster.offer import Offer
-from launcher.cluster.slurm_hidden import hidden_by
+from launcher.cluster.slurm_hidden import hidden_by, unlisted
 from launcher.config import Cluster
 from launcher.errors import QueueFull, Refused, SchedulerError
 from launcher.machine.terminal import command, complain
@@ -34,6 +35,7 @@ from launcher.store.facts import Job
 ANSWER_SECONDS = 60
 SUBMISSION_SECONDS = 180  # sbatch tries again for a while where a queue is full
 FIND_SECONDS = 3
+SEEN_SECONDS = 2.0  # for a job that sbatch has named to be listed
 SILENT_SECONDS = 10.0
 
 
@@ -46,18 +48,24 @@ class SlurmScheduler:
     runs_per_job = 1
     warned_early_seconds = words.WARNED_EARLY_SECONDS
     kept_options: Mapping[str, str | None] = words.KEPT_OPTIONS
+    signs_in_paths = "%\\"  # --output expands the one, and expands nothing where it sees the other
 
     def missing(self) -> str | None:
         return None if shutil.which("sbatch") else "there is no sbatch on the PATH"
 
     def is_here(self) -> bool:
-        """Whether this machine knows of a cluster, be it up or down: an installed client alone is none."""
+        """Whether this machine knows of a cluster, be it up or down: an installed client alone is none.
+
+        Raises:
+            SchedulerError: nobody says; a run that was then trained here might be trained on a login node.
+        """
         if self.missing() is not None:
             return False
         try:
             done = _ask(["scontrol", "ping"])
-        except SchedulerError:
-            return False
+        except SchedulerError as error:
+            unknown = "whether there is a cluster is not known; choose cluster=slurm or cluster=local"
+            raise SchedulerError(f"{error}: {unknown}") from error
         return "configuration source" not in done.stderr
 
     def batch_size(self, cluster: Cluster) -> int:
@@ -112,9 +120,23 @@ class SlurmScheduler:
             return self._looked_for(batch, sbatch.Verdict.OPEN, str(error))
         made = sbatch.accepted(done.stdout)
         if made is not None:
-            return self._taken(batch, made.job_id, made.cluster)
+            return self._taken(batch, self._seen(batch, made), made.cluster)
         said = sbatch.in_words(done.returncode, done.stderr if done.stderr.strip() else done.stdout)
         return self._looked_for(batch, sbatch.verdict(done.returncode, done.stderr), said)
+
+    def _seen(self, batch: Batch, made: sbatch.Accepted) -> str:
+        """The id under which SLURM has the batch: sbatch's answer may be cut, or a site's line look like one."""
+        last = time.monotonic() + SEEN_SECONDS
+        shown = None
+        with contextlib.suppress(SchedulerError):
+            while made.cluster in (None, self._cluster):
+                shown = words.read_named(_queue(words.named_queue_command(batch.name), SEEN_SECONDS * 5), batch.name)
+                if shown is not None or time.monotonic() >= last:
+                    break
+                time.sleep(SEEN_SECONDS / 4)
+        if shown not in (None, made.job_id):
+            complain(f"sbatch named job {made.job_id}, and SLURM has {batch.name} as job {shown}: that is recorded")
+        return shown or made.job_id
 
     def _looked_for(self, batch: Batch, verdict: sbatch.Verdict, said: str) -> list[Job]:
         """The jobs, where SLURM has them though sbatch has not said so: it may be slow to show them."""
@@ -173,20 +195,35 @@ class SlurmScheduler:
         queue = words.read_queue(_queue(words.queue_command(names)), names)
         rest = words.open_ids(names, queue)
         told, silence = _accounts(words.accounting_command(rest)) if rest else ("", None)
-        known = words.combined(queue, words.read_accounting(told, names))
-        hidden = _hidden([job for job in jobs if job.job_id not in known], silence)
+        accounts = words.read_accounting(told, names)
+        if missing := names.keys() - queue.keys() - words.ended_in(accounts):
+            again = _queue(words.queue_command(sorted(missing)))  # an answer may have been cut short
+            queue |= words.read_queue(again, names)
+        known = words.combined(queue, accounts)
+        hidden = _hidden([job for job in jobs if job.job_id not in known], silence, accounts)
         return hidden | {job.job_id: _explained(known[job.job_id], job) for job in jobs if job.job_id in known}
 
     def cancel(self, jobs: Sequence[Job]) -> None:
-        """Cancel these jobs in one call; those of another cluster are not ours to reach: here their ids are others'."""
+        """Cancel those of the jobs that are ours by name: here or by now, an id may be another's.
+
+        Raises:
+            SchedulerError: some are not here, not ours any more, or were denied; the others have been cancelled.
+        """
         elsewhere = [job for job in jobs if job.cluster and self._cluster and job.cluster != self._cluster]
-        here = [job.job_id for job in jobs if job not in elsewhere]
-        done = _ask(["scancel", *words.folded(here)]) if here else None
-        if done and done.returncode and "Invalid job id" not in done.stderr:
-            raise SchedulerError(f"scancel: {words.complaint(done.stderr)}")
+        here = [job for job in jobs if job not in elsewhere]
+        names = _names_now([job for job in here if job.name])
+        others = [job for job in here if job.name and job.name not in names.get(job.job_id, {job.name})]
+        ours = [job.job_id for job in _at_work([job for job in here if job not in others], names)]
+        denied = _scancel(words.folded(ours))
+        said = [f"job {job_id} ({why})" for job_id, why in denied.items()]
+        said = [f"denied: {', '.join(said)}"] if said else []
+        said += scancel.in_words(others, "is another's by now, and is left alone")
         if elsewhere:
             where = f"job {elsewhere[0].job_id} is on cluster {elsewhere[0].cluster}, and this is {self._cluster}"
-            raise SchedulerError(f"scancel: {where}; cancel there")
+            said.append(f"{where}; cancel there")
+        if said:
+            done = len(ours) - len(scancel.meant(denied, ours))
+            raise SchedulerError(f"scancel: {done} of {len(jobs)} jobs cancelled; {'; '.join(said)}")
 
     def survey(self) -> tuple[list[tuple[str, str]], str]:
         """What this cluster offers, and the file that fits it."""
@@ -224,17 +261,48 @@ def _explained(state: JobState, job: Job) -> JobState:
     return state
 
 
+def _names_now(jobs: Sequence[Job]) -> dict[str, set[str]]:
+    """The names under which SLURM has these ids; it is asked again for those that an answer cut short would lack."""
+    names = scancel.read_names(_queue(scancel.names_command(jobs))) if jobs else {}
+    unseen = [job for job in jobs if job.job_id not in names]
+    return names | (scancel.read_names(_queue(scancel.names_command(unseen))) if unseen else {})
+
+
+def _at_work(jobs: Sequence[Job], names: Mapping[str, set[str]]) -> list[Job]:
+    """Those that may be there: of ours that squeue does not list, those that have not ended for sacct.
+
+    `scancel --name` is no help: of an array it ends all pending tasks, whichever are named.
+    """
+    unseen = {job.job_id: job.name for job in jobs if job.name and job.user == _user() and job.job_id not in names}
+    told = _accounting(words.accounting_command(unseen)) if unseen else ""
+    there = words.in_flight(words.read_accounting(told, unseen))
+    return [job for job in jobs if job.job_id not in unseen or job.job_id in there]
+
+
+def _scancel(ids: Sequence[str]) -> dict[str, str]:
+    """Cancel in one call; of each job that is there and was denied, why."""
+    done = _ask(["scancel", *ids]) if ids else None
+    if done is None or not done.returncode:
+        return {}
+    denied = scancel.refused(done.stderr)
+    if not denied and not scancel.OVER.search(done.stderr):
+        raise SchedulerError(f"scancel: {words.complaint(done.stderr)}")
+    return denied
+
+
 def _settings_now() -> dict[str, str]:
     return words.read_settings(_answer(["scontrol", "show", "config"]))
 
 
-def _hidden(jobs: Sequence[Job], silence: str | None) -> dict[str, JobState]:
+def _hidden(jobs: Sequence[Job], silence: str | None, accounts: Mapping[str, JobState]) -> dict[str, JobState]:
     """Those of the jobs that nobody shows us, and that may be there all the same, each with the reason."""
     settings: dict[str, str] = {}
     with contextlib.suppress(SchedulerError):
         settings = _settings_now() if jobs else {}  # a controller may have started since we asked
     said = silence and f"squeue does not list it, and {silence}"
-    reasons = {job.job_id: hidden_by(job, _user(), settings, time.time()) or said for job in jobs}
+    reasons = {
+        job.job_id: hidden_by(job, _user(), settings, time.time()) or unlisted(job, accounts) or said for job in jobs
+    }
     return {job_id: JobState(Phase.HIDDEN, why) for job_id, why in reasons.items() if why}
 
 
@@ -280,9 +348,9 @@ def _ask(command: list[str], seconds: float = ANSWER_SECONDS) -> subprocess.Comp
         told.cancel()
 
 
-def _queue(command: list[str]) -> str:
+def _queue(command: list[str], seconds: float = ANSWER_SECONDS) -> str:
     """What squeue answers; that it knows none of the jobs is one."""
-    done = _ask(command)
+    done = _ask(command, seconds)
     failed = done.returncode or "slurm_load_jobs error" in done.stderr
     if failed and "Invalid job id" not in done.stderr:
         raise SchedulerError(f"squeue: {words.complaint(done.stderr)}")

@@ -1,6 +1,6 @@
 """Jobs that a SLURM does not show though they may be there. Pure.
 
-Owns: when that is so, by whose a job is, which cluster answers, and how long that has been up.
+Owns: when that is so, by whose a job is, which cluster answers, how long that has been up, and what accounts say.
 Must not know: processes, files, what follows for a run.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
+from launcher.cluster.job_state import JobState, Phase
 from launcher.store.facts import Job
 
 BOOT_SECONDS = 300.0  # after its start, a controller may not know all of its jobs yet
@@ -32,6 +33,18 @@ def hidden_by(job: Job, user: str, settings: Mapping[str, str], now: float) -> s
     if up is not None and abs(up) < BOOT_SECONDS:
         return f"SLURM's controller started {max(0.0, up):.0f} s ago, and does not know the job, or not yet"
     return None
+
+
+def unlisted(job: Job, accounts: Mapping[str, JobState]) -> str | None:
+    """That sacct says of a job which squeue does not list, asked twice, that it has not ended; None where it does not.
+
+    squeue's answers may be cut short, and accounts may never have heard of an end: nobody but the user knows which.
+    """
+    state = accounts.get(job.job_id)
+    if state is None or state.phase not in (Phase.PENDING, Phase.RUNNING):
+        return None
+    said = f"squeue does not list job {job.job_id}, sacct says {state.phase.upper()}"
+    return f"{said}; if it is gone: `cancel`, then launch again"
 
 
 def _seconds_up(boot: str, now: float) -> float | None:

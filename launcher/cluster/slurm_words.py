@@ -41,6 +41,8 @@ JOB_VARIABLES = re.compile(
     r"SLURM_.*|SLURMD_.*|SRUN_.*|SUBMITIT_.*|PMI_.*|PMIX_.*|RANK|LOCAL_RANK|WORLD_SIZE|LOCAL_WORLD_SIZE"
     r"|MASTER_ADDR|MASTER_PORT|CUDA_VISIBLE_DEVICES|ROCR_VISIBLE_DEVICES|GPU_DEVICE_ORDINAL"
 )
+# By these a user narrows what such a command shows or ends: our questions are about all of our jobs.
+FILTERS = re.compile(r"(SQUEUE|SACCT|SACCTMGR|SCANCEL|SCONTROL|SINFO)_.*")
 CLUSTER_VARIABLES = {"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT"}  # where the cluster is, who we are
 # sbatch heeds these before what a script says.
 OVERRIDING = {
@@ -179,11 +181,11 @@ def _mounts(batch: Batch) -> list[str]:
 
 
 def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment less what an enclosing job set for itself, and less what would override our script."""
+    """The environment less what an enclosing job set for itself, and what would change our script or our questions."""
     return {
         key: value
         for key, value in environment.items()
-        if key in CLUSTER_VARIABLES or not (JOB_VARIABLES.fullmatch(key) or _overrides(key))
+        if key in CLUSTER_VARIABLES or not (JOB_VARIABLES.fullmatch(key) or FILTERS.fullmatch(key) or _overrides(key))
     }
 
 
@@ -333,7 +335,7 @@ def _indices(part: str) -> range:
 def combined(queue: Mapping[str, JobState], accounting: Mapping[str, JobState]) -> dict[str, JobState]:
     """One answer from both: squeue knows what is in flight, sacct better how it ended.
 
-    A job that squeue does not list has ended, whatever state sacct saw last.
+    Of a job that squeue does not list and that has not ended for sacct, neither knows.
     """
     states = dict(queue)
     for job_id, state in accounting.items():
@@ -343,14 +345,19 @@ def combined(queue: Mapping[str, JobState], accounting: Mapping[str, JobState]) 
                 states[job_id] = state
         elif ended:
             states[job_id] = state
-        elif state.reason:  # preempted or requeued, and not in the queue any more
+        elif state.reason == "PREEMPTED":  # and not put back into the queue
             states[job_id] = JobState(Phase.FAILED, state.reason, state.node)
     return states
 
 
+def in_flight(states: Mapping[str, JobState]) -> list[str]:
+    """The jobs that have not ended."""
+    return [job_id for job_id, state in states.items() if state.phase in (Phase.PENDING, Phase.RUNNING)]
+
+
 def ended_in(queue: Mapping[str, JobState]) -> set[str]:
     """The jobs that squeue still lists though they have ended."""
-    return {job_id for job_id, state in queue.items() if state.phase not in (Phase.PENDING, Phase.RUNNING)}
+    return queue.keys() - in_flight(queue)
 
 
 def open_ids(wanted: Collection[str], queue: Mapping[str, JobState]) -> list[str]:

@@ -122,6 +122,12 @@ def _encoding(stream: TextIO | None) -> str:
     return getattr(stream, "encoding", None) or "utf-8"
 
 
+def rewrite(text: str) -> None:
+    """Replace the line that stderr shows, which is a terminal."""
+    sys.stderr.write(f"\r\x1b[K{text}")
+    sys.stderr.flush()
+
+
 def silent(what: str) -> None:
     """Tell nobody what is done."""
 

@@ -96,6 +96,7 @@ def _facts_of(attempts: Attempts) -> RunFacts:
         table=after,
         table_failure=no_table.reason if no_table else None,
         table_cause=no_table.known_cause if no_table else None,
+        table_made=after is not None and _is_made(after),
         traceback=failure.traceback if failure else "",
         publishing=done and (due_in_job(last) or due_behind(last)),
         unpublished=why_unpublished(last) if done else None,
@@ -168,6 +169,10 @@ def require_run(run: RunDir) -> RunDir:
 def failure_of(job: Job) -> Failure | None:
     """Why a preparing job ended without a table, as it said itself."""
     return read_fact(PreparingDir(Path(job.folder)).failure_file, Failure) if job.folder else None
+
+
+def _is_made(table: Job) -> bool:
+    return table.folder is not None and PreparingDir(Path(table.folder)).done_file.exists()
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,7 @@ class RunFacts:
         cancelled: whether somebody has asked it to stop.
         table: the job that makes its reference table, as its executor recorded it; None where it is not one of its own.
         table_failure, table_cause: why that job ended without a table.
+        table_made: whether the table is there, as far as that is recorded.
         traceback: where it failed.
         trained, evaluated: whether result.json, and all that is to be measured, by this attempt or behind it, is there.
         step, max_steps: the last logged optimizer step, and how many there will be.
@@ -99,6 +100,7 @@ class RunFacts:
     table: Job | None = None
     table_failure: str | None = None
     table_cause: Cause | None = None
+    table_made: bool = False
     traceback: str = ""
     trained: bool = False
     evaluated: bool = False
@@ -152,7 +154,7 @@ def cause_of(facts: RunFacts, job: JobState, table: JobState = UNKNOWN) -> Cause
     """Why the last attempt ended, where its successor can learn from that; the arguments are those of `status_of`."""
     if facts.failure is not None:
         return facts.cause
-    if _lacks_table(facts, job):
+    if _lacks_table(facts, job, table):
         return facts.table_cause if facts.table_failure else table.cause
     return job.cause
 
@@ -188,7 +190,7 @@ def _status_of_job(facts: RunFacts, job: JobState, table: JobState) -> tuple[Sta
         return (Status.RUNNING if facts.started else Status.PENDING), _why_at_work(facts)
     if job.phase in SILENT and (facts.alive or not facts.cancelled):
         return _status_unseen(facts, job)
-    if _lacks_table(facts, job):
+    if _lacks_table(facts, job, table):
         why = facts.table_failure or (table.reason if table.phase in BAD_ENDS else None)
         said = f": {why}" if why else f" failed ({job.reason})"
         return Status.FAILED, f"no reference table: job {facts.waits_for}{said}"
@@ -204,9 +206,13 @@ def _status_unseen(facts: RunFacts, job: JobState) -> tuple[Status, str | None]:
     return _unless_recent(facts, "the scheduler does not know its job, and it left no result")
 
 
-def _lacks_table(facts: RunFacts, job: JobState) -> bool:
-    """Whether what the job waited for has failed: then a scheduler cancels it, and may not know why any more."""
-    dropped = job.phase is Phase.CANCELLED and not facts.cancelled
+def _lacks_table(facts: RunFacts, job: JobState, table: JobState) -> bool:
+    """Whether what the job waited for has failed: then a scheduler cancels it, and may not know why any more.
+
+    Where the table is there, or still being made, somebody has cancelled the job by hand.
+    """
+    none = table.phase in BAD_ENDS or (table.phase in SILENT and not facts.table_made)
+    dropped = none and job.phase is Phase.CANCELLED and not facts.cancelled
     return bool(facts.waits_for and not facts.started and (facts.table_failure or dropped))
 
 

@@ -16,6 +16,7 @@ from typing import TypeVar
 from launcher.cluster.batch import Batch
 from launcher.cluster.scheduler import Scheduler
 from launcher.config import Cluster
+from launcher.errors import ConfigError
 from launcher.machine.once import Once
 from launcher.store.facts import Job
 from launcher.store.output_folder import Store, SweepDir
@@ -68,12 +69,27 @@ class Plan:
 
 
 def plan_batches(sweep: Sweep, decisions: Sequence[Decision], store: Store, scheduler: Scheduler) -> Plan:
-    """What is to be handed over, so that what was decided happens; writes nothing."""
+    """What is to be handed over, so that what was decided happens; writes nothing.
+
+    Raises:
+        ConfigError: nothing can be handed over from this output folder.
+    """
     into = functools.partial(_batches, directory=store.sweep(sweep.name), store=store, scheduler=scheduler)
     training = [decision for decision in decisions if decision.action in (Action.SUBMIT, Action.RESUME)]
     evaluating = [decision for decision in decisions if decision.action is Action.EVALUATE]
     trained = _behind_tables(_training(training, into), store, scheduler)
     return Plan(sweep, tuple(decisions), (*trained, *_evaluating(evaluating, into)))
+
+
+def check_root(store: Store, scheduler: Scheduler) -> None:
+    """Refuse an output folder in whose path the executor reads signs of its own.
+
+    Raises:
+        ConfigError: names the key.
+    """
+    if signs := [sign for sign in scheduler.signs_in_paths if sign in str(store.root)]:
+        remedy = f"{scheduler.name} does not take {' and '.join(signs)} in a log's path as it stands, and every job"
+        raise ConfigError("output_dir", store.root, f"{remedy} would die; choose a folder without it, also above it")
 
 
 def _batches(runs: Sequence[Run], directory: SweepDir, store: Store, scheduler: Scheduler) -> list[PlannedBatch]:
@@ -89,6 +105,7 @@ def _batches(runs: Sequence[Run], directory: SweepDir, store: Store, scheduler: 
 
 
 def _of_class(runs: Sequence[Run], directory: SweepDir, store: Store, scheduler: Scheduler) -> list[PlannedBatch]:
+    check_root(store, scheduler)
     resources = runs[0].config.cluster
     jobs = _chunks(runs, resources.runs_per_job or scheduler.runs_per_job)
     parts = _chunks(jobs, scheduler.batch_size(resources))

@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.table import Table
 
 from launcher.config import Judge
-from launcher.machine.terminal import Say, Screen, command, complain, legible, say
+from launcher.machine.terminal import Say, Screen, command, complain, legible, rewrite, say
 from launcher.store.output_folder import DEFAULT_OUTPUT_DIR, SweepDir
 
 TERMINAL_SECONDS, LOG_SECONDS = 0.3, 5.0  # between two words on what is being done
@@ -65,7 +65,7 @@ class _Line:
         self._said, self._shown = now, True
         with contextlib.suppress(OSError):
             if self._is_terminal:
-                self._write(legible(what)[: os.get_terminal_size(sys.stderr.fileno()).columns - len(" ...")] + " ...")
+                rewrite(legible(what)[: os.get_terminal_size(sys.stderr.fileno()).columns - len(" ...")] + " ...")
             else:
                 say(f"{what} ...", on=sys.stderr)
 
@@ -73,11 +73,7 @@ class _Line:
         """Leave the line as it was."""
         if self._is_terminal and self._shown:
             with contextlib.suppress(OSError):
-                self._write("")
-
-    def _write(self, text: str) -> None:
-        sys.stderr.write(f"\r\x1b[K{text}")
-        sys.stderr.flush()
+                rewrite("")
 
 
 def duration(seconds: float | None) -> str:

@@ -224,8 +224,10 @@ def say_interrupted(directory: SweepDir, count: int) -> None:
     say(f"\n{count} runs asked to stop at their next step; `{verb_command(directory, 'resume')}` goes on")
 
 
-def say_cancelled(directory: SweepDir, stopped: Sequence[RunState]) -> None:
-    """What cancel did."""
+def say_cancelled(directory: SweepDir, stopped: Sequence[RunState], asked: int) -> None:
+    """What cancel did with as many runs as were asked for; of others it says nothing."""
     for state in stopped:
         say(f"{state.run.run_id}: asked to stop (was {state.status}, job {state.facts.job_id})")
-    say(f"{len(stopped)} runs of {directory.name} cancelled; the others were not in flight")
+    idle = asked - len(stopped)
+    others = f"; of those asked for, {idle} {'was' if idle == 1 else 'were'} not in flight" if idle else ""
+    say(f"{len(stopped)} runs of {directory.name} cancelled{others}")

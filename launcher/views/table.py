@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions
+from rich.console import ConsoleOptions
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
@@ -51,5 +51,5 @@ class Lines:
 
     lines: Sequence[str]
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterable[Segment]:
+    def __rich_console__(self, console: object, options: ConsoleOptions) -> Iterable[Segment]:
         yield Segment("\n".join(self.lines) + "\n")
