@@ -34,9 +34,11 @@ class UsageError(PrefsweepError):
 
 class _Unsaid(Enum):
     UNSAID = "not repeated"
+    UNSET = "not set"
 
 
 UNSAID = _Unsaid.UNSAID  # in place of a value that may be a secret, or where the key alone says it
+UNSET = _Unsaid.UNSET  # nobody gave one: the remedy tells what follows from that
 
 
 class ConfigError(UsageError):
@@ -44,7 +46,7 @@ class ConfigError(UsageError):
 
     Attributes:
         key: dotted, as it is typed, with a sign before it too; several, with commas, where all of them lack a value.
-        value: what it is, or UNSAID.
+        value: what it is, or UNSAID, or UNSET.
         remedy: what is wrong with it, and what would be right.
     """
 
@@ -53,6 +55,8 @@ class ConfigError(UsageError):
         self.key, self.value, self.remedy = key, value, remedy
 
     def __str__(self) -> str:
+        if self.value is UNSET:
+            return f"{self.key} is not set, and {self.remedy}"
         said = self.key if self.value is UNSAID else f"{self.key}={self.value}"
         return f"{said}: {self.remedy}"
 

@@ -370,15 +370,47 @@ def test_when_a_node_is_a_black_hole(store: Store, ends: dict[str, int], well: l
     assert list(black_holes(states_of(runs, scheduler))) == expected
 
 
-def test_a_black_hole_may_end_the_job_that_makes_a_table(store: Store) -> None:
-    """Then all that wait for it fail, and neither they nor the next one that makes it go there."""
+def test_a_job_that_makes_a_table_counts_once(store: Store) -> None:
+    """However many runs have waited for it: one job that ended says nothing of its node."""
     scheduler, runs = submitted(store)
     end_before_it_began(scheduler, [1], "n2")
     for job in range(2, 10):
         scheduler.end(str(job), Phase.CANCELLED)
-    assert list(black_holes(states_of(runs, scheduler))) == ["n2"]
-    submit(sweep_of(*MANY), store, scheduler, [])
-    assert [batch.resources.exclude for batch in (*scheduler.tables, *scheduler.submitted)] == [None, "n2", None, "n2"]
+    states = states_of(runs, scheduler)
+    assert {state.status for state in states} == {Status.FAILED}
+    assert not black_holes(states)
+
+
+def test_what_ends_runs_on_every_node_is_no_nodes_fault(store: Store) -> None:
+    """A setup that fails everywhere: n1 is taken for one, then n2 is not, nor is n1 any more."""
+    scheduler, _ = submitted(store)
+    excluded = []
+    for node in ("n1", "n2"):
+        end_before_it_began(scheduler, map(int, scheduler.phases), node)
+        scheduler.end("1", Phase.COMPLETED)
+        submit(sweep_of(*MANY), store, scheduler, [])
+        excluded.append(scheduler.submitted[-1].resources.exclude)
+    assert excluded == ["n1", None]
+
+
+def test_what_another_setup_has_ended_blames_no_node(store: Store) -> None:
+    """The next attempt begins otherwise."""
+    scheduler, _ = submitted(store)
+    end_before_it_began(scheduler, range(2, 10), "n1")
+    submit(sweep_of(*MANY, "cluster.setup=[module load cuda]"), store, scheduler, [])
+    assert scheduler.submitted[-1].resources.exclude is None
+
+
+def test_a_job_that_somebody_cancelled_or_whose_folder_is_gone_blames_no_node(store: Store) -> None:
+    """Neither is for want of a node."""
+    scheduler, runs = submitted(store)
+    for job in range(2, 10):
+        scheduler.end(str(job), Phase.CANCELLED, "CANCELLED", node="n1")
+    assert not black_holes(states_of(runs, scheduler))
+    end_before_it_began(scheduler, range(2, 10), "n1")
+    assert list(black_holes(states_of(runs, scheduler))) == ["n1"]
+    renamed = store.root.rename(store.root.with_name("renamed"))
+    assert not black_holes(states_of([Store(renamed).run(run.run_id) for run in runs], scheduler))
 
 
 def test_runs_that_fail_at_once_make_a_black_hole_only_beside_others_that_do_well(store: Store) -> None:

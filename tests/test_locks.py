@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from waiting import LONGEST_WAIT, eventually
 
 from launcher.cli.arguments import FAILED
@@ -65,6 +66,22 @@ def test_a_launch_that_waits_says_for_whom(
     assert "If its machine is down" not in said[0]
     assert f"remove {lock}" in said[-1]
     assert not list(store.root.glob("*.holder"))
+
+
+def test_a_lock_of_somebody_who_is_no_launcher_is_named(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """He has not said who he is: the file is named, and how to find him."""
+    monkeypatch.setattr(locks, "SILENT_SECONDS", 0.5)
+    lock = store.root / ".submit.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    other = FileLock(lock, thread_local=False)
+    other.acquire()
+    threading.Timer(2.0, other.release).start()
+    with store.submitting():
+        pass
+    said = capsys.readouterr().err
+    assert f"it holds {lock}, and has not said who it is: `fuser -v {lock}`" in said
 
 
 def test_who_need_not_wait_says_nothing(store: Store, capsys: pytest.CaptureFixture[str]) -> None:

@@ -95,6 +95,12 @@ def test_what_squeue_says() -> None:
     assert states["10"] == JobState(Phase.CANCELLED, "CANCELLED DependencyNeverSatisfied")
 
 
+@pytest.mark.parametrize("waited", ["JobHeldUser", "Priority", "Dependency", "Resources"])
+def test_a_job_that_was_cancelled_says_no_more_why_it_had_waited(waited: str) -> None:
+    """Which squeue goes on to show."""
+    assert words.read_queue(f"7|CANCELLED|{waited}||s")["7"] == JobState(Phase.CANCELLED, "CANCELLED")
+
+
 def test_what_sacct_says() -> None:
     """How a job ended: exit code, signal, node; a pending array is one line with its indices in brackets."""
     states = words.read_accounting(ACCOUNTING)

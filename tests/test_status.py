@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import pytest
 
 from launcher.cluster.job_state import UNKNOWN, JobState, Phase
+from launcher.cluster.offer import Offer
+from launcher.config import Cluster
+from launcher.errors import ConfigError
 from launcher.runs.status import RunFacts, Status, cause_of, status_of
 from launcher.store.facts import Cause, Failure, FailureStatus, Job
+from launcher.submission.limits import check_limits
+from launcher.worker import progress
 
 OLD = 1000.0
 SUBMITTED = RunFacts(attempts=1, submitted_seconds=OLD, job_id="7")
@@ -150,3 +156,22 @@ def test_a_run_that_waits_for_its_table_says_so() -> None:
     waits = JobState(Phase.PENDING, "PSUSP", cause=Cause.DEPENDENCY)
     assert status_of(WAITING, waits) == (Status.PENDING, "waits for its reference table, job 5")
     assert status_of(WAITING, JobState(Phase.PENDING, "Dependency")) == (Status.PENDING, "Dependency")
+
+
+def test_a_process_has_been_starting_since_it_began() -> None:
+    """Not since 1970."""
+    assert 0 <= time.time() - progress._stack[0].since < 86400
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (None, "cluster.time is not set, and partition main gives a job 1 minute"),
+        ("1", "cluster.time=1: a job has 1 minute in partition main"),
+    ],
+)
+def test_a_time_that_nobody_gave_is_not_said_to_be_one(asked: str | None, said: str) -> None:
+    """`cluster.time=None` is nothing that anybody typed."""
+    with pytest.raises(ConfigError) as refused:
+        check_limits(replace(Cluster(), partition="main", time=asked, executor="slurm"), Offer(minutes=1))
+    assert str(refused.value).startswith(f"{said}, and it may be warned")

@@ -17,12 +17,13 @@ from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import LAG_SECONDS, JobState, Phase
 from launcher.cluster.local import LocalScheduler
 from launcher.cluster.slurm import SlurmScheduler
-from launcher.errors import ConfigError, QueueFull, StoreError
+from launcher.errors import ConfigError, QueueFull, SchedulerError, StoreError
 from launcher.planning.launches import recorded_sweep
 from launcher.runs.cancel import cancel
 from launcher.runs.run_state import read_facts, states_of
 from launcher.runs.status import Status
 from launcher.store import age
+from launcher.store.attempts import Attempts
 from launcher.store.facts import Job, TableWork
 from launcher.store.files import write_once
 from launcher.store.output_folder import Store
@@ -198,6 +199,40 @@ def test_cancelling_one_run_leaves_its_job_to_the_others(store: Store) -> None:
     assert store.run(sweep.runs[0].run_id).attempts()[-1].cancel_file.exists()
     cancel(states[1:2], scheduler)
     assert scheduler.cancelled == ["2"]
+
+
+class Refusing(FakeScheduler):
+    """Does not let us end the jobs of one user."""
+
+    def cancel(self, jobs: Sequence[Job]) -> None:
+        if any(job.user == "other" for job in jobs):
+            raise SchedulerError("scancel: Access/permission denied")
+        super().cancel(jobs)
+
+    def submit(self, batch: Batch) -> list[Job]:
+        return [replace(job, user="other" if job.job_id == "2" else "me") for job in super().submit(batch)]
+
+
+def test_a_run_whose_job_is_not_reached_is_not_taken_for_cancelled(store: Store) -> None:
+    """Its job goes on: the wish is withdrawn, the refusal told, and nothing is submitted beside it; others stop."""
+    scheduler, sweep = Refusing(), sweep_of(*GRID)
+    launch(sweep, store, scheduler)
+    runs = [store.run(run.run_id) for run in sweep.runs]
+    told: list[str] = []
+    stopped = cancel(states_of(runs[:1], scheduler), scheduler)
+    assert [state.run for state in stopped] == runs[:1]  # shares its job, and is only marked
+    stopped = cancel(states_of(runs, scheduler), scheduler, warn=told.append)
+    assert told == ["scancel: Access/permission denied"]
+    first = {run for run in runs if (job := Attempts.of(run).training.job) and job.job_id == "2"}
+    assert {state.run for state in stopped} == set(runs) - first
+    assert "2" not in scheduler.cancelled
+    assert "3" in scheduler.cancelled
+    for run in runs:
+        asked = run not in first or run == runs[0]  # by the first command
+        assert Attempts.of(run).training.cancel_file.exists() == asked
+    state = states_of(runs[:1], scheduler)[0]
+    assert (state.in_flight, state.reason) == (True, "asked to stop; its job has not come to it yet")
+    assert decide(sweep, store, scheduler)[0].action is Action.SKIP
 
 
 def test_a_sweep_can_be_read_back(store: Store) -> None:

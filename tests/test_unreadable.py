@@ -7,14 +7,18 @@ import re
 from pathlib import Path
 
 import pytest
-from fakes import FakeScheduler
+from conftest import sweep_of
+from fakes import FakeScheduler, submit
 from test_wrong_facts import GRID, RUN, sweep  # noqa: F401 - a fixture
 
 from launcher.cli import main
 from launcher.cluster.job_state import JobState, Phase
 from launcher.runs.run_state import states_of
+from launcher.runs.status import Status
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import RunDir
+from launcher.submission.adopt import adopt
+from launcher.submission.decide import Action
 
 WAYS = {"torn": '{"steps": 1', "empty": "", "a list": "[]"}
 REMEDY = "put it right, or move it away"
@@ -220,3 +224,35 @@ def test_a_damaged_launch_hides_no_run(
     assert str(path) in capsys.readouterr().err
     assert len(fake.submitted) == before + 4
     assert len(directory.run_records()) == 8
+
+
+@pytest.mark.parametrize("way", ["moved away", "{}", "torn"])
+@pytest.mark.parametrize("phase", [Phase.PENDING, Phase.RUNNING, Phase.HIDDEN])
+def test_a_run_whose_attempt_lost_its_record_is_not_submitted_beside_its_job(
+    store: Store, way: str, phase: Phase
+) -> None:
+    """The batch's list of work still names it: the run cannot be read, and the reason has the job's id."""
+    scheduler, planned = FakeScheduler(), sweep_of("model=tiny", "sweep=s", "seed=1,2", "cluster.runs_per_job=1")
+    submit(planned, store, scheduler, [])
+    run = store.run(planned.runs[0].run_id)
+    (record,) = run.path.glob("attempt-*.json")
+    job = run.attempts()[0].job
+    assert job is not None
+    scheduler.end(job.job_id, phase)
+    if way in ("{}", "torn"):
+        record.write_text("{}" if way == "{}" else '{"batch": ')
+    else:
+        record.rename(store.root / "elsewhere.json")
+    adopt([run], scheduler)
+    (state,) = states_of([run], scheduler)
+    assert state.status is Status.UNREADABLE
+    assert f"{record}: " in str(state.reason)
+    assert f"cancel job {job.job_id} by hand" in str(state.reason)
+    decisions = submit(planned, store, scheduler, [])
+    assert [decision.action for decision in decisions] == [Action.SKIP] * 2
+    scheduler.end(job.job_id, Phase.CANCELLED)
+    record.unlink(missing_ok=True)  # as was advised
+    decisions = submit(planned, store, scheduler, [])
+    assert [decision.action for decision in decisions] == [Action.SUBMIT, Action.SKIP]
+    assert states_of([run], scheduler)[0].in_flight
+    assert "made again" not in str(state.reason)

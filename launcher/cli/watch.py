@@ -13,6 +13,7 @@ from launcher.cli.arguments import DONE, FAILED, complained
 from launcher.cli.selection import runs_of
 from launcher.cluster.scheduler import Scheduler
 from launcher.evaluation.missing_benchmarks import awaits_judge
+from launcher.machine.terminal import complain
 from launcher.runs.cancel import cancel
 from launcher.runs.run_state import RunState, states_of
 from launcher.runs.status import BAD
@@ -70,7 +71,7 @@ def watch(runs: Sequence[RunDir], directory: SweepDir, scheduler: Scheduler) -> 
                     break
                 time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:
-        stopped = cancel(states_of(runs, scheduler), scheduler)
+        stopped = cancel(states_of(runs, scheduler), scheduler, warn=complain)
         views_states.say_interrupted(directory, len(stopped))
         return None
     return states

@@ -185,12 +185,30 @@ def states(jobs: Sequence[Job], scheduler: Scheduler) -> dict[JobKey, JobState]:
     return answers
 
 
+class Unreached(SchedulerError):
+    """Jobs that could not be asked to stop; they may go on."""
+
+    def __init__(self, missed: Mapping[JobKey, str]) -> None:
+        super().__init__("; ".join(dict.fromkeys(missed.values())))
+        self.jobs = frozenset(missed)
+
+
 def cancel(jobs: Sequence[Job], scheduler: Scheduler) -> None:
     """Ask these jobs to stop, each through the executor that has it.
 
+    Jobs of one user on one cluster, or of one machine, are reached together or not at all.
+
     Raises:
-        SchedulerError: one has a job, and does not do so or is not known; those before it have been asked.
+        Unreached: names those that were not reached, and why; the others have been asked.
     """
-    grouped = _by_executor(jobs)
-    for name in sorted(grouped, key=lambda name: not _is_known(name, scheduler)):
-        recorded(name, scheduler).cancel(grouped[name])
+    places: dict[tuple[str | None, ...], list[Job]] = {}
+    for job in jobs:
+        places.setdefault((job.executor, job.cluster, job.user, job.host), []).append(job)
+    missed: dict[JobKey, str] = {}
+    for (name, *_), mine in places.items():
+        try:
+            recorded(str(name), scheduler).cancel(mine)
+        except (SchedulerError, ConfigError) as error:
+            missed |= dict.fromkeys(map(key_of, mine), str(error))
+    if missed:
+        raise Unreached(missed)

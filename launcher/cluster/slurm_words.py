@@ -235,9 +235,14 @@ def read_queue(text: str, names: Names | None = None) -> dict[str, JobState]:
     states: dict[str, JobState] = {}
     for ids, (word, reason, node) in _lines(text, names):
         if STATE.fullmatch(word):
-            state = _state(word, "" if reason in NOTHING else reason, node)
+            state = _state(word, "" if reason in NOTHING or _is_stale(word, reason) else reason, node)
             states |= dict.fromkeys(ids, state)
     return states
+
+
+def _is_stale(word: str, reason: str) -> bool:
+    """Whether it is why a job that was cancelled had waited, which squeue goes on to show."""
+    return word == "CANCELLED" and reason != "DependencyNeverSatisfied"
 
 
 def read_accounting(text: str, names: Names | None = None) -> dict[str, JobState]:

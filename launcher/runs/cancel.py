@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -21,16 +21,19 @@ from launcher.runs.run_state import RunState
 from launcher.runs.unreadable import Reading
 from launcher.store.attempts import Attempts
 from launcher.store.facts import Cancel, Job, JobList, TableWork
-from launcher.store.files import flush, write_once
+from launcher.store.files import flush, look_first, write_once
 from launcher.store.output_folder import Store
-from launcher.store.run_folder import AttemptDir
+from launcher.store.run_folder import AttemptDir, RunDir
 from launcher.store.starts import last_start
 from launcher.store.work_done import has_done_its_part
 from launcher.store.work_list import listed_in, work_of, works_of
 
 
 def cancel(states: Iterable[RunState], scheduler: Scheduler, tell: Say = silent, warn: Say = silent) -> list[RunState]:
-    """Ask these runs to stop, and their jobs where nothing else is left in them; returns those that were in flight.
+    """Ask these runs to stop, and their jobs where nothing else is left in them; returns those that were asked.
+
+    The wish comes first, so that a job that is told to end knows why. It is withdrawn from the runs whose job is not
+    reached: that goes on, and so do they.
 
     A run of which a fact cannot be read is asked too, where nothing says that it has ended.
 
@@ -38,12 +41,13 @@ def cancel(states: Iterable[RunState], scheduler: Scheduler, tell: Say = silent,
         states: of the runs that are meant.
         scheduler: who is asked to end jobs.
         tell: is told how far it is.
-        warn: is told of each fact that cannot be read, for which a job may go on.
+        warn: is told of each fact that cannot be read, and of each job that is not reached: it may go on.
     """
     read = Reading(warn)
     wanted = [state for state in states if state.in_flight or _may_be_at_work(state)]
     batches: dict[str, list[Job] | None] = {}
     stopped: set[Path] = set()
+    asked: dict[RunDir, list[Asked]] = {}
     jobs: dict[executors.JobKey, Job] = {}
     tables: dict[str, Job] = {}
     for number, state in enumerate(wanted, 1):
@@ -51,16 +55,45 @@ def cancel(states: Iterable[RunState], scheduler: Scheduler, tell: Say = silent,
         attempts = Attempts.of(state.run.at_a_look(batches))
         tables |= {job.job_id: job for job in read(partial(_tables_of, attempts)) or ()}
         for attempt in _to_stop(attempts, read):
-            write_once(attempt.cancel_file, Cancel(time.time()), flushed=False)
+            is_new = write_once(attempt.cancel_file, Cancel(time.time()), flushed=False)
             stopped.add(attempt.path)
             job = read(partial(_job_of, attempt, scheduler))
+            key = executors.key_of(job) if job else None
+            asked.setdefault(state.run, []).append(Asked(attempt.cancel_file, key, is_new))
             jobs |= {executors.key_of(job): job} if job else {}
     if wanted:
         flush(wanted[0].run.path)
     tell(f"cancelling {len(jobs):,} jobs")
     unneeded = _without_other_work(list(jobs.values()), stopped, read)
-    executors.cancel([*unneeded, *(read(lambda: _without_use(tables, wanted)) or ())], scheduler)
-    return wanted
+    missed = _cancelled([*unneeded, *(read(lambda: _without_use(tables, wanted)) or ())], scheduler, warn)
+    _withdraw([each for of_run in asked.values() for each in of_run], missed)
+    return [state for state in wanted if any(each.job not in missed for each in asked.get(state.run, ()))]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The wish that an attempt end: its file, the attempt's job, and whether the wish is of just now."""
+
+    file: Path
+    job: executors.JobKey | None
+    is_new: bool
+
+
+def _cancelled(jobs: Sequence[Job], scheduler: Scheduler, warn: Say) -> frozenset[executors.JobKey]:
+    """Have these jobs end; returns those that were not reached."""
+    try:
+        executors.cancel(jobs, scheduler)
+    except executors.Unreached as error:
+        warn(str(error))
+        return error.jobs
+    return frozenset()
+
+
+def _withdraw(asked: Iterable[Asked], missed: Collection[executors.JobKey]) -> None:
+    for each in asked:
+        if each.is_new and each.job in missed:
+            look_first()
+            each.file.unlink(missing_ok=True)
 
 
 def _may_be_at_work(state: RunState) -> bool:

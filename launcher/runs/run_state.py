@@ -7,8 +7,8 @@ Must not know: any scheduler's own words, how anything is trained.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from launcher.cluster import scheduler as executors
@@ -16,11 +16,12 @@ from launcher.cluster.job_state import UNKNOWN, JobState, Phase
 from launcher.cluster.scheduler import Scheduler
 from launcher.errors import StoreError, UsageError
 from launcher.hub.unpublished import why_unpublished
+from launcher.runs.lost_records import Listed, gone_of, listed_of
 from launcher.runs.signs import looked_into
 from launcher.runs.status import IN_FLIGHT, RunFacts, Status, cause_of, status_of
 from launcher.runs.unreadable import check_batch, known_of
 from launcher.store.age import age
-from launcher.store.attempt_config import BEFORE_BENCHMARKS, wanted_by
+from launcher.store.attempt_config import BEFORE_BENCHMARKS, section, wanted_by
 from launcher.store.attempts import Attempts
 from launcher.store.facts import Cause, Failure, FailureStatus, Job, Revision
 from launcher.store.files import Plain, read_fact
@@ -34,6 +35,7 @@ from launcher.store.starts import Start, last_start
 from launcher.store.work_done import due_behind, due_in_job, lacking
 
 Look = tuple[RunFacts, AttemptDir | None]
+AT_WORK = frozenset({Phase.PENDING, Phase.RUNNING, Phase.HIDDEN})  # or perhaps
 HALF_KNOWN = frozenset({Status.TRAINED, Status.UNREADABLE})  # of which the job tells whether it is at work
 
 
@@ -42,10 +44,15 @@ def read_facts(run: RunDir) -> RunFacts:
     return _legible(Attempts.of(run))[0]
 
 
-def _looked_at(run: RunDir, batches: dict[str, list[Job] | None]) -> Look:
+def _looked_at(run: RunDir, batches: dict[str, list[Job] | None], listed: Mapping[str, Sequence[Listed]]) -> Look:
     """The same from one listing of each folder, and the attempt that acts; nothing else of the look is kept."""
-    facts, acting = _legible(Attempts.of(run.at_a_look(batches)))
-    return facts, acting and AttemptDir(acting.path)
+    attempts = Attempts.of(run.at_a_look(batches))
+    facts, acting = _legible(attempts)
+    try:
+        gone = gone_of(attempts, listed)
+    except StoreError as error:
+        facts, gone = replace(facts, unreadable=(*facts.unreadable, str(error))), ()
+    return replace(facts, gone=gone) if gone else facts, acting and AttemptDir(acting.path)
 
 
 def _legible(attempts: Attempts) -> Look:
@@ -83,6 +90,8 @@ def _facts_of(attempts: Attempts) -> RunFacts:
         lost_on=failure.node if failure else lost.node if lost else None,
         progress=_doing(last) if at_work else None,
         lasted=_lasted(start, failure),
+        began=start.fact.time if start else None,
+        cluster=section(last, "cluster"),
         cancelled=last.has(last.cancel_file),
         table=after,
         table_failure=no_table.reason if no_table else None,
@@ -194,19 +203,23 @@ class RunState:
 def states_of(runs: Sequence[RunDir], scheduler: Scheduler) -> list[RunState]:
     """The state of each run, with one question to the scheduler for all of them."""
     batches: dict[str, list[Job] | None] = {}
-    looks = [_looked_at(run, batches) for run in runs]
+    listed = listed_of(runs)
+    looks = [_looked_at(run, batches, listed) for run in runs]
     facts = [fact for fact, _ in looks]
     jobs = [fact.job if _has_open_job(fact) else None for fact in facts]
     tables = [fact.table if job and not fact.started else None for job, fact in zip(jobs, facts, strict=True)]
-    wanted = {executors.key_of(job): job for job in (*jobs, *tables) if job}
+    unrecorded = [job for fact in facts for job, _ in fact.gone]
+    wanted = {executors.key_of(job): job for job in (*jobs, *tables, *unrecorded) if job}
     answers = executors.states(list(wanted.values()), scheduler)
 
     def answer(job: Job | None) -> JobState:
         return answers.get(executors.key_of(job), UNKNOWN) if job else UNKNOWN
 
     answered = [answer(job) for job in jobs]
-    looks = _looked_at_again(runs, looks, answered)
+    looks = _looked_at_again(runs, looks, answered, listed)
     looked_at = [looked_into(acting, fact, each) for (fact, acting), each in zip(looks, answered, strict=True)]
+    told = [_unless_gone(*each, answer) for each in zip(looked_at, answered, strict=True)]
+    looked_at, answered = [fact for fact, _ in told], [job for _, job in told]
     asked = zip(runs, looked_at, answered, map(answer, tables), strict=True)
     return [
         RunState(run, fact, *status_of(fact, job, table), job, cause_of(fact, job, table), table)
@@ -214,14 +227,28 @@ def states_of(runs: Sequence[RunDir], scheduler: Scheduler) -> list[RunState]:
     ]
 
 
-def _looked_at_again(runs: Sequence[RunDir], looks: Sequence[Look], answered: Sequence[JobState]) -> list[Look]:
+def _unless_gone(facts: RunFacts, job: JobState, answer: Callable[[Job], JobState]) -> tuple[RunFacts, JobState]:
+    """The same; of a run of which a job may make an attempt whose record is gone, that it cannot be read."""
+    alive = [(each, said) for each, said in facts.gone if answer(each).phase in AT_WORK]
+    if not alive or facts.finished:
+        return facts, job
+    last, unreadable = alive[-1][0], (*facts.unreadable, *(said for _, said in alive))
+    return replace(facts, job=last, job_id=last.job_id, failure=None, unreadable=unreadable), answer(last)
+
+
+def _looked_at_again(
+    runs: Sequence[RunDir],
+    looks: Sequence[Look],
+    answered: Sequence[JobState],
+    listed: Mapping[str, Sequence[Listed]],
+) -> list[Look]:
     """The looks, anew at each run whose job is no more: it may have ended well between the look and the answer."""
     batches: dict[str, list[Job] | None] = {}
 
     def again(run: RunDir, look: Look, job: JobState) -> Look:
         if not _has_open_job(look[0]) or job.phase in (Phase.PENDING, Phase.RUNNING):
             return look
-        fresh = _looked_at(run, batches)
+        fresh = _looked_at(run, batches, listed)
         return fresh if fresh[0].job_id == look[0].job_id else look  # the answer is of that job
 
     return [again(*each) for each in zip(runs, looks, answered, strict=True)]

@@ -6,8 +6,10 @@ Must not know: files, any scheduler's own words.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from launcher.cluster.job_state import BAD_ENDS, LAG_SECONDS, UNKNOWN, JobState, Phase
 from launcher.store.facts import Cause, FailureStatus, Job
@@ -33,6 +35,9 @@ UNSUCCESSFUL = frozenset(map(Status, FailureStatus))
 BAD = UNSUCCESSFUL | {Status.UNREADABLE}  # for an exit code, and to the eye
 
 
+Gone = tuple[Job, str]  # of an attempt whose record is gone: its job, and what is said of it
+
+
 @dataclass(frozen=True)
 class RunFacts:
     """What the run directory says of a run; of several attempts, the one that acts (`Attempts.acting`).
@@ -54,6 +59,8 @@ class RunFacts:
         lasted: seconds from its start to its failure, where both are known.
         last_words: what its job printed last, where that ended before it came to this run; or of what it has complained
             last, where it could not record that.
+        began: when it was taken up, in seconds since 1970.
+        cluster: the settings of the last attempt's job.
         cancelled: whether somebody has asked it to stop.
         table: the job that makes its reference table, as its executor recorded it; None where it is not one of its own.
         table_failure, table_cause: why that job ended without a table.
@@ -69,6 +76,7 @@ class RunFacts:
         unreached: the milestones behind the end of the training.
         damage: what is said of the last checkpoint that was found damaged.
         unreadable: of each fact that cannot be read, the file, why, and what to do; the others say what is known.
+        gone: the jobs that were handed over to make attempts whose records are gone.
     """
 
     attempts: int = 0
@@ -86,6 +94,8 @@ class RunFacts:
     alive: bool = False
     lasted: float | None = None
     last_words: str | None = None
+    began: float | None = None
+    cluster: Mapping[str, Any] = field(default_factory=dict)
     cancelled: bool = False
     table: Job | None = None
     table_failure: str | None = None
@@ -104,6 +114,7 @@ class RunFacts:
     unreached: tuple[int, ...] = ()
     damage: str | None = None
     unreadable: tuple[str, ...] = ()
+    gone: tuple[Gone, ...] = ()
 
     @property
     def waits_for(self) -> str | None:
@@ -167,6 +178,7 @@ def _about_what_follows(facts: RunFacts, job: JobState) -> str | None:
     return f"not {done}: {job.reason or f'its job has {job.phase}'}"
 
 
+ASKED = "asked to stop"  # and its job is there yet
 SILENT = frozenset({Phase.UNKNOWN, Phase.HIDDEN})
 ENDS = {Phase.CANCELLED: (Status.CANCELLED, "cancelled"), Phase.TIMEOUT: (Status.TIMEOUT, "the time limit")}
 
@@ -175,7 +187,7 @@ def _status_of_job(facts: RunFacts, job: JobState, table: JobState) -> tuple[Sta
     if job.phase is Phase.PENDING:
         return Status.PENDING, _why_pending(facts, job)
     if job.phase is Phase.RUNNING:
-        return (Status.RUNNING, facts.damage) if facts.started else (Status.PENDING, "its job has not come to it yet")
+        return (Status.RUNNING if facts.started else Status.PENDING), _why_at_work(facts)
     if job.phase in SILENT and (facts.alive or not facts.cancelled):
         return _status_unseen(facts, job)
     if _lacks_table(facts, job, table):
@@ -223,10 +235,16 @@ def _beside(status: Status, said: str | None) -> str:
     return rest if first == status else said or ""
 
 
+def _why_at_work(facts: RunFacts) -> str | None:
+    asked = ASKED if facts.cancelled else None
+    return "; ".join(filter(None, [asked, facts.damage if facts.started else "its job has not come to it yet"])) or None
+
+
 def _why_pending(facts: RunFacts, job: JobState) -> str | None:
     if facts.waits_for and job.cause is Cause.DEPENDENCY:
         return f"waits for its reference table, job {facts.waits_for}"
-    return " ".join(filter(None, ["requeued" if facts.started else "", job.reason])) or None
+    waits = " ".join(filter(None, ["requeued" if facts.started else "", job.reason]))
+    return "; ".join(filter(None, [ASKED if facts.cancelled else "", waits])) or None
 
 
 def _unless_recent(facts: RunFacts, reason: str) -> tuple[Status, str | None]:

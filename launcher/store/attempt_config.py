@@ -11,28 +11,28 @@ from dataclasses import replace
 
 from launcher.config import Hub, RunConfig, from_plain
 from launcher.errors import ConfigError, StoreError
-from launcher.store.files import REMEDY, Plain, read_lines, typed
+from launcher.store.files import Plain, read_lines, typed
 from launcher.store.node_facts import Halving
-from launcher.store.run_folder import AttemptDir, RunDir
+from launcher.store.run_folder import RECORD_REMEDY, AttemptDir, RunDir
 
 BEFORE_BENCHMARKS = ("preference",)  # what attempts wanted that were made before there was a choice
 
 
 def wanted_by(attempt: AttemptDir) -> list[str]:
     """The benchmarks that an attempt was made for."""
-    return list(_section(attempt, "evaluation").get("benchmarks", BEFORE_BENCHMARKS))
+    return list(section(attempt, "evaluation").get("benchmarks", BEFORE_BENCHMARKS))
 
 
 def hub_of(attempt: AttemptDir) -> Hub:
     """The hub settings of an attempt; those of an attempt that recorded none publish nothing."""
     try:
-        hub: Hub = from_plain(_section(attempt, "hub"), Hub, "hub.")
+        hub: Hub = from_plain(section(attempt, "hub"), Hub, "hub.")
     except ConfigError as error:  # nobody has typed it
         raise StoreError(f"{attempt.attempt_file}: settings.{error}") from error
     return hub
 
 
-def _section(attempt: AttemptDir, name: str) -> Plain:
+def section(attempt: AttemptDir, name: str) -> Plain:
     """A section of an attempt's settings; empty where it recorded none.
 
     Raises:
@@ -40,7 +40,9 @@ def _section(attempt: AttemptDir, name: str) -> Plain:
     """
     section = attempt.record.settings.get(name) or {}
     if not isinstance(section, dict):
-        raise StoreError(f"{attempt.attempt_file}: settings.{name} cannot be {json.dumps(section)[:40]}; {REMEDY}")
+        raise StoreError(
+            f"{attempt.attempt_file}: settings.{name} cannot be {json.dumps(section)[:40]}; {RECORD_REMEDY}"
+        )
     return section
 
 

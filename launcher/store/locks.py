@@ -83,7 +83,9 @@ def _holder(lock: Path, who: str) -> str:
     told = ""
     with contextlib.suppress(OSError):  # it is written just now
         told = _holder_file(lock).read_text(encoding="utf-8", errors="replace")
-    return f"{who}{', ' if told else ''}{told} (it holds {lock})"
+    if told:
+        return f"{who}, {told} (it holds {lock})"
+    return f"{who} (it holds {lock}, and has not said who it is: `fuser -v {lock}` on its machine does)"
 
 
 def _remedy(lock: Path, seconds: float) -> str:

@@ -63,6 +63,8 @@ _ONCE = Once()
 EVALUATION_SUFFIX = ".evaluation"
 
 
+# Nobody makes it again: without it, its job is not known any more, and goes on.
+RECORD_REMEDY = "put it right, or move it away once its job has ended: cancel that by hand where it has not"
 BATCH_PARTS = 4  # of its path, below the output folder: sweeps, the sweep, jobs, its name
 JOBS_FILE = "jobs.json"  # in a batch's folder: what the executor made of it
 CHECKPOINT_MARKER = "complete.json"  # in a checkpoint's folder, written last
@@ -103,7 +105,10 @@ class AttemptDir:
     @cached_property
     def record(self) -> Attempt:
         """What was asked for: there before the folder has its name, and never changed; empty where it was lost."""
-        return read_fact(self.attempt_file, Attempt) or Attempt()
+        try:
+            return read_fact(self.attempt_file, Attempt) or Attempt()
+        except StoreError as error:
+            raise StoreError(str(error).replace(REMEDY, RECORD_REMEDY)) from error
 
     @cached_property
     def batch(self) -> Path | None:
@@ -122,7 +127,7 @@ class AttemptDir:
         own, index = self.read(self.job_file, Job), self.record.index
         if own is not None or self.batch is None or index is None:
             return own
-        jobs = self._jobs_of(self.batch)
+        jobs = self.jobs_of(self.batch)
         if jobs is not None and not 0 <= index < len(jobs):
             raise StoreError(f"{self.batch / JOBS_FILE}: lacks the job of {self.attempt_file}; {REMEDY}")
         return None if jobs is None else jobs[index]
@@ -133,7 +138,8 @@ class AttemptDir:
         batch = None if self.record.index is None else self.batch
         return self.has(self.job_file) or (batch is not None and (batch / JOBS_FILE).exists())
 
-    def _jobs_of(self, batch: Path) -> list[Job] | None:
+    def jobs_of(self, batch: Path) -> list[Job] | None:
+        """The jobs of the batch in a folder; None where none are recorded."""
         known = {} if self.seen is None else self.seen.batches
         if str(batch) not in known:
             recorded = read_fact(batch / JOBS_FILE, JobRecords)

@@ -10,29 +10,39 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import LAG_SECONDS
 from launcher.cluster.scheduler import Scheduler, recorded
 from launcher.errors import StoreError
 from launcher.machine.terminal import complain
+from launcher.runs.lost_records import Listed, listed_of, lost_of
 from launcher.runs.unreadable import check_batch
 from launcher.store.age import age
 from launcher.store.attempts import Attempts
 from launcher.store.facts import FailureStatus, Job
-from launcher.store.run_folder import AttemptDir, RunDir
+from launcher.store.run_folder import JOBS_FILE, AttemptDir, RunDir
 from launcher.submission.handover import record_jobs, record_unsubmitted
 
 
 def adopt(runs: Iterable[RunDir], scheduler: Scheduler) -> None:
     """Record the jobs that a launcher handed over and then died, so that nobody submits their runs again."""
-    missing = _without_job(runs)
-    adopt_batches(_handed_over(missing), scheduler)
+    runs = list(runs)
+    missing, lost = _without_job(runs, listed_of(runs))
+    unrecorded = [batch for batch in dict.fromkeys(lost.values()) if not (batch / JOBS_FILE).exists()]
+    adopt_batches(dict.fromkeys([*_handed_over(missing), *filter(_was_recorded, unrecorded)]), scheduler)
     # Those whose batch cannot be read may have a job: they stay as they are.
-    for attempt in filter(_can_be_asked, _without_job(dict.fromkeys(attempt.run for attempt in missing))):
+    for attempt in filter(_can_be_asked, _without_job(dict.fromkeys(attempt.run for attempt in missing))[0]):
+        if attempt.path in lost and (lost[attempt.path] / JOBS_FILE).exists():
+            continue
         record_unsubmitted(attempt, "its launcher ended before it was submitted", FailureStatus.LOST)
+
+
+def _was_recorded(batch: Path) -> bool:
+    return (batch / "batch.json").exists()
 
 
 def adopt_batches(folders: Iterable[Path], scheduler: Scheduler) -> None:
@@ -50,14 +60,22 @@ def adopt_batches(folders: Iterable[Path], scheduler: Scheduler) -> None:
             _adopt_batch(folder, scheduler)
 
 
-def _without_job(runs: Iterable[RunDir]) -> list[AttemptDir]:
-    """The attempts of these runs without a recorded job; of runs that cannot be read, none."""
+def _without_job(
+    runs: Iterable[RunDir], listed: Mapping[str, Sequence[Listed]] = MappingProxyType({})
+) -> tuple[list[AttemptDir], dict[Path, Path]]:
+    """The attempts of these runs without a recorded job; of runs that cannot be read, none.
+
+    And those of which only a batch's list of work tells, each with the batch's folder.
+    """
     batches: dict[str, list[Job] | None] = {}
     found: list[AttemptDir] = []
+    lost: dict[Path, Path] = {}
     for run in runs:
+        attempts = Attempts.of(run.at_a_look(batches))
+        lost |= {attempt.path: each.batch for attempt, each in lost_of(attempts, listed)}
         with contextlib.suppress(StoreError):
-            found += Attempts.of(run.at_a_look(batches)).without_job
-    return found
+            found += attempts.without_job
+    return found, lost
 
 
 def _can_be_asked(attempt: AttemptDir) -> bool:
@@ -71,7 +89,7 @@ def _can_be_asked(attempt: AttemptDir) -> bool:
 def _handed_over(attempts: Iterable[AttemptDir]) -> list[Path]:
     """The folders of the batches of these attempts, as far as it came to a batch."""
     folders = dict.fromkeys(attempt.batch for attempt in attempts if _can_be_asked(attempt))
-    return [folder for folder in folders if folder and (folder / "batch.json").exists()]
+    return [folder for folder in folders if folder and _was_recorded(folder)]
 
 
 def _adopt_batch(folder: Path, scheduler: Scheduler) -> bool:

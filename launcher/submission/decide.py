@@ -155,17 +155,18 @@ class Known:
 
     Attributes:
         costs: what runs have taken.
-        away: the nodes from which all are kept away, each with the reason.
+        away: the nodes from which all are kept away, each with the reason; None: none, whatever was learnt before.
     """
 
     costs: Costs
-    away: Mapping[str, str]
+    away: Mapping[str, str] | None
     scheduler: Scheduler
 
     def past(self, run: Run, state: RunState, attempts: Sequence[AttemptDir], *, ended: bool = True) -> Past:
         """How the last of these attempts has ended, if it has, and where the next one of `run` goes."""
         asked = attempts[-1].record.settings.get("cluster") if attempts else None
-        away = {**dict.fromkeys(learnt_by(run, attempts), AS_BEFORE), **self.away}
+        learnt = [] if self.away is None else learnt_by(run, attempts)
+        away = {**dict.fromkeys(learnt, AS_BEFORE), **(self.away or {})}
         offer = self.scheduler.offer(run.config.cluster)
         past = Past(asked=asked, away=dict(sorted(away.items())), offer=offer)
         return replace(past, cause=state.cause, node=_node_of(state)) if ended else past

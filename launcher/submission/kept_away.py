@@ -13,29 +13,43 @@ import contextlib
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from math import prod
+from typing import Any
 
 from launcher.errors import StoreError
-from launcher.runs.black_holes import black_holes
+from launcher.runs.black_holes import black_holes, ends_everywhere
 from launcher.runs.run_state import RunState
 from launcher.runs.status import UNSUCCESSFUL
+from launcher.store.attempt_config import section
 from launcher.store.attempts import Attempts
 from launcher.store.run_folder import AttemptDir, RunDir
 from launcher.sweep import Run
 
 HOLDS_SECONDS = 7 * 86400.0
 SEVERAL = 2
+SET_UP = ("setup", "python", "container", "container_runtime")
 AS_BEFORE = "as before"
 
 
-def kept_away(runs: Iterable[Run], states: Sequence[RunState]) -> dict[str, str]:
-    """The nodes that every run of a sweep is to keep away from, each with the reason."""
+def kept_away(runs: Iterable[Run], states: Sequence[RunState]) -> dict[str, str] | None:
+    """The nodes that every run of a sweep is to keep away from, each with the reason; None: it is not the nodes."""
+    runs = list(runs)
     tried = [(run, state.run) for run, state in zip(runs, states, strict=True) if _failed(state)]
-    learnt = Counter(node for run, folder in tried for node in _learnt_if_readable(run, folder))
-    known = {node: AS_BEFORE for node, times in learnt.items() if times >= SEVERAL}
-    holes = black_holes(states)
+    learnt_of = Counter(node for run, folder in tried for node in _learnt_if_readable(run, folder))
+    alike = [state for run, state in zip(runs, states, strict=True) if is_set_up_alike(run, state.facts.cluster)]
+    if ends_everywhere(alike, learnt_of):
+        return None
+    known = {node: AS_BEFORE for node, times in learnt_of.items() if times >= SEVERAL}
+    holes = black_holes(alike, learnt_of)
     return known | {node: f"{hole.runs} runs ended there before they began" for node, hole in holes.items()}
+
+
+def is_set_up_alike(run: Run, asked: Mapping[str, Any]) -> bool:
+    """Whether a job of these settings has begun as the run's next one will: else how it ended says nothing of that."""
+    now = asdict(run.config.cluster)
+    return all(asked.get(key, now[key]) == now[key] for key in SET_UP)
 
 
 def _failed(state: RunState) -> bool:
@@ -51,7 +65,9 @@ def _learnt_if_readable(run: Run, folder: RunDir) -> list[str]:
 def learnt_by(run: Run, attempts: Sequence[AttemptDir]) -> list[str]:
     """The nodes that the last of a run's attempts was kept away from, though its configuration does not say so."""
     configured = names(run.config.cluster.exclude)
-    nodes = [node for node in (_excluded(attempts[-1]) if attempts else []) if node not in configured]
+    if not attempts or not is_set_up_alike(run, section(attempts[-1], "cluster")):
+        return []
+    nodes = [node for node in _excluded(attempts[-1]) if node not in configured]
     return [node for node in nodes if _learnt_seconds(node, attempts) < HOLDS_SECONDS]
 
 

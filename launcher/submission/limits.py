@@ -9,7 +9,7 @@ from launcher.cluster.notation import minutes
 from launcher.cluster.offer import Offer
 from launcher.cluster.scheduler import warned_early_seconds
 from launcher.config import Cluster
-from launcher.errors import ConfigError
+from launcher.errors import UNSET, ConfigError
 
 
 def check_limits(cluster: Cluster, offer: Offer) -> None:
@@ -26,8 +26,10 @@ def check_limits(cluster: Cluster, offer: Offer) -> None:
     given, early = offer.minutes or offer.most_minutes, cluster.warning_seconds + warned_early_seconds(cluster.executor)
     limit = asked or given
     if limit and limit * 60 <= early:
+        minute = "1 minute" if limit == 1 else f"{limit} minutes"
+        has = f"a job has {minute} in {where}" if asked else f"{where} gives a job {minute}"
         remedy = (
-            f"a job has {limit} minutes in {where}, and may be warned {early} s before that limit, which is at its "
-            "start; give another cluster.time or partition, or lower cluster.warning_seconds"
+            f"{has}, and it may be warned {early} s before that limit, which is at its start; give another "
+            "cluster.time or partition, or lower cluster.warning_seconds"
         )
-        raise ConfigError("cluster.time", cluster.time, remedy)
+        raise ConfigError("cluster.time", cluster.time if asked else UNSET, remedy)

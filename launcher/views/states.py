@@ -92,7 +92,8 @@ def _doing(state: RunState) -> str:
     if state.status is not Status.RUNNING or told is None or told.phase == "step":
         return ""
     count = f" {told.done}/{told.of}" if told.of else ""
-    return f"{told.phase}{count}, {duration(max(0.0, time.time() - told.since))}"
+    lasts = f", {duration(max(0.0, time.time() - told.since))}" if told.since else ""  # older versions: of no phase
+    return f"{told.phase}{count}{lasts}"
 
 
 def _stage(state: RunState) -> str:

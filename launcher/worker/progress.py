@@ -49,7 +49,7 @@ class Doing:
     bumps: int = 0
 
 
-_stack: list[Doing] = [Doing("starting")]
+_stack: list[Doing] = [Doing("starting", since=time.time())]  # about when the process began
 _moves = 0
 _least = 300.0
 
