@@ -96,9 +96,11 @@ def test_ctrl_c_ends_a_wait(
 ) -> None:
     """With one line, exit code 1 and nothing submitted."""
     monkeypatch.chdir(tmp_path)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a run in this process may have taken it
     with held(tmp_path / "outputs" / ".submit.lock", tmp_path):
         threading.Timer(4.0, os.kill, (os.getpid(), signal.SIGINT)).start()
         assert main(["-m", "model=tiny", "cluster=local", "sweep=s"]) == FAILED
+    signal.signal(signal.SIGINT, before)
     assert "interrupted" in capsys.readouterr().err
     assert not (tmp_path / "outputs" / "sweeps").exists()
 
