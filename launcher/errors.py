@@ -23,6 +23,7 @@ class PrefsweepError(Exception):
     |- MeasuringError a benchmark cannot be done (in a job; the run is trained)
     |- PublishError   a revision was not taken, or is another run's (exit code 1)
     `- SchedulerError the scheduler did not answer (exit code 1)
+       |- NotCancelled  some jobs could not be cancelled; the others were
        `- Refused     it answered, and took nothing
           `- QueueFull   since as many jobs as may be are there: later it would
     """
@@ -91,6 +92,14 @@ class PublishError(PrefsweepError):
 
 class SchedulerError(PrefsweepError):
     """Names the scheduler's own words."""
+
+
+class NotCancelled(SchedulerError):
+    """Of the jobs that were to be cancelled those that may go on, by id."""
+
+    def __init__(self, said: str, jobs: Iterable[str]) -> None:
+        super().__init__(said)
+        self.jobs = frozenset(jobs)
 
 
 class Refused(SchedulerError):

@@ -26,7 +26,7 @@ from launcher.cluster.slurm import SlurmScheduler
 from launcher.cluster.slurm_sbatch import Verdict
 from launcher.cluster.slurm_survey import Limits
 from launcher.config import Cluster
-from launcher.errors import QueueFull, Refused, SchedulerError
+from launcher.errors import NotCancelled, QueueFull, Refused, SchedulerError
 from launcher.machine.gpus import gpu_names
 from launcher.store.facts import Cause, Job
 from launcher.store.files import write_once
@@ -641,8 +641,10 @@ def test_what_scancel_denies_is_said_beside_what_it_does(commands: Callable[...,
     denied = f"echo '{says} 7_1: Access/permission denied' >&2; echo '{says} 3: Invalid job id specified' >&2; exit 1"
     commands(scancel=denied, scontrol="echo ClusterName = here", squeue=IN_QUEUE, sacct="exit 1")
     jobs = [Job(job_id, "slurm", **MINE) for job_id in ("7_0", "7_1")]  # type: ignore[arg-type]
-    with pytest.raises(SchedulerError, match=r"1 of 2 jobs cancelled; denied: job 7_1 \(Access/permission denied\)$"):
+    said = r"1 of 2 jobs cancelled; denied: job 7_1 \(Access/permission denied\)$"
+    with pytest.raises(NotCancelled, match=said) as raised:
         SlurmScheduler().cancel(jobs)
+    assert raised.value.jobs == {"7_1"}
     commands(scancel=f"echo '{says} 7_0: Invalid job id specified' >&2; exit 1")
     SlurmScheduler().cancel(jobs)
     commands(scancel="echo 'scancel: error: Unable to contact slurm controller' >&2; exit 1")

@@ -7,7 +7,7 @@ run is; a job is a folder with a list of work in it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from launcher.cluster.batch import Batch
@@ -16,7 +16,7 @@ from launcher.cluster.local import LocalScheduler
 from launcher.cluster.offer import Offer
 from launcher.cluster.slurm import SlurmScheduler
 from launcher.config import Cluster
-from launcher.errors import ConfigError, SchedulerError
+from launcher.errors import ConfigError, NotCancelled, SchedulerError
 from launcher.store.facts import Job
 
 JobKey = tuple[str, str]  # executor, job id
@@ -188,15 +188,15 @@ def states(jobs: Sequence[Job], scheduler: Scheduler) -> dict[JobKey, JobState]:
 class Unreached(SchedulerError):
     """Jobs that could not be asked to stop; they may go on."""
 
-    def __init__(self, missed: Mapping[JobKey, str]) -> None:
-        super().__init__("; ".join(dict.fromkeys(missed.values())))
-        self.jobs = frozenset(missed)
+    def __init__(self, said: Sequence[str], jobs: Collection[JobKey]) -> None:
+        super().__init__("; ".join(dict.fromkeys(said)))
+        self.jobs = frozenset(jobs)
 
 
 def cancel(jobs: Sequence[Job], scheduler: Scheduler) -> None:
     """Ask these jobs to stop, each through the executor that has it.
 
-    Jobs of one user on one cluster, or of one machine, are reached together or not at all.
+    Where an executor does not say which jobs it has reached, none of that user on that cluster or machine was.
 
     Raises:
         Unreached: names those that were not reached, and why; the others have been asked.
@@ -204,11 +204,14 @@ def cancel(jobs: Sequence[Job], scheduler: Scheduler) -> None:
     places: dict[tuple[str | None, ...], list[Job]] = {}
     for job in jobs:
         places.setdefault((job.executor, job.cluster, job.user, job.host), []).append(job)
-    missed: dict[JobKey, str] = {}
+    said: list[str] = []
+    missed: list[JobKey] = []
     for (name, *_), mine in places.items():
         try:
             recorded(str(name), scheduler).cancel(mine)
         except (SchedulerError, ConfigError) as error:
-            missed |= dict.fromkeys(map(key_of, mine), str(error))
-    if missed:
-        raise Unreached(missed)
+            left = [each for each in mine if not isinstance(error, NotCancelled) or each.job_id in error.jobs]
+            missed += map(key_of, left)
+            said.append(str(error))
+    if said:
+        raise Unreached(said, missed)

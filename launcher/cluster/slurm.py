@@ -28,7 +28,7 @@ from launcher.cluster.job_state import LAG_SECONDS, JobState, Phase
 from launcher.cluster.offer import Offer
 from launcher.cluster.slurm_hidden import hidden_by, unlisted
 from launcher.config import Cluster
-from launcher.errors import QueueFull, Refused, SchedulerError
+from launcher.errors import NotCancelled, QueueFull, Refused, SchedulerError
 from launcher.machine.terminal import command, complain
 from launcher.store.facts import Job
 
@@ -207,7 +207,7 @@ class SlurmScheduler:
         """Cancel those of the jobs that are ours by name: here or by now, an id may be another's.
 
         Raises:
-            SchedulerError: some are not here, not ours any more, or were denied; the others have been cancelled.
+            NotCancelled: some are not here, not ours any more, or were denied; the others have been cancelled.
         """
         elsewhere = [job for job in jobs if job.cluster and self._cluster and job.cluster != self._cluster]
         here = [job for job in jobs if job not in elsewhere]
@@ -223,7 +223,8 @@ class SlurmScheduler:
             said.append(f"{where}; cancel there")
         if said:
             done = len(ours) - len(scancel.meant(denied, ours))
-            raise SchedulerError(f"scancel: {done} of {len(jobs)} jobs cancelled; {'; '.join(said)}")
+            missed = [*scancel.meant(denied, ours), *(job.job_id for job in elsewhere)]
+            raise NotCancelled(f"scancel: {done} of {len(jobs)} jobs cancelled; {'; '.join(said)}", missed)
 
     def survey(self) -> tuple[list[tuple[str, str]], str]:
         """What this cluster offers, and the file that fits it."""
