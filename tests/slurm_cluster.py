@@ -24,7 +24,9 @@ from waiting import LONGEST_WAIT, eventually
 
 SCRIPT = Path(__file__).parent.parent / "slurm" / "dev-cluster"
 # What status says of a job whose process has got kill -9; without accounting, squeue alone is asked, which knows less.
-KILLED, KILLED_WITHOUT_ACCOUNTING = r"FAILED (exit code (9|137)|signal 9)", "FAILED"
+LAST_PRINTED = r"(: last printed: .*)?"
+KILLED = rf"FAILED (exit code (9|137)|signal 9){LAST_PRINTED}"
+KILLED_WITHOUT_ACCOUNTING = rf"FAILED{LAST_PRINTED}"
 # Shorter than the defaults, at the price of false alarms on a machine that is very busy.
 QUICK = ("--requeue-delay", "5", "--conf", "MessageTimeout=3", "--conf", "SlurmdTimeout=6")
 # For runs that train in earnest and keep the machine busy: a node that answers late is not dead, a run that is pushed

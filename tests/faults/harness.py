@@ -7,6 +7,7 @@ Must not know: how a fault is injected, how an invariant is checked.
 from __future__ import annotations
 
 import re
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -217,7 +218,7 @@ class Harness:
                 self._find("what is called damaged is", scene, f"{path} is called damaged, and nobody has touched it")
             return
         if path.exists() and path.name != "config.yaml" and self.draw.random() < 0.5:
-            path.rename(self.world.folder / f"moved.{time.monotonic_ns()}")
+            shutil.move(path, self.world.folder / f"moved.{time.monotonic_ns()}")  # it may lie on another disk
             done = "moved away"
         else:
             path.write_bytes(scene.injured[path])
