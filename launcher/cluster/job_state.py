@@ -30,13 +30,14 @@ class Phase(StrEnum):
 class JobState:
     """A job's phase, the scheduler's own words for the reason, the node where it is or was, and the cause in ours.
 
-    The words are for the eyes of the user alone.
+    The words are for the eyes of the user alone. `rank_told`: whether they say which rank was the first to go.
     """
 
     phase: Phase
     reason: str | None = None
     node: str | None = None
     cause: Cause | None = None
+    rank_told: bool = False
 
 
 UNKNOWN = JobState(Phase.UNKNOWN)

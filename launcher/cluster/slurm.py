@@ -258,7 +258,7 @@ def _explained(state: JobState, job: Job) -> JobState:
         return state
     with contextlib.suppress(OSError):
         rank = words.first_rank(Path(job.log).read_text(encoding="utf-8", errors="replace"))
-        return replace(state, reason=f"{state.reason}; {rank}") if rank else state
+        return replace(state, reason=f"{state.reason}; {rank}", rank_told=True) if rank else state
     return state
 
 

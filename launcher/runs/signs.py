@@ -43,7 +43,8 @@ def _words_at_end(acting: AttemptDir, facts: RunFacts, job: JobState) -> str | N
     if words and words.startswith(OURS):
         return words.removeprefix(OURS)
     words = words or (facts.job and facts.job.log and last_words(Path(facts.job.log))) or None
-    return f"last printed: {words}" if words and job.cause is None and facts.lost is None else None
+    explained = job.cause is not None or job.rank_told or facts.lost is not None
+    return f"last printed: {words}" if words and not explained else None
 
 
 def _is_alive(acting: AttemptDir) -> bool:
