@@ -32,4 +32,4 @@ def check_limits(cluster: Cluster, offer: Offer) -> None:
             f"{has}, and it may be warned {early} s before that limit, which is at its start; give another "
             "cluster.time or partition, or lower cluster.warning_seconds"
         )
-        raise ConfigError("cluster.time", cluster.time if asked else UNSET, remedy)
+        raise ConfigError("cluster.time", UNSET if cluster.time is None else cluster.time, remedy)
