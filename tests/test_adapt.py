@@ -449,7 +449,7 @@ def test_who_wants_no_node_avoided_gets_none(store: Store) -> None:
             Offer(most_minutes=3),
             "cluster.time is not set, and partition p gives a job 3 minutes,",
         ),
-        (("cluster.time=auto",), Offer(minutes=2), "cluster.time=auto: the default partition gives a job 2 minutes,"),
+        (("cluster.time=auto",), Offer(minutes=2), "the default partition gives a job 2 minutes,"),
         (("cluster.time=120",), Offer(most_minutes=60), "cluster.time=120: the default partition allows 60 minutes"),
         (("cluster.time=120", "cluster.qos=long"), Offer(most_minutes=60), None),  # which may allow more
         (("cluster.time=30",), Offer(minutes=1, most_minutes=60), None),
