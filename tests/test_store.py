@@ -12,6 +12,7 @@ import pytest
 from fakes import FakeScheduler
 from finished_runs import keep_milestones, revision_at, trained_runs
 
+from launcher.cluster.job_state import JobState, Phase
 from launcher.config import OBJECTIVE
 from launcher.errors import StoreError
 from launcher.runs.run_state import last_metrics, read_facts, states_of
@@ -166,8 +167,11 @@ def test_status_reads_each_file_of_a_run_once(store: Store, looked: list[str]) -
     write_once(Attempts.of(trained).training.unpublished_file, {"reason": "no token", "time": 1.0})
     for folder in (published, *(milestone for _, milestone in published.milestones())):
         write_once(folder.revision_file, revision_at("there", time=2.0))
+    scheduler = FakeScheduler()  # of a job that it says has ended the run is looked at once more
+    open_jobs = [job for run in runs if (job := Attempts.of(run).training.job)]
+    scheduler.phases = {job.job_id: JobState(Phase.RUNNING) for job in open_jobs}
     looked.clear()
-    states_of(runs, FakeScheduler())
+    states_of(runs, scheduler)
     for run in runs:
         mine = Counter(path for path in looked if path.startswith(str(run.path)))
         assert mine[str(run.path)] == 1
