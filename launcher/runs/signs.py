@@ -12,10 +12,10 @@ from pathlib import Path
 from launcher.cluster.job_state import JobState, Phase
 from launcher.runs.status import SILENT, RunFacts
 from launcher.store.age import age
+from launcher.store.files import tail
 from launcher.store.run_folder import AttemptDir
 
 ALIVE_SECONDS = 300.0  # ten times as long as a process needs to write its progress again
-TAIL_BYTES = 4096
 LONGEST_WORDS = 200
 OURS = "prefsweep: "  # before what we complain of
 _OF_THE_SCHEDULER = re.compile(r"(srun|slurmstepd|slurmd|submitit)\b.*", re.IGNORECASE)
@@ -56,9 +56,7 @@ def _is_alive(acting: AttemptDir) -> bool:
 def last_words(log: Path) -> str | None:
     """The last line that a job has printed of its own; None where it has printed none."""
     try:
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - TAIL_BYTES))
-            text = file.read().decode(errors="replace")
+        text = tail(log).decode(errors="replace")
     except OSError:
         return None
     lines = [line.strip() for line in text.splitlines()]

@@ -34,6 +34,7 @@ Kind = TypeVar("Kind")
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 LEFT_OUT = {"left out": True}  # the metadata of a key that is not written where it has no value
 REMEDY = "put it right, or move it away to have it made again"
+TAIL_BYTES = 4096  # of a log, enough for its last line
 
 
 _looks: list[Callable[[], None]] = []
@@ -220,6 +221,17 @@ def _fault(content: Plain, said: str) -> str:
     for key in re.findall(r"[^.\[\]]+", where.partition("[...]")[0]):
         value = value[int(key) if isinstance(value, list) else key]
     return f"{where} cannot be {json.dumps(value)[:40]}"
+
+
+def tail(path: Path) -> bytes:
+    """The end of a log, however long it is; its first line may be cut.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL_BYTES))
+        return file.read()
 
 
 def read_lines(path: Path) -> list[Plain]:

@@ -7,13 +7,10 @@ Must not know: who logs, what follows from the numbers.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher.store.files import Plain, read_lines, typed
-
-TAIL_BYTES = 4096  # of a log, enough for its last line
+from launcher.store.files import Plain, read_lines, tail, typed
 
 
 @dataclass(frozen=True)
@@ -68,9 +65,7 @@ def last_metrics(path: Path) -> Plain:
         StoreError: as of all lines.
     """
     try:
-        with path.open("rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL_BYTES))
-            lines = file.read().splitlines()
+        lines = tail(path).splitlines()
     except FileNotFoundError:
         return {}
     for line in reversed(lines):
