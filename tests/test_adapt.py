@@ -370,6 +370,18 @@ def test_when_a_node_is_a_black_hole(store: Store, ends: dict[str, int], well: l
     assert list(black_holes(states_of(runs, scheduler))) == expected
 
 
+@pytest.mark.parametrize("hours", [-3, 0])
+def test_a_node_with_another_clock_does_well_too(store: Store, hours: int) -> None:
+    """Its run has begun after the others were submitted, whatever it takes the time for, and whenever one looks."""
+    scheduler, runs = submitted(store)
+    write_once(Attempts.of(runs[0]).training.started_file, {"host": "n1", "time": time.time() + 3600 * hours})
+    end_before_it_began(scheduler, range(3, 5), "n2")
+    end_before_it_began(scheduler, range(5, 7), "n3")
+    states = states_of(runs, scheduler)
+    time.sleep(0.05)
+    assert list(black_holes(states)) == ["n2", "n3"]
+
+
 def test_a_job_that_makes_a_table_counts_once(store: Store) -> None:
     """However many runs have waited for it: one job that ended says nothing of its node."""
     scheduler, runs = submitted(store)

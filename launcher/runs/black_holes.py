@@ -11,7 +11,6 @@ the nodes.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +66,7 @@ def ends_everywhere(states: Sequence[RunState], learnt: Collection[str]) -> bool
     unbegun = {node: bad for node, bad in ended if bad}
     if not unbegun or len(unbegun.keys() | set(learnt)) < FEW:
         return False
-    first = time.time() - max(each.facts.submitted_seconds for bad in unbegun.values() for each in bad)
+    first = min(each.facts.submitted for bad in unbegun.values() for each in bad)
     return all(state.facts.began is not None and state.facts.began < first for state in states if state.facts.started)
 
 

@@ -20,7 +20,7 @@ from launcher.runs.lost_records import Listed, gone_of, listed_of
 from launcher.runs.signs import looked_into
 from launcher.runs.status import IN_FLIGHT, RunFacts, Status, cause_of, status_of
 from launcher.runs.unreadable import check_batch, known_of
-from launcher.store.age import age
+from launcher.store.age import age, written
 from launcher.store.attempt_config import BEFORE_BENCHMARKS, section, wanted_by
 from launcher.store.attempts import Attempts
 from launcher.store.facts import Cause, Failure, FailureStatus, Job, Revision
@@ -78,6 +78,7 @@ def _facts_of(attempts: Attempts) -> RunFacts:
     lost = read_fact(last.lost_file(start.name), Lost) if at_work and start else None
     return RunFacts(
         attempts=len(attempts.trainings),
+        submitted=written(last.attempt_file),
         submitted_seconds=age(last.attempt_file) or 0.0,
         job=job,
         job_id=job.job_id if job else None,
@@ -90,7 +91,7 @@ def _facts_of(attempts: Attempts) -> RunFacts:
         lost_on=failure.node if failure else lost.node if lost else None,
         progress=_doing(last) if at_work else None,
         lasted=_lasted(start, failure),
-        began=start.fact.time if start else None,
+        began=written(start.path) if start else None,
         cluster=section(last, "cluster"),
         cancelled=last.has(last.cancel_file),
         table=after,

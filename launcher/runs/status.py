@@ -44,7 +44,9 @@ class RunFacts:
 
     Attributes:
         attempts: how many attempts were made to train it.
-        submitted_seconds: how long ago the last attempt was made.
+        submitted, began: when the last attempt was made, and taken up, in seconds since 1970, by the clock of the file
+            system; only to be compared with one another.
+        submitted_seconds: how long ago it was made.
         job: the last attempt's job, as its executor recorded it; None where submission did not get so far.
         job_id: the scheduler's id of it.
         started: whether the job has taken up this run.
@@ -59,7 +61,6 @@ class RunFacts:
         lasted: seconds from its start to its failure, where both are known.
         last_words: what its job printed last, where that ended before it came to this run; or of what it has complained
             last, where it could not record that.
-        began: when it was taken up, in seconds since 1970.
         cluster: the settings of the last attempt's job.
         cancelled: whether somebody has asked it to stop.
         table: the job that makes its reference table, as its executor recorded it; None where it is not one of its own.
@@ -80,6 +81,8 @@ class RunFacts:
     """
 
     attempts: int = 0
+    submitted: float = 0.0
+    began: float | None = None
     submitted_seconds: float = 0.0
     job: Job | None = None
     job_id: str | None = None
@@ -94,7 +97,6 @@ class RunFacts:
     alive: bool = False
     lasted: float | None = None
     last_words: str | None = None
-    began: float | None = None
     cluster: Mapping[str, Any] = field(default_factory=dict)
     cancelled: bool = False
     table: Job | None = None

@@ -29,6 +29,17 @@ def age(path: Path) -> float | None:
     return abs(time.monotonic() + _ahead[stat.st_dev] - stat.st_mtime)
 
 
+def written(path: Path) -> float:
+    """When the file was last written, by the clock that `age` goes by, in seconds since 1970; 0 where there is none.
+
+    For what came first of two files: unlike their ages, this does not depend on when one looks.
+    """
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
 def _now(folder: Path) -> float:
     """The time there; where nothing may be written, this machine's."""
     file = folder / f".now.{os.getpid()}"
