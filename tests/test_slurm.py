@@ -23,6 +23,7 @@ from launcher.cluster.job_state import JobState, Phase
 from launcher.cluster.offer import Offer
 from launcher.cluster.scheduler import AUTO, scheduler_for, scheduler_to_ask
 from launcher.cluster.slurm import SlurmScheduler
+from launcher.cluster.slurm_log import explained, first_rank
 from launcher.cluster.slurm_sbatch import Verdict
 from launcher.cluster.slurm_survey import Limits
 from launcher.config import Cluster
@@ -765,4 +766,15 @@ srun: Force Terminated StepId=3.0
 )
 def test_srun_says_which_rank_was_the_first_to_go(log: str, expected: str | None) -> None:
     """As SLURM 22.05 prints it into the job's log when a task of a step was killed."""
-    assert words.first_rank(log) == expected
+    assert first_rank(log) == expected
+
+
+def test_however_long_a_log_is_its_end_is_read(tmp_path: Path) -> None:
+    """All of this one, 8 TB that are not there, would fit into no memory."""
+    log = tmp_path / "log"
+    with log.open("w") as file:
+        file.truncate(1 << 43)
+        file.seek(0, os.SEEK_END)
+        file.write(KILLED)
+    failed = JobState(Phase.FAILED, "FAILED")
+    assert explained(failed, Job("3", "slurm", log=str(log))).reason == "FAILED; rank 1 was killed on n2"

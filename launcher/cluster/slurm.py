@@ -15,9 +15,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 
 from launcher.cluster import slurm_cancel as scancel
 from launcher.cluster import slurm_sbatch as sbatch
@@ -27,6 +25,7 @@ from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import LAG_SECONDS, JobState, Phase
 from launcher.cluster.offer import Offer
 from launcher.cluster.slurm_hidden import hidden_by, unlisted
+from launcher.cluster.slurm_log import explained
 from launcher.config import Cluster
 from launcher.errors import NotCancelled, QueueFull, Refused, SchedulerError
 from launcher.machine.terminal import command, complain
@@ -201,7 +200,7 @@ class SlurmScheduler:
             queue |= words.read_queue(again, names)
         known = words.combined(queue, accounts)
         hidden = _hidden([job for job in jobs if job.job_id not in known], silence, accounts)
-        return hidden | {job.job_id: _explained(known[job.job_id], job) for job in jobs if job.job_id in known}
+        return hidden | {job.job_id: explained(known[job.job_id], job) for job in jobs if job.job_id in known}
 
     def cancel(self, jobs: Sequence[Job]) -> None:
         """Cancel those of the jobs that are ours by name: here or by now, an id may be another's.
@@ -250,16 +249,6 @@ class SlurmScheduler:
         if done.returncode and not job:
             raise Refused(f"sbatch: {words.complaint(done.stderr)}")
         return None if done.returncode else job
-
-
-def _explained(state: JobState, job: Job) -> JobState:
-    """What SLURM says of a job that failed, with the rank that was the first to go, where there are several."""
-    if state.phase is not Phase.FAILED or not job.log:
-        return state
-    with contextlib.suppress(OSError):
-        rank = words.first_rank(Path(job.log).read_text(encoding="utf-8", errors="replace"))
-        return replace(state, reason=f"{state.reason}; {rank}", rank_told=True) if rank else state
-    return state
 
 
 def _names_now(jobs: Sequence[Job]) -> dict[str, set[str]]:

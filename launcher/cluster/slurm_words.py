@@ -294,16 +294,6 @@ def _state(word: str, reason: str, node: str) -> JobState:
     return JobState(ENDS.get(word, Phase.FAILED), " ".join([word, *more]), where, CAUSES.get(word))
 
 
-def first_rank(log: str) -> str | None:
-    """Which of several ranks ended first and badly in the last life of a job, as srun says in its log."""
-    life = log.rpartition("Starting with JobEnvironment")[2]
-    ends = re.findall(r"^srun: error: (\S+): tasks? (\d+)\S*: (.+)$", life, re.MULTILINE)
-    if all(task == "0" for _, task, _ in ends) or "exit code" in ends[0][2]:
-        return None
-    node, task, end = ends[0]
-    return f"rank {task} was killed on {node}" if end == "Killed" else f"rank {task} on {node}: {end}"
-
-
 def exit_words(code: str) -> str:
     """The `code:signal` of sacct, in words."""
     status, _, number = code.partition(":")

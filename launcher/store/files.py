@@ -223,14 +223,14 @@ def _fault(content: Plain, said: str) -> str:
     return f"{where} cannot be {json.dumps(value)[:40]}"
 
 
-def tail(path: Path) -> bytes:
-    """The end of a log, however long it is; its first line may be cut.
+def tail(path: Path, size: int = TAIL_BYTES) -> bytes:
+    """The last `size` bytes of a log, however long it is; its first line may be cut.
 
     Raises:
         OSError: it cannot be read.
     """
     with path.open("rb") as file:
-        file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL_BYTES))
+        file.seek(max(0, os.fstat(file.fileno()).st_size - size))
         return file.read()
 
 
