@@ -19,7 +19,7 @@ from launcher.cluster import node
 from launcher.machine.terminal import say
 from launcher.store.attempt_config import read_config
 from launcher.store.facts import Cause, Failure, FailureStatus
-from launcher.store.files import append_line, plain, read_lines, write_once
+from launcher.store.files import read_lines, write_once
 from launcher.store.node_facts import Lost, Requeue
 from launcher.store.output_folder import PreparingDir
 from launcher.store.run_folder import AttemptDir
@@ -27,9 +27,8 @@ from launcher.store.starts import Start
 from launcher.worker import fence
 from launcher.worker.distributed.liveness import Kind, Loss
 from launcher.worker.outcome import Kind as Ended
-from launcher.worker.outcome import Outcome, settle, settle_table
+from launcher.worker.outcome import Outcome, put_back, record, settle, settle_table
 
-NOT_REQUEUED = "it could not be requeued"
 LINGER_SECONDS = 60.0  # for the scheduler, or for the process that acts; who ends first has the others killed
 
 
@@ -54,7 +53,7 @@ def settle_loss(attempt: AttemptDir, loss: Loss, start: str | None = None) -> No
     elif loss.kind is Kind.HANGS:
         _back_without_the_node(attempt, loss)
     elif node.queued() is None:
-        _fail(attempt, loss, None)
+        record(attempt, _failure(loss))
     else:
         time.sleep(LINGER_SECONDS)
 
@@ -76,31 +75,17 @@ def _job_start() -> str:
 
 
 def _back_without_the_node(attempt: AttemptDir, loss: Loss) -> None:
-    job, at_most, times = node.queued(), read_config(attempt).cluster.max_requeues, _requeues(attempt)
+    job, at_most, times = node.queued(), read_config(attempt).cluster.max_requeues, len(read_lines(attempt.requeue_log))
     if job is None:
-        _fail(attempt, loss, None)
+        record(attempt, _failure(loss))
     elif times >= at_most:
-        _fail(attempt, loss, f"after {times} requeues (cluster.max_requeues)")
+        record(attempt, _failure(loss, f"after {times} requeues (cluster.max_requeues)"))
     else:
-        back = Requeue(attempt.run.last_checkpoint_step(), time.time(), why=loss.reason, node=loss.node)
-        append_line(attempt.requeue_log, plain(back))
-        say(f"{job.job_id} goes back into the queue" + (f", without {loss.node}" if loss.node else ""))
-        complaint = node.requeue(
-            job, {attempt.failure_file: _failure(loss, f"{NOT_REQUEUED}: {node.COMPLAINT}")}, loss.node
-        )
-        if complaint is not None:
-            _fail(attempt, loss, f"{NOT_REQUEUED}: {complaint}")
+        life = Requeue(attempt.run.last_checkpoint_step(), time.time(), why=loss.reason, node=loss.node)
+        put_back(job, [attempt], life, lambda said: _failure(loss, f"it could not be requeued: {said}"), "a rank hangs")
 
 
-def _requeues(attempt: AttemptDir) -> int:
-    return len(read_lines(attempt.requeue_log))
-
-
-def _fail(attempt: AttemptDir, loss: Loss, why: str | None) -> None:
-    write_once(attempt.failure_file, _failure(loss, why))
-
-
-def _failure(loss: Loss, why: str | None) -> Failure:
+def _failure(loss: Loss, why: str | None = None) -> Failure:
     cause = Cause.HUNG if loss.kind is Kind.HANGS else None
     reason = "; ".join(filter(None, [loss.reason, why]))
     return Failure(reason, FailureStatus.FAILED, "", time.time(), cause, loss.node)

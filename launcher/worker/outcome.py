@@ -41,7 +41,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
@@ -63,7 +63,6 @@ from launcher.worker.distributed import ranks
 
 PATIENCE_SECONDS = 900  # longer than the grace that sites give
 MOST_IDLE = 3  # lives in a row that end at the time limit with nothing to show: the next would be as the last
-NOT_REQUEUED = "the time limit; it could not be requeued"
 
 
 class Kind(Enum):
@@ -132,7 +131,7 @@ def settle(outcome: Outcome, *attempts: AttemptDir) -> None:
 def settle_table(job: PreparingDir, reason: str, trace: str = "") -> None:
     """Do what follows where a job has made no reference table; the error ends it, which its caller lets pass."""
     if ranks.is_first():
-        _record(job, FailureStatus.FAILED, reason, trace)
+        record(job, _ended(FailureStatus.FAILED, reason, trace))
 
 
 # ------------------------------------------------------------------------------------------------ a failure
@@ -141,7 +140,7 @@ def settle_table(job: PreparingDir, reason: str, trace: str = "") -> None:
 def _record_or_requeue(outcome: Outcome, status: FailureStatus, attempts: Sequence[AttemptDir]) -> None:
     for attempt in attempts if ranks.is_first() else ():
         if not _back_with_less(attempt, outcome.reason):
-            _record(attempt, status, outcome.reason[:2000], outcome.trace)
+            record(attempt, _ended(status, outcome.reason[:2000], outcome.trace))
 
 
 def _back_with_less(attempt: AttemptDir, reason: str) -> bool:
@@ -154,14 +153,41 @@ def _back_with_less(attempt: AttemptDir, reason: str) -> bool:
     return job is not None and node.requeue(job, {attempt.failure_file: refused}) is None
 
 
-def _record(where: AttemptDir | PreparingDir, status: FailureStatus, reason: str, trace: str = "") -> None:
+def record(where: AttemptDir | PreparingDir, failure: Failure) -> None:
     """Record how it ended; where the disk does not take that, the log's last line says it, and the process fails."""
     try:
-        write_once(where.failure_file, Failure(reason, status, trace[-8000:], time.time(), cause_told(reason)))
+        write_once(where.failure_file, failure)
     except OSError as error:
         told = disk.fault(error, where.path)
-        complain(reason if told in (None, reason) else f"{reason}; {told}")
+        complain(failure.reason if told in (None, failure.reason) else f"{failure.reason}; {told}")
         os._exit(1)
+
+
+def _ended(status: FailureStatus, reason: str, trace: str = "") -> Failure:
+    return Failure(reason, status, trace[-8000:], time.time(), cause_told(reason))
+
+
+def put_back(
+    job: Task, attempts: Sequence[AttemptDir], life: Requeue, failure: Callable[[str], Failure], why: str
+) -> None:
+    """Put the job of these attempts back into the queue; returns only where that is refused, and recorded.
+
+    Args:
+        job: this process's.
+        attempts: those that are left to it; the first is the one that it is at.
+        life: what is noted of the first one's life that ends here; its node is avoided.
+        failure: of what the scheduler complained of, what is recorded of each attempt.
+        why: for the log.
+    """
+    without = f", without {life.node}" if life.node else ""
+    with contextlib.suppress(OSError):  # a disk that takes nothing ends the next life, with the reason
+        append_line(attempts[0].requeue_log, plain(life))
+    say(f"{why}: {job.job_id} goes back into the queue{without}")
+    refused = {attempt.failure_file: failure(node.COMPLAINT) for attempt in attempts}
+    complaint = node.requeue(job, refused, life.node)
+    if complaint is not None:
+        for attempt in attempts:
+            record(attempt, failure(complaint))
 
 
 # ------------------------------------------------------------------------------------------------ a signal
@@ -187,7 +213,7 @@ def _stopped(attempts: Sequence[AttemptDir], number: int) -> None:
     for attempt in attempts:
         begun = last_start(attempt) is not None
         when = f" at step {attempt.run.last_checkpoint_step() or 0}" if begun else " before it was started"
-        _record(attempt, FailureStatus.CANCELLED, f"stopped by {signal.Signals(number).name}{when}")
+        record(attempt, _ended(FailureStatus.CANCELLED, f"stopped by {signal.Signals(number).name}{when}"))
 
 
 def _requeue(job: Task, attempts: Sequence[AttemptDir], at_most: int) -> None:
@@ -197,9 +223,10 @@ def _requeue(job: Task, attempts: Sequence[AttemptDir], at_most: int) -> None:
         progress = headway.was_made() or step != (before[-1].get("step") if before else None)
         why_not = _often_enough([line.get("progress", True) for line in before], progress, at_most)
         if why_not is None:
-            _back(job, attempts[number:], Requeue(step, time.time(), progress))
+            life = Requeue(step, time.time(), progress)
+            put_back(job, attempts[number:], life, _not_requeued, "the time limit is near")
             return
-        _record(attempt, FailureStatus.TIMEOUT, f"the time limit, {why_not}")
+        record(attempt, _out_of_time(f", {why_not}"))
 
 
 def _often_enough(before: Sequence[bool], now: bool, at_most: int) -> str | None:
@@ -215,11 +242,9 @@ def _often_enough(before: Sequence[bool], now: bool, at_most: int) -> str | None
     return None
 
 
-def _back(job: Task, attempts: Sequence[AttemptDir], life: Requeue) -> None:
-    with contextlib.suppress(OSError):  # a disk that takes nothing ends the next life, with the reason
-        append_line(attempts[0].requeue_log, plain(life))
-        say(f"the time limit is near: {job.job_id} goes back into the queue")
-    refused = Failure(f"{NOT_REQUEUED}: {node.COMPLAINT}", FailureStatus.TIMEOUT, time=time.time())
-    complaint = node.requeue(job, {attempt.failure_file: refused for attempt in attempts})
-    for attempt in attempts if complaint is not None else ():
-        _record(attempt, FailureStatus.TIMEOUT, f"{NOT_REQUEUED}: {complaint}")
+def _not_requeued(complaint: str) -> Failure:
+    return _out_of_time(f"; it could not be requeued: {complaint}")
+
+
+def _out_of_time(why: str) -> Failure:
+    return _ended(FailureStatus.TIMEOUT, f"the time limit{why}")
