@@ -230,6 +230,8 @@ class Harness:
 
     def _end(self, scene: Scene) -> None:
         """All runs are trained, as it seems: compare them with the truth, and be done with the scene."""
+        if scene.name not in self.watcher.trained:  # then no fault has struck one, and nothing is known of doubles
+            self._find("what trains is seen", scene, "no process was seen to train it")
         for run in scene.runs():
             key = (run.name, scene.shape.ranks)
             for text in wrong_weights(run, self.truth.weights[key]):

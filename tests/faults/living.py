@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 LOOKS_PER_SECOND = 4  # at most: a look costs some hundredths of a second
+STARTS = ("submitit.core._submit", "launcher.worker.start")  # how a job is started: on this machine, by SLURM
 RANK_LOG = re.compile(r"(?P<folder>/.*)/runs/(?P<run>[^/]+)/attempts/(?P<attempt>[^/]+)/rank(?P<rank>\d+)\.log")
 
 
@@ -50,7 +51,7 @@ def _read(process: Path) -> list[tuple[int, Rank]]:
     with suppress(OSError, ValueError):  # it has ended meanwhile
         command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         # The other one is srun, which waits for it.
-        if "submitit.core._submit" in command and (process / "comm").read_text().startswith("python"):
+        if any(start in command for start in STARTS) and (process / "comm").read_text().startswith("python"):
             return list(_rank(process, command))
     return []
 

@@ -29,6 +29,7 @@ class Watcher:
         self.doubles: dict[str, Doubles] = {}
         self.reasons: Counter[str] = Counter()
         self.asked = 0
+        self.trained: set[str] = set()  # the scenes of which a process that trains was seen
         self.silent: Counter[str] = Counter()  # what status said where it could not answer
         self.queues: dict[str, Queue] = {}
         self._end = threading.Event()
@@ -54,7 +55,10 @@ class Watcher:
                 self._tell_doubles(scene)
 
     def _tell_doubles(self, scene: Scene) -> None:
-        for said in self.doubles.setdefault(scene.name, Doubles()).broken(scene.ranks()):
+        ranks = scene.ranks()
+        if any(rank.run for rank in ranks):
+            self.trained.add(scene.name)
+        for said in self.doubles.setdefault(scene.name, Doubles()).broken(ranks):
             self.find("two processes train one run", scene, said)
 
     def _look(self, scene: Scene) -> None:
