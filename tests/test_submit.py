@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,6 +23,7 @@ from launcher.errors import ConfigError, QueueFull, SchedulerError, StoreError
 from launcher.planning.launches import recorded_sweep
 from launcher.runs.cancel import cancel
 from launcher.runs.run_state import read_facts, states_of
+from launcher.runs.signs import last_words
 from launcher.runs.status import Status
 from launcher.store import age
 from launcher.store.attempts import Attempts
@@ -500,6 +503,24 @@ def test_a_failure_without_words_is_told_with_the_last_line(
     scheduler.end("1", Phase.FAILED, "FAILED exit code 1")
     (state,) = states_of([attempt.run], scheduler)
     assert said in (state.reason or "")
+
+
+CRASH = """
+import faulthandler, numpy, signal, threading, time
+faulthandler.enable()
+for _ in range(99):
+    threading.Thread(target=time.sleep, args=(9,), daemon=True).start()
+signal.raise_signal(signal.SIGSEGV)
+"""
+
+
+@pytest.mark.parametrize("after", ["", "attempt 1 goes on\n"])
+def test_a_crash_is_told_by_its_name_and_not_by_its_stacks(tmp_path: Path, after: str) -> None:
+    """Those of a real one, as each process of ours prints them, in a program with many threads and modules."""
+    died = subprocess.run([sys.executable, "-c", CRASH], capture_output=True, text=True, check=False)
+    assert len(died.stderr) > 4096
+    (tmp_path / "log").write_text(f"step 3/6\n{died.stderr}{after}")
+    assert last_words(tmp_path / "log") == (after.strip() or "Fatal Python error: Segmentation fault")
 
 
 @pytest.mark.parametrize("name", ["50%off", "a\\b"])

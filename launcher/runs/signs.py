@@ -17,7 +17,10 @@ from launcher.store.run_folder import AttemptDir
 
 ALIVE_SECONDS = 300.0  # ten times as long as a process needs to write its progress again
 LONGEST_WORDS = 200
+END_BYTES = 65536  # of a log: the stacks of a process that crashed are long
 OURS = "prefsweep: "  # before what we complain of
+# As faulthandler prints it, with the stacks of all threads.
+_CRASH = re.compile(r"(Fatal Python error: [^\n]*)\n.*?\nExtension modules: [^\n]*", re.DOTALL)
 _OF_THE_SCHEDULER = re.compile(r"(srun|slurmstepd|slurmd|submitit)\b.*", re.IGNORECASE)
 
 
@@ -56,9 +59,9 @@ def _is_alive(acting: AttemptDir) -> bool:
 def last_words(log: Path) -> str | None:
     """The last line that a job has printed of its own; None where it has printed none."""
     try:
-        text = tail(log).decode(errors="replace")
+        text = tail(log, END_BYTES).decode(errors="replace")
     except OSError:
         return None
-    lines = [line.strip() for line in text.splitlines()]
+    lines = [line.strip() for line in _CRASH.sub(r"\1", text).splitlines()]
     own = [line for line in lines if line and not _OF_THE_SCHEDULER.match(line)]
     return own[-1][:LONGEST_WORDS] if own else None
