@@ -118,6 +118,25 @@ def test_a_full_disk_is_told_with_what_is_free(tmp_path: Path) -> None:
         assert {path.name for path in folder.iterdir()} <= {"fill", "fact.json"}
 
 
+def test_a_disk_without_room_for_another_file_says_so(tmp_path: Path) -> None:
+    """There are bytes left: what is to be removed are files."""
+    folder = tmp_path / "disk"
+    with mounted(folder, "size=1m,nr_inodes=8"):
+        with pytest.raises(OSError, match="No space left on device") as raised:
+            for number in range(8):
+                (folder / str(number)).touch()
+        said = f"the disk of {folder} is full: it can hold no more than its 8 files; remove some, then launch again"
+        assert reason_of(raised.value, folder) == said
+
+
+def test_a_disk_that_refuses_and_has_room_may_have_a_quota(tmp_path: Path) -> None:
+    """Where a project's quota is used up, XFS and Lustre say that the disk is full."""
+    folder = tmp_path / "disk"
+    with mounted(folder, "size=1m"):
+        full = OSError(errno.ENOSPC, "No space left on device", str(folder))
+        assert "1.05 MB free of 1.05 MB, so a quota of its project may be used up; free some" in reason_of(full)
+
+
 def test_what_cannot_be_recorded_ends_the_process_with_its_reason(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

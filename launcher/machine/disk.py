@@ -18,13 +18,14 @@ from rich.filesize import pick_unit_and_suffix
 
 # What the system says of a disk that does not take what is written, and what that is for the user.
 FAULTS = {
-    errno.ENOSPC: "the disk of {folder} is full: {free} free of {total}; free some, then {then} again",
+    errno.ENOSPC: "the disk of {folder} is full: {room}, then {then} again",
     errno.EDQUOT: "your quota on the disk of {folder} is used up; remove something there, then {then} again",
     errno.EROFS: "{folder} is read-only on {host}; make it writable there, or give another folder, then {then} again",
     errno.EIO: "the disk of {folder} fails on {host} (input/output error); {then} again when it is in order",
     errno.ESTALE: "{folder} is gone from {host} (stale file handle); {then} again when its file server is back",
 }
 _TOLD_WITHOUT_REASON = re.compile(r"PytorchStreamWriter failed|database or disk is full|file write failed")
+_MUCH = 0.1  # of a disk is free: then it is hardly that which is lacking
 _NOTHING_BYTES = 1 << 20  # a disk with less free is full
 SUFFIXES = ["B", "kB", "MB", "GB", "TB", "PB"]
 
@@ -85,8 +86,17 @@ def _tells(error: BaseException, number: int) -> bool:
 
 
 def _sentence(number: int, folder: Path, then: str) -> str:
-    free = total = "?"
+    room = "free some"
     with contextlib.suppress(OSError):  # of a folder that is gone nothing can be asked
         folder = existing(folder)
-        free, total = (in_words(size) for size in (shutil.disk_usage(folder).free, shutil.disk_usage(folder).total))
-    return FAULTS[number].format(folder=folder, free=free, total=total, host=os.uname().nodename, then=then)
+        room = _room(os.statvfs(folder))
+    return FAULTS[number].format(folder=folder, room=room, host=os.uname().nodename, then=then)
+
+
+def _room(disk: os.statvfs_result) -> str:
+    """Why nothing fits on it, and what to do: bytes, the number of files, or a limit that it does not tell of."""
+    free, total = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
+    if disk.f_files and not disk.f_favail:
+        return f"it can hold no more than its {disk.f_files:,} files; remove some"
+    may_be_quota = ", so a quota of its project may be used up" if free > total * _MUCH else ""
+    return f"{in_words(free)} free of {in_words(total)}{may_be_quota}; free some"
