@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -44,6 +46,7 @@ from launcher.store.run_folder import Point, RunDir
 from launcher.store.work_done import due_in_job
 from launcher.submission.decide import decide
 from launcher.sweep import Sweep
+from launcher.views import results
 
 FOLDER = ("hub=folder", "sweep=scan", "loss_type=ipo")
 
@@ -117,6 +120,29 @@ def test_processes_that_publish_one_run_at_once_make_one_revision(store: Store) 
     folder = store.published("tiny-scan", "ipo-0.1")
     assert (read_fact(run.revision_file) or {})["content"] == (read_fact(folder / "prefsweep.json") or {})["content"]
     assert [path.name for path in folder.parent.iterdir() if path.suffix != ".lock"] == ["ipo-0.1"]
+
+
+def test_a_disk_that_takes_no_revision_says_why_on_stderr(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the sentence that a launch would say, and with nothing half published."""
+    (run,) = trained_runs(store, *FOLDER)
+    folder, copied = store.published("tiny-scan", "ipo-0.1"), shutil.copyfile
+
+    def copy(source: str, target: str, **options: bool) -> str:
+        if str(target).startswith(str(folder.parent)):
+            raise OSError(errno.EDQUOT, "Disk quota exceeded", str(target))
+        return copied(source, target, **options)
+
+    (state,) = states_of([run], FakeScheduler())
+    (publication,) = decided(state)
+    monkeypatch.setattr(os, "link", copy)
+    monkeypatch.setattr(shutil, "copyfile", copy)
+    results.say_outcome(push(publication, store), 1, 1, quiet=False)
+    said = capsys.readouterr().err
+    assert re.fullmatch(r"prefsweep: \[1/1\] .*: not published: your quota on the disk of .* is used up; .*\n", said)
+    assert said.endswith("then publish again\n")
+    assert not folder.exists()
 
 
 def test_a_run_without_weights_is_refused(store: Store) -> None:

@@ -24,6 +24,7 @@ from launcher.hub.payload import owner_of
 from launcher.hub.push import has_changed, is_at, publish, shelf_of
 from launcher.hub.revisions import check_names
 from launcher.hub.starting_point import revision_of_start
+from launcher.machine import disk
 from launcher.model.files import WEIGHTS, model_files
 from launcher.store.attempt_config import hub_of
 from launcher.store.attempts import Attempts
@@ -215,7 +216,8 @@ def act(publication: Publication, store: Store) -> Outcome:
     try:
         fact = publish(point, publication.hub, store, anew=verdict.anew)
     except (PublishError, OSError) as error:
-        return Outcome(point, f"not published: {error}", None, str(error))
+        why = disk.fault(error, store.root, then="publish") or str(error)
+        return Outcome(point, f"not published: {why}", None, why)
     return Outcome(point, f"published as {fact.address}", fact)
 
 

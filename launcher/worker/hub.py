@@ -15,6 +15,7 @@ from launcher.config import RunConfig
 from launcher.dataset.inputs import Inputs, changes, inputs_of
 from launcher.errors import PrefsweepError, UsageError
 from launcher.hub.push import lacks, publish
+from launcher.machine import disk
 from launcher.machine.terminal import say
 from launcher.store.attempt_config import hub_of
 from launcher.store.facts import Unpublished
@@ -106,4 +107,4 @@ def _push(attempt: AttemptDir, store: Store, stop: Callable[[], bool]) -> Iterat
         except Exception as error:  # noqa: BLE001 - a store's trouble must not cost a trained run
             lost += time.monotonic() - began
             kind = "" if isinstance(error, PrefsweepError) else f"{point.name}: {type(error).__name__}: "
-            yield " ".join(f"{kind}{error}".split())
+            yield disk.fault(error, store.root, then="publish") or " ".join(f"{kind}{error}".split())

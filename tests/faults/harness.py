@@ -96,9 +96,10 @@ class Harness:
 
     def _strikes(self, kind: Kind) -> bool:
         """Whether it has found somebody to strike."""
-        struck = kind.inject(self.world, self.draw)
-        if struck is not None:
-            self._note(sum(self.journal.injected.values()) + 1, kind, struck)
+        with self.watcher.striking:
+            struck = kind.inject(self.world, self.draw)
+            if struck is not None:
+                self._note(sum(self.journal.injected.values()) + 1, kind, struck)
         return struck is not None
 
     def _note(self, number: int, kind: Kind, struck: Struck) -> None:

@@ -50,8 +50,14 @@ def _edit_code(world: World, draw: Random) -> Struck | None:
 
 def _delete_code(world: World, _: Random) -> Struck | None:
     aside = world.folder / "code.gone"
+
+    def lift() -> None:
+        aside.rename(world.code)
+        world.deletions += 1
+
+    world.deletions += 1
     world.code.rename(aside)
-    return Struck("all of it", None, lambda: aside.rename(world.code) and None, 6)
+    return Struck("all of it", None, lift, 6)
 
 
 def _is_idle(scene: Scene) -> bool:

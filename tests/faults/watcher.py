@@ -26,6 +26,7 @@ class Watcher:
     def __init__(self, world: World, find: Callable[[str, Scene, str], None]) -> None:
         self.world, self.find = world, find
         self.facts, self.sayings = Facts(), Sayings()
+        self.striking = threading.Lock()  # held while a fault is made and noted, so that it is not taken for a break
         self.doubles: dict[str, Doubles] = {}
         self.reasons: Counter[str] = Counter()
         self.asked = 0
@@ -73,11 +74,15 @@ class Watcher:
         if scene.launches == 0 or not scene.root.exists():
             return
         before, root = scene.ranks(), scene.root
-        for said in self.facts.broken(root):
+        with self.striking:
+            changed = self.facts.broken(root)
+        for said in changed:
             self.find("a fact changed", scene, said)
         self._look_at_queue(scene, root)
+        code = self.world.deletions
         answer, after = scene.ask(), scene.ranks()
-        if scene.root != root or not root.exists():
+        was_there = self.world.code.exists() and self.world.deletions == code
+        if scene.root != root or not root.exists() or not was_there:
             return
         self.asked += 1
         runs = self._runs(scene, answer)

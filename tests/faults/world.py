@@ -55,6 +55,7 @@ class World:
     length: Length
     scenes: list[Scene] = field(default_factory=list)
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    deletions: int = 0  # how often the code was moved away, or back
 
     @property
     def moods(self) -> Path:
