@@ -141,9 +141,9 @@ def test_a_launch_leaves_such_runs_alone_and_names_all(
 
 @pytest.mark.parametrize("name", ["sources.json", "config.yaml", "attempts/001/failure.json"])
 def test_a_damaged_record_of_what_a_run_is_leaves_it_alone(
-    started: list[RunDir], fake: FakeScheduler, capsys: pytest.CaptureFixture[str], name: str
+    started: list[RunDir], fake: FakeScheduler, capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str
 ) -> None:
-    """What it was trained on, what it is, why it ended: whichever it is, launching and resuming pass it over."""
+    """What it was trained on, what it is, why it ended: launching and resuming pass it over, until it is moved away."""
     path = started[0].path / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("")
@@ -152,9 +152,12 @@ def test_a_damaged_record_of_what_a_run_is_leaves_it_alone(
     before = len(fake.submitted)
     for verb in (["resume", "s"], WORDS):
         assert main.main(verb) == 1
-        assert str(path) in capsys.readouterr().err
+        assert re.search(f"{re.escape(str(path))}: .*{REMEDY}", capsys.readouterr().err)
     assert len(fake.submitted) == before + 3
     assert len(started[0].attempts()) == 1
+    path.rename(tmp_path / "moved")
+    assert main.main(WORDS) == 0
+    assert len(started[0].attempts()) == 2
 
 
 def test_a_batch_that_cannot_be_read_may_have_jobs(

@@ -15,7 +15,7 @@ from launcher.errors import StoreError
 from launcher.hub.unpublished import why_unpublished
 from launcher.machine.terminal import Say, silent
 from launcher.runs.status import RunFacts
-from launcher.store.age import age
+from launcher.store.age import age, written
 from launcher.store.attempt_config import wanted_by
 from launcher.store.attempts import Attempts
 from launcher.store.facts import BatchRecord, Failure, Revision
@@ -98,6 +98,8 @@ def _of_attempt(last: AttemptDir, read: Reading) -> dict[str, Any]:
     started = read(lambda: start.fact) if start else None
     read(lambda: why_unpublished(last))
     return {
+        "submitted": written(last.attempt_file),
+        "began": written(start.path) if start else None,
         "submitted_seconds": age(last.attempt_file) or 0.0,
         "job": job,
         "job_id": job.job_id if job else None,

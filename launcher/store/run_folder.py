@@ -368,14 +368,14 @@ class RunDir:
         try:
             config = yaml.load(self.config_file.read_text(encoding="utf-8"), Loader=_LOADER)  # noqa: S506 - a safe one
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise StoreError(f"{self.config_file}: not readable as YAML") from error
+            raise StoreError(f"{self.config_file}: not readable as YAML; {REMEDY}") from error
         except OSError as error:
             why = error.strerror
             raise StoreError(f"{self.config_file}: cannot be read ({why}); launch the run again with -m") from error
         if not isinstance(config, dict):
-            raise StoreError(f"{self.config_file}: holds no mapping")
+            raise StoreError(f"{self.config_file}: holds no mapping; {REMEDY}")
         if lacking := [key for key in OBJECTIVE if key not in config]:
-            raise StoreError(f"{self.config_file}: lacks {', '.join(lacking)}; put it back, or remove the run's folder")
+            raise StoreError(f"{self.config_file}: lacks {', '.join(lacking)}; {REMEDY}")
         return {str(key): value for key, value in config.items()}
 
     def attempts(self) -> list[AttemptDir]:

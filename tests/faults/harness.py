@@ -29,7 +29,7 @@ MOST_WAITING = 40
 AGAIN_SECONDS = 5.0  # between two launches of a scene
 LAUNCH_SECONDS = 400.0
 LONGEST_SECONDS = 700.0  # from the last fault that a scene has met to its end
-TOLD = re.compile(r"(/\S+?): .*(?:put it right, or move it away|put it back, or remove|launch the run again with -m)")
+TOLD = re.compile(r"(/\S+?): .*(?:put it right, or move it away|launch the run again with -m)")
 
 
 class Broken(Exception):
@@ -218,7 +218,7 @@ class Harness:
             if path.exists():
                 self._find("what is called damaged is", scene, f"{path} is called damaged, and nobody has touched it")
             return
-        if path.exists() and path.name != "config.yaml" and self.draw.random() < 0.5:
+        if path.exists() and self.draw.random() < 0.5:
             shutil.move(path, self.world.folder / f"moved.{time.monotonic_ns()}")  # it may lie on another disk
             done = "moved away"
         else:
