@@ -580,9 +580,11 @@ def test_a_run_that_its_job_is_to_publish_is_in_flight_until_it_has(store: Store
     (state,) = states_of([run], scheduler)
     assert (state.status, state.reason) == (Status.TRAINED, "not published: the Hub was away")
     assert state.facts.finished
+    assert decide(sweep, store, scheduler)[0].why == "finished, not published: use `publish`"
     published(run, store)
     (state,) = states_of([run], scheduler)
     assert (state.status, state.reason, state.facts.finished) == (Status.TRAINED, None, True)
+    assert decide(sweep, store, scheduler)[0].why == "finished"
     assert state.facts.address == str(store.published("tiny-scan", "ipo-0.1"))
 
 

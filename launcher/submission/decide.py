@@ -34,6 +34,8 @@ from launcher.submission.same_content import recorded
 from launcher.submission.timings import Cost, Costs, read_costs
 from launcher.sweep import Run, Sweep
 
+UNPUBLISHED = "finished, not published: use `publish`"
+
 
 class Action(StrEnum):
     """What happens to a run."""
@@ -234,11 +236,11 @@ def _decide(run: Run, state: RunState, lacks: Sequence[str], known: Costs, waits
     """The decision; `waits`: the executor, where its jobs can wait for others."""
     facts = state.facts
     if facts.trained and not lacks and (facts.finished or not facts.evaluated):
-        return Decision(run, Action.SKIP, "finished")
+        return Decision(run, Action.SKIP, UNPUBLISHED if facts.unpublished else "finished")
     if state.in_flight:
         return _decide_in_flight(run, state, waits)
     if facts.trained and not lacks and not _is_to_be_published(run, state):
-        return Decision(run, Action.SKIP, "finished, not published: use `publish`")
+        return Decision(run, Action.SKIP, UNPUBLISHED)
     if facts.trained:
         what = f"not evaluated: {', '.join(lacks)}" if lacks else "not published"
         return Decision(run, Action.EVALUATE, f"trained, {what}")
