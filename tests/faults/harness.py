@@ -193,7 +193,7 @@ class Harness:
         if answer.code > 0:
             last = said.splitlines()[-1][:300] if said else ""
             self.journal.say(f"refused {scene.name}: {last}")
-        if "Traceback" in said or (answer.code > 0 and not said):
+        if answer.began >= self.world.away_until and ("Traceback" in said or (answer.code > 0 and not said)):
             self._find("every failure has a reason", scene, f"a launch ends with code {answer.code}: {said[-300:]}")
 
     def _launch_again(self, scene: Scene) -> None:

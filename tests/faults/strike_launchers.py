@@ -5,6 +5,7 @@ Owns: those injections. Must not know: other kinds.
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from random import Random
@@ -53,9 +54,9 @@ def _delete_code(world: World, _: Random) -> Struck | None:
 
     def lift() -> None:
         aside.rename(world.code)
-        world.deletions += 1
+        world.away_until = time.monotonic()
 
-    world.deletions += 1
+    world.away_until = math.inf
     world.code.rename(aside)
     return Struck("all of it", None, lift, 6)
 

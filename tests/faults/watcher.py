@@ -79,10 +79,8 @@ class Watcher:
         for said in changed:
             self.find("a fact changed", scene, said)
         self._look_at_queue(scene, root)
-        code = self.world.deletions
         answer, after = scene.ask(), scene.ranks()
-        was_there = self.world.code.exists() and self.world.deletions == code
-        if scene.root != root or not root.exists() or not was_there:
+        if scene.root != root or not root.exists() or answer.began < self.world.away_until:
             return
         self.asked += 1
         runs = self._runs(scene, answer)

@@ -55,7 +55,7 @@ class World:
     length: Length
     scenes: list[Scene] = field(default_factory=list)
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
-    deletions: int = 0  # how often the code was moved away, or back
+    away_until: float = 0.0  # when the code came back; what was started before then may have found none
 
     @property
     def moods(self) -> Path:
