@@ -13,7 +13,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from launcher.model.files import model_files
+from launcher.store import model_marker
 from launcher.store.files import link
+from launcher.store.run_folder import RunDir
 from launcher.worker import fence
 
 
@@ -26,4 +28,5 @@ def keep(checkpoint: Path, folder: Path) -> None:
     for name, path in model_files(checkpoint).items():
         (aside / name).parent.mkdir(parents=True, exist_ok=True)
         link(path, aside / name)  # which stays when the checkpoint goes
+    model_marker.mark(aside, RunDir(folder.parent))
     fence.put_in_place(aside, folder)
