@@ -57,7 +57,7 @@ class _Kept(Trainer):
 
     precision = torch.float32  # of the weights in every forward
     keep_checkpoints = 1
-    milestones: Mapping[int, Path] = MappingProxyType({})  # where to keep the model of which step
+    milestones: Mapping[int, RunDir] = MappingProxyType({})  # where to keep the model of which step
     saves_log: Path | None = None  # where the seconds of each save are noted
     training: checkpoints.Training | None = None  # what its checkpoints say that they are of
     base: Adapter | None = None  # what an adapter is to name as the model below it
@@ -116,7 +116,8 @@ class _Kept(Trainer):
             if self.saves_log is not None:
                 append_line(self.saves_log, plain(Saved(self.state.global_step, time.perf_counter() - began)))
             if self.state.global_step in self.milestones:
-                milestones.keep(checkpoint, self.milestones[self.state.global_step])
+                milestone = self.milestones[self.state.global_step]
+                milestones.keep(checkpoint, milestone.model, milestone)
             fence.check()
             checkpoints.rotate(Path(self.args.output_dir), self.keep_checkpoints)
 
@@ -254,7 +255,7 @@ def build_trainer(
     trainer.training = checkpoints.Training.of(run)
     trainer.keep_checkpoints = config.checkpoint.keep
     trainer.saves_log = run.saves_log
-    trainer.milestones = {step: run.milestone(step).model for step in config.checkpoint.milestones or ()}
+    trainer.milestones = {step: run.milestone(step) for step in config.checkpoint.milestones or ()}
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     return trainer
