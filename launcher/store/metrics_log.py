@@ -1,4 +1,6 @@
-"""`metrics.jsonl`: a line for each step of a training that was logged. `saves.jsonl`: one for each checkpoint.
+"""`metrics.jsonl`: a line each time that a step of a training was logged. `saves.jsonl`: one for each checkpoint.
+
+A step that is done again after a fault is logged again; the last line counts.
 
 Owns: what a line says, and which lines a run's curve has.
 Must not know: who logs, what follows from the numbers.

@@ -79,11 +79,17 @@ class CheckpointMarker:
         files: their sizes in bytes, by name.
         ranks: how many processes have written them.
         sums: their checksums (xxh3_128), by name; none where an older version wrote them.
+        run: whose training it is of.
+        sources: the hash of what that was trained on; None: that is not known.
+        step: at which it was written.
     """
 
     files: dict[str, int]
     ranks: int
     sums: dict[str, str] = field(default_factory=dict)
+    run: str | None = field(default=None, metadata=LEFT_OUT)
+    sources: str | None = field(default=None, metadata=LEFT_OUT)
+    step: int | None = field(default=None, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True)
