@@ -95,12 +95,21 @@ def until_unread(work: Callable[[], int]) -> int:
     except BrokenPipeError:
         pass
     except OSError as error:  # a disk that is full, for one
-        complain(f"stdout: {error.strerror or error}")
+        complain(f"cannot write the output ({error.strerror or error})")
         code = 1
     finally:
         for stream in (sys.stdout, sys.stderr):
             _let_go(stream)
     return code
+
+
+def is_refused_output() -> bool:
+    """Whether stdout does not take what was printed: what it has refused, it still holds."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return True
+    return False
 
 
 def _let_go(stream: TextIO) -> None:
