@@ -18,7 +18,7 @@ from typing import Any
 from launcher.cli.arguments import FAILED, VERBS, WRONG, Parser, folder_given
 from launcher.errors import PrefsweepError, UsageError
 from launcher.machine import disk
-from launcher.machine.terminal import complain, is_refused_output, prepare_streams, until_unread
+from launcher.machine.terminal import OUTPUT, complain, prepare_streams, until_unread
 from launcher.store.output_folder import DEFAULT_OUTPUT_DIR
 
 
@@ -41,7 +41,7 @@ def _ended(argv: Sequence[str]) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:  # a full disk, a folder without rights: not ours to mend
-        if error.filename is None and is_refused_output():
+        if error.filename == OUTPUT:
             raise
         what = f"{error.filename or 'cannot read or write'}: {error.strerror or error}"
         denied = "; ask its owner, or give another output_dir" if isinstance(error, PermissionError) else ""
