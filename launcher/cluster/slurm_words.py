@@ -11,11 +11,13 @@ import shlex
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import JobState, Phase
 from launcher.cluster.notation import minutes
+from launcher.cluster.slurm_identity import marks
 from launcher.cluster.slurm_node import REQUEST
 from launcher.machine.installed import data_dir
 from launcher.store.facts import Cause
@@ -51,7 +53,7 @@ OVERRIDING = {
     "SIGNAL", "TIMELIMIT", "WAIT",
 }  # fmt: skip
 Names = Mapping[str, str | None]  # of jobs, by id; None: an older version recorded none
-COLUMNS = 4  # behind an id: state, reason or exit code, nodes, name
+COLUMNS = 4  # behind an id: state, reason or exit code, nodes, name, which squeue's script is said with
 WARNED_EARLY_SECONDS = 60  # man sbatch, --signal: "may be sent up to 60 seconds earlier than specified"
 # Options on which the launcher counts, so that `cluster.extra` may not change them, and the key that says it instead.
 KEPT_OPTIONS = {
@@ -204,7 +206,7 @@ def complaint(message: str) -> str:
 
 def queue_command(ids: Iterable[str]) -> list[str]:
     """Ask squeue for these jobs, those included that ended a short time ago; a line for each task of an array."""
-    return ["squeue", "-h", "-a", "-r", "-t", "all", "-o", "%i|%T|%r|%N|%j", "-j", ",".join(_parents(ids))]
+    return ["squeue", "-h", "-a", "-r", "-t", "all", "-o", "%i|%T|%r|%N|%j|%o", "-j", ",".join(_parents(ids))]
 
 
 def accounting_command(ids: Iterable[str]) -> list[str]:
@@ -230,10 +232,10 @@ def _parents(ids: Iterable[str]) -> list[str]:
 # ------------------------------------------------------------------------------------------------ what SLURM says
 
 
-def read_queue(text: str, names: Names | None = None) -> dict[str, JobState]:
-    """What squeue answered of the jobs with these names, or of all: by id, with the name that each was given."""
+def read_queue(text: str, names: Names | None = None, scripts: Names = MappingProxyType({})) -> dict[str, JobState]:
+    """What squeue answered of the jobs with these names or scripts, or of all: each by id."""
     states: dict[str, JobState] = {}
-    for ids, (word, reason, node) in _lines(text, names):
+    for ids, (word, reason, node) in _lines(text, names, scripts):
         if STATE.fullmatch(word):
             state = _state(word, "" if reason in NOTHING or _is_stale(word, reason) else reason, node)
             states |= dict.fromkeys(ids, state)
@@ -256,23 +258,27 @@ def read_accounting(text: str, names: Names | None = None) -> dict[str, JobState
     return states
 
 
-def _lines(text: str, names: Names | None) -> Iterator[tuple[list[str], list[str]]]:
+def _lines(
+    text: str, names: Names | None, scripts: Names = MappingProxyType({})
+) -> Iterator[tuple[list[str], list[str]]]:
     """The whole lines of an answer, each with the ids that it is about; what a site prints beside them is passed over.
 
-    A job of another name is not the one that we know by that id: another cluster's, or one of a later count.
+    A job of another name that runs another script is not the one that we know by that id: another cluster's, or one of
+    a later count.
     """
     for line in text.splitlines():
         job, *columns = line.strip().split("|", COLUMNS)
         if len(columns) < COLUMNS - 1 or not NODES.fullmatch(columns[2]):
             continue
-        name = columns[3] if len(columns) == COLUMNS else None
-        ids = [each for each in task_ids(job) if names is None or _is_meant(names, each, name)]
+        mark = columns[3] if len(columns) == COLUMNS else None
+        ids = [each for each in task_ids(job) if names is None or _is_meant(each, mark, names, scripts)]
         if ids:
             yield ids, columns[:3]
 
 
-def _is_meant(names: Names, job_id: str, name: str | None) -> bool:
-    return job_id in names and (name is None or names[job_id] in (None, name))
+def _is_meant(job_id: str, mark: str | None, names: Names, scripts: Names) -> bool:
+    name = names.get(job_id)
+    return job_id in names and (mark is None or name is None or marks(mark, name, scripts.get(job_id)))
 
 
 def read_named(text: str, name: str) -> str | None:

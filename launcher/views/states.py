@@ -17,6 +17,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from launcher.cluster.job_state import Phase
 from launcher.errors import StoreError
 from launcher.machine.terminal import Screen, say, say_json
 from launcher.runs.black_holes import black_holes
@@ -224,10 +225,20 @@ def say_interrupted(directory: SweepDir, count: int) -> None:
     say(f"\n{count} runs asked to stop at their next step; `{verb_command(directory, 'resume')}` goes on")
 
 
-def say_cancelled(directory: SweepDir, stopped: Sequence[RunState], asked: int) -> None:
-    """What cancel did with as many runs as were asked for; of others it says nothing."""
+def say_cancelled(
+    directory: SweepDir, stopped: Sequence[RunState], asked: int, goes_on: Sequence[RunState] = ()
+) -> None:
+    """What cancel did with as many runs as were asked for, of which some go on; of others it says nothing."""
     for state in stopped:
         say(f"{state.run.run_id}: asked to stop (was {state.status}, job {state.facts.job_id})")
-    idle = asked - len(stopped)
-    others = f"; of those asked for, {idle} {'was' if idle == 1 else 'were'} not in flight" if idle else ""
-    say(f"{len(stopped)} runs of {directory.name} cancelled{others}")
+    hidden = sum(state.job.phase is Phase.HIDDEN for state in goes_on)
+    others = [
+        _of_those_asked_for(asked - len(stopped) - len(goes_on), "not in flight"),
+        _of_those_asked_for(hidden, "in flight elsewhere, and not reached from here"),
+        _of_those_asked_for(len(goes_on) - hidden, "not reached, and in flight as before"),
+    ]
+    say("; ".join(filter(None, [f"{len(stopped)} runs of {directory.name} cancelled", *others])))
+
+
+def _of_those_asked_for(count: int, how: str) -> str:
+    return f"of those asked for, {count} {'was' if count == 1 else 'were'} {how}" if count else ""
