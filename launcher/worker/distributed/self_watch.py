@@ -30,6 +30,7 @@ TICK_SECONDS = 1.0
 DUMP = signal.SIGUSR1  # what the process beside sends for a trace; nothing else of ours uses it
 BESIDE = "launcher.worker.beside"
 AGAIN_TICKS = 30  # from one start of the process beside to the next
+REAP_SECONDS = 5.0
 LOCKS = f"{os.sep}filelock{os.sep}"
 COLLECTIVES = (f"distributed{os.sep}distributed_c10d.py", f"autograd{os.sep}graph.py")  # a backward ends in one
 HANDLES = f"{os.sep}deepspeed{os.sep}"  # which waits for collectives that it began before
@@ -108,7 +109,8 @@ class SelfWatch(threading.Thread):
         self._pipe = -1
         if self._beside:
             self._beside.kill()
-            self._beside.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):  # of a disk that does not answer
+                self._beside.wait(REAP_SECONDS)
 
     def _renew_beside(self) -> None:
         """Start another; somebody has ended or stopped the one that there was."""
