@@ -84,7 +84,6 @@ def verb_parser(name: str) -> Parser:
         allow_abbrev=False,
     )
     verb.arguments(parser)
-    parser.add_argument(
-        "--output-dir", type=Path, default=Path(DEFAULT_OUTPUT_DIR), help="where everything is (default: outputs)"
-    )
+    folder = argparse.SUPPRESS if name == "run" else "where everything is (default: outputs)"  # its RUN_DIR says that
+    parser.add_argument("--output-dir", type=Path, default=Path(DEFAULT_OUTPUT_DIR), help=folder)
     return parser

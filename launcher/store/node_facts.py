@@ -16,13 +16,13 @@ class Lost:
     """`lost/<start>.json`: what was noticed of a rank that is gone or hangs, by the first of the others to notice.
 
     Attributes:
-        rank: which.
+        rank: which; None where one of several hangs, and which is not known.
         node: where it was.
         hangs: whether it was still there.
     """
 
     reason: str
-    rank: int
+    rank: int | None
     hangs: bool
     node: str | None = None
     time: float = 0.0

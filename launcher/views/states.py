@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from launcher.cluster.job_state import Phase
+from launcher.cluster.job_state import SUSPENDED, Phase
 from launcher.errors import StoreError
 from launcher.machine.terminal import Screen, say, say_json
 from launcher.runs.black_holes import black_holes
@@ -55,6 +55,10 @@ def show_status(
     console.print(_summary(states))
     for hole in black_holes(states).values():
         console.print(hole.in_words, soft_wrap=True)
+    count = sum(state.facts.unpublished is not None and not state.in_flight for state in states)
+    if count:
+        which = f"{count} runs are" if count > 1 else "1 run is"
+        console.print(f"{which} not published: use `{verb_command(directory, 'publish')}`", soft_wrap=True)
     for state in [state for state in states if state.status is Status.FAILED and state.facts.traceback][:TRACEBACKS]:
         console.print(f"\n{state.run.run_id} ended so (all of it: logs {state.run.run_id}):")
         console.print("\n".join(state.facts.traceback.splitlines()[-TRACEBACK_LINES:]), soft_wrap=True)
@@ -114,7 +118,8 @@ def _steps(state: RunState) -> str:
 
 def _seconds_left(state: RunState) -> float | None:
     facts = state.facts
-    if state.status is not Status.RUNNING or not facts.seconds_per_step or facts.step is None or not facts.max_steps:
+    moves = state.status is Status.RUNNING and state.job.reason != SUSPENDED
+    if not moves or not facts.seconds_per_step or facts.step is None or not facts.max_steps:
         return None
     return facts.seconds_per_step * (facts.max_steps - facts.step)
 
