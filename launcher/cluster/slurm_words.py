@@ -33,7 +33,8 @@ ENDS = {
     "TIMEOUT": Phase.TIMEOUT,
     "DEADLINE": Phase.TIMEOUT,
 }  # and every other word is a failure: FAILED, OUT_OF_MEMORY, NODE_FAIL, BOOT_FAIL, REVOKED, ...
-CAUSES = {"Dependency": Cause.DEPENDENCY, "OUT_OF_MEMORY": Cause.OUT_OF_MEMORY, "NODE_FAIL": Cause.NODE_FAILED}
+CAUSES = {"Dependency": Cause.DEPENDENCY, "DependencyNeverSatisfied": Cause.IN_VAIN,
+          "OUT_OF_MEMORY": Cause.OUT_OF_MEMORY, "NODE_FAIL": Cause.NODE_FAILED}  # fmt: skip
 NOTHING = frozenset({"", "None", "(null)", "None assigned", "N/A"})
 SAYS_LITTLE = NOTHING | {"NonZeroExitCode", "TimeLimit", "NodeDown", "OutOfMemory"}  # the state says as much
 # What an enclosing job sets for itself; a nested one must find its own.

@@ -17,12 +17,12 @@ from launcher.cluster.batch import Batch
 from launcher.cluster.scheduler import Scheduler
 from launcher.errors import StoreError
 from launcher.machine.terminal import Say, silent
-from launcher.runs.run_state import RunState
+from launcher.runs.run_state import AT_WORK, RunState
 from launcher.runs.unreadable import Reading
 from launcher.store.attempts import Attempts
 from launcher.store.facts import Cancel, Job, JobList, TableWork
 from launcher.store.files import flush, look_first, write_once
-from launcher.store.output_folder import Store
+from launcher.store.output_folder import PreparingDir, Store
 from launcher.store.run_folder import AttemptDir, RunDir
 from launcher.store.starts import last_start
 from launcher.store.work_done import has_done_its_part
@@ -65,8 +65,11 @@ def cancel(states: Iterable[RunState], scheduler: Scheduler, tell: Say = silent,
         flush(wanted[0].run.path)
     tell(f"cancelling {len(jobs):,} jobs")
     unneeded = _without_other_work(list(jobs.values()), stopped, read)
-    missed = _cancelled([*unneeded, *(read(lambda: _without_use(tables, wanted)) or ())], scheduler, warn)
+    unused = read(lambda: _without_use(tables, wanted)) or []
+    missed = _cancelled([*unneeded, *unused], scheduler, warn)
     _withdraw([each for of_run in asked.values() for each in of_run], missed)
+    at_work = {state.facts.waits_for for state in wanted if state.table.phase in AT_WORK}
+    _record_cancelled([job for job in unused if job.job_id in at_work and executors.key_of(job) not in missed])
     return [state for state in wanted if any(each.job not in missed for each in asked.get(state.run, ()))]
 
 
@@ -87,6 +90,12 @@ def _cancelled(jobs: Sequence[Job], scheduler: Scheduler, warn: Say) -> frozense
         warn(str(error))
         return error.jobs
     return frozenset()
+
+
+def _record_cancelled(tables: Iterable[Job]) -> None:
+    """Record of these jobs, which were to make tables, that they have not failed."""
+    for folder in [Path(job.folder) for job in tables if job.folder]:
+        write_once(PreparingDir(folder).cancel_file, Cancel(time.time()))
 
 
 def _withdraw(asked: Iterable[Asked], missed: Collection[executors.JobKey]) -> None:
