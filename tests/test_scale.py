@@ -23,7 +23,7 @@ from fakes import FakeScheduler, submit
 from finished_runs import finish
 from omegaconf import OmegaConf
 
-from launcher.cluster.slurm_words import folded, task_ids
+from launcher.cluster.slurm_ids import folded, task_ids
 from launcher.machine.terminal import Screen
 from launcher.planning.compose import compose
 from launcher.planning.planned_runs import run_id

@@ -23,6 +23,7 @@ from launcher.cluster.job_state import JobState, Phase
 from launcher.cluster.offer import Offer
 from launcher.cluster.scheduler import AUTO, scheduler_for, scheduler_to_ask
 from launcher.cluster.slurm import SlurmScheduler
+from launcher.cluster.slurm_ids import task_ids
 from launcher.cluster.slurm_log import explained, first_rank
 from launcher.cluster.slurm_sbatch import Verdict
 from launcher.cluster.slurm_survey import Limits
@@ -86,7 +87,7 @@ def test_what_squeue_says() -> None:
     states = words.read_queue(QUEUE)
     assert states["1_0"] == JobState(Phase.RUNNING, None, "n1")
     assert states["1_2"] == JobState(Phase.PENDING, "JobArrayTaskLimit")
-    assert states["4"] == JobState(Phase.PENDING, "DependencyNeverSatisfied")
+    assert states["4"] == JobState(Phase.PENDING, "DependencyNeverSatisfied", None, Cause.IN_VAIN)
     assert states["12"] == JobState(Phase.PENDING, "Dependency", None, Cause.DEPENDENCY)
     assert states["7"] == JobState(Phase.RUNNING, None, "n1")
     assert states["8"].phase is Phase.COMPLETED
@@ -139,7 +140,7 @@ def test_what_sacct_says() -> None:
 )
 def test_brackets(text: str, tasks: list[str]) -> None:
     """One column may mean several tasks of an array, with a throttle or cut short."""
-    assert words.task_ids(text) == tasks
+    assert task_ids(text) == tasks
 
 
 @pytest.mark.parametrize("word", ["PREEMPTED", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT"])
@@ -547,7 +548,7 @@ def test_lines_of_a_site_are_passed_over() -> None:
         "1_0": Phase.FAILED, "1_1": Phase.FAILED, "8": Phase.CANCELLED,
     }  # fmt: skip
     assert words.read_accounting("8|HALF_DONE|0:0|n1|x\n", NAMES)["8"].phase is Phase.FAILED  # of a later version
-    assert words.task_ids("NOTE:") == words.task_ids("7_[0-99999999999]") == words.task_ids("") == []
+    assert task_ids("NOTE:") == task_ids("7_[0-99999999999]") == task_ids("") == []
 
 
 FOREIGN = st.text(st.characters(blacklist_characters="\n\r"), max_size=40)

@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from slurm_cluster import KILLED, KILLED_WITHOUT_ACCOUNTING, QUICK, needs_slurm, running_cluster
@@ -362,6 +363,47 @@ def test_a_node_that_ends_runs_before_they_begin_is_left_alone(site: Site) -> No
     assert f"n2: {len(ended)} runs ended there before they began" in here.launch("status", "hole")
     assert re.search(r"exclude\s+(\w+\s+)?n2;", here.launch(*command))  # in a column, beside the time that it takes
     here.wait("hole", "TRAINED", 8)
+
+
+def test_a_node_that_ends_a_tables_job_is_left_alone(site: Site) -> None:
+    """Though SLURM would give the next one the same node while others are idle; no run's attempt counts for it."""
+    here = site.at("table-hole")
+    fails = "if [[ $SLURMD_NODENAME = n1 ]]; then echo no such module; exit 3; fi"
+    command = (*TINY, "sweep=table-hole", "seed=range(0,4)", f"cluster.setup=['{fails}']")
+    here.launch(*command, "cluster.max_attempts=2")
+    here.wait("table-hole", "FAILED", 4)
+    (table,) = here.tables("table-hole")
+    code = "" if site.max_array_size == 7 else " exit code 3"
+    told = f"no reference table: job {table}: FAILED{code} on n1: no such module; its log is "
+    assert eventually(lambda: all(str(run["reason"]).startswith(told) for run in here.status("table-hole")))
+    (reason,) = {str(run["reason"]) for run in here.status("table-hole")}
+    assert "no such module" in Path(reason.removeprefix(told)).read_text()
+    assert "its reference table was not made 1 times in a row" in here.launch(*command, "cluster.max_attempts=1")
+    assert re.search(r"exclude\s+(\w+\s+)?n1;", here.launch(*command, "cluster.max_attempts=2"))
+    here.wait("table-hole", "TRAINED", 4)
+
+
+def test_why_a_table_does_not_come(site: Site) -> None:
+    """SLURM's reason for its job; where a site leaves jobs in the queue that wait in vain, what to do."""
+    here = site.at("no-table", PREPARE_FAILS="raises")
+    command = (*TINY, "sweep=no-table", "seed=1,2,3", "+cluster.extra={kill-on-invalid-dep: no}")
+    partition = next(each for each in site.cluster.slurm("sinfo", "-h", "-o", "%P").split() if each[-1] == "*")[:-1]
+    site.cluster.slurm("scontrol", "update", f"PartitionName={partition}", "State=DOWN")
+    try:
+        here.launch(*command)
+        (table,) = here.tables("no-table")
+        waits = f"waits for its reference table, job {table}: PartitionDown"
+        assert eventually(lambda: {run["reason"] for run in here.status("no-table")} == {waits})
+    finally:
+        site.cluster.slurm("scontrol", "update", f"PartitionName={partition}", "State=UP")
+    remedy = "waits in vain: `cancel` it, then launch again"
+    assert eventually(lambda: all(str(run["reason"]).endswith(remedy) for run in here.status("no-table")))
+    for run in here.status("no-table"):
+        assert str(run["reason"]).startswith(f"no reference table: job {table}: the weights are torn; its log is ")
+    here.launch("cancel", "no-table")
+    quick = replace(here, variables=())
+    assert "3 runs submitted" in quick.launch(*command)
+    quick.wait("no-table", "TRAINED", 3)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 
 from launcher.cluster.job_state import UNKNOWN, JobState, Phase
 from launcher.cluster.offer import Offer
+from launcher.cluster.slurm_words import read_queue
 from launcher.config import Cluster
 from launcher.errors import ConfigError
 from launcher.runs.status import RunFacts, Status, cause_of, status_of
@@ -178,6 +179,41 @@ def test_a_run_that_waits_for_its_table_says_so() -> None:
 def test_a_job_that_has_its_nodes_and_says_nothing_is_told(facts: RunFacts, job: JobState, expected: str) -> None:
     """Since when; also in a job's second life. Whoever is suspended does not hang."""
     assert status_of(facts, job)[1] == expected
+
+
+@pytest.mark.parametrize("reason", ["PartitionDown", "JobHeldUser", "requeued"])
+def test_a_run_that_waits_for_its_table_says_for_what_that_waits(reason: str) -> None:
+    """Where the table is there, it is something else for which the job waits."""
+    waits = JobState(Phase.PENDING, "Dependency", cause=Cause.DEPENDENCY)
+    told = status_of(WAITING, waits, JobState(Phase.PENDING, reason))
+    assert told == (Status.PENDING, f"waits for its reference table, job 5: {reason}")
+    assert status_of(replace(WAITING, table_made=True), waits) == (Status.PENDING, "Dependency")
+
+
+@pytest.mark.parametrize(
+    ("facts", "table", "why"),
+    [
+        (
+            replace(WAITING, last_words="no module"),
+            JobState(Phase.FAILED, "FAILED exit code 3", "n1"),
+            ": FAILED exit code 3 on n1: no module",
+        ),
+        (WAITING, JobState(Phase.FAILED, "NODE_FAIL n1", "n1"), ": NODE_FAIL n1"),
+        (replace(WAITING, table_failure="torn"), JobState(Phase.FAILED, "FAILED", "n1"), ": torn"),
+        (WAITING, UNKNOWN, " failed (DependencyNeverSatisfied)"),
+    ],
+)
+def test_a_job_that_waits_in_vain_says_for_what_and_what_to_do(facts: RunFacts, table: JobState, why: str) -> None:
+    """SLURM leaves it in the queue where a site wants that."""
+    facts = replace(facts, table=Job("5", "slurm", log="/o/5.out"))
+    (waits,) = read_queue("7|PENDING|DependencyNeverSatisfied||a").values()
+    told = f"no reference table: job 5{why}; its log is /o/5.out"
+    remedy = "job 7 waits in vain: `cancel` it, then launch again"
+    assert status_of(facts, waits, table) == (Status.PENDING, f"{told}; {remedy}")
+    if table != UNKNOWN:
+        assert status_of(facts, JobState(Phase.CANCELLED, "CANCELLED"), table) == (Status.FAILED, told)
+        not_noticed = JobState(Phase.PENDING, "Dependency", cause=Cause.DEPENDENCY)
+        assert status_of(facts, not_noticed, table) == (Status.PENDING, told)
 
 
 def test_a_process_has_been_starting_since_it_began() -> None:

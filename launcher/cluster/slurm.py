@@ -26,6 +26,7 @@ from launcher.cluster.job_state import LAG_SECONDS, JobState, Phase
 from launcher.cluster.offer import Offer
 from launcher.cluster.slurm_hidden import hidden_by, unlisted
 from launcher.cluster.slurm_identity import SCRIPT, script_of
+from launcher.cluster.slurm_ids import folded
 from launcher.cluster.slurm_log import explained
 from launcher.config import Cluster
 from launcher.errors import NotCancelled, QueueFull, Refused, SchedulerError
@@ -216,7 +217,7 @@ class SlurmScheduler:
         names = _names_now([job for job in here if job.name])
         others = [job for job in here if scancel.is_anothers(job, names)]
         ours = [job.job_id for job in _at_work([job for job in here if job not in others], names)]
-        denied = _scancel(words.folded(ours))
+        denied = _scancel(folded(ours))
         said = [f"job {job_id} ({why})" for job_id, why in denied.items()]
         said = [f"denied: {', '.join(said)}"] if said else []
         said += scancel.in_words(others, "is another's by now, and is left alone")

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from launcher.cluster import slurm_words as words
 from launcher.cluster.slurm_identity import marks, script_of
+from launcher.cluster.slurm_ids import folded, task_ids
 from launcher.store.facts import Job
 
 REFUSED = re.compile(r"job id (?P<job>[0-9]\S*): (?P<why>.+)$", re.MULTILINE)
@@ -30,7 +30,7 @@ def read_names(text: str) -> dict[str, set[str]]:
     for line in text.splitlines():
         ids, _, rest = line.strip().partition("|")
         if found := _NAMED.fullmatch(rest):
-            for job_id in words.task_ids(ids):
+            for job_id in task_ids(ids):
                 names.setdefault(job_id, set()).add(found["name"] + (found["script"] or ""))
     return names
 
@@ -49,11 +49,11 @@ def refused(stderr: str) -> dict[str, str]:
 
 def meant(refusals: Iterable[str], asked: Sequence[str]) -> list[str]:
     """Those of the ids asked for that refusals are about, each of a job, of tasks, or of a whole array."""
-    ids = {job_id for each in refusals for job_id in words.task_ids(each)}
+    ids = {job_id for each in refusals for job_id in task_ids(each)}
     return [job_id for job_id in asked if job_id in ids or job_id.partition("_")[0] in ids]
 
 
 def in_words(jobs: Collection[Job], end: str) -> list[str]:
     """A clause that says `end` of these jobs; none where there are none."""
-    ids = re.sub(r"\[([0-9]+)\]", r"\1", ", ".join(words.folded(job.job_id for job in jobs)))
+    ids = re.sub(r"\[([0-9]+)\]", r"\1", ", ".join(folded(job.job_id for job in jobs)))
     return [f"job {ids} {end}"] if ids else []

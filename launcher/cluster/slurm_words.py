@@ -19,6 +19,7 @@ from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import SUSPENDED, JobState, Phase
 from launcher.cluster.notation import minutes
 from launcher.cluster.slurm_identity import marks
+from launcher.cluster.slurm_ids import JOB_ID, task_ids
 from launcher.cluster.slurm_node import REQUEST
 from launcher.machine.installed import data_dir
 from launcher.store.facts import Cause
@@ -37,7 +38,8 @@ ENDS = {
     "TIMEOUT": Phase.TIMEOUT,
     "DEADLINE": Phase.TIMEOUT,
 }  # and every other word is a failure: FAILED, OUT_OF_MEMORY, NODE_FAIL, BOOT_FAIL, REVOKED, ...
-CAUSES = {"Dependency": Cause.DEPENDENCY, "OUT_OF_MEMORY": Cause.OUT_OF_MEMORY, "NODE_FAIL": Cause.NODE_FAILED}
+CAUSES = {"Dependency": Cause.DEPENDENCY, "DependencyNeverSatisfied": Cause.IN_VAIN,
+          "OUT_OF_MEMORY": Cause.OUT_OF_MEMORY, "NODE_FAIL": Cause.NODE_FAILED}  # fmt: skip
 NOTHING = frozenset({"", "None", "(null)", "None assigned", "N/A"})
 SAYS_LITTLE = NOTHING | {"NonZeroExitCode", "TimeLimit", "NodeDown", "OutOfMemory"}  # the state says as much
 # What an enclosing job sets for itself; a nested one must find its own.
@@ -70,8 +72,6 @@ KEPT_OPTIONS = {
     **dict.fromkeys(("clusters", "parsable", "test-only", "wait", "wrap"), None),
 }
 # An id as squeue and sacct print it: of a job, of a task or several tasks of an array, of a component of a job.
-JOB_ID = re.compile(r"(?P<job>[0-9]{1,18})(?:_[0-9]{1,18}|_\[(?P<tasks>[^\]]*)\])?(?:\+[0-9]+)?")
-MOST_TASKS = 4_000_001  # man slurm.conf, MaxArraySize
 STATE = re.compile(r"[A-Z_]+")
 EXIT_CODE = re.compile(r"[0-9]+:[0-9]+")
 NO_ANSWER = re.compile(r"connect|refused|timed out|timeout|unable to contact|talking to the database", re.IGNORECASE)
@@ -309,28 +309,6 @@ def exit_words(code: str) -> str:
     return f"signal {number}" if number.isdigit() and int(number) else f"exit code {status}"
 
 
-def task_ids(text: str) -> list[str]:
-    """The ids that one id column means: `7`, `7_1`, `7_[0-3,9%2]`; what squeue left out (`...`) is left out.
-
-    None where that is no id.
-    """
-    match = JOB_ID.fullmatch(text)
-    if match is None:
-        return []
-    if match["tasks"] is None:
-        return [text]
-    parts = match["tasks"].split("%")[0].split(",")
-    return [f"{match['job']}_{index}" for part in parts for index in _indices(part)]
-
-
-def _indices(part: str) -> range:
-    match = re.fullmatch(r"([0-9]{1,9})(?:-([0-9]{1,9}))?(?::([0-9]{1,9}))?", part)
-    if not match:
-        return range(0)
-    found = range(int(match[1]), int(match[2] or match[1]) + 1, max(1, int(match[3] or "1")))
-    return found if len(found) <= MOST_TASKS else range(0)
-
-
 def combined(queue: Mapping[str, JobState], accounting: Mapping[str, JobState]) -> dict[str, JobState]:
     """One answer from both: squeue knows what is in flight, sacct better how it ended.
 
@@ -363,25 +341,6 @@ def open_ids(wanted: Collection[str], queue: Mapping[str, JobState]) -> list[str
     """The jobs that sacct is needed for."""
     over = ended_in(queue)
     return [job_id for job_id in wanted if job_id not in queue or job_id in over]
-
-
-def folded(ids: Iterable[str]) -> list[str]:
-    """Ids with those of one array as one, `7_[0-3,9]`: a command then asks the controller once for each array."""
-    tasks: dict[str, list[int]] = {}
-    for job, _, index in (each.partition("_") for each in ids):
-        tasks.setdefault(job, []).extend([int(index)] if index else [])
-    return [f"{job}_[{_ranges(sorted(found))}]" if found else job for job, found in tasks.items()]
-
-
-def _ranges(indices: Iterable[int]) -> str:
-    """Ascending numbers as SLURM writes them: `0-3,9`."""
-    runs: list[list[int]] = []
-    for index in indices:
-        if runs and index == runs[-1][1] + 1:
-            runs[-1][1] = index
-        else:
-            runs.append([index, index])
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
 
 
 def read_settings(text: str) -> dict[str, str]:

@@ -62,8 +62,8 @@ def _ended(states: Iterable[RunState]) -> dict[str, list[RunState]]:
 
 def ends_everywhere(states: Sequence[RunState], learnt: Collection[str]) -> bool:
     """Whether runs end before they begin on several nodes, and none has begun since: it is what they share."""
-    ended = ((node, list(filter(never_began, runs))) for node, runs in _ended(states).items())
-    unbegun = {node: bad for node, bad in ended if bad}
+    # Not of a table's jobs, which come one after another: nothing that does well could speak for the nodes.
+    unbegun = _ended(state for state in states if never_began(state) and not _lacks_table(state))
     if not unbegun or len(unbegun.keys() | set(learnt)) < FEW:
         return False
     first = min(each.facts.submitted for bad in unbegun.values() for each in bad)
@@ -78,7 +78,7 @@ def _is_hole(node: str, bad: list[RunState], ended: Mapping[str, object], well: 
 
 
 def _lacks_table(state: RunState) -> bool:
-    return state.table.phase is Phase.FAILED and not state.facts.started
+    return state.table.phase is Phase.FAILED and not state.facts.started and state.job.phase is not Phase.FAILED
 
 
 def _job(state: RunState) -> JobState:
@@ -115,6 +115,10 @@ def _does_well(state: RunState) -> bool:
 
 
 def _node(state: RunState) -> str | None:
-    """The node on which its last attempt was; None where there were several, of which nobody knows which it was."""
-    node = _job(state).node or state.facts.host
+    """The node on which its last attempt was, if it was one."""
+    return single(_job(state).node or state.facts.host)
+
+
+def single(node: str | None) -> str | None:
+    """The node; None where there were several, of which nobody knows which it was."""
     return None if node is None or "[" in node or "," in node else node

@@ -18,12 +18,12 @@ from launcher.cluster.scheduler import Scheduler
 from launcher.errors import ConfigError, SchedulerError, StoreError
 from launcher.machine.terminal import Say, silent
 from launcher.runs.idle_jobs import IN_QUEUE, awaited_by, tables_of, without_use
-from launcher.runs.run_state import RunState
+from launcher.runs.run_state import AT_WORK, RunState
 from launcher.runs.unreadable import Reading
 from launcher.store.attempts import Attempts
 from launcher.store.facts import Cancel, Job, JobList, TableWork
 from launcher.store.files import flush, look_first, write_once
-from launcher.store.output_folder import Store
+from launcher.store.output_folder import PreparingDir, Store
 from launcher.store.run_folder import AttemptDir, RunDir
 from launcher.store.work_done import has_done_its_part
 from launcher.store.work_list import listed_in, work_of, works_of
@@ -59,9 +59,13 @@ def cancel(
     tell(f"cancelling {len(wishes.jobs):,} jobs")
     unneeded = _without_other_work(list(wishes.jobs.values()), wishes.stopped, read)
     stopped = {state.run for state in wanted}
-    unused = read(lambda: without_use(tables, stopped, Store(states[0].run.path.parents[1]))) if tables else None
-    missed = end_jobs([*unneeded, *(unused or ())], scheduler, warn)
+    unused = (
+        read(lambda: without_use(tables, stopped, Store(states[0].run.path.parents[1]))) if tables else None
+    ) or []
+    missed = end_jobs([*unneeded, *unused], scheduler, warn)
     wishes.withdraw(missed)
+    at_work = {state.facts.waits_for for state in wanted if state.table.phase in AT_WORK} | earlier.tables.keys()
+    _record_cancelled([job for job in unused if job.job_id in at_work and executors.key_of(job) not in missed])
     reached = {each.run for each in own if each.job not in missed}
     return [state for state in wanted if state.run.path in reached]
 
@@ -121,6 +125,12 @@ def end_jobs(jobs: Sequence[Job], scheduler: Scheduler, warn: Say) -> frozenset[
         warn(str(error))
         return error.jobs
     return frozenset()
+
+
+def _record_cancelled(tables: Iterable[Job]) -> None:
+    """Record of these jobs, which were to make tables, that they have not failed."""
+    for folder in [Path(job.folder) for job in tables if job.folder]:
+        write_once(PreparingDir(folder).cancel_file, Cancel(time.time()))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from launcher.cluster import scheduler as executors
@@ -17,7 +18,7 @@ from launcher.cluster.scheduler import Scheduler
 from launcher.errors import StoreError, UsageError
 from launcher.hub.unpublished import why_unpublished
 from launcher.runs.lost_records import Listed, gone_of, listed_of
-from launcher.runs.signs import looked_into
+from launcher.runs.signs import last_words, looked_into
 from launcher.runs.status import IN_FLIGHT, RunFacts, Status, cause_of, status_of
 from launcher.runs.unreadable import check_batch, known_of
 from launcher.store.age import age, written
@@ -224,7 +225,8 @@ def states_of(runs: Sequence[RunDir], scheduler: Scheduler) -> list[RunState]:
 
     answered = [answer(job) for job in jobs]
     looks = _looked_at_again(runs, looks, answered, listed)
-    looked_at = [looked_into(acting, fact, each) for (fact, acting), each in zip(looks, answered, strict=True)]
+    words, about = cache(last_words), zip(looks, answered, map(answer, tables), strict=True)
+    looked_at = [looked_into(acting, fact, job, table, words) for (fact, acting), job, table in about]
     told = [_unless_gone(*each, answer) for each in zip(looked_at, answered, strict=True)]
     looked_at, answered = [fact for fact, _ in told], [job for _, job in told]
     asked = zip(runs, looked_at, answered, map(answer, tables), strict=True)

@@ -6,10 +6,11 @@ Owns: which files those are. Must not know: any scheduler's own words, what a ru
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from launcher.cluster.job_state import JobState, Phase
+from launcher.cluster.job_state import UNKNOWN, JobState, Phase
 from launcher.runs.status import SILENT, RunFacts
 from launcher.store.age import age
 from launcher.store.files import tail
@@ -24,17 +25,34 @@ _CRASH = re.compile(r"(Fatal Python error: [^\n]*)\n.*?\nExtension modules: [^\n
 _OF_THE_SCHEDULER = re.compile(r"(srun|slurmstepd|slurmd|submitit)\b.*", re.IGNORECASE)
 
 
-def looked_into(acting: AttemptDir | None, facts: RunFacts, job: JobState) -> RunFacts:
-    """The facts, with what the files tell beside the scheduler's answer; they are read only where that is needed."""
+def looked_into(
+    acting: AttemptDir | None,
+    facts: RunFacts,
+    job: JobState,
+    table: JobState = UNKNOWN,
+    table_words: Callable[[Path], str | None] | None = None,
+) -> RunFacts:
+    """The facts, with what the files tell beside the scheduler's answers; they are read only where that is needed.
+
+    `table_words` is `last_words`, or what remembers them: many runs wait for one table.
+    """
     if acting is None or facts.failure is not None or facts.job is None:
         return facts
     if job.phase in SILENT and facts.started:
         return replace(facts, alive=_is_alive(acting))
+    if _waits_for_none(facts, job, table) and facts.table and facts.table.log:
+        return replace(facts, last_words=(table_words or last_words)(Path(facts.table.log)))
     if job.phase is Phase.FAILED and not facts.started and facts.job.log:
         return replace(facts, last_words=last_words(Path(facts.job.log)))
     if job.phase in (Phase.FAILED, Phase.COMPLETED) and facts.started:
         return replace(facts, last_words=_words_at_end(acting, facts, job))
     return facts
+
+
+def _waits_for_none(facts: RunFacts, job: JobState, table: JobState) -> bool:
+    """Whether its job waits, or has waited, for a table that another has perhaps not made, without saying why."""
+    unexplained = facts.table_failure is None and (table.phase is Phase.FAILED or table.phase in SILENT)
+    return unexplained and not facts.started and job.phase in (Phase.PENDING, Phase.CANCELLED)
 
 
 def _words_at_end(acting: AttemptDir, facts: RunFacts, job: JobState) -> str | None:

@@ -60,8 +60,8 @@ class RunFacts:
         progress: what its process was doing some seconds ago, if it has been at work.
         alive: whether it has written something within the last minutes, whatever its scheduler says.
         lasted: seconds from its start to its failure, where both are known.
-        last_words: what its job printed last, where that ended before it came to this run; or of what it has complained
-            last, where it could not record that.
+        last_words: what its job printed last, where that ended before it came to this run, or the job that was to make
+            its table; or of what it has complained last, where it could not record that.
         cluster: the settings of the last attempt's job.
         cancelled: whether somebody has asked it to stop.
         table: the job that makes its reference table, as its executor recorded it; None where it is not one of its own.
@@ -195,9 +195,7 @@ def _status_of_job(facts: RunFacts, job: JobState, table: JobState) -> tuple[Sta
     if job.phase in SILENT and (facts.alive or not facts.cancelled):
         return _status_unseen(facts, job)
     if _lacks_table(facts, job, table):
-        why = facts.table_failure or (table.reason if table.phase in BAD_ENDS else None)
-        said = f": {why}" if why else f" failed ({job.reason})"
-        return Status.FAILED, f"no reference table: job {facts.waits_for}{said}"
+        return Status.FAILED, _no_table(facts, job, table)
     return _status_at_end(facts, job)
 
 
@@ -218,6 +216,35 @@ def _lacks_table(facts: RunFacts, job: JobState, table: JobState) -> bool:
     none = table.phase in BAD_ENDS or (table.phase in SILENT and not facts.table_made)
     dropped = none and job.phase is Phase.CANCELLED and not facts.cancelled
     return bool(facts.waits_for and not facts.started and (facts.table_failure or dropped))
+
+
+def _no_table(facts: RunFacts, job: JobState, table: JobState) -> str:
+    told = facts.table and why_no_table(facts.table, facts.table_failure, table, facts.last_words, job.reason)
+    return f"no reference table: {told}"
+
+
+def why_no_table(
+    table: Job, failure: str | None, state: JobState, words: str | None, otherwise: str | None = None
+) -> str:
+    """Why this job has made no reference table, where that was, what it printed last, and its log.
+
+    Args:
+        table: as its executor recorded it.
+        failure: the reason that it has recorded itself.
+        state: the scheduler's answer.
+        words: what it printed last.
+        otherwise: what is said of a job that nobody knows any more.
+    """
+    ended = state.reason if state.phase in BAD_ENDS else None
+    if failure is None and ended and state.node and state.node not in ended:
+        ended = f"{ended} on {state.node}"
+    said = f": {failure or ended}" if failure or ended else f" failed ({otherwise})"
+    words = words if failure is None else None
+    return "; ".join(filter(None, [": ".join(filter(None, [f"job {table.job_id}{said}", words])), _log_of(table)]))
+
+
+def _log_of(job: Job) -> str | None:
+    return f"its log is {job.log}" if job.log else None
 
 
 def _status_at_end(facts: RunFacts, job: JobState) -> tuple[Status, str | None]:
@@ -248,12 +275,22 @@ def _why_at_work(facts: RunFacts, job: JobState) -> str | None:
 
 
 def _why_pending(facts: RunFacts, job: JobState, table: JobState) -> str | None:
-    if facts.waits_for and job.cause is Cause.DEPENDENCY:
-        ran = f"which has run for {table.minutes} min" if table.minutes else None
-        its = [table.reason, ran] if table.phase is Phase.RUNNING else []
-        return ", ".join(filter(None, [f"waits for its reference table, job {facts.waits_for}", *its]))
+    if facts.waits_for and not facts.table_made and job.cause in (Cause.DEPENDENCY, Cause.IN_VAIN):
+        return _why_without_table(facts, job, table)
     waits = " ".join(filter(None, ["requeued" if facts.started else "", job.reason]))
     return "; ".join(filter(None, [ASKED if facts.cancelled else "", waits])) or None
+
+
+def _why_without_table(facts: RunFacts, job: JobState, table: JobState) -> str:
+    """Of a job that waits for its table, be that on its way or not."""
+    if job.cause is Cause.IN_VAIN:  # and its site leaves it in the queue
+        remedy = f"job {facts.job_id} waits in vain: `cancel` it, then launch again"
+        return f"{_no_table(facts, job, table)}; {remedy}"
+    if facts.table_failure or table.phase in BAD_ENDS:
+        return _no_table(facts, job, table)
+    ran = f"which has run for {table.minutes} min" if table.phase is Phase.RUNNING and table.minutes else None
+    waits = ", ".join(filter(None, [f"waits for its reference table, job {facts.waits_for}", ran]))
+    return ": ".join(filter(None, [waits, table.reason]))
 
 
 def _unless_recent(facts: RunFacts, reason: str) -> tuple[Status, str | None]:

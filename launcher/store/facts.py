@@ -269,6 +269,7 @@ class Cause(StrEnum):
     """Why a job or an attempt is where it is, where something follows from it; a time limit is a status of its own."""
 
     DEPENDENCY = "waits for another job"
+    IN_VAIN = "waits for another job, which has failed"
     OUT_OF_MEMORY = "out of memory"
     NODE_FAILED = "node failed"
     HUNG = "hung"

@@ -48,6 +48,7 @@ Must not know: how a file is written (`files` does), what a fact means, what a s
                                 /001/batch.json      such a job, as for a sweep's
                                     /job.json        what the scheduler made of it
                                     /failure.json    why it ended without a table
+                                    /cancel.json     that it was cancelled, since no run waits for it
                                      /work.json       its work: the configuration of one of the runs
     <output>/.submit.lock, .submit.lock.holder       whose turn it is to submit; derived: who that is
     <output>/hub/<repo>/<revision>/                  published models, where hub=folder
@@ -87,13 +88,27 @@ class PreparingDir:
         return self.path / "job.json"
 
     @property
+    def batch_file(self) -> Path:
+        return self.path / "batch.json"
+
+    @property
     def failure_file(self) -> Path:
         return self.path / "failure.json"
+
+    @property
+    def cancel_file(self) -> Path:
+        return self.path / "cancel.json"
 
     @property
     def done_file(self) -> Path:
         """Shared by all jobs of the key."""
         return self.path.parent / "done.json"
+
+    @property
+    def has_made(self) -> bool:
+        """Whether this job has made the table, as far as files tell: there is no other after the one that has."""
+        is_last = not self.path.with_name(f"{int(self.path.name) + 1:03d}").exists()
+        return is_last and self.done_file.exists() and not self.failure_file.exists()
 
     @property
     def data_file(self) -> Path:

@@ -21,16 +21,17 @@ from launcher.runs.run_state import RunState, states_of
 from launcher.runs.status import Status
 from launcher.runs.unreadable import check_readable
 from launcher.store.attempts import Attempts
-from launcher.store.facts import Job
+from launcher.store.facts import Cause, Job
 from launcher.store.metrics_log import longest_save
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir, RunDir
 from launcher.store.work_done import due_behind, lacking
-from launcher.submission.endurance import in_vain
+from launcher.submission.endurance import in_vain, table_in_vain
 from launcher.submission.kept_away import AS_BEFORE, kept_away, learnt_by
 from launcher.submission.limits import check_limits
 from launcher.submission.resources import Past, adapted
 from launcher.submission.same_content import recorded
+from launcher.submission.table_tries import Tables, tables_of
 from launcher.submission.timings import Cost, Costs, read_costs
 from launcher.sweep import Run, Sweep
 
@@ -100,7 +101,8 @@ def decide(
         ConfigError: a job would not have the time that it needs where it is to go.
     """
     states = states_of([store.run(run.run_id) for run in sweep.runs], scheduler)
-    known = Known(read_costs(store), kept_away(sweep.runs, states), scheduler)
+    tables = tables_of(sweep.runs, states, store, scheduler)
+    known = Known(read_costs(store), kept_away(sweep.runs, states), tables, scheduler)
     waits = scheduler.name if scheduler.detached else None
     damages = store.sweep(sweep.name).damages()
 
@@ -111,7 +113,7 @@ def decide(
         else:
             missing = _lacks(run, state, anew.get(run.run_id, ()))
             decision = _decide(run, state, missing, known.costs, waits)
-            decision = _unless_in_vain(decision, state, missing, insisted)
+            decision = _unless_in_vain(decision, state, missing, insisted, tables)
         if decision.action is not Action.SKIP:
             _check_config(state.run)
         return _adapt(_in_stages(decision, state, known) if waits else decision, state, known, given)
@@ -158,17 +160,19 @@ class Known:
     Attributes:
         costs: what runs have taken.
         away: the nodes from which all are kept away, each with the reason; None: none, whatever was learnt before.
+        tables: what became of the jobs that were to make reference tables.
     """
 
     costs: Costs
     away: Mapping[str, str] | None
+    tables: Tables
     scheduler: Scheduler
 
     def past(self, run: Run, state: RunState, attempts: Sequence[AttemptDir], *, ended: bool = True) -> Past:
         """How the last of these attempts has ended, if it has, and where the next one of `run` goes."""
         asked = attempts[-1].record.settings.get("cluster") if attempts else None
         learnt = [] if self.away is None else learnt_by(run, attempts)
-        away = {**dict.fromkeys(learnt, AS_BEFORE), **(self.away or {})}
+        away = {**self.tables.away(run), **dict.fromkeys(learnt, AS_BEFORE), **(self.away or {})}
         offer = self.scheduler.offer(run.config.cluster)
         past = Past(asked=asked, away=dict(sorted(away.items())), offer=offer)
         return replace(past, cause=state.cause, node=_node_of(state)) if ended else past
@@ -257,11 +261,15 @@ def _training(run: Run, known: Costs, why: str, done: int = 0) -> Decision:
     return Decision(run, Action.RESUME if done else Action.SUBMIT, why, seconds, cost)
 
 
-def _unless_in_vain(decision: Decision, state: RunState, lacks: Sequence[str], insisted: Collection[str]) -> Decision:
-    """The decision, but for a run that has failed too often for another attempt."""
+def _unless_in_vain(
+    decision: Decision, state: RunState, lacks: Sequence[str], insisted: Collection[str], tables: Tables
+) -> Decision:
+    """The decision, but for a run that has failed too often for another attempt, or whose table has."""
     if decision.action is Action.SKIP or state.in_flight or state.run.run_id in insisted:
         return decision
     why = in_vain(decision.run, state, lacks)
+    if why is None and decision.action is not Action.EVALUATE:
+        why = table_in_vain(decision.run, tables.tries(decision.run))
     return decision if why is None else Decision(decision.run, Action.SKIP, why)
 
 
@@ -285,4 +293,5 @@ def _decide_in_flight(run: Run, state: RunState, waits: str | None) -> Decision:
     missing += ["publication"] if _is_to_be_published(run, state) else []
     if training and missing and waits is not None and job and job.executor == waits:
         return Decision(run, Action.EVALUATE, f"once it is trained: {', '.join(missing)}", follows=job)
-    return Decision(run, Action.SKIP, f"in flight: {state.status} as job {state.facts.job_id}")
+    in_vain = f"; {state.reason}" if state.job.cause is Cause.IN_VAIN else ""
+    return Decision(run, Action.SKIP, f"in flight: {state.status} as job {state.facts.job_id}{in_vain}")

@@ -4,12 +4,14 @@ Owns: which attempts count as in vain, and what is said instead of another one.
 Must not know: why a run failed, how it is submitted.
 
 Launching again is how a sweep goes on, also from a cron job; a run that fails at once would have one attempt after
-another for ever. What was cancelled, or never became a job, is no such attempt.
+another for ever. What was cancelled, never became a job, or waited for a reference table that was not made, is no such
+attempt. The jobs that are to make a table are counted for themselves.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
 
 from launcher.runs.run_state import RunState
 from launcher.runs.status import UNSUCCESSFUL
@@ -17,7 +19,10 @@ from launcher.store.attempt_config import wanted_by
 from launcher.store.attempts import Attempts
 from launcher.store.facts import Failure, FailureStatus
 from launcher.store.files import read_fact
+from launcher.store.output_folder import PreparingDir
 from launcher.store.run_folder import AttemptDir
+from launcher.store.starts import last_start
+from launcher.submission.table_tries import Tries
 from launcher.sweep import Run
 
 
@@ -39,8 +44,18 @@ def in_vain(run: Run, state: RunState, lacks: Collection[str]) -> str | None:
         return None
     if times < run.config.cluster.max_attempts:
         return None
-    again = f"`resume {run.config.sweep} {run.run_id}` tries again"
-    return f"failed {times} times without progress: {state.reason}; {again}"
+    return f"failed {times} times without progress: {state.reason}; {_again(run)}"
+
+
+def table_in_vain(run: Run, tries: Tries) -> str | None:
+    """Why another job that is to make the run's table would be in vain; None where one is due."""
+    if tries.failed < run.config.cluster.max_attempts:
+        return None
+    return f"its reference table was not made {tries.failed} times in a row: {tries.reason}; {_again(run)}"
+
+
+def _again(run: Run) -> str:
+    return f"`resume {run.config.sweep} {run.run_id}` tries again"
 
 
 def _last_in_vain(attempts: Iterable[AttemptDir], without_progress: Callable[[AttemptDir], bool]) -> int:
@@ -57,4 +72,12 @@ def _last_in_vain(attempts: Iterable[AttemptDir], without_progress: Callable[[At
 def _counts(attempt: AttemptDir) -> bool:
     failure = read_fact(attempt.failure_file, Failure)
     cancelled = attempt.cancel_file.exists() or (failure and failure.status is FailureStatus.CANCELLED)
-    return attempt.was_submitted and not cancelled
+    return attempt.was_submitted and not cancelled and (failure is not None or not _lacked_table(attempt))
+
+
+def _lacked_table(attempt: AttemptDir) -> bool:
+    """Whether it has never begun since the job for which it waited has made no table."""
+    table = attempt.record.after
+    if table is None or table.folder is None or last_start(attempt) is not None:
+        return False
+    return not PreparingDir(Path(table.folder)).has_made

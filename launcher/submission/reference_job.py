@@ -55,7 +55,12 @@ class Preparation:
 
     @property
     def _done(self) -> Prepared | None:
-        return read_fact(PreparingDir(self.folder / "001").done_file, Prepared)
+        return read_fact(self.done_file, Prepared)
+
+    @property
+    def done_file(self) -> Path:
+        """Of the last job that has made it."""
+        return PreparingDir(self.folder / "001").done_file
 
     def jobs(self) -> list[PreparingDir]:
         """Its jobs, oldest first."""
@@ -132,7 +137,7 @@ def ensure(table: TableJob, code: Path | None, scheduler: Scheduler) -> Job:
 
 def _find(preparation: Preparation, scheduler: Scheduler) -> Job | None:
     """The job that is making the table, be it running or waiting."""
-    folders = [folder for folder in preparation.jobs() if (folder.path / "batch.json").exists()]
+    folders = [folder for folder in preparation.jobs() if folder.batch_file.exists()]
     job = _job_in(folders[-1], scheduler) if folders else None
     if job is None:
         return None
