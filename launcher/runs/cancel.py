@@ -34,7 +34,6 @@ def cancel(states: Iterable[RunState], scheduler: Scheduler, tell: Say = silent,
 
     The wish comes first, so that a job that is told to end knows why. It is withdrawn from the runs whose job is not
     reached: that goes on, and so do they.
-
     A run of which a fact cannot be read is asked too, where nothing says that it has ended.
 
     Args:
@@ -68,8 +67,7 @@ def cancel(states: Iterable[RunState], scheduler: Scheduler, tell: Say = silent,
     unused = read(lambda: _without_use(tables, wanted)) or []
     missed = _cancelled([*unneeded, *unused], scheduler, warn)
     _withdraw([each for of_run in asked.values() for each in of_run], missed)
-    at_work = {state.facts.waits_for for state in wanted if state.table.phase in AT_WORK}
-    _record_cancelled([job for job in unused if job.job_id in at_work and executors.key_of(job) not in missed])
+    _record_cancelled([job for job in unused if executors.key_of(job) not in missed], wanted)
     return [state for state in wanted if any(each.job not in missed for each in asked.get(state.run, ()))]
 
 
@@ -92,10 +90,12 @@ def _cancelled(jobs: Sequence[Job], scheduler: Scheduler, warn: Say) -> frozense
     return frozenset()
 
 
-def _record_cancelled(tables: Iterable[Job]) -> None:
-    """Record of these jobs, which were to make tables, that they have not failed."""
-    for folder in [Path(job.folder) for job in tables if job.folder]:
-        write_once(PreparingDir(folder).cancel_file, Cancel(time.time()))
+def _record_cancelled(tables: Iterable[Job], waited: Iterable[RunState]) -> None:
+    """Record of those of these jobs that were at work at the tables of runs that waited, that they have not failed."""
+    at_work = {state.facts.waits_for for state in waited if state.table.phase in AT_WORK}
+    for job in tables:
+        if job.folder and job.job_id in at_work:
+            write_once(PreparingDir(Path(job.folder)).cancel_file, Cancel(time.time()))
 
 
 def _withdraw(asked: Iterable[Asked], missed: Collection[executors.JobKey]) -> None:
