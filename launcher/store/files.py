@@ -62,10 +62,10 @@ def _write_aside(path: Path, text: str, *, flushed: bool) -> str:
     folder, name = os.path.split(path)
     aside = f"{folder}/.{name}.{secrets.token_hex(6)}"
     try:
-        handle = os.open(aside, _NEW)
-    except FileNotFoundError:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        handle = os.open(aside, _NEW)
+        handle = _opened(aside)
+    except PermissionError as error:
+        error.filename = str(path)  # nobody knows the other name
+        raise
     try:
         with os.fdopen(handle, "wb", buffering=0) as file:
             _write_all(file, text.encode())
@@ -77,6 +77,14 @@ def _write_aside(path: Path, text: str, *, flushed: bool) -> str:
         error.filename = str(path)  # a write does not say of what
         raise
     return aside
+
+
+def _opened(aside: str) -> int:
+    try:
+        return os.open(aside, _NEW)
+    except FileNotFoundError:
+        Path(aside).parent.mkdir(parents=True, exist_ok=True)
+        return os.open(aside, _NEW)
 
 
 def _write_all(file: io.FileIO, content: bytes) -> None:

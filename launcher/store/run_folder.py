@@ -6,7 +6,6 @@ Must not know: what a fact means, schedulers, training. `output_folder` draws th
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -19,8 +18,10 @@ import yaml
 from launcher.config import OBJECTIVE
 from launcher.errors import StoreError
 from launcher.machine.once import Once
+from launcher.store import checkpoint_folders
 from launcher.store.facts import Attempt, Job, JobRecords, Purpose
 from launcher.store.files import REMEDY, Plain, read_fact, read_lines, typed, write_derived, write_once
+from launcher.store.names import EVALUATION_SUFFIX, attempt_in, is_attempt, milestone_in
 from launcher.store.node_facts import Damage
 from launcher.store.seen import Seen, names_in
 
@@ -28,7 +29,6 @@ Kind = TypeVar("Kind")
 # Ten times as fast, where PyYAML was built with libyaml.
 _DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_ATTEMPT = re.compile(r"attempt-(\d+(?:\.evaluation)?)\.json")
 
 
 @dataclass(frozen=True)
@@ -60,14 +60,12 @@ def points_of(run: RunDir) -> list[Point]:
 
 
 _ONCE = Once()
-EVALUATION_SUFFIX = ".evaluation"
 
 
 # Nobody makes it again: without it, its job is not known any more, and goes on.
 RECORD_REMEDY = "put it right, or move it away once its job has ended: cancel that by hand where it has not"
 BATCH_PARTS = 4  # of its path, below the output folder: sweeps, the sweep, jobs, its name
 JOBS_FILE = "jobs.json"  # in a batch's folder: what the executor made of it
-CHECKPOINT_MARKER = "complete.json"  # in a checkpoint's folder, written last
 
 
 @dataclass(frozen=True)
@@ -296,10 +294,9 @@ class RunDir:
         if not self.has(self.checkpoints):
             return None
         damaged = {self.checkpoints / damage.checkpoint for damage in self.damages()}
-        patterns = (f"checkpoint-*/{CHECKPOINT_MARKER}", f"*/checkpoint-*/{CHECKPOINT_MARKER}")
-        marked = [marker.parent for pattern in patterns for marker in self.checkpoints.glob(pattern)]
-        steps = (int(folder.name.rpartition("-")[2]) for folder in marked if folder not in damaged)
-        return max(steps, default=None)
+        found = (each for each in checkpoint_folders.newest_first(self.checkpoints) if each not in damaged)
+        marked = (each for each in found if (each / checkpoint_folders.MARKER).exists())
+        return next(map(checkpoint_folders.step_of, marked), None)
 
     @property
     def damage_log(self) -> Path:
@@ -333,8 +330,10 @@ class RunDir:
 
     def milestones(self) -> list[tuple[int, RunDir]]:
         """Those whose model is there, by step."""
-        found = sorted(self.path.glob("milestones/*/model")) if self.has(self.path / "milestones") else []
-        return [(int(model.parent.name), RunDir(model.parent)) for model in found]
+        steps = sorted(
+            step for name in self.names(self.path / "milestones") if (step := milestone_in(name)) is not None
+        )
+        return [(step, each) for step in steps if (each := self.milestone(step)).model.exists()]
 
     @property
     def memory_log(self) -> Path:
@@ -381,9 +380,9 @@ class RunDir:
     def attempts(self) -> list[AttemptDir]:
         """All attempts, to train it and to evaluate it, oldest first; `Attempts` knows which is which."""
         folder = self.path / "attempts"
-        names = {found[1] for name in self.names(self.path) if (found := _ATTEMPT.fullmatch(name))}
+        names = {found for name in self.names(self.path) if (found := attempt_in(name))}
         if not any(int(name.partition(".")[0]) == 1 for name in names):  # then an older version made the first ones
-            names |= {name for name in self.names(folder) if name.removesuffix(EVALUATION_SUFFIX).isdigit()}
+            names |= {name for name in self.names(folder) if is_attempt(name)}
         return [AttemptDir(folder / name, self.seen) for name in sorted(names)]
 
     def new_attempt(self, fact: Attempt) -> AttemptDir:
