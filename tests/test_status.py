@@ -23,6 +23,13 @@ STARTED = RunFacts(attempts=1, submitted_seconds=OLD, job_id="7", started=True)
 WAITING = RunFacts(attempts=1, submitted_seconds=OLD, job_id="7", table=Job("5", "slurm"))
 
 
+@pytest.mark.parametrize("reason", ["JobHeldUser", "job requeued in held state"])
+def test_a_job_that_is_held_is_told_with_the_command_that_lets_it_go_on(reason: str) -> None:
+    """By a user, by an administrator, or by SLURM, which could not start it: nothing else would."""
+    job = read_queue(f"7|PENDING|{reason}||x\n")["7"]
+    assert status_of(SUBMITTED, job) == (Status.PENDING, f"{reason}; `scontrol release 7` lets it go on")
+
+
 @pytest.mark.parametrize(
     ("facts", "phase", "expected"),
     [

@@ -38,8 +38,11 @@ ENDS = {
     "TIMEOUT": Phase.TIMEOUT,
     "DEADLINE": Phase.TIMEOUT,
 }  # and every other word is a failure: FAILED, OUT_OF_MEMORY, NODE_FAIL, BOOT_FAIL, REVOKED, ...
+# From the queue by a user, by an administrator, and by SLURM itself, which could not start it.
+HELD = ("JobHeldUser", "JobHeldAdmin", "job requeued in held state", "launch failed requeued held")
 CAUSES = {"Dependency": Cause.DEPENDENCY, "DependencyNeverSatisfied": Cause.IN_VAIN,
-          "OUT_OF_MEMORY": Cause.OUT_OF_MEMORY, "NODE_FAIL": Cause.NODE_FAILED}  # fmt: skip
+          "OUT_OF_MEMORY": Cause.OUT_OF_MEMORY, "NODE_FAIL": Cause.NODE_FAILED,
+          **dict.fromkeys(HELD, Cause.HELD)}  # fmt: skip
 NOTHING = frozenset({"", "None", "(null)", "None assigned", "N/A"})
 SAYS_LITTLE = NOTHING | {"NonZeroExitCode", "TimeLimit", "NodeDown", "OutOfMemory"}  # the state says as much
 # What an enclosing job sets for itself; a nested one must find its own.

@@ -59,13 +59,10 @@ def cancel(
     tell(f"cancelling {len(wishes.jobs):,} jobs")
     unneeded = _without_other_work(list(wishes.jobs.values()), wishes.stopped, read)
     stopped = {state.run for state in wanted}
-    unused = (
-        read(lambda: without_use(tables, stopped, Store(states[0].run.path.parents[1]))) if tables else None
-    ) or []
-    missed = end_jobs([*unneeded, *unused], scheduler, warn)
+    unused = read(lambda: without_use(tables, stopped, Store(states[0].run.path.parents[1]))) if tables else None
+    missed = end_jobs([*unneeded, *(unused or ())], scheduler, warn)
+    _record_cancelled([job for job in unused or () if executors.key_of(job) not in missed], wanted)
     wishes.withdraw(missed)
-    at_work = {state.facts.waits_for for state in wanted if state.table.phase in AT_WORK} | earlier.tables.keys()
-    _record_cancelled([job for job in unused if job.job_id in at_work and executors.key_of(job) not in missed])
     reached = {each.run for each in own if each.job not in missed}
     return [state for state in wanted if state.run.path in reached]
 
@@ -117,6 +114,14 @@ class _Wishes:
                 each.file.unlink(missing_ok=True)
 
 
+def _record_cancelled(tables: Iterable[Job], waited: Iterable[RunState]) -> None:
+    """Record of those of these jobs that were at work at the tables of runs that waited, that they have not failed."""
+    at_work = {state.facts.waits_for for state in waited if state.table.phase in AT_WORK}
+    for job in tables:
+        if job.folder and job.job_id in at_work:
+            write_once(PreparingDir(Path(job.folder)).cancel_file, Cancel(time.time()))
+
+
 def end_jobs(jobs: Sequence[Job], scheduler: Scheduler, warn: Say) -> frozenset[executors.JobKey]:
     """Have these jobs end; returns those that were not reached."""
     try:
@@ -125,12 +130,6 @@ def end_jobs(jobs: Sequence[Job], scheduler: Scheduler, warn: Say) -> frozenset[
         warn(str(error))
         return error.jobs
     return frozenset()
-
-
-def _record_cancelled(tables: Iterable[Job]) -> None:
-    """Record of these jobs, which were to make tables, that they have not failed."""
-    for folder in [Path(job.folder) for job in tables if job.folder]:
-        write_once(PreparingDir(folder).cancel_file, Cancel(time.time()))
 
 
 @dataclass(frozen=True)

@@ -278,7 +278,8 @@ def _why_pending(facts: RunFacts, job: JobState, table: JobState) -> str | None:
     if facts.waits_for and not facts.table_made and job.cause in (Cause.DEPENDENCY, Cause.IN_VAIN):
         return _why_without_table(facts, job, table)
     waits = " ".join(filter(None, ["requeued" if facts.started else "", job.reason]))
-    return "; ".join(filter(None, [ASKED if facts.cancelled else "", waits])) or None
+    release = f"`scontrol release {facts.job_id}` lets it go on" if job.cause is Cause.HELD else ""
+    return "; ".join(filter(None, [ASKED if facts.cancelled else "", waits, release])) or None
 
 
 def _why_without_table(facts: RunFacts, job: JobState, table: JobState) -> str:
@@ -288,9 +289,11 @@ def _why_without_table(facts: RunFacts, job: JobState, table: JobState) -> str:
         return f"{_no_table(facts, job, table)}; {remedy}"
     if facts.table_failure or table.phase in BAD_ENDS:
         return _no_table(facts, job, table)
-    ran = f"which has run for {table.minutes} min" if table.phase is Phase.RUNNING and table.minutes else None
-    waits = ", ".join(filter(None, [f"waits for its reference table, job {facts.waits_for}", ran]))
-    return ": ".join(filter(None, [waits, table.reason]))
+    waits = f"waits for its reference table, job {facts.waits_for}"
+    if table.phase is not Phase.RUNNING:
+        return ": ".join(filter(None, [waits, table.reason]))
+    ran = f"which has run for {table.minutes} min" if table.minutes else None
+    return ", ".join(filter(None, [waits, table.reason, ran]))
 
 
 def _unless_recent(facts: RunFacts, reason: str) -> tuple[Status, str | None]:

@@ -270,6 +270,7 @@ class Cause(StrEnum):
 
     DEPENDENCY = "waits for another job"
     IN_VAIN = "waits for another job, which has failed"
+    HELD = "is held"
     OUT_OF_MEMORY = "out of memory"
     NODE_FAILED = "node failed"
     HUNG = "hung"

@@ -101,10 +101,9 @@ def decide(
         ConfigError: a job would not have the time that it needs where it is to go.
     """
     states = states_of([store.run(run.run_id) for run in sweep.runs], scheduler)
-    tables = tables_of(sweep.runs, states, store, scheduler)
+    tables, damages = tables_of(sweep.runs, states, store, scheduler), store.sweep(sweep.name).damages()
     known = Known(read_costs(store), kept_away(sweep.runs, states), tables, scheduler)
     waits = scheduler.name if scheduler.detached else None
-    damages = store.sweep(sweep.name).damages()
 
     def decided(run: Run, state: RunState) -> Decision:
         _check_readable(state, damages)
