@@ -16,6 +16,7 @@ from launcher.errors import StoreError
 from launcher.runs.status import Gone
 from launcher.store.attempts import Attempts
 from launcher.store.facts import Job, JobList
+from launcher.store.reading import is_there
 from launcher.store.run_folder import JOBS_FILE, AttemptDir, RunDir
 from launcher.store.work_list import WORK_FILE, works_of
 
@@ -43,7 +44,8 @@ def listed_of(runs: Iterable[RunDir]) -> dict[str, list[Listed]]:
 def _paths_in(batch: Path) -> list[tuple[int, str]]:
     with contextlib.suppress(StoreError):  # told by whoever needs the list
         works = enumerate(works_of(batch) or ())
-        return [(index, path) for index, work in works if isinstance(work, JobList) for path in work.attempts]
+        listed = [(index, path) for index, work in works if isinstance(work, JobList) for path in work.attempts]
+        return [(index, path) for index, path in listed if path.count("/") >= 3]  # noqa: PLR2004 - a run's, its attempts
     return []
 
 
@@ -81,7 +83,7 @@ def _job_of(attempt: AttemptDir, listed: Listed) -> Job | None:
 
 
 def _in_words(attempt: AttemptDir, job: Job) -> str:
-    there = attempt.attempt_file.exists()
+    there = is_there(attempt.attempt_file)
     file = attempt.attempt_file if there else attempt.run.path / f"attempt-{attempt.path.name}.json"
     what, remedy = ("cannot be used", "put it right") if there else ("is not there", "put it back")
     away = " and move it away" if there else ""

@@ -29,6 +29,7 @@ from launcher.store.metrics_log import last_metrics
 from launcher.store.node_facts import Lost
 from launcher.store.output_folder import PreparingDir
 from launcher.store.progress import Progress
+from launcher.store.reading import is_there, may_be_there
 from launcher.store.results import Result
 from launcher.store.run_folder import AttemptDir, RunDir
 from launcher.store.starts import Start, last_start
@@ -51,7 +52,7 @@ def _looked_at(run: RunDir, batches: dict[str, list[Job] | None], listed: Mappin
     try:
         gone = gone_of(attempts, listed)
     except StoreError as error:
-        facts, gone = replace(facts, unreadable=(*facts.unreadable, str(error))), ()
+        facts, gone = replace(facts, unreadable=tuple(dict.fromkeys([*facts.unreadable, str(error)]))), ()
     return replace(facts, gone=gone) if gone else facts, acting and AttemptDir(acting.path)
 
 
@@ -162,7 +163,7 @@ def require_run(run: RunDir) -> RunDir:
     Raises:
         UsageError: there is no such run.
     """
-    if not run.config_file.exists():
+    if not may_be_there(run.config_file):
         raise UsageError(f"{run.run_id}: no such run in {run.path.parent}; `status` lists the runs of a sweep")
     return run
 
@@ -173,7 +174,7 @@ def failure_of(job: Job) -> Failure | None:
 
 
 def _is_made(table: Job) -> bool:
-    return table.folder is not None and PreparingDir(Path(table.folder)).done_file.exists()
+    return table.folder is not None and is_there(PreparingDir(Path(table.folder)).done_file)
 
 
 @dataclass(frozen=True)

@@ -20,14 +20,15 @@ from launcher.config import OBJECTIVE
 from launcher.errors import StoreError
 from launcher.machine.once import Once
 from launcher.store.facts import Attempt, Job, JobRecords, Purpose
-from launcher.store.files import REMEDY, Plain, read_fact, read_lines, typed, write_derived, write_once
+from launcher.store.files import Plain, read_fact, read_lines, typed, write_derived, write_once
 from launcher.store.node_facts import Damage
+from launcher.store.reading import REMEDY, is_there, read_mapping
 from launcher.store.seen import Seen, names_in
 
 Kind = TypeVar("Kind")
 # Ten times as fast, where PyYAML was built with libyaml.
 _DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_CHECKPOINT = re.compile(r"checkpoint-\d+")
 _ATTEMPT = re.compile(r"attempt-(\d+(?:\.evaluation)?)\.json")
 
 
@@ -66,6 +67,7 @@ EVALUATION_SUFFIX = ".evaluation"
 # Nobody makes it again: without it, its job is not known any more, and goes on.
 RECORD_REMEDY = "put it right, or move it away once its job has ended: cancel that by hand where it has not"
 BATCH_PARTS = 4  # of its path, below the output folder: sweeps, the sweep, jobs, its name
+BATCH_FILE = "batch.json"  # in a batch's folder: what is handed over
 JOBS_FILE = "jobs.json"  # in a batch's folder: what the executor made of it
 CHECKPOINT_MARKER = "complete.json"  # in a checkpoint's folder, written last
 
@@ -136,7 +138,7 @@ class AttemptDir:
     def was_submitted(self) -> bool:
         """Whether it has a job; what that is need not be read for it."""
         batch = None if self.record.index is None else self.batch
-        return self.has(self.job_file) or (batch is not None and (batch / JOBS_FILE).exists())
+        return self.has(self.job_file) or (batch is not None and is_there(batch / JOBS_FILE))
 
     def jobs_of(self, batch: Path) -> list[Job] | None:
         """The jobs of the batch in a folder; None where none are recorded."""
@@ -148,7 +150,7 @@ class AttemptDir:
 
     def has(self, file: Path) -> bool:
         """Whether a file of the attempt, or of its run, is there."""
-        return file.exists() if self.seen is None else self.seen.has(file)
+        return is_there(file) if self.seen is None else self.seen.has(file)
 
     def read(self, file: Path, kind: type[Kind]) -> Kind | None:
         """A fact of the attempt, or of its run; None where it is not there."""
@@ -241,7 +243,7 @@ class RunDir:
 
     def has(self, file: Path) -> bool:
         """Whether a file of the run is there."""
-        return file.exists() if self.seen is None else self.seen.has(file)
+        return is_there(file) if self.seen is None else self.seen.has(file)
 
     def read(self, file: Path, kind: type[Kind]) -> Kind | None:
         """A fact of the run; None where it is not there."""
@@ -296,10 +298,10 @@ class RunDir:
         if not self.has(self.checkpoints):
             return None
         damaged = {self.checkpoints / damage.checkpoint for damage in self.damages()}
-        patterns = (f"checkpoint-*/{CHECKPOINT_MARKER}", f"*/checkpoint-*/{CHECKPOINT_MARKER}")
-        marked = [marker.parent for pattern in patterns for marker in self.checkpoints.glob(pattern)]
-        steps = (int(folder.name.rpartition("-")[2]) for folder in marked if folder not in damaged)
-        return max(steps, default=None)
+        parents = (self.checkpoints, *(self.checkpoints / name for name in names_in(self.checkpoints)))
+        found = (parent / name for parent in parents for name in names_in(parent) if _CHECKPOINT.fullmatch(name))
+        marked = (each for each in found if each not in damaged and is_there(each / CHECKPOINT_MARKER))
+        return max((int(each.name.rpartition("-")[2]) for each in marked), default=None)
 
     @property
     def damage_log(self) -> Path:
@@ -334,7 +336,7 @@ class RunDir:
     def milestones(self) -> list[tuple[int, RunDir]]:
         """Those whose model is there, by step."""
         found = sorted(self.path.glob("milestones/*/model")) if self.has(self.path / "milestones") else []
-        return [(int(model.parent.name), RunDir(model.parent)) for model in found]
+        return [(int(model.parent.name), RunDir(model.parent)) for model in found if model.parent.name.isdecimal()]
 
     @property
     def memory_log(self) -> Path:
@@ -365,15 +367,9 @@ class RunDir:
         Raises:
             StoreError: there is no config.yaml, or it is not whole.
         """
-        try:
-            config = yaml.load(self.config_file.read_text(encoding="utf-8"), Loader=_LOADER)  # noqa: S506 - a safe one
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise StoreError(f"{self.config_file}: not readable as YAML; {REMEDY}") from error
-        except OSError as error:
-            why = error.strerror
-            raise StoreError(f"{self.config_file}: cannot be read ({why}); launch the run again with -m") from error
-        if not isinstance(config, dict):
-            raise StoreError(f"{self.config_file}: holds no mapping; {REMEDY}")
+        config = read_mapping(self.config_file)
+        if config is None:
+            raise StoreError(f"{self.config_file}: is not there; launch the run again with -m")
         if lacking := [key for key in OBJECTIVE if key not in config]:
             raise StoreError(f"{self.config_file}: lacks {', '.join(lacking)}; {REMEDY}")
         return {str(key): value for key, value in config.items()}

@@ -22,7 +22,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from launcher.errors import UNSAID, ConfigError, StoreError, UsageError
+from launcher.errors import UNSAID, ConfigError, StoreError, Unread, UsageError
 from launcher.machine.terminal import say
 from launcher.store.files import read_fact, write_once
 from launcher.store.node_facts import CheckpointMarker
@@ -120,6 +120,8 @@ def missing_in(checkpoint: Path) -> str | None:
     """What keeps a checkpoint from being whole; None where nothing does."""
     try:
         marker = read_fact(checkpoint / MARKER, CheckpointMarker)
+    except Unread:  # what may be whole is not removed
+        raise
     except StoreError as error:
         return str(error)
     if marker is None:
