@@ -98,13 +98,18 @@ def _withdraw(asked: Iterable[Asked], missed: Collection[executors.JobKey]) -> N
 
 def _may_be_at_work(state: RunState) -> bool:
     facts = state.facts
+    if facts.original is not None:
+        return False
     return bool(facts.unreadable) and facts.attempts > 0 and facts.failure is None and not facts.finished
 
 
 def _to_stop(attempts: Attempts, read: Reading) -> list[AttemptDir]:
     """Its open attempts; where it cannot be read which those are, all that have not failed."""
     known = read(lambda: attempts.open)
-    return [each for each in attempts.all if not each.has(each.failure_file)] if known is None else known
+    if known is not None:
+        return known
+    every = read(lambda: attempts.all) or ()
+    return [each for each in every if not read(partial(each.has, each.failure_file))]
 
 
 def _job_of(attempt: AttemptDir, scheduler: Scheduler) -> Job | None:

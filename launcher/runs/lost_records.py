@@ -8,7 +8,7 @@ Without its record an attempt looks as if it had never been asked for, and its r
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,12 +30,15 @@ class Listed:
     index: int
 
 
-def listed_of(runs: Iterable[RunDir]) -> dict[str, list[Listed]]:
-    """By run id, the attempts that any batch of these runs' output folders names; each list is read once."""
+def listed_of(runs: Iterable[RunDir], without: Collection[Path] = ()) -> dict[str, list[Listed]]:
+    """By run id, the attempts that any batch of these runs' output folders names; each list is read once.
+
+    `without`: the folders of batches whose jobs are another folder's.
+    """
     found: dict[str, list[Listed]] = {}
     for root in dict.fromkeys(run.path.parent.parent for run in runs):
         for file in sorted(root.glob(f"sweeps/*/jobs/*/{WORK_FILE}")):
-            for index, path in _paths_in(file.parent):
+            for index, path in () if file.parent in without else _paths_in(file.parent):
                 _, run_id, _, name = path.rsplit("/", 3)
                 found.setdefault(run_id, []).append(Listed(name, file.parent, index))
     return found

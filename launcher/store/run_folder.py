@@ -22,7 +22,7 @@ from launcher.machine.once import Once
 from launcher.store.facts import Attempt, Job, JobRecords, Purpose
 from launcher.store.files import Plain, read_fact, read_lines, typed, write_derived, write_once
 from launcher.store.node_facts import Damage
-from launcher.store.reading import REMEDY, is_there, read_mapping
+from launcher.store.reading import REMEDY, is_there, may_be_there, read_mapping
 from launcher.store.seen import Seen, names_in
 
 Kind = TypeVar("Kind")
@@ -357,7 +357,7 @@ class RunDir:
 
         `anew`: what it names lies elsewhere by now, after the project was moved or copied.
         """
-        if anew or not self.config_file.exists():
+        if anew or not may_be_there(self.config_file):
             text = "".join(_ONCE(_yaml, sys.intern(key), value) for key, value in objective.items())
             write_derived(self.config_file, text, flushed=False)
 
