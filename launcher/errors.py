@@ -87,6 +87,10 @@ class TrainingError(PrefsweepError):
     """Names the step, what is wrong there, and what to do."""
 
 
+class CheckpointError(TrainingError):
+    """Names the checkpoint that a training cannot start from, and what is wrong with it."""
+
+
 class MeasuringError(PrefsweepError):
     """Names the benchmark, what is wrong, and what to do."""
 

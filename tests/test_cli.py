@@ -129,6 +129,7 @@ def test_every_verb_has_help_with_examples(launch: Launch, verb: str) -> None:
     done = launch(*verb.split(), "--help")
     assert done.returncode == 0
     assert "python -m launcher" in done.stdout.split("options:")[-1] or "python -m launcher -m" in done.stdout
+    assert ("--output-dir" in done.stdout) is (verb != "run")  # its RUN_DIR says where the run lies
 
 
 def test_unknown_sweeps_and_runs_are_named(launch: Launch, tmp_path: Path) -> None:

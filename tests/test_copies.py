@@ -55,6 +55,9 @@ def test_its_jobs_are_those_of_the_original(
     assert not any(batch.resources.exclude for batch in fake.submitted)
     assert {batch.root for batch in fake.tables} == {store.root, copy}
     assert {status for status, _ in reasons(copy, capsys)} == {"PENDING"}
+    assert main.main(["cancel", "s", "--output-dir", str(copy)]) == 0
+    assert not {job.job_id for batch in fake.submitted[:before] for job in fake.jobs[batch.name]} & set(fake.cancelled)
+    assert not {job.job_id for job in fake.jobs[fake.tables[0].name]} & set(fake.cancelled)
 
 
 def test_a_folder_that_makes_way_for_its_copy(

@@ -302,6 +302,21 @@ def test_where_all_are_damaged_the_training_begins_anew(world: World, interrupte
     assert weights_of(run) == weights_of(older) == weights_of(world.run("in-peace"))
 
 
+def test_exchanged_checkpoints_are_not_gone_on_from(world: World, interrupted: RunDir) -> None:
+    """Those of another run, and of another step: the training begins anew, and ends as if nothing had happened."""
+    run, other = copy_of(interrupted, "exchanged"), world.run("of-another")
+    mine, fours = run.checkpoints / "001.0001", "checkpoint-4"
+    (mine / fours).rename(mine / "checkpoint-5")
+    shutil.rmtree(mine / "checkpoint-2")
+    shutil.copytree(copy_of(interrupted, other.run_id).checkpoints / "001.0001" / fours, mine / fours)
+    said = resumed(world, run)
+    assert [int(step) for step in re.findall(r"step (\d)/6", said)] == [1, 2, 3, 4, 5, 6]
+    assert [damage.why for damage in run.damages()] == [
+        "it is the checkpoint of step 4", "it is a checkpoint of the run of-another"
+    ]  # fmt: skip
+    assert weights_of(run) == weights_of(world.run("in-peace"))
+
+
 LOSE = """
 from transformers import Trainer
 import shutil
@@ -334,10 +349,18 @@ def test_a_training_starts_where_its_checkpoint_was_written(
     assert re.search(why, failure.reason), failure.reason
     assert not run.model.exists()
     assert "step 5/6" not in (run.attempts()[-1].log_file()).read_text()
+    (damage,) = run.damages()
+    assert re.search(why, damage.why)
+    assert damage.step is None  # as nothing is left
+    assert run.last_checkpoint_step() is None
 
 
 def copy_of(run: RunDir, name: str) -> RunDir:
-    return RunDir(Path(shutil.copytree(run.path, run.path.with_name(name))))
+    """The run as another of that name, whose checkpoints say that they are its own."""
+    copy = RunDir(Path(shutil.copytree(run.path, run.path.with_name(name))))
+    for marker in copy.checkpoints.glob("*/*/complete.json"):
+        marker.write_text(json.dumps({**(read_fact(marker) or {}), "run": name}))
+    return copy
 
 
 def resumed(world: World, run: RunDir) -> str:

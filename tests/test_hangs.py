@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 import signal
+import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from launcher.store.output_folder import Store
 from launcher.store.progress import Progress
 from launcher.store.run_folder import AttemptDir
 from launcher.worker.distributed.liveness import Stand, behind
+from launcher.worker.distributed.self_watch import SelfWatch
 
 QUICK = """
 from launcher.worker import progress, lost
@@ -42,6 +45,15 @@ SLEEP = "\nat(3, {rank}, lambda: time.sleep(10000))\n"
 HOLD = """
 import re
 at(3, {rank}, lambda: (time.sleep(2), re.match("(a+)+$", "a" * 60 + "b")))
+"""
+UNWATCHED = """
+import re
+self_watch.AGAIN_TICKS = 2
+def hold():
+    os.kill(distributed._self_watch._beside.pid, signal.{signal})
+    time.sleep({seconds})
+    re.match("(a+)+$", "a" * 60 + "b")
+at(3, 0, hold)
 """
 
 
@@ -114,6 +126,16 @@ def test_a_hang_puts_the_job_back_into_the_queue_without_the_node(tmp_path: Path
     assert (back.step, back.node, back.why) == (2, "n3", hung.lost[0].reason)
 
 
+def test_where_all_are_level_no_node_is_left_out(tmp_path: Path, pairs: Path) -> None:
+    """Which of them hangs nobody knows: an innocent one's node is not to be left to the other."""
+    hung = job(tmp_path, pairs)
+    assert finish(hung.start("\nat(3, rank, lambda: time.sleep(10000))\n", queue=True), 120) == [1, 1]
+    words = r"all ranks stood in 'step 2 of 6' for \d+ s, and which of them hangs is not known; see each rank's log"
+    assert re.fullmatch(words, hung.lost[0].reason)
+    assert hung.asked == ["requeue 77"]
+    assert all("in acting" in hung.log(rank) for rank in (0, 1))
+
+
 def test_a_job_that_hung_too_often_has_failed(tmp_path: Path, pairs: Path) -> None:
     """It has been back as often as cluster.max_requeues allows; a lone process judges itself."""
     hung = job(tmp_path, pairs, cluster__max_requeues=0)
@@ -132,6 +154,16 @@ def test_a_lone_process_that_holds_the_interpreter_goes_back_too(tmp_path: Path,
     assert hung.asked == ["requeue 77", "show job 77", "update JobId=77 ExcNodeList=n7,n3"]
     assert "none of its threads moved; see rank0.log" in hung.lost[0].reason
     assert "in acting" in hung.log()
+
+
+@pytest.mark.parametrize(("number", "seconds"), [("SIGKILL", 2), ("SIGSTOP", 12)])
+def test_a_process_beside_that_is_gone_is_started_again(tmp_path: Path, pairs: Path, number: str, seconds: int) -> None:
+    """Killed or stopped, by whomever: the next one notices what it would have noticed."""
+    hung = job(tmp_path, pairs, cluster__hang_seconds=seconds + 3)
+    before = UNWATCHED.format(signal=number, seconds=seconds)
+    assert finish(hung.start(before, 1, queue=True), 120) == [-signal.SIGKILL]
+    assert "none of its threads moved; see rank0.log" in hung.lost[0].reason
+    assert "prefsweep: the process beside this one" in hung.log()
 
 
 def test_a_stopped_rank_0_is_left_by_the_others(tmp_path: Path, pairs: Path) -> None:
@@ -226,6 +258,28 @@ def test_progress_is_told_while_it_is_made(tmp_path: Path, pairs: Path) -> None:
     assert finish([process], 120) == [0]
 
 
+@pytest.mark.parametrize(
+    ("frames", "expected"),
+    [
+        (["torch/distributed/distributed_c10d.py"], True),
+        (["torch/autograd/graph.py", "torch/utils/checkpoint.py"], True),
+        (["deepspeed/runtime/zero/partition_parameters.py"], True),
+        (["torch/distributed/distributed_c10d.py", "site/handler.py"], False),  # of a signal
+        (["transformers/trainer.py"], False),
+    ],
+)
+def test_who_is_below_a_collective_need_not_wait_in_it(frames: list[str], expected: bool) -> None:
+    """The innermost frame tells."""
+    watch, seen, do = SelfWatch(lambda: None), [], partial(time.sleep, 1)
+    for file in reversed(frames):
+        names: dict[str, Any] = {"inner": do}
+        exec(compile("def do(): inner()", f"/lib/{file}", "exec"), names)  # noqa: S102 - a frame of that file
+        do = names["do"]
+    threading.Timer(0.3, lambda: seen.append(watch.in_collective)).start()
+    do()
+    assert seen == [expected]
+
+
 def stand(
     phase: str = "step", *, bumps: int = 0, hangs: bool = True, waits: bool = False, joint: bool = False
 ) -> Stand:
@@ -235,16 +289,20 @@ def stand(
 @pytest.mark.parametrize(
     ("stands", "expected"),
     [
-        ([stand(bumps=5), stand(bumps=4)], 1),
-        ([stand(bumps=4), stand(bumps=4, joint=True)], 0),
-        ([stand(bumps=4, joint=True), stand(bumps=4)], 1),
-        ([stand(bumps=5), stand(bumps=4, hangs=False)], None),  # that one compiles
-        ([stand("saving a checkpoint", hangs=False), stand(bumps=4)], None),
-        ([stand("evaluating", bumps=99), stand("waiting for rank 0", hangs=False, waits=True)], 0),
-        ([stand("saving a checkpoint", joint=True), stand(bumps=4)], 1),
-        ([stand(hangs=False), stand(hangs=False)], None),
+        ([stand(bumps=5), stand(bumps=4)], [1]),
+        ([stand(bumps=4), stand(bumps=4, joint=True)], [0]),
+        ([stand(bumps=4, joint=True), stand(bumps=4)], [1]),
+        ([stand(bumps=5), stand(bumps=4, hangs=False)], []),  # that one compiles
+        ([stand("saving a checkpoint", hangs=False), stand(bumps=4)], []),
+        ([stand("evaluating", bumps=99), stand("waiting for rank 0", hangs=False, waits=True)], [0]),
+        ([stand("saving a checkpoint", joint=True), stand(bumps=4)], [1]),
+        ([stand(hangs=False), stand(hangs=False)], []),
+        ([stand(bumps=4), stand(bumps=4)], [0, 1]),
+        ([stand(bumps=4, joint=True), stand(bumps=4, joint=True)], [0, 1]),
+        ([stand(bumps=4), stand(bumps=4, joint=True), stand(bumps=4)], [0, 2]),
+        ([stand("saving a checkpoint", bumps=1), stand(bumps=4)], [0, 1]),  # of two phases nobody knows which is ahead
     ],
 )
-def test_the_rank_that_is_behind_hangs(stands: list[Stand], expected: int | None) -> None:
-    """Not those that wait for it, and nobody as long as somebody keeps to what was announced."""
+def test_the_rank_that_is_behind_hangs(stands: list[Stand], expected: list[int]) -> None:
+    """Not those that wait for it, and nobody as long as somebody keeps to what was announced; all that are level."""
     assert behind(dict(enumerate(stands))) == expected

@@ -28,7 +28,7 @@ from launcher.runs.run_state import states_of
 from launcher.store.facts import Purpose, Revision
 from launcher.store.files import read_fact, read_lines, write_derived, write_once
 from launcher.store.output_folder import Store
-from launcher.store.run_folder import AttemptDir, Point, RunDir
+from launcher.store.run_folder import AttemptDir, Point, RunDir, points_of
 from launcher.worker import hub as worker_publish
 from launcher.worker.evaluation.preference import evaluate
 from launcher.worker.hub import publish_in_job
@@ -94,6 +94,10 @@ def test_an_interrupted_training_keeps_its_milestones(configure: Configure, stor
     train(config, store.run("r"), store, lambda: False)
     assert [step for step, _ in store.run("r").milestones()] == [2, 5]
     assert not store.run("r").checkpoints.exists()
+    models = [point.folder.model for point in points_of(store.run("r"))]
+    assert [read_fact(model / ".trained.json") for model in models] == [
+        {"model": name} for name in ("r@2", "r@5", "r")
+    ]  # fmt: skip
 
 
 def test_a_milestone_behind_the_last_step_is_told(

@@ -47,6 +47,7 @@ from launcher.store.work_done import due_in_job
 from launcher.submission.decide import decide
 from launcher.sweep import Sweep
 from launcher.views import results
+from launcher.views.states import show_status
 
 FOLDER = ("hub=folder", "sweep=scan", "loss_type=ipo")
 
@@ -563,7 +564,9 @@ def test_runs_launched_with_hub_off_can_be_published_later(store: Store) -> None
 # ------------------------------------------------------------------------------------------------ facts and status
 
 
-def test_a_run_that_its_job_is_to_publish_is_in_flight_until_it_has(store: Store) -> None:
+def test_a_run_that_its_job_is_to_publish_is_in_flight_until_it_has(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
     """TRAINED all the while; a noted failure ends the wait and is the reason that status shows; so does the push."""
     sweep, scheduler = sweep_of("model=tiny", *FOLDER), FakeScheduler()
     submit(sweep, store, scheduler, None)
@@ -580,6 +583,10 @@ def test_a_run_that_its_job_is_to_publish_is_in_flight_until_it_has(store: Store
     (state,) = states_of([run], scheduler)
     assert (state.status, state.reason) == (Status.TRAINED, "not published: the Hub was away")
     assert state.facts.finished
+    show_status(store.sweep(sweep.name), [state], [], as_json=False, clear=False)
+    assert (
+        f"1 run is not published: use `python -m launcher publish {sweep.name} --output-dir" in capsys.readouterr().out
+    )
     assert decide(sweep, store, scheduler)[0].why == "finished, not published: use `publish`"
     published(run, store)
     (state,) = states_of([run], scheduler)

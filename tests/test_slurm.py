@@ -96,6 +96,18 @@ def test_what_squeue_says() -> None:
     assert states["10"] == JobState(Phase.CANCELLED, "CANCELLED DependencyNeverSatisfied")
 
 
+def test_squeue_says_how_long_a_job_has_run_and_that_it_is_suspended() -> None:
+    """Rounded up to minutes; a line without that, of whatever site, says as much as it did."""
+    assert words.read_queue("7|RUNNING|None|n1|s|1-00:13:05")["7"] == JobState(Phase.RUNNING, None, "n1", minutes=1454)
+    assert words.read_queue("7|RUNNING|None|n1|s|0:13", {"7": "s"})["7"].minutes == 1
+    assert words.read_queue("7|RUNNING|None|n1|s", {"7": "s"})["7"].minutes is None
+    assert words.read_queue("7|RUNNING|None|n1|s|INVALID", {"7": "t"}) == {}
+    for word in ("SUSPENDED", "STOPPED"):
+        assert words.read_queue(f"7|{word}|None|n1|s|0:13")["7"] == JobState(
+            Phase.RUNNING, "suspended", "n1", minutes=1
+        )
+
+
 @pytest.mark.parametrize("waited", ["JobHeldUser", "Priority", "Dependency", "Resources"])
 def test_a_job_that_was_cancelled_says_no_more_why_it_had_waited(waited: str) -> None:
     """Which squeue goes on to show."""
@@ -767,6 +779,24 @@ srun: Force Terminated StepId=3.0
 def test_srun_says_which_rank_was_the_first_to_go(log: str, expected: str | None) -> None:
     """As SLURM 22.05 prints it into the job's log when a task of a step was killed."""
     assert first_rank(log) == expected
+
+
+@pytest.mark.parametrize(
+    ("said", "end", "expected"),
+    [
+        ("FAILED exit code 9", "Killed", "FAILED signal 9"),
+        ("FAILED exit code 137", "Killed", "FAILED signal 9"),
+        ("FAILED exit code 11", "Segmentation fault (core dumped)", "FAILED signal 11"),
+        ("FAILED exit code 9", "Exited with exit code 9", "FAILED exit code 9"),
+        ("FAILED exit code 1", "Killed", "FAILED exit code 1"),  # the script went on behind it
+        ("OUT_OF_MEMORY", "Killed", "OUT_OF_MEMORY"),
+    ],
+)
+def test_a_signal_is_no_exit_code(tmp_path: Path, said: str, end: str, expected: str) -> None:
+    """srun ends with the number of the one that has killed its task, and names it in the job's log."""
+    (tmp_path / "log").write_text(f"x Starting with JobEnvironment()\nsrun: error: n1: task 0: {end}\n")
+    found = explained(JobState(Phase.FAILED, said), Job("3", "slurm", log=str(tmp_path / "log")))
+    assert found == JobState(Phase.FAILED, expected)
 
 
 def test_however_long_a_log_is_its_end_is_read(tmp_path: Path) -> None:

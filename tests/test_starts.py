@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from launcher.runs.run_state import read_facts
 from launcher.store import starts
 from launcher.store.facts import Attempt, Purpose, Started
-from launcher.store.files import read_fact, write_once
+from launcher.store.files import append_line, read_fact, write_once
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir, RunDir
 from launcher.store.starts import Start, all_starts, claim, last_start
@@ -178,3 +179,14 @@ def test_a_number_that_a_listing_hides_is_not_given_again(run: RunDir, client: C
     elsewhere(attempt)
     assert client.listdir(run.starts) == ["001.0001.json"]
     assert claim(attempt, Started(host="n1")).name == "001.0003"
+
+
+def test_a_job_that_went_back_and_has_not_begun_again_is_known(run: RunDir) -> None:
+    """By the lines of its own requeues, until a start of the next life is there."""
+    attempt = run.new_attempt(Attempt())
+    claim(attempt, Started(job="7"))
+    assert not read_facts(run).put_back
+    append_line(attempt.requeue_log, {"step": 2})
+    assert read_facts(run).put_back
+    claim(attempt, Started(job="7", restart=1))
+    assert not read_facts(run).put_back

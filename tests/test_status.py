@@ -156,6 +156,28 @@ def test_a_run_that_waits_for_its_table_says_so() -> None:
     waits = JobState(Phase.PENDING, "PSUSP", cause=Cause.DEPENDENCY)
     assert status_of(WAITING, waits) == (Status.PENDING, "waits for its reference table, job 5")
     assert status_of(WAITING, JobState(Phase.PENDING, "Dependency")) == (Status.PENDING, "Dependency")
+    told = "waits for its reference table, job 5, which has run for 14 min"
+    assert status_of(WAITING, waits, JobState(Phase.RUNNING, minutes=14)) == (Status.PENDING, told)
+
+
+@pytest.mark.parametrize(
+    ("facts", "job", "expected"),
+    [
+        (SUBMITTED, JobState(Phase.RUNNING, minutes=14), "its job has run for 14 min and has not come to it yet"),
+        (
+            replace(STARTED, put_back=True),
+            JobState(Phase.RUNNING, minutes=3),
+            "its job has run for 3 min and has not come to it yet",
+        ),
+        (SUBMITTED, JobState(Phase.RUNNING), "its job has not come to it yet"),
+        (STARTED, JobState(Phase.RUNNING, "suspended", minutes=3), "suspended"),
+        (replace(STARTED, trained=True), JobState(Phase.RUNNING, "suspended"), "evaluating; suspended"),
+        (STARTED, JobState(Phase.RUNNING, minutes=3), None),
+    ],
+)
+def test_a_job_that_has_its_nodes_and_says_nothing_is_told(facts: RunFacts, job: JobState, expected: str) -> None:
+    """Since when; also in a job's second life. Whoever is suspended does not hang."""
+    assert status_of(facts, job)[1] == expected
 
 
 def test_a_process_has_been_starting_since_it_began() -> None:

@@ -76,6 +76,10 @@ def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
     assert [line["step"] for line in read_lines(log)] == [1, 2]
     log.write_text(json.dumps({"step": 9}) + "\n" + '{"step": 10')
     assert last_metrics(log)["step"] == 9
+    log.write_text(
+        "".join(f'{{"step": {step}, "seconds_per_step": {pace}}}\n' for step, pace in enumerate((1.0, 1.5, 90)))
+    )
+    assert last_metrics(log) == {"step": 2, "seconds_per_step": 1.5}  # a restart's first step compiles
     log.write_bytes(b'\xff\x00\n[1]\n7\n{"step": 9}\n')  # what a broken disk may leave
     assert read_lines(log) == [{"step": 9}]
 

@@ -14,10 +14,10 @@ PLAN = "-m launcher -m dry_run=true"
 MANY = f"{PLAN} loss_type=sigmoid,ipo beta='range(0.01,1,0.02)'"  # more than a pipe holds, as JSON
 
 
-def ended(words: str, how: str, folder: Path) -> tuple[int, str]:
+def ended(words: str, how: str, folder: Path, **variables: str) -> tuple[int, str]:
     """How `python WORDS HOW` ends in a shell, and what it complains of."""
     line = f"set -o pipefail; {sys.executable} {words} {how}"
-    environment = clean_environment(PYTHONUNBUFFERED="")
+    environment = clean_environment(**{"PYTHONUNBUFFERED": "", **variables})
     done = subprocess.run(
         ["/bin/bash", "-c", line], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
@@ -48,6 +48,13 @@ def test_no_stream_ends_a_program_with_a_traceback(words: str, how: str, code: i
     assert "Traceback" not in complaints
     assert "Exception ignored" not in complaints
     assert "is full" in complaints or "No space" in complaints or "/dev/full" not in how
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_output_that_is_refused_is_no_full_disk(tmp_path: Path, unbuffered: str) -> None:
+    """Whichever folder for temporary files there is has room."""
+    code, complaints = ended(PLAN, "> /dev/full", tmp_path, PYTHONUNBUFFERED=unbuffered)
+    assert (code, complaints) == (1, "prefsweep: cannot write the output (No space left on device)\n")
 
 
 def test_a_file_does_not_take_the_place_of_a_closed_stream(tmp_path: Path) -> None:

@@ -523,7 +523,7 @@ def test_a_crash_is_told_by_its_name_and_not_by_its_stacks(tmp_path: Path, after
     assert last_words(tmp_path / "log") == (after.strip() or "Fatal Python error: Segmentation fault")
 
 
-@pytest.mark.parametrize("name", ["50%off", "a\\b"])
+@pytest.mark.parametrize("name", ["50%off", "a\\b", "a\nb", "a\tb", "a\x7fb"])
 def test_a_folder_whose_name_slurm_would_expand_is_refused(tmp_path: Path, name: str) -> None:
     """Also above the output folder, and before anything is written; this machine takes it."""
     sweep, store = sweep_of(*GRID), Store(tmp_path / name / "outputs")

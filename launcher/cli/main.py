@@ -18,7 +18,7 @@ from typing import Any
 from launcher.cli.arguments import FAILED, VERBS, WRONG, Parser, folder_given
 from launcher.errors import PrefsweepError, UsageError
 from launcher.machine import disk
-from launcher.machine.terminal import complain, prepare_streams, until_unread
+from launcher.machine.terminal import OUTPUT, complain, prepare_streams, until_unread
 from launcher.store.output_folder import DEFAULT_OUTPUT_DIR
 
 
@@ -41,9 +41,11 @@ def _ended(argv: Sequence[str]) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:  # a full disk, a folder without rights: not ours to mend
-        complain(
-            disk.fault(error, then="try") or f"{error.filename or 'cannot read or write'}: {error.strerror or error}"
-        )
+        if error.filename == OUTPUT:
+            raise
+        what = f"{error.filename or 'cannot read or write'}: {error.strerror or error}"
+        denied = "; ask its owner, or give another output_dir" if isinstance(error, PermissionError) else ""
+        complain(disk.fault(error, then="try") or what + denied)
         return FAILED
 
 
@@ -82,7 +84,6 @@ def verb_parser(name: str) -> Parser:
         allow_abbrev=False,
     )
     verb.arguments(parser)
-    parser.add_argument(
-        "--output-dir", type=Path, default=Path(DEFAULT_OUTPUT_DIR), help="where everything is (default: outputs)"
-    )
+    folder = argparse.SUPPRESS if name == "run" else "where everything is (default: outputs)"  # its RUN_DIR says that
+    parser.add_argument("--output-dir", type=Path, default=Path(DEFAULT_OUTPUT_DIR), help=folder)
     return parser

@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from launcher.store.facts import Cause
 
+SUSPENDED = "suspended"  # the reason of a job that has its nodes and stands still
 LAG_SECONDS = 15.0  # a scheduler may not show a job for so long after accepting it
 
 
@@ -31,6 +32,7 @@ class JobState:
     """A job's phase, the scheduler's own words for the reason, the node where it is or was, and the cause in ours.
 
     The words are for the eyes of the user alone. `rank_told`: whether they say which rank was the first to go.
+    `minutes`: for how long it has run since it started last, rounded up; None where nobody says.
     """
 
     phase: Phase
@@ -38,6 +40,7 @@ class JobState:
     node: str | None = None
     cause: Cause | None = None
     rank_told: bool = False
+    minutes: int | None = None
 
 
 UNKNOWN = JobState(Phase.UNKNOWN)

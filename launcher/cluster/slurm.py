@@ -25,6 +25,7 @@ from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import LAG_SECONDS, JobState, Phase
 from launcher.cluster.offer import Offer
 from launcher.cluster.slurm_hidden import hidden_by, unlisted
+from launcher.cluster.slurm_identity import SCRIPT, script_of
 from launcher.cluster.slurm_log import explained
 from launcher.config import Cluster
 from launcher.errors import NotCancelled, QueueFull, Refused, SchedulerError
@@ -47,7 +48,8 @@ class SlurmScheduler:
     runs_per_job = 1
     warned_early_seconds = words.WARNED_EARLY_SECONDS
     kept_options: Mapping[str, str | None] = words.KEPT_OPTIONS
-    signs_in_paths = "%\\"  # --output expands the one, and expands nothing where it sees the other
+    # --output expands the first, and expands nothing where it sees the second; controls end a line, or the text.
+    signs_in_paths = "%\\" + "".join(map(chr, [*range(ord(" ")), 127]))
 
     def missing(self) -> str | None:
         return None if shutil.which("sbatch") else "there is no sbatch on the PATH"
@@ -110,7 +112,7 @@ class SlurmScheduler:
             Refused: sbatch said no; QueueFull: since no more may be submitted now.
             SchedulerError: sbatch did not say whether the jobs were accepted, and they are not there (yet).
         """
-        path = batch.folder / "script.sh"
+        path = batch.folder / SCRIPT
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(self.script(batch), encoding="utf-8")
         try:
@@ -191,19 +193,20 @@ class SlurmScheduler:
     def states(self, jobs: Sequence[Job]) -> dict[str, JobState]:
         """Ask squeue, and sacct, where there is one, for those that squeue has forgotten or that have ended."""
         names = {job.job_id: job.name for job in jobs}
-        queue = words.read_queue(_queue(words.queue_command(names)), names)
+        scripts = {job.job_id: script_of(job) for job in jobs}
+        queue = words.read_queue(_queue(words.queue_command(names)), names, scripts)
         rest = words.open_ids(names, queue)
         told, silence = _accounts(words.accounting_command(rest)) if rest else ("", None)
         accounts = words.read_accounting(told, names)
         if missing := names.keys() - queue.keys() - words.ended_in(accounts):
             again = _queue(words.queue_command(sorted(missing)))  # an answer may have been cut short
-            queue |= words.read_queue(again, names)
+            queue |= words.read_queue(again, names, scripts)
         known = words.combined(queue, accounts)
         hidden = _hidden([job for job in jobs if job.job_id not in known], silence, accounts)
         return hidden | {job.job_id: explained(known[job.job_id], job) for job in jobs if job.job_id in known}
 
     def cancel(self, jobs: Sequence[Job]) -> None:
-        """Cancel those of the jobs that are ours by name: here or by now, an id may be another's.
+        """Cancel those of the jobs that are ours: here or by now, an id may be another's.
 
         Raises:
             NotCancelled: some are not here, not ours any more, or were denied; the others have been cancelled.
@@ -211,7 +214,7 @@ class SlurmScheduler:
         elsewhere = [job for job in jobs if job.cluster and self._cluster and job.cluster != self._cluster]
         here = [job for job in jobs if job not in elsewhere]
         names = _names_now([job for job in here if job.name])
-        others = [job for job in here if job.name and job.name not in names.get(job.job_id, {job.name})]
+        others = [job for job in here if scancel.is_anothers(job, names)]
         ours = [job.job_id for job in _at_work([job for job in here if job not in others], names)]
         denied = _scancel(words.folded(ours))
         said = [f"job {job_id} ({why})" for job_id, why in denied.items()]

@@ -1,39 +1,44 @@
 """Which jobs may be cancelled, and what scancel says of them. Pure.
 
-Owns: whose a job is by its name, and the texts of a refusal.
+Owns: whose jobs there are, and the texts of a refusal.
 Must not know: processes, files, what a run is.
-
-An id alone says little: a cluster that was set up anew counts from the beginning, and an id may have been recorded
-wrongly. A batch's name is unique.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from launcher.cluster import slurm_words as words
+from launcher.cluster.slurm_identity import marks, script_of
 from launcher.store.facts import Job
 
 REFUSED = re.compile(r"job id (?P<job>[0-9]\S*): (?P<why>.+)$", re.MULTILINE)
+_NAMED = re.compile(r"(?P<name>.+?)\|[A-Z_]+(?P<script>\|.*)?")
 OVER = re.compile(r"Invalid job id|already complet", re.IGNORECASE)  # there is nothing left to cancel
 
 
 def names_command(jobs: Iterable[Job]) -> list[str]:
-    """Ask squeue for the names that these jobs have by now."""
+    """Ask squeue for the names and the scripts that these jobs have by now."""
     parents = dict.fromkeys(job.job_id.partition("_")[0] for job in jobs)
-    return ["squeue", "-h", "-a", "-r", "-t", "all", "-o", "%i|%j|%T", "-j", ",".join(parents)]
+    return ["squeue", "-h", "-a", "-r", "-t", "all", "-o", "%i|%j|%T|%o", "-j", ",".join(parents)]
 
 
 def read_names(text: str) -> dict[str, set[str]]:
-    """By id, what squeue answered; lines that are cut or a site's are passed over."""
+    """By id, what squeue answered, as `marks` takes it; lines that are cut or a site's are passed over."""
     names: dict[str, set[str]] = {}
     for line in text.splitlines():
         ids, _, rest = line.strip().partition("|")
-        name, _, state = rest.rpartition("|")
-        for job_id in words.task_ids(ids) if name and words.STATE.fullmatch(state) else ():
-            names.setdefault(job_id, set()).add(name)
+        if found := _NAMED.fullmatch(rest):
+            for job_id in words.task_ids(ids):
+                names.setdefault(job_id, set()).add(found["name"] + (found["script"] or ""))
     return names
+
+
+def is_anothers(job: Job, names: Mapping[str, set[str]]) -> bool:
+    """Whether a job that is listed under this one's id is another, by its name and its script."""
+    said, name = names.get(job.job_id), job.name
+    return said is not None and name is not None and not any(marks(each, name, script_of(job)) for each in said)
 
 
 def refused(stderr: str) -> dict[str, str]:

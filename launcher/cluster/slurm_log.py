@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from launcher.errors import StoreError
 from launcher.store.facts import Job
 from launcher.store.files import tail
 
+SIGNALS = {signal.strsignal(number): number for number in signal.valid_signals()}  # by srun's words for them
 END_BYTES = 65536  # of the log: srun complains of a rank when it ends, and of each that it then kills
 
 
@@ -23,15 +25,30 @@ def explained(state: JobState, job: Job) -> JobState:
     if state.phase is not Phase.FAILED or not job.log:
         return state
     with contextlib.suppress(OSError, StoreError):
-        rank = first_rank(tail(Path(job.log), END_BYTES).decode(errors="replace"))
-        return replace(state, reason=f"{state.reason}; {rank}", rank_told=True) if rank else state
+        log = tail(Path(job.log), END_BYTES).decode(errors="replace")
+        rank, number = first_rank(log), lone_signal(log)
+        if rank:
+            return replace(state, reason=f"{state.reason}; {rank}", rank_told=True)
+        if number and state.reason in (f"FAILED exit code {number}", f"FAILED exit code {number + 128}"):
+            return replace(state, reason=f"FAILED signal {number}")
     return state
+
+
+def lone_signal(log: str) -> int | None:
+    """What has killed the only rank; srun then ends with that number, which SLURM takes for an exit code."""
+    ends = _ends(log)
+    return SIGNALS.get(ends[0][2].removesuffix(" (core dumped)")) if len(ends) == 1 else None
+
+
+def _ends(log: str) -> list[tuple[str, str, str]]:
+    """Of each rank that has ended badly in the last life of a job, in order: its node, its number, how."""
+    life = log.rpartition("Starting with JobEnvironment")[2]
+    return re.findall(r"^srun: error: (\S+): tasks? (\d+)\S*: (.+)$", life, re.MULTILINE)
 
 
 def first_rank(log: str) -> str | None:
     """Which of several ranks ended first and badly in the last life of a job, as srun says in its log."""
-    life = log.rpartition("Starting with JobEnvironment")[2]
-    ends = re.findall(r"^srun: error: (\S+): tasks? (\d+)\S*: (.+)$", life, re.MULTILINE)
+    ends = _ends(log)
     if all(task == "0" for _, task, _ in ends) or "exit code" in ends[0][2]:
         return None
     node, task, end = ends[0]

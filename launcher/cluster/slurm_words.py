@@ -10,12 +10,15 @@ import re
 import shlex
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from launcher.cluster.batch import Batch
-from launcher.cluster.job_state import JobState, Phase
+from launcher.cluster.job_state import SUSPENDED, JobState, Phase
 from launcher.cluster.notation import minutes
+from launcher.cluster.slurm_identity import marks
 from launcher.cluster.slurm_node import REQUEST
 from launcher.machine.installed import data_dir
 from launcher.store.facts import Cause
@@ -27,6 +30,7 @@ RUNNING = {
     "RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING",
     "POWER_UP_NODE", "UPDATE_DB",
 }  # fmt: skip
+WORKING = {"RUNNING": None, "COMPLETING": None, "SUSPENDED": SUSPENDED, "STOPPED": SUSPENDED}  # other words stay
 ENDS = {
     "COMPLETED": Phase.COMPLETED,
     "CANCELLED": Phase.CANCELLED,
@@ -51,7 +55,8 @@ OVERRIDING = {
     "SIGNAL", "TIMELIMIT", "WAIT",
 }  # fmt: skip
 Names = Mapping[str, str | None]  # of jobs, by id; None: an older version recorded none
-COLUMNS = 4  # behind an id: state, reason or exit code, nodes, name
+COLUMNS = 4  # behind an id: state, reason or exit code, nodes, name, which squeue's script is said with
+RAN = re.compile(r"\|(?=[\d:-]+$)")  # before squeue's last column, which sacct's answer has not
 WARNED_EARLY_SECONDS = 60  # man sbatch, --signal: "may be sent up to 60 seconds earlier than specified"
 # Options on which the launcher counts, so that `cluster.extra` may not change them, and the key that says it instead.
 KEPT_OPTIONS = {
@@ -204,7 +209,7 @@ def complaint(message: str) -> str:
 
 def queue_command(ids: Iterable[str]) -> list[str]:
     """Ask squeue for these jobs, those included that ended a short time ago; a line for each task of an array."""
-    return ["squeue", "-h", "-a", "-r", "-t", "all", "-o", "%i|%T|%r|%N|%j", "-j", ",".join(_parents(ids))]
+    return ["squeue", "-h", "-a", "-r", "-t", "all", "-o", "%i|%T|%r|%N|%j|%o|%M", "-j", ",".join(_parents(ids))]
 
 
 def accounting_command(ids: Iterable[str]) -> list[str]:
@@ -230,13 +235,13 @@ def _parents(ids: Iterable[str]) -> list[str]:
 # ------------------------------------------------------------------------------------------------ what SLURM says
 
 
-def read_queue(text: str, names: Names | None = None) -> dict[str, JobState]:
-    """What squeue answered of the jobs with these names, or of all: by id, with the name that each was given."""
+def read_queue(text: str, names: Names | None = None, scripts: Names = MappingProxyType({})) -> dict[str, JobState]:
+    """What squeue answered of the jobs with these names or scripts, or of all: each by id."""
     states: dict[str, JobState] = {}
-    for ids, (word, reason, node) in _lines(text, names):
+    for ids, (word, reason, node, ran) in _lines(text, names, scripts):
         if STATE.fullmatch(word):
             state = _state(word, "" if reason in NOTHING or _is_stale(word, reason) else reason, node)
-            states |= dict.fromkeys(ids, state)
+            states |= dict.fromkeys(ids, replace(state, minutes=minutes(ran)))
     return states
 
 
@@ -248,7 +253,7 @@ def _is_stale(word: str, reason: str) -> bool:
 def read_accounting(text: str, names: Names | None = None) -> dict[str, JobState]:
     """What sacct answered, likewise."""
     states: dict[str, JobState] = {}
-    for ids, (words, code, node) in _lines(text, names):
+    for ids, (words, code, node, _) in _lines(text, names):
         word = words.partition(" ")[0]  # "CANCELLED by 1000"
         if STATE.fullmatch(word) and EXIT_CODE.fullmatch(code):
             state = _state(word, exit_words(code) if word == "FAILED" else "", node)
@@ -256,23 +261,27 @@ def read_accounting(text: str, names: Names | None = None) -> dict[str, JobState
     return states
 
 
-def _lines(text: str, names: Names | None) -> Iterator[tuple[list[str], list[str]]]:
+def _lines(
+    text: str, names: Names | None, scripts: Names = MappingProxyType({})
+) -> Iterator[tuple[list[str], list[str]]]:
     """The whole lines of an answer, each with the ids that it is about; what a site prints beside them is passed over.
 
-    A job of another name is not the one that we know by that id: another cluster's, or one of a later count.
+    A job of another name that runs another script is not the one that we know by that id: another cluster's, or one of
+    a later count.
     """
     for line in text.splitlines():
         job, *columns = line.strip().split("|", COLUMNS)
         if len(columns) < COLUMNS - 1 or not NODES.fullmatch(columns[2]):
             continue
-        name = columns[3] if len(columns) == COLUMNS else None
-        ids = [each for each in task_ids(job) if names is None or _is_meant(names, each, name)]
+        mark, ran = (*RAN.split(columns[3]), "")[:2] if len(columns) == COLUMNS else (None, "")
+        ids = [each for each in task_ids(job) if names is None or _is_meant(each, mark, names, scripts)]
         if ids:
-            yield ids, columns[:3]
+            yield ids, [*columns[:3], ran]
 
 
-def _is_meant(names: Names, job_id: str, name: str | None) -> bool:
-    return job_id in names and (name is None or names[job_id] in (None, name))
+def _is_meant(job_id: str, mark: str | None, names: Names, scripts: Names) -> bool:
+    name = names.get(job_id)
+    return job_id in names and (mark is None or name is None or marks(mark, name, scripts.get(job_id)))
 
 
 def read_named(text: str, name: str) -> str | None:
@@ -287,7 +296,7 @@ def _state(word: str, reason: str, node: str) -> JobState:
     if word in PENDING:
         return JobState(Phase.PENDING, reason or (None if word == "PENDING" else word), where, CAUSES.get(reason))
     if word in RUNNING:
-        return JobState(Phase.RUNNING, None if word in ("RUNNING", "COMPLETING") else word, where)
+        return JobState(Phase.RUNNING, WORKING.get(word, word), where)
     if word == "COMPLETED":
         return JobState(Phase.COMPLETED, None, where)
     more = [where] if word == "NODE_FAIL" and where else [reason] if reason and reason not in SAYS_LITTLE else []

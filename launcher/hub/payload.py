@@ -20,6 +20,7 @@ from pathlib import Path
 from launcher.errors import PublishError
 from launcher.model.adapter import CONFIG_FILE, Adapter, with_base
 from launcher.model.files import WEIGHTS, model_files
+from launcher.store import model_marker
 from launcher.store.files import Plain, read_fact
 from launcher.store.metrics_log import read_metrics
 from launcher.store.results import BENCHMARKS
@@ -95,6 +96,8 @@ def _hash(point: Point, files: Mapping[str, bytes | Path]) -> str:
 
 def _model_files(point: Point) -> dict[str, bytes | Path]:
     model = point.folder.model
+    if whose := model_marker.other_owner(point.folder):
+        raise PublishError(f"{point.name}: {model} is the model of {whose}; put its own there, or train it anew")
     found = {name: path for name, path in model_files(model).items() if name != MARKER}
     if not any(name.endswith(WEIGHTS) for name in found):
         raise PublishError(f"{point.name}: {model} holds no weights; is the run trained?")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import io
 import json
 import os
 import re
@@ -24,6 +25,7 @@ from rich.text import Text
 
 Say = Callable[[str], None]  # is told what is done while it is done
 WIDE = 160  # columns of a pipe or a log, which has no edge at which to break ids
+OUTPUT = "the output"  # the file that an error of stdout names
 _HARMLESS = "legible"  # the name of our way with what an encoding lacks
 # Controls but tab and line feed, overrides of the direction of writing, breaks of Unicode, half pairs.
 _OBEYED = re.compile(
@@ -61,9 +63,30 @@ def _instead(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error(_HARMLESS, _instead)
 
 
+class _Output(io.TextIOWrapper):
+    """Stdout, whose refusals say that they are its own."""
+
+    def write(self, text: str, /) -> int:
+        try:
+            return super().write(text)
+        except OSError as error:
+            error.filename = OUTPUT
+            raise
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError as error:
+            error.filename = OUTPUT
+            raise
+
+
 def prepare_streams() -> None:
     """Have stdout and stderr show all that is written to them, also by others, as far as they can."""
     _open_closed()
+    if sys.stdout is sys.__stdout__ and isinstance(sys.stdout, io.TextIOWrapper):
+        lines, at_once = sys.stdout.line_buffering, sys.stdout.write_through
+        sys.stdout = _Output(sys.stdout.buffer, sys.stdout.encoding, line_buffering=lines, write_through=at_once)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors=_HARMLESS)
@@ -95,7 +118,7 @@ def until_unread(work: Callable[[], int]) -> int:
     except BrokenPipeError:
         pass
     except OSError as error:  # a disk that is full, for one
-        complain(f"stdout: {error.strerror or error}")
+        complain(f"cannot write {OUTPUT} ({error.strerror or error})")
         code = 1
     finally:
         for stream in (sys.stdout, sys.stderr):

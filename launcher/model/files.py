@@ -15,11 +15,11 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from launcher.model.adapter import CONFIG_FILE
-from launcher.store.run_folder import CHECKPOINT_MARKER
+from launcher.store.checkpoint_folders import MARKER
 
 WEIGHTS = ".safetensors"
 KINDS = frozenset({WEIGHTS, ".json", ".txt", ".model", ".jinja", ".tiktoken", ".spm", ".bpe", ".codes", ".py"})
-NEVER = frozenset({"trainer_state.json", CHECKPOINT_MARKER, "zero_to_fp32.py"})  # the last is DeepSpeed's
+NEVER = frozenset({"trainer_state.json", MARKER, "zero_to_fp32.py"})  # the last is DeepSpeed's
 TRAINING = (".", "checkpoint-", "global_step")  # how the name of what only training needs begins, or is hidden
 
 

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from launcher.cluster import scheduler as executors
 from launcher.cluster.batch import Batch
 from launcher.cluster.scheduler import Scheduler
-from launcher.errors import StoreError
+from launcher.errors import ConfigError, SchedulerError, StoreError
 from launcher.machine.terminal import Say, silent
+from launcher.runs.copies import copied_of
+from launcher.runs.idle_jobs import IN_QUEUE, awaited_by, tables_of, without_use
 from launcher.runs.run_state import RunState
 from launcher.runs.unreadable import Reading
 from launcher.store.attempts import Attempts
@@ -24,16 +26,17 @@ from launcher.store.facts import Cancel, Job, JobList, TableWork
 from launcher.store.files import flush, look_first, write_once
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir, RunDir
-from launcher.store.starts import last_start
 from launcher.store.work_done import has_done_its_part
 from launcher.store.work_list import listed_in, work_of, works_of
 
 
-def cancel(states: Iterable[RunState], scheduler: Scheduler, tell: Say = silent, warn: Say = silent) -> list[RunState]:
+def cancel(
+    states: Iterable[RunState], scheduler: Scheduler, tell: Say = silent, warn: Say = silent, note: Say = silent
+) -> list[RunState]:
     """Ask these runs to stop, and their jobs where nothing else is left in them; returns those that were asked.
 
     The wish comes first, so that a job that is told to end knows why. It is withdrawn from the runs whose job is not
-    reached: that goes on, and so do they.
+    reached: that goes on, and so do they. Jobs of earlier attempts end too, where they have turned up again.
 
     A run of which a fact cannot be read is asked too, where nothing says that it has ended.
 
@@ -42,44 +45,76 @@ def cancel(states: Iterable[RunState], scheduler: Scheduler, tell: Say = silent,
         scheduler: who is asked to end jobs.
         tell: is told how far it is.
         warn: is told of each fact that cannot be read, and of each job that is not reached: it may go on.
+        note: is told of each job of an earlier attempt.
     """
-    read = Reading(warn)
+    read, states, wishes = Reading(warn), list(states), _Wishes()
     wanted = [state for state in states if state.in_flight or _may_be_at_work(state)]
+    earlier = _earlier(states, scheduler, warn)
+    tables = {**earlier.tables, **_ask(wanted, wishes, scheduler, read, tell)}
+    own = tuple(wishes.asked)
+    for attempt, job in earlier.attempts:
+        wishes.ask(attempt, job)
+        note(f"{attempt.run.run_id}: job {job.job_id} of attempt {attempt.number} asked to stop, too")
+    if wishes.asked:
+        flush(states[0].run.path)
+    tell(f"cancelling {len(wishes.jobs):,} jobs")
+    unneeded = _without_other_work(list(wishes.jobs.values()), wishes.stopped, read)
+    stopped = {state.run for state in wanted}
+    unused = read(lambda: without_use(tables, stopped, Store(states[0].run.path.parents[1]))) if tables else None
+    missed = end_jobs([*unneeded, *(unused or ())], scheduler, warn)
+    wishes.withdraw(missed)
+    reached = {each.run for each in own if each.job not in missed}
+    return [state for state in wanted if state.run.path in reached]
+
+
+def _ask(wanted: Sequence[RunState], wishes: _Wishes, scheduler: Scheduler, read: Reading, tell: Say) -> dict[str, Job]:
+    """Ask the open attempts at these runs to end; returns the jobs that make the tables that they wait for."""
     batches: dict[str, list[Job] | None] = {}
-    stopped: set[Path] = set()
-    asked: dict[RunDir, list[Asked]] = {}
-    jobs: dict[executors.JobKey, Job] = {}
     tables: dict[str, Job] = {}
     for number, state in enumerate(wanted, 1):
         tell(f"asking run {number:,} of {len(wanted):,} to stop")
         attempts = Attempts.of(state.run.at_a_look(batches))
-        tables |= {job.job_id: job for job in read(partial(_tables_of, attempts)) or ()}
+        tables |= {job.job_id: job for job in read(partial(tables_of, attempts)) or ()}
         for attempt in _to_stop(attempts, read):
-            is_new = write_once(attempt.cancel_file, Cancel(time.time()), flushed=False)
-            stopped.add(attempt.path)
-            job = read(partial(_job_of, attempt, scheduler))
-            key = executors.key_of(job) if job else None
-            asked.setdefault(state.run, []).append(Asked(attempt.cancel_file, key, is_new))
-            jobs |= {executors.key_of(job): job} if job else {}
-    if wanted:
-        flush(wanted[0].run.path)
-    tell(f"cancelling {len(jobs):,} jobs")
-    unneeded = _without_other_work(list(jobs.values()), stopped, read)
-    missed = _cancelled([*unneeded, *(read(lambda: _without_use(tables, wanted)) or ())], scheduler, warn)
-    _withdraw([each for of_run in asked.values() for each in of_run], missed)
-    return [state for state in wanted if any(each.job not in missed for each in asked.get(state.run, ()))]
+            wishes.ask(attempt, read(partial(_job_of, attempt, scheduler)))
+    return tables
 
 
 @dataclass(frozen=True)
 class Asked:
-    """The wish that an attempt end: its file, the attempt's job, and whether the wish is of just now."""
+    """The wish that an attempt end: its run's folder, its file, the job, and whether the wish is of just now."""
 
+    run: Path
     file: Path
     job: executors.JobKey | None
     is_new: bool
 
 
-def _cancelled(jobs: Sequence[Job], scheduler: Scheduler, warn: Say) -> frozenset[executors.JobKey]:
+@dataclass(frozen=True)
+class _Wishes:
+    """What is asked of attempts, their folders, and their jobs."""
+
+    asked: list[Asked] = field(default_factory=list)
+    stopped: set[Path] = field(default_factory=set)
+    jobs: dict[executors.JobKey, Job] = field(default_factory=dict)
+
+    def ask(self, attempt: AttemptDir, job: Job | None) -> None:
+        """Ask an attempt to end."""
+        is_new = write_once(attempt.cancel_file, Cancel(time.time()), flushed=False)
+        key = executors.key_of(job) if job else None
+        self.asked.append(Asked(attempt.run.path, attempt.cancel_file, key, is_new))
+        self.stopped.add(attempt.path)
+        self.jobs.update({key: job} if job and key else {})
+
+    def withdraw(self, missed: Collection[executors.JobKey]) -> None:
+        """Of those whose job goes on, as if they had not been asked."""
+        for each in self.asked:
+            if each.is_new and each.job in missed:
+                look_first()
+                each.file.unlink(missing_ok=True)
+
+
+def end_jobs(jobs: Sequence[Job], scheduler: Scheduler, warn: Say) -> frozenset[executors.JobKey]:
     """Have these jobs end; returns those that were not reached."""
     try:
         executors.cancel(jobs, scheduler)
@@ -89,11 +124,42 @@ def _cancelled(jobs: Sequence[Job], scheduler: Scheduler, warn: Say) -> frozense
     return frozenset()
 
 
-def _withdraw(asked: Iterable[Asked], missed: Collection[executors.JobKey]) -> None:
-    for each in asked:
-        if each.is_new and each.job in missed:
-            look_first()
-            each.file.unlink(missing_ok=True)
+@dataclass(frozen=True)
+class _Earlier:
+    """The attempts before the current ones that an executor still has jobs of, and the tables that those wait for."""
+
+    attempts: Sequence[tuple[AttemptDir, Job]] = ()
+    tables: Mapping[str, Job] = field(default_factory=dict)
+
+
+def _earlier(states: Iterable[RunState], scheduler: Scheduler, warn: Say) -> _Earlier:
+    """Those of these runs, from one question for all: a job that got lost may have turned up again.
+
+    What cannot be read of an attempt long past is in nobody's way.
+    """
+    read, batches = Reading(), dict[str, list[Job] | None]()
+    states = list(states)
+    copied = copied_of(state.run for state in states)
+    past = [each for state in states for each in read(partial(_past, state.run.at_a_look(batches), copied)) or ()]
+    jobs = [(each, job) for each in past if (job := read(partial(_job_of, each, scheduler)))]
+    tables = [job for each in past for job in read(partial(awaited_by, [each])) or ()]
+    try:
+        answers = executors.states([*(job for _, job in jobs), *tables], scheduler) if jobs else {}
+    except (SchedulerError, ConfigError) as error:
+        warn(f"whether jobs of earlier attempts are there is not known: {error}")
+        return _Earlier()
+    there = {key for key, state in answers.items() if state.phase in IN_QUEUE}
+    return _Earlier(
+        [(each, job) for each, job in jobs if executors.key_of(job) in there],
+        {job.job_id: job for job in tables if executors.key_of(job) in there},
+    )
+
+
+def _past(run: RunDir, copied: Collection[Path]) -> list[AttemptDir]:
+    """Its attempts that have neither the run in their hands nor failed, but for those of a copy's original."""
+    attempts = Attempts.of(run)
+    past = [each for each in attempts.all if each not in attempts.current and not each.has(each.failure_file)]
+    return [each for each in past if each.batch not in copied]
 
 
 def _may_be_at_work(state: RunState) -> bool:
@@ -127,28 +193,6 @@ def _job_of(attempt: AttemptDir, scheduler: Scheduler) -> Job | None:
         batch, record = Batch.read(folder)
         found = executors.recorded(record.executor, scheduler).find(batch)
         return replace(found[index], folder=str(batch.job_folders[index])) if found else None
-
-
-def _without_use(tables: Mapping[str, Job], cancelled: Sequence[RunState]) -> list[Job]:
-    """Those of the jobs that make a reference table for which no run waits but these."""
-    stopped = {state.run for state in cancelled}
-    runs = Store(cancelled[0].run.path.parent.parent).runs() if tables else []
-    others = (Attempts.of(run.at_a_look({})) for run in runs if run not in stopped)
-    needed = {job.job_id for attempts in others if not _is_cancelled(attempts) for job in _tables_of(attempts)}
-    return [job for job_id, job in tables.items() if job_id not in needed]
-
-
-def _is_cancelled(attempts: Attempts) -> bool:
-    training = attempts.training
-    return training is not None and training.has(training.cancel_file)
-
-
-def _tables_of(attempts: Attempts) -> list[Job]:
-    """The job that makes the reference table of a run that still waits for it; nothing where it waits for none."""
-    attempt = attempts.training
-    if attempt is None or attempt.record.after is None:
-        return []
-    return [] if last_start(attempt) is not None or attempt.has(attempt.failure_file) else [attempt.record.after]
 
 
 def _without_other_work(jobs: Sequence[Job], stopped: Collection[Path], read: Reading) -> list[Job]:

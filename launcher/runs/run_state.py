@@ -25,7 +25,7 @@ from launcher.store.age import age, written
 from launcher.store.attempt_config import BEFORE_BENCHMARKS, section, wanted_by
 from launcher.store.attempts import Attempts
 from launcher.store.facts import Cause, Failure, FailureStatus, Job, Revision
-from launcher.store.files import Plain, read_fact
+from launcher.store.files import Plain, read_fact, read_lines
 from launcher.store.metrics_log import last_metrics
 from launcher.store.node_facts import Lost
 from launcher.store.output_folder import PreparingDir
@@ -101,6 +101,7 @@ def _facts_of(attempts: Attempts) -> RunFacts:
         job=job,
         job_id=job.job_id if job else None,
         started=start is not None,
+        put_back=bool(at_work and start and _was_put_back(last, start)),
         host=start.fact.host if start else None,
         failure=failure.reason if failure else None,
         ended=failure.status if failure else FailureStatus.FAILED,
@@ -128,6 +129,11 @@ def _doing(attempt: AttemptDir) -> Progress | None:
     with contextlib.suppress(StoreError):
         return read_fact(attempt.progress_file, Progress)
     return None
+
+
+def _was_put_back(attempt: AttemptDir, start: Start) -> bool:
+    """Whether its job has gone back into the queue, by its own doing, since this start."""
+    return attempt.has(attempt.requeue_log) and len(read_lines(attempt.requeue_log)) > start.fact.restart
 
 
 def _lasted(start: Start | None, failure: Failure | None) -> float | None:

@@ -50,6 +50,7 @@ class RunFacts:
         job: the last attempt's job, as its executor recorded it; None where submission did not get so far.
         job_id: the scheduler's id of it.
         started: whether the job has taken up this run.
+        put_back: whether it went back into the queue since then, and has not taken it up again.
         host: the node on which it did.
         failure: why the last attempt ended without a result.
         ended: as what that counts.
@@ -88,6 +89,7 @@ class RunFacts:
     job: Job | None = None
     job_id: str | None = None
     started: bool = False
+    put_back: bool = False
     host: str | None = None
     failure: str | None = None
     ended: FailureStatus = FailureStatus.FAILED
@@ -180,7 +182,7 @@ def _about_what_follows(facts: RunFacts, job: JobState) -> str | None:
         return None
     doing, done = ("publishing", "published") if facts.evaluated else ("evaluating", "evaluated")
     if job.phase is Phase.RUNNING:
-        return doing
+        return "; ".join(filter(None, [doing, job.reason]))
     if job.phase is Phase.HIDDEN:
         return job.reason
     if job.phase is Phase.PENDING:
@@ -195,9 +197,9 @@ ENDS = {Phase.CANCELLED: (Status.CANCELLED, "cancelled"), Phase.TIMEOUT: (Status
 
 def _status_of_job(facts: RunFacts, job: JobState, table: JobState) -> tuple[Status, str | None]:
     if job.phase is Phase.PENDING:
-        return Status.PENDING, _why_pending(facts, job)
+        return Status.PENDING, _why_pending(facts, job, table)
     if job.phase is Phase.RUNNING:
-        return (Status.RUNNING if facts.started else Status.PENDING), _why_at_work(facts)
+        return (Status.RUNNING if facts.started else Status.PENDING), _why_at_work(facts, job)
     if job.phase in SILENT and (facts.alive or not facts.cancelled):
         return _status_unseen(facts, job)
     if _lacks_table(facts, job, table):
@@ -245,14 +247,19 @@ def _beside(status: Status, said: str | None) -> str:
     return rest if first == status else said or ""
 
 
-def _why_at_work(facts: RunFacts) -> str | None:
+def _why_at_work(facts: RunFacts, job: JobState) -> str | None:
     asked = ASKED if facts.cancelled else None
-    return "; ".join(filter(None, [asked, facts.damage if facts.started else "its job has not come to it yet"])) or None
+    ran = f"has run for {job.minutes} min and " if job.minutes else ""
+    has_come = facts.started and not facts.put_back
+    about = facts.damage if has_come else f"its job {ran}has not come to it yet"
+    return "; ".join(filter(None, [asked, job.reason, about])) or None
 
 
-def _why_pending(facts: RunFacts, job: JobState) -> str | None:
+def _why_pending(facts: RunFacts, job: JobState, table: JobState) -> str | None:
     if facts.waits_for and job.cause is Cause.DEPENDENCY:
-        return f"waits for its reference table, job {facts.waits_for}"
+        ran = f"which has run for {table.minutes} min" if table.minutes else None
+        its = [table.reason, ran] if table.phase is Phase.RUNNING else []
+        return ", ".join(filter(None, [f"waits for its reference table, job {facts.waits_for}", *its]))
     waits = " ".join(filter(None, ["requeued" if facts.started else "", job.reason]))
     return "; ".join(filter(None, [ASKED if facts.cancelled else "", waits])) or None
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from launcher.store.run_folder import AttemptDir, RunDir
+from launcher.store.starts import last_start
 from launcher.store.work_done import has_done_its_part
 
 
@@ -44,6 +45,13 @@ class Attempts:
         return self.trainings[-1] if self.trainings else None
 
     @property
+    def _trainer(self) -> AttemptDir | None:
+        """The attempt that is to train it; of a run that is trained, the last one that took it up at all."""
+        if len(self.trainings) > 1 and self.run.has(self.run.result_file):
+            return next((each for each in reversed(self.trainings) if last_start(each)), self.training)
+        return self.training
+
+    @property
     def evaluating(self) -> AttemptDir | None:
         """The last attempt that evaluates what the last of `trainings` trains; numbers are given in order."""
         return self.all[-1] if self.all and self.all[-1].evaluates else None
@@ -55,7 +63,7 @@ class Attempts:
         It is the one that trains, until it has done its part; then the one that evaluates. An evaluation that waited
         for no training was made when there was none under way.
         """
-        training, evaluating = self.training, self.evaluating
+        training, evaluating = self._trainer, self.evaluating
         if evaluating is None or not self.run.has(self.run.result_file):
             return training
         waited = training is not None and evaluating.record.follows is not None
@@ -82,3 +90,10 @@ class Attempts:
         if attempt.evaluates and attempt != self.evaluating:
             return True
         return attempt.has(attempt.failure_file) or has_done_its_part(attempt)
+
+
+def is_called_off(attempt: AttemptDir) -> bool:
+    """Whether somebody has cancelled the run since the attempt was made: this one, or one that was made later."""
+    if attempt.cancel_file.exists():
+        return True
+    return any(each.cancel_file.exists() for each in attempt.run.attempts() if each.number > attempt.number)

@@ -28,7 +28,7 @@ import msgspec
 
 from launcher.errors import StoreError
 from launcher.store.locks import turn
-from launcher.store.reading import REMEDY, opened, read_content
+from launcher.store.reading import REMEDY, opened, read_content, rest_of
 
 Plain = dict[str, Any]  # a JSON object as it is
 Kind = TypeVar("Kind")
@@ -62,10 +62,10 @@ def _write_aside(path: Path, text: str, *, flushed: bool) -> str:
     folder, name = os.path.split(path)
     aside = f"{folder}/.{name}.{secrets.token_hex(6)}"
     try:
-        handle = os.open(aside, _NEW)
-    except FileNotFoundError:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        handle = os.open(aside, _NEW)
+        handle = _opened(aside)
+    except PermissionError as error:
+        error.filename = str(path)  # nobody knows the other name
+        raise
     try:
         with os.fdopen(handle, "wb", buffering=0) as file:
             _write_all(file, text.encode())
@@ -77,6 +77,14 @@ def _write_aside(path: Path, text: str, *, flushed: bool) -> str:
         error.filename = str(path)  # a write does not say of what
         raise
     return aside
+
+
+def _opened(aside: str) -> int:
+    try:
+        return os.open(aside, _NEW)
+    except FileNotFoundError:
+        Path(aside).parent.mkdir(parents=True, exist_ok=True)
+        return os.open(aside, _NEW)
 
 
 def _write_all(file: io.FileIO, content: bytes) -> None:
@@ -245,9 +253,9 @@ def tail(path: Path, size: int = TAIL_BYTES) -> bytes:
         FileNotFoundError: there is none.
         StoreError: it cannot be read.
     """
-    with opened(path) as file:
-        file.seek(max(0, os.fstat(file.fileno()).st_size - size))
-        return file.read()
+    with opened(path) as (handle, length):
+        os.lseek(handle, max(0, length - size), os.SEEK_SET)
+        return rest_of(handle, size)
 
 
 def read_lines(path: Path) -> list[Plain]:
@@ -257,8 +265,8 @@ def read_lines(path: Path) -> list[Plain]:
         StoreError: it cannot be read.
     """
     try:
-        with opened(path) as file:
-            text = file.read().decode(errors="replace")
+        with opened(path) as (handle, size):
+            text = rest_of(handle, size).decode(errors="replace")
     except FileNotFoundError:
         return []
     lines = []

@@ -1,4 +1,6 @@
-"""`metrics.jsonl`: a line for each step of a training that was logged. `saves.jsonl`: one for each checkpoint.
+"""`metrics.jsonl`: a line each time that a step of a training was logged. `saves.jsonl`: one for each checkpoint.
+
+A step that is done again after a fault is logged again; the last line counts.
 
 Owns: what a line says, and which lines a run's curve has.
 Must not know: who logs, what follows from the numbers.
@@ -7,10 +9,16 @@ Must not know: who logs, what follows from the numbers.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from statistics import median_low
 
 from launcher.store.files import Plain, read_lines, tail, typed
+
+LAST = 3  # lines that tell the pace
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,8 @@ def read_metrics(path: Path) -> list[Plain]:
 def last_metrics(path: Path) -> Plain:
     """The last whole line of a metrics log, read from its end; empty where there is none.
 
+    Its `seconds_per_step` is the median of the last lines': after a restart, the first step compiles.
+
     Raises:
         StoreError: as of all lines.
     """
@@ -68,14 +78,18 @@ def last_metrics(path: Path) -> Plain:
         lines = tail(path).splitlines()
     except FileNotFoundError:
         return {}
-    for line in reversed(lines):
-        try:
+    last = list(islice(_whole(reversed(lines)), LAST))
+    paces = [pace for record in last if isinstance(pace := record.get("seconds_per_step"), (int, float))]
+    return _checked(last[0], path) | ({"seconds_per_step": median_low(paces)} if paces else {}) if last else {}
+
+
+def _whole(lines: Iterable[bytes]) -> Iterator[Plain]:
+    """Those that were neither torn by a crash nor cut by the tail's beginning."""
+    for line in lines:
+        with suppress(ValueError):
             record = json.loads(line)
-        except ValueError:
-            continue  # torn by a crash, or cut by the tail's beginning
-        if isinstance(record, dict):
-            return _checked(record, path)
-    return {}
+            if isinstance(record, dict):
+                yield record
 
 
 def _checked(line: Plain, path: Path) -> Plain:

@@ -16,13 +16,13 @@ class Lost:
     """`lost/<start>.json`: what was noticed of a rank that is gone or hangs, by the first of the others to notice.
 
     Attributes:
-        rank: which.
+        rank: which; None where one of several hangs, and which is not known.
         node: where it was.
         hangs: whether it was still there.
     """
 
     reason: str
-    rank: int
+    rank: int | None
     hangs: bool
     node: str | None = None
     time: float = 0.0
@@ -79,11 +79,17 @@ class CheckpointMarker:
         files: their sizes in bytes, by name.
         ranks: how many processes have written them.
         sums: their checksums (xxh3_128), by name; none where an older version wrote them.
+        run: whose training it is of.
+        sources: the hash of what that was trained on; None: that is not known.
+        step: at which it was written.
     """
 
     files: dict[str, int]
     ranks: int
     sums: dict[str, str] = field(default_factory=dict)
+    run: str | None = field(default=None, metadata=LEFT_OUT)
+    sources: str | None = field(default=None, metadata=LEFT_OUT)
+    step: int | None = field(default=None, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ Must not know: how a file is written (`files` does), what a fact means, what a s
                           /starts/001.0002.json      who has taken attempt 1 up the second time: host, pid, job
                           /checkpoints/001.0002/     the trainer's own, of one start
                           /damage.jsonl              a line for each checkpoint that was found damaged
-                          /model/                    the final model
+                          /model/                    the final model; .trained.json: whose it is
                           /milestones/<step>/        model/, evaluation.json and revision.json after so many steps
-                          /metrics.jsonl             one line per logged step, by rank 0
+                          /metrics.jsonl             one line per logged step, by rank 0; of several the last counts
                           /saves.jsonl               the seconds of each save of a checkpoint
                           /memory.jsonl              a line for each halving of the micro-batch
                           /tracking/                 derived: what an offline tracker keeps until `sync`
@@ -67,6 +67,7 @@ from launcher.store.facts import Launch, NamedRuns, RunName, RunRecord
 from launcher.store.files import read_fact, typed, write_once
 from launcher.store.launch_record import divided, whole
 from launcher.store.locks import turn
+from launcher.store.names import launch_in
 from launcher.store.reading import may_be_there, unread
 from launcher.store.run_folder import AttemptDir, RunDir
 from launcher.store.seen import names_in
@@ -145,11 +146,12 @@ class SweepDir:
 
     def _launch_files(self) -> list[Path]:
         folder = self.path / "launches"
-        return [folder / name for name in sorted(names_in(folder)) if name.endswith(".json")]
+        numbered = sorted((number, name) for name in names_in(folder) if (number := launch_in(name)) is not None)
+        return [folder / name for _, name in numbered]
 
     def add_launch(self, launch: Launch) -> None:
         """Record one launch under the next free number."""
-        number = len(self._launch_files()) + 1
+        number = max((launch_in(path.name) or 0 for path in self._launch_files()), default=0) + 1
         while not write_once(self.path / "launches" / f"{number:03d}.json", divided(launch)):
             number += 1
 

@@ -10,7 +10,6 @@ others are read all the same.
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import pwd
 import stat
@@ -76,8 +75,8 @@ def may_be_there(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[io.FileIO]:
-    """A file, to be read.
+def opened(path: Path) -> Iterator[tuple[int, int]]:
+    """The descriptor of a file, to be read, and its size.
 
     Raises:
         FileNotFoundError: there is none.
@@ -87,9 +86,10 @@ def opened(path: Path) -> Iterator[io.FileIO]:
     try:
         handle = os.open(path, _READ)
         try:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
+            found = os.fstat(handle)
+            if not stat.S_ISREG(found.st_mode):
                 raise StoreError(f"{path}: is no regular file; {REMEDY}")
-            yield io.FileIO(handle, closefd=False)
+            yield handle, found.st_size
         finally:
             os.close(handle)
     except FileNotFoundError:
@@ -100,12 +100,17 @@ def opened(path: Path) -> Iterator[io.FileIO]:
 
 def read_content(path: Path) -> bytes | None:
     """What a fact's file holds; None where there is none."""
-    with contextlib.suppress(FileNotFoundError), opened(path) as file:
-        size = os.fstat(file.fileno()).st_size
+    with contextlib.suppress(FileNotFoundError), opened(path) as (handle, size):
         if size > LARGEST_BYTES:
             raise StoreError(f"{path}: has {disk.in_words(size)}, as no such file; {REMEDY}")
-        return file.read()
+        return rest_of(handle, size)
     return None
+
+
+def rest_of(handle: int, size: int) -> bytes:
+    """What is left to be read of a file, probably `size` bytes."""
+    parts = iter(lambda: os.read(handle, size + 1), b"")
+    return b"".join(parts)
 
 
 def read_mapping(path: Path) -> dict[Any, Any] | None:

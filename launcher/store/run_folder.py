@@ -6,7 +6,6 @@ Must not know: what a fact means, schedulers, training. `output_folder` draws th
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -19,8 +18,10 @@ import yaml
 from launcher.config import OBJECTIVE
 from launcher.errors import StoreError
 from launcher.machine.once import Once
+from launcher.store import checkpoint_folders
 from launcher.store.facts import Attempt, Job, JobRecords, Purpose
 from launcher.store.files import Plain, read_fact, read_lines, typed, write_derived, write_once
+from launcher.store.names import EVALUATION_SUFFIX, attempt_in, is_attempt, milestone_in
 from launcher.store.node_facts import Damage
 from launcher.store.reading import REMEDY, is_there, may_be_there, read_mapping
 from launcher.store.seen import Seen, names_in
@@ -28,8 +29,6 @@ from launcher.store.seen import Seen, names_in
 Kind = TypeVar("Kind")
 # Ten times as fast, where PyYAML was built with libyaml.
 _DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-_CHECKPOINT = re.compile(r"checkpoint-\d+")
-_ATTEMPT = re.compile(r"attempt-(\d+(?:\.evaluation)?)\.json")
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,6 @@ def points_of(run: RunDir) -> list[Point]:
 
 
 _ONCE = Once()
-EVALUATION_SUFFIX = ".evaluation"
 
 
 # Nobody makes it again: without it, its job is not known any more, and goes on.
@@ -69,7 +67,6 @@ RECORD_REMEDY = "put it right, or move it away once its job has ended: cancel th
 BATCH_PARTS = 4  # of its path, below the output folder: sweeps, the sweep, jobs, its name
 BATCH_FILE = "batch.json"  # in a batch's folder: what is handed over
 JOBS_FILE = "jobs.json"  # in a batch's folder: what the executor made of it
-CHECKPOINT_MARKER = "complete.json"  # in a checkpoint's folder, written last
 
 
 @dataclass(frozen=True)
@@ -298,10 +295,9 @@ class RunDir:
         if not self.has(self.checkpoints):
             return None
         damaged = {self.checkpoints / damage.checkpoint for damage in self.damages()}
-        parents = (self.checkpoints, *(self.checkpoints / name for name in names_in(self.checkpoints)))
-        found = (parent / name for parent in parents for name in names_in(parent) if _CHECKPOINT.fullmatch(name))
-        marked = (each for each in found if each not in damaged and is_there(each / CHECKPOINT_MARKER))
-        return max((int(each.name.rpartition("-")[2]) for each in marked), default=None)
+        found = (each for each in checkpoint_folders.newest_first(self.checkpoints) if each not in damaged)
+        marked = (each for each in found if is_there(each / checkpoint_folders.MARKER))
+        return next(map(checkpoint_folders.step_of, marked), None)
 
     @property
     def damage_log(self) -> Path:
@@ -335,8 +331,10 @@ class RunDir:
 
     def milestones(self) -> list[tuple[int, RunDir]]:
         """Those whose model is there, by step."""
-        found = sorted(self.path.glob("milestones/*/model")) if self.has(self.path / "milestones") else []
-        return [(int(model.parent.name), RunDir(model.parent)) for model in found if model.parent.name.isdecimal()]
+        steps = sorted(
+            step for name in self.names(self.path / "milestones") if (step := milestone_in(name)) is not None
+        )
+        return [(step, each) for step in steps if is_there((each := self.milestone(step)).model)]
 
     @property
     def memory_log(self) -> Path:
@@ -377,9 +375,9 @@ class RunDir:
     def attempts(self) -> list[AttemptDir]:
         """All attempts, to train it and to evaluate it, oldest first; `Attempts` knows which is which."""
         folder = self.path / "attempts"
-        names = {found[1] for name in self.names(self.path) if (found := _ATTEMPT.fullmatch(name))}
+        names = {found for name in self.names(self.path) if (found := attempt_in(name))}
         if not any(int(name.partition(".")[0]) == 1 for name in names):  # then an older version made the first ones
-            names |= {name for name in self.names(folder) if name.removesuffix(EVALUATION_SUFFIX).isdigit()}
+            names |= {name for name in self.names(folder) if is_attempt(name)}
         return [AttemptDir(folder / name, self.seen) for name in sorted(names)]
 
     def new_attempt(self, fact: Attempt) -> AttemptDir:

@@ -21,7 +21,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,9 +29,9 @@ from pathlib import Path
 from launcher.errors import StoreError, Unread
 from launcher.store.facts import Started
 from launcher.store.files import read_fact, write_once
-from launcher.store.run_folder import EVALUATION_SUFFIX, AttemptDir
+from launcher.store.names import order_of, start_in
+from launcher.store.run_folder import AttemptDir
 
-_NAME = re.compile(rf"(\d+)({re.escape(EVALUATION_SUFFIX)})?\.(\d+)")
 _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 
@@ -67,7 +66,8 @@ class Start:
     @property
     def evaluates(self) -> bool:
         """Whether its attempt trains nothing."""
-        return _parts(self.name)[1]
+        parts = start_in(self.name)
+        return parts is not None and parts[1]
 
     def later(self) -> Start | None:
         """The valid start of the same purpose, where that is no longer this one; read afresh.
@@ -139,19 +139,7 @@ def _listed(folder: Path) -> Iterator[Start]:
 
 
 def _those_in(folder: Path, names: Iterable[str]) -> Iterator[Start]:
-    return (Start(folder / name) for name in names if _NAME.fullmatch(name.removesuffix(".json")))
-
-
-def order_of(name: str) -> tuple[int, int]:
-    """The number of the attempt that a start of this name takes up, and its own; lowest where that names no start."""
-    return _parts(name)[::2] if _NAME.fullmatch(name) else (0, 0)
-
-
-def _parts(name: str) -> tuple[int, bool, int]:
-    match = _NAME.fullmatch(name)
-    if match is None:
-        raise ValueError(f"{name} is no start")
-    return int(match[1]), match[2] is not None, int(match[3])
+    return (Start(folder / name) for name in names if name.endswith(".json") and start_in(name.removesuffix(".json")))
 
 
 def _afresh(start: Start) -> Iterator[Start]:

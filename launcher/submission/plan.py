@@ -88,8 +88,15 @@ def check_root(store: Store, scheduler: Scheduler) -> None:
         ConfigError: names the key.
     """
     if signs := [sign for sign in scheduler.signs_in_paths if sign in str(store.root)]:
-        remedy = f"{scheduler.name} does not take {' and '.join(signs)} in a log's path as it stands, and every job"
-        raise ConfigError("output_dir", store.root, f"{remedy} would die; choose a folder without it, also above it")
+        said = " and ".join(map(_shown, signs))
+        remedy = f"{scheduler.name} does not take {said} in a log's path as it stands, and every job"
+        folder = "".join(map(_shown, str(store.root)))
+        raise ConfigError("output_dir", folder, f"{remedy} would die; choose a folder without it, also above it")
+
+
+def _shown(sign: str) -> str:
+    """A character as it may stand in a message: a newline written out."""
+    return sign if sign.isprintable() else repr(sign)[1:-1]
 
 
 def _batches(runs: Sequence[Run], directory: SweepDir, store: Store, scheduler: Scheduler) -> list[PlannedBatch]:

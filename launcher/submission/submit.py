@@ -7,16 +7,18 @@ Must not know: why a run is submitted, how an executor works.
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from launcher.cluster.batch import Batch
 from launcher.cluster.local import this_process
 from launcher.cluster.scheduler import Scheduler
 from launcher.dataset.inputs import inputs_of
-from launcher.errors import ConfigError, SchedulerError
-from launcher.machine import snapshot
+from launcher.errors import ConfigError, SchedulerError, StoreError
+from launcher.machine import disk, snapshot
 from launcher.machine.installed import missing_to_train, trl_losses
 from launcher.machine.provenance import provenance
 from launcher.machine.terminal import Say, silent
@@ -35,6 +37,7 @@ from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir, RunDir
 from launcher.store.set_aside import set_aside
 from launcher.submission import reference_job
+from launcher.submission.decide import Action
 from launcher.submission.handover import hand_over, record_jobs
 from launcher.submission.plan import Plan, PlannedBatch
 from launcher.submission.same_content import moved
@@ -133,6 +136,9 @@ def act(plan: Plan, store: Store, scheduler: Scheduler, argv: Sequence[str] | No
 
 def _record_launch(plan: Plan, store: Store, argv: Sequence[str] | None, tell: Say) -> None:
     sweep, directory = plan.sweep, store.sweep(plan.sweep.name)
+    launched = () if argv is None else {decision.run.run_id for decision in plan.decisions}
+    records = news_of(sweep, directory, launched)
+    _check_rights(plan, store, [directory.path / "launches"] if records else [])
     for number, run in enumerate(sweep.runs, 1):  # also one that was recorded before, and whose folder is gone
         tell(f"recording run {number:,} of {len(sweep.runs):,}")
         store.run(run.run_id).write_config(run.objective)
@@ -141,9 +147,22 @@ def _record_launch(plan: Plan, store: Store, argv: Sequence[str] | None, tell: S
     for decision in plan.decisions:
         if decision.anew:
             set_aside(store.run(decision.run.run_id))
-    launched = () if argv is None else {decision.run.run_id for decision in plan.decisions}
-    if records := news_of(sweep, directory, launched):
+    if records:
         directory.add_launch(Launch(list(sweep.axes), records, list(argv or ()), time.time(), provenance()))
+
+
+def _check_rights(plan: Plan, store: Store, more: Sequence[Path]) -> None:
+    """Refuse a launch that would come to a folder, one of `more` or of what is handed over, in which it may not write.
+
+    Raises:
+        StoreError: names it; nothing was recorded.
+    """
+    tables = [planned.table.batch for planned in plan.batches if planned.table]
+    runs = [store.run(each.run.run_id).path for each in plan.decisions if each.action is not Action.SKIP]
+    batches = [batch.folder.parent for batch in (*tables, *(planned.batch for planned in plan.batches))]
+    for folder in dict.fromkeys(disk.existing(folder) for folder in (*more, *batches, *runs)):
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise StoreError(f"{folder}: you may not write there; ask its owner, or give another output_dir")
 
 
 def _hand_over_all(plan: Plan, store: Store, scheduler: Scheduler, tell: Say) -> Iterator[list[Job]]:

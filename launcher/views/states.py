@@ -17,6 +17,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from launcher.cluster.job_state import SUSPENDED, Phase
 from launcher.errors import StoreError
 from launcher.machine.terminal import Screen, say, say_json
 from launcher.runs.black_holes import black_holes
@@ -54,6 +55,10 @@ def show_status(
     console.print(_summary(states))
     for hole in black_holes(states).values():
         console.print(hole.in_words, soft_wrap=True)
+    count = sum(state.facts.unpublished is not None and not state.in_flight for state in states)
+    if count:
+        which = f"{count} runs are" if count > 1 else "1 run is"
+        console.print(f"{which} not published: use `{verb_command(directory, 'publish')}`", soft_wrap=True)
     for state in [state for state in states if state.status is Status.FAILED and state.facts.traceback][:TRACEBACKS]:
         console.print(f"\n{state.run.run_id} ended so (all of it: logs {state.run.run_id}):")
         console.print("\n".join(state.facts.traceback.splitlines()[-TRACEBACK_LINES:]), soft_wrap=True)
@@ -113,7 +118,8 @@ def _steps(state: RunState) -> str:
 
 def _seconds_left(state: RunState) -> float | None:
     facts = state.facts
-    if state.status is not Status.RUNNING or not facts.seconds_per_step or facts.step is None or not facts.max_steps:
+    moves = state.status is Status.RUNNING and state.job.reason != SUSPENDED
+    if not moves or not facts.seconds_per_step or facts.step is None or not facts.max_steps:
         return None
     return facts.seconds_per_step * (facts.max_steps - facts.step)
 
@@ -224,10 +230,20 @@ def say_interrupted(directory: SweepDir, count: int) -> None:
     say(f"\n{count} runs asked to stop at their next step; `{verb_command(directory, 'resume')}` goes on")
 
 
-def say_cancelled(directory: SweepDir, stopped: Sequence[RunState], asked: int) -> None:
-    """What cancel did with as many runs as were asked for; of others it says nothing."""
+def say_cancelled(
+    directory: SweepDir, stopped: Sequence[RunState], asked: int, goes_on: Sequence[RunState] = ()
+) -> None:
+    """What cancel did with as many runs as were asked for, of which some go on; of others it says nothing."""
     for state in stopped:
         say(f"{state.run.run_id}: asked to stop (was {state.status}, job {state.facts.job_id})")
-    idle = asked - len(stopped)
-    others = f"; of those asked for, {idle} {'was' if idle == 1 else 'were'} not in flight" if idle else ""
-    say(f"{len(stopped)} runs of {directory.name} cancelled{others}")
+    hidden = sum(state.job.phase is Phase.HIDDEN for state in goes_on)
+    others = [
+        _of_those_asked_for(asked - len(stopped) - len(goes_on), "not in flight"),
+        _of_those_asked_for(hidden, "in flight elsewhere, and not reached from here"),
+        _of_those_asked_for(len(goes_on) - hidden, "not reached, and in flight as before"),
+    ]
+    say("; ".join(filter(None, [f"{len(stopped)} runs of {directory.name} cancelled", *others])))
+
+
+def _of_those_asked_for(count: int, how: str) -> str:
+    return f"of those asked for, {count} {'was' if count == 1 else 'were'} {how}" if count else ""

@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from launcher.machine.terminal import say
 from launcher.store.attempt_config import read_config
-from launcher.store.attempts import Attempts
+from launcher.store.attempts import Attempts, is_called_off
 from launcher.store.facts import JobList, TableWork
 from launcher.store.output_folder import PreparingDir, Store
 from launcher.store.run_folder import AttemptDir, RunDir
@@ -110,7 +110,7 @@ def _next_step(attempt: AttemptDir, stop: StopRequest) -> Step:
         return Step.SKIP
     if stop():
         return Step.LEAVE
-    if attempt.cancel_file.exists():
+    if is_called_off(attempt):
         settle(Outcome(Kind.CANCELLED, "cancelled before it was started"), attempt)
         return Step.SKIP
     if attempt.evaluates and not attempt.run.result_file.exists():  # it has other resources than training needs

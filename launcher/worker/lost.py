@@ -45,13 +45,14 @@ def settle_loss(attempt: AttemptDir, loss: Loss, start: str | None = None) -> No
     if loss.kind is Kind.FAILED:
         settle(Outcome(Ended.FAILED, loss.reason), attempt)
         return
-    loss = replace(loss, reason=f"{loss.reason}; see {attempt.log_file(loss.rank).name}")
+    log = "each rank's log" if loss.rank is None else attempt.log_file(loss.rank).name
+    loss = replace(loss, reason=f"{loss.reason}; see {log}")
     noticed = Lost(loss.reason, loss.rank, loss.kind is Kind.HANGS, loss.node, time.time())
     is_first = write_once(attempt.lost_file(start or _job_start()), noticed)
     if not is_first:
         time.sleep(LINGER_SECONDS)
     elif loss.kind is Kind.HANGS:
-        _back_without_the_node(attempt, loss)
+        _back_into_the_queue(attempt, loss)
     elif node.queued() is None:
         record(attempt, _failure(loss))
     else:
@@ -74,7 +75,8 @@ def _job_start() -> str:
     return os.environ.get("TORCHELASTIC_RUN_ID") or f"{socket.gethostname()}-{os.getpid()}"
 
 
-def _back_without_the_node(attempt: AttemptDir, loss: Loss) -> None:
+def _back_into_the_queue(attempt: AttemptDir, loss: Loss) -> None:
+    """Without the node of the rank that hangs, where that is known."""
     job, at_most, times = node.queued(), read_config(attempt).cluster.max_requeues, len(read_lines(attempt.requeue_log))
     if job is None:
         record(attempt, _failure(loss))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from random import Random
@@ -130,7 +131,15 @@ def _hold(world: World, draw: Random) -> Struck | None:
         return None
     scene, job = found
     _asked(world.cluster, "scontrol", "requeuehold", job)
-    return Struck(job, scene, lambda: _asked(world.cluster, "scontrol", "release", job) and None, 12)
+    return Struck(job, scene, lambda: _release(world, job), 12)
+
+
+def _release(world: World, job: str) -> None:
+    """Let it go on once it has ended: a release that comes before that is forgotten."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and "COMPLETING" in _asked(world.cluster, "squeue", "-h", "-j", job, "-o", "%T"):
+        time.sleep(0.5)
+    _asked(world.cluster, "scontrol", "release", job)
 
 
 def _limit(world: World, draw: Random) -> Struck | None:

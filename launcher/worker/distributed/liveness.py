@@ -9,7 +9,8 @@ is frozen, or has failed and gone on to something else: for hours of a whole all
     gone     its process has ended, as its own node can tell at once; why, the scheduler will say
     silent   none of its threads tells anything any more; from another node only after the scheduler's own patience
     hangs    its main thread stands still longer than it has announced, and so does everybody who does not wait for
-             rank 0. The one that is behind is named: the others may be waiting for it in a collective
+             rank 0. The one that is behind is named: the others may be waiting for it in a collective. Where several
+             are level, nobody is, since an innocent one's node would be left to the guilty one
 
 Rank 0 keeps the store and judges; the others judge rank 0. Who waits in a collective for a rank that saves, or for one
 that compiles, does not hang as long as that one keeps to what it has announced.
@@ -37,6 +38,7 @@ BEAT_SECONDS = 5.0
 SILENT_BEATS = 24  # counted, not timed: a job that was suspended finds its clock far ahead
 FAR_SILENT_BEATS = 120  # of another node: longer than SLURM waits for one (SlurmdTimeout, 300 s), which speaks first
 POLL_SECONDS = 0.2
+NAMED = 8  # of many ranks that are level
 GRACE_BEATS = 2  # for a rank to find out by itself what went wrong, and say it better
 
 
@@ -50,11 +52,14 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Loss:
-    """Why the ranks cannot go on together: which rank, what has become of it, in words as well, and on which node."""
+    """Why the ranks cannot go on together: which rank, what has become of it, in words as well, and on which node.
+
+    No rank where one of several hangs, and nobody knows which.
+    """
 
     reason: str
     kind: Kind
-    rank: int = 0
+    rank: int | None = 0
     node: str | None = None
 
     @classmethod
@@ -74,7 +79,7 @@ class Stand:
         still: seconds since it moved last.
         hangs: whether that is longer than announced.
         waits: whether it waits for rank 0, which judges itself.
-        joint: whether it seems to be in a collective.
+        joint: whether it seems to wait in a collective.
     """
 
     beat: int
@@ -211,8 +216,8 @@ class Watch(threading.Thread):
         if self._index:
             return None
         stands = {0: ours} | {rank: stand for rank, (stand, _) in self._heard.items()}
-        rank = behind(stands)
-        return None if rank is None else hang_of(rank, stands[rank])
+        level = behind(stands)
+        return hang_of({rank: stands[rank] for rank in level}, of=self._size) if level else None
 
     def _conclude(self, loss: Loss) -> None:
         if loss.kind is Kind.HANGS:
@@ -229,25 +234,26 @@ def beats(store: Any, size: int) -> list[bytes]:
     return [store.get(key) if store.check([key]) else b"" for key in keys]
 
 
-def hang_of(rank: int, stand: Stand) -> Loss:
-    """The hang of a rank, in words."""
-    words = stood(stand.phase, stand.done, stand.of, stand.still)
-    return Loss(f"rank {rank} {words}", Kind.HANGS, rank, stand.node)
+def hang_of(level: dict[int, Stand], of: int) -> Loss:
+    """The hang of a rank, or of one among several that are level, in words; `of`: how many ranks there are."""
+    each = {(stand.phase, stand.done, stand.of): stand.still for stand in level.values()}
+    places = " or ".join(stood(*place, still) for place, still in each.items())
+    if len(level) == 1:
+        ((rank, stand),) = level.items()
+        return Loss(f"rank {rank} {places}", Kind.HANGS, rank, stand.node)
+    names = ", ".join(map(str, list(level)[:NAMED])) + (" and others" if len(level) > NAMED else "")
+    who = "all ranks" if len(level) == of else f"ranks {names}"
+    return Loss(f"{who} {places}, and which of them hangs is not known", Kind.HANGS, rank=None)
 
 
-def behind(stands: dict[int, Stand]) -> int | None:
-    """The rank that hangs; None as long as somebody gets on.
+def behind(stands: dict[int, Stand]) -> list[int]:
+    """The rank that hangs, or those of which one does; nobody as long as somebody gets on.
 
-    Of ranks in the same phase it is the one that has come less far, else one that is in no collective.
+    Of ranks in the same phase it is the one that has come less far, and of any the one that waits in no collective.
     """
     if any(not (stand.hangs or stand.waits) for stand in stands.values()):
-        return None
+        return []
     hanging = {rank: stand for rank, stand in stands.items() if stand.hangs}
     together = len({stand.phase for stand in hanging.values()}) == 1
-
-    def place(rank: int) -> tuple[float, float, int]:
-        stand = hanging[rank]
-        first, second = (stand.bumps, stand.joint) if together else (stand.joint, stand.bumps)
-        return first, second, rank
-
-    return min(hanging, key=place, default=None)
+    places = {rank: (stand.bumps if together else 0, stand.joint) for rank, stand in hanging.items()}
+    return [rank for rank, place in places.items() if place == min(places.values())]

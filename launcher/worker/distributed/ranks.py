@@ -132,7 +132,7 @@ def _look(rank: Rank, patience: _Patience) -> None:
     if watch is None:
         if _self_watch is not None and _self_watch.hangs:
             dump()
-            _lose(hang_of(rank.index, here(watch=_self_watch)))
+            _lose(hang_of({rank.index: here(watch=_self_watch)}, of=1))
         return
     same = patience.answered == watch.answered
     patience.answered, patience.ticks = watch.answered, patience.ticks + 1 if same else 0

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import fcntl
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -21,13 +23,18 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
+from launcher.machine.terminal import complain
 from launcher.worker import progress
 
 TICK_SECONDS = 1.0
 DUMP = signal.SIGUSR1  # what the process beside sends for a trace; nothing else of ours uses it
 BESIDE = "launcher.worker.beside"
+AGAIN_TICKS = 30  # from one start of the process beside to the next
+REAP_SECONDS = 5.0
 LOCKS = f"{os.sep}filelock{os.sep}"
 COLLECTIVES = (f"distributed{os.sep}distributed_c10d.py", f"autograd{os.sep}graph.py")  # a backward ends in one
+HANDLES = f"{os.sep}deepspeed{os.sep}"  # which waits for collectives that it began before
+LIBRARIES = (f"{os.sep}torch{os.sep}", HANDLES)
 
 
 class SelfWatch(threading.Thread):
@@ -41,8 +48,8 @@ class SelfWatch(threading.Thread):
         self._main = threading.main_thread().ident or 0
         self._seen, self._still = -1, 0
         self._beside: subprocess.Popen[bytes] | None = None
-        self._read, self._pipe = os.pipe()
-        os.set_blocking(self._pipe, False)
+        self._pipe = -1
+        self._ticks_beside = 0  # since it was started
 
     @property
     def still_seconds(self) -> float:
@@ -56,16 +63,16 @@ class SelfWatch(threading.Thread):
 
     @property
     def in_collective(self) -> bool:
-        """Whether the main thread seems to wait for other ranks."""
-        return _is_in(self._frame(), *COLLECTIVES)
+        """Whether the main thread seems to wait for other ranks, and is not below that in a signal's handler, say."""
+        frame = self._frame()
+        place = frame.f_code.co_filename if frame else ""
+        return any(part in place for part in LIBRARIES) and (HANDLES in place or _is_in(frame, *COLLECTIVES))
 
     def start(self) -> None:
         """Begin, with the process beside."""
         faulthandler.enable(2)  # a number: the log that it means may change
         faulthandler.register(DUMP, 2, all_threads=True)
-        command = [sys.executable, "-P", "-m", BESIDE, str(os.getpid())]
-        self._beside = subprocess.Popen(command, stdin=self._read)
-        os.close(self._read)
+        self._start_beside()
         super().start()
 
     def stop(self) -> None:
@@ -73,10 +80,7 @@ class SelfWatch(threading.Thread):
         self._over.set()
         if self.is_alive():
             self.join()
-        os.close(self._pipe)
-        if self._beside:
-            self._beside.kill()
-            self._beside.wait()
+        self._end_beside()
 
     def run(self) -> None:
         """Count until stopped."""
@@ -84,18 +88,52 @@ class SelfWatch(threading.Thread):
             moves = progress.moves()
             moved = moves != self._seen or _is_in(self._frame(), LOCKS)  # who holds the lock judges himself
             self._seen, self._still = moves, 0 if moved else self._still + 1
-            self._tell()
+            self._ticks_beside += 1
+            if not self._tell() and self._ticks_beside > AGAIN_TICKS:
+                self._renew_beside()
             self._tick()
 
-    def _tell(self) -> None:
-        """Let the process beside hear of us, and what to make of it when it does not any more."""
+    def _start_beside(self) -> None:
+        read, self._pipe = os.pipe()
+        try:
+            os.set_blocking(self._pipe, False)
+            fcntl.fcntl(self._pipe, fcntl.F_SETPIPE_SZ, select.PIPE_BUF)  # full soon after nobody listens any more
+            command = [sys.executable, "-P", "-m", BESIDE, str(os.getpid())]
+            self._beside = subprocess.Popen(command, stdin=read)
+        finally:
+            os.close(read)
+
+    def _end_beside(self) -> None:
+        with contextlib.suppress(OSError):
+            os.close(self._pipe)
+        self._pipe = -1
+        if self._beside:
+            self._beside.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):  # of a disk that does not answer
+                self._beside.wait(REAP_SECONDS)
+
+    def _renew_beside(self) -> None:
+        """Start another; somebody has ended or stopped the one that there was."""
+        self._ticks_beside = 0
+        self._end_beside()
+        try:
+            self._start_beside()
+            complain("the process beside this one, which notices its hangs, was gone; there is another")
+        except OSError as error:
+            complain(f"nothing notices a hang that stops all threads: the process beside cannot be started ({error})")
+
+    def _tell(self) -> bool:
+        """Let the process beside hear of us, and what to make of it when it does not any more; whether it listens."""
         doing = progress.now()
         allowed = min(progress.allowed(), progress.LONGEST)
         told = {"phase": doing.phase, "done": doing.done, "of": doing.of, "allowed": allowed}
         attempt, start = self.speaks_for or (None, None)
         told |= {"attempt": attempt and str(attempt), "start": start}
-        with contextlib.suppress(OSError):  # it is stopped, or dead
+        try:
             os.write(self._pipe, json.dumps(told).encode() + b"\n")
+        except OSError:
+            return False
+        return self._beside is not None and self._beside.poll() is None
 
     def _frame(self) -> FrameType | None:
         return sys._current_frames().get(self._main)  # noqa: SLF001 - documented

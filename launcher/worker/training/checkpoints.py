@@ -1,11 +1,12 @@
 """Resumable trainer state on disk: which checkpoint is whole.
 
-Owns: where each start's checkpoints lie, the marker that closes one, which is whole by names and sizes, the removal of
-old ones. Must not know: torch; how the state is written, what its files hold (`checksums`).
+Owns: the marker that closes a checkpoint, which is whole by names and sizes and of this training, the removal of old
+ones. Must not know: torch; how the state is written, what its files hold (`checksums`).
 
 The trainer writes a checkpoint file by file, and a kill may come between any two. So the last thing written is
 `complete.json`, with the size and checksum of every file, after all of them were flushed to disk. A folder without it,
-or one whose files differ from it, is no checkpoint.
+or one whose files differ from it, is no checkpoint. It also says whose it is, and of which step: a restore by hand may
+put it into another run's folder, or under another name, and the trainer loads what it finds.
 
 Each start has a folder of its own, `checkpoints/<start>/checkpoint-N`: one that does not know yet that another has
 taken up its run neither writes nor removes what that one needs.
@@ -15,65 +16,58 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import re
 import shutil
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
 from launcher.errors import UNSAID, ConfigError, StoreError, Unread, UsageError
 from launcher.machine.terminal import say
-from launcher.store.files import read_fact, write_once
+from launcher.store import checkpoint_folders
+from launcher.store.checkpoint_folders import MARKER, step_of
+from launcher.store.files import content_key, plain, read_fact, write_once
+from launcher.store.names import order_of
 from launcher.store.node_facts import CheckpointMarker
-from launcher.store.starts import order_of
+from launcher.store.origins import Sources
+from launcher.store.run_folder import RunDir
 
-MARKER = "complete.json"
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK)
-_FOLDER = re.compile(r"checkpoint-(\d+)")
 _STEP = re.compile(r"global_step\d+/")
 _OPTIMIZER_SHARD = re.compile(r"global_step\d+/(?:bf16_)?zero_pp_rank_(\d+)_mp_rank_00_optim_states\.pt")
 _WEIGHTS_SHARD = re.compile(r"global_step\d+/zero_pp_rank_(\d+)_mp_rank_00_model_states\.pt")
+STATE = "trainer_state.json"
 _NEEDED = {
-    "trainer state": re.compile(r"trainer_state\.json"),
+    "trainer state": re.compile(re.escape(STATE)),
     "weights": re.compile(r"(adapter_|pytorch_)?model.*\.(safetensors|bin)|global_step\d+/.*model_states\.pt"),
     "optimizer state": re.compile(r"optimizer\.(pt|bin)|global_step\d+/.*optim_states\.pt"),
     "schedule": re.compile(r"scheduler\.pt"),
 }
 
 
-def step_of(checkpoint: Path) -> int:
-    """The optimizer step at which it was written."""
-    match = _FOLDER.fullmatch(checkpoint.name)
-    if match is None:
-        raise ValueError(f"{checkpoint} is no checkpoint folder")
-    return int(match[1])
+@dataclass(frozen=True)
+class Training:
+    """What tells a training from all others: its run, and the hash of what it is trained on, where that is noted."""
+
+    run: str
+    sources: str | None = None
+
+    @classmethod
+    def of(cls, run: RunDir) -> Training:
+        """That of a run as it is now. Paths do not count: a project may be moved."""
+        noted = read_fact(run.sources_file, Sources)
+        if noted is None:
+            return cls(run.run_id)
+        data = {key: each.files for key, each in (noted.inputs or {}).items() if key.startswith("dataset")}
+        return cls(run.run_id, content_key([noted.model, plain(noted.dataset), data]))
 
 
 def newest_first(own: Path) -> list[Path]:
-    """Every checkpoint of a run, whole or not, by step; of one step that of the latest start first.
-
-    `own`: the folder of one start; or of all, where an older version wrote them.
-    """
-    root = _root(own)
-    folders = [root, *(path for path in _listed(root) if _is_of_a_start(path))]
-    found = [path for folder in folders for path in _listed(folder) if _FOLDER.fullmatch(path.name)]
-    return sorted(found, key=lambda path: (step_of(path), order_of(path.parent.name)), reverse=True)
-
-
-def _listed(folder: Path) -> list[Path]:
-    try:
-        return [folder / name for name in os.listdir(folder)]
-    except (FileNotFoundError, NotADirectoryError):
-        return []  # removed by now
-
-
-def _root(own: Path) -> Path:
-    return own.parent if _is_of_a_start(own) else own
-
-
-def _is_of_a_start(folder: Path) -> bool:
-    return order_of(folder.name) != (0, 0)
+    """Every checkpoint of a run, whole or not; `own`: the folder of one start, or of all of an older version's."""
+    return checkpoint_folders.newest_first(own if order_of(own.name) == (0, 0) else own.parent)
 
 
 def last_complete(own: Path) -> Path | None:
@@ -126,6 +120,8 @@ def missing_in(checkpoint: Path) -> str | None:
         return str(error)
     if marker is None:
         return f"no {MARKER}: it was never finished"
+    if (step := _step_in(checkpoint, marker)) not in (None, step_of(checkpoint)):
+        return f"it is the checkpoint of step {step}"
     files, ranks = marker.files, marker.ranks
     for name, size in files.items():
         path = checkpoint / name
@@ -135,6 +131,33 @@ def missing_in(checkpoint: Path) -> str | None:
     lacking += [name for name in _rng_files(ranks) if name not in files]
     lacking += _missing_shards(files, ranks)
     return f"no {', '.join(lacking)}" if lacking else None
+
+
+def _step_in(checkpoint: Path, marker: CheckpointMarker) -> int | None:
+    """The step of which it says itself that it is; an older version wrote that into the trainer's state alone."""
+    if marker.step is not None:
+        return marker.step
+    try:
+        state = json.loads((checkpoint / STATE).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    step = state.get("global_step") if isinstance(state, dict) else None
+    return step if isinstance(step, int) else None
+
+
+def owner_of(checkpoint: Path, training: Training) -> str | None:
+    """Whose it is, in words, where it says that it is not of this training."""
+    try:
+        marker = read_fact(checkpoint / MARKER, CheckpointMarker)
+    except StoreError:
+        return None  # which `missing_in` tells
+    if marker is None or marker.run is None:
+        return None
+    if marker.run != training.run:
+        return f"it is a checkpoint of the run {marker.run}"
+    if None in (marker.sources, training.sources) or marker.sources == training.sources:
+        return None
+    return f"it is a checkpoint of another training of {marker.run}, with another model or other data"
 
 
 def _rng_files(ranks: int) -> list[str]:
@@ -178,10 +201,12 @@ def check_fits(checkpoint: Path, ranks: int, *, sharded: bool) -> None:
         )
 
 
-def seal(checkpoint: Path, ranks: int, sums: Mapping[str, str] = MappingProxyType({})) -> None:
+def seal(
+    checkpoint: Path, ranks: int, sums: Mapping[str, str] = MappingProxyType({}), training: Training | None = None
+) -> None:
     """Close a checkpoint that all `ranks` have written: flush every file, then write the marker.
 
-    `sums`: the checksums of its files.
+    `sums`: the checksums of its files; `training`: whose it is.
     """
     files = [checkpoint / name for name in sorted({*written(checkpoint), *sums} - {MARKER})]
     for path in files:
@@ -189,7 +214,8 @@ def seal(checkpoint: Path, ranks: int, sums: Mapping[str, str] = MappingProxyTyp
     for folder in {path.parent for path in files} | {checkpoint, checkpoint.parent}:
         _flush(folder)
     sizes = {path.relative_to(checkpoint).as_posix(): path.stat().st_size for path in files}
-    write_once(checkpoint / MARKER, CheckpointMarker(sizes, ranks, dict(sums)))
+    run, sources = (training.run, training.sources) if training else (None, None)
+    write_once(checkpoint / MARKER, CheckpointMarker(sizes, ranks, dict(sums), run, sources, step_of(checkpoint)))
     _flush(checkpoint)
 
 

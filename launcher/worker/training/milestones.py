@@ -13,12 +13,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from launcher.model.files import model_files
+from launcher.store import model_marker
 from launcher.store.files import link
+from launcher.store.run_folder import RunDir
 from launcher.worker import fence
 
 
-def keep(checkpoint: Path, folder: Path) -> None:
-    """Make `folder` the model that a sealed checkpoint holds, whole or not at all; one that is there stays."""
+def keep(checkpoint: Path, folder: Path, owner: RunDir | None = None) -> None:
+    """Make `folder` the model that a sealed checkpoint holds, whole or not at all; one that is there stays.
+
+    `owner`: the milestone that it is to say that it is of.
+    """
     if folder.exists():
         return
     aside = fence.aside(folder)
@@ -26,4 +31,6 @@ def keep(checkpoint: Path, folder: Path) -> None:
     for name, path in model_files(checkpoint).items():
         (aside / name).parent.mkdir(parents=True, exist_ok=True)
         link(path, aside / name)  # which stays when the checkpoint goes
+    if owner is not None:
+        model_marker.mark(aside, owner)
     fence.put_in_place(aside, folder)

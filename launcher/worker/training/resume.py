@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from launcher.machine.terminal import say
+from launcher.store.checkpoint_folders import MARKER, step_of
 from launcher.store.files import append_line, plain, read_fact
 from launcher.store.node_facts import CheckpointMarker, Damage
 from launcher.store.run_folder import RunDir
@@ -34,14 +35,14 @@ def checkpoint_to_resume(run: RunDir, own: Path, keep: int, *, sharded: bool) ->
     while name := ranks.first(search.next):
         checkpoint = Path(name)
         faults = ranks.gather(checksums.changed(checkpoint, _sums(checkpoint), ranks.index(), ranks.size()))
-        if ranks.first(partial(search.is_sound, checkpoint, faults)):
+        if ranks.first(partial(search.is_sound, faults)):
             break
     ranks.first(partial(search.close, keep, name))
     return Path(name) if name else None
 
 
 def _sums(checkpoint: Path) -> dict[str, str]:
-    marker = read_fact(checkpoint / checkpoints.MARKER, CheckpointMarker)
+    marker = read_fact(checkpoint / MARKER, CheckpointMarker)
     return marker.sums if marker else {}
 
 
@@ -50,33 +51,38 @@ class _Search:
 
     def __init__(self, run: RunDir, own: Path, sharded: bool) -> None:
         self.run, self.own, self.sharded = run, own, sharded
+        self._training = checkpoints.Training.of(run)
         self._tried: list[Path] = []
         self._damaged: dict[str, str] = {}  # by their names below checkpoints/
 
     def next(self) -> str | None:
         """The newest that is not tried yet and is whole by its names and sizes; it is our own by then."""
         for found in checkpoints.newest_first(self.own):
-            if found in self._tried or not (found / checkpoints.MARKER).exists():
+            if found in self._tried or not (found / MARKER).exists():
                 continue
             self._tried.append(found)
+            if (whose := checkpoints.owner_of(found, self._training)) is not None:
+                self._pass_over(whose)  # where it lies it stays for now: it may be all that its own run has
+                continue
             mine = checkpoints.take_over(found, self.own)
             if mine is None:
                 say(f"{found.name} was removed while it was taken over")
             elif (why := checkpoints.missing_in(mine)) is not None:
-                self._pass_over(mine, why)
+                self._pass_over(why)
             else:
                 checkpoints.check_fits(mine, ranks.size(), sharded=self.sharded)
                 return str(mine)
         return None
 
-    def is_sound(self, mine: Path, faults: list[str]) -> bool:
+    def is_sound(self, faults: list[str]) -> bool:
         """Whether no rank has found anything."""
         if faults:
-            self._pass_over(mine, "; ".join(faults))
+            self._pass_over("; ".join(faults))
         return not faults
 
-    def _pass_over(self, mine: Path, why: str) -> None:
+    def _pass_over(self, why: str) -> None:
         found = self._tried[-1]
+        mine = self.own / found.name
         say(f"{found.name} is damaged, and passed over: {why}")
         self._damaged[found.relative_to(self.run.checkpoints).as_posix()] = why
         checkpoints.remove(mine)
@@ -84,7 +90,7 @@ class _Search:
 
     def close(self, keep: int, name: str | None) -> None:
         """Record the damage, with what is gone on from, and remove what earlier starts have left."""
-        step = checkpoints.step_of(Path(name)) if name else None
+        step = step_of(Path(name)) if name else None
         known = {damage.checkpoint for damage in self.run.damages()}
         for checkpoint, why in self._damaged.items():
             if checkpoint not in known:
@@ -92,3 +98,12 @@ class _Search:
         if self._tried and name is None:
             say("no whole checkpoint is left: the training begins anew")
         checkpoints.rotate(self.own, keep)
+
+
+def refuse(run: RunDir, checkpoint: Path, why: str) -> None:
+    """Record as damaged a checkpoint that a training could not start from, and remove it: the next start has others."""
+    others = (each for each in checkpoints.newest_first(run.checkpoints) if each != checkpoint)
+    step = next((step_of(each) for each in others if checkpoints.missing_in(each) is None), None)
+    name = checkpoint.relative_to(run.checkpoints).as_posix()
+    append_line(run.damage_log, plain(Damage(name, why, step, time.time())))
+    checkpoints.remove(checkpoint)

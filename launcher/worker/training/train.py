@@ -27,7 +27,8 @@ from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
 
 from launcher.config import DeepSpeed, RunConfig
-from launcher.errors import StoreError, TrainingError
+from launcher.errors import CheckpointError, StoreError, TrainingError
+from launcher.store import model_marker
 from launcher.store.facts import Revision
 from launcher.store.files import Plain, fact_text, read_fact, whole_or_gone, write_derived, write_once
 from launcher.store.metrics_log import read_metrics
@@ -41,7 +42,7 @@ from launcher.worker.model import precision, weights
 from launcher.worker.model.memory import Latest
 from launcher.worker.training import checkpoints
 from launcher.worker.training.reference_table import prepare
-from launcher.worker.training.resume import checkpoint_to_resume
+from launcher.worker.training.resume import checkpoint_to_resume, refuse
 from launcher.worker.training.trainer import Recorder, RunTrainer, build_trainer
 
 LAST_LOGGED = 10  # lines whose mean is the run's training loss: one batch alone says little
@@ -79,7 +80,7 @@ def train(config: RunConfig, run: RunDir, store: Store, stop_requested: Callable
     try:
         with progress.phase("loading the model", progress.LOADING):
             trainer = build_trainer(config, run, store, pairs, [recorder])
-        _go(trainer, recorder, checkpoint_to_resume(run, own, config.checkpoint.keep, sharded=sharded))
+        _go_on(trainer, recorder, run, checkpoint_to_resume(run, own, config.checkpoint.keep, sharded=sharded))
         _finish(config, run, trainer, pairs, began)
     finally:
         if _is_joint(config):
@@ -92,6 +93,15 @@ def train(config: RunConfig, run: RunDir, store: Store, stop_requested: Callable
 def _is_joint(config: RunConfig) -> bool:
     """Whether the trainer is one of several, or divided: then rank 0 alone cannot evaluate with it."""
     return ranks.size() > 1 or bool(config.deepspeed.config)
+
+
+def _go_on(trainer: RunTrainer, recorder: Recorder, run: RunDir, checkpoint: Path | None) -> None:
+    try:
+        _go(trainer, recorder, checkpoint)
+    except CheckpointError as error:
+        if checkpoint is not None:
+            refuse(run, checkpoint, str(error).partition(";")[0])
+        raise
 
 
 def _go(trainer: RunTrainer, recorder: Recorder, checkpoint: Path | None) -> None:
@@ -134,6 +144,7 @@ def save_model(trainer: RunTrainer, folder: Path) -> None:
     (aside / "training_args.bin").unlink(missing_ok=True)  # a pickle of this machine's paths; config.yaml says it all
     for path in aside.iterdir():
         path.chmod(0o644)  # some writers use 0600, which would hide a run from its group
+    model_marker.mark(aside, RunDir(folder.parent))
     fence.put_in_place(aside, folder)
 
 
@@ -235,10 +246,11 @@ def final_model(run: RunDir) -> Path:
     """The folder of a run's final model: its own, or where that was removed, its published revision.
 
     Raises:
-        StoreError: neither can be had.
+        StoreError: neither can be had, or it is another run's.
     """
     published = read_fact(run.revision_file, Revision)
     if run.model.is_dir():
+        model_marker.check(run)
         return run.model
     if published and published.store == "folder" and Path(published.address).is_dir():
         return Path(published.address)

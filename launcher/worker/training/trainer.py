@@ -21,10 +21,11 @@ from trl import DPOConfig, KTOConfig
 
 from launcher.config import Lora, RunConfig
 from launcher.config import Trainer as TrainerConfig
-from launcher.errors import ConfigError, TrainingError
+from launcher.errors import CheckpointError, ConfigError, TrainingError
 from launcher.losses import loss_named
 from launcher.machine.terminal import say
 from launcher.model.adapter import CONFIG_FILE, Adapter, with_base
+from launcher.store.checkpoint_folders import step_of
 from launcher.store.files import append_line, plain, whole_or_gone
 from launcher.store.metrics_log import Saved
 from launcher.store.output_folder import Store
@@ -56,8 +57,9 @@ class _Kept(Trainer):
 
     precision = torch.float32  # of the weights in every forward
     keep_checkpoints = 1
-    milestones: Mapping[int, Path] = MappingProxyType({})  # where to keep the model of which step
+    milestones: Mapping[int, RunDir] = MappingProxyType({})  # where to keep the model of which step
     saves_log: Path | None = None  # where the seconds of each save are noted
+    training: checkpoints.Training | None = None  # what its checkpoints say that they are of
     base: Adapter | None = None  # what an adapter is to name as the model below it
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
@@ -109,12 +111,13 @@ class _Kept(Trainer):
             sums = ranks.gather(list(checksums.checksums(checkpoint, mine).items()))
             if self.args.should_save:
                 fence.check()
-                checkpoints.seal(checkpoint, self.args.world_size, dict(sums))
+                checkpoints.seal(checkpoint, self.args.world_size, dict(sums), self.training)
         if self.args.should_save:
             if self.saves_log is not None:
                 append_line(self.saves_log, plain(Saved(self.state.global_step, time.perf_counter() - began)))
             if self.state.global_step in self.milestones:
-                milestones.keep(checkpoint, self.milestones[self.state.global_step])
+                milestone = self.milestones[self.state.global_step]
+                milestones.keep(checkpoint, milestone.model, milestone)
             fence.check()
             checkpoints.rotate(Path(self.args.output_dir), self.keep_checkpoints)
 
@@ -192,13 +195,13 @@ def check_start(step: int, checkpoint: Path | None) -> None:
     """Look whether a training starts where its checkpoint was written: the trainer loads what it finds, in silence.
 
     Raises:
-        TrainingError: it starts elsewhere, or the checkpoint was touched while it was loaded.
+        CheckpointError: it starts elsewhere, or the checkpoint was touched while it was loaded.
     """
-    wanted = 0 if checkpoint is None else checkpoints.step_of(checkpoint)
+    wanted, remedy = 0 if checkpoint is None else step_of(checkpoint), "launch the run again"
     if step != wanted:
-        raise TrainingError(f"the training starts at step {step}, its checkpoint is of step {wanted}; launch it again")
+        raise CheckpointError(f"the training starts at step {step}, its checkpoint is of step {wanted}; {remedy}")
     if checkpoint is not None and (why := checkpoints.missing_in(checkpoint)) is not None:
-        raise TrainingError(f"{checkpoint} was changed while it was loaded: {why}; launch the run again")
+        raise CheckpointError(f"{checkpoint} was changed while it was loaded: {why}; {remedy}")
 
 
 def _number(value: Any) -> float:
@@ -249,9 +252,10 @@ def build_trainer(
             parameter.data = parameter.data.float() if parameter.requires_grad else parameter.data
     trainer.base = base_model.name_of(config.model, store)
     trainer.precision = precision.dtype_of(config.model)
+    trainer.training = checkpoints.Training.of(run)
     trainer.keep_checkpoints = config.checkpoint.keep
     trainer.saves_log = run.saves_log
-    trainer.milestones = {step: run.milestone(step).model for step in config.checkpoint.milestones or ()}
+    trainer.milestones = {step: run.milestone(step) for step in config.checkpoint.milestones or ()}
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     return trainer
