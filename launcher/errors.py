@@ -18,6 +18,7 @@ class PrefsweepError(Exception):
     |- UsageError     the command is wrong, nothing was done (exit code 2)
     |  `- ConfigError what is wrong is the value of a key
     |- StoreError     a file of the run directory is missing, torn or foreign (exit code 1)
+    |  `- Unread      the system does not let it be read: it may be whole
     |- FetchError     what is on the Hub could not be fetched (exit code 1)
     |- TrainingError  a training cannot go on (in a job; the run has failed)
     |- MeasuringError a benchmark cannot be done (in a job; the run is trained)
@@ -72,6 +73,10 @@ class ConfigError(UsageError):
 
 class StoreError(PrefsweepError):
     """Names the run and the file."""
+
+
+class Unread(StoreError):
+    """Names the file, the system's words and what helps: nothing says that it is damaged, so nobody may replace it."""
 
 
 class FetchError(PrefsweepError):

@@ -12,6 +12,7 @@ from launcher.errors import ConfigError, SchedulerError
 from launcher.machine.terminal import say
 from launcher.runs.cancel import cancel as stop
 from launcher.runs.cancel import end_jobs
+from launcher.runs.copies import in_originals
 from launcher.runs.idle_jobs import idle_jobs
 from launcher.runs.run_state import RunState
 from launcher.runs.unreadable import damages_of
@@ -35,6 +36,7 @@ def cancel(options: argparse.Namespace) -> int:
         adopt(runs_of(directory, store), scheduler)
         states = choose(options, directory, store, scheduler)
         faults = damages_of(directory, [state.facts for state in states])
+        faults += in_originals(state.facts for state in states)
         notes: list[str] = []
         with working() as tell:
             stopped = stop(states, scheduler, tell, faults.append, notes.append)

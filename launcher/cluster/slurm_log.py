@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from launcher.cluster.job_state import JobState, Phase
+from launcher.errors import StoreError
 from launcher.store.facts import Job
 from launcher.store.files import tail
 
@@ -23,7 +24,7 @@ def explained(state: JobState, job: Job) -> JobState:
     """What SLURM says of a job that failed, with the rank that was the first to go, where there are several."""
     if state.phase is not Phase.FAILED or not job.log:
         return state
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, StoreError):
         log = tail(Path(job.log), END_BYTES).decode(errors="replace")
         rank, number = first_rank(log), lone_signal(log)
         if rank:

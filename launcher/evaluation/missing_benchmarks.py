@@ -23,7 +23,7 @@ from launcher.store.work_done import lacking
 
 def unclaimed(run: RunDir, wanted: Iterable[str]) -> list[str]:
     """Of these benchmarks, those that are lacking and that no attempt under way was made for."""
-    alive = [attempt for attempt in Attempts.of(run).open if not attempt.cancel_file.exists()]
+    alive = [attempt for attempt in Attempts.of(run).open if not attempt.has(attempt.cancel_file)]
     claimed = {name for attempt in alive for name in wanted_by(attempt)}
     return [name for name in lacking(run, wanted) if name not in claimed]
 

@@ -18,6 +18,7 @@ from launcher.hub.look import HubLook
 from launcher.hub.revisions import Key, models_of, with_revisions
 from launcher.store.facts import RunRecord
 from launcher.store.output_folder import Store
+from launcher.store.reading import may_be_there
 from launcher.sweep import Run, Sweep
 
 
@@ -50,7 +51,7 @@ def _is_taken(record: RunRecord, store: Store) -> bool:
 def _ask_holders(runs: Iterable[Run], store: Store) -> Iterator[tuple[Key, str]]:
     """Which revisions of these runs are in their store already, and the model that each holds."""
     look = HubLook()
-    waiting = [run for run in runs if not store.run(run.run_id).result_file.exists()]
+    waiting = [run for run in runs if not may_be_there(store.run(run.run_id).result_file)]
     for hub in (hub for run in waiting for hub in models_of(run).values() if hub.store != "off"):
         holder = FolderShelf(hub, store).holder() if hub.store == "folder" else _on_hub(hub, look)
         if holder is not None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from launcher.config import Hub
-from launcher.errors import PublishError, UsageError, listed
+from launcher.errors import PublishError, StoreError, UsageError, listed
 from launcher.hub.card import measures
 from launcher.hub.folder import FolderShelf
 from launcher.hub.look import HubLook
@@ -215,7 +215,7 @@ def act(publication: Publication, store: Store) -> Outcome:
         return Outcome(point, verdict.why, read_fact(point.folder.revision_file, Revision), checked=verdict.checked)
     try:
         fact = publish(point, publication.hub, store, anew=verdict.anew)
-    except (PublishError, OSError) as error:
+    except (PublishError, StoreError, OSError) as error:
         why = disk.fault(error, store.root, then="publish") or str(error)
         return Outcome(point, f"not published: {why}", None, why)
     return Outcome(point, f"published as {fact.address}", fact)

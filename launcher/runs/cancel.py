@@ -17,6 +17,7 @@ from launcher.cluster.batch import Batch
 from launcher.cluster.scheduler import Scheduler
 from launcher.errors import ConfigError, SchedulerError, StoreError
 from launcher.machine.terminal import Say, silent
+from launcher.runs.copies import copied_of
 from launcher.runs.idle_jobs import IN_QUEUE, awaited_by, tables_of, without_use
 from launcher.runs.run_state import AT_WORK, RunState
 from launcher.runs.unreadable import Reading
@@ -146,7 +147,9 @@ def _earlier(states: Iterable[RunState], scheduler: Scheduler, warn: Say) -> _Ea
     What cannot be read of an attempt long past is in nobody's way.
     """
     read, batches = Reading(), dict[str, list[Job] | None]()
-    past = [each for state in states for each in read(partial(_past, state.run.at_a_look(batches))) or ()]
+    states = list(states)
+    copied = copied_of(state.run for state in states)
+    past = [each for state in states for each in read(partial(_past, state.run.at_a_look(batches), copied)) or ()]
     jobs = [(each, job) for each in past if (job := read(partial(_job_of, each, scheduler)))]
     tables = [job for each in past for job in read(partial(awaited_by, [each])) or ()]
     try:
@@ -161,21 +164,27 @@ def _earlier(states: Iterable[RunState], scheduler: Scheduler, warn: Say) -> _Ea
     )
 
 
-def _past(run: RunDir) -> list[AttemptDir]:
-    """Its attempts that have neither the run in their hands nor failed."""
+def _past(run: RunDir, copied: Collection[Path]) -> list[AttemptDir]:
+    """Its attempts that have neither the run in their hands nor failed, but for those of a copy's original."""
     attempts = Attempts.of(run)
-    return [each for each in attempts.all if each not in attempts.current and not each.has(each.failure_file)]
+    past = [each for each in attempts.all if each not in attempts.current and not each.has(each.failure_file)]
+    return [each for each in past if each.batch not in copied]
 
 
 def _may_be_at_work(state: RunState) -> bool:
     facts = state.facts
+    if facts.original is not None:
+        return False
     return bool(facts.unreadable) and facts.attempts > 0 and facts.failure is None and not facts.finished
 
 
 def _to_stop(attempts: Attempts, read: Reading) -> list[AttemptDir]:
     """Its open attempts; where it cannot be read which those are, all that have not failed."""
     known = read(lambda: attempts.open)
-    return [each for each in attempts.all if not each.has(each.failure_file)] if known is None else known
+    if known is not None:
+        return known
+    every = read(lambda: attempts.all) or ()
+    return [each for each in every if not read(partial(each.has, each.failure_file))]
 
 
 def _job_of(attempt: AttemptDir, scheduler: Scheduler) -> Job | None:

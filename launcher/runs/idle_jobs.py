@@ -19,6 +19,7 @@ from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import UNKNOWN, Phase
 from launcher.cluster.scheduler import Scheduler
 from launcher.errors import StoreError
+from launcher.runs.copies import copied_of, original_of
 from launcher.runs.lost_records import Listed, listed_of
 from launcher.runs.run_state import RunState
 from launcher.store.age import written
@@ -72,7 +73,7 @@ def _tables(directory: SweepDir, store: Store, scheduler: Scheduler) -> Iterator
             continue
         with suppress(StoreError):  # told by whoever needs the table
             record = read_fact(folder.path / "batch.json", BatchRecord)
-            if record is None or not name.fullmatch(record.name):
+            if record is None or not name.fullmatch(record.name) or original_of(folder.path):
                 continue
             if written(folder.done_file) < written(folder.path / "batch.json"):
                 job = read_fact(folder.job_file, Job)
@@ -81,7 +82,8 @@ def _tables(directory: SweepDir, store: Store, scheduler: Scheduler) -> Iterator
 
 def _of_removed_runs(directory: SweepDir, store: Store, scheduler: Scheduler) -> Iterator[Job]:
     """The jobs all of whose attempts are of runs whose folders were removed, or made anew by another batch since."""
-    every = listed_of([store.run(directory.name)])  # of the output folder, whichever run is asked about
+    any_run = [store.run(directory.name)]  # of the output folder, whichever run is asked about
+    every = listed_of(any_run, copied_of(any_run))
     there = set(names_in(store.root / "runs"))
     made: dict[tuple[Path, int], list[bool]] = {}
     for run_id, listed in every.items():

@@ -17,6 +17,7 @@ from launcher.cluster.job_state import UNKNOWN, JobState, Phase
 from launcher.cluster.scheduler import Scheduler
 from launcher.errors import StoreError, UsageError
 from launcher.hub.unpublished import why_unpublished
+from launcher.runs.copies import copied_of
 from launcher.runs.lost_records import Listed, gone_of, listed_of
 from launcher.runs.signs import last_words, looked_into
 from launcher.runs.status import IN_FLIGHT, RunFacts, Status, cause_of, status_of
@@ -30,6 +31,7 @@ from launcher.store.metrics_log import last_metrics
 from launcher.store.node_facts import Lost
 from launcher.store.output_folder import PreparingDir
 from launcher.store.progress import Progress
+from launcher.store.reading import is_there, may_be_there
 from launcher.store.results import Result
 from launcher.store.run_folder import AttemptDir, RunDir
 from launcher.store.starts import Start, last_start
@@ -45,15 +47,31 @@ def read_facts(run: RunDir) -> RunFacts:
     return _legible(Attempts.of(run))[0]
 
 
-def _looked_at(run: RunDir, batches: dict[str, list[Job] | None], listed: Mapping[str, Sequence[Listed]]) -> Look:
+@dataclass(frozen=True)
+class Around:
+    """What is looked at once for many runs: the lists of their batches, and which of those are copies."""
+
+    listed: Mapping[str, Sequence[Listed]]
+    copied: Mapping[Path, Path]
+
+
+def _looked_at(run: RunDir, batches: dict[str, list[Job] | None], around: Around) -> Look:
     """The same from one listing of each folder, and the attempt that acts; nothing else of the look is kept."""
     attempts = Attempts.of(run.at_a_look(batches))
     facts, acting = _legible(attempts)
+    if around.copied and acting and facts.failure is None and (original := _original(acting, around.copied)):
+        facts = replace(facts, job=None, job_id=None, table=None, original=str(original))
     try:
-        gone = gone_of(attempts, listed)
+        gone = gone_of(attempts, around.listed)
     except StoreError as error:
-        facts, gone = replace(facts, unreadable=(*facts.unreadable, str(error))), ()
+        facts, gone = replace(facts, unreadable=tuple(dict.fromkeys([*facts.unreadable, str(error)]))), ()
     return replace(facts, gone=gone) if gone else facts, acting and AttemptDir(acting.path)
+
+
+def _original(acting: AttemptDir, copied: Mapping[Path, Path]) -> Path | None:
+    with contextlib.suppress(StoreError):
+        return copied.get(acting.batch) if acting.batch else None
+    return None
 
 
 def _legible(attempts: Attempts) -> Look:
@@ -169,7 +187,7 @@ def require_run(run: RunDir) -> RunDir:
     Raises:
         UsageError: there is no such run.
     """
-    if not run.config_file.exists():
+    if not may_be_there(run.config_file):
         raise UsageError(f"{run.run_id}: no such run in {run.path.parent}; `status` lists the runs of a sweep")
     return run
 
@@ -180,7 +198,7 @@ def failure_of(job: Job) -> Failure | None:
 
 
 def _is_made(table: Job) -> bool:
-    return table.folder is not None and PreparingDir(Path(table.folder)).done_file.exists()
+    return table.folder is not None and is_there(PreparingDir(Path(table.folder)).done_file)
 
 
 @dataclass(frozen=True)
@@ -211,8 +229,9 @@ class RunState:
 def states_of(runs: Sequence[RunDir], scheduler: Scheduler) -> list[RunState]:
     """The state of each run, with one question to the scheduler for all of them."""
     batches: dict[str, list[Job] | None] = {}
-    listed = listed_of(runs)
-    looks = [_looked_at(run, batches, listed) for run in runs]
+    copied = copied_of(runs)
+    around = Around(listed_of(runs, copied), copied)
+    looks = [_looked_at(run, batches, around) for run in runs]
     facts = [fact for fact, _ in looks]
     jobs = [fact.job if _has_open_job(fact) else None for fact in facts]
     tables = [fact.table if job and not fact.started else None for job, fact in zip(jobs, facts, strict=True)]
@@ -224,7 +243,7 @@ def states_of(runs: Sequence[RunDir], scheduler: Scheduler) -> list[RunState]:
         return answers.get(executors.key_of(job), UNKNOWN) if job else UNKNOWN
 
     answered = [answer(job) for job in jobs]
-    looks = _looked_at_again(runs, looks, answered, listed)
+    looks = _looked_at_again(runs, looks, answered, around)
     words, about = cache(last_words), zip(looks, answered, map(answer, tables), strict=True)
     looked_at = [looked_into(acting, fact, job, table, words) for (fact, acting), job, table in about]
     told = [_unless_gone(*each, answer) for each in zip(looked_at, answered, strict=True)]
@@ -246,10 +265,7 @@ def _unless_gone(facts: RunFacts, job: JobState, answer: Callable[[Job], JobStat
 
 
 def _looked_at_again(
-    runs: Sequence[RunDir],
-    looks: Sequence[Look],
-    answered: Sequence[JobState],
-    listed: Mapping[str, Sequence[Listed]],
+    runs: Sequence[RunDir], looks: Sequence[Look], answered: Sequence[JobState], around: Around
 ) -> list[Look]:
     """The looks, anew at each run whose job is no more: it may have ended well between the look and the answer."""
     batches: dict[str, list[Job] | None] = {}
@@ -257,7 +273,7 @@ def _looked_at_again(
     def again(run: RunDir, look: Look, job: JobState) -> Look:
         if not _has_open_job(look[0]) or job.phase in (Phase.PENDING, Phase.RUNNING):
             return look
-        fresh = _looked_at(run, batches, listed)
+        fresh = _looked_at(run, batches, around)
         return fresh if fresh[0].job_id == look[0].job_id else look  # the answer is of that job
 
     return [again(*each) for each in zip(runs, looks, answered, strict=True)]

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from launcher.cluster.job_state import UNKNOWN, JobState, Phase
+from launcher.errors import StoreError
 from launcher.runs.status import SILENT, RunFacts
 from launcher.store.age import age
 from launcher.store.files import tail
@@ -78,7 +79,7 @@ def last_words(log: Path) -> str | None:
     """The last line that a job has printed of its own; None where it has printed none."""
     try:
         text = tail(log, END_BYTES).decode(errors="replace")
-    except OSError:
+    except (OSError, StoreError):
         return None
     lines = [line.strip() for line in _CRASH.sub(r"\1", text).splitlines()]
     own = [line for line in lines if line and not _OF_THE_SCHEDULER.match(line)]

@@ -79,6 +79,7 @@ class RunFacts:
         damage: what is said of the last checkpoint that was found damaged.
         unreadable: of each fact that cannot be read, the file, why, and what to do; the others say what is known.
         gone: the jobs that were handed over to make attempts whose records are gone.
+        original: the output folder whose jobs make it, where this one is a copy; None: it is not, or they have ended.
     """
 
     attempts: int = 0
@@ -119,6 +120,7 @@ class RunFacts:
     damage: str | None = None
     unreadable: tuple[str, ...] = ()
     gone: tuple[Gone, ...] = ()
+    original: str | None = None
 
     @property
     def waits_for(self) -> str | None:
@@ -150,8 +152,14 @@ def status_of(facts: RunFacts, job: JobState, table: JobState = UNKNOWN) -> tupl
     if facts.failure is not None:
         return (Status.NEW if facts.cause is Cause.QUEUE_FULL else Status(facts.ended)), facts.failure
     if facts.job_id is None:
-        return _unless_recent(facts, "the launcher ended while it was submitting")
+        return _without_job(facts)
     return _status_of_job(facts, job, table)
+
+
+def _without_job(facts: RunFacts) -> tuple[Status, str | None]:
+    if facts.original is not None:
+        return Status.NEW, f"its job is that of the original of this copy, {facts.original}"
+    return _unless_recent(facts, "the launcher ended while it was submitting")
 
 
 def cause_of(facts: RunFacts, job: JobState, table: JobState = UNKNOWN) -> Cause | None:

@@ -71,6 +71,8 @@ def check_readable(facts: RunFacts) -> None:
 def known_of(attempts: Attempts, error: StoreError) -> tuple[RunFacts, AttemptDir | None]:
     """What can be read of a run, and the attempt that acts as far as that is known; `error`: what was found first."""
     read, run = Reading(), attempts.run
+    if read(lambda: attempts.all) is None:
+        return RunFacts(unreadable=tuple(read.faults)), None
     result = read(lambda: run.read(run.result_file, Result))
     revision = read(lambda: run.read(run.revision_file, Revision))
     metrics = read(lambda: last_metrics(run.metrics_file)) or {}
@@ -94,7 +96,7 @@ def known_of(attempts: Attempts, error: StoreError) -> tuple[RunFacts, AttemptDi
 
 def _of_attempt(last: AttemptDir, read: Reading) -> dict[str, Any]:
     failure, job = read(lambda: last.read(last.failure_file, Failure)), read(lambda: last.job)
-    start = last_start(last)
+    start = read(lambda: last_start(last))
     started = read(lambda: start.fact) if start else None
     read(lambda: why_unpublished(last))
     return {
@@ -106,7 +108,7 @@ def _of_attempt(last: AttemptDir, read: Reading) -> dict[str, Any]:
         "started": start is not None,
         "host": started.host if started else None,
         "failure": failure.reason if failure else None,
-        "cancelled": last.has(last.cancel_file),
+        "cancelled": bool(read(lambda: last.has(last.cancel_file))),
     }
 
 

@@ -16,19 +16,23 @@ from launcher.store.work_done import has_done_its_part
 
 @dataclass(frozen=True)
 class Attempts:
-    """The attempts at a run as they are found at one moment; each one's record is read once.
-
-    Attributes:
-        all: of either purpose, oldest first.
-    """
+    """The attempts at a run as they are found when they are first asked for; each one's record is read once."""
 
     run: RunDir
-    all: tuple[AttemptDir, ...]
 
     @classmethod
     def of(cls, run: RunDir) -> Attempts:
-        """Those that there are now."""
-        return cls(run, tuple(run.attempts()))
+        """Those of a run."""
+        return cls(run)
+
+    @cached_property
+    def all(self) -> tuple[AttemptDir, ...]:
+        """Of either purpose, oldest first.
+
+        Raises:
+            Unread: the system does not tell which there are.
+        """
+        return tuple(self.run.attempts())
 
     @cached_property
     def trainings(self) -> list[AttemptDir]:

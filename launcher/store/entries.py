@@ -16,7 +16,7 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-from launcher.errors import StoreError, listed
+from launcher.errors import StoreError, Unread, listed
 from launcher.store.facts import EntryFiles
 from launcher.store.files import building, read_fact, write_once
 
@@ -48,6 +48,8 @@ def lost_files(folder: Path) -> list[str]:
     """The files that an entry was made with and does not have any more, or not as they were."""
     try:
         made = read_fact(folder / LIST, EntryFiles)
+    except Unread:  # what may be whole is not made again
+        raise
     except StoreError:
         return [LIST]
     there = _sizes(folder)

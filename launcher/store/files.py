@@ -28,12 +28,12 @@ import msgspec
 
 from launcher.errors import StoreError
 from launcher.store.locks import turn
+from launcher.store.reading import REMEDY, opened, read_content, rest_of
 
 Plain = dict[str, Any]  # a JSON object as it is
 Kind = TypeVar("Kind")
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 LEFT_OUT = {"left out": True}  # the metadata of a key that is not written where it has no value
-REMEDY = "put it right, or move it away to have it made again"
 TAIL_BYTES = 4096  # of a log, enough for its last line
 
 
@@ -181,6 +181,21 @@ def plain(fact: Any) -> Any:
     return {key.name: plain(value) for key, value in values.items() if value is not None or key.metadata != LEFT_OUT}
 
 
+def _parsed(text: str) -> Any:
+    """The JSON of a text.
+
+    Raises:
+        ValueError: it is none, or none to be used: too deep, or with half a pair of surrogates, which no file has.
+    """
+    try:
+        content = json.loads(text)
+        if "\\u" in text:
+            json.dumps(content, ensure_ascii=False).encode()
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    return content
+
+
 @overload
 def read_fact(path: Path) -> Plain | None: ...
 @overload
@@ -191,16 +206,16 @@ def read_fact(path: Path, kind: Any = dict) -> Any:
     Raises:
         StoreError: the file is there and is not a JSON object (facts are never half written by us), lacks a key that
             such a fact has, or has another value there than can be.
+        Unread: the system does not let it be read.
     """
-    try:
-        text = path.read_bytes()
-    except FileNotFoundError:
+    text = read_content(path)
+    if text is None:
         return None
     if kind is not dict:
-        with contextlib.suppress(msgspec.DecodeError):  # what is wrong is found out below; NaN is right there
+        with contextlib.suppress(msgspec.DecodeError, ValueError, RecursionError):  # found out below; NaN is right
             return msgspec.json.decode(text, type=kind)
     try:
-        content = json.loads(text.decode())
+        content = _parsed(text.decode())
     except ValueError as error:
         raise StoreError(f"{path}: not readable as JSON ({error}); {REMEDY}") from error
     if not isinstance(content, dict):
@@ -235,23 +250,29 @@ def tail(path: Path, size: int = TAIL_BYTES) -> bytes:
     """The last `size` bytes of a log, however long it is; its first line may be cut.
 
     Raises:
-        OSError: it cannot be read.
+        FileNotFoundError: there is none.
+        StoreError: it cannot be read.
     """
-    with path.open("rb") as file:
-        file.seek(max(0, os.fstat(file.fileno()).st_size - size))
-        return file.read()
+    with opened(path) as (handle, length):
+        os.lseek(handle, max(0, length - size), os.SEEK_SET)
+        return rest_of(handle, size)
 
 
 def read_lines(path: Path) -> list[Plain]:
-    """All whole lines of a log; a torn one is left out."""
+    """All whole lines of a log; a torn one is left out.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        with opened(path) as (handle, size):
+            text = rest_of(handle, size).decode(errors="replace")
     except FileNotFoundError:
         return []
     lines = []
     for line in text.split("\n"):  # splitlines() would also split at U+2028, which a text may hold
         with contextlib.suppress(ValueError):
-            lines.append(json.loads(line))
+            lines.append(_parsed(line))
     return [line for line in lines if isinstance(line, dict)]
 
 

@@ -63,14 +63,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-import msgspec
-
 from launcher.errors import StoreError
 from launcher.store.facts import Launch, NamedRuns, RunName, RunRecord
 from launcher.store.files import read_fact, typed, write_once
 from launcher.store.launch_record import divided, whole
 from launcher.store.locks import turn
 from launcher.store.names import launch_in
+from launcher.store.reading import may_be_there, unread
 from launcher.store.run_folder import AttemptDir, RunDir
 from launcher.store.seen import names_in
 
@@ -148,13 +147,17 @@ class SweepDir:
 
     def launches(self) -> list[Launch]:
         """What was launched under this name, oldest first, as far as it can be read; `damages` has the rest."""
-        found = (_launch_in(path) for path in self._launch_files())
-        return [each for each in found if isinstance(each, Launch)]
+        return [each for each in self._found() if isinstance(each, Launch)]
 
     def damages(self) -> list[str]:
         """What is wrong with the files here that are not what a launch writes, a line for each, with the remedy."""
-        found = (_launch_in(path) for path in self._launch_files())
-        return [str(each) for each in found if isinstance(each, StoreError)]
+        return [str(each) for each in self._found() if isinstance(each, StoreError)]
+
+    def _found(self) -> list[Launch | StoreError | None]:
+        try:
+            return [_launch_in(path) for path in self._launch_files()]
+        except StoreError as error:
+            return [error]
 
     def _launch_files(self) -> list[Path]:
         folder = self.path / "launches"
@@ -173,8 +176,8 @@ class SweepDir:
         Where a launch cannot be read, its runs are found by the jobs that they have had.
         """
         try:
-            every = [msgspec.json.decode(path.read_bytes(), type=NamedRuns) for path in self._launch_files()]
-        except (OSError, msgspec.DecodeError):
+            every = [fact for path in self._launch_files() if (fact := read_fact(path, NamedRuns))]
+        except StoreError:
             every = [NamedRuns([name_of(record) for record in self.run_records()]), NamedRuns(self._names_by_jobs())]
         return list({run.run_id: run for launch in every for run in launch.runs}.values())
 
@@ -226,10 +229,13 @@ def name_of(record: RunRecord) -> RunName:
 
 def _folders(parent: Path) -> list[Path]:
     """The folders in it, by name; a file that somebody, or a file browser, has left there is none of ours."""
-    if not parent.is_dir():
+    try:
+        with os.scandir(parent) as entries:
+            return [parent / name for name in sorted(entry.name for entry in entries if entry.is_dir())]
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    with os.scandir(parent) as entries:
-        return [parent / name for name in sorted(entry.name for entry in entries if entry.is_dir())]
+    except OSError as error:
+        raise unread(parent, error) from error
 
 
 @dataclass(frozen=True)
@@ -250,7 +256,7 @@ class Store:
 
     def sweeps(self) -> list[SweepDir]:
         """Every sweep, oldest launch first."""
-        found = [folder for folder in _folders(self.root / "sweeps") if (folder / "launches").is_dir()]
+        found = [folder for folder in _folders(self.root / "sweeps") if may_be_there(folder / "launches")]
         return [SweepDir(folder) for folder in sorted(found, key=lambda folder: folder.stat().st_mtime)]
 
     def published(self, repo: str, revision: str) -> Path:

@@ -20,15 +20,15 @@ from launcher.errors import StoreError
 from launcher.machine.once import Once
 from launcher.store import checkpoint_folders
 from launcher.store.facts import Attempt, Job, JobRecords, Purpose
-from launcher.store.files import REMEDY, Plain, read_fact, read_lines, typed, write_derived, write_once
+from launcher.store.files import Plain, read_fact, read_lines, typed, write_derived, write_once
 from launcher.store.names import EVALUATION_SUFFIX, attempt_in, is_attempt, milestone_in
 from launcher.store.node_facts import Damage
+from launcher.store.reading import REMEDY, is_there, may_be_there, read_mapping
 from launcher.store.seen import Seen, names_in
 
 Kind = TypeVar("Kind")
 # Ten times as fast, where PyYAML was built with libyaml.
 _DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ _ONCE = Once()
 # Nobody makes it again: without it, its job is not known any more, and goes on.
 RECORD_REMEDY = "put it right, or move it away once its job has ended: cancel that by hand where it has not"
 BATCH_PARTS = 4  # of its path, below the output folder: sweeps, the sweep, jobs, its name
+BATCH_FILE = "batch.json"  # in a batch's folder: what is handed over
 JOBS_FILE = "jobs.json"  # in a batch's folder: what the executor made of it
 
 
@@ -134,7 +135,7 @@ class AttemptDir:
     def was_submitted(self) -> bool:
         """Whether it has a job; what that is need not be read for it."""
         batch = None if self.record.index is None else self.batch
-        return self.has(self.job_file) or (batch is not None and (batch / JOBS_FILE).exists())
+        return self.has(self.job_file) or (batch is not None and is_there(batch / JOBS_FILE))
 
     def jobs_of(self, batch: Path) -> list[Job] | None:
         """The jobs of the batch in a folder; None where none are recorded."""
@@ -146,7 +147,7 @@ class AttemptDir:
 
     def has(self, file: Path) -> bool:
         """Whether a file of the attempt, or of its run, is there."""
-        return file.exists() if self.seen is None else self.seen.has(file)
+        return is_there(file) if self.seen is None else self.seen.has(file)
 
     def read(self, file: Path, kind: type[Kind]) -> Kind | None:
         """A fact of the attempt, or of its run; None where it is not there."""
@@ -239,7 +240,7 @@ class RunDir:
 
     def has(self, file: Path) -> bool:
         """Whether a file of the run is there."""
-        return file.exists() if self.seen is None else self.seen.has(file)
+        return is_there(file) if self.seen is None else self.seen.has(file)
 
     def read(self, file: Path, kind: type[Kind]) -> Kind | None:
         """A fact of the run; None where it is not there."""
@@ -295,7 +296,7 @@ class RunDir:
             return None
         damaged = {self.checkpoints / damage.checkpoint for damage in self.damages()}
         found = (each for each in checkpoint_folders.newest_first(self.checkpoints) if each not in damaged)
-        marked = (each for each in found if (each / checkpoint_folders.MARKER).exists())
+        marked = (each for each in found if is_there(each / checkpoint_folders.MARKER))
         return next(map(checkpoint_folders.step_of, marked), None)
 
     @property
@@ -333,7 +334,7 @@ class RunDir:
         steps = sorted(
             step for name in self.names(self.path / "milestones") if (step := milestone_in(name)) is not None
         )
-        return [(step, each) for step in steps if (each := self.milestone(step)).model.exists()]
+        return [(step, each) for step in steps if is_there((each := self.milestone(step)).model)]
 
     @property
     def memory_log(self) -> Path:
@@ -354,7 +355,7 @@ class RunDir:
 
         `anew`: what it names lies elsewhere by now, after the project was moved or copied.
         """
-        if anew or not self.config_file.exists():
+        if anew or not may_be_there(self.config_file):
             text = "".join(_ONCE(_yaml, sys.intern(key), value) for key, value in objective.items())
             write_derived(self.config_file, text, flushed=False)
 
@@ -364,15 +365,9 @@ class RunDir:
         Raises:
             StoreError: there is no config.yaml, or it is not whole.
         """
-        try:
-            config = yaml.load(self.config_file.read_text(encoding="utf-8"), Loader=_LOADER)  # noqa: S506 - a safe one
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise StoreError(f"{self.config_file}: not readable as YAML; {REMEDY}") from error
-        except OSError as error:
-            why = error.strerror
-            raise StoreError(f"{self.config_file}: cannot be read ({why}); launch the run again with -m") from error
-        if not isinstance(config, dict):
-            raise StoreError(f"{self.config_file}: holds no mapping; {REMEDY}")
+        config = read_mapping(self.config_file)
+        if config is None:
+            raise StoreError(f"{self.config_file}: is not there; launch the run again with -m")
         if lacking := [key for key in OBJECTIVE if key not in config]:
             raise StoreError(f"{self.config_file}: lacks {', '.join(lacking)}; {REMEDY}")
         return {str(key): value for key, value in config.items()}

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 from launcher.store.facts import Job
+from launcher.store.reading import unread
 
 
 class Seen:
@@ -38,8 +39,14 @@ class Seen:
 
 
 def names_in(folder: str | Path) -> list[str]:
-    """What is in a folder; nothing where it is not there."""
+    """What is in a folder; nothing where it is not there.
+
+    Raises:
+        Unread: the system does not tell.
+    """
     try:
         return os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):
         return []
+    except (OSError, ValueError) as error:
+        raise unread(Path(folder), error) from error

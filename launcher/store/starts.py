@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from launcher.errors import StoreError
+from launcher.errors import StoreError, Unread
 from launcher.store.facts import Started
 from launcher.store.files import read_fact, write_once
 from launcher.store.names import order_of, start_in
@@ -108,6 +108,8 @@ def claim(attempt: AttemptDir, fact: Started) -> Start | None:
 def _is_later_life(start: Start, one: Started) -> bool:
     try:
         other = start.fact
+    except Unread:
+        raise
     except StoreError:
         return False  # somebody has damaged it since; its name counts all the same
     return other.job is not None and other.job == one.job and other.restart > one.restart

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from launcher.errors import StoreError
 from launcher.store.facts import JobList, TableWork, WorkList
-from launcher.store.files import REMEDY, Plain, plain, read_fact, typed, write_once
+from launcher.store.files import Plain, plain, read_fact, typed, write_once
+from launcher.store.reading import REMEDY
 from launcher.store.run_folder import AttemptDir
 
 WORK_FILE = "work.json"

@@ -23,8 +23,10 @@ from launcher.runs.lost_records import Listed, listed_of, lost_of
 from launcher.runs.unreadable import check_batch
 from launcher.store.age import age
 from launcher.store.attempts import Attempts
-from launcher.store.facts import FailureStatus, Job
-from launcher.store.run_folder import JOBS_FILE, AttemptDir, RunDir
+from launcher.store.facts import BatchRecord, FailureStatus, Job
+from launcher.store.files import read_fact
+from launcher.store.reading import may_be_there
+from launcher.store.run_folder import BATCH_FILE, JOBS_FILE, AttemptDir, RunDir
 from launcher.submission.handover import record_jobs, record_unsubmitted
 
 
@@ -32,17 +34,23 @@ def adopt(runs: Iterable[RunDir], scheduler: Scheduler) -> None:
     """Record the jobs that a launcher handed over and then died, so that nobody submits their runs again."""
     runs = list(runs)
     missing, lost = _without_job(runs, listed_of(runs))
-    unrecorded = [batch for batch in dict.fromkeys(lost.values()) if not (batch / JOBS_FILE).exists()]
+    unrecorded = [batch for batch in dict.fromkeys(lost.values()) if not may_be_there(batch / JOBS_FILE)]
     adopt_batches(dict.fromkeys([*_handed_over(missing), *filter(_was_recorded, unrecorded)]), scheduler)
     # Those whose batch cannot be read may have a job: they stay as they are.
     for attempt in filter(_can_be_asked, _without_job(dict.fromkeys(attempt.run for attempt in missing))[0]):
-        if attempt.path in lost and (lost[attempt.path] / JOBS_FILE).exists():
+        if attempt.path in lost and _may_have_jobs(lost[attempt.path]):
             continue
         record_unsubmitted(attempt, "its launcher ended before it was submitted", FailureStatus.LOST)
 
 
 def _was_recorded(batch: Path) -> bool:
-    return (batch / "batch.json").exists()
+    with contextlib.suppress(StoreError):
+        return read_fact(batch / BATCH_FILE, BatchRecord) is not None
+    return False
+
+
+def _may_have_jobs(batch: Path) -> bool:
+    return may_be_there(batch / JOBS_FILE) or (may_be_there(batch / BATCH_FILE) and not _was_recorded(batch))
 
 
 def adopt_batches(folders: Iterable[Path], scheduler: Scheduler) -> None:
@@ -52,7 +60,7 @@ def adopt_batches(folders: Iterable[Path], scheduler: Scheduler) -> None:
     over just now and is not found yet is asked for once more when that time is over.
     """
     missing = [folder for folder in folders if not _adopt_batch(folder, scheduler)]
-    ages = [age(folder / "batch.json") or 0.0 for folder in missing]
+    ages = [age(folder / BATCH_FILE) or 0.0 for folder in missing]
     if missing and (wait := LAG_SECONDS - min(ages)) > 0:
         complain(f"a launcher ended while it was submitting; asking in {wait:.0f} s what became of its jobs")
         time.sleep(wait)
@@ -72,8 +80,8 @@ def _without_job(
     lost: dict[Path, Path] = {}
     for run in runs:
         attempts = Attempts.of(run.at_a_look(batches))
-        lost |= {attempt.path: each.batch for attempt, each in lost_of(attempts, listed)}
         with contextlib.suppress(StoreError):
+            lost |= {attempt.path: each.batch for attempt, each in lost_of(attempts, listed)}
             found += attempts.without_job
     return found, lost
 

@@ -148,7 +148,7 @@ def _check_config(run: RunDir) -> None:
     Raises:
         StoreError: it cannot.
     """
-    if run.config_file.exists():
+    if run.has(run.config_file):
         run.read_config()
 
 
@@ -279,7 +279,7 @@ def _anew(run: Run, known: Costs, why: str) -> Decision:
 def _is_to_be_published(run: Run, state: RunState) -> bool:
     """Whether a job behind the one that trains, or has trained, the run is to publish it, and none is there."""
     attempts = Attempts.of(state.run)
-    alive = [attempt for attempt in attempts.open if attempt.evaluates and not attempt.cancel_file.exists()]
+    alive = [attempt for attempt in attempts.open if attempt.evaluates and not attempt.has(attempt.cancel_file)]
     due = attempts.training is not None and due_behind(attempts.training)
     return due and pushes(run) and not (alive and state.in_flight)
 

@@ -71,7 +71,7 @@ def _last_in_vain(attempts: Iterable[AttemptDir], without_progress: Callable[[At
 
 def _counts(attempt: AttemptDir) -> bool:
     failure = read_fact(attempt.failure_file, Failure)
-    cancelled = attempt.cancel_file.exists() or (failure and failure.status is FailureStatus.CANCELLED)
+    cancelled = attempt.has(attempt.cancel_file) or (failure and failure.status is FailureStatus.CANCELLED)
     return attempt.was_submitted and not cancelled and (failure is not None or not _lacked_table(attempt))
 
 

@@ -15,6 +15,7 @@ from launcher.machine.locate import place_of
 from launcher.planning.planned_runs import without_paths
 from launcher.store.files import Plain, content_key
 from launcher.store.hashes import Hashes
+from launcher.store.reading import may_be_there
 from launcher.store.run_folder import RunDir
 from launcher.submission.same_content import recorded
 from launcher.sweep import Run, Sweep
@@ -61,7 +62,7 @@ class _Others:
     def _by_objective(self, names: Iterable[str]) -> dict[str, list[RunDir]]:
         found: dict[str, list[RunDir]] = {}
         for other in map(self._known.store.run, names):
-            if other.config_file.exists():
+            if may_be_there(other.config_file):
                 with contextlib.suppress(StoreError):  # of a run that cannot be read nothing is known
                     found.setdefault(content_key(_nameless(other.read_config())), []).append(other)
         return found

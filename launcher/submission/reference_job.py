@@ -23,11 +23,13 @@ from launcher.dataset.inputs import Inputs, content_of
 from launcher.errors import listed
 from launcher.losses import loss_named
 from launcher.machine.once import Once
+from launcher.runs.copies import original_of
 from launcher.store.age import age
 from launcher.store.entries import NAMED, is_whole, lost_files
 from launcher.store.facts import Job, Prepared, TableWork
 from launcher.store.files import Plain, content_key, read_fact
 from launcher.store.output_folder import PreparingDir, Store
+from launcher.store.reading import is_there
 from launcher.submission.adopt import adopt_batches
 from launcher.submission.handover import hand_over, record_jobs
 from launcher.sweep import Run, Sweep
@@ -137,7 +139,8 @@ def ensure(table: TableJob, code: Path | None, scheduler: Scheduler) -> Job:
 
 def _find(preparation: Preparation, scheduler: Scheduler) -> Job | None:
     """The job that is making the table, be it running or waiting."""
-    folders = [folder for folder in preparation.jobs() if folder.batch_file.exists()]
+    own = [folder for folder in preparation.jobs() if original_of(folder.path) is None]
+    folders = [folder for folder in own if is_there(folder.batch_file)]
     job = _job_in(folders[-1], scheduler) if folders else None
     if job is None:
         return None

@@ -26,6 +26,7 @@ from launcher.store.files import Plain, read_fact
 from launcher.store.hashes import Hashes
 from launcher.store.origins import Sources
 from launcher.store.output_folder import Store
+from launcher.store.reading import may_be_there
 from launcher.store.run_folder import RunDir
 from launcher.sweep import Run, Sweep
 
@@ -84,7 +85,7 @@ def _ids(run: Run) -> list[str]:
 
 def _known_id(run: Run, store: Store, in_sweep: set[str], others: _Others) -> str:
     ids = [*_ids(run), named_by_content(run)]
-    there = [each for each in ids if store.run(each).config_file.exists()]
+    there = [each for each in ids if may_be_there(store.run(each).config_file)]
     there += [each for each in others.same_as(run) if each not in there]
     own = [each for each in there if each in in_sweep]
     equal = [each for each in there if _has_content(store.run(each), run.inputs)]
@@ -116,7 +117,7 @@ class _Others:
 
     def _is_same(self, name: str, inputs: Inputs, objective: Plain) -> bool:
         folder = self.store.run(name)
-        if name not in self.known and folder.config_file.exists():
+        if name not in self.known and may_be_there(folder.config_file):
             with contextlib.suppress(StoreError):
                 self.known[name] = without_paths(folder.read_config()), recorded(folder)
         found, before = self.known.get(name, ({}, None))
@@ -156,7 +157,7 @@ def moved(sweep: Sweep, store: Store) -> Iterator[tuple[RunDir, Plain]]:
             if key in now and contents.files == now[key].files and contents.path != now[key].path
             if name in planned or contents.spelled == now[key].spelled
         }
-        if paths and folder.config_file.exists():
+        if paths and may_be_there(folder.config_file):
             with contextlib.suppress(StoreError):  # such a run is left as it is
                 yield folder, respelled(folder.read_config(), partial(_elsewhere, paths))
 
@@ -198,7 +199,7 @@ def _lacks_record(run: RunDir) -> bool:
 
 def _is_begun(run: RunDir) -> bool:
     """Whether there is a training of it, or a part of one."""
-    return run.result_file.exists() or run.last_checkpoint_step() is not None
+    return run.has(run.result_file) or run.last_checkpoint_step() is not None
 
 
 def _holds(run: RunDir) -> bool:

@@ -147,7 +147,7 @@ def _evaluation_of(attempts: Attempts) -> tuple[str, float] | None:
     """The last evaluation of a run, where it came to its end in one go; what others had measured is not its work."""
     run, attempt = attempts.run, attempts.evaluating
     began = None if attempt is None else _began(attempt)
-    if attempt is None or began is None or attempt.requeue_log.exists() or lacking(run, wanted_by(attempt)):
+    if attempt is None or began is None or attempt.has(attempt.requeue_log) or lacking(run, wanted_by(attempt)):
         return None
     written = {name: job_file(run, name).stat().st_mtime for name in wanted_by(attempt)}
     own = {name: when for name, when in written.items() if when >= began}
@@ -175,7 +175,7 @@ def _cost_of(attempts: Attempts) -> tuple[str, Cost] | None:
 
 def _seconds_around(attempt: AttemptDir, training: float) -> float:
     own = [job_file(attempt.run, name) for name in wanted_by(attempt) if name == "preference"]
-    last = max((path.stat().st_mtime for path in (attempt.run.result_file, *own) if path.exists()), default=0.0)
+    last = max((path.stat().st_mtime for path in (attempt.run.result_file, *own) if attempt.has(path)), default=0.0)
     began = _began(attempt)
     return max(0.0, last - (last if began is None else began) - training)
 

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from launcher.errors import UNSAID, ConfigError, StoreError, UsageError
+from launcher.errors import UNSAID, ConfigError, StoreError, Unread, UsageError
 from launcher.machine.terminal import say
 from launcher.store import checkpoint_folders
 from launcher.store.checkpoint_folders import MARKER, step_of
@@ -114,6 +114,8 @@ def missing_in(checkpoint: Path) -> str | None:
     """What keeps a checkpoint from being whole; None where nothing does."""
     try:
         marker = read_fact(checkpoint / MARKER, CheckpointMarker)
+    except Unread:  # what may be whole is not removed
+        raise
     except StoreError as error:
         return str(error)
     if marker is None:
