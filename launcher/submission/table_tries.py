@@ -20,6 +20,7 @@ from launcher.cluster.job_state import BAD_ENDS, LAG_SECONDS, UNKNOWN, JobState,
 from launcher.cluster.scheduler import Scheduler, key_of, states
 from launcher.errors import StoreError
 from launcher.runs.black_holes import single
+from launcher.runs.copies import original_of
 from launcher.runs.run_state import AT_WORK, RunState
 from launcher.runs.signs import last_words
 from launcher.runs.status import why_no_table
@@ -156,7 +157,8 @@ def _had_table(state: RunState) -> float:
 def _jobs_for(preparation: Preparation, run: Run, after: float) -> list[tuple[PreparingDir, Job]]:
     """Those submitted since, to begin as the next one will."""
     since = max(after, written(preparation.done_file))
-    folders = [folder for folder in preparation.jobs() if written(folder.batch_file) > since]
+    own = [folder for folder in preparation.jobs() if original_of(folder.path) is None]
+    folders = [folder for folder in own if written(folder.batch_file) > since]
     found = ((folder, _job_in(folder, run)) for folder in folders)
     return [(folder, job) for folder, job in found if job]
 
