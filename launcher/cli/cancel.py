@@ -35,7 +35,7 @@ def cancel(options: argparse.Namespace) -> int:
     with store.submitting():
         adopt(runs_of(directory, store), scheduler)
         states = choose(options, directory, store, scheduler)
-        faults = damages_of(directory, [state.facts for state in states])
+        faults = damages_of(directory.damages(), [state.facts for state in states])
         faults += in_originals(state.facts for state in states)
         notes: list[str] = []
         with working() as tell:

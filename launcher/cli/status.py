@@ -40,9 +40,10 @@ def status(options: argparse.Namespace) -> int:
     """Show the states of a sweep's runs, once or until none is in flight."""
     directory, store, scheduler = open_sweep(options)
     while True:
+        damages = directory.damages()  # before there are states: of thousands of runs each takes much memory
         states = _states_or_complaint(directory, store, scheduler, raises=not options.watch)
         if states is not None:
-            faults = damages_of(directory, [state.facts for state in states])
+            faults = damages_of(damages, [state.facts for state in states])
             data = data_of(states, faults.append)
             views_states.show_status(directory, states, data, as_json=options.json, clear=options.watch)
             if not options.json:

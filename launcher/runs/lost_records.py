@@ -21,7 +21,7 @@ from launcher.store.run_folder import JOBS_FILE, AttemptDir, RunDir
 from launcher.store.work_list import WORK_FILE, works_of
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Listed:
     """An attempt as the list of its batch has it: its name, the batch's folder, and which of its jobs makes it."""
 

@@ -7,6 +7,7 @@ Must not know: any scheduler's own words, how anything is trained.
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -112,9 +113,9 @@ def _facts_of(attempts: Attempts) -> RunFacts:
         progress=_doing(last) if at_work else None,
         lasted=_lasted(start, failure),
         began=written(start.path) if start else None,
-        cluster=section(last, "cluster"),
+        cluster=_shared(json.dumps(section(last, "cluster"))),
         cancelled=last.has(last.cancel_file),
-        table=after,
+        table=_one(after),
         table_failure=no_table.reason if no_table else None,
         table_cause=no_table.known_cause if no_table else None,
         table_made=after is not None and _is_made(after),
@@ -123,6 +124,19 @@ def _facts_of(attempts: Attempts) -> RunFacts:
         unpublished=why_unpublished(last) if done else None,
         **progress,
     )
+
+
+@cache
+def _one(job: Job | None) -> Job | None:
+    """A job, as one object for all runs that wait for it."""
+    return job
+
+
+@cache
+def _shared(settings: str) -> Plain:
+    """Settings, as one object for all runs that have the same: thousands have."""
+    content: Plain = json.loads(settings)
+    return content
 
 
 def _doing(attempt: AttemptDir) -> Progress | None:
@@ -201,7 +215,7 @@ def _is_made(table: Job) -> bool:
     return table.folder is not None and is_there(PreparingDir(Path(table.folder)).done_file)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RunState:
     """A run's facts, its status and its job's, and why its last attempt ended, where something follows from that."""
 

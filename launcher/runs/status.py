@@ -38,7 +38,7 @@ BAD = UNSUCCESSFUL | {Status.UNREADABLE}  # for an exit code, and to the eye
 Gone = tuple[Job, str]  # of an attempt whose record is gone: its job, and what is said of it
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RunFacts:
     """What the run directory says of a run; of several attempts, the one that acts (`Attempts.acting`).
 

@@ -21,7 +21,6 @@ from launcher.store.attempts import Attempts
 from launcher.store.facts import BatchRecord, Failure, Revision
 from launcher.store.files import read_fact
 from launcher.store.metrics_log import last_metrics
-from launcher.store.output_folder import SweepDir
 from launcher.store.results import Result
 from launcher.store.run_folder import AttemptDir
 from launcher.store.starts import last_start
@@ -53,9 +52,9 @@ class Reading:
             self._warn(str(error))
 
 
-def damages_of(directory: SweepDir, states: Iterable[RunFacts]) -> list[str]:
-    """What cannot be read of a sweep, its launches and its runs, a line for each file."""
-    return list(dict.fromkeys([*directory.damages(), *(fault for facts in states for fault in facts.unreadable)]))
+def damages_of(launches: Iterable[str], states: Iterable[RunFacts]) -> list[str]:
+    """What cannot be read of a sweep, its `launches` and its runs, a line for each file."""
+    return list(dict.fromkeys([*launches, *(fault for facts in states for fault in facts.unreadable)]))
 
 
 def check_readable(facts: RunFacts) -> None:

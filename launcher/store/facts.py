@@ -80,7 +80,7 @@ class NamedRuns:
 # ------------------------------------------------------------------------------------------------ jobs
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Job:
     """A job as its executor knows it: in `jobs.json` of a batch, and in `job.json` of a job that makes a table.
 

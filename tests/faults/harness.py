@@ -193,7 +193,7 @@ class Harness:
         if answer.code > 0:
             last = said.splitlines()[-1][:300] if said else ""
             self.journal.say(f"refused {scene.name}: {last}")
-        has_no_words = answer.code != 0 and ("Traceback" in said or not said)  # what a job prints as it dies is its own
+        has_no_words = answer.code > 0 and ("Traceback" in said or not said)  # what a job prints as it dies is its own
         if answer.began >= self.world.away_until and has_no_words:
             self._find("every failure has a reason", scene, f"a launch ends with code {answer.code}: {said[-300:]}")
 
