@@ -167,7 +167,10 @@ def _earlier(states: Iterable[RunState], scheduler: Scheduler, warn: Say) -> _Ea
 def _past(run: RunDir, copied: Collection[Path]) -> list[AttemptDir]:
     """Its attempts that have neither the run in their hands nor failed, but for those of a copy's original."""
     attempts = Attempts.of(run)
-    past = [each for each in attempts.all if each not in attempts.current and not each.has(each.failure_file)]
+    if len(attempts.all) == 1:  # which has it: thousands of runs have no other, and no record is read for it
+        return []
+    current = attempts.current
+    past = [each for each in attempts.all if each not in current and not each.has(each.failure_file)]
     return [each for each in past if each.batch not in copied]
 
 
