@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from launcher.cluster import scheduler as executors
 from launcher.cluster.job_state import UNKNOWN, JobState, Phase
@@ -89,10 +90,9 @@ def _facts_of(attempts: Attempts) -> RunFacts:
     if last is None:
         return RunFacts(**progress)
     failure, start = last.read(last.failure_file, Failure), last_start(last)
-    job, after = last.job, last.record.after
+    job = last.job
     if job is None and failure is None:
         check_batch(last)
-    no_table = failure_of(after) if after else None
     done = bool(progress["trained"] and progress["evaluated"])
     at_work = start is not None and failure is None and not done
     lost = read_fact(last.lost_file(start.name), Lost) if at_work and start else None
@@ -115,19 +115,29 @@ def _facts_of(attempts: Attempts) -> RunFacts:
         began=written(start.path) if start else None,
         cluster=_shared(json.dumps(section(last, "cluster"))),
         cancelled=last.has(last.cancel_file),
-        table=_one(after),
-        table_failure=no_table.reason if no_table else None,
-        table_cause=no_table.known_cause if no_table else None,
-        table_made=after is not None and _is_made(after),
         traceback=failure.traceback if failure else "",
         publishing=done and (due_in_job(last) or due_behind(last)),
         unpublished=why_unpublished(last) if done else None,
+        **_of_table(last.record.after),
         **progress,
     )
 
 
+def _of_table(job: Job | None) -> dict[str, Any]:
+    """What is known of the job for which an attempt waited, to make its reference table."""
+    if job is None:
+        return {}
+    failure = failure_of(job)
+    return {
+        "table": _one(job),
+        "table_failure": failure.reason if failure else None,
+        "table_cause": failure.known_cause if failure else None,
+        "table_made": _is_made(job),
+    }
+
+
 @cache
-def _one(job: Job | None) -> Job | None:
+def _one(job: Job) -> Job:
     """A job, as one object for all runs that wait for it."""
     return job
 

@@ -113,12 +113,18 @@ def decide(
             missing = _lacks(run, state, anew.get(run.run_id, ()))
             decision = _decide(run, state, missing, known.costs, waits)
             decision = _unless_in_vain(decision, state, missing, insisted, tables)
-        if decision.action is not Action.SKIP:
-            _check_config(state.run)
-        return _adapt(_in_stages(decision, state, known) if waits else decision, state, known, given)
+        return _in_full(decision, state, known, given)
 
     pairs = zip(sweep.runs, states, strict=True)
     return [_unless_unreadable(run, partial(decided, run, state)) for run, state in pairs]
+
+
+def _in_full(decision: Decision, state: RunState, known: Known, given: Collection[str]) -> Decision:
+    """The decision with its stages and its resources."""
+    if decision.action is not Action.SKIP:
+        _check_config(state.run)
+    staged = _in_stages(decision, state, known) if known.scheduler.detached else decision
+    return _adapt(staged, state, known, given)
 
 
 def _unless_unreadable(run: Run, decided: Callable[[], Decision]) -> Decision:
