@@ -99,7 +99,7 @@ def _go_on(trainer: RunTrainer, recorder: Recorder, run: RunDir, checkpoint: Pat
     try:
         _go(trainer, recorder, checkpoint)
     except CheckpointError as error:
-        if checkpoint is not None:
+        if checkpoint is not None and ranks.is_first():
             refuse(run, checkpoint, str(error).partition(";")[0])
         raise
 
