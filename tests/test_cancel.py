@@ -59,6 +59,30 @@ def twice(one: Sweep, store: Store, monkeypatch: pytest.MonkeyPatch) -> FakeSche
     return scheduler
 
 
+def test_a_run_whose_folder_is_anothers_keeps_no_other_from_being_cancelled(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes on, and so it is said; the other one and its job end."""
+    scheduler, sweep, warned = FakeScheduler(), sweep_of(*GRID), list[str]()
+    submit(sweep, store, scheduler, [])
+    first, second = states(sweep, store, scheduler)
+
+    def refuse(path: Path, *_: object, **__: object) -> bool:
+        if first.run.path in path.parents:
+            raise PermissionError(13, "Permission denied", str(path))
+        return write_once(path, *_, **__)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("launcher.runs.cancel.write_once", refuse)
+    stopped = cancel([first, second], scheduler, warn=warned.append)
+    assert [state.run for state in stopped] == [second.run]
+    assert second.facts.job_id in scheduler.cancelled
+    assert first.facts.job_id not in scheduler.cancelled
+    file = Attempts.of(first.run).all[0].cancel_file
+    assert warned == [
+        f"{first.run.run_id} is not cancelled: {file} cannot be written (Permission denied); its owner may cancel it"
+    ]
+
+
 # ------------------------------------------------------------------------------------------------ earlier attempts
 
 

@@ -53,8 +53,9 @@ def cancel(
     tables = {**earlier.tables, **_ask(wanted, wishes, scheduler, read, tell)}
     own = tuple(wishes.asked)
     for attempt, job in earlier.attempts:
-        wishes.ask(attempt, job)
-        note(f"{attempt.run.run_id}: job {job.job_id} of attempt {attempt.number} asked to stop, too")
+        read(partial(wishes.ask, attempt, job))
+        if attempt.path in wishes.stopped:
+            note(f"{attempt.run.run_id}: job {job.job_id} of attempt {attempt.number} asked to stop, too")
     if wishes.asked:
         flush(states[0].run.path)
     tell(f"cancelling {len(wishes.jobs):,} jobs")
@@ -77,7 +78,7 @@ def _ask(wanted: Sequence[RunState], wishes: _Wishes, scheduler: Scheduler, read
         attempts = Attempts.of(state.run.at_a_look(batches))
         tables |= {job.job_id: job for job in read(partial(tables_of, attempts)) or ()}
         for attempt in _to_stop(attempts, read):
-            wishes.ask(attempt, read(partial(_job_of, attempt, scheduler)))
+            read(partial(wishes.ask, attempt, read(partial(_job_of, attempt, scheduler))))
     return tables
 
 
@@ -100,8 +101,16 @@ class _Wishes:
     jobs: dict[executors.JobKey, Job] = field(default_factory=dict)
 
     def ask(self, attempt: AttemptDir, job: Job | None) -> None:
-        """Ask an attempt to end."""
-        is_new = write_once(attempt.cancel_file, Cancel(time.time()), flushed=False)
+        """Ask an attempt to end.
+
+        Raises:
+            StoreError: it is another user's, who does not let it be asked.
+        """
+        try:
+            is_new = write_once(attempt.cancel_file, Cancel(time.time()), flushed=False)
+        except PermissionError as error:
+            why = f"{error.filename} cannot be written ({error.strerror}); its owner may cancel it"
+            raise StoreError(f"{attempt.run.run_id} is not cancelled: {why}") from error
         key = executors.key_of(job) if job else None
         self.asked.append(Asked(attempt.run.path, attempt.cancel_file, key, is_new))
         self.stopped.add(attempt.path)
