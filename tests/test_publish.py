@@ -123,7 +123,7 @@ def test_processes_that_publish_one_run_at_once_make_one_revision(store: Store) 
     assert [path.name for path in folder.parent.iterdir() if path.suffix != ".lock"] == ["ipo-0.1"]
 
 
-def test_a_disk_that_takes_no_revision_says_why_on_stderr(
+def test_a_disk_that_takes_no_revision_says_why(
     store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """In the sentence that a launch would say, and with nothing half published."""
@@ -140,8 +140,8 @@ def test_a_disk_that_takes_no_revision_says_why_on_stderr(
     monkeypatch.setattr(os, "link", copy)
     monkeypatch.setattr(shutil, "copyfile", copy)
     results.say_outcome(push(publication, store), 1, 1, quiet=False)
-    said = capsys.readouterr().err
-    assert re.fullmatch(r"prefsweep: \[1/1\] .*: not published: your quota on the disk of .* is used up; .*\n", said)
+    said = capsys.readouterr().out
+    assert re.fullmatch(r"\[1/1\] .*: not published: your quota on the disk of .* is used up; .*\n", said)
     assert said.endswith("then publish again\n")
     assert not folder.exists()
 

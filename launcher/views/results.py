@@ -159,8 +159,7 @@ def say_pushing(publication: Publication, number: int, total: int, *, quiet: boo
 def say_outcome(outcome: Outcome, number: int, total: int, *, quiet: bool) -> None:
     """What became of one model."""
     if not quiet:
-        told = f"[{number}/{total}] {outcome.point.name}: {outcome.said}"
-        complain(told) if outcome.error else say(told)
+        say(f"[{number}/{total}] {outcome.point.name}: {outcome.said}")
 
 
 def show_published(directory: SweepDir, outcomes: Sequence[Outcome], collection: str | None, *, as_json: bool) -> None:

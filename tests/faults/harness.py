@@ -189,7 +189,7 @@ class Harness:
 
     def _judge(self, scene: Scene, answer: Answer) -> None:
         """A launch may fail, in one line that says why."""
-        said = answer.errors.strip()
+        said = answer.errors.strip() or answer.output.strip()  # `publish` says of each model what became of it
         if answer.code > 0:
             last = said.splitlines()[-1][:300] if said else ""
             self.journal.say(f"refused {scene.name}: {last}")
@@ -199,7 +199,7 @@ class Harness:
 
     def _launch_again(self, scene: Scene) -> None:
         """What a user does: what the last answers say has to be done by hand, and the same command."""
-        said = [scene.complaint, scene.answered.errors if scene.answered else ""]
+        said = [scene.complaint, scene.answered.errors + scene.answered.output if scene.answered else ""]
         said += [str(run["reason"]) for run in scene.seen]
         for path in {Path(found[1]) for text in said for found in TOLD.finditer(text)}:
             self._put_right(scene, path)
