@@ -10,6 +10,7 @@ others are read all the same.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pwd
 import stat
@@ -88,7 +89,8 @@ def opened(path: Path) -> Iterator[tuple[int, int]]:
         try:
             found = os.fstat(handle)
             if not stat.S_ISREG(found.st_mode):
-                raise StoreError(f"{path}: is no regular file; {REMEDY}")
+                what = os.strerror(errno.EISDIR) if stat.S_ISDIR(found.st_mode) else "is no regular file"
+                raise StoreError(f"{path}: {what}; {REMEDY}")
             yield handle, found.st_size
         finally:
             os.close(handle)
