@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from launcher.cli.arguments import chosen_arguments, complained
 from launcher.cli.selection import choose, open_sweep, runs_of
 from launcher.cluster.scheduler import Scheduler, key_of
-from launcher.errors import ConfigError, SchedulerError
 from launcher.machine.terminal import say
 from launcher.runs.cancel import cancel as stop
 from launcher.runs.cancel import end_jobs
@@ -54,10 +53,6 @@ def _without_idle(
     directory: SweepDir, states: Sequence[RunState], scheduler: Scheduler, faults: list[str]
 ) -> list[str]:
     """Have the jobs end that no run waits for; says which, and adds to `faults` why others go on."""
-    try:
-        idle = idle_jobs(directory, states, scheduler)
-    except (SchedulerError, ConfigError) as error:
-        faults.append(f"whether jobs are there that no run waits for is not known: {error}")
-        return []
+    idle = idle_jobs(directory, states, scheduler, faults.append)
     missed = end_jobs([each.job for each in idle], scheduler, faults.append)
     return [f"job {each.job.job_id} cancelled: it {each.what}" for each in idle if key_of(each.job) not in missed]

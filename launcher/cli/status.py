@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
 
 from launcher.cli.arguments import Parser, complained, count, sweep_arguments
 from launcher.cli.selection import open_sweep, runs_of
 from launcher.cluster.scheduler import Scheduler
-from launcher.errors import ConfigError, SchedulerError
+from launcher.errors import SchedulerError
 from launcher.machine.terminal import complain, say
 from launcher.runs.idle_jobs import idle_jobs
 from launcher.runs.run_data import data_of
@@ -47,20 +46,12 @@ def status(options: argparse.Namespace) -> int:
             data = data_of(states, faults.append)
             views_states.show_status(directory, states, data, as_json=options.json, clear=options.watch)
             if not options.json:
-                _say_idle(directory, states, scheduler)
+                for idle in idle_jobs(directory, states, scheduler, complain):
+                    say(f"job {idle.job.job_id} {idle.what}; launch again, or cancel")
                 show_data(data, options.show_data)
             if not options.watch or not any(state.in_flight for state in states):
                 return complained(faults)
         time.sleep(max(options.every, scheduler.poll_seconds))
-
-
-def _say_idle(directory: SweepDir, states: Sequence[RunState], scheduler: Scheduler) -> None:
-    """A line for each job that no run waits for."""
-    try:
-        for each in idle_jobs(directory, states, scheduler):
-            say(f"job {each.job.job_id} {each.what}; launch again, or cancel")
-    except (SchedulerError, ConfigError) as error:
-        complain(f"whether jobs are there that no run waits for is not known: {error}")
 
 
 def _states_or_complaint(

@@ -18,7 +18,8 @@ from launcher.cluster import scheduler as executors
 from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import UNKNOWN, Phase
 from launcher.cluster.scheduler import Scheduler
-from launcher.errors import StoreError
+from launcher.errors import ConfigError, SchedulerError, StoreError
+from launcher.machine.terminal import Say, silent
 from launcher.runs.copies import copied_of, original_of
 from launcher.runs.lost_records import Listed, listed_of
 from launcher.runs.run_state import RunState
@@ -42,12 +43,19 @@ class Idle:
     what: str
 
 
-def idle_jobs(directory: SweepDir, states: Sequence[RunState], scheduler: Scheduler) -> list[Idle]:
+def idle_jobs(directory: SweepDir, states: Sequence[RunState], scheduler: Scheduler, warn: Say = silent) -> list[Idle]:
     """Those of a sweep that its executor has; `states`: of all its runs. Writes nothing.
 
-    Raises:
-        SchedulerError, ConfigError: an executor cannot be asked.
+    `warn` is told where an executor cannot be asked.
     """
+    try:
+        return _idle_jobs(directory, states, scheduler)
+    except (SchedulerError, ConfigError) as error:
+        warn(f"whether jobs are there that no run waits for is not known: {error}")
+        return []
+
+
+def _idle_jobs(directory: SweepDir, states: Sequence[RunState], scheduler: Scheduler) -> list[Idle]:
     store = Store(directory.path.parent.parent)
     awaited = {state.facts.table.job_id for state in states if state.in_flight and state.facts.table}
     tables = {job.job_id: job for job in _tables(directory, store, scheduler) if job.job_id not in awaited}
@@ -72,10 +80,10 @@ def _tables(directory: SweepDir, store: Store, scheduler: Scheduler) -> Iterator
         if folder is None or folder.failure_file.exists():
             continue
         with suppress(StoreError):  # told by whoever needs the table
-            record = read_fact(folder.path / "batch.json", BatchRecord)
+            record = read_fact(folder.batch_file, BatchRecord)
             if record is None or not name.fullmatch(record.name) or original_of(folder.path):
                 continue
-            if written(folder.done_file) < written(folder.path / "batch.json"):
+            if written(folder.done_file) < written(folder.batch_file):
                 job = read_fact(folder.job_file, Job)
                 yield from [job] if job else _found(folder.path, scheduler)
 
