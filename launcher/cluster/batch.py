@@ -15,6 +15,7 @@ from launcher.config import Cluster, from_plain
 from launcher.errors import StoreError
 from launcher.store.facts import BatchRecord, Job
 from launcher.store.files import read_fact, write_once
+from launcher.store.run_folder import BATCH_FILE
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Batch:
         code = None if self.code is None else str(self.code)
         resources, root = asdict(self.resources), str(self.root)
         record = BatchRecord(self.name, self.size, resources, executor, time.time(), root, code)
-        write_once(self.folder / "batch.json", record)
+        write_once(self.folder / BATCH_FILE, record)
 
     @classmethod
     def read(cls, folder: Path) -> tuple[Batch, BatchRecord]:
@@ -78,9 +79,9 @@ class Batch:
         Raises:
             StoreError: there is no record.
         """
-        record = read_fact(folder / "batch.json", BatchRecord)
+        record = read_fact(folder / BATCH_FILE, BatchRecord)
         if record is None:
-            raise StoreError(f"{folder / 'batch.json'}: is missing")
+            raise StoreError(f"{folder / BATCH_FILE}: is missing")
         code = Path(record.code) if record.code else None
         resources = from_plain(record.resources, Cluster, "cluster.")
         return cls(record.name, folder, record.size, resources, Path(record.root), code), record

@@ -22,7 +22,7 @@ from launcher.store.facts import BatchRecord, Failure, Revision
 from launcher.store.files import read_fact
 from launcher.store.metrics_log import last_metrics
 from launcher.store.results import Result
-from launcher.store.run_folder import AttemptDir
+from launcher.store.run_folder import BATCH_FILE, AttemptDir
 from launcher.store.starts import last_start
 from launcher.store.work_done import lacking
 from launcher.store.work_list import works_of
@@ -118,5 +118,5 @@ def check_batch(attempt: AttemptDir) -> None:
         StoreError: the batch cannot be read, so that nobody knows whether there is a job.
     """
     if attempt.batch is not None:
-        read_fact(attempt.batch / "batch.json", BatchRecord)
+        read_fact(attempt.batch / BATCH_FILE, BatchRecord)
         works_of(attempt.batch)

@@ -70,7 +70,7 @@ from launcher.store.launch_record import divided, whole
 from launcher.store.locks import turn
 from launcher.store.names import launch_in
 from launcher.store.reading import may_be_there, unread
-from launcher.store.run_folder import AttemptDir, RunDir
+from launcher.store.run_folder import BATCH_FILE, AttemptDir, RunDir
 from launcher.store.seen import names_in
 
 DEFAULT_OUTPUT_DIR = "outputs"  # as in conf/config.yaml
@@ -88,7 +88,7 @@ class PreparingDir:
 
     @property
     def batch_file(self) -> Path:
-        return self.path / "batch.json"
+        return self.path / BATCH_FILE
 
     @property
     def failure_file(self) -> Path:
