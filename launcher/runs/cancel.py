@@ -17,7 +17,7 @@ from launcher.cluster.batch import Batch
 from launcher.cluster.scheduler import Scheduler
 from launcher.errors import ConfigError, SchedulerError, StoreError
 from launcher.machine.terminal import Say, silent
-from launcher.runs.copies import copied_of
+from launcher.runs.around import Around
 from launcher.runs.idle_jobs import IN_QUEUE, awaited_by, tables_of, without_use
 from launcher.runs.run_state import AT_WORK, RunState
 from launcher.runs.unreadable import Reading
@@ -157,7 +157,7 @@ def _earlier(states: Iterable[RunState], scheduler: Scheduler, warn: Say) -> _Ea
     """
     read, batches = Reading(), dict[str, list[Job] | None]()
     states = list(states)
-    copied = copied_of(state.run for state in states)
+    copied = Around.of(state.run for state in states).copied
     past = [each for state in states for each in read(partial(_past, state.run.at_a_look(batches), copied)) or ()]
     jobs = [(each, job) for each in past if (job := read(partial(_job_of, each, scheduler)))]
     tables = [job for each in past for job in read(partial(awaited_by, [each])) or ()]

@@ -19,8 +19,8 @@ from launcher.cluster.job_state import UNKNOWN, JobState, Phase
 from launcher.cluster.scheduler import Scheduler
 from launcher.errors import StoreError, UsageError
 from launcher.hub.unpublished import why_unpublished
-from launcher.runs.copies import copied_of
-from launcher.runs.lost_records import Listed, gone_of, listed_of
+from launcher.runs.around import Around
+from launcher.runs.lost_records import gone_of
 from launcher.runs.signs import last_words, looked_into
 from launcher.runs.status import IN_FLIGHT, RunFacts, Status, cause_of, status_of
 from launcher.runs.unreadable import check_batch, known_of
@@ -48,14 +48,6 @@ HALF_KNOWN = frozenset({Status.TRAINED, Status.UNREADABLE})  # of which the job 
 def read_facts(run: RunDir) -> RunFacts:
     """What is known of a run without asking a scheduler."""
     return _legible(Attempts.of(run))[0]
-
-
-@dataclass(frozen=True)
-class Around:
-    """What is looked at once for many runs: the lists of their batches, and which of those are copies."""
-
-    listed: Mapping[str, Sequence[Listed]]
-    copied: Mapping[Path, Path]
 
 
 def _looked_at(run: RunDir, batches: dict[str, list[Job] | None], around: Around) -> Look:
@@ -252,11 +244,10 @@ class RunState:
         return self.job.phase in (Phase.PENDING, Phase.RUNNING) or hidden or self.facts.alive
 
 
-def states_of(runs: Sequence[RunDir], scheduler: Scheduler) -> list[RunState]:
-    """The state of each run, with one question to the scheduler for all of them."""
+def states_of(runs: Sequence[RunDir], scheduler: Scheduler, around: Around | None = None) -> list[RunState]:
+    """The state of each run, with one question to the scheduler for all of them; `around`: as found before."""
     batches: dict[str, list[Job] | None] = {}
-    copied = copied_of(runs)
-    around = Around(listed_of(runs, copied), copied)
+    around = around or Around.of(runs)
     looks = [_looked_at(run, batches, around) for run in runs]
     facts = [fact for fact, _ in looks]
     jobs = [fact.job if _has_open_job(fact) else None for fact in facts]

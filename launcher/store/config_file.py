@@ -15,7 +15,7 @@ from launcher.config import OBJECTIVE
 from launcher.errors import StoreError
 from launcher.machine.once import Once
 from launcher.store.files import Plain
-from launcher.store.reading import REMEDY, mapping_in, read_content
+from launcher.store.reading import REMEDY, read_content, read_mapping
 from launcher.store.whose import check
 
 # Ten times as fast, where PyYAML was built with libyaml.
@@ -41,13 +41,12 @@ def read(file: Path, run_id: str) -> Plain:
     Raises:
         StoreError: there is no such file, it is not whole, or another run's.
     """
-    text = read_content(file)
-    if text is None:
+    config = read_mapping(file)
+    if config is None:
         raise StoreError(f"{file}: is not there; launch the run again with -m")
-    config = mapping_in(text, file)
     if lacking := [key for key in OBJECTIVE if key not in config]:
         raise StoreError(f"{file}: lacks {', '.join(lacking)}; {REMEDY}")
-    check(file, _owner_in(text), run_id)
+    check(file, _owner_in(read_content(file) or b""), run_id)
     return {str(key): value for key, value in config.items()}
 
 

@@ -19,7 +19,8 @@ from launcher.cluster.job_state import LAG_SECONDS
 from launcher.cluster.scheduler import Scheduler, recorded
 from launcher.errors import StoreError
 from launcher.machine.terminal import complain
-from launcher.runs.lost_records import Listed, listed_of, lost_of
+from launcher.runs.around import Around
+from launcher.runs.lost_records import Listed, lost_of
 from launcher.runs.unreadable import check_batch
 from launcher.store.age import age
 from launcher.store.attempts import Attempts
@@ -31,9 +32,15 @@ from launcher.submission.handover import record_jobs, record_unsubmitted
 
 
 def adopt(runs: Iterable[RunDir], scheduler: Scheduler) -> None:
-    """Record the jobs that a launcher handed over and then died, so that nobody submits their runs again."""
+    """Record the jobs that a launcher handed over and then died, so that nobody submits their runs again.
+
+    What cannot be read of the lists of work is said: where a record is gone too, it is not known that there is a job.
+    """
     runs = list(runs)
-    missing, lost = _without_job(runs, listed_of(runs))
+    around = Around.of(runs)
+    for fault in around.faults:
+        complain(fault)
+    missing, lost = _without_job(runs, around.listed)
     unrecorded = [batch for batch in dict.fromkeys(lost.values()) if not may_be_there(batch / JOBS_FILE)]
     adopt_batches(dict.fromkeys([*_handed_over(missing), *filter(_was_recorded, unrecorded)]), scheduler)
     # Those whose batch cannot be read may have a job: they stay as they are.
