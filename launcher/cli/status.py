@@ -10,7 +10,7 @@ from launcher.cli.arguments import Parser, complained, count, sweep_arguments
 from launcher.cli.selection import open_sweep, runs_of
 from launcher.cluster.scheduler import Scheduler
 from launcher.errors import SchedulerError
-from launcher.machine.terminal import complain, say
+from launcher.machine.terminal import complain
 from launcher.runs.around import Around
 from launcher.runs.idle_jobs import idle_jobs
 from launcher.runs.run_data import data_of
@@ -50,10 +50,9 @@ def status(options: argparse.Namespace) -> int:
                 complain(fault)
             faults = damages_of(damages, [state.facts for state in states])
             data = data_of(states, faults.append)
-            views_states.show_status(directory, states, data, as_json=options.json, clear=options.watch)
+            idle = idle_jobs(directory, states, scheduler, complain, around)
+            views_states.show_status(directory, states, data, idle, as_json=options.json, clear=options.watch)
             if not options.json:
-                for idle in idle_jobs(directory, states, scheduler, complain, around):
-                    say(f"job {idle.job.job_id} {idle.what}; launch again, or cancel")
                 show_data(data, options.show_data)
             if not options.watch or not any(state.in_flight for state in states):
                 return complained(faults)
