@@ -50,9 +50,8 @@ def read_facts(run: RunDir) -> RunFacts:
     return _legible(Attempts.of(run))[0]
 
 
-def _looked_at(run: RunDir, batches: dict[str, list[Job] | None], around: Around) -> Look:
-    """The same from one listing of each folder, and the attempt that acts; nothing else of the look is kept."""
-    attempts = Attempts.of(run.at_a_look(batches))
+def _looked_at(attempts: Attempts, around: Around) -> Look:
+    """The same from a look, and the attempt that acts; nothing else of the look is kept here."""
     facts, acting = _legible(attempts)
     if around.copied and acting and facts.failure is None and (original := _original(acting, around.copied)):
         facts = replace(facts, job=None, job_id=None, table=None, original=str(original))
@@ -246,9 +245,8 @@ class RunState:
 
 def states_of(runs: Sequence[RunDir], scheduler: Scheduler, around: Around | None = None) -> list[RunState]:
     """The state of each run, with one question to the scheduler for all of them; `around`: as found before."""
-    batches: dict[str, list[Job] | None] = {}
     around = around or Around.of(runs)
-    looks = [_looked_at(run, batches, around) for run in runs]
+    looks = [_looked_at(around.look(run), around) for run in runs]
     facts = [fact for fact, _ in looks]
     jobs = [fact.job if _has_open_job(fact) else None for fact in facts]
     tables = [fact.table if job and not fact.started else None for job, fact in zip(jobs, facts, strict=True)]
@@ -290,7 +288,7 @@ def _looked_at_again(
     def again(run: RunDir, look: Look, job: JobState) -> Look:
         if not _has_open_job(look[0]) or job.phase in (Phase.PENDING, Phase.RUNNING):
             return look
-        fresh = _looked_at(run, batches, around)
+        fresh = _looked_at(Attempts.of(run.at_a_look(batches)), around)
         return fresh if fresh[0].job_id == look[0].job_id else look  # the answer is of that job
 
     return [again(*each) for each in zip(runs, looks, answered, strict=True)]
