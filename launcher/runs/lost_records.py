@@ -17,7 +17,7 @@ from launcher.runs.status import Gone
 from launcher.store.attempts import Attempts
 from launcher.store.facts import Job
 from launcher.store.reading import is_there
-from launcher.store.run_folder import JOBS_FILE, AttemptDir
+from launcher.store.run_folder import AttemptDir
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +51,8 @@ def _is_lost(attempt: AttemptDir) -> bool:
 
 def gone_of(attempts: Attempts, listed: Mapping[str, Sequence[Listed]]) -> tuple[Gone, ...]:
     """The jobs that were handed over to make those, each with what is said of its attempt."""
-    found = ((attempt, _job_of(attempt, each)) for attempt, each in lost_of(attempts, listed))
+    found = ((attempt, attempt.job_in(each.batch, each.index)) for attempt, each in lost_of(attempts, listed))
     return tuple((job, _in_words(attempt, job)) for attempt, job in found if job)
-
-
-def _job_of(attempt: AttemptDir, listed: Listed) -> Job | None:
-    jobs = attempt.jobs_of(listed.batch)
-    if jobs is not None and listed.index >= len(jobs):
-        raise StoreError(f"{listed.batch / JOBS_FILE}: lacks the job of {attempt.attempt_file}")
-    return None if jobs is None else jobs[listed.index]
 
 
 def _in_words(attempt: AttemptDir, job: Job) -> str:
