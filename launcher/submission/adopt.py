@@ -16,8 +16,8 @@ from types import MappingProxyType
 
 from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import LAG_SECONDS
-from launcher.cluster.scheduler import Scheduler, recorded
-from launcher.errors import StoreError
+from launcher.cluster.scheduler import Scheduler, is_elsewhere, recorded
+from launcher.errors import SchedulerError, StoreError
 from launcher.machine.terminal import complain
 from launcher.runs.lost_records import Listed, listed_of, lost_of
 from launcher.runs.unreadable import check_batch
@@ -31,16 +31,32 @@ from launcher.submission.handover import record_jobs, record_unsubmitted
 
 
 def adopt(runs: Iterable[RunDir], scheduler: Scheduler) -> None:
-    """Record the jobs that a launcher handed over and then died, so that nobody submits their runs again."""
+    """Record the jobs that a launcher handed over and then died, so that nobody submits their runs again.
+
+    Raises:
+        SchedulerError: another cluster alone can say what became of them.
+    """
     runs = list(runs)
     missing, lost = _without_job(runs, listed_of(runs))
     unrecorded = [batch for batch in dict.fromkeys(lost.values()) if not may_be_there(batch / JOBS_FILE)]
-    adopt_batches(dict.fromkeys([*_handed_over(missing), *filter(_was_recorded, unrecorded)]), scheduler)
+    batches = dict.fromkeys([*_handed_over(missing), *filter(_was_recorded, unrecorded)])
+    for folder in batches:
+        _check_here(folder, scheduler)
+    adopt_batches(batches, scheduler)
     # Those whose batch cannot be read may have a job: they stay as they are.
     for attempt in filter(_can_be_asked, _without_job(dict.fromkeys(attempt.run for attempt in missing))[0]):
         if attempt.path in lost and _may_have_jobs(lost[attempt.path]):
             continue
         record_unsubmitted(attempt, "its launcher ended before it was submitted", FailureStatus.LOST)
+
+
+def _check_here(folder: Path, scheduler: Scheduler) -> None:
+    record = read_fact(folder / BATCH_FILE, BatchRecord)
+    if record is None or record.executor != scheduler.name or not is_elsewhere(record.cluster, scheduler):
+        return
+    where = f"{record.name} is on cluster {record.cluster}, and this is {scheduler.cluster}"
+    remedy = f"ask there: launch there again; if it is gone, move {folder / BATCH_FILE} away"
+    raise SchedulerError(f"a launcher ended while it was submitting, and {where}; {remedy}")
 
 
 def _was_recorded(batch: Path) -> bool:
