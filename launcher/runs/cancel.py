@@ -7,7 +7,7 @@ Must not know: how an executor works, how anything is printed, why a run was sub
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,8 @@ from launcher.store.output_folder import PreparingDir, Store
 from launcher.store.run_folder import AttemptDir
 from launcher.store.work_done import has_done_its_part
 from launcher.store.work_list import listed_in, work_of, works_of
+
+_Tables = dict[executors.JobKey, Job]  # that make reference tables
 
 
 def cancel(
@@ -77,12 +79,12 @@ def cancel(
     return [state for state in wanted if state.run.path in reached]
 
 
-def _ask(looks: Sequence[Attempts], wishes: _Wishes, scheduler: Scheduler, read: Reading, tell: Say) -> dict[str, Job]:
+def _ask(looks: Sequence[Attempts], wishes: _Wishes, scheduler: Scheduler, read: Reading, tell: Say) -> _Tables:
     """Ask the open attempts at these runs to end; returns the jobs that make the tables that they wait for."""
-    tables: dict[str, Job] = {}
+    tables: _Tables = {}
     for number, attempts in enumerate(looks, 1):
         tell(f"asking run {number:,} of {len(looks):,} to stop")
-        tables |= {job.job_id: job for job in read(partial(tables_of, attempts)) or ()}
+        tables |= {executors.key_of(job): job for job in read(partial(tables_of, attempts)) or ()}
         for attempt in _to_stop(attempts, read):
             read(partial(wishes.ask, attempt, read(partial(_job_of, attempt, scheduler))))
     return tables
@@ -132,9 +134,10 @@ class _Wishes:
 
 def _record_cancelled(tables: Iterable[Job], waited: Iterable[RunState]) -> None:
     """Record of those of these jobs that were at work at the tables of runs that waited, that they have not failed."""
-    at_work = {state.facts.waits_for for state in waited if state.table.phase in AT_WORK}
+    tried = (state.facts.table for state in waited if state.table.phase in AT_WORK)
+    at_work = {executors.key_of(job) for job in tried if job}
     for job in tables:
-        if job.folder and job.job_id in at_work:
+        if job.folder and executors.key_of(job) in at_work:
             write_once(PreparingDir(Path(job.folder)).cancel_file, Cancel(time.time()))
 
 
@@ -153,7 +156,7 @@ class _Earlier:
     """The attempts before the current ones that an executor still has jobs of, and the tables that those wait for."""
 
     attempts: Sequence[tuple[AttemptDir, Job]] = ()
-    tables: Mapping[str, Job] = field(default_factory=dict)
+    tables: _Tables = field(default_factory=dict)
 
 
 def _earlier(states: Iterable[RunState], scheduler: Scheduler, around: Around, warn: Say) -> _Earlier:
@@ -173,7 +176,7 @@ def _earlier(states: Iterable[RunState], scheduler: Scheduler, around: Around, w
     there = {key for key, state in answers.items() if state.phase in IN_QUEUE}
     return _Earlier(
         [(each, job) for each, job in jobs if executors.key_of(job) in there],
-        {job.job_id: job for job in tables if executors.key_of(job) in there},
+        {executors.key_of(job): job for job in tables if executors.key_of(job) in there},
     )
 
 

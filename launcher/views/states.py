@@ -71,7 +71,7 @@ def show_status(
         console.print(f"\n{state.run.run_id} ended so (all of it: logs {state.run.run_id}):")
         console.print("\n".join(state.facts.traceback.splitlines()[-TRACEBACK_LINES:]), soft_wrap=True)
     for each in idle:
-        say(f"job {each.job.job_id} {each.what}; launch again, or cancel")
+        say(f"job {each.job.job_id} {each.what}; {each.remedy}")
 
 
 def _state_json(record: RunName, state: RunState) -> Plain:
