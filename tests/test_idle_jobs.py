@@ -15,13 +15,13 @@ from launcher.cli import main
 from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import JobState, Phase
 from launcher.errors import Refused
-from launcher.runs.idle_jobs import LATE
 from launcher.store.facts import Job
 from launcher.store.output_folder import Store
 from launcher.submission.adopt import adopt
 from launcher.sweep import Sweep
 
 GRID = ["model=tiny", "loss_type=sigmoid,ipo", "sweep=s"]  # two jobs, and one that makes their table
+LATE = "turned up when its runs had been given up, and trains nothing"
 
 
 class Refusing(FakeScheduler):
