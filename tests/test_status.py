@@ -121,6 +121,9 @@ def test_a_run_that_still_trains_is_not_lost() -> None:
     assert status_of(alive, UNKNOWN) == (Status.RUNNING, reason)
     hidden = JobState(Phase.HIDDEN, "runs elsewhere: job 7 is ann's")
     assert status_of(STARTED, hidden) == (Status.RUNNING, "runs elsewhere: job 7 is ann's")
+    asked = replace(alive, cancelled=True)
+    assert status_of(asked, UNKNOWN) == (Status.RUNNING, f"asked to stop; {reason}")
+    assert status_of(asked, hidden) == (Status.RUNNING, "asked to stop; runs elsewhere: job 7 is ann's")
 
 
 KILLED = JobState(Phase.FAILED, "FAILED", "n1", Cause.OUT_OF_MEMORY)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from launcher.cluster import scheduler as executors
 from launcher.cluster.batch import Batch
+from launcher.cluster.job_state import Phase
 from launcher.cluster.scheduler import Scheduler
 from launcher.errors import ConfigError, SchedulerError, StoreError
 from launcher.machine.terminal import Say, silent
@@ -29,6 +30,7 @@ from launcher.store.run_folder import AttemptDir
 from launcher.store.work_done import has_done_its_part
 from launcher.store.work_list import listed_in, work_of, works_of
 
+GO_ON = "one that works in this folder stops at its next step, one that works in a copy of it is cancelled there"
 _Tables = dict[executors.JobKey, Job]  # that make reference tables
 
 
@@ -43,7 +45,9 @@ def cancel(
     """Ask these runs to stop, and their jobs where nothing else is left in them; returns those that were asked.
 
     The wish comes first, so that a job that is told to end knows why. It is withdrawn from the runs whose job is not
-    reached: that goes on, and so do they. Jobs of earlier attempts end too, where they have turned up again.
+    reached: that goes on, and so do they. Not where the job is another cluster's, or hidden otherwise: nobody here may
+    ever reach it, and if it works in this folder, it sees the wish. Jobs of earlier attempts end too, where they have
+    turned up again.
 
     A run of which a fact cannot be read is asked too, where nothing says that it has ended.
 
@@ -52,7 +56,7 @@ def cancel(
         scheduler: who is asked to end jobs.
         tell: is told how far it is.
         warn: is told of each fact that cannot be read, and of each job that is not reached: it may go on.
-        note: is told of each job of an earlier attempt.
+        note: is told of each job of an earlier attempt, and that there may be jobs which nobody here can end.
         around: what lies around them, as it was found before; with the looks at them, where those are kept.
     """
     read, states, wishes = Reading(warn), list(states), _Wishes()
@@ -74,8 +78,11 @@ def cancel(
     unused = read(lambda: without_use(tables, stopped, Store(states[0].run.path.parents[1]))) if tables else None
     missed = end_jobs([*unneeded, *(unused or ())], scheduler, warn)
     _record_cancelled([job for job in unused or () if executors.key_of(job) not in missed], wanted)
-    wishes.withdraw(missed)
-    reached = {each.run for each in own if each.job not in missed}
+    hidden = {state.run.path for state in wanted if state.job.phase is Phase.HIDDEN}
+    wishes.withdraw(missed, but_of=hidden)
+    reached = {each.run for each in own if each.job not in missed or each.run in hidden}
+    if told := len(hidden & reached):
+        note(f"the jobs of {told} runs are not shown here, and may go on: {GO_ON}")
     return [state for state in wanted if state.run.path in reached]
 
 
@@ -124,10 +131,10 @@ class _Wishes:
         self.stopped.add(attempt.path)
         self.jobs.update({key: job} if job and key else {})
 
-    def withdraw(self, missed: Collection[executors.JobKey]) -> None:
-        """Of those whose job goes on, as if they had not been asked."""
+    def withdraw(self, missed: Collection[executors.JobKey], but_of: Collection[Path]) -> None:
+        """Of those whose job goes on, as if they had not been asked; `but_of`: runs whose jobs nobody can end here."""
         for each in self.asked:
-            if each.is_new and each.job in missed:
+            if each.is_new and each.job in missed and each.run not in but_of:
                 look_first()
                 each.file.unlink(missing_ok=True)
 

@@ -210,7 +210,9 @@ def _status_of_job(facts: RunFacts, job: JobState, table: JobState) -> tuple[Sta
 def _status_unseen(facts: RunFacts, job: JobState) -> tuple[Status, str | None]:
     """Of a run whose job its scheduler does not show."""
     if facts.alive:
-        return Status.RUNNING, f"its scheduler does not know job {facts.job_id}, but it still trains on {facts.host}"
+        trains = f"its scheduler does not know job {facts.job_id}, but it still trains on {facts.host}"
+        said = [ASKED if facts.cancelled else None, job.reason if job.phase is Phase.HIDDEN else trains]
+        return Status.RUNNING, "; ".join(filter(None, said))
     if job.phase is Phase.HIDDEN:
         return (Status.RUNNING if facts.started else Status.PENDING), job.reason
     return _unless_recent(facts, "the scheduler does not know its job, and it left no result")
