@@ -48,10 +48,10 @@ def adopt(runs: Iterable[RunDir], scheduler: Scheduler, around: Around | None = 
         complain(fault)
     missing, lost = _without_job(map(around.look, runs), around.listed)
     unrecorded = [batch for batch in dict.fromkeys(lost.values()) if not may_be_there(batch / JOBS_FILE)]
-    folders = dict.fromkeys([*_handed_over(missing), *filter(_was_recorded, unrecorded)])
-    for folder in folders:
+    handed_over = dict.fromkeys([*_handed_over(missing), *filter(_was_recorded, unrecorded)])
+    for folder in handed_over:
         _check_here(folder, scheduler)
-    adopt_batches(folders, scheduler)
+    adopt_batches(handed_over, scheduler)
     # Those whose batch cannot be read may have a job: they stay as they are.
     batches: dict[str, list[Job] | None] = {}
     again = [Attempts.of(run.at_a_look(batches)) for run in dict.fromkeys(attempt.run for attempt in missing)]

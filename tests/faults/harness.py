@@ -31,6 +31,8 @@ THERE_SECONDS = 30.0  # for which a job of another cluster's is waited for
 LAUNCH_SECONDS = 400.0
 LONGEST_SECONDS = 700.0  # from the last fault that a scene has met to its end
 THERE = re.compile(r"is on cluster (\S+), and this is .*; ask there")
+HELD = re.compile(r"^(?!asked to stop).*`scontrol release (\S+)` lets it go on")
+HELD_SECONDS = 30.0  # for which a job is left held: a fault may be holding it
 TOLD = re.compile(r"(/\S+?): .*(?:put it right, or move it away|launch the run again with -m)")
 
 
@@ -157,6 +159,7 @@ class Harness:
 
     def _tend_scene(self, scene: Scene) -> None:
         self._end_launch(scene)
+        self._release_held(scene)
         code_is_there = (self.world.code / "launcher").exists()
         if (
             scene.launcher is not None
@@ -177,6 +180,16 @@ class Harness:
         elif time.monotonic() - max(scene.launched, scene.met_at, scene.began) > LONGEST_SECONDS:
             states = [(run["run_id"], run["status"], run["reason"], run["step"]) for run in scene.seen]
             self._give_up(scene, f"nothing has come of it for {LONGEST_SECONDS:.0f} s: {states} {scene.complaint}")
+
+    def _release_held(self, scene: Scene) -> None:
+        """What a user does about jobs that SLURM has put on hold, and that status names."""
+        found = {match[1] for run in scene.seen if (match := HELD.search(str(run["reason"])))}
+        if found and scene.seen_at > max(scene.released, scene.launched, scene.struck_at) + HELD_SECONDS:
+            scene.released = time.monotonic()
+            for job in found:
+                self.world.release(scene, job)
+            self.journal.by_hand["a held job is released"] += len(found)
+            self.journal.say(f"by hand {scene.name}: {', '.join(sorted(found))} released, as prefsweep says")
 
     def _asks_elsewhere(self, scene: Scene) -> dict[str, str] | None:
         """Where its user has to go: a launch says so, or all that is left in flight is on another cluster."""

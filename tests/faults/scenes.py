@@ -92,6 +92,7 @@ class Scene:
     seen_at: float = 0.0
     complaint: str = ""  # what status said last instead
     is_unknown: bool = False  # whether that was that there is no such sweep
+    released: float = 0.0  # when jobs of its were released last that SLURM held
     struck_at: float = 0.0  # by a fault of its own
     met_at: float = 0.0  # by any
     injured: dict[Path, bytes] = field(default_factory=dict)  # what a file held before we damaged it

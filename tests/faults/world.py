@@ -159,6 +159,11 @@ class World:
             found |= {f"{cluster}/{job}" for job, name in words if name.startswith(f"{scene.name}.")}
         return found
 
+    def release(self, scene: Scene, job: str) -> None:
+        """Let a held job go on, as the scene's user would."""
+        command, there = ("scontrol", "release", job), {**self.cluster.environment, **scene.login}
+        subprocess.run(command, env=there, capture_output=True, timeout=120, check=False)
+
     def spoil(self, command: str, way: str, calls: int) -> None:
         """Let the next calls of a SLURM command go wrong."""
         for number in range(calls):
