@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
+from pathlib import Path
 from random import Random
 
 from scenes import Scene
@@ -43,14 +44,28 @@ def _two_launchers(world: World, draw: Random) -> Struck | None:
 
 def _edit_code(world: World, draw: Random) -> Struck | None:
     """Whoever edits the checkout breaks nothing that is submitted; it is whole again when somebody launches."""
-    file = draw.choice(sorted(world.code.glob("launcher/worker/*.py")))
+    file = one_of(draw, sorted(world.code.glob("launcher/worker/*.py")))
+    if file is None:  # it is deleted now
+        return None
     text = file.read_text()
     file.write_text("raise SystemExit('edited')\n" + text)
-    return Struck(file.name, None, lambda: file.write_text(text) and None, 6)
+
+    def lift() -> None:
+        code = world.code if world.code.exists() else _aside(world)
+        (code / file.relative_to(world.code)).write_text(text)
+
+    return Struck(file.name, None, lift, 6)
+
+
+def _aside(world: World) -> Path:
+    """Where the code lies while it is deleted."""
+    return world.folder / "code.gone"
 
 
 def _delete_code(world: World, _: Random) -> Struck | None:
-    aside = world.folder / "code.gone"
+    aside = _aside(world)
+    if aside.exists():
+        return None
 
     def lift() -> None:
         aside.rename(world.code)
