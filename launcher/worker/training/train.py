@@ -264,7 +264,9 @@ def final_model(run: RunDir) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(published.repo, revision=published.commit))
+        fetched = Path(snapshot_download(published.repo, revision=published.commit))
     except (OSError, ValueError) as error:  # the Hub's own errors are among these
         words = " ".join(str(error).split())[:200]
         raise StoreError(f"{gone}, and {published.address} cannot be fetched: {words}") from error
+    model_marker.verify(run, fetched)
+    return fetched
