@@ -23,6 +23,7 @@ from launcher.cluster.job_state import JobState, Phase
 from launcher.cluster.offer import Offer
 from launcher.cluster.scheduler import AUTO, scheduler_for, scheduler_to_ask
 from launcher.cluster.slurm import SlurmScheduler
+from launcher.cluster.slurm_environment import clean_environment
 from launcher.cluster.slurm_ids import task_ids
 from launcher.cluster.slurm_log import explained, first_rank
 from launcher.cluster.slurm_sbatch import Verdict
@@ -321,7 +322,7 @@ def test_an_enclosing_job_does_not_leak() -> None:
         "CUDA_VISIBLE_DEVICES": "0",
     }  # fmt: skip
     kept = {"SLURM_CONF": "/etc/slurm.conf", "PATH": "/bin", "HF_HOME": "/hf", "SBATCH_IGNORE_PBS": "1"}
-    assert words.clean_environment(outer | kept) == kept
+    assert clean_environment(outer | kept) == kept
 
 
 def test_a_users_filters_do_not_narrow_our_questions(
@@ -332,8 +333,8 @@ def test_a_users_filters_do_not_narrow_our_questions(
         monkeypatch.setenv(filtered, "urgent")
     commands(squeue='test -z "$SQUEUE_PARTITION$SQUEUE_STATES" && echo "7|RUNNING|None|n1|s"', scontrol="exit 1")
     assert SlurmScheduler().states([Job("7", "slurm", name="s")])["7"].phase is Phase.RUNNING
-    assert not [name for name in words.clean_environment(os.environ) if name.partition("_")[2] in ("STATE", "FORMAT")]
-    assert words.clean_environment({"SCONTROL_ALL": "1", "SINFO_ALL": "1", "SQUEUEZE": "2"}) == {"SQUEUEZE": "2"}
+    assert not [name for name in clean_environment(os.environ) if name.partition("_")[2] in ("STATE", "FORMAT")]
+    assert clean_environment({"SCONTROL_ALL": "1", "SINFO_ALL": "1", "SQUEUEZE": "2"}) == {"SQUEUEZE": "2"}
 
 
 # ------------------------------------------------------------------------------------------------ what there is

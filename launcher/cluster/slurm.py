@@ -21,9 +21,11 @@ from launcher.cluster import slurm_cancel as scancel
 from launcher.cluster import slurm_sbatch as sbatch
 from launcher.cluster import slurm_survey
 from launcher.cluster import slurm_words as words
+from launcher.cluster.ambient import Ambient
 from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import LAG_SECONDS, JobState, Phase
 from launcher.cluster.offer import Offer
+from launcher.cluster.slurm_environment import ambient, clean_environment
 from launcher.cluster.slurm_hidden import hidden_by, unlisted
 from launcher.cluster.slurm_identity import SCRIPT, script_of
 from launcher.cluster.slurm_ids import folded
@@ -97,6 +99,10 @@ class SlurmScheduler:
         user = slurm_survey.associations_command(_user())
         commands = (user, slurm_survey.QOS_COMMAND, slurm_survey.PARTITION_QOS_COMMAND, slurm_survey.PARENTS_COMMAND)
         return slurm_survey.Limits(settings, *map(_accounting, commands))
+
+    def ambient(self, cluster: Cluster) -> Ambient:
+        """What sbatch's variables say of such jobs."""
+        return ambient(cluster, os.environ)
 
     def script(self, batch: Batch) -> str:
         """The batch's script, as submitit writes it."""
@@ -316,7 +322,7 @@ def _answer(command: list[str]) -> str:
 
 
 def _ask(command: list[str], seconds: float = ANSWER_SECONDS) -> subprocess.CompletedProcess[str]:
-    environment = {**words.clean_environment(os.environ), "SLURM_BITSTR_LEN": "0"}  # no "..." in lists of tasks
+    environment = {**clean_environment(os.environ), "SLURM_BITSTR_LEN": "0"}  # no "..." in lists of tasks
     slow = f"{command[0]} has not answered for {SILENT_SECONDS:g} s; waiting for up to {seconds:g} s"
     told = threading.Timer(SILENT_SECONDS, complain, (slow,))
     told.daemon = True
