@@ -28,16 +28,17 @@ class Trained:
 
 def mark(folder: Path, run: RunDir) -> None:
     """Note in a model's folder that it is this run's, or milestone's."""
-    write_once(folder / _NAME, Trained(_name(run)))
+    write_once(folder / _NAME, Trained(model_name(run)))
 
 
 def other_owner(run: RunDir) -> str | None:
     """RUN or RUN@STEP of whom the model of a run, or milestone, says that it is, where that is another."""
     trained = read_fact(run.model / _NAME, Trained)
-    return None if trained is None or trained.model == _name(run) else trained.model
+    return None if trained is None or trained.model == model_name(run) else trained.model
 
 
-def _name(run: RunDir) -> str:
+def model_name(run: RunDir) -> str:
+    """RUN or RUN@STEP of a run, or milestone of one."""
     step, whole = milestone_in(run.path.name), RunDir(run.path.parents[1])
     return run.run_id if step is None or whole.milestone(step) != run else name_of(whole.run_id, step)
 
@@ -50,6 +51,6 @@ def check(run: RunDir) -> None:
     """
     if whose := other_owner(run):
         raise StoreError(
-            f"{run.model} is the model of {whose}, not of {_name(run)}; put its own there, or remove the run's "
+            f"{run.model} is the model of {whose}, not of {model_name(run)}; put its own there, or remove the run's "
             f"{run.result_file.name} to train it again"
         )

@@ -2,6 +2,7 @@
 
 Owns: as there, the keys, their types, what a result of an older version stands for where it lacks one; which
 benchmarks there are.
+In each `model` is RUN or RUN@STEP, whose it is; None: an older version wrote it, or it is of an untrained model.
 Must not know: how a file is read or written (`files`), where it lies, how anything is measured.
 """
 
@@ -50,6 +51,7 @@ class Result:
     parameters: Plain = field(default_factory=dict)
     started: float | None = None
     ended: float | None = None
+    model: str | None = field(default=None, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,7 @@ class Evaluation(Written, HeldOut):
     seconds: float | None = None
     settings: Plain = field(default_factory=dict)
     base: str | None = None
+    model: str | None = field(default=None, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,7 @@ class ProgramResult:
     base: str | None = None
     seconds: float | None = None
     time: float | None = None
+    model: str | None = field(default=None, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True)
@@ -157,6 +161,7 @@ class Answered:
     answers: int | None = None
     seconds: float | None = None
     time: float | None = None
+    model: str | None = field(default=None, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True)
@@ -211,6 +216,7 @@ class MTBenchResult(MTBenchScores):
     base: str | None
     spent: Plain
     time: float | None = None
+    model: str | None = field(default=None, metadata=LEFT_OUT)
 
     def is_like(self, other: MTBenchResult) -> bool:
         """Whether its scores and those of the other can be compared: same judge, questions, prompts and answers."""
@@ -223,10 +229,12 @@ class MTBenchResult(MTBenchScores):
 
 
 class Measurement(Protocol):
-    """What the file of every benchmark says: `base`, the cache entry of the untrained model's result."""
+    """What the file of every benchmark says: `base`, the cache entry of the untrained model's result; `model`."""
 
     @property
     def base(self) -> str | None: ...
+    @property
+    def model(self) -> str | None: ...
 
 
 # Every benchmark, and what its file holds.

@@ -169,6 +169,7 @@ def _result(config: RunConfig, run: RunDir, trainer: RunTrainer, pairs: Pairs, b
         parameters=_parameters(trainer.model),
         started=min((line["time"] - line["seconds"] for line in lines), default=began),
         ended=time.time(),
+        model=run.run_id,
     )
 
 

@@ -1,0 +1,56 @@
+"""`config.yaml` of a run: its objective, below a line that names the run.
+
+Owns: what stands in that file. Must not know: where it lies, what the objective means.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from launcher.config import OBJECTIVE
+from launcher.errors import StoreError
+from launcher.machine.once import Once
+from launcher.store.files import Plain
+from launcher.store.reading import REMEDY, read_content, read_mapping
+from launcher.store.whose import check
+
+# Ten times as fast, where PyYAML was built with libyaml.
+_DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+_ONCE = Once()
+_OF = b"# of "
+
+
+def text_of(run_id: str, objective: Plain) -> str:
+    """What the file of a run holds; a section that runs share becomes text once for all of them."""
+    sections = "".join(_ONCE(_yaml, sys.intern(key), value) for key, value in objective.items())
+    return f"{_OF.decode()}{run_id}\n{sections}"
+
+
+def _yaml(key: str, value: Any) -> str:
+    """One key of a configuration, as YAML."""
+    return yaml.dump({key: value}, Dumper=_DUMPER, sort_keys=False, allow_unicode=True)
+
+
+def read(file: Path, run_id: str) -> Plain:
+    """The objective that the file holds.
+
+    Raises:
+        StoreError: there is no such file, it is not whole, or another run's.
+    """
+    config = read_mapping(file)
+    if config is None:
+        raise StoreError(f"{file}: is not there; launch the run again with -m")
+    if lacking := [key for key in OBJECTIVE if key not in config]:
+        raise StoreError(f"{file}: lacks {', '.join(lacking)}; {REMEDY}")
+    check(file, _owner_in(read_content(file) or b""), run_id)
+    return {str(key): value for key, value in config.items()}
+
+
+def _owner_in(text: bytes) -> str | None:
+    """The run that its first line names; none where an older version wrote it."""
+    first = text.partition(b"\n")[0]
+    return first.removeprefix(_OF).strip().decode() if first.startswith(_OF) else None
