@@ -31,6 +31,7 @@ from launcher.cluster.slurm_survey import Limits
 from launcher.config import Cluster
 from launcher.errors import NotCancelled, QueueFull, Refused, SchedulerError
 from launcher.machine.gpus import gpu_names
+from launcher.machine.users import our_name
 from launcher.store.facts import Cause, Job
 from launcher.store.files import write_once
 
@@ -488,7 +489,7 @@ def test_an_unclear_answer_is_looked_into(
     batch = a_batch(tmp_path)
     jobs = SlurmScheduler().submit(batch)
     assert [job.job_id for job in jobs] == ["44_0", "44_1", "44_2"]
-    assert {(job.name, job.cluster, job.user) for job in jobs} == {("sweep.0123", "here", slurm._user())}
+    assert {(job.name, job.cluster, job.user) for job in jobs} == {("sweep.0123", "here", our_name())}
 
 
 def test_what_is_not_found_is_refused_only_where_sbatch_has_said_no(
@@ -630,7 +631,7 @@ def test_a_job_of_another_cluster_is_not_cancelled_by_its_number(commands: Calla
     assert (tmp_path / "cancelled").read_text().split() == ["8", "9"]
 
 
-MINE = {"cluster": "here", "user": slurm._user(), "name": "ours"}
+MINE = {"cluster": "here", "user": our_name(), "name": "ours"}
 IN_QUEUE = "echo '7_0|ours|RUNNING'; echo '7_1|ours|PENDING'; echo '8|theirs|RUNNING'; echo '9|ou'"
 
 
