@@ -169,3 +169,16 @@ def test_no_launch_takes_another_run_for_this_one(
     assert one.run_id in names
     assert other.run_id not in names
     assert f" of {one.run_id}, not of {other.run_id}" in capsys.readouterr().err
+
+
+def test_no_job_does_the_work_of_another_runs_objective(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
+    """Of an older version's, which names no run, by how the run's name begins; nothing is trained or published."""
+    one, other = runs
+    other.config_file.write_text(one.config_file.read_text().partition("\n")[2])
+    before = sorted(other.path.rglob("*"))
+    other.result_file.rename(other.path / "aside")
+    assert main.main(["run", str(other.path)]) == 1
+    beginning, words = one.run_id[: -len("-00000000")], f"not of {other.run_id}; put its own there, or move"
+    assert f"{other.config_file}: is of a run {beginning}-..., {words}" in capsys.readouterr().err
+    (other.path / "aside").rename(other.result_file)
+    assert sorted(other.path.rglob("*")) == before

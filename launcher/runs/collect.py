@@ -119,7 +119,7 @@ def _row(record: RunRecord, state: RunState, directory: SweepDir) -> Plain:
         "objective": run.read_config() if run.path.is_dir() else {},
         "sources": _sources(sources) if sources else {},
         "data": _data(run),
-        "training": plain(result) if result else None,
+        "training": plain(replace(result, sums=None)) if result else None,
         "revision": plain(revision) if revision else None,
         **_scores(measured),
         "base": _base_name(measured.bases),

@@ -5,13 +5,14 @@ Owns: what stands in that file. Must not know: where it lies, what the objective
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from launcher.config import OBJECTIVE
+from launcher.config import OBJECTIVE, canonical
 from launcher.errors import StoreError
 from launcher.machine.once import Once
 from launcher.store.files import Plain
@@ -22,6 +23,7 @@ from launcher.store.whose import check
 _DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 _ONCE = Once()
 _OF = b"# of "
+_ID = re.compile(r"-beta[^/]+-[0-9a-f]{8}$")
 
 
 def text_of(run_id: str, objective: Plain) -> str:
@@ -47,7 +49,28 @@ def read(file: Path, run_id: str) -> Plain:
     if lacking := [key for key in OBJECTIVE if key not in config]:
         raise StoreError(f"{file}: lacks {', '.join(lacking)}; {REMEDY}")
     check(file, _owner_in(read_content(file) or b""), run_id)
+    _check_beginning(file, config, run_id)
     return {str(key): value for key, value in config.items()}
+
+
+def beginning_of(objective: Plain) -> str:
+    """How the id of an objective begins, by what can be read in it; it has always been so."""
+    beta = re.sub(r"\.0$", "", repr(canonical(float(objective["beta"]))))
+    return f"{objective['model']['name']}-{objective['loss_type']}-beta{beta}"
+
+
+def _check_beginning(file: Path, config: Plain, run_id: str) -> None:
+    """The rest of an id cannot be made again: older versions hashed other spellings of paths, and projects move.
+
+    Raises:
+        Foreign: the objective is that of a run that is called otherwise.
+    """
+    try:
+        beginning = beginning_of(config)
+    except (KeyError, TypeError, ValueError):  # which whoever needs it tells
+        return
+    if _ID.search(run_id) and run_id[: -len("-00000000")] != beginning:
+        check(file, f"a run {beginning}-...", run_id)
 
 
 def _owner_in(text: bytes) -> str | None:

@@ -31,6 +31,7 @@ class Result:
         threads: of the CPU.
         parameters: how many there are: `total` and `trainable`.
         started, ended: in seconds since 1970.
+        sums: the checksums of its model's files (xxh3_128), by name; none where an older version wrote them.
     """
 
     steps: int
@@ -52,6 +53,7 @@ class Result:
     started: float | None = None
     ended: float | None = None
     model: str | None = field(default=None, metadata=LEFT_OUT)
+    sums: dict[str, str] | None = field(default=None, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True)
