@@ -18,7 +18,8 @@ class PrefsweepError(Exception):
     |- UsageError     the command is wrong, nothing was done (exit code 2)
     |  `- ConfigError what is wrong is the value of a key
     |- StoreError     a file of the run directory is missing, torn or foreign (exit code 1)
-    |  `- Unread      the system does not let it be read: it may be whole
+    |  |- Unread      the system does not let it be read: it may be whole
+    |  `- Foreign     it is another run's
     |- FetchError     what is on the Hub could not be fetched (exit code 1)
     |- TrainingError  a training cannot go on (in a job; the run has failed)
     |- MeasuringError a benchmark cannot be done (in a job; the run is trained)
@@ -77,6 +78,10 @@ class StoreError(PrefsweepError):
 
 class Unread(StoreError):
     """Names the file, the system's words and what helps: nothing says that it is damaged, so nobody may replace it."""
+
+
+class Foreign(StoreError):
+    """Names the file, whose it is and whose it should be."""
 
 
 class FetchError(PrefsweepError):

@@ -14,8 +14,9 @@ import pytest
 import xxhash
 
 from launcher.errors import ConfigError, UsageError
+from launcher.store import checksums
 from launcher.store.run_folder import RunDir
-from launcher.worker.training import checkpoints, checksums
+from launcher.worker.training import checkpoints
 
 FILES = ("trainer_state.json", "model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "config.json")
 

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import xxhash
 from fakes import FakeScheduler
 from finished_runs import keep_milestones, trained_runs
 from safetensors.torch import load_file
@@ -95,9 +96,12 @@ def test_an_interrupted_training_keeps_its_milestones(configure: Configure, stor
     assert [step for step, _ in store.run("r").milestones()] == [2, 5]
     assert not store.run("r").checkpoints.exists()
     models = [point.folder.model for point in points_of(store.run("r"))]
-    assert [read_fact(model / ".trained.json") for model in models] == [
-        {"model": name} for name in ("r@2", "r@5", "r")
-    ]  # fmt: skip
+    for model, name in zip(models, ("r@2", "r@5", "r"), strict=True):
+        content = {path.name: path.read_bytes() for path in model.glob("[!.]*") if path.suffix != ".md"}
+        sizes = {file: len(data) for file, data in content.items()}
+        sums = {file: xxhash.xxh3_128_hexdigest(data) for file, data in content.items()}
+        assert read_fact(model / ".trained.json") == {"model": name, "files": sizes, "sums": sums}
+    assert (read_fact(store.run("r").result_file) or {})["sums"] == sums
 
 
 def test_a_milestone_behind_the_last_step_is_told(

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from launcher.config import Hub
 from launcher.errors import CheckpointError, PublishError, StoreError
@@ -156,6 +157,28 @@ def test_what_a_training_could_not_start_from_is_not_tried_again(run: RunDir) ->
     refuse(run, mine, str(raised.value))
     assert told(run) == [("001.0002/checkpoint-600", str(raised.value), 400)]
     assert gone_on_from(run, "001.0003") == 400
+
+
+def test_a_checkpoint_of_another_run_is_known_by_its_trainers_arguments(run: RunDir) -> None:
+    """One of an older version, whose marker names no run."""
+    for step, name in ((200, "mine"), (400, "other")):
+        checkpoint = make(run, step)
+        folder = f"/moved/since/runs/{name}/checkpoints/001.0001"
+        torch.save({"output_dir": folder, "logging_dir": f"{folder}/runs/Nov28"}, checkpoint / "training_args.bin")
+        age(checkpoint)
+    assert gone_on_from(run) == 200
+    assert told(run) == [("001.0001/checkpoint-400", "it is a checkpoint of the run other", 200)]
+
+
+def test_a_damaged_marker_is_told_as_that_of_the_checkpoint(run: RunDir) -> None:
+    """Not as that of the copy that this start has made; both are removed, so that nothing is asked for."""
+    make(run, 400)
+    checkpoint = make(run, 600)
+    marker = checkpoint / checkpoints.MARKER
+    marker.write_text(json.dumps({**(read_fact(marker) or {}), "run": 5}))
+    assert gone_on_from(run) == 400
+    assert told(run) == [("001.0001/checkpoint-600", "complete.json: run cannot be 5", 400)]
+    assert not checkpoint.exists()
 
 
 # ------------------------------------------------------------------------------------------------ foreign names

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from launcher.cli.arguments import DONE, FAILED, Parser, chosen_arguments, count
 from launcher.cli.selection import choose, open_sweep
 from launcher.hub.look import HubLook
+from launcher.machine.terminal import complain
+from launcher.runs.run_state import RunState
+from launcher.runs.unreadable import Reading, check_readable
 from launcher.views import results
+
+if TYPE_CHECKING:
+    from launcher.hub.publish import Publication
 
 EXAMPLES = (
     "python -m launcher publish smoke",
@@ -31,19 +40,15 @@ def arguments(parser: Parser) -> None:
 
 def publish(options: argparse.Namespace) -> int:
     """Push the chosen runs' models, or with --dry-run only say which."""
-    from launcher.hub.publish import act, decide, gather
+    from launcher.hub.publish import act, gather
 
     directory, store, scheduler = open_sweep(options)
-    states = choose(options, directory, store, scheduler)
-    given, look = {"store": options.hub, "repo": options.repo, "public": options.public}, HubLook()
-    publications = [
-        each
-        for state in states
-        for each in decide(state.run, look, trained=state.facts.trained, in_flight=state.in_flight, **given)
-    ]
+    states, read = choose(options, directory, store, scheduler), Reading(complain)
+    given = {"store": options.hub, "repo": options.repo, "public": options.public}
+    publications = _decided(states, given, read)
     if options.dry_run:
         results.show_publications(directory, publications, as_json=options.json)
-        return FAILED if any(each.verdict.error for each in publications) else DONE
+        return FAILED if read.faults or any(each.verdict.error for each in publications) else DONE
     outcomes = []
     for number, publication in enumerate(publications, 1):
         results.say_pushing(publication, number, len(publications), quiet=options.json)
@@ -52,4 +57,17 @@ def publish(options: argparse.Namespace) -> int:
     count, hub = options.collection, publications[0].hub if publications else None
     address = gather(outcomes, directory, hub, store, count) if count and hub else None
     results.show_published(directory, outcomes, address, as_json=options.json)
-    return FAILED if any(outcome.error for outcome in outcomes) else DONE
+    return FAILED if read.faults or any(outcome.error for outcome in outcomes) else DONE
+
+
+def _decided(states: Iterable[RunState], given: dict[str, Any], read: Reading) -> list[Publication]:
+    """What is done about each model; about those of a run that cannot be read nothing."""
+    from launcher.hub.publish import decide
+
+    look = HubLook()
+
+    def decided(state: RunState) -> list[Publication]:
+        check_readable(state.facts)
+        return decide(state.run, look, trained=state.facts.trained, in_flight=state.in_flight, **given)
+
+    return [each for state in states for each in read(partial(decided, state)) or ()]

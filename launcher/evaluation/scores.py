@@ -24,6 +24,7 @@ from launcher.store.files import Plain, read_fact, read_lines
 from launcher.store.output_folder import Store
 from launcher.store.results import Answered, MTBenchResult
 from launcher.store.run_folder import EvaluationDir, RunDir
+from launcher.store.whose import check
 from launcher.store.work_done import job_file
 from launcher.sweep import Sweep
 
@@ -180,6 +181,7 @@ def _waiting(name: str, directory: EvaluationDir, evaluation: Evaluation) -> Wai
             f"{name} has answered other questions, or "
             f"from another source; ask for those again, or give --again for new answers ({directory.answered_file})",
         )
+    check(directory.answered_file, answered.model, name)
     lines = {line["question_id"]: line for line in read_lines(directory.answers_log) if _is_of(line, answered)}
     if lost := [question.question_id for question in bench.questions if question.question_id not in lines]:
         raise StoreError(
@@ -247,7 +249,7 @@ def judge_all(waiting: Sequence[Waiting], opened: Sequence[tuple[Ask, int]], jud
 def _write(file: Path, scored: MTBenchResult) -> None:
     """Write a model's scores, unless the same are there already."""
     there = read_fact(file, MTBenchResult)
-    if there is None or there != replace(scored, time=there.time):
+    if there is None or there != replace(scored, time=there.time, model=there.model and scored.model):
         missing_benchmarks.replace(file, scored)
 
 
@@ -271,6 +273,7 @@ def _score(waiting: Waiting, judge: Judge) -> MTBenchResult:
         base=waiting.answered.base,
         spent={"calls": len(lines), **_tokens(lines)},
         time=time.time(),
+        model=waiting.answered.model,
     )
 
 

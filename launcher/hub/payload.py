@@ -17,12 +17,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher.errors import PublishError
+from launcher.errors import PublishError, StoreError
 from launcher.model.adapter import CONFIG_FILE, Adapter, with_base
-from launcher.model.files import WEIGHTS, model_files
+from launcher.model.files import model_files
 from launcher.store import model_marker
 from launcher.store.files import Plain, read_fact
 from launcher.store.metrics_log import read_metrics
+from launcher.store.model_marker import WEIGHTS
 from launcher.store.results import BENCHMARKS
 from launcher.store.run_folder import Point, RunDir, name_of
 
@@ -63,8 +64,9 @@ def payload_of(point: Point, card: str, base: Adapter | None = None) -> Payload:
     """What is published of a model of a trained run; `base`: what an adapter is to name as the model below it.
 
     Raises:
-        PublishError: there are no weights.
+        PublishError: there are no weights, or the model is another's, or not as it was written.
     """
+    _check_model(point)
     files = _files(point)
     content, published = _hash(point, files), {**files, CARD: card.encode()}
     if base is not None:
@@ -94,10 +96,18 @@ def _hash(point: Point, files: Mapping[str, bytes | Path]) -> str:
     return digest.hexdigest()
 
 
+def _check_model(point: Point) -> None:
+    if whose := model_marker.other_owner(point.folder):
+        where = point.folder.model
+        raise PublishError(f"{point.name}: {where} is the model of {whose}; put its own there, or train it anew")
+    try:
+        model_marker.verify(point.folder)
+    except StoreError as error:
+        raise PublishError(f"{point.name}: {error}") from error
+
+
 def _model_files(point: Point) -> dict[str, bytes | Path]:
     model = point.folder.model
-    if whose := model_marker.other_owner(point.folder):
-        raise PublishError(f"{point.name}: {model} is the model of {whose}; put its own there, or train it anew")
     found = {name: path for name, path in model_files(model).items() if name != MARKER}
     if not any(name.endswith(WEIGHTS) for name in found):
         raise PublishError(f"{point.name}: {model} holds no weights; is the run trained?")

@@ -25,12 +25,13 @@ from launcher.hub.push import has_changed, is_at, publish, shelf_of
 from launcher.hub.revisions import check_names
 from launcher.hub.starting_point import revision_of_start
 from launcher.machine import disk
-from launcher.model.files import WEIGHTS, model_files
+from launcher.model.files import model_files
 from launcher.store.attempt_config import hub_of
 from launcher.store.attempts import Attempts
 from launcher.store.facts import Revision
 from launcher.store.files import content_key, plain, read_fact
 from launcher.store.measurements import Measured
+from launcher.store.model_marker import WEIGHTS
 from launcher.store.output_folder import Store, SweepDir
 from launcher.store.run_folder import Point, RunDir, points_of
 

@@ -22,10 +22,9 @@ from launcher.hub.starting_point import payload_of_start, revision_of_start, sta
 from launcher.model.adapter import Adapter
 from launcher.store.facts import Revision
 from launcher.store.files import look_first, read_fact, write_once
-from launcher.store.measurements import Measured
+from launcher.store.measurements import Measured, result_of
 from launcher.store.origins import Sources
 from launcher.store.output_folder import Store
-from launcher.store.results import Result
 from launcher.store.run_folder import Point
 
 
@@ -127,7 +126,7 @@ def _subject(point: Point, hub: Hub, shelf: Shelf) -> Any:
         point.name,
         run.read_config(),
         sources=read_fact(run.sources_file, Sources) or Sources(),
-        result=read_fact(run.result_file, Result),
+        result=result_of(run),
         measured=Measured.of(point.folder),
         address=shelf.repo if on_hub else shelf.address,
         revision=hub.revision if on_hub else None,

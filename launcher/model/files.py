@@ -16,8 +16,8 @@ from pathlib import Path
 
 from launcher.model.adapter import CONFIG_FILE
 from launcher.store.checkpoint_folders import MARKER
+from launcher.store.model_marker import WEIGHTS
 
-WEIGHTS = ".safetensors"
 KINDS = frozenset({WEIGHTS, ".json", ".txt", ".model", ".jinja", ".tiktoken", ".spm", ".bpe", ".codes", ".py"})
 NEVER = frozenset({"trainer_state.json", MARKER, "zero_to_fp32.py"})  # the last is DeepSpeed's
 TRAINING = (".", "checkpoint-", "global_step")  # how the name of what only training needs begins, or is hidden

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
@@ -21,6 +20,7 @@ from launcher.errors import ConfigError, UsageError
 from launcher.machine.locate import place_of, spelled_from
 from launcher.machine.once import Once
 from launcher.planning.rules import check
+from launcher.store.config_file import beginning_of
 from launcher.store.files import Plain
 from launcher.sweep import Run, Sweep
 
@@ -36,8 +36,7 @@ def run_id(objective: Plain, once: Once | None = None) -> str:
     texts = {key: of_section(once, _hashed, value) for key, value in objective.items() if value is not None}
     text = ", ".join(f"{json.dumps(key)}: {texts[key]}" for key in sorted(texts))
     digest = hashlib.sha256(f"{{{text}}}".encode()).hexdigest()[:8]
-    beta = re.sub(r"\.0$", "", repr(canonical(float(objective["beta"]))))
-    return f"{objective['model']['name']}-{objective['loss_type']}-beta{beta}-{digest}"
+    return f"{beginning_of(objective)}-{digest}"
 
 
 def _hashed(section: Any) -> str:

@@ -24,13 +24,15 @@ from launcher.store.attempts import Attempts
 from launcher.store.counts import DataCounts
 from launcher.store.facts import Attempt, Revision, RunRecord
 from launcher.store.files import Plain, content_key, plain, read_fact, write_derived
-from launcher.store.measurements import Measured
+from launcher.store.measurements import Measured, result_of
 from launcher.store.metrics_log import read_metrics
+from launcher.store.model_marker import model_name
 from launcher.store.origins import Sources
 from launcher.store.output_folder import Store, SweepDir
 from launcher.store.results import Evaluation, MTBenchResult, Result
 from launcher.store.run_folder import AttemptDir, RunDir
 from launcher.store.starts import all_starts
+from launcher.store.whose import check
 
 NAMED_BY = ("run_id", "model", "dataset", "loss_type", "beta", "seed", "axes")  # a row's, of the launch's record
 MADE_BY = ("judge", "hashes", "answers", "spent")  # what MT-Bench scores depend on, and cost
@@ -103,7 +105,7 @@ def _named(record: RunRecord, state: RunState, directory: SweepDir) -> Plain:
 
 def _row(record: RunRecord, state: RunState, directory: SweepDir) -> Plain:
     run = state.run
-    result, revision = read_fact(run.result_file, Result), read_fact(run.revision_file, Revision)
+    result, revision = result_of(run), read_fact(run.revision_file, Revision)
     attempts = Attempts.of(run)
     attempt = attempts.training.record if attempts.training else Attempt()
     gpus, evaluating = _gpus(attempt, result), _gpus(_measuring(attempts), result)
@@ -117,7 +119,7 @@ def _row(record: RunRecord, state: RunState, directory: SweepDir) -> Plain:
         "objective": run.read_config() if run.path.is_dir() else {},
         "sources": _sources(sources) if sources else {},
         "data": _data(run),
-        "training": plain(result) if result else None,
+        "training": plain(replace(result, sums=None)) if result else None,
         "revision": plain(revision) if revision else None,
         **_scores(measured),
         "base": _base_name(measured.bases),
@@ -160,7 +162,9 @@ def _gpu_seconds(run: RunDir, evaluation: Evaluation | None, gpus: int, evaluati
 
 
 def _evaluation_of(milestone: RunDir) -> Evaluation | None:
-    return read_fact(milestone.evaluation_file, Evaluation)
+    fact = read_fact(milestone.evaluation_file, Evaluation)
+    check(milestone.evaluation_file, fact.model if fact else None, model_name(milestone))
+    return fact
 
 
 def _data(run: RunDir) -> Plain:

@@ -29,6 +29,7 @@ from launcher.store.attempt_config import BEFORE_BENCHMARKS, section, wanted_by
 from launcher.store.attempts import Attempts
 from launcher.store.facts import Cause, Failure, FailureStatus, Job, Revision
 from launcher.store.files import Plain, read_fact, read_lines
+from launcher.store.measurements import result_of
 from launcher.store.metrics_log import last_metrics
 from launcher.store.node_facts import Lost
 from launcher.store.output_folder import PreparingDir
@@ -85,6 +86,7 @@ def _legible(attempts: Attempts) -> Look:
 
 
 def _facts_of(attempts: Attempts) -> RunFacts:
+    attempts.check_own()
     last = attempts.acting
     progress = _progress(attempts.run, attempts)
     if last is None:
@@ -168,7 +170,7 @@ def _lasted(start: Start | None, failure: Failure | None) -> float | None:
 
 def _progress(run: RunDir, attempts: Attempts) -> Plain:
     """How far the run itself has come, whichever attempt has it."""
-    result, revision = run.read(run.result_file, Result), run.read(run.revision_file, Revision)
+    result, revision = result_of(run), run.read(run.revision_file, Revision)
     metrics = last_metrics(run.metrics_file) if run.has(run.metrics_file) else {}
     return {
         "trained": result is not None,

@@ -20,8 +20,8 @@ from launcher.store.attempt_config import wanted_by
 from launcher.store.attempts import Attempts
 from launcher.store.facts import BatchRecord, Failure, Revision
 from launcher.store.files import read_fact
+from launcher.store.measurements import result_of
 from launcher.store.metrics_log import last_metrics
-from launcher.store.results import Result
 from launcher.store.run_folder import BATCH_FILE, AttemptDir
 from launcher.store.starts import last_start
 from launcher.store.work_done import lacking
@@ -72,7 +72,7 @@ def known_of(attempts: Attempts, error: StoreError) -> tuple[RunFacts, AttemptDi
     read, run = Reading(), attempts.run
     if read(lambda: attempts.all) is None:
         return RunFacts(unreadable=tuple(read.faults)), None
-    result = read(lambda: run.read(run.result_file, Result))
+    result = read(lambda: result_of(run))
     revision = read(lambda: run.read(run.revision_file, Revision))
     metrics = read(lambda: last_metrics(run.metrics_file)) or {}
     for attempt in attempts.current if read(lambda: attempts.current) else attempts.all[-1:]:

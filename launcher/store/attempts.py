@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from launcher.errors import Foreign, StoreError
 from launcher.store.run_folder import AttemptDir, RunDir
 from launcher.store.starts import last_start
 from launcher.store.work_done import has_done_its_part
@@ -33,6 +34,20 @@ class Attempts:
             Unread: the system does not tell which there are.
         """
         return tuple(self.run.attempts())
+
+    def check_own(self) -> None:
+        """Look whether all are attempts at this run; one that cannot be read is told by whoever needs it.
+
+        Raises:
+            Foreign: one is at another.
+        """
+        for attempt in self.all:
+            try:
+                _ = attempt.record
+            except Foreign:
+                raise
+            except StoreError:
+                continue
 
     @cached_property
     def trainings(self) -> list[AttemptDir]:

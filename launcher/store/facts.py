@@ -209,6 +209,7 @@ class Attempt:
         purpose: None: an older version made it, which told it by the folder's name.
         inputs: what it is to be trained on, of this machine, by key; None: that was not recorded.
         step: of the run's last checkpoint when it was made; None: there was none, or that was not recorded.
+        run: whose it is; None: an older version made it.
     """
 
     settings: Plain = field(default_factory=dict)
@@ -223,6 +224,7 @@ class Attempt:
     purpose: Purpose | None = None
     inputs: dict[str, Contents] | None = field(default=None, metadata=LEFT_OUT)
     step: int | None = field(default=None, metadata=LEFT_OUT)
+    run: str | None = field(default=None, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True)

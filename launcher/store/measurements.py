@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from launcher.store import model_marker
 from launcher.store.files import read_fact
 from launcher.store.output_folder import Store
-from launcher.store.results import BENCHMARKS, Evaluation, Measurement, MTBenchResult, ProgramResult
+from launcher.store.results import BENCHMARKS, Evaluation, Measurement, MTBenchResult, ProgramResult, Result
 from launcher.store.run_folder import EvaluationDir, RunDir
+from launcher.store.whose import check
 
 Kind = TypeVar("Kind")
 
@@ -32,9 +34,16 @@ class Measured:
 
     @classmethod
     def of(cls, run: RunDir) -> Measured:
-        """Those of a run, or of a milestone of one."""
-        files = {name: run.evaluations.result_file(name) for name in BENCHMARKS}
-        return cls._read(files | {"preference": run.evaluation_file})
+        """Those of a run, or of a milestone of one.
+
+        Raises:
+            StoreError: one cannot be read, or is another model's.
+        """
+        files = {name: run.evaluations.result_file(name) for name in BENCHMARKS} | {"preference": run.evaluation_file}
+        measured = cls._read(files)
+        for name, fact in measured.results.items():
+            check(files[name], fact.model, model_marker.model_name(run))
+        return measured
 
     @classmethod
     def of_untrained(cls, keys: Mapping[str, str], store: Store) -> Measured:
@@ -87,6 +96,20 @@ class Measured:
         """What that benchmark found; None where the model was not measured by it."""
         found = self.results.get(benchmark)
         return found if isinstance(found, kind) else None
+
+
+def result_of(run: RunDir) -> Result | None:
+    """That a run is trained; None where it is not.
+
+    Raises:
+        StoreError: that cannot be read, or is another run's; of one of an older version the model says so.
+    """
+    result = run.read(run.result_file, Result)
+    if result is not None:
+        check(run.result_file, result.model, run.run_id)
+        if result.model is None:
+            model_marker.check(run)
+    return result
 
 
 def kept(file: Path) -> list[Path]:

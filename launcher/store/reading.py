@@ -115,15 +115,12 @@ def rest_of(handle: int, size: int) -> bytes:
     return b"".join(parts)
 
 
-def read_mapping(path: Path) -> dict[Any, Any] | None:
-    """The YAML mapping at `path`; None where there is no such file.
+def mapping_in(text: bytes, path: Path) -> dict[Any, Any]:
+    """The YAML mapping that was read at `path`.
 
     Raises:
-        StoreError: it cannot be read, or is none.
+        StoreError: it is none.
     """
-    text = read_content(path)
-    if text is None:
-        return None
     try:
         found = yaml.load(text.decode(), Loader=_LOADER)  # noqa: S506 - a safe one
     except (yaml.YAMLError, ValueError, RecursionError) as error:

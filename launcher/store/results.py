@@ -2,6 +2,7 @@
 
 Owns: as there, the keys, their types, what a result of an older version stands for where it lacks one; which
 benchmarks there are.
+In each `model` is RUN or RUN@STEP, whose it is; None: an older version wrote it, or it is of an untrained model.
 Must not know: how a file is read or written (`files`), where it lies, how anything is measured.
 """
 
@@ -30,6 +31,7 @@ class Result:
         threads: of the CPU.
         parameters: how many there are: `total` and `trainable`.
         started, ended: in seconds since 1970.
+        sums: the checksums of its model's files (xxh3_128), by name; none where an older version wrote them.
     """
 
     steps: int
@@ -50,6 +52,8 @@ class Result:
     parameters: Plain = field(default_factory=dict)
     started: float | None = None
     ended: float | None = None
+    model: str | None = field(default=None, metadata=LEFT_OUT)
+    sums: dict[str, str] | None = field(default=None, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,7 @@ class Evaluation(Written, HeldOut):
     seconds: float | None = None
     settings: Plain = field(default_factory=dict)
     base: str | None = None
+    model: str | None = field(default=None, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True)
@@ -137,6 +142,7 @@ class ProgramResult:
     base: str | None = None
     seconds: float | None = None
     time: float | None = None
+    model: str | None = field(default=None, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True)
@@ -157,6 +163,7 @@ class Answered:
     answers: int | None = None
     seconds: float | None = None
     time: float | None = None
+    model: str | None = field(default=None, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True)
@@ -211,6 +218,7 @@ class MTBenchResult(MTBenchScores):
     base: str | None
     spent: Plain
     time: float | None = None
+    model: str | None = field(default=None, metadata=LEFT_OUT)
 
     def is_like(self, other: MTBenchResult) -> bool:
         """Whether its scores and those of the other can be compared: same judge, questions, prompts and answers."""
@@ -223,10 +231,12 @@ class MTBenchResult(MTBenchScores):
 
 
 class Measurement(Protocol):
-    """What the file of every benchmark says: `base`, the cache entry of the untrained model's result."""
+    """What the file of every benchmark says: `base`, the cache entry of the untrained model's result; `model`."""
 
     @property
     def base(self) -> str | None: ...
+    @property
+    def model(self) -> str | None: ...
 
 
 # Every benchmark, and what its file holds.

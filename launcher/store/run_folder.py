@@ -6,29 +6,23 @@ Must not know: what a fact means, schedulers, training. `output_folder` draws th
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import yaml
-
-from launcher.config import OBJECTIVE
 from launcher.errors import StoreError
-from launcher.machine.once import Once
-from launcher.store import checkpoint_folders
+from launcher.store import checkpoint_folders, config_file
 from launcher.store.facts import Attempt, Job, JobRecords, Purpose
 from launcher.store.files import Plain, read_fact, read_lines, typed, write_derived, write_once
 from launcher.store.names import EVALUATION_SUFFIX, attempt_in, is_attempt, milestone_in
 from launcher.store.node_facts import Damage
-from launcher.store.reading import REMEDY, is_there, may_be_there, read_mapping
+from launcher.store.reading import REMEDY, is_there, may_be_there
 from launcher.store.seen import Seen, names_in
+from launcher.store.whose import check
 
 Kind = TypeVar("Kind")
-# Ten times as fast, where PyYAML was built with libyaml.
-_DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 @dataclass(frozen=True)
@@ -57,9 +51,6 @@ def name_of(run_id: str, step: int | None) -> str:
 def points_of(run: RunDir) -> list[Point]:
     """What there is to publish of a trained run: its milestones by step, then the final model."""
     return [*(Point(run, step) for step, _ in run.milestones()), Point(run)]
-
-
-_ONCE = Once()
 
 
 # Nobody makes it again: without it, its job is not known any more, and goes on.
@@ -103,11 +94,17 @@ class AttemptDir:
 
     @cached_property
     def record(self) -> Attempt:
-        """What was asked for: there before the folder has its name, and never changed; empty where it was lost."""
+        """What was asked for: there before the folder has its name, and never changed; empty where it was lost.
+
+        Raises:
+            StoreError: it cannot be read, or is another run's.
+        """
         try:
-            return read_fact(self.attempt_file, Attempt) or Attempt()
+            fact = read_fact(self.attempt_file, Attempt) or Attempt()
         except StoreError as error:
             raise StoreError(str(error).replace(REMEDY, RECORD_REMEDY)) from error
+        check(self.attempt_file, fact.run, self.run.run_id)
+        return fact
 
     @cached_property
     def batch(self) -> Path | None:
@@ -356,21 +353,15 @@ class RunDir:
         `anew`: what it names lies elsewhere by now, after the project was moved or copied.
         """
         if anew or not may_be_there(self.config_file):
-            text = "".join(_ONCE(_yaml, sys.intern(key), value) for key, value in objective.items())
-            write_derived(self.config_file, text, flushed=False)
+            write_derived(self.config_file, config_file.text_of(self.run_id, objective), flushed=False)
 
     def read_config(self) -> Plain:
         """The objective that the run was made for.
 
         Raises:
-            StoreError: there is no config.yaml, or it is not whole.
+            StoreError: there is no config.yaml, it is not whole, or another run's.
         """
-        config = read_mapping(self.config_file)
-        if config is None:
-            raise StoreError(f"{self.config_file}: is not there; launch the run again with -m")
-        if lacking := [key for key in OBJECTIVE if key not in config]:
-            raise StoreError(f"{self.config_file}: lacks {', '.join(lacking)}; {REMEDY}")
-        return {str(key): value for key, value in config.items()}
+        return config_file.read(self.config_file, self.run_id)
 
     def attempts(self) -> list[AttemptDir]:
         """All attempts, to train it and to evaluate it, oldest first; `Attempts` knows which is which."""
@@ -383,12 +374,8 @@ class RunDir:
     def new_attempt(self, fact: Attempt) -> AttemptDir:
         """The next attempt, with what is asked for on disk; of two that ask at once each gets its own number."""
         number = max((attempt.number for attempt in self.attempts()), default=0) + 1
+        fact = replace(fact, run=self.run_id)
         suffix = EVALUATION_SUFFIX if fact.purpose is Purpose.EVALUATION else ""
         while not write_once(self.path / f"attempt-{number:03d}{suffix}.json", fact, flushed=False):
             number += 1
         return AttemptDir(self.path / "attempts" / f"{number:03d}{suffix}")
-
-
-def _yaml(key: str, value: Any) -> str:
-    """One key of a configuration, as YAML."""
-    return yaml.dump({key: value}, Dumper=_DUMPER, sort_keys=False, allow_unicode=True)

@@ -21,6 +21,8 @@ def set_aside(run: RunDir) -> None:
     target = _free(run.before)
     target.mkdir(parents=True)
     _move(run.result_file, target)
+    if run.checkpoints.is_symlink():
+        run.checkpoints.unlink()
     shutil.rmtree(run.checkpoints, ignore_errors=True)
     scores = (run.evaluation_file, *kept(run.evaluation_file), run.evaluations.path)
     logs = (run.metrics_file, run.memory_log, run.damage_log, run.saves_log)

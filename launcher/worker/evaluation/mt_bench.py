@@ -28,6 +28,7 @@ from launcher.errors import ConfigError
 from launcher.evaluation.mt_bench import Bench, Messages, Question, load
 from launcher.machine.terminal import say
 from launcher.store.files import Plain, append_line, content_key, read_lines, write_once
+from launcher.store.model_marker import model_name
 from launcher.store.output_folder import Store
 from launcher.store.results import Answered
 from launcher.store.run_folder import EvaluationDir, RunDir
@@ -101,8 +102,9 @@ def _answer(
                     done.add(line["question_id"])
                 headway.note()
                 say(f"mt_bench: {len(done)} of {len(bench.questions)} questions answered")
+    model = model_name(RunDir(directory.path.parent)) if fact["base"] else None
     count, seconds = len(bench.questions), time.perf_counter() - began
-    write_once(directory.answered_file, Answered(key, fact["base"], fact, count, seconds, time.time()))
+    write_once(directory.answered_file, Answered(key, fact["base"], fact, count, seconds, time.time(), model))
 
 
 def _batches(questions: Sequence[Question], size: int) -> Iterator[list[Question]]:

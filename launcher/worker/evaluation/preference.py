@@ -24,6 +24,7 @@ from launcher.losses import loss_named
 from launcher.machine.terminal import say
 from launcher.store.entries import making
 from launcher.store.files import Plain, content_key, read_fact, write_once
+from launcher.store.model_marker import model_name
 from launcher.store.output_folder import Store
 from launcher.store.results import Evaluation, HeldOut, OtherLoss, Sample, Written
 from launcher.store.run_folder import RunDir
@@ -65,6 +66,7 @@ def evaluate(config: RunConfig, run: RunDir, store: Store) -> None:
         seconds=time.perf_counter() - began,
         settings=_settings(config, store),
         base=base_key(config, store),
+        model=model_name(run),
     )
     write_once(run.evaluation_file, fact)
 

@@ -84,7 +84,7 @@ def measure(benchmark: str, config: RunConfig, run: RunDir, store: Store, stop: 
     untrained, trained = weights_of(config, run, store)
     with locked(base.path, stop):
         _write(base, benchmark, untrained, compute, ProgramResult(settings=settings))
-    _write(run.evaluations, benchmark, trained, compute, ProgramResult(settings=settings, base=key))
+    _write(run.evaluations, benchmark, trained, compute, ProgramResult(settings=settings, base=key, model=run.run_id))
 
 
 def _base_key(benchmark: str, settings: Plain, config: RunConfig, store: Store) -> str:

@@ -32,6 +32,7 @@ from launcher.config import Model
 from launcher.errors import ConfigError
 from launcher.machine.installed import INSTALL_BITSANDBYTES, package_dir
 from launcher.model.limits import no_end
+from launcher.store.model_marker import verify_start
 from launcher.store.output_folder import Store
 from launcher.worker.model.base_model import ensure_base, ensure_tokenizer, not_loadable, own_template, settings_folder
 from launcher.worker.model.loading import check_loaded
@@ -93,7 +94,12 @@ def _stamp(folder: str) -> tuple[tuple[str, int, int, int, int], ...]:
 
 
 def from_folder(folder: str, model: Model, dtype: torch.dtype) -> torch.nn.Module:
-    """The weights in `folder` as a module of `model`'s kind."""
+    """The weights in `folder` as a module of `model`'s kind.
+
+    Raises:
+        StoreError: a run has left them there, and they were changed since.
+    """
+    verify_start(Path(folder))
     transformers_logging.disable_progress_bar()
     options = {"trust_remote_code": model.trust_remote_code} | _packing(model, dtype)
     try:

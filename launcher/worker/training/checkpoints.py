@@ -33,6 +33,7 @@ from launcher.store.files import content_key, plain, read_fact, write_once
 from launcher.store.names import order_of
 from launcher.store.node_facts import CheckpointMarker
 from launcher.store.origins import Sources
+from launcher.store.reading import REMEDY
 from launcher.store.run_folder import RunDir
 
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK)
@@ -40,6 +41,9 @@ _STEP = re.compile(r"global_step\d+/")
 _OPTIMIZER_SHARD = re.compile(r"global_step\d+/(?:bf16_)?zero_pp_rank_(\d+)_mp_rank_00_optim_states\.pt")
 _WEIGHTS_SHARD = re.compile(r"global_step\d+/zero_pp_rank_(\d+)_mp_rank_00_model_states\.pt")
 STATE = "trainer_state.json"
+ARGUMENTS = "training_args.bin"
+ARGUMENTS_BYTES = 1 << 20  # it has a hundredth of that
+_OUTPUT_DIR = re.compile(rb"/runs/([^/\x00-\x1f]+)/checkpoints")
 _NEEDED = {
     "trainer state": re.compile(re.escape(STATE)),
     "weights": re.compile(r"(adapter_|pytorch_)?model.*\.(safetensors|bin)|global_step\d+/.*model_states\.pt"),
@@ -79,7 +83,7 @@ def take_over(checkpoint: Path, own: Path) -> Path | None:
     """A checkpoint of any start as one in `own`, marker last; None where it was removed meanwhile.
 
     Its files get second names, so that the start that wrote it can take only its own away; where the file system has
-    none, the folder moves.
+    none, the folder moves, and what lies elsewhere behind a link gets another link.
     """
     mine = own / checkpoint.name
     if mine == checkpoint:
@@ -99,6 +103,9 @@ def take_over(checkpoint: Path, own: Path) -> Path | None:
             raise
         remove(mine)
         own.mkdir(parents=True, exist_ok=True)
+        if checkpoint.is_symlink() or checkpoint.parent.is_symlink():  # what is behind a link stays there
+            mine.symlink_to(checkpoint.resolve())
+            return mine
         return checkpoint.rename(mine)
     if (mine / MARKER).exists():
         return mine
@@ -116,8 +123,8 @@ def missing_in(checkpoint: Path) -> str | None:
         marker = read_fact(checkpoint / MARKER, CheckpointMarker)
     except Unread:  # what may be whole is not removed
         raise
-    except StoreError as error:
-        return str(error)
+    except StoreError as error:  # it goes with what it closes: there is nothing to put right
+        return str(error).removeprefix(f"{checkpoint}/").removesuffix(f"; {REMEDY}")
     if marker is None:
         return f"no {MARKER}: it was never finished"
     if (step := _step_in(checkpoint, marker)) not in (None, step_of(checkpoint)):
@@ -131,6 +138,12 @@ def missing_in(checkpoint: Path) -> str | None:
     lacking += [name for name in _rng_files(ranks) if name not in files]
     lacking += _missing_shards(files, ranks)
     return f"no {', '.join(lacking)}" if lacking else None
+
+
+def sums_in(checkpoint: Path) -> dict[str, str]:
+    """The checksums that its marker records; none where an older version wrote it."""
+    marker = read_fact(checkpoint / MARKER, CheckpointMarker)
+    return marker.sums if marker else {}
 
 
 def _step_in(checkpoint: Path, marker: CheckpointMarker) -> int | None:
@@ -151,13 +164,27 @@ def owner_of(checkpoint: Path, training: Training) -> str | None:
         marker = read_fact(checkpoint / MARKER, CheckpointMarker)
     except StoreError:
         return None  # which `missing_in` tells
-    if marker is None or marker.run is None:
+    if marker is None:
         return None
-    if marker.run != training.run:
-        return f"it is a checkpoint of the run {marker.run}"
+    run = marker.run or _run_in(checkpoint)
+    if run not in (None, training.run):
+        return f"it is a checkpoint of the run {run}"
     if None in (marker.sources, training.sources) or marker.sources == training.sources:
         return None
     return f"it is a checkpoint of another training of {marker.run}, with another model or other data"
+
+
+def _run_in(checkpoint: Path) -> str | None:
+    """The run into whose folder the trainer wrote, as its arguments say; an older version noted it nowhere else.
+
+    They are a pickle, which would run what is in it: it is only looked through for that folder.
+    """
+    try:
+        with (checkpoint / ARGUMENTS).open("rb") as file:
+            runs = set(_OUTPUT_DIR.findall(file.read(ARGUMENTS_BYTES)))
+    except OSError:
+        return None
+    return runs.pop().decode(errors="replace") if len(runs) == 1 else None
 
 
 def _rng_files(ranks: int) -> list[str]:
@@ -249,21 +276,33 @@ def rotate(own: Path, keep: int, up_to: int | None = None) -> None:
     for path in found:
         if path not in stay:
             remove(path)
-    for folder in {path.parent for path in found} - {own}:
+    for folder in {path.parent for path in found} - {own, *(path.parent for path in stay)}:
         with contextlib.suppress(OSError):  # not empty
-            folder.rmdir()
+            folder.unlink() if folder.is_symlink() else folder.rmdir()
 
 
 def remove(checkpoint: Path) -> None:
     """Remove a checkpoint; the marker goes first, so that a kill in between leaves nothing that looks whole.
 
-    Somebody else may be at it too. What cannot be removed is said, and tried again with the next one.
+    Somebody else may be at it too. What cannot be removed is said, and tried again with the next one. Of one that is a
+    link, or lies behind one, nothing but the link goes: what is there may be all that another run has.
     """
     try:
-        (checkpoint / MARKER).unlink(missing_ok=True)
-        shutil.rmtree(checkpoint, onerror=_unless_gone)
+        if checkpoint.is_symlink():
+            checkpoint.unlink(missing_ok=True)
+        elif not _is_behind_a_link(checkpoint):
+            (checkpoint / MARKER).unlink(missing_ok=True)
+            shutil.rmtree(checkpoint, onerror=_unless_gone)
     except OSError as error:
-        say(f"{checkpoint} cannot be removed: {error.strerror}")
+        say(f"{checkpoint} cannot be removed: {error.strerror or error}")
+
+
+def _is_behind_a_link(checkpoint: Path) -> bool:
+    """Whether a start's folder is one; `checkpoints/` may be, as long as it does not lead to another run's."""
+    start = checkpoint.parent
+    root = start if order_of(start.name) == (0, 0) else start.parent
+    leads_away = root.is_symlink() and owner_of(checkpoint, Training(root.parent.name)) is not None
+    return leads_away or (start != root and start.is_symlink())
 
 
 def _unless_gone(_function: object, _path: str, raised: tuple[type[BaseException], BaseException, object]) -> None:

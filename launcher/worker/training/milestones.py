@@ -17,6 +17,7 @@ from launcher.store import model_marker
 from launcher.store.files import link
 from launcher.store.run_folder import RunDir
 from launcher.worker import fence
+from launcher.worker.training import checkpoints
 
 
 def keep(checkpoint: Path, folder: Path, owner: RunDir | None = None) -> None:
@@ -28,9 +29,10 @@ def keep(checkpoint: Path, folder: Path, owner: RunDir | None = None) -> None:
         return
     aside = fence.aside(folder)
     aside.mkdir(parents=True)
-    for name, path in model_files(checkpoint).items():
+    files = model_files(checkpoint)
+    for name, path in files.items():
         (aside / name).parent.mkdir(parents=True, exist_ok=True)
         link(path, aside / name)  # which stays when the checkpoint goes
     if owner is not None:
-        model_marker.mark(aside, owner)
+        model_marker.mark(aside, owner, files, checkpoints.sums_in(checkpoint))
     fence.put_in_place(aside, folder)

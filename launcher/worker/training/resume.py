@@ -15,12 +15,13 @@ from functools import partial
 from pathlib import Path
 
 from launcher.machine.terminal import say
+from launcher.store import checksums
 from launcher.store.checkpoint_folders import MARKER, step_of
-from launcher.store.files import append_line, plain, read_fact
-from launcher.store.node_facts import CheckpointMarker, Damage
+from launcher.store.files import append_line, plain
+from launcher.store.node_facts import Damage
 from launcher.store.run_folder import RunDir
 from launcher.worker.distributed import ranks
-from launcher.worker.training import checkpoints, checksums
+from launcher.worker.training import checkpoints
 
 
 def checkpoint_to_resume(run: RunDir, own: Path, keep: int, *, sharded: bool) -> Path | None:
@@ -34,16 +35,12 @@ def checkpoint_to_resume(run: RunDir, own: Path, keep: int, *, sharded: bool) ->
     search = _Search(run, own, sharded)
     while name := ranks.first(search.next):
         checkpoint = Path(name)
-        faults = ranks.gather(checksums.changed(checkpoint, _sums(checkpoint), ranks.index(), ranks.size()))
+        sums = checkpoints.sums_in(checkpoint)
+        faults = ranks.gather(checksums.changed(checkpoint, sums, ranks.index(), ranks.size()))
         if ranks.first(partial(search.is_sound, faults)):
             break
     ranks.first(partial(search.close, keep, name))
     return Path(name) if name else None
-
-
-def _sums(checkpoint: Path) -> dict[str, str]:
-    marker = read_fact(checkpoint / MARKER, CheckpointMarker)
-    return marker.sums if marker else {}
 
 
 class _Search:

@@ -28,6 +28,7 @@ from safetensors.torch import load_file
 
 from launcher.config import DeepSpeed, RunConfig
 from launcher.errors import CheckpointError, StoreError, TrainingError
+from launcher.model.files import model_files
 from launcher.store import model_marker
 from launcher.store.facts import Revision
 from launcher.store.files import Plain, fact_text, read_fact, whole_or_gone, write_derived, write_once
@@ -117,9 +118,9 @@ def _go(trainer: RunTrainer, recorder: Recorder, checkpoint: Path | None) -> Non
 
 def _finish(config: RunConfig, run: RunDir, trainer: RunTrainer, pairs: Pairs, began: float) -> None:
     with progress.phase("saving the model", progress.SAVING):
-        save_model(trainer, run.model)
+        sums = save_model(trainer, run.model)
     if ranks.is_first():
-        write_once(run.result_file, _result(config, run, trainer, pairs, began))
+        write_once(run.result_file, replace(_result(config, run, trainer, pairs, began), sums=sums))
         own = fence.own(run.checkpoints)
         checkpoints.rotate(own, config.checkpoint.keep_finished, up_to=trainer.state.global_step)
         _remove_empty(own, run.checkpoints)
@@ -131,21 +132,22 @@ def _remove_empty(*folders: Path) -> None:
             folder.rmdir()
 
 
-def save_model(trainer: RunTrainer, folder: Path) -> None:
+def save_model(trainer: RunTrainer, folder: Path) -> dict[str, str]:
     """Make `folder` the final model, or adapter, with its tokenizer; whole or not at all.
 
-    All ranks take part: under ZeRO-3 the weights are gathered. Rank 0 writes.
+    All ranks take part: under ZeRO-3 the weights are gathered. Rank 0 writes, and has the files' checksums returned.
     """
     aside = Path(ranks.first(lambda: str(fence.aside(folder))))
     with whole_or_gone(aside):
         trainer.save_model(str(aside))
     if not ranks.is_first():
-        return
+        return {}
     (aside / "training_args.bin").unlink(missing_ok=True)  # a pickle of this machine's paths; config.yaml says it all
     for path in aside.iterdir():
         path.chmod(0o644)  # some writers use 0600, which would hide a run from its group
-    model_marker.mark(aside, RunDir(folder.parent))
+    sums = model_marker.mark(aside, RunDir(folder.parent), model_files(aside))
     fence.put_in_place(aside, folder)
+    return sums
 
 
 def _result(config: RunConfig, run: RunDir, trainer: RunTrainer, pairs: Pairs, began: float) -> Result:
@@ -169,6 +171,7 @@ def _result(config: RunConfig, run: RunDir, trainer: RunTrainer, pairs: Pairs, b
         parameters=_parameters(trainer.model),
         started=min((line["time"] - line["seconds"] for line in lines), default=began),
         ended=time.time(),
+        model=run.run_id,
     )
 
 
@@ -246,14 +249,15 @@ def final_model(run: RunDir) -> Path:
     """The folder of a run's final model: its own, or where that was removed, its published revision.
 
     Raises:
-        StoreError: neither can be had, or it is another run's.
+        StoreError: neither can be had, or it is another run's, or not as it was written.
     """
     published = read_fact(run.revision_file, Revision)
     if run.model.is_dir():
-        model_marker.check(run)
+        model_marker.verify(run)
         return run.model
-    if published and published.store == "folder" and Path(published.address).is_dir():
-        return Path(published.address)
+    if published and published.store == "folder" and (revision := Path(published.address)).is_dir():
+        model_marker.verify(run, revision)
+        return revision
     gone = f"{run.run_id}: its model is gone from {run.model}"
     if published is None or published.store != "huggingface":
         raise StoreError(f"{gone}, and is published nowhere; remove {run.result_file.name} there to train it again")

@@ -25,6 +25,7 @@ from launcher.errors import CheckpointError, ConfigError, TrainingError
 from launcher.losses import loss_named
 from launcher.machine.terminal import say
 from launcher.model.adapter import CONFIG_FILE, Adapter, with_base
+from launcher.store import checksums
 from launcher.store.checkpoint_folders import step_of
 from launcher.store.files import append_line, plain, whole_or_gone
 from launcher.store.metrics_log import Saved
@@ -35,7 +36,7 @@ from launcher.worker.dataset.pairs import Pairs, collator
 from launcher.worker.distributed import ranks, zero
 from launcher.worker.model import base_model, precision, weights
 from launcher.worker.model.precision import keep_master_weights
-from launcher.worker.training import checkpoints, checksums, first_step, milestones
+from launcher.worker.training import checkpoints, first_step, milestones
 from launcher.worker.training.kto import UnpairedTrainer, kto_arguments
 from launcher.worker.training.kto import collator as kto_collator
 from launcher.worker.training.losses import PreferenceTrainer, Watched, loss_arguments

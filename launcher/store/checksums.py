@@ -1,6 +1,6 @@
-"""What the files of a checkpoint hold, by their checksums.
+"""What the files of a checkpoint or a model hold, by their checksums.
 
-Owns: how a checksum is made, which rank makes that of which file. Must not know: torch, what a checkpoint must have.
+Owns: how a checksum is made, which rank makes that of which file. Must not know: torch, what such a folder must have.
 
 A disk, a file system after a crash or a copy by hand can change what a file holds and leave its size; a training that
 goes on from there ends as another model. Each rank reads what it has written itself, which its machine still has in
@@ -21,7 +21,7 @@ CHUNK_BYTES = 1 << 22
 _OF_RANK = re.compile(r"(?:.*zero_pp_rank_(\d+)_.*|(?:.*/)?rng_state_(\d+)\.pth)")
 
 
-def checksums(checkpoint: Path, names: Iterable[str]) -> dict[str, str]:
+def checksums(folder: Path, names: Iterable[str]) -> dict[str, str]:
     """The checksum of each of these files.
 
     Raises:
@@ -29,7 +29,7 @@ def checksums(checkpoint: Path, names: Iterable[str]) -> dict[str, str]:
     """
     names = sorted(names)
     with ThreadPoolExecutor(THREADS) as pool:
-        return dict(zip(names, pool.map(_checksum, (checkpoint / name for name in names)), strict=True))
+        return dict(zip(names, pool.map(_checksum, (folder / name for name in names)), strict=True))
 
 
 def _checksum(path: Path) -> str:
@@ -51,11 +51,11 @@ def _writer(name: str) -> int:
     return int(next(filter(None, match.groups()))) if match else 0
 
 
-def changed(checkpoint: Path, recorded: Mapping[str, str], rank: int, ranks: int) -> list[str]:
+def changed(folder: Path, recorded: Mapping[str, str], rank: int = 0, ranks: int = 1) -> list[str]:
     """What is wrong with the files that this rank is to load, a line for each that is not as it was recorded."""
     mine = of_rank(recorded, rank, ranks)
     try:
-        found = checksums(checkpoint, mine)
+        found = checksums(folder, mine)
     except OSError as error:
         return [f"{Path(error.filename or '').name} cannot be read ({error.strerror})"]
     return [f"{name} has other content than was written" for name in mine if found[name] != recorded[name]]
