@@ -63,10 +63,13 @@ class Training:
     def of(cls, run: RunDir) -> Training:
         """That of a run as it is now. Paths do not count: a project may be moved."""
         noted = read_fact(run.sources_file, Sources)
-        if noted is None:
-            return cls(run.run_id)
-        data = {key: each.files for key, each in (noted.inputs or {}).items() if key.startswith("dataset")}
-        return cls(run.run_id, content_key([noted.model, plain(noted.dataset), data]))
+        return cls(run.run_id) if noted is None else cls.on(run.run_id, noted)
+
+    @classmethod
+    def on(cls, run: str, sources: Sources) -> Training:
+        """That of a run on these sources."""
+        data = {key: each.files for key, each in (sources.inputs or {}).items() if key.startswith("dataset")}
+        return cls(run, content_key([sources.model, plain(sources.dataset), data]))
 
 
 def newest_first(own: Path) -> list[Path]:
@@ -172,6 +175,16 @@ def owner_of(checkpoint: Path, training: Training) -> str | None:
     if None in (marker.sources, training.sources) or marker.sources == training.sources:
         return None
     return f"it is a checkpoint of another training of {marker.run}, with another model or other data"
+
+
+def sources_of(run: RunDir) -> str | None:
+    """The hash of what a run is trained on, as its newest whole checkpoint tells that has it; None where none does."""
+    for checkpoint in newest_first(run.checkpoints):
+        if missing_in(checkpoint) is None and owner_of(checkpoint, Training(run.run_id)) is None:
+            marker = read_fact(checkpoint / MARKER, CheckpointMarker)
+            if marker is not None and marker.sources is not None:
+                return marker.sources
+    return None
 
 
 def _run_in(checkpoint: Path) -> str | None:
