@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -197,6 +198,8 @@ def test_status_and_cancel_tell_of_them(
     folder = f"output_dir={store.root}"
     assert main.main(["status", "s", folder]) == 0
     assert f"job 1 {TABLE}; launch again, or cancel" in capsys.readouterr().out
+    assert main.main(["status", "s", "--json", folder]) == 0
+    assert json.loads(capsys.readouterr().out)["idle_jobs"] == [{"job_id": "1", "reason": TABLE}]
     assert main.main(["cancel", "s", "--state", "new", folder]) == 0
     assert scheduler.cancelled == []
     assert main.main(["cancel", "s", folder]) == 0

@@ -23,6 +23,7 @@ from fakes import FakeScheduler, submit
 from finished_runs import finish
 from omegaconf import OmegaConf
 
+from launcher.cli import main
 from launcher.cluster.slurm_ids import folded, task_ids
 from launcher.machine.terminal import Screen
 from launcher.planning.compose import compose
@@ -126,6 +127,20 @@ def test_status_of_a_run_costs_few_questions_of_the_file_system(tmp_path: Path) 
         states = states_of(runs, scheduler)
     assert {state.status for state in states} == {Status.TRAINED}
     assert events["open"] + events["os.listdir"] + events["os.scandir"] <= 6 * FEW + 5
+
+
+def test_cancelling_looks_at_a_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From what a dead launcher has left to what is asked of the job: one listing, one record, then the wish."""
+    found = []
+    for runs in (1, FEW, MANY):  # with the first, modules are read
+        _, store, scheduler = launched(tmp_path, runs)
+        monkeypatch.setattr("launcher.cluster.scheduler.EXECUTORS", {"fake": lambda known=scheduler: known})
+        with counted() as events:
+            assert main.main(["cancel", "s", "--output-dir", str(store.root)]) == 0
+        found.append(Counter(events))
+    _, few, many = found
+    more = {event: (many[event] - few[event]) / (MANY - FEW) for event in ("os.link", "os.listdir", "open")}
+    assert more == {"os.link": 1, "os.listdir": 1, "open": 5}
 
 
 def test_a_launch_waits_for_the_disk_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

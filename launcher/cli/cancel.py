@@ -9,6 +9,7 @@ from launcher.cli.arguments import chosen_arguments, complained
 from launcher.cli.selection import choose, open_sweep, runs_of
 from launcher.cluster.scheduler import Scheduler, key_of
 from launcher.machine.terminal import say
+from launcher.runs.around import Around
 from launcher.runs.cancel import cancel as stop
 from launcher.runs.cancel import end_jobs
 from launcher.runs.copies import in_originals
@@ -32,15 +33,18 @@ def cancel(options: argparse.Namespace) -> int:
     """Ask the chosen runs to stop."""
     directory, store, scheduler = open_sweep(options)
     with store.submitting():
-        adopt(runs_of(directory, store), scheduler)
-        states = choose(options, directory, store, scheduler)
+        runs = runs_of(directory, store)
+        around = Around.of(runs, keeps=True)
+        if adopt(runs, scheduler, around):
+            around = Around.of(runs, keeps=True)
+        states = choose(options, directory, store, scheduler, around)
         faults = damages_of(directory.damages(), [state.facts for state in states])
         faults += in_originals(state.facts for state in states)
         notes: list[str] = []
         with working() as tell:
-            stopped = stop(states, scheduler, tell, faults.append, notes.append)
+            stopped = stop(states, scheduler, tell, faults.append, notes.append, around)
         if not options.runs and not options.state:
-            notes += _without_idle(directory, states, scheduler, faults)
+            notes += _without_idle(directory, states, scheduler, faults, around)
     for note in notes:
         say(note)
     done = {state.run for state in stopped}
@@ -50,9 +54,9 @@ def cancel(options: argparse.Namespace) -> int:
 
 
 def _without_idle(
-    directory: SweepDir, states: Sequence[RunState], scheduler: Scheduler, faults: list[str]
+    directory: SweepDir, states: Sequence[RunState], scheduler: Scheduler, faults: list[str], around: Around
 ) -> list[str]:
     """Have the jobs end that no run waits for; says which, and adds to `faults` why others go on."""
-    idle = idle_jobs(directory, states, scheduler, faults.append)
+    idle = idle_jobs(directory, states, scheduler, faults.append, around)
     missed = end_jobs([each.job for each in idle], scheduler, faults.append)
     return [f"job {each.job.job_id} cancelled: it {each.what}" for each in idle if key_of(each.job) not in missed]

@@ -9,6 +9,7 @@ import argparse
 
 from launcher.cluster.scheduler import Scheduler, scheduler_to_ask
 from launcher.errors import UsageError
+from launcher.runs.around import Around
 from launcher.runs.run_state import RunState, states_of
 from launcher.store.output_folder import Store, SweepDir
 from launcher.store.run_folder import RunDir
@@ -32,9 +33,18 @@ def runs_of(directory: SweepDir, store: Store) -> list[RunDir]:
     return [store.run(named.run_id) for named in directory.run_names()]
 
 
-def choose(options: argparse.Namespace, directory: SweepDir, store: Store, scheduler: Scheduler) -> list[RunState]:
-    """The runs that the user named, by id or its beginning, or those in the states asked for; else all."""
-    states = states_of(runs_of(directory, store), scheduler)
+def choose(
+    options: argparse.Namespace,
+    directory: SweepDir,
+    store: Store,
+    scheduler: Scheduler,
+    around: Around | None = None,
+) -> list[RunState]:
+    """The runs that the user named, by id or its beginning, or those in the states asked for; else all.
+
+    `around`: of the sweep's runs, as found before.
+    """
+    states = states_of(runs_of(directory, store), scheduler, around)
     for name in options.runs:
         if not any(state.run.run_id.startswith(name) for state in states):
             raise UsageError(f"{name}: no run of {directory.name} is called so; `status {directory.name}` lists them")

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 
 from launcher.cli.arguments import Parser, complained, count, sweep_arguments
 from launcher.cli.selection import open_sweep, runs_of
 from launcher.cluster.scheduler import Scheduler
 from launcher.errors import SchedulerError
-from launcher.machine.terminal import complain, say
+from launcher.machine.terminal import complain
+from launcher.runs.around import Around
 from launcher.runs.idle_jobs import idle_jobs
 from launcher.runs.run_data import data_of
 from launcher.runs.run_state import RunState, states_of
 from launcher.runs.unreadable import damages_of
-from launcher.store.output_folder import Store, SweepDir
+from launcher.store.run_folder import RunDir
 from launcher.views import states as views_states
 from launcher.views.data import show_data
 
@@ -40,14 +42,17 @@ def status(options: argparse.Namespace) -> int:
     directory, store, scheduler = open_sweep(options)
     while True:
         damages = directory.damages()  # before there are states: of thousands of runs each takes much memory
-        states = _states_or_complaint(directory, store, scheduler, raises=not options.watch)
+        runs = runs_of(directory, store)
+        around = Around.of(runs)
+        states = _states_or_complaint(runs, scheduler, around, raises=not options.watch)
         if states is not None:
+            for fault in around.faults:
+                complain(fault)
             faults = damages_of(damages, [state.facts for state in states])
             data = data_of(states, faults.append)
-            views_states.show_status(directory, states, data, as_json=options.json, clear=options.watch)
+            idle = idle_jobs(directory, states, scheduler, complain, around)
+            views_states.show_status(directory, states, data, idle, as_json=options.json, clear=options.watch)
             if not options.json:
-                for idle in idle_jobs(directory, states, scheduler, complain):
-                    say(f"job {idle.job.job_id} {idle.what}; launch again, or cancel")
                 show_data(data, options.show_data)
             if not options.watch or not any(state.in_flight for state in states):
                 return complained(faults)
@@ -55,11 +60,11 @@ def status(options: argparse.Namespace) -> int:
 
 
 def _states_or_complaint(
-    directory: SweepDir, store: Store, scheduler: Scheduler, *, raises: bool
+    runs: Sequence[RunDir], scheduler: Scheduler, around: Around, *, raises: bool
 ) -> list[RunState] | None:
     """The states; None where the scheduler did not answer and the user is watching anyway."""
     try:
-        return states_of(runs_of(directory, store), scheduler)
+        return states_of(runs, scheduler, around)
     except SchedulerError as error:
         if raises:
             raise

@@ -14,10 +14,9 @@ from pathlib import Path
 from launcher.cluster.job_state import JobState, Phase
 from launcher.errors import StoreError
 from launcher.store.facts import Job
-from launcher.store.files import tail
+from launcher.store.files import END_BYTES, tail
 
 SIGNALS = {signal.strsignal(number): number for number in signal.valid_signals()}  # by srun's words for them
-END_BYTES = 65536  # of the log: srun complains of a rank when it ends, and of each that it then kills
 
 
 def explained(state: JobState, job: Job) -> JobState:

@@ -17,7 +17,7 @@ from launcher.cluster.batch import Batch
 from launcher.cluster.scheduler import Scheduler
 from launcher.errors import ConfigError, SchedulerError, StoreError
 from launcher.machine.terminal import Say, silent
-from launcher.runs.copies import copied_of
+from launcher.runs.around import Around
 from launcher.runs.idle_jobs import IN_QUEUE, awaited_by, tables_of, without_use
 from launcher.runs.run_state import AT_WORK, RunState
 from launcher.runs.unreadable import Reading
@@ -25,13 +25,18 @@ from launcher.store.attempts import Attempts
 from launcher.store.facts import Cancel, Job, JobList, TableWork
 from launcher.store.files import flush, look_first, write_once
 from launcher.store.output_folder import PreparingDir, Store
-from launcher.store.run_folder import AttemptDir, RunDir
+from launcher.store.run_folder import AttemptDir
 from launcher.store.work_done import has_done_its_part
 from launcher.store.work_list import listed_in, work_of, works_of
 
 
 def cancel(
-    states: Iterable[RunState], scheduler: Scheduler, tell: Say = silent, warn: Say = silent, note: Say = silent
+    states: Iterable[RunState],
+    scheduler: Scheduler,
+    tell: Say = silent,
+    warn: Say = silent,
+    note: Say = silent,
+    around: Around | None = None,
 ) -> list[RunState]:
     """Ask these runs to stop, and their jobs where nothing else is left in them; returns those that were asked.
 
@@ -46,11 +51,14 @@ def cancel(
         tell: is told how far it is.
         warn: is told of each fact that cannot be read, and of each job that is not reached: it may go on.
         note: is told of each job of an earlier attempt.
+        around: what lies around them, as it was found before; with the looks at them, where those are kept.
     """
     read, states, wishes = Reading(warn), list(states), _Wishes()
     wanted = [state for state in states if state.in_flight or _may_be_at_work(state)]
-    earlier = _earlier(states, scheduler, warn)
-    tables = {**earlier.tables, **_ask(wanted, wishes, scheduler, read, tell)}
+    around = around or Around.of((state.run for state in states), keeps=True)
+    earlier = _earlier(states, scheduler, around, warn)
+    looks = [around.look(state.run) for state in wanted]
+    tables = {**earlier.tables, **_ask(looks, wishes, scheduler, read, tell)}
     own = tuple(wishes.asked)
     for attempt, job in earlier.attempts:
         read(partial(wishes.ask, attempt, job))
@@ -69,13 +77,11 @@ def cancel(
     return [state for state in wanted if state.run.path in reached]
 
 
-def _ask(wanted: Sequence[RunState], wishes: _Wishes, scheduler: Scheduler, read: Reading, tell: Say) -> dict[str, Job]:
+def _ask(looks: Sequence[Attempts], wishes: _Wishes, scheduler: Scheduler, read: Reading, tell: Say) -> dict[str, Job]:
     """Ask the open attempts at these runs to end; returns the jobs that make the tables that they wait for."""
-    batches: dict[str, list[Job] | None] = {}
     tables: dict[str, Job] = {}
-    for number, state in enumerate(wanted, 1):
-        tell(f"asking run {number:,} of {len(wanted):,} to stop")
-        attempts = Attempts.of(state.run.at_a_look(batches))
+    for number, attempts in enumerate(looks, 1):
+        tell(f"asking run {number:,} of {len(looks):,} to stop")
         tables |= {job.job_id: job for job in read(partial(tables_of, attempts)) or ()}
         for attempt in _to_stop(attempts, read):
             read(partial(wishes.ask, attempt, read(partial(_job_of, attempt, scheduler))))
@@ -150,15 +156,13 @@ class _Earlier:
     tables: Mapping[str, Job] = field(default_factory=dict)
 
 
-def _earlier(states: Iterable[RunState], scheduler: Scheduler, warn: Say) -> _Earlier:
+def _earlier(states: Iterable[RunState], scheduler: Scheduler, around: Around, warn: Say) -> _Earlier:
     """Those of these runs, from one question for all: a job that got lost may have turned up again.
 
     What cannot be read of an attempt long past is in nobody's way.
     """
-    read, batches = Reading(), dict[str, list[Job] | None]()
-    states = list(states)
-    copied = copied_of(state.run for state in states)
-    past = [each for state in states for each in read(partial(_past, state.run.at_a_look(batches), copied)) or ()]
+    read = Reading()
+    past = [each for state in states for each in read(partial(_past, around.look(state.run), around.copied)) or ()]
     jobs = [(each, job) for each in past if (job := read(partial(_job_of, each, scheduler)))]
     tables = [job for each in past for job in read(partial(awaited_by, [each])) or ()]
     try:
@@ -173,9 +177,8 @@ def _earlier(states: Iterable[RunState], scheduler: Scheduler, warn: Say) -> _Ea
     )
 
 
-def _past(run: RunDir, copied: Collection[Path]) -> list[AttemptDir]:
+def _past(attempts: Attempts, copied: Collection[Path]) -> list[AttemptDir]:
     """Its attempts that have neither the run in their hands nor failed, but for those of a copy's original."""
-    attempts = Attempts.of(run)
     if len(attempts.all) == 1:  # which has it: thousands of runs have no other, and no record is read for it
         return []
     current = attempts.current

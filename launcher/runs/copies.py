@@ -17,14 +17,7 @@ from launcher.errors import StoreError
 from launcher.runs.status import RunFacts
 from launcher.store.facts import BatchRecord
 from launcher.store.files import read_fact
-from launcher.store.run_folder import BATCH_FILE, BATCH_PARTS, RunDir
-
-
-def copied_of(runs: Iterable[RunDir]) -> dict[Path, Path]:
-    """By a batch's folder, the original output folder, of each that these runs' output folders have a copy of."""
-    roots = dict.fromkeys(run.path.parent.parent for run in runs)
-    batches = [file.parent for root in roots for file in root.glob(f"sweeps/*/jobs/*/{BATCH_FILE}")]
-    return {batch: original for batch in batches if (original := original_of(batch))}
+from launcher.store.run_folder import BATCH_FILE, BATCH_PARTS
 
 
 def original_of(batch: Path) -> Path | None:

@@ -20,8 +20,9 @@ from launcher.cluster.job_state import UNKNOWN, Phase
 from launcher.cluster.scheduler import Scheduler
 from launcher.errors import ConfigError, SchedulerError, StoreError
 from launcher.machine.terminal import Say, silent
-from launcher.runs.copies import copied_of, original_of
-from launcher.runs.lost_records import Listed, listed_of
+from launcher.runs.around import Around
+from launcher.runs.copies import original_of
+from launcher.runs.lost_records import Listed
 from launcher.runs.run_state import RunState
 from launcher.store.age import written
 from launcher.store.attempts import Attempts
@@ -43,23 +44,30 @@ class Idle:
     what: str
 
 
-def idle_jobs(directory: SweepDir, states: Sequence[RunState], scheduler: Scheduler, warn: Say = silent) -> list[Idle]:
+def idle_jobs(
+    directory: SweepDir,
+    states: Sequence[RunState],
+    scheduler: Scheduler,
+    warn: Say = silent,
+    around: Around | None = None,
+) -> list[Idle]:
     """Those of a sweep that its executor has; `states`: of all its runs. Writes nothing.
 
-    `warn` is told where an executor cannot be asked.
+    `warn` is told where an executor cannot be asked, or a folder of tables be read; `around`: as found before.
     """
+    store = Store(directory.path.parent.parent)
     try:
-        return _idle_jobs(directory, states, scheduler)
-    except (SchedulerError, ConfigError) as error:
+        return _idle_jobs(directory, states, scheduler, around or Around.of([store.run(directory.name)]))  # of any run
+    except (SchedulerError, ConfigError, StoreError) as error:
         warn(f"whether jobs are there that no run waits for is not known: {error}")
         return []
 
 
-def _idle_jobs(directory: SweepDir, states: Sequence[RunState], scheduler: Scheduler) -> list[Idle]:
+def _idle_jobs(directory: SweepDir, states: Sequence[RunState], scheduler: Scheduler, around: Around) -> list[Idle]:
     store = Store(directory.path.parent.parent)
     awaited = {state.facts.table.job_id for state in states if state.in_flight and state.facts.table}
     tables = {job.job_id: job for job in _tables(directory, store, scheduler) if job.job_id not in awaited}
-    removed = list(_of_removed_runs(directory, store, scheduler))
+    removed = list(_of_removed_runs(directory, store, scheduler, around))
     jobs = [*tables.values(), *removed]
     answers = executors.states(jobs, scheduler) if jobs else {}
     there = [job for job in jobs if answers.get(executors.key_of(job), UNKNOWN).phase in IN_QUEUE]
@@ -88,13 +96,11 @@ def _tables(directory: SweepDir, store: Store, scheduler: Scheduler) -> Iterator
                 yield from [job] if job else _found(folder.path, scheduler)
 
 
-def _of_removed_runs(directory: SweepDir, store: Store, scheduler: Scheduler) -> Iterator[Job]:
+def _of_removed_runs(directory: SweepDir, store: Store, scheduler: Scheduler, around: Around) -> Iterator[Job]:
     """The jobs all of whose attempts are of runs whose folders were removed, or made anew by another batch since."""
-    any_run = [store.run(directory.name)]  # of the output folder, whichever run is asked about
-    every = listed_of(any_run, copied_of(any_run))
     there = set(names_in(store.root / "runs"))
     made: dict[tuple[Path, int], list[bool]] = {}
-    for run_id, listed in every.items():
+    for run_id, listed in around.listed.items():
         names = [each.name for each in listed]
         for each in listed:
             gone = run_id not in there or (names.count(each.name) > 1 and _is_anothers(store.run(run_id), each))

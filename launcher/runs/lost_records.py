@@ -8,17 +8,16 @@ Without its record an attempt looks as if it had never been asked for, and its r
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.errors import StoreError
 from launcher.runs.status import Gone
 from launcher.store.attempts import Attempts
-from launcher.store.facts import Job, JobList
+from launcher.store.facts import Job
 from launcher.store.reading import is_there
-from launcher.store.run_folder import JOBS_FILE, AttemptDir, RunDir
-from launcher.store.work_list import WORK_FILE, works_of
+from launcher.store.run_folder import AttemptDir
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,28 +27,6 @@ class Listed:
     name: str
     batch: Path
     index: int
-
-
-def listed_of(runs: Iterable[RunDir], without: Collection[Path] = ()) -> dict[str, list[Listed]]:
-    """By run id, the attempts that any batch of these runs' output folders names; each list is read once.
-
-    `without`: the folders of batches whose jobs are another folder's.
-    """
-    found: dict[str, list[Listed]] = {}
-    for root in dict.fromkeys(run.path.parent.parent for run in runs):
-        for file in sorted(root.glob(f"sweeps/*/jobs/*/{WORK_FILE}")):
-            for index, path in () if file.parent in without else _paths_in(file.parent):
-                _, run_id, _, name = path.rsplit("/", 3)
-                found.setdefault(run_id, []).append(Listed(name, file.parent, index))
-    return found
-
-
-def _paths_in(batch: Path) -> list[tuple[int, str]]:
-    with contextlib.suppress(StoreError):  # told by whoever needs the list
-        works = enumerate(works_of(batch) or ())
-        listed = [(index, path) for index, work in works if isinstance(work, JobList) for path in work.attempts]
-        return [(index, path) for index, path in listed if path.count("/") >= 3]  # noqa: PLR2004 - a run's, its attempts
-    return []
 
 
 def lost_of(attempts: Attempts, listed: Mapping[str, Sequence[Listed]]) -> list[tuple[AttemptDir, Listed]]:
@@ -74,15 +51,8 @@ def _is_lost(attempt: AttemptDir) -> bool:
 
 def gone_of(attempts: Attempts, listed: Mapping[str, Sequence[Listed]]) -> tuple[Gone, ...]:
     """The jobs that were handed over to make those, each with what is said of its attempt."""
-    found = ((attempt, _job_of(attempt, each)) for attempt, each in lost_of(attempts, listed))
+    found = ((attempt, attempt.job_in(each.batch, each.index)) for attempt, each in lost_of(attempts, listed))
     return tuple((job, _in_words(attempt, job)) for attempt, job in found if job)
-
-
-def _job_of(attempt: AttemptDir, listed: Listed) -> Job | None:
-    jobs = attempt.jobs_of(listed.batch)
-    if jobs is not None and listed.index >= len(jobs):
-        raise StoreError(f"{listed.batch / JOBS_FILE}: lacks the job of {attempt.attempt_file}")
-    return None if jobs is None else jobs[listed.index]
 
 
 def _in_words(attempt: AttemptDir, job: Job) -> str:

@@ -19,8 +19,8 @@ from launcher.cluster.job_state import UNKNOWN, JobState, Phase
 from launcher.cluster.scheduler import Scheduler
 from launcher.errors import StoreError, UsageError
 from launcher.hub.unpublished import why_unpublished
-from launcher.runs.copies import copied_of
-from launcher.runs.lost_records import Listed, gone_of, listed_of
+from launcher.runs.around import Around
+from launcher.runs.lost_records import gone_of
 from launcher.runs.signs import last_words, looked_into
 from launcher.runs.status import IN_FLIGHT, RunFacts, Status, cause_of, status_of
 from launcher.runs.unreadable import check_batch, known_of
@@ -50,17 +50,8 @@ def read_facts(run: RunDir) -> RunFacts:
     return _legible(Attempts.of(run))[0]
 
 
-@dataclass(frozen=True)
-class Around:
-    """What is looked at once for many runs: the lists of their batches, and which of those are copies."""
-
-    listed: Mapping[str, Sequence[Listed]]
-    copied: Mapping[Path, Path]
-
-
-def _looked_at(run: RunDir, batches: dict[str, list[Job] | None], around: Around) -> Look:
-    """The same from one listing of each folder, and the attempt that acts; nothing else of the look is kept."""
-    attempts = Attempts.of(run.at_a_look(batches))
+def _looked_at(attempts: Attempts, around: Around) -> Look:
+    """The same from a look, and the attempt that acts; nothing else of the look is kept here."""
     facts, acting = _legible(attempts)
     if around.copied and acting and facts.failure is None and (original := _original(acting, around.copied)):
         facts = replace(facts, job=None, job_id=None, table=None, original=str(original))
@@ -252,12 +243,10 @@ class RunState:
         return self.job.phase in (Phase.PENDING, Phase.RUNNING) or hidden or self.facts.alive
 
 
-def states_of(runs: Sequence[RunDir], scheduler: Scheduler) -> list[RunState]:
-    """The state of each run, with one question to the scheduler for all of them."""
-    batches: dict[str, list[Job] | None] = {}
-    copied = copied_of(runs)
-    around = Around(listed_of(runs, copied), copied)
-    looks = [_looked_at(run, batches, around) for run in runs]
+def states_of(runs: Sequence[RunDir], scheduler: Scheduler, around: Around | None = None) -> list[RunState]:
+    """The state of each run, with one question to the scheduler for all of them; `around`: as found before."""
+    around = around or Around.of(runs)
+    looks = [_looked_at(around.look(run), around) for run in runs]
     facts = [fact for fact, _ in looks]
     jobs = [fact.job if _has_open_job(fact) else None for fact in facts]
     tables = [fact.table if job and not fact.started else None for job, fact in zip(jobs, facts, strict=True)]
@@ -299,7 +288,7 @@ def _looked_at_again(
     def again(run: RunDir, look: Look, job: JobState) -> Look:
         if not _has_open_job(look[0]) or job.phase in (Phase.PENDING, Phase.RUNNING):
             return look
-        fresh = _looked_at(run, batches, around)
+        fresh = _looked_at(Attempts.of(run.at_a_look(batches)), around)
         return fresh if fresh[0].job_id == look[0].job_id else look  # the answer is of that job
 
     return [again(*each) for each in zip(runs, looks, answered, strict=True)]

@@ -14,12 +14,11 @@ from launcher.cluster.job_state import UNKNOWN, JobState, Phase
 from launcher.errors import StoreError
 from launcher.runs.status import SILENT, RunFacts
 from launcher.store.age import age
-from launcher.store.files import tail
+from launcher.store.files import END_BYTES, tail
 from launcher.store.run_folder import AttemptDir
 
 ALIVE_SECONDS = 300.0  # ten times as long as a process needs to write its progress again
 LONGEST_WORDS = 200
-END_BYTES = 65536  # of a log: the stacks of a process that crashed are long
 OURS = "prefsweep: "  # before what we complain of
 # As faulthandler prints it, with the stacks of all threads.
 _CRASH = re.compile(r"(Fatal Python error: [^\n]*)\n.*?\nExtension modules: [^\n]*", re.DOTALL)

@@ -16,7 +16,7 @@ from launcher.config import OBJECTIVE, canonical
 from launcher.errors import StoreError
 from launcher.machine.once import Once
 from launcher.store.files import Plain
-from launcher.store.reading import REMEDY, mapping_in, read_content
+from launcher.store.reading import REMEDY, read_content, read_mapping
 from launcher.store.whose import check
 
 # Ten times as fast, where PyYAML was built with libyaml.
@@ -43,13 +43,12 @@ def read(file: Path, run_id: str) -> Plain:
     Raises:
         StoreError: there is no such file, it is not whole, or another run's.
     """
-    text = read_content(file)
-    if text is None:
+    config = read_mapping(file)
+    if config is None:
         raise StoreError(f"{file}: is not there; launch the run again with -m")
-    config = mapping_in(text, file)
     if lacking := [key for key in OBJECTIVE if key not in config]:
         raise StoreError(f"{file}: lacks {', '.join(lacking)}; {REMEDY}")
-    check(file, _owner_in(text), run_id)
+    check(file, _owner_in(read_content(file) or b""), run_id)
     _check_beginning(file, config, run_id)
     return {str(key): value for key, value in config.items()}
 

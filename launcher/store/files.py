@@ -35,6 +35,7 @@ Kind = TypeVar("Kind")
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 LEFT_OUT = {"left out": True}  # the metadata of a key that is not written where it has no value
 TAIL_BYTES = 4096  # of a log, enough for its last line
+END_BYTES = 65536  # of a log, enough for what is said of a crash: the stacks of a process, srun's line for each rank
 
 
 _looks: list[Callable[[], None]] = []

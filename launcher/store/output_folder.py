@@ -227,7 +227,7 @@ def name_of(record: RunRecord) -> RunName:
     return RunName(record.run_id, record.model, record.loss_type, record.beta)
 
 
-def _folders(parent: Path) -> list[Path]:
+def folders_in(parent: Path) -> list[Path]:
     """The folders in it, by name; a file that somebody, or a file browser, has left there is none of ours."""
     try:
         with os.scandir(parent) as entries:
@@ -249,14 +249,14 @@ class Store:
 
     def runs(self) -> list[RunDir]:
         """Every run in the folder, of whatever sweep."""
-        return [RunDir(folder) for folder in _folders(self.root / "runs")]
+        return [RunDir(folder) for folder in folders_in(self.root / "runs")]
 
     def sweep(self, name: str) -> SweepDir:
         return SweepDir(self.root / "sweeps" / name)
 
     def sweeps(self) -> list[SweepDir]:
         """Every sweep, oldest launch first."""
-        found = [folder for folder in _folders(self.root / "sweeps") if may_be_there(folder / "launches")]
+        found = [folder for folder in folders_in(self.root / "sweeps") if may_be_there(folder / "launches")]
         return [SweepDir(folder) for folder in sorted(found, key=lambda folder: folder.stat().st_mtime)]
 
     def published(self, repo: str, revision: str) -> Path:

@@ -115,12 +115,15 @@ def rest_of(handle: int, size: int) -> bytes:
     return b"".join(parts)
 
 
-def mapping_in(text: bytes, path: Path) -> dict[Any, Any]:
-    """The YAML mapping that was read at `path`.
+def read_mapping(path: Path) -> dict[Any, Any] | None:
+    """The YAML mapping at `path`; None where there is no such file.
 
     Raises:
-        StoreError: it is none.
+        StoreError: it cannot be read, or is none.
     """
+    text = read_content(path)
+    if text is None:
+        return None
     try:
         found = yaml.load(text.decode(), Loader=_LOADER)  # noqa: S506 - a safe one
     except (yaml.YAMLError, ValueError, RecursionError) as error:

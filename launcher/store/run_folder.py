@@ -123,10 +123,7 @@ class AttemptDir:
         own, index = self.read(self.job_file, Job), self.record.index
         if own is not None or self.batch is None or index is None:
             return own
-        jobs = self.jobs_of(self.batch)
-        if jobs is not None and not 0 <= index < len(jobs):
-            raise StoreError(f"{self.batch / JOBS_FILE}: lacks the job of {self.attempt_file}; {REMEDY}")
-        return None if jobs is None else jobs[index]
+        return self.job_in(self.batch, index)
 
     @property
     def was_submitted(self) -> bool:
@@ -134,8 +131,18 @@ class AttemptDir:
         batch = None if self.record.index is None else self.batch
         return self.has(self.job_file) or (batch is not None and is_there(batch / JOBS_FILE))
 
-    def jobs_of(self, batch: Path) -> list[Job] | None:
-        """The jobs of the batch in a folder; None where none are recorded."""
+    def job_in(self, batch: Path, index: int) -> Job | None:
+        """That job of the batch in a folder, which is to make it; None where none are recorded.
+
+        Raises:
+            StoreError: the record has no such job.
+        """
+        jobs = self._jobs_of(batch)
+        if jobs is not None and not 0 <= index < len(jobs):
+            raise StoreError(f"{batch / JOBS_FILE}: lacks the job of {self.attempt_file}; {REMEDY}")
+        return None if jobs is None else jobs[index]
+
+    def _jobs_of(self, batch: Path) -> list[Job] | None:
         known = {} if self.seen is None else self.seen.batches
         if str(batch) not in known:
             recorded = read_fact(batch / JOBS_FILE, JobRecords)

@@ -19,7 +19,8 @@ from launcher.cluster.job_state import LAG_SECONDS
 from launcher.cluster.scheduler import Scheduler, recorded
 from launcher.errors import StoreError
 from launcher.machine.terminal import complain
-from launcher.runs.lost_records import Listed, listed_of, lost_of
+from launcher.runs.around import Around
+from launcher.runs.lost_records import Listed, lost_of
 from launcher.runs.unreadable import check_batch
 from launcher.store.age import age
 from launcher.store.attempts import Attempts
@@ -30,17 +31,29 @@ from launcher.store.run_folder import BATCH_FILE, JOBS_FILE, AttemptDir, RunDir
 from launcher.submission.handover import record_jobs, record_unsubmitted
 
 
-def adopt(runs: Iterable[RunDir], scheduler: Scheduler) -> None:
-    """Record the jobs that a launcher handed over and then died, so that nobody submits their runs again."""
+def adopt(runs: Iterable[RunDir], scheduler: Scheduler, around: Around | None = None) -> bool:
+    """Record the jobs that a launcher handed over and then died, so that nobody submits their runs again.
+
+    What cannot be read of the lists of work is said: where a record is gone too, it is not known that there is a job.
+
+    Returns:
+        Whether some may have been, so that `around`, of these runs as found before, holds no more.
+    """
     runs = list(runs)
-    missing, lost = _without_job(runs, listed_of(runs))
+    around = around or Around.of(runs)
+    for fault in around.faults:
+        complain(fault)
+    missing, lost = _without_job(map(around.look, runs), around.listed)
     unrecorded = [batch for batch in dict.fromkeys(lost.values()) if not may_be_there(batch / JOBS_FILE)]
     adopt_batches(dict.fromkeys([*_handed_over(missing), *filter(_was_recorded, unrecorded)]), scheduler)
     # Those whose batch cannot be read may have a job: they stay as they are.
-    for attempt in filter(_can_be_asked, _without_job(dict.fromkeys(attempt.run for attempt in missing))[0]):
+    batches: dict[str, list[Job] | None] = {}
+    again = [Attempts.of(run.at_a_look(batches)) for run in dict.fromkeys(attempt.run for attempt in missing)]
+    for attempt in filter(_can_be_asked, _without_job(again)[0]):
         if attempt.path in lost and _may_have_jobs(lost[attempt.path]):
             continue
         record_unsubmitted(attempt, "its launcher ended before it was submitted", FailureStatus.LOST)
+    return bool(missing or lost)
 
 
 def _was_recorded(batch: Path) -> bool:
@@ -69,17 +82,15 @@ def adopt_batches(folders: Iterable[Path], scheduler: Scheduler) -> None:
 
 
 def _without_job(
-    runs: Iterable[RunDir], listed: Mapping[str, Sequence[Listed]] = MappingProxyType({})
+    looks: Iterable[Attempts], listed: Mapping[str, Sequence[Listed]] = MappingProxyType({})
 ) -> tuple[list[AttemptDir], dict[Path, Path]]:
     """The attempts of these runs without a recorded job; of runs that cannot be read, none.
 
     And those of which only a batch's list of work tells, each with the batch's folder.
     """
-    batches: dict[str, list[Job] | None] = {}
     found: list[AttemptDir] = []
     lost: dict[Path, Path] = {}
-    for run in runs:
-        attempts = Attempts.of(run.at_a_look(batches))
+    for attempts in looks:
         with contextlib.suppress(StoreError):
             lost |= {attempt.path: each.batch for attempt, each in lost_of(attempts, listed)}
             found += attempts.without_job

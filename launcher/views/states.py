@@ -21,6 +21,7 @@ from launcher.cluster.job_state import SUSPENDED, Phase
 from launcher.errors import StoreError
 from launcher.machine.terminal import Screen, say, say_json
 from launcher.runs.black_holes import black_holes
+from launcher.runs.idle_jobs import Idle
 from launcher.runs.run_state import RunState
 from launcher.runs.status import BAD, Status
 from launcher.store.attempts import Attempts
@@ -40,13 +41,20 @@ COLOURS = {Status.TRAINED: "green", Status.RUNNING: "cyan", **dict.fromkeys(BAD,
 
 
 def show_status(
-    directory: SweepDir, states: Sequence[RunState], data: Sequence[DataCounts], *, as_json: bool, clear: bool
+    directory: SweepDir,
+    states: Sequence[RunState],
+    data: Sequence[DataCounts],
+    idle: Sequence[Idle] = (),
+    *,
+    as_json: bool,
+    clear: bool,
 ) -> None:
-    """The states of a sweep's runs; as JSON with what they are trained on."""
+    """The states of a sweep's runs, and the jobs that no run waits for; as JSON with what the runs are trained on."""
     if as_json:
         records = {record.run_id: record for record in directory.run_names()}
         runs = [_state_json(records[state.run.run_id], state) for state in states]
-        say_json({"sweep": directory.name, "runs": runs, "data": shortened(data, 0)})
+        jobs = [{"job_id": each.job.job_id, "reason": each.what} for each in idle]
+        say_json({"sweep": directory.name, "runs": runs, "idle_jobs": jobs, "data": shortened(data, 0)})
         return
     console = Screen()
     if clear and console.is_terminal:
@@ -62,6 +70,8 @@ def show_status(
     for state in [state for state in states if state.status is Status.FAILED and state.facts.traceback][:TRACEBACKS]:
         console.print(f"\n{state.run.run_id} ended so (all of it: logs {state.run.run_id}):")
         console.print("\n".join(state.facts.traceback.splitlines()[-TRACEBACK_LINES:]), soft_wrap=True)
+    for each in idle:
+        say(f"job {each.job.job_id} {each.what}; launch again, or cancel")
 
 
 def _state_json(record: RunName, state: RunState) -> Plain:
