@@ -81,7 +81,7 @@ def test_the_revision_of_another_is_told_of_neither(
     """`publish` and `collect` name the file, and `status` that of the final model; nothing is written over it."""
     one, other = runs
     place = Path(shutil.copy(file(one), file(other)))
-    before, said = place.read_bytes(), f"{place}: is of {one.run_id}, not of"
+    before, said = place.read_bytes(), f"{place}: is of {one.run_id}"
     if file is final:
         assert main.main(["status", "s", "--json"]) == 1
         states = listed(capsys)
