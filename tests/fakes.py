@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import JobState, Phase
 from launcher.cluster.offer import Offer
+from launcher.cluster.scheduler import is_elsewhere
 from launcher.config import Cluster
 from launcher.store.facts import Cause, Job
 from launcher.store.output_folder import Store
@@ -32,8 +33,8 @@ class FakeScheduler:
     kept_options: Mapping[str, str | None] = {}
     signs_in_paths = ""
 
-    def __init__(self, batch_size: int = 1) -> None:
-        self._batch_size = batch_size
+    def __init__(self, batch_size: int = 1, cluster: str | None = None) -> None:
+        self._batch_size, self.cluster = batch_size, cluster
         self.submitted: list[Batch] = []
         self.tables: list[Batch] = []
         self.evaluations: list[Batch] = []
@@ -68,7 +69,7 @@ class FakeScheduler:
         next((kept for kind, kept in kinds.items() if kind in batch.name), self.submitted).append(batch)
         ids = [str(len(self.phases) + 1 + index) for index in range(batch.size)]
         self.phases |= dict.fromkeys(ids, JobState(Phase.RUNNING))
-        self.jobs[batch.name] = [Job(job_id, self.name) for job_id in ids]
+        self.jobs[batch.name] = [Job(job_id, self.name, cluster=self.cluster) for job_id in ids]
         if self.dies_after == number:
             raise KeyboardInterrupt
         return self.jobs[batch.name]
@@ -78,7 +79,8 @@ class FakeScheduler:
 
     def states(self, jobs: Sequence[Job]) -> dict[str, JobState]:
         self.questions += 1
-        return {job.job_id: self.phases.get(job.job_id, JobState(Phase.UNKNOWN)) for job in jobs}
+        hidden = {job.job_id: JobState(Phase.HIDDEN, "elsewhere") for job in jobs if is_elsewhere(job.cluster, self)}
+        return {job.job_id: self.phases.get(job.job_id, JobState(Phase.UNKNOWN)) for job in jobs} | hidden
 
     def cancel(self, jobs: Sequence[Job]) -> None:
         self.cancelled += [job.job_id for job in jobs]

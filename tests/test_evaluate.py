@@ -33,7 +33,7 @@ from launcher.worker.training.train import train
 
 KEYS = {
     "loss", "losses", "reward_accuracy", "reward_margin", "kl", "kl_stderr", "golden_reward", "golden_reward_stderr",
-    "pairs", "generations", "seconds", "golden_rewards", "samples", "settings", "base",
+    "pairs", "generations", "seconds", "golden_rewards", "samples", "settings", "base", "model",
 }  # fmt: skip
 
 

@@ -196,9 +196,9 @@ def test_a_job_of_an_executor_that_is_not_known_here_is_taken_to_be_at_work() ->
     """A colleague's newer version has submitted it: its run is not trained beside it, and the others are told of."""
     theirs, ours = Job("5", "lsf"), Job("not-a-pid", "local", host=os.uname().nodename)
     states = executors.states([theirs, ours], LocalScheduler())
-    assert states["lsf", "5"].phase is Phase.RUNNING
-    assert "lsf, which this version does not know" in str(states["lsf", "5"].reason)
-    assert states["local", "not-a-pid"].phase is Phase.FAILED
+    assert states[executors.key_of(theirs)].phase is Phase.RUNNING
+    assert "lsf, which this version does not know" in str(states[executors.key_of(theirs)].reason)
+    assert states[executors.key_of(ours)].phase is Phase.FAILED
     fake = FakeScheduler()
     with pytest.raises(SchedulerError, match="lsf, which this version does not know"):
         executors.cancel([theirs, Job("1", "fake")], fake)

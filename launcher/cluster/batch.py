@@ -65,11 +65,11 @@ class Batch:
         """What each job does."""
         return [Work(str(folder)) for folder in self.job_folders]
 
-    def write(self, executor: str) -> None:
-        """Record the batch, before it is handed over to the executor of that name."""
+    def write(self, executor: str, cluster: str | None) -> None:
+        """Record the batch, before it is handed over to the executor of that name, there."""
         code = None if self.code is None else str(self.code)
         resources, root = asdict(self.resources), str(self.root)
-        record = BatchRecord(self.name, self.size, resources, executor, time.time(), root, code)
+        record = BatchRecord(self.name, self.size, resources, executor, time.time(), root, code, cluster)
         write_once(self.folder / BATCH_FILE, record)
 
     @classmethod

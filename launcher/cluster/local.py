@@ -39,6 +39,7 @@ class LocalScheduler:
     warned_early_seconds = 0  # nothing ends its jobs
     kept_options: Mapping[str, str | None] = {}
     signs_in_paths = ""
+    cluster: str | None = None
 
     def missing(self) -> str | None:
         return None

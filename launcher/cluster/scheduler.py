@@ -19,7 +19,7 @@ from launcher.config import Cluster
 from launcher.errors import ConfigError, NotCancelled, SchedulerError
 from launcher.store.facts import Job
 
-JobKey = tuple[str, str]  # executor, job id
+JobKey = tuple[str, str | None, str]  # executor, cluster, job id
 AUTO = "auto"  # the first executor that is here
 
 
@@ -33,6 +33,11 @@ class Scheduler(Protocol):
     warned_early_seconds: int  # how much earlier than it was told it may send `node.WARNING`
     signs_in_paths: str  # characters that it would take for something else in the path of a log
     kept_options: Mapping[str, str | None]  # that `cluster.extra` may not change, and the key that says it
+
+    @property
+    def cluster(self) -> str | None:
+        """The name of the cluster that answers here; None where it does not say, or where there is none."""
+        ...
 
     def missing(self) -> str | None:
         """What this machine lacks to hand over jobs; None where nothing."""
@@ -144,8 +149,13 @@ def kept_options(executor: str) -> dict[str, str | None]:
 
 
 def key_of(job: Job) -> JobKey:
-    """What tells a job from all others: a process may have the number of a cluster's job."""
-    return job.executor, job.job_id
+    """What tells a job from all others: a process may have the number of a cluster's job, and another's job too."""
+    return job.executor, job.cluster, job.job_id
+
+
+def is_elsewhere(cluster: str | None, scheduler: Scheduler) -> bool:
+    """Whether what is there, if it is a cluster, can be neither found nor waited for by way of `scheduler`."""
+    return cluster is not None and scheduler.cluster is not None and cluster != scheduler.cluster
 
 
 def _is_known(executor: str, scheduler: Scheduler) -> bool:
@@ -167,8 +177,12 @@ def _unknown(executor: str) -> str:
     return f"its executor is {executor}, which this version does not know"
 
 
-def _by_executor(jobs: Sequence[Job]) -> dict[str, list[Job]]:
-    return {name: [job for job in jobs if job.executor == name] for name in dict.fromkeys(job.executor for job in jobs)}
+def _by_place(jobs: Sequence[Job]) -> dict[tuple[str, str | None], list[Job]]:
+    """The jobs of each executor and cluster: within one, an id is that of one job."""
+    places: dict[tuple[str, str | None], list[Job]] = {}
+    for job in jobs:
+        places.setdefault((job.executor, job.cluster), []).append(job)
+    return places
 
 
 def states(jobs: Sequence[Job], scheduler: Scheduler) -> dict[JobKey, JobState]:
@@ -177,9 +191,10 @@ def states(jobs: Sequence[Job], scheduler: Scheduler) -> dict[JobKey, JobState]:
     A job that another version has submitted is taken to be at work, so that nobody trains its run beside it.
     """
     answers: dict[JobKey, JobState] = {}
-    for name, mine in _by_executor(jobs).items():
+    for (name, cluster), mine in _by_place(jobs).items():
         if _is_known(name, scheduler):
-            answers |= {(name, job_id): state for job_id, state in recorded(name, scheduler).states(mine).items()}
+            told = recorded(name, scheduler).states(mine)
+            answers |= {(name, cluster, job_id): state for job_id, state in told.items()}
         else:
             answers |= {key_of(job): JobState(Phase.RUNNING, _unknown(name), job.host) for job in mine}
     return answers

@@ -131,7 +131,7 @@ class SlurmScheduler:
         last = time.monotonic() + SEEN_SECONDS
         shown = None
         with contextlib.suppress(SchedulerError):
-            while made.cluster in (None, self._cluster):
+            while made.cluster in (None, self.cluster):
                 shown = words.read_named(_queue(words.named_queue_command(batch.name), SEEN_SECONDS * 5), batch.name)
                 if shown is not None or time.monotonic() >= last:
                     break
@@ -177,7 +177,7 @@ class SlurmScheduler:
     def _taken(self, batch: Batch, parent: str, cluster: str | None = None) -> list[Job]:
         """The jobs of an array as they are recorded."""
         ids = [words.job_id(parent, index, batch.size) for index in range(batch.size)]
-        user, there = _user(), cluster or self._cluster
+        user, there = _user(), cluster or self.cluster
         logs = (str(words.log_file(batch.folder, each)) for each in ids)
         return [
             Job(each, self.name, log=log, user=user, cluster=there, name=batch.name)
@@ -185,7 +185,7 @@ class SlurmScheduler:
         ]
 
     @cached_property
-    def _cluster(self) -> str | None:
+    def cluster(self) -> str | None:
         """The name of the cluster that answers here; None where it does not say."""
         with contextlib.suppress(SchedulerError):
             return self._settings.get("ClusterName")
@@ -212,7 +212,7 @@ class SlurmScheduler:
         Raises:
             NotCancelled: some are not here, not ours any more, or were denied; the others have been cancelled.
         """
-        elsewhere = [job for job in jobs if job.cluster and self._cluster and job.cluster != self._cluster]
+        elsewhere = [job for job in jobs if job.cluster and self.cluster and job.cluster != self.cluster]
         here = [job for job in jobs if job not in elsewhere]
         names = _names_now([job for job in here if job.name])
         others = [job for job in here if scancel.is_anothers(job, names)]
@@ -222,7 +222,7 @@ class SlurmScheduler:
         said = [f"denied: {', '.join(said)}"] if said else []
         said += scancel.in_words(others, "is another's by now, and is left alone")
         if elsewhere:
-            where = f"job {elsewhere[0].job_id} is on cluster {elsewhere[0].cluster}, and this is {self._cluster}"
+            where = f"job {elsewhere[0].job_id} is on cluster {elsewhere[0].cluster}, and this is {self.cluster}"
             said.append(f"{where}; cancel there")
         if said:
             done = len(ours) - len(scancel.meant(denied, ours))

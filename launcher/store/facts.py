@@ -117,6 +117,7 @@ class BatchRecord:
         resources: what each needs: the section `cluster`.
         root: the output folder.
         code: the snapshot of the code; None: the installed one.
+        cluster: the one to which it goes; None: there is none, or it was not recorded.
     """
 
     name: str
@@ -126,6 +127,7 @@ class BatchRecord:
     time: float
     root: str
     code: str | None = None
+    cluster: str | None = field(default=None, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True)

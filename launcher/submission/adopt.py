@@ -16,8 +16,8 @@ from types import MappingProxyType
 
 from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import LAG_SECONDS
-from launcher.cluster.scheduler import Scheduler, recorded
-from launcher.errors import StoreError
+from launcher.cluster.scheduler import Scheduler, is_elsewhere, recorded
+from launcher.errors import SchedulerError, StoreError
 from launcher.machine.terminal import complain
 from launcher.runs.around import Around
 from launcher.runs.lost_records import Listed, lost_of
@@ -38,6 +38,9 @@ def adopt(runs: Iterable[RunDir], scheduler: Scheduler, around: Around | None = 
 
     Returns:
         Whether some may have been, so that `around`, of these runs as found before, holds no more.
+
+    Raises:
+        SchedulerError: another cluster alone can say what became of them.
     """
     runs = list(runs)
     around = around or Around.of(runs)
@@ -45,7 +48,10 @@ def adopt(runs: Iterable[RunDir], scheduler: Scheduler, around: Around | None = 
         complain(fault)
     missing, lost = _without_job(map(around.look, runs), around.listed)
     unrecorded = [batch for batch in dict.fromkeys(lost.values()) if not may_be_there(batch / JOBS_FILE)]
-    adopt_batches(dict.fromkeys([*_handed_over(missing), *filter(_was_recorded, unrecorded)]), scheduler)
+    handed_over = dict.fromkeys([*_handed_over(missing), *filter(_was_recorded, unrecorded)])
+    for folder in handed_over:
+        _check_here(folder, scheduler)
+    adopt_batches(handed_over, scheduler)
     # Those whose batch cannot be read may have a job: they stay as they are.
     batches: dict[str, list[Job] | None] = {}
     again = [Attempts.of(run.at_a_look(batches)) for run in dict.fromkeys(attempt.run for attempt in missing)]
@@ -54,6 +60,15 @@ def adopt(runs: Iterable[RunDir], scheduler: Scheduler, around: Around | None = 
             continue
         record_unsubmitted(attempt, "its launcher ended before it was submitted", FailureStatus.LOST)
     return bool(missing or lost)
+
+
+def _check_here(folder: Path, scheduler: Scheduler) -> None:
+    record = read_fact(folder / BATCH_FILE, BatchRecord)
+    if record is None or record.executor != scheduler.name or not is_elsewhere(record.cluster, scheduler):
+        return
+    where = f"{record.name} is on cluster {record.cluster}, and this is {scheduler.cluster}"
+    remedy = f"ask there: launch there again; if it is gone, move {folder / BATCH_FILE} away"
+    raise SchedulerError(f"a launcher ended while it was submitting, and {where}; {remedy}")
 
 
 def _was_recorded(batch: Path) -> bool:

@@ -12,7 +12,7 @@ from enum import StrEnum
 from functools import partial
 from types import MappingProxyType
 
-from launcher.cluster.scheduler import Scheduler
+from launcher.cluster.scheduler import Scheduler, is_elsewhere
 from launcher.errors import StoreError
 from launcher.evaluation.missing_benchmarks import unclaimed
 from launcher.planning.estimate import saving_seconds
@@ -103,7 +103,7 @@ def decide(
     states = states_of([store.run(run.run_id) for run in sweep.runs], scheduler)
     tables, damages = tables_of(sweep.runs, states, store, scheduler), store.sweep(sweep.name).damages()
     known = Known(read_costs(store), kept_away(sweep.runs, states), tables, scheduler)
-    waits = scheduler.name if scheduler.detached else None
+    waits = scheduler if scheduler.detached else None
 
     def decided(run: Run, state: RunState) -> Decision:
         _check_readable(state, damages)
@@ -241,7 +241,7 @@ def _lacks(run: Run, state: RunState, anew: Collection[str]) -> list[str]:
     return [name for name in run.config.evaluation.benchmarks if name in missing or name in anew]
 
 
-def _decide(run: Run, state: RunState, lacks: Sequence[str], known: Costs, waits: str | None) -> Decision:
+def _decide(run: Run, state: RunState, lacks: Sequence[str], known: Costs, waits: Scheduler | None) -> Decision:
     """The decision; `waits`: the executor, where its jobs can wait for others."""
     facts = state.facts
     if facts.trained and not lacks and (facts.finished or not facts.evaluated):
@@ -290,13 +290,13 @@ def _is_to_be_published(run: Run, state: RunState) -> bool:
     return due and pushes(run) and not (alive and state.in_flight)
 
 
-def _decide_in_flight(run: Run, state: RunState, waits: str | None) -> Decision:
+def _decide_in_flight(run: Run, state: RunState, waits: Scheduler | None) -> Decision:
     """Nothing, but where a job trains the run and none is to measure afterwards what is wanted of it."""
     acting, job = Attempts.of(state.run).acting, state.facts.job
     training = acting is not None and not acting.evaluates and not state.facts.cancelled
     missing = unclaimed(state.run, run.config.evaluation.benchmarks)
     missing += ["publication"] if _is_to_be_published(run, state) else []
-    if training and missing and waits is not None and job and job.executor == waits:
+    if training and missing and waits and job and job.executor == waits.name and not is_elsewhere(job.cluster, waits):
         return Decision(run, Action.EVALUATE, f"once it is trained: {', '.join(missing)}", follows=job)
     in_vain = f"; {state.reason}" if state.job.cause is Cause.IN_VAIN else ""
     return Decision(run, Action.SKIP, f"in flight: {state.status} as job {state.facts.job_id}{in_vain}")

@@ -38,7 +38,7 @@ def hand_over(batch: Batch, work: Iterable[JobList | TableWork], scheduler: Sche
     """
     works = list(work)
     write_works(batch.folder, works)
-    batch.write(scheduler.name)
+    batch.write(scheduler.name, scheduler.cluster)
     flush(batch.root)  # with the attempts, and the runs' folders
     try:
         return scheduler.submit(batch)

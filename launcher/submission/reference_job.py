@@ -18,7 +18,7 @@ from pathlib import Path
 
 from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import LAG_SECONDS, UNKNOWN, Phase
-from launcher.cluster.scheduler import Scheduler, key_of, states
+from launcher.cluster.scheduler import Scheduler, is_elsewhere, key_of, states
 from launcher.dataset.inputs import Inputs, content_of
 from launcher.errors import listed
 from launcher.losses import loss_named
@@ -138,11 +138,11 @@ def ensure(table: TableJob, code: Path | None, scheduler: Scheduler) -> Job:
 
 
 def _find(preparation: Preparation, scheduler: Scheduler) -> Job | None:
-    """The job that is making the table, be it running or waiting."""
+    """The job that is making the table, be it running or waiting, where others can wait for it."""
     own = [folder for folder in preparation.jobs() if original_of(folder.path) is None]
     folders = [folder for folder in own if is_there(folder.batch_file)]
     job = _job_in(folders[-1], scheduler) if folders else None
-    if job is None:
+    if job is None or is_elsewhere(job.cluster, scheduler):  # of two that make a table, one finds it made
         return None
     phase = states([job], scheduler).get(key_of(job), UNKNOWN).phase
     lagging = phase is Phase.UNKNOWN and (age(folders[-1].job_file) or 0.0) < LAG_SECONDS

@@ -14,21 +14,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-from invariants import wrong_losses, wrong_publication, wrong_weights
+from invariants import written_by, wrong_losses, wrong_publication, wrong_weights
 from journal import Journal
 from kinds import deck
-from scenes import SHAPES, Answer, Scene, Shape
+from scenes import IN_FLIGHT, SHAPES, Answer, Scene, Shape
 from strike import Kind, Struck
 from truth import Truth
 from watcher import Watcher
-from world import World
+from world import GUEST_UID, World, login_of
 
 BETWEEN_SECONDS = (0.5, 4.5)
 TARGET_SECONDS = 400.0  # for which a fault waits for whom it could strike
 MOST_WAITING = 40
 AGAIN_SECONDS = 5.0  # between two launches of a scene
+THERE_SECONDS = 30.0  # for which a job of another cluster's is waited for
 LAUNCH_SECONDS = 400.0
 LONGEST_SECONDS = 700.0  # from the last fault that a scene has met to its end
+THERE = re.compile(r"is on cluster (\S+), and this is .*; ask there")
+HELD = re.compile(r"^(?!asked to stop).*`scontrol release (\S+)` lets it go on")
+HELD_SECONDS = 30.0  # for which a job is left held: a fault may be holding it
 TOLD = re.compile(r"(/\S+?): .*(?:put it right, or move it away|launch the run again with -m)")
 
 
@@ -155,6 +159,7 @@ class Harness:
 
     def _tend_scene(self, scene: Scene) -> None:
         self._end_launch(scene)
+        self._release_held(scene)
         code_is_there = (self.world.code / "launcher").exists()
         if (
             scene.launcher is not None
@@ -166,11 +171,36 @@ class Harness:
         if scene.is_done() and scene.is_quiet():
             if not scene.ranks() and self.truth.is_known():
                 self._end(scene)
+        elif not scene.ranks() and (there := self._asks_elsewhere(scene)) is not None:
+            scene.login, scene.launched = there, time.monotonic()
+            self.journal.by_hand["asked on the cluster that has the job"] += 1
+            self.journal.say(f"by hand {scene.name}: asked on the cluster that has its jobs, as prefsweep says")
         elif scene.is_quiet() or scene.has_failed_to_launch() or TOLD.search(scene.complaint):
             self._launch_again(scene)
         elif time.monotonic() - max(scene.launched, scene.met_at, scene.began) > LONGEST_SECONDS:
             states = [(run["run_id"], run["status"], run["reason"], run["step"]) for run in scene.seen]
             self._give_up(scene, f"nothing has come of it for {LONGEST_SECONDS:.0f} s: {states} {scene.complaint}")
+
+    def _release_held(self, scene: Scene) -> None:
+        """What a user does about jobs that SLURM has put on hold, and that status names."""
+        found = {match[1] for run in scene.seen if (match := HELD.search(str(run["reason"])))}
+        if found and scene.seen_at > max(scene.released, scene.launched, scene.struck_at) + HELD_SECONDS:
+            scene.released = time.monotonic()
+            for job in found:
+                self.world.release(scene, job)
+            self.journal.by_hand["a held job is released"] += len(found)
+            self.journal.say(f"by hand {scene.name}: {', '.join(sorted(found))} released, as prefsweep says")
+
+    def _asks_elsewhere(self, scene: Scene) -> dict[str, str] | None:
+        """Where its user has to go: a launch says so, or all that is left in flight is on another cluster."""
+        refused = THERE.search(scene.answered.errors) if scene.answered and scene.answered.code else None
+        left = [str(run["reason"]) for run in scene.seen if run["status"] in IN_FLIGHT]
+        named = {refused[1]} if refused else {found[1] if (found := THERE.search(each)) else "" for each in left}
+        cluster = self.world.clusters().get(named.pop()) if len(named) == 1 else None
+        is_fresh = scene.seen_at > max(scene.launched, scene.struck_at) + THERE_SECONDS
+        if cluster is None or scene.login == login_of(cluster) or not (refused or is_fresh):
+            return None
+        return login_of(cluster)
 
     def _end_launch(self, scene: Scene) -> None:
         for other in [process for process in scene.others if process.poll() is not None]:
@@ -234,6 +264,8 @@ class Harness:
         """All runs are trained, as it seems: compare them with the truth, and be done with the scene."""
         if scene.name not in self.watcher.trained:  # then no fault has struck one, and nothing is known of doubles
             self._find("what trains is seen", scene, "no process was seen to train it")
+        for text in written_by(GUEST_UID, scene.folder):
+            self._find("who may not write writes nothing", scene, text)
         for run in scene.runs():
             key = (run.name, scene.shape.ranks)
             for text in wrong_weights(run, self.truth.weights[key]):

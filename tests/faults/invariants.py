@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from living import Rank
-from reading import fact, facts_below, hash_of, jobs_below, losses_of, weights_of
+from reading import fact, facts_below, hash_of, jobs_below, losses_of, owner_of, weights_of
 from safetensors.numpy import load
 
 FENCE_SECONDS = 30  # for which two starts of a run may work side by side
@@ -129,9 +129,9 @@ class Queue:
 
     seen: dict[str, int] = field(default_factory=dict)
 
-    def broken(self, root: Path, live: set[str]) -> list[str]:
-        """What is wrong with the jobs that SLURM has of a sweep, when no launcher is at work."""
-        jobs = jobs_below(root)
+    def broken(self, root: Path, live: set[str], home: str = "") -> list[str]:
+        """What is wrong with the jobs that SLURM has of a sweep, when no launcher is at work; `home`: of jobs_below."""
+        jobs = jobs_below(root, home)
         by_run: dict[str, set[str]] = {}
         told = [f"{job}: a job that no file names" for job in sorted(live - jobs.keys())]
         for job in live & jobs.keys():
@@ -153,6 +153,12 @@ def bad_reasons(runs: Sequence[dict[str, Any]]) -> list[str]:
 
 
 # ------------------------------------------------------------------------------------------------ at the end
+
+
+def written_by(uid: int, folder: Path) -> list[str]:
+    """What a user has made there who may not write there."""
+    theirs = [path for path in folder.rglob("*") if owner_of(path) == uid]
+    return [f"{path}: made by user {uid}, who may not write there" for path in theirs]
 
 
 def wrong_weights(run: Path, true: str) -> list[str]:

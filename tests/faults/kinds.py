@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from random import Random
 
 import strike_commands
+import strike_elsewhere
 import strike_files
 import strike_launchers
 import strike_phases
@@ -23,6 +24,7 @@ KINDS = (
     *strike_commands.KINDS,
     *strike_files.KINDS,
     *strike_launchers.KINDS,
+    *strike_elsewhere.KINDS,
 )
 
 

@@ -32,6 +32,7 @@ class Rank:
     run: str
     attempt: str
     rank: int
+    cluster: str = ""  # SLURM's name of it; none on this machine
 
 
 def ranks_below(folder: Path) -> list[Rank]:
@@ -69,7 +70,7 @@ def _rank(process: Path, command: str) -> Iterator[tuple[int, Rank]]:
     job = f"{array}_{values.get('SLURM_ARRAY_TASK_ID')}" if array else job
     place = (log["run"], log["attempt"]) if log else ("", "")
     rank = Rank(int(process.name), int(fields[19]), fields[0] in "Tt", command, values.get("SLURMD_NODENAME", ""), job,
-                *place, int(number))  # fmt: skip
+                *place, int(number), values.get("SLURM_CLUSTER_NAME", ""))  # fmt: skip
     yield int(fields[1]), rank
 
 

@@ -29,16 +29,30 @@ def facts_below(root: Path) -> list[Path]:
     return [path for pattern in FACTS for path in root.glob(pattern)]
 
 
-def jobs_below(root: Path) -> dict[str, list[Path]]:
-    """Every job that files name, by its id, with the attempts that it makes: batches list them, older facts too."""
-    found = {str(fact(path).get("job_id")): [path.parent] for path in root.glob("runs/*/attempts/*/job.json")}
-    found |= {str(fact(path).get("job_id")): [] for path in root.glob("cache/prepare/*/*/job.json")}
+def jobs_below(root: Path, home: str = "") -> dict[str, list[Path]]:
+    """Every job that files name, with the attempts that it makes: batches list them, older facts too.
+
+    By CLUSTER/ID; `home`: the cluster of those that name none; without that, by its id.
+    """
+
+    def name(job: dict[str, Any]) -> str:
+        return "/".join(filter(None, [job.get("cluster") or home, str(job.get("job_id"))]))
+
+    found = {name(fact(path)): [path.parent] for path in root.glob("runs/*/attempts/*/job.json")}
+    found |= {name(fact(path)): [] for path in root.glob("cache/prepare/*/*/job.json")}
     for path in [*root.glob("sweeps/*/jobs/*/jobs.json"), *root.glob("cache/prepare/*/*/jobs.json")]:
         work = fact(path.with_name("work.json")).get("jobs", [])
         for number, job in enumerate(fact(path).get("jobs", [])):
             attempts = work[number].get("attempts", []) if number < len(work) else []
-            found[str(job["job_id"])] = [Path(attempt) for attempt in attempts]
+            found[name(job)] = [Path(attempt) for attempt in attempts]
     return found
+
+
+def owner_of(path: Path) -> int | None:
+    """The user whose file it is; None where it has gone meanwhile."""
+    with suppress(OSError):
+        return path.lstat().st_uid
+    return None
 
 
 def weights_of(model: Path) -> str:

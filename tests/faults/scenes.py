@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,10 +92,13 @@ class Scene:
     seen_at: float = 0.0
     complaint: str = ""  # what status said last instead
     is_unknown: bool = False  # whether that was that there is no such sweep
+    released: float = 0.0  # when jobs of its were released last that SLURM held
     struck_at: float = 0.0  # by a fault of its own
     met_at: float = 0.0  # by any
     injured: dict[Path, bytes] = field(default_factory=dict)  # what a file held before we damaged it
     torn_steps: dict[str, set[int]] = field(default_factory=dict)  # whose lines we took from a run's log
+    deaths: list[int] = field(default_factory=list)  # the system calls at which its next launches are killed
+    login: dict[str, str] = field(default_factory=dict)  # what differs where its user sits, if not at home
     numbers: Iterator[int] = field(default_factory=itertools.count)  # of its commands
 
     @property
@@ -116,16 +119,16 @@ class Scene:
         """Its processes that train, or are about to."""
         return ranks_below(self.folder)
 
-    def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
-        """Start a command of prefsweep; its output goes into files of their own."""
+    def start(self, *arguments: str, within: Sequence[str] = (), **variables: str) -> subprocess.Popen[str]:
+        """Start a command of prefsweep, `within` another; its output goes into files of their own."""
         said = self.folder.parent / "said" / self.name  # not on its disk, which may be full
         said.mkdir(parents=True, exist_ok=True)
         name = f"{next(self.numbers):04d}.{arguments[0].strip('-')}"
         with (said / f"{name}.out").open("w") as out, (said / f"{name}.err").open("w") as err:
             process = subprocess.Popen(
-                [sys.executable, "-m", "launcher", *arguments],
+                [*within, sys.executable, "-m", "launcher", *arguments],
                 cwd=self.folder,
-                env={**self.environment, **variables},
+                env={**self.environment, **self.login, **variables},
                 stdout=out,
                 stderr=err,
                 text=True,
@@ -136,7 +139,16 @@ class Scene:
     def launch(self, **variables: str) -> None:
         """Start the launch command."""
         self.launched, self.launches = time.monotonic(), self.launches + 1
-        self.launcher = self.start(*self.command, "--json", **variables)
+        within = self.killed_at(self.deaths.pop(0)) if self.deaths else ()
+        self.launcher = self.start(*self.command, "--json", within=within, **variables)
+
+    def killed_at(self, call: int) -> tuple[str, ...]:
+        """The command within which another is killed at that system call; with 0 its calls are counted."""
+        return str(self.folder.parent / "kill_at"), str(call)
+
+    def cancel(self, **how: Any) -> None:
+        """Start `cancel` of the whole sweep; `how`: as in `start`."""
+        self.others.append(self.start("cancel", self.name, f"--output-dir={self.outputs}", **how))
 
     def answer_of(self, process: subprocess.Popen[str], began: float) -> Answer:
         """What a command that has ended has said."""

@@ -13,6 +13,7 @@ from typing import TypeVar
 from living import Rank
 from scenes import Scene
 from world import World
+from world import name_of as cluster_name
 
 T = TypeVar("T")
 
@@ -58,10 +59,15 @@ def a_rank(
         for rank in scene.ranks()
         if not rank.stopped
         and (not training or (rank.run and (scene.root / "runs" / rank.run / "metrics.jsonl").exists()))
-        and (not slurm or rank.node)
+        and (not slurm or is_at_home(world, rank))
         and (not many or scene.shape.ranks > 1)
     ]
     return one_of(draw, found)
+
+
+def is_at_home(world: World, rank: Rank) -> bool:
+    """Whether the first cluster has its job: the other one's bear the same numbers and the same names of nodes."""
+    return rank.cluster == cluster_name(world.cluster)
 
 
 def name_of(rank: Rank) -> str:

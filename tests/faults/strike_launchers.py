@@ -13,7 +13,7 @@ from random import Random
 
 from scenes import Scene
 from strike import Injection, Kind, Struck, one_of
-from world import World
+from world import World, counted, late
 
 HOURS = 3600.0
 
@@ -29,6 +29,40 @@ def _kill_launcher(world: World, draw: Random) -> Struck | None:
         return None
     launcher.kill()
     return Struck(f"{scene.name}, {time.monotonic() - scene.launched:.1f} s after its start", scene)
+
+
+def _kill_at_any_call(world: World, draw: Random) -> Struck | None:
+    """The launch of a new sweep, and its next one, if that comes so far."""
+    shape = one_of(draw, [scene.shape for scene in world.scenes])
+    if shape is None or not world.has_room() or (call := world.a_call(draw)) is None:
+        return None
+    scene = world.new_scene(shape)
+    scene.deaths = [call, world.a_call(draw) or call]
+    world.scenes.append(scene)
+    scene.launch()
+    return Struck(f"{scene.name}, new, at call {call:,} of some {world.calls:,}, then at {scene.deaths[0]:,}", scene)
+
+
+def _cancel(world: World, draw: Random) -> Struck | None:
+    """By its user; what was cancelled is then launched again."""
+    scene = one_of(draw, [scene for scene in world.scenes if scene.launches and scene.ranks()])
+    if scene is None:
+        return None
+    scene.cancel()
+    return Struck(scene.name, scene)
+
+
+def _kill_cancel(world: World, draw: Random) -> Struck | None:
+    scene = one_of(draw, [scene for scene in world.scenes if scene.launches and scene.ranks()])
+    if scene is None:
+        return None
+    if not world.calls_of_cancel:
+        scene.cancel(within=scene.killed_at(0))
+        world.calls_of_cancel = counted(scene, scene.others[-1])
+        return Struck(f"{scene.name}, not killed: {world.calls_of_cancel:,} calls are counted", scene)
+    call = late(draw, world.calls_of_cancel)
+    scene.cancel(within=scene.killed_at(call))
+    return Struck(f"{scene.name}, at call {call:,} of some {world.calls_of_cancel:,}", scene)
 
 
 def _two_launchers(world: World, draw: Random) -> Struck | None:
@@ -137,6 +171,9 @@ def _lose_snapshot_tools(world: World, _: Random) -> Struck | None:
 
 KINDS = (
     Kind("launcher gets SIGKILL", _kill_launcher),
+    Kind("launcher is killed at any system call", _kill_at_any_call),
+    Kind("cancel", _cancel),
+    Kind("cancel is killed at any system call", _kill_cancel),
     Kind("two launchers at once", _two_launchers),
     Kind("code is edited", _edit_code),
     Kind("code is deleted for a while", _delete_code),

@@ -17,7 +17,7 @@ from random import Random
 from living import Rank
 from reading import losses_of
 from scenes import Scene
-from strike import Injection, Kind, Struck, name_of
+from strike import Injection, Kind, Struck, is_at_home, name_of
 from world import World
 
 LOOKS, BETWEEN = 20, 0.1  # for a phase that is short, at a time at which it may come
@@ -88,7 +88,7 @@ def _in_phase(phase: str, strike: Strike) -> Injection:
     def inject(world: World, draw: Random) -> Struck | None:
         looks = LOOKS if phase in SHORT and any(_is_near(*each) for each in _all(world)) else 1
         for _ in range(looks):
-            found = [(s, r) for s, r in _all(world) if is_in(s, r) and (r.job or not needs_slurm)]
+            found = [(s, r) for s, r in _all(world) if is_in(s, r) and (not needs_slurm or is_at_home(world, r))]
             if found:
                 scene, rank = draw.choice(found)
                 with suppress(ProcessLookupError):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,18 +12,30 @@ from pathlib import Path
 import invariants
 import numpy
 import pytest
-from invariants import Doubles, Facts, Queue, Sayings, bad_reasons, wrong_losses, wrong_publication, wrong_weights
+from invariants import (
+    Doubles,
+    Facts,
+    Queue,
+    Sayings,
+    bad_reasons,
+    written_by,
+    wrong_losses,
+    wrong_publication,
+    wrong_weights,
+)
 from living import Rank
 from reading import weights_of
 from safetensors.numpy import save_file
 from slurm_cluster import why_not_here
-from waiting import LONGEST_WAIT
+from waiting import LONGEST_WAIT, eventually
+from world import GUEST, GUEST_UID
 
 HERE = Path(__file__).parent
 KINDS = ("rank gets SIGKILL", "rank raises", "main thread holds", "while it loads", "killed at a write of a checkpoint",
          "slurmctld restarts", "scancel of a task", "preemption", "squeue has a banner", "sbatch does it and fails",
-         "launcher gets SIGKILL", "result.json is torn", "checkpoint has other bytes", "ESTALE under")  # fmt: skip
-SHORT = ("--seed", "1", "--faults", "14", "--alive", "2", "--steps", "40", "--step-seconds", "0.3",
+         "launcher gets SIGKILL", "launcher is killed at any system call", "another user asks", "result.json is torn",
+         "checkpoint has other bytes", "ESTALE under")  # fmt: skip
+SHORT = ("--seed", "1", "--faults", "16", "--alive", "2", "--steps", "40", "--step-seconds", "0.3",
          "--shapes", "array", "disk", "--only", *KINDS)  # fmt: skip
 
 
@@ -109,6 +123,70 @@ def test_a_job_that_no_file_names_is_told(tmp_path: Path) -> None:
     assert queue.broken(tmp_path, {"4"}) == []
     assert told == [[], [], ["3: a job that no file names", "tiny: 2 jobs train it, ['1', '2']"]]
     assert Queue().broken(tmp_path, {"1"}) == []
+
+
+def test_jobs_of_two_clusters_are_told_apart_though_their_numbers_are_the_same(tmp_path: Path) -> None:
+    """One whose record names no cluster is of the first."""
+    queue = Queue()
+    write(tmp_path / "runs/tiny/attempts/001/job.json", {"job_id": "1"})
+    write(tmp_path / "runs/tiny/attempts/002/job.json", {"job_id": "1", "cluster": "there"})
+    told = [queue.broken(tmp_path, {"here/1", "there/1", "there/2"}, "here") for _ in range(3)]
+    assert told[2] == ["there/2: a job that no file names", "tiny: 2 jobs train it, ['here/1', 'there/1']"]
+    assert Queue().broken(tmp_path, {"there/1"}, "here") == []
+
+
+@pytest.fixture(scope="module", name="kill_at")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    program = tmp_path_factory.mktemp("shims") / "kill_at"
+    command = ("gcc", HERE / "shims/kill_at.c", "-o", program)
+    subprocess.run(command, check=True)
+    return program
+
+
+def within(program: Path, call: int, *command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([program, str(call), *command], capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_a_command_is_killed_before_any_of_its_system_calls(kill_at: Path) -> None:
+    """All are counted; before the last one, its exit, all else is done, and behind it nobody is killed."""
+    command = ("/bin/sh", "-c", "echo a; echo b; exit 7")
+    whole = within(kill_at, 0, *command)
+    calls = int(whole.stderr.removeprefix("kill_at: ").removesuffix(" calls\n"))
+    assert (whole.returncode, whole.stdout) == (7, "a\nb\n")
+    killed = [within(kill_at, call, *command) for call in range(1, calls + 2)]
+    assert [done.returncode for done in killed] == [-signal.SIGKILL] * calls + [7]
+    said = [done.stdout for done in killed]
+    assert said == sorted(said)
+    assert set(said) == {"", "a\n", "a\nb\n"}
+
+
+def test_a_command_and_who_traces_it_end_with_each_other(kill_at: Path) -> None:
+    """Its threads are traced too, and it has the pid and the signals that it would have alone."""
+    code = "import threading, time; threading.Thread(target=time.sleep, args=(600,)).start(); print(1, flush=True)"
+    for victim in ("tracer", "command"):
+        with subprocess.Popen([kill_at, "0", sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            tracer = int(status.partition("TracerPid:")[2].split()[0])
+            os.kill(tracer if victim == "tracer" else process.pid, signal.SIGKILL)
+            assert process.wait(60) == -signal.SIGKILL
+        there = Path(f"/proc/{tracer}/stat")
+        assert eventually(lambda there=there: not there.exists() or ") Z " in there.read_text(), seconds=60)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_a_guest_reads_and_does_not_write(tmp_path: Path) -> None:
+    """Also what is closed to it, as root's Python may be; what it has made is told."""
+    secret = write(tmp_path / "closed/secret", 1)
+    secret.chmod(0o600)
+    secret.parent.chmod(0o700)
+    made = tmp_path / "closed/made"
+    for command, code in ((("cat", secret), 0), (("touch", made), 1), (("rm", "-f", secret), 1)):
+        assert subprocess.run([*GUEST, *command], capture_output=True, check=False).returncode == code
+    assert written_by(GUEST_UID, tmp_path) == []
+    os.chown(write(made, 1), GUEST_UID, GUEST_UID)
+    assert written_by(GUEST_UID, tmp_path) == [f"{made}: made by user {GUEST_UID}, who may not write there"]
 
 
 @pytest.mark.parametrize("reason", [None, "", "RuntimeError", "Traceback (most recent call last):", "KeyError: "])

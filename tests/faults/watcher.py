@@ -13,7 +13,7 @@ from pathlib import Path
 
 from invariants import Doubles, Facts, Queue, Sayings, bad_reasons
 from scenes import Answer, Scene, parsed
-from world import World
+from world import World, name_of
 
 EVERY_SECONDS = 4.0
 NAMES_OF_JOBS = ("job.json", "jobs.json", "work.json", "attempt.json", "batch.json")
@@ -101,7 +101,7 @@ class Watcher:
             return
         live = self.world.jobs_of(scene)
         if live is not None and scene.launches == launched:
-            for said in self.queues.setdefault(scene.name, Queue()).broken(root, live):
+            for said in self.queues.setdefault(scene.name, Queue()).broken(root, live, name_of(self.world.cluster)):
                 self.find("every job is known, and alone with its run", scene, said)
 
     def _runs(self, scene: Scene, answer: Answer) -> Sequence[dict[str, object]]:

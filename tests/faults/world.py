@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import shutil
 import signal
 import struct
@@ -17,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
 
 from conftest import REPOSITORY, clean_environment
 from hub_server import HubServer, serving
@@ -29,10 +31,21 @@ from worker_fixtures import write_pairs
 HERE = Path(__file__).parent
 COMMANDS = ("sbatch", "squeue", "sacct", "scancel", "scontrol")
 NODES = 6
+ROOT, OTHER_ROOT = "cluster", "other"  # folders, which hold a cluster each
 DISK_MEGABYTES = 64
 # A node that answers late, on a machine that is busy, is not dead; a job that has ended can be asked about for long.
 CLUSTER = ("--nodes", str(NODES), "--requeue-delay", "5", "--conf", "MessageTimeout=10", "--conf", "SlurmdTimeout=20",
            "--conf", "KillWait=10", "--conf", "MinJobAge=3600")  # fmt: skip
+OTHER = ("--nodes", "2", "--no-accounting", *CLUSTER[2:])
+MOST_ALIVE = 5  # sweeps, where a fault begins one of its own
+COUNTED = re.compile(r"kill_at: (\d+) calls")  # as in shims/kill_at.c
+COUNTING_SECONDS = 180
+GUEST_UID = 61234
+# Another user: one who may read what others have, and write nothing of theirs, nor end their processes. Python lies
+# below root's own folder here, so that one who may not read there could not even start it.
+_READS = "-all,+dac_read_search"
+GUEST = ("setpriv", f"--reuid={GUEST_UID}", f"--regid={GUEST_UID}", "--clear-groups", f"--inh-caps={_READS}",
+         f"--ambient-caps={_READS}", f"--bounding-set={_READS}")  # fmt: skip
 ORDER = struct.Struct("iiii1008s")  # as in shims/disk.c
 COMMON = ("model=tiny", "trainer=full", "trainer.learning_rate=1e-3", "trainer.batch_size=8",
           "trainer.micro_batch_size=4", "checkpoint.every=5", "checkpoint.keep=2", "evaluation.generations=2",
@@ -56,6 +69,9 @@ class World:
     scenes: list[Scene] = field(default_factory=list)
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     away_until: float = 0.0  # when the code came back; what was started before then may have found none
+    calls: int = 0  # system calls of a launch that submits; 0: nobody has counted them yet
+    calls_of_cancel: int = 0  # likewise
+    other: DevCluster | None = None  # another cluster, once somebody has asked for one
 
     @property
     def moods(self) -> Path:
@@ -94,14 +110,59 @@ class World:
                  *STORES[shape.store], f"tracking={shape.tracker}", *shape.words, f"sweep={name}")  # fmt: skip
         return Scene(name, shape, folder, self.environment(slow=slow), words, disk=disk)
 
+    def has_room(self) -> bool:
+        """Whether a fault may begin a sweep of its own."""
+        return len(self.scenes) < MOST_ALIVE
+
+    def a_call(self, draw: Random) -> int | None:
+        """A system call of a launch, but for the first ones, which import. None where they cannot be counted now.
+
+        They are counted once, of the launch of a sweep that then goes on as any other.
+        """
+        shape = next((scene.shape for scene in self.scenes if scene.shape.executor == "slurm"), None)
+        if not self.calls and shape is not None and self.has_room():
+            scene = self.new_scene(shape)
+            scene.deaths = [0]
+            self.scenes.append(scene)
+            scene.launch()
+            self.calls = counted(scene, scene.launcher) if scene.launcher else 0
+        return late(draw, self.calls) if self.calls else None
+
+    def clusters(self) -> dict[str, DevCluster]:
+        """Those that there are, by the names that they have for SLURM."""
+        return {name_of(each): each for each in (self.cluster, self.other) if each is not None}
+
+    def login_elsewhere(self) -> dict[str, str]:
+        """What is another in the environment of another cluster's login node; that is up from now on."""
+        if self.other is None:
+            self.other = _up(self.folder / OTHER_ROOT, *OTHER)
+        return login_of(self.other)
+
+    def guest(self) -> dict[str, str]:
+        """What is another in the environment of another user, who has folders of their own."""
+        home = self.folder / "guest"
+        home.mkdir(exist_ok=True)
+        os.chown(home, GUEST_UID, GUEST_UID)
+        return {"HOME": str(home), "PREFSWEEP_CACHE": str(home / "user"), "HF_HOME": str(home / "hf")}
+
     def jobs_of(self, scene: Scene) -> set[str] | None:
-        """The jobs of a scene that SLURM has in its queue; None where it does not say."""
-        command = ("squeue", "-h", "-r", "-t", "RUNNING,PENDING,COMPLETING", "-o", "%i %j")
-        done = subprocess.run(
-            command, env=self.cluster.environment, capture_output=True, text=True, timeout=120, check=False
-        )
-        words = [line.split(maxsplit=1) for line in done.stdout.splitlines()]
-        return None if done.returncode else {job for job, name in words if name.startswith(f"{scene.name}.")}
+        """The jobs of a scene that a SLURM has in its queue, as CLUSTER/ID; None where one does not say."""
+        found: set[str] = set()
+        for cluster, each in self.clusters().items():
+            command = ("squeue", "-h", "-r", "-t", "RUNNING,PENDING,COMPLETING", "-o", "%i %j")
+            done = subprocess.run(
+                command, env=each.environment, capture_output=True, text=True, timeout=120, check=False
+            )
+            if done.returncode:
+                return None
+            words = [line.split(maxsplit=1) for line in done.stdout.splitlines()]
+            found |= {f"{cluster}/{job}" for job, name in words if name.startswith(f"{scene.name}.")}
+        return found
+
+    def release(self, scene: Scene, job: str) -> None:
+        """Let a held job go on, as the scene's user would."""
+        command, there = ("scontrol", "release", job), {**self.cluster.environment, **scene.login}
+        subprocess.run(command, env=there, capture_output=True, timeout=120, check=False)
 
     def spoil(self, command: str, way: str, calls: int) -> None:
         """Let the next calls of a SLURM command go wrong."""
@@ -136,20 +197,49 @@ class World:
 @contextmanager
 def opened(folder: Path, length: Length) -> Iterator[World]:
     """A world below `folder`, which stays; its processes do not."""
-    root = folder / "cluster"
     try:
-        up = dev_cluster_script("up", "--root", str(root), *CLUSTER)
-        if up.returncode:
-            raise RuntimeError(up.stderr)
         with serving() as hub:
-            world = World(folder, DevCluster(root, environment_of(root)), hub, length)
+            world = World(folder, _up(folder / ROOT, *CLUSTER), hub, length)
             _furnish(world)
             yield world
     finally:
         _end_jobs(folder)
         for disk in [path for path in folder.glob("*") if path.is_mount()]:
             subprocess.run([*UNMOUNT, disk], check=False)
-        dev_cluster_script("down", "--root", str(root))
+        for root in (ROOT, OTHER_ROOT):
+            dev_cluster_script("down", "--root", str(folder / root))
+
+
+def _up(root: Path, *options: str) -> DevCluster:
+    up = dev_cluster_script("up", "--root", str(root), *options)
+    if up.returncode:
+        raise RuntimeError(up.stderr)
+    return DevCluster(root, environment_of(root))
+
+
+def name_of(cluster: DevCluster) -> str:
+    """As SLURM calls it."""
+    lines = (cluster.root / "etc" / "slurm.conf").read_text().splitlines()
+    return next(line for line in lines if line.startswith("ClusterName=")).partition("=")[2]
+
+
+def login_of(cluster: DevCluster) -> dict[str, str]:
+    """What tells its login node from another's."""
+    return {"SLURM_CONF": cluster.environment["SLURM_CONF"]}
+
+
+def late(draw: Random, calls: int) -> int:
+    """One of so many system calls of a command: its first ones import."""
+    return draw.randint(calls // 3, calls)
+
+
+def counted(scene: Scene, process: subprocess.Popen[str]) -> int:
+    """How many system calls a command has made, when it has ended; 0 where it has not ended well."""
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(COUNTING_SECONDS)
+        said = COUNTED.findall(scene.answer_of(process, scene.launched).errors)
+        return int(said[-1]) if said and process.returncode == 0 else 0
+    return 0
 
 
 def _own_disk(folder: Path) -> Path:
@@ -169,17 +259,11 @@ def _furnish(world: World) -> None:
     shutil.copy(HERE / "shims" / "sitecustomize.py", world.folder / "shims")
     (world.moods / "disk").write_bytes(ORDER.pack(0, 0, 0, 0, b""))
     (world.folder / "setup.sh").write_text(f'[ ! -e "{world.moods}/black.$SLURMD_NODENAME" ] || exit 3\n')
-    compile_ = (
-        "gcc",
-        "-shared",
-        "-fPIC",
-        "-O1",
-        str(HERE / "shims/disk.c"),
-        "-o",
-        str(world.folder / "disk.so"),
-        "-ldl",
-    )
-    subprocess.run(compile_, check=True)
+    shims = HERE / "shims"
+    preloaded = ("gcc", "-O1", "-shared", "-fPIC", shims / "disk.c", "-o", world.folder / "disk.so", "-ldl")
+    traces = ("gcc", "-O1", shims / "kill_at.c", "-o", world.folder / "kill_at")
+    for compile_ in (preloaded, traces):
+        subprocess.run(compile_, check=True)
     write_pairs(world.folder / "pairs")
 
 

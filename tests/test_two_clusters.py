@@ -1,0 +1,109 @@
+"""One output folder, two clusters: what a launch on the second makes of the jobs of the first. Both count from 1."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import sweep_of
+from fakes import FakeScheduler
+from test_submit import actions, launch
+
+from launcher.cluster.job_state import Phase
+from launcher.errors import SchedulerError
+from launcher.runs.run_state import states_of
+from launcher.runs.status import Status
+from launcher.store.output_folder import Store
+from launcher.store.run_folder import RunDir
+from launcher.submission.adopt import adopt
+from launcher.submission.decide import Action, decide
+from launcher.sweep import Sweep
+
+GRID = ("model=tiny", "loss_type=sigmoid,ipo", "cluster.runs_per_job=1")
+
+
+def runs_of(sweep: Sweep, store: Store) -> list[RunDir]:
+    return [store.run(run.run_id) for run in sweep.runs]
+
+
+@pytest.fixture
+def clusters(monkeypatch: pytest.MonkeyPatch) -> tuple[FakeScheduler, FakeScheduler]:
+    """Two, of which neither knows the jobs of the other, and nothing is recent."""
+    for module in ("launcher.submission.adopt", "launcher.submission.reference_job", "launcher.runs.status"):
+        monkeypatch.setattr(f"{module}.LAG_SECONDS", 0.0)
+    return FakeScheduler(cluster="first"), FakeScheduler(cluster="second")
+
+
+def test_two_jobs_of_one_number_are_two(store: Store, clusters: tuple[FakeScheduler, FakeScheduler]) -> None:
+    """The end of one says nothing about the other, whichever cluster is asked."""
+    first, second = clusters
+    launch(sweep := sweep_of("model=tiny", "loss_type=sigmoid"), store, first)
+    launch(other := sweep_of("model=tiny", "loss_type=ipo"), store, second)
+    (here, there) = [states_of(runs_of(each, store), first)[0].facts.job_id for each in (sweep, other)]
+    assert here == there
+    first.end(str(here))
+    runs = [*runs_of(sweep, store), *runs_of(other, store)]
+    assert [state.status for state in states_of(runs, first)] == [Status.FAILED, Status.PENDING]
+    assert [state.status for state in states_of(runs[::-1], first)] == [Status.PENDING, Status.FAILED]
+    assert [state.status for state in states_of(runs, second)] == [Status.PENDING, Status.PENDING]
+
+
+def test_what_was_handed_over_on_another_cluster_is_not_submitted_again(
+    store: Store, clusters: tuple[FakeScheduler, FakeScheduler]
+) -> None:
+    """Its launcher died before it could record the jobs: they are found where they are, and the launch says where."""
+    first, second = clusters
+    sweep = sweep_of(*GRID)
+    first.dies_after = 2  # the table's comes first
+    with pytest.raises(KeyboardInterrupt):
+        launch(sweep, store, first)
+    with pytest.raises(SchedulerError, match="is on cluster first, and this is second; ask there: launch there again"):
+        adopt(runs_of(sweep, store), second)
+    first.dies_after = None
+    adopt(runs_of(sweep, store), first)
+    launch(sweep, store, first)
+    assert (len(first.submitted), second.jobs) == (2, {})
+
+
+def test_where_that_cluster_is_gone_its_batch_is_moved_away(
+    store: Store, clusters: tuple[FakeScheduler, FakeScheduler]
+) -> None:
+    """As the launch says: then its runs are submitted here."""
+    first, second = clusters
+    sweep = sweep_of(*GRID)
+    first.dies_before = 2
+    with pytest.raises(KeyboardInterrupt):
+        launch(sweep, store, first)
+    with pytest.raises(SchedulerError) as error:
+        adopt(runs_of(sweep, store), second)
+    (batch,) = store.root.glob("sweeps/*/jobs/*/batch.json")
+    assert str(error.value).endswith(f"move {batch} away")
+    batch.rename(store.root / "moved.json")
+    adopt(runs_of(sweep, store), second)
+    launch(sweep, store, second)
+    assert len(second.submitted) == 2
+
+
+def test_no_job_waits_for_a_table_of_another_cluster(
+    store: Store, clusters: tuple[FakeScheduler, FakeScheduler]
+) -> None:
+    """A job of that number is somebody else's here: another job makes the table, or finds it made."""
+    first, second = clusters
+    launch(sweep_of(*GRID), store, first)
+    launch(sweep_of(*GRID, "beta=0.7"), store, second)
+    assert (len(first.tables), len(second.tables)) == (1, 1)
+    assert {(batch.after.job_id, batch.after.cluster) for batch in second.submitted if batch.after} == {
+        (second.jobs[second.tables[0].name][0].job_id, "second")
+    }
+    assert len(second.submitted) == 2
+
+
+def test_no_job_evaluates_behind_one_of_another_cluster(
+    store: Store, clusters: tuple[FakeScheduler, FakeScheduler]
+) -> None:
+    """What is wanted of a run besides is left to the cluster that trains it, or to the time when it is trained."""
+    first, second = clusters
+    options = ("model=tiny", "cluster=slurm", "cluster.gpus_per_node=2", "trainer.batch_size=64")
+    launch(sweep_of(*options), store, first)
+    more = sweep_of(*options, "evaluation=command", "evaluation.command.argv=[score,'{model}']")
+    assert actions(decide(more, store, second)) == [Action.SKIP]
+    assert actions(decide(more, store, first)) == [Action.EVALUATE]
+    assert first.phases["1"].phase is Phase.RUNNING
