@@ -123,7 +123,7 @@ def _finish(config: RunConfig, run: RunDir, trainer: RunTrainer, pairs: Pairs, b
     if ranks.is_first():
         write_once(run.result_file, replace(_result(config, run, trainer, pairs, began), sums=sums))
         own = fence.own(run.checkpoints)
-        checkpoints.rotate(own, config.checkpoint.keep_finished, up_to=trainer.state.global_step)
+        checkpoints.rotate(own, config.checkpoint.keep_finished, trainer.state.global_step, trainer.training)
         _remove_empty(own, run.checkpoints)
 
 
