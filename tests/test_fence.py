@@ -356,10 +356,10 @@ def test_a_training_starts_where_its_checkpoint_was_written(
 
 
 def copy_of(run: RunDir, name: str) -> RunDir:
-    """The run as another of that name, whose checkpoints say that they are its own."""
+    """The run as another of that name, whose files say that they are its own."""
     copy = RunDir(Path(shutil.copytree(run.path, run.path.with_name(name))))
-    for marker in copy.checkpoints.glob("*/*/complete.json"):
-        marker.write_text(json.dumps({**(read_fact(marker) or {}), "run": name}))
+    for file in (copy.config_file, *copy.path.glob("attempt-*.json"), *copy.checkpoints.glob("*/*/complete.json")):
+        file.write_text(file.read_text().replace(run.run_id, name))
     return copy
 
 
