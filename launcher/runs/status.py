@@ -276,7 +276,7 @@ def _out_of_time(facts: RunFacts) -> str:
     key = "cluster.time" if given is None else f"cluster.time={given}"
     ended = f"the time limit ({key}) ended its job before it came {'back ' if facts.put_back else ''}to this run"
     printed = facts.last_words and f"it last printed: {facts.last_words}"
-    return "; ".join(filter(None, [ended, printed, facts.job and _log_of(facts.job)]))
+    return "; ".join(filter(None, [ended, printed, _log_of(facts.job) if facts.job else None]))
 
 
 def _beside(status: Status, said: str | None) -> str:
