@@ -100,13 +100,13 @@ def test_what_squeue_says() -> None:
 
 
 def test_squeue_says_how_long_a_job_has_run_and_that_it_is_suspended() -> None:
-    """Rounded up to minutes; a line without that, of whatever site, says as much as it did."""
-    assert words.read_queue("7|RUNNING|None|n1|s|1-00:13:05")["7"] == JobState(Phase.RUNNING, None, "n1", minutes=1454)
-    assert words.read_queue("7|RUNNING|None|n1|s|0:13", {"7": "s"})["7"].minutes == 1
+    """Whole minutes, as many as have passed; a line without that, of whatever site, says as much as it did."""
+    assert words.read_queue("7|RUNNING|None|n1|s|1-00:13:05")["7"] == JobState(Phase.RUNNING, None, "n1", minutes=1453)
+    assert words.read_queue("7|RUNNING|None|n1|s|1:59", {"7": "s"})["7"].minutes == 1
     assert words.read_queue("7|RUNNING|None|n1|s", {"7": "s"})["7"].minutes is None
     assert words.read_queue("7|RUNNING|None|n1|s|INVALID", {"7": "t"}) == {}
     for word in ("SUSPENDED", "STOPPED"):
-        assert words.read_queue(f"7|{word}|None|n1|s|0:13")["7"] == JobState(
+        assert words.read_queue(f"7|{word}|None|n1|s|1:13")["7"] == JobState(
             Phase.RUNNING, "suspended", "n1", minutes=1
         )
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import SUSPENDED, JobState, Phase
-from launcher.cluster.notation import minutes
+from launcher.cluster.notation import minutes, minutes_passed
 from launcher.cluster.slurm_identity import marks
 from launcher.cluster.slurm_ids import JOB_ID, task_ids
 from launcher.cluster.slurm_node import REQUEST
@@ -218,7 +218,7 @@ def read_queue(text: str, names: Names | None = None, scripts: Names = MappingPr
     for ids, (word, reason, node, ran) in _lines(text, names, scripts):
         if STATE.fullmatch(word):
             state = _state(word, "" if reason in NOTHING or _is_stale(word, reason) else reason, node)
-            states |= dict.fromkeys(ids, replace(state, minutes=minutes(ran)))
+            states |= dict.fromkeys(ids, replace(state, minutes=minutes_passed(ran)))
     return states
 
 

@@ -42,7 +42,7 @@ def looked_into(
         return replace(facts, alive=_is_alive(acting))
     if _waits_for_none(facts, job, table) and facts.table and facts.table.log:
         return replace(facts, last_words=(table_words or last_words)(Path(facts.table.log)))
-    if job.phase is Phase.FAILED and not facts.started and facts.job.log:
+    if job.phase in (Phase.FAILED, Phase.TIMEOUT) and not facts.started and facts.job.log:
         return replace(facts, last_words=last_words(Path(facts.job.log)))
     if job.phase in (Phase.FAILED, Phase.COMPLETED) and facts.started:
         return replace(facts, last_words=_words_at_end(acting, facts, job))
