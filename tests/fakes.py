@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+from launcher.cluster.ambient import Ambient
 from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import JobState, Phase
 from launcher.cluster.offer import Offer
@@ -57,6 +58,9 @@ class FakeScheduler:
 
     def offer(self, cluster: Cluster) -> Offer:  # noqa: ARG002 - the protocol's
         return self.offers
+
+    def ambient(self, cluster: Cluster) -> Ambient:  # noqa: ARG002 - the protocol's
+        return Ambient()
 
     def script(self, batch: Batch) -> str:
         return f"run {batch.name}"

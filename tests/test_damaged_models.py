@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -100,6 +101,7 @@ def test_a_revision_that_stands_in_for_the_model_is_read_too(run: RunDir, tmp_pa
     revision = Path(shutil.copytree(weights.parent, tmp_path / "revision"))
     (revision / "config.json").write_text('{"base": 1}')
     (revision / ".trained.json").unlink()
+    (revision / "prefsweep.json").write_text(json.dumps({"run_id": run.run_id}))
     shutil.rmtree(weights.parent)
     write_once(run.revision_file, Revision(str(revision), "folder", "r", "v", "hash", "hash", 1.0))
     assert final_model(run) == revision

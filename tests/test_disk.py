@@ -7,10 +7,13 @@ import errno
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from conftest import Launch
 from ranks import new_attempt, new_job
 from safetensors.torch import load_file
@@ -22,7 +25,7 @@ from launcher.runs.signs import looked_into
 from launcher.runs.status import RunFacts, Status, status_of
 from launcher.store.attempts import Attempts
 from launcher.store.facts import Job
-from launcher.store.files import append_line, read_fact, write_once
+from launcher.store.files import append_line, building, read_fact, whole_or_gone, write_once
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import RunDir
 from launcher.worker import job, outcome
@@ -118,6 +121,41 @@ def test_a_full_disk_is_told_with_what_is_free(tmp_path: Path) -> None:
         assert {path.name for path in folder.iterdir()} <= {"fill", "fact.json"}
 
 
+@pytest.mark.parametrize("room", [100, 300, 700, 1500])  # kB
+@pytest.mark.parametrize("made", [whole_or_gone, building])
+def test_a_disk_that_is_filled_by_torch_is_asked_before_there_is_room_again(
+    tmp_path: Path, made: Callable[[Path], Any], room: int
+) -> None:
+    """torch says "unexpected pos 576 vs 534", and what was half written goes."""
+    folder = tmp_path / "disk"
+    with mounted(folder, f"size={room}k"):
+        with pytest.raises(OSError, match="No space left on device") as raised, made(folder / "new") as scratch:
+            made_in = scratch or folder / "new"
+            made_in.mkdir(exist_ok=True)
+            torch.save(torch.zeros(100_000), made_in / "first.pt") if room > 500 else None
+            torch.save(torch.zeros(500_000), made_in / "optimizer.pt")
+        assert not (folder / "new").exists()
+        assert reason_of(raised.value, tmp_path).startswith(f"the disk of {folder} is full: ")
+
+
+def test_torch_does_not_say_that_a_quota_is_used_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever writes next is told; where nobody is refused, it was something else, and torch's words stay."""
+    said = "[enforce fail at inline_container.cc:672] . unexpected pos 139840 vs 139732"
+    with pytest.raises(RuntimeError, match="unexpected pos") as kept, whole_or_gone(tmp_path / "new"):
+        raise RuntimeError(said)
+    assert reason_of(kept.value, tmp_path) == f"RuntimeError: {said}"
+
+    def refuse(**_: object) -> None:
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    with pytest.raises(OSError, match="Disk quota exceeded") as raised, whole_or_gone(tmp_path / "new"):
+        raise RuntimeError(said)
+    assert reason_of(raised.value).startswith(f"your quota on the disk of {tmp_path} is used up; ")
+    with pytest.raises(ValueError, match="x"), whole_or_gone(tmp_path / "new"):
+        raise ValueError("x")
+
+
 def test_a_disk_without_room_for_another_file_says_so(tmp_path: Path) -> None:
     """There are bytes left: what is to be removed are files."""
     folder = tmp_path / "disk"
@@ -179,7 +217,11 @@ def test_status_shows_what_a_job_could_not_record(store: Store, tmp_path: Path, 
     assert (status, str(said).removesuffix(": 0 B free")) == (Status.FAILED, reason)
 
 
-def test_a_run_goes_on_when_the_disk_has_room_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("one_save", "within"),
+    [(350, "outputs/runs/tight/checkpoints/001.0001"), (700, "outputs")],  # kB: the optimizer's state, the weights
+)
+def test_a_run_goes_on_when_the_disk_has_room_again(tmp_path: Path, one_save: int, within: str) -> None:
     """Its save did not fit: it says so in its folder, keeps the checkpoint before, and ends with the same weights."""
     config = make_config(write_pairs(tmp_path / "pairs"), checkpoint__every=2, trainer__max_steps=6)
     folder = tmp_path / "disk"
@@ -188,12 +230,13 @@ def test_a_run_goes_on_when_the_disk_has_room_again(tmp_path: Path) -> None:
         roomy, tight = store.run("roomy"), store.run("tight")
         assert make_attempt(new_attempt(config, roomy), store, StopRequest()).kind is Kind.DONE
         used = os.statvfs(folder)
-        one_save = 700  # kB: a checkpoint of the model, and half of the next
         remount(folder, f"size={(used.f_blocks - used.f_bfree) * used.f_frsize // 1024 + one_save}k")
         first = new_attempt(config, tight)
         ended = make_attempt(first, store, StopRequest())
         settle(ended, first)
-        assert str((read_fact(first.failure_file) or {})["reason"]).startswith(f"the disk of {store.root} is full: ")
+        assert str((read_fact(first.failure_file) or {})["reason"]).startswith(
+            f"the disk of {folder / within} is full: "
+        )
         remount(folder, "size=40m")
         assert make_attempt(new_attempt(config, tight), store, StopRequest()).kind is Kind.DONE
         assert weights(tight).keys() == weights(roomy).keys()

@@ -410,7 +410,7 @@ def test_where_nobody_asked_for_names_the_run_id_tells_runs_apart() -> None:
     assert names == ["sigmoid-0.1", ids[1]]
 
 
-def test_auto_is_the_hub_only_where_there_is_a_token(tmp_path: Path) -> None:
+def test_auto_is_the_hub_only_where_it_is_named_and_there_is_a_token(tmp_path: Path) -> None:
     """The choice is made when planning, by looking for a token, and is what the attempts record."""
     assert not has_token({"HOME": str(tmp_path)})
     assert has_token({"HOME": str(tmp_path), "HF_TOKEN": "x"})
@@ -418,21 +418,23 @@ def test_auto_is_the_hub_only_where_there_is_a_token(tmp_path: Path) -> None:
     (tmp_path / ".cache/huggingface/token").write_text("x")
     assert has_token({"HOME": str(tmp_path)})
     assert not has_token({"HOME": str(tmp_path), "HF_HOME": str(tmp_path / "other")})
-    for override, token, store in (
-        ("hub=auto", True, "huggingface"),
-        ("hub=auto", False, "folder"),
-        ("hub=off", True, "off"),
+    for overrides, token, store in (
+        (["hub=auto"], True, "folder"),  # nobody has asked for an upload
+        (["hub=auto", "hub.org=us"], True, "huggingface"),
+        (["hub=auto", "hub.repo=us/scan"], True, "huggingface"),
+        (["hub=auto", "hub.org=us"], False, "folder"),
+        (["hub=off"], True, "off"),
     ):
-        planned = replace(sweep_of("hub=off"), runs=_unsettled(override))
+        planned = replace(sweep_of("hub=off"), runs=_unsettled(*overrides))
         (run,) = with_revisions(planned, [], token=token).runs
         assert run.settings["hub"]["store"] == run.config.hub.store == store
 
 
-def _unsettled(override: str) -> tuple:  # type: ignore[type-arg]
+def _unsettled(*overrides: str) -> tuple:  # type: ignore[type-arg]
     from launcher.planning.compose import compose
     from launcher.planning.planned_runs import plan_run
 
-    _, (point,) = compose([override], multirun=False)
+    _, (point,) = compose(overrides, multirun=False)
     return (plan_run(point.config, point.axes, point.overrides, {"sigmoid"}),)
 
 

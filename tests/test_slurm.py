@@ -23,6 +23,7 @@ from launcher.cluster.job_state import JobState, Phase
 from launcher.cluster.offer import Offer
 from launcher.cluster.scheduler import AUTO, scheduler_for, scheduler_to_ask
 from launcher.cluster.slurm import SlurmScheduler
+from launcher.cluster.slurm_environment import clean_environment
 from launcher.cluster.slurm_ids import task_ids
 from launcher.cluster.slurm_log import explained, first_rank
 from launcher.cluster.slurm_sbatch import Verdict
@@ -30,6 +31,7 @@ from launcher.cluster.slurm_survey import Limits
 from launcher.config import Cluster
 from launcher.errors import NotCancelled, QueueFull, Refused, SchedulerError
 from launcher.machine.gpus import gpu_names
+from launcher.machine.users import our_name
 from launcher.store.facts import Cause, Job
 from launcher.store.files import write_once
 
@@ -98,13 +100,13 @@ def test_what_squeue_says() -> None:
 
 
 def test_squeue_says_how_long_a_job_has_run_and_that_it_is_suspended() -> None:
-    """Rounded up to minutes; a line without that, of whatever site, says as much as it did."""
-    assert words.read_queue("7|RUNNING|None|n1|s|1-00:13:05")["7"] == JobState(Phase.RUNNING, None, "n1", minutes=1454)
-    assert words.read_queue("7|RUNNING|None|n1|s|0:13", {"7": "s"})["7"].minutes == 1
+    """Whole minutes, as many as have passed; a line without that, of whatever site, says as much as it did."""
+    assert words.read_queue("7|RUNNING|None|n1|s|1-00:13:05")["7"] == JobState(Phase.RUNNING, None, "n1", minutes=1453)
+    assert words.read_queue("7|RUNNING|None|n1|s|1:59", {"7": "s"})["7"].minutes == 1
     assert words.read_queue("7|RUNNING|None|n1|s", {"7": "s"})["7"].minutes is None
     assert words.read_queue("7|RUNNING|None|n1|s|INVALID", {"7": "t"}) == {}
     for word in ("SUSPENDED", "STOPPED"):
-        assert words.read_queue(f"7|{word}|None|n1|s|0:13")["7"] == JobState(
+        assert words.read_queue(f"7|{word}|None|n1|s|1:13")["7"] == JobState(
             Phase.RUNNING, "suspended", "n1", minutes=1
         )
 
@@ -321,7 +323,7 @@ def test_an_enclosing_job_does_not_leak() -> None:
         "CUDA_VISIBLE_DEVICES": "0",
     }  # fmt: skip
     kept = {"SLURM_CONF": "/etc/slurm.conf", "PATH": "/bin", "HF_HOME": "/hf", "SBATCH_IGNORE_PBS": "1"}
-    assert words.clean_environment(outer | kept) == kept
+    assert clean_environment(outer | kept) == kept
 
 
 def test_a_users_filters_do_not_narrow_our_questions(
@@ -332,8 +334,8 @@ def test_a_users_filters_do_not_narrow_our_questions(
         monkeypatch.setenv(filtered, "urgent")
     commands(squeue='test -z "$SQUEUE_PARTITION$SQUEUE_STATES" && echo "7|RUNNING|None|n1|s"', scontrol="exit 1")
     assert SlurmScheduler().states([Job("7", "slurm", name="s")])["7"].phase is Phase.RUNNING
-    assert not [name for name in words.clean_environment(os.environ) if name.partition("_")[2] in ("STATE", "FORMAT")]
-    assert words.clean_environment({"SCONTROL_ALL": "1", "SINFO_ALL": "1", "SQUEUEZE": "2"}) == {"SQUEUEZE": "2"}
+    assert not [name for name in clean_environment(os.environ) if name.partition("_")[2] in ("STATE", "FORMAT")]
+    assert clean_environment({"SCONTROL_ALL": "1", "SINFO_ALL": "1", "SQUEUEZE": "2"}) == {"SQUEUEZE": "2"}
 
 
 # ------------------------------------------------------------------------------------------------ what there is
@@ -487,7 +489,7 @@ def test_an_unclear_answer_is_looked_into(
     batch = a_batch(tmp_path)
     jobs = SlurmScheduler().submit(batch)
     assert [job.job_id for job in jobs] == ["44_0", "44_1", "44_2"]
-    assert {(job.name, job.cluster, job.user) for job in jobs} == {("sweep.0123", "here", slurm._user())}
+    assert {(job.name, job.cluster, job.user) for job in jobs} == {("sweep.0123", "here", our_name())}
 
 
 def test_what_is_not_found_is_refused_only_where_sbatch_has_said_no(
@@ -629,7 +631,7 @@ def test_a_job_of_another_cluster_is_not_cancelled_by_its_number(commands: Calla
     assert (tmp_path / "cancelled").read_text().split() == ["8", "9"]
 
 
-MINE = {"cluster": "here", "user": slurm._user(), "name": "ours"}
+MINE = {"cluster": "here", "user": our_name(), "name": "ours"}
 IN_QUEUE = "echo '7_0|ours|RUNNING'; echo '7_1|ours|PENDING'; echo '8|theirs|RUNNING'; echo '9|ou'"
 
 

@@ -95,6 +95,27 @@ def test_what_an_account_allows_all_its_users_bounds_a_launch(site: Site) -> Non
     site.cluster.slurm("sacctmgr", "-i", "delete", "user", "root", "account=team")  # it would bound every later launch
 
 
+def test_sbatchs_variables_count_where_the_configuration_says_nothing(site: Site) -> None:
+    """What is taken is in the plan and in SLURM; what would break our jobs changes nothing; resume keeps it."""
+    said = {"SBATCH_COMMENT": "mine", "SBATCH_TIMELIMIT": "1-00:00:00", "SBATCH_EXPORT": "NONE",
+            "SBATCH_JOB_NAME": "x", "SBATCH_ARRAY_INX": "0-9", "SBATCH_OUTPUT": "/dev/null"}  # fmt: skip
+    here = site.at("ambient", **said)
+    output = here.launch(*TINY, "sweep=ambient", "seed=1,2", "cluster.extra.comment=ours", "+cluster.extra.hold=true")
+    assert "from the environment: time 1-00:00:00 from SBATCH_TIMELIMIT" in output
+    assert "SBATCH_COMMENT=mine does not count: cluster.extra.comment=ours" in output
+    assert "SBATCH_EXPORT=NONE does not count" in output
+    jobs = here.jobs("ambient")
+    assert sorted(jobs) == sorted(here.recorded())
+    for job in jobs:
+        assert here.cluster.slurm("squeue", "-h", "-r", "-o", "%l %k", "-j", job).split() == ["1-00:00:00", "ours"]
+    plain = replace(here, variables=())
+    plain.launch("cancel", "ambient")
+    plain.launch("resume", "ambient", "cluster.extra.hold=null")
+    plain.wait("ambient", "TRAINED", 2)
+    limits = here.cluster.slurm("squeue", "-h", "-r", "-t", "COMPLETED", "-o", "%l", "-j", ",".join(here.recorded()))
+    assert set(limits.split()) == {"1-00:00:00"}
+
+
 def test_jobs_run_the_code_of_their_submission(site: Site) -> None:
     """Files edited after submission, and the variables of a job around the launcher, do not reach the runs."""
     code = checkout(site.folder.parent / "edited")

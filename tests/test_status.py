@@ -119,6 +119,29 @@ def test_what_never_began_says_where_and_why() -> None:
     assert status_of(STARTED, JobState(Phase.TIMEOUT, "TIMEOUT")) == (Status.TIMEOUT, "the time limit")
 
 
+@pytest.mark.parametrize(
+    ("given", "put_back", "expected"),
+    [
+        ("2", False, "the time limit (cluster.time=2) ended its job before it came to this run"),
+        (None, True, "the time limit (cluster.time) ended its job before it came back to this run"),
+    ],
+)
+def test_a_limit_that_came_before_the_run_names_its_key(given: str | None, put_back: bool, expected: str) -> None:
+    """Of a job whose setup hung, in its first life or after a requeue: with its log, and what it printed last."""
+    facts = replace(SUBMITTED, cluster={"time": given}, started=put_back, put_back=put_back)
+    assert status_of(facts, JobState(Phase.TIMEOUT, "TIMEOUT")) == (Status.TIMEOUT, expected)
+    facts = replace(facts, job=Job("7", "slurm", log="/o/7.log"), last_words="loading modules")
+    told = f"{expected}; it last printed: loading modules; its log is /o/7.log"
+    assert status_of(facts, JobState(Phase.TIMEOUT, "TIMEOUT")) == (Status.TIMEOUT, told)
+
+
+@pytest.mark.parametrize(("ran", "said"), [("0:59", ""), ("1:11", "has run for 1 min and ")])
+def test_the_minutes_of_a_job_are_those_that_have_passed(ran: str, said: str) -> None:
+    """As squeue counts them, so that both say the same."""
+    job = read_queue(f"7|RUNNING|None|n1|x|{ran}\n")["7"]
+    assert status_of(SUBMITTED, job)[1] == f"its job {said}has not come to it yet"
+
+
 def test_a_run_that_still_trains_is_not_lost() -> None:
     """Its job is not known any more, and its host says that it goes on; a hidden job says where it is."""
     alive = replace(STARTED, alive=True, host="n2")

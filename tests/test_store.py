@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 from collections import Counter
@@ -130,6 +131,18 @@ def test_what_others_left_among_runs_and_sweeps_is_passed_over(store: Store) -> 
     (store.root / "sweeps" / ".ipynb_checkpoints").mkdir()
     assert [run.run_id for run in store.runs()] == ["mine"]
     assert [sweep.name for sweep in store.sweeps()] == ["mine"]
+
+
+def test_the_sweep_launched_last_is_the_last_one(store: Store) -> None:
+    """Whatever else is written into the folder of another: results, what is collected of it, copies of code."""
+    for second, name in enumerate(("early", "late")):
+        folder = store.sweep(name).path / "launches"
+        folder.mkdir(parents=True)
+        (folder / "001.json").write_text("{}")
+        os.utime(folder / "001.json", (1000 + second, 1000 + second))
+    (store.sweep("early").path / "results.jsonl").write_text("")
+    (store.sweep("early").path / "launches" / "001.json~").write_text("")
+    assert [sweep.name for sweep in store.sweeps()] == ["early", "late"]
 
 
 def test_facts_of_an_empty_run_are_empty(store: Store) -> None:

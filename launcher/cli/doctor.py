@@ -14,6 +14,7 @@ from launcher.errors import UsageError
 from launcher.machine.disk import in_words
 from launcher.machine.terminal import complain
 from launcher.planning import estimate
+from launcher.submission.environment import completed_by
 from launcher.views import console
 
 EXAMPLES = (
@@ -76,7 +77,10 @@ def _probe(options: argparse.Namespace, cluster: ClusterScheduler | None) -> lis
     if cluster is None:
         raise UsageError("--probe: there is no cluster here on which a job could look at a node")
     (config, *_) = _configs([f"cluster={cluster.name}", *options.overrides])
-    batch = write_question(config.cluster, options.output_dir.absolute())
+    resources, _, taken = completed_by(config.cluster, cluster)
+    for line in taken:
+        complain(line)
+    batch = write_question(resources, options.output_dir.absolute())
     complain(f"the probe job {batch.name} is in the queue; waiting up to {options.wait:g} s")
     job = cluster.run_and_wait(batch, "launcher.worker.probe", options.wait)
     return list(read_answer(batch, ended_well=job is not None))

@@ -19,6 +19,7 @@ from launcher.store.output_folder import Store, SweepDir
 from launcher.store.work_done import lacking
 from launcher.submission.adopt import adopt
 from launcher.submission.decide import Action, Decision, decide
+from launcher.submission.environment import in_environment
 from launcher.submission.plan import plan_batches
 from launcher.submission.submit import act
 from launcher.sweep import Sweep
@@ -47,6 +48,7 @@ def evaluate(options: argparse.Namespace) -> int:
         scores.check_judge(sweep, judge, again=options.again)
     anew = scores.anew(sweep, store) if options.again else {}
     scheduler = scheduler_for(sweep.runs[0].config.cluster.executor)
+    sweep, taken = in_environment(sweep, scheduler)
     with store.submitting():
         adopt(runs_of(directory, store), scheduler)
         every = [run.run_id for run in sweep.runs]
@@ -54,7 +56,7 @@ def evaluate(options: argparse.Namespace) -> int:
         decisions = [d for d in decided if d.action is Action.EVALUATE]
         planned = plan_batches(sweep, decisions, store, scheduler)
         if decisions:
-            plan.show_plan(planned, None, store, as_json=False)
+            plan.show_plan(planned, None, store, as_json=False, sources=taken)
         if not options.dry_run:
             scores.set_aside({d.run.run_id: anew.get(d.run.run_id, ()) for d in decisions}, store)
             act(planned, store, scheduler, None)

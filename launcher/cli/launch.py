@@ -32,6 +32,7 @@ from launcher.store.hashes import Hashes
 from launcher.store.output_folder import Store
 from launcher.submission.adopt import adopt
 from launcher.submission.decide import decide
+from launcher.submission.environment import in_environment
 from launcher.submission.other_names import under_other_names
 from launcher.submission.plan import Plan, check_root, plan_batches
 from launcher.submission.reference_job import lost_tables
@@ -97,6 +98,8 @@ def launch(argv: Sequence[str]) -> int:
     settled = replace(settled, notes=told_once([*said, *settled.notes, *twice, *lengths], data))
     settled.lines.extend(note_missing(settled.sweep, options.overrides))
     scheduler = scheduler_for(executor_of(settled.sweep.runs))
+    sweep, taken = in_environment(settled.sweep, scheduler)
+    settled = replace(settled, sweep=sweep, lines=[*settled.lines, *taken])
     check_root(store, scheduler)
     if config.dry_run:
         compared = compare(settled.sweep, store, scheduler, retrain=config.retrain)

@@ -17,6 +17,7 @@ from launcher.runs.run_state import RunState
 from launcher.store.hashes import Hashes
 from launcher.submission.adopt import adopt
 from launcher.submission.decide import decide
+from launcher.submission.environment import in_environment
 from launcher.submission.plan import plan_batches
 from launcher.submission.same_content import compare, with_inputs
 from launcher.submission.submit import act
@@ -56,12 +57,13 @@ def resume(options: argparse.Namespace) -> int:
         states = choose(options, directory, store, scheduler)
         names = {state.run.run_id for state in states}
         scheduler = scheduler_for(executor_of(_to_be_submitted(sweep, states)))
+        sweep, taken = in_environment(sweep, scheduler)
         show_notes(compare(sweep, store, scheduler).notes)
         insisted = names if options.runs or options.state or overrides else ()
         decided = decide(sweep, store, scheduler, given, insisted=insisted)
         decisions = [d for d in decided if d.run.run_id in names]
         planned = plan_batches(sweep, decisions, store, scheduler)
-        plan.show_plan(planned, None, store, as_json=options.json)
+        plan.show_plan(planned, None, store, as_json=options.json, sources=taken)
         with working() as tell:
             act(planned, store, scheduler, ["resume", directory.name, *words], tell)
     code = after_submission(planned, store, scheduler, quiet=options.json)

@@ -32,7 +32,7 @@ class JobState:
     """A job's phase, the scheduler's own words for the reason, the node where it is or was, and the cause in ours.
 
     The words are for the eyes of the user alone. `rank_told`: whether they say which rank was the first to go.
-    `minutes`: for how long it has run since it started last, rounded up; None where nobody says.
+    `minutes`: whole ones, for how long it has run since it started last; None where nobody says.
     `only_there`: whether only another machine can say, so that it is taken to be so.
     """
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from launcher.cluster import node
+from launcher.cluster.ambient import Ambient
 from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import JobState, Phase
 from launcher.cluster.offer import Offer
@@ -52,6 +53,9 @@ class LocalScheduler:
 
     def offer(self, cluster: Cluster) -> Offer:  # noqa: ARG002 - the protocol's
         return Offer()
+
+    def ambient(self, cluster: Cluster) -> Ambient:  # noqa: ARG002 - the protocol's
+        return Ambient()
 
     def script(self, batch: Batch) -> str:
         return command(sys.executable, "-u", "-m", "submitit.core._submit", batch.folder)

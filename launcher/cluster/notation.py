@@ -16,6 +16,17 @@ _UNITS = {"K": 1 / 1024, "": 1, "M": 1, "G": 1024, "T": 1024**2}  # sbatch count
 
 def minutes(limit: str | None) -> int | None:
     """A time limit in whole minutes, rounded up; None where it is no time. SLURM takes 0 for no limit."""
+    found = _seconds(limit)
+    return None if found is None else -(-found // 60)
+
+
+def minutes_passed(time: str | None) -> int | None:
+    """The whole minutes of a time that has passed; None where it is none."""
+    found = _seconds(time)
+    return None if found is None else found // 60
+
+
+def _seconds(limit: str | None) -> int | None:
     if not _TIME.fullmatch(limit or ""):
         return None
     days, dash, rest = str(limit).rpartition("-")
@@ -24,7 +35,7 @@ def minutes(limit: str | None) -> int | None:
         hours, mins, seconds = (*parts, 0, 0)[:3]
     else:  # minutes, or minutes:seconds, or hours:minutes:seconds
         hours, mins, seconds = {1: (0, *parts, 0), 2: (0, *parts), 3: tuple(parts)}[len(parts)]
-    return int(days or 0) * 1440 + hours * 60 + mins + -(-seconds // 60)
+    return (int(days or 0) * 1440 + hours * 60 + mins) * 60 + seconds
 
 
 def megabytes(size: str | None) -> int | None:

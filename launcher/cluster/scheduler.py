@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
+from launcher.cluster.ambient import Ambient
 from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import JobState, Phase
 from launcher.cluster.local import LocalScheduler
@@ -57,6 +58,10 @@ class Scheduler(Protocol):
 
     def offer(self, cluster: Cluster) -> Offer:
         """What a job of these resources may have; nothing is known where the executor does not answer."""
+        ...
+
+    def ambient(self, cluster: Cluster) -> Ambient:
+        """What the environment says of jobs of these resources, beside the configuration."""
         ...
 
     def script(self, batch: Batch) -> str:

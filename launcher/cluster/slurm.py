@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pwd
 import shlex
 import shutil
 import subprocess
@@ -21,9 +20,11 @@ from launcher.cluster import slurm_cancel as scancel
 from launcher.cluster import slurm_sbatch as sbatch
 from launcher.cluster import slurm_survey
 from launcher.cluster import slurm_words as words
+from launcher.cluster.ambient import Ambient
 from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import LAG_SECONDS, JobState, Phase
 from launcher.cluster.offer import Offer
+from launcher.cluster.slurm_environment import ambient, clean_environment
 from launcher.cluster.slurm_hidden import hidden_by, unlisted
 from launcher.cluster.slurm_identity import SCRIPT, script_of
 from launcher.cluster.slurm_ids import folded
@@ -31,6 +32,7 @@ from launcher.cluster.slurm_log import explained
 from launcher.config import Cluster
 from launcher.errors import NotCancelled, QueueFull, Refused, SchedulerError
 from launcher.machine.terminal import command, complain
+from launcher.machine.users import our_name
 from launcher.store.facts import Job
 
 ANSWER_SECONDS = 60
@@ -94,9 +96,13 @@ class SlurmScheduler:
         settings = self._settings
         if not slurm_survey.enforces_limits(settings):
             return slurm_survey.Limits(settings)
-        user = slurm_survey.associations_command(_user())
+        user = slurm_survey.associations_command(our_name())
         commands = (user, slurm_survey.QOS_COMMAND, slurm_survey.PARTITION_QOS_COMMAND, slurm_survey.PARENTS_COMMAND)
         return slurm_survey.Limits(settings, *map(_accounting, commands))
+
+    def ambient(self, cluster: Cluster) -> Ambient:
+        """What sbatch's variables say of such jobs."""
+        return ambient(cluster, os.environ)
 
     def script(self, batch: Batch) -> str:
         """The batch's script, as submitit writes it."""
@@ -177,7 +183,7 @@ class SlurmScheduler:
     def _taken(self, batch: Batch, parent: str, cluster: str | None = None) -> list[Job]:
         """The jobs of an array as they are recorded."""
         ids = [words.job_id(parent, index, batch.size) for index in range(batch.size)]
-        user, there = _user(), cluster or self.cluster
+        user, there = our_name(), cluster or self.cluster
         logs = (str(words.log_file(batch.folder, each)) for each in ids)
         return [
             Job(each, self.name, log=log, user=user, cluster=there, name=batch.name)
@@ -233,7 +239,7 @@ class SlurmScheduler:
         """What this cluster offers, and the file that fits it."""
         partitions = _answer(slurm_survey.PARTITIONS_COMMAND)
         accounting = _ask(["sacct", "-n", "-X"]).returncode == 0 if shutil.which("sacct") else False
-        accounts = _ask(slurm_survey.accounts_command(_user())).stdout if accounting else None
+        accounts = _ask(slurm_survey.accounts_command(our_name())).stdout if accounting else None
         offered = slurm_survey.survey(self._settings, partitions, accounts, self.batch_size(Cluster()))
         return list(slurm_survey.findings(offered)), slurm_survey.proposal(offered)
 
@@ -267,7 +273,7 @@ def _at_work(jobs: Sequence[Job], names: Mapping[str, set[str]]) -> list[Job]:
 
     `scancel --name` is no help: of an array it ends all pending tasks, whichever are named.
     """
-    unseen = {job.job_id: job.name for job in jobs if job.name and job.user == _user() and job.job_id not in names}
+    unseen = {job.job_id: job.name for job in jobs if job.name and job.user == our_name() and job.job_id not in names}
     told = _accounting(words.accounting_command(unseen)) if unseen else ""
     there = words.in_flight(words.read_accounting(told, unseen))
     return [job for job in jobs if job.job_id not in unseen or job.job_id in there]
@@ -295,17 +301,9 @@ def _hidden(jobs: Sequence[Job], silence: str | None, accounts: Mapping[str, Job
         settings = _settings_now() if jobs else {}  # a controller may have started since we asked
     said = silence and f"squeue does not list it, and {silence}"
     reasons = {
-        job.job_id: hidden_by(job, _user(), settings, time.time()) or unlisted(job, accounts) or said for job in jobs
+        job.job_id: hidden_by(job, our_name(), settings, time.time()) or unlisted(job, accounts) or said for job in jobs
     }
     return {job_id: JobState(Phase.HIDDEN, why) for job_id, why in reasons.items() if why}
-
-
-def _user() -> str:
-    """Whose jobs ours are; not what the environment calls us."""
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:  # a user of a directory service that does not answer here
-        return str(os.getuid())
 
 
 def _answer(command: list[str]) -> str:
@@ -316,7 +314,7 @@ def _answer(command: list[str]) -> str:
 
 
 def _ask(command: list[str], seconds: float = ANSWER_SECONDS) -> subprocess.CompletedProcess[str]:
-    environment = {**words.clean_environment(os.environ), "SLURM_BITSTR_LEN": "0"}  # no "..." in lists of tasks
+    environment = {**clean_environment(os.environ), "SLURM_BITSTR_LEN": "0"}  # no "..." in lists of tasks
     slow = f"{command[0]} has not answered for {SILENT_SECONDS:g} s; waiting for up to {seconds:g} s"
     told = threading.Timer(SILENT_SECONDS, complain, (slow,))
     told.daemon = True

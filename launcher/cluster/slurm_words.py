@@ -17,7 +17,7 @@ from typing import Any
 
 from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import SUSPENDED, JobState, Phase
-from launcher.cluster.notation import minutes
+from launcher.cluster.notation import minutes, minutes_passed
 from launcher.cluster.slurm_identity import marks
 from launcher.cluster.slurm_ids import JOB_ID, task_ids
 from launcher.cluster.slurm_node import REQUEST
@@ -45,20 +45,6 @@ CAUSES = {"Dependency": Cause.DEPENDENCY, "DependencyNeverSatisfied": Cause.IN_V
           **dict.fromkeys(HELD, Cause.HELD)}  # fmt: skip
 NOTHING = frozenset({"", "None", "(null)", "None assigned", "N/A"})
 SAYS_LITTLE = NOTHING | {"NonZeroExitCode", "TimeLimit", "NodeDown", "OutOfMemory"}  # the state says as much
-# What an enclosing job sets for itself; a nested one must find its own.
-JOB_VARIABLES = re.compile(
-    r"SLURM_.*|SLURMD_.*|SRUN_.*|SUBMITIT_.*|PMI_.*|PMIX_.*|RANK|LOCAL_RANK|WORLD_SIZE|LOCAL_WORLD_SIZE"
-    r"|MASTER_ADDR|MASTER_PORT|CUDA_VISIBLE_DEVICES|ROCR_VISIBLE_DEVICES|GPU_DEVICE_ORDINAL"
-)
-# By these a user narrows what such a command shows or ends: our questions are about all of our jobs.
-FILTERS = re.compile(r"(SQUEUE|SACCT|SACCTMGR|SCANCEL|SCONTROL|SINFO)_.*")
-CLUSTER_VARIABLES = {"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT"}  # where the cluster is, who we are
-# sbatch heeds these before what a script says.
-OVERRIDING = {
-    "ACCOUNT", "ARRAY_INX", "CLUSTERS", "COMMENT", "CONSTRAINT", "GPUS", "GPUS_PER_NODE", "GPUS_PER_TASK", "JOB_NAME",
-    "MEM_PER_CPU", "MEM_PER_GPU", "MEM_PER_NODE", "NO_REQUEUE", "OPEN_MODE", "OUTPUT", "PARTITION", "QOS", "REQUEUE",
-    "SIGNAL", "TIMELIMIT", "WAIT",
-}  # fmt: skip
 Names = Mapping[str, str | None]  # of jobs, by id; None: an older version recorded none
 COLUMNS = 4  # behind an id: state, reason or exit code, nodes, name, which squeue's script is said with
 RAN = re.compile(r"\|(?=[\d:-]+$)")  # before squeue's last column, which sacct's answer has not
@@ -109,7 +95,8 @@ def parameters(batch: Batch) -> dict[str, Any]:
         "srun_args": srun_arguments(batch),
     }
     # Of an option that both name, submitit would write two lines, and sbatch heed the last, which is ours.
-    ours = {key: value for key, value in ours.items() if key.replace("_", "-") not in options}
+    said = {key.replace("_", "-") for key in cluster.extra}  # null too, which leaves an option out
+    ours = {key: value for key, value in ours.items() if key.replace("_", "-") not in said | options.keys()}
     return {**ours, "additional_parameters": options}
 
 
@@ -188,19 +175,6 @@ def _mounts(batch: Batch) -> list[str]:
     return [f"{batch.root}:{batch.root}", *batch.resources.container_mounts]
 
 
-def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment less what an enclosing job set for itself, and what would change our script or our questions."""
-    return {
-        key: value
-        for key, value in environment.items()
-        if key in CLUSTER_VARIABLES or not (JOB_VARIABLES.fullmatch(key) or FILTERS.fullmatch(key) or _overrides(key))
-    }
-
-
-def _overrides(variable: str) -> bool:
-    return variable.startswith("SBATCH_") and variable.removeprefix("SBATCH_") in OVERRIDING
-
-
 def complaint(message: str) -> str:
     """What a command complained of, in one line, each thing once and without its prefix."""
     lines = [re.sub(r"^\w+: (error|fatal): ", "", line.strip()) for line in message.splitlines()]
@@ -244,7 +218,7 @@ def read_queue(text: str, names: Names | None = None, scripts: Names = MappingPr
     for ids, (word, reason, node, ran) in _lines(text, names, scripts):
         if STATE.fullmatch(word):
             state = _state(word, "" if reason in NOTHING or _is_stale(word, reason) else reason, node)
-            states |= dict.fromkeys(ids, replace(state, minutes=minutes(ran)))
+            states |= dict.fromkeys(ids, replace(state, minutes=minutes_passed(ran)))
     return states
 
 

@@ -41,8 +41,8 @@ def unrated(directory: EvaluationDir) -> bool:
 
 
 def discard_all(run: RunDir) -> None:
-    """Remove what was said of a model that is no more: its scores, where it is published, what it was made from."""
-    for fact in (run.evaluation_file, *kept(run.evaluation_file), run.sources_file, run.revision_file):
+    """Remove what was said of a model that is no more: its scores, and where it is published."""
+    for fact in (run.evaluation_file, *kept(run.evaluation_file), run.revision_file):
         fact.unlink(missing_ok=True)
     shutil.rmtree(run.evaluations.path, ignore_errors=True)
 

@@ -29,8 +29,8 @@ from launcher.model.files import model_files
 from launcher.store.attempt_config import hub_of
 from launcher.store.attempts import Attempts
 from launcher.store.facts import Revision
-from launcher.store.files import content_key, plain, read_fact
-from launcher.store.measurements import Measured
+from launcher.store.files import content_key, plain
+from launcher.store.measurements import Measured, revision_of
 from launcher.store.model_marker import WEIGHTS
 from launcher.store.output_folder import Store, SweepDir
 from launcher.store.run_folder import Point, RunDir, points_of
@@ -130,7 +130,7 @@ def _publication(point: Point, hub: Hub, look: HubLook, hindrance: str | None) -
 def _verdict(point: Point, hub: Hub, look: HubLook) -> Verdict:
     if hub.store == "off":
         return Verdict(due=False, why="hub=off; --hub folder or --hub huggingface publishes it")
-    recorded = read_fact(point.folder.revision_file, Revision)
+    recorded = revision_of(point.folder)
     if recorded is None or not is_at(recorded, hub.at_step(point.step)):
         return Verdict(due=True, why="to be published")
     verdict = _in_folder(point, recorded, hub) if recorded.store == "folder" else _on_hub(point, recorded, hub, look)
@@ -213,7 +213,7 @@ def act(publication: Publication, store: Store) -> Outcome:
     if verdict.error is not None:
         return Outcome(point, f"not published: {verdict.why}", None, verdict.error)
     if not verdict.due:
-        return Outcome(point, verdict.why, read_fact(point.folder.revision_file, Revision), checked=verdict.checked)
+        return Outcome(point, verdict.why, revision_of(point.folder), checked=verdict.checked)
     try:
         fact = publish(point, publication.hub, store, anew=verdict.anew)
     except (PublishError, StoreError, OSError) as error:

@@ -22,7 +22,7 @@ from launcher.hub.starting_point import payload_of_start, revision_of_start, sta
 from launcher.model.adapter import Adapter
 from launcher.store.facts import Revision
 from launcher.store.files import look_first, read_fact, write_once
-from launcher.store.measurements import Measured, result_of
+from launcher.store.measurements import Measured, result_of, revision_of
 from launcher.store.origins import Sources
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import Point
@@ -46,7 +46,7 @@ def is_at(recorded: Revision, hub: Hub) -> bool:
 
 def lacks(point: Point, hub: Hub) -> bool:
     """Whether a job that publishes has this model to push: it is nowhere, or is where `hub` says as it was before."""
-    recorded = read_fact(point.folder.revision_file, Revision)
+    recorded = revision_of(point.folder)
     return recorded is None or (is_at(recorded, hub.at_step(point.step)) and has_changed(point, recorded))
 
 
@@ -82,7 +82,8 @@ def publish(
     shelf = shelf_of(hub, store, stop)
     payload = payload_of(point, card(_subject(point, hub, shelf)), _base(point, hub, store, stop))
     commit = shelf.push(payload, anew=anew)
-    fact = Revision(shelf.address, hub.store, shelf.repo, hub.revision, commit, payload.content, time.time())
+    place = (shelf.address, hub.store, shelf.repo, hub.revision)
+    fact = Revision(*place, commit, payload.content, time.time(), point.name)
     recorded = read_fact(file, Revision)
     if recorded is not None and replace(recorded, time=fact.time) != fact:
         look_first()

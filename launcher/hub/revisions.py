@@ -49,7 +49,7 @@ def with_revisions(
     Args:
         sweep: as planned.
         recorded: what earlier launches recorded of the sweep's runs; their revisions are taken.
-        token: whether a token was found, which decides what `hub=auto` means.
+        token: whether a token was found, without which `hub=auto` is a folder.
         holders: which model, RUN or RUN@STEP, a revision holds already; empty where it is none of ours.
 
     Raises:
@@ -69,6 +69,11 @@ def with_revisions(
     return replace(sweep, runs=tuple(settled))
 
 
+def automatic(asked: Hub, *, token: bool) -> str:
+    """What `hub=auto` means: a token that happens to lie there is no wish to upload, a name for the place is."""
+    return "huggingface" if token and (asked.org or asked.repo) else "folder"
+
+
 def models_of(run: Run) -> dict[str, Hub]:
     """Where each model of a run goes, by its name: RUN, and its milestones, RUN@STEP."""
     hub, steps = run.config.hub, run.config.checkpoint.milestones or ()
@@ -83,7 +88,7 @@ def _name_of(model: str, sweep: str, models: Sequence[str], recorded: str | None
 
 def _settled(run: Run, name: str, owners: dict[Key, Owner], holders: Mapping[Key, str], *, token: bool) -> Run:
     asked = run.config.hub
-    store = asked.store if asked.store != "auto" else "huggingface" if token else "folder"
+    store = asked.store if asked.store != "auto" else automatic(asked, token=token)
     off = store == "off"
     repo = None if off else _repo(asked, name)
     named = _with_hub(run, replace(asked, store=store, repo=repo))

@@ -24,7 +24,9 @@ FAULTS = {
     errno.EIO: "the disk of {folder} fails on {host} (input/output error); {then} again when it is in order",
     errno.ESTALE: "{folder} is gone from {host} (stale file handle); {then} again when its file server is back",
 }
-_TOLD_WITHOUT_REASON = re.compile(r"PytorchStreamWriter failed|database or disk is full|file write failed")
+_TOLD_WITHOUT_REASON = re.compile(
+    r"PytorchStreamWriter failed|database or disk is full|file write failed|unexpected pos \d|iostream error"
+)
 _MUCH = 0.1  # of a disk is free: then it is hardly that which is lacking
 _NOTHING_BYTES = 1 << 20  # a disk with less free is full
 SUFFIXES = ["B", "kB", "MB", "GB", "TB", "PB"]
@@ -65,6 +67,34 @@ def fault(error: BaseException, folder: Path | None = None, then: str = "launch"
         if number is not None or full:
             return _sentence(number or errno.ENOSPC, (named or full or written)[0], then)
     return None
+
+
+@contextlib.contextmanager
+def asked_at_once(folder: Path) -> Iterator[None]:
+    """What is written into a folder within; whoever removes it where that fails asks the disk before.
+
+    torch says only that a write has failed. As long as the half of it is there, the next one fails too, and says why.
+
+    Raises:
+        OSError: that next one, in place of an error that says nothing of the reason.
+    """
+    try:
+        yield
+    except Exception as error:
+        is_told = any(_tells(each, number) for each in _chain(error) for number in FAULTS)
+        if not is_told and any(_TOLD_WITHOUT_REASON.search(str(each)) for each in _chain(error)):
+            _write_into(existing(folder), error)
+        raise
+
+
+def _write_into(folder: Path, error: Exception) -> None:
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(_NOTHING_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as refused:
+        raise OSError(refused.errno, refused.strerror, str(folder)) from error
 
 
 def _is_full(folder: Path) -> bool:

@@ -5,7 +5,6 @@ Owns: asking git and the installed packages. Must not know: runs, schedulers. Re
 
 from __future__ import annotations
 
-import getpass
 import importlib.metadata
 import platform
 import socket
@@ -14,18 +13,24 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from launcher.machine.users import our_name
+
 PACKAGES = ("prefsweep", "torch", "transformers", "trl", "peft", "accelerate", "deepspeed", "datasets")
 
 
 @cache
 def provenance() -> dict[str, Any]:
-    """Git commit of this code (None outside a checkout), whether it was changed since, versions, host, user."""
+    """Git commit of this code and whether it was changed since, versions, host, user.
+
+    Of a checkout that git does not show us (None), be it nobody's or another user's, nothing is known.
+    """
+    changes = _git("status", "--porcelain", "--untracked-files=no")
     return {
         "git_commit": _git("rev-parse", "HEAD"),
-        "git_dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "git_dirty": None if changes is None else bool(changes),
         "versions": {"python": platform.python_version(), **_versions()},
         "host": socket.gethostname(),
-        "user": getpass.getuser(),
+        "user": our_name(),
     }
 
 

@@ -48,7 +48,7 @@ def cluster_problems(cluster: Cluster) -> Iterator[ConfigError]:
             yield ConfigError(f"cluster.{key}", repr(value), "must be one line")
     homes = kept_options(cluster.executor)
     for key, value in cluster.extra.items():
-        if (option := key.replace("_", "-")) in homes and value not in (None, False):
+        if (option := key.replace("_", "-")) in homes:
             home = homes[option]
             instead = f"set {home}" if home else "leave it out"
             yield ConfigError(f"cluster.extra.{key}", value, f"the launcher counts on its own; {instead}")

@@ -16,13 +16,14 @@ from typing import Any
 
 from launcher.config import OBJECTIVE
 from launcher.errors import StoreError
+from launcher.hub.published import published_of
 from launcher.runs.run_state import RunState
 from launcher.runs.status import Status
 from launcher.runs.unreadable import Reading, check_readable
 from launcher.store.attempt_config import section, wanted_by
 from launcher.store.attempts import Attempts
 from launcher.store.counts import DataCounts
-from launcher.store.facts import Attempt, Revision, RunRecord
+from launcher.store.facts import Attempt, RunRecord
 from launcher.store.files import Count, Plain, content_key, plain, read_fact, typed, write_derived
 from launcher.store.measurements import Measured, result_of
 from launcher.store.metrics_log import read_metrics
@@ -105,7 +106,7 @@ def _named(record: RunRecord, state: RunState, directory: SweepDir) -> Plain:
 
 def _row(record: RunRecord, state: RunState, directory: SweepDir) -> Plain:
     run = state.run
-    result, revision = result_of(run), read_fact(run.revision_file, Revision)
+    result, revision = result_of(run), published_of(run)
     attempts = Attempts.of(run)
     attempt = attempts.training.record if attempts.training else Attempt()
     gpus, evaluating = _gpus(attempts.training, result), _gpus(_measuring(attempts), result)
@@ -120,7 +121,7 @@ def _row(record: RunRecord, state: RunState, directory: SweepDir) -> Plain:
         "sources": _sources(sources) if sources else {},
         "data": _data(run),
         "training": plain(replace(result, sums=None)) if result else None,
-        "revision": plain(revision) if revision else None,
+        "revision": plain(replace(revision, model=None)) if revision else None,
         **_scores(measured),
         "base": _base_name(measured.bases),
         "curve": _curve(run),
@@ -203,12 +204,12 @@ def with_milestones(row: Plain, run: RunDir) -> list[Plain]:
         | {"run_id": f"{row['run_id']}@{step}", "axes": {**row["axes"], "step": step}}
         | dict.fromkeys(("step", "max_steps", "milestone"), step)
         | dict.fromkeys(("reason", "seconds", "gpus", "gpu_hours", "training"))
-        | {"revision": plain(revision) if revision else None}
+        | {"revision": plain(replace(revision, model=None)) if revision else None}
         | {"status": "TRAINED", **_scores(Measured({"preference": evaluation})), "base": evaluation.base}
         | {"curve": [line for line in row["curve"] if line["step"] <= step]}
         for step, milestone, evaluation in found
         if evaluation is not None
-        for revision in [read_fact(milestone.revision_file, Revision)]
+        for revision in [published_of(milestone)]
     ]
     return [*points, row | {"axes": {**row["axes"], "step": row["max_steps"]}} if points else row]
 

@@ -27,9 +27,9 @@ from launcher.runs.unreadable import check_batch, known_of
 from launcher.store.age import age, written
 from launcher.store.attempt_config import BEFORE_BENCHMARKS, section, wanted_by
 from launcher.store.attempts import Attempts
-from launcher.store.facts import Cause, Failure, FailureStatus, Job, Revision
+from launcher.store.facts import Cause, Failure, FailureStatus, Job
 from launcher.store.files import Plain, read_fact, read_lines
-from launcher.store.measurements import result_of
+from launcher.store.measurements import result_of, revision_of
 from launcher.store.metrics_log import last_metrics
 from launcher.store.node_facts import Lost
 from launcher.store.output_folder import PreparingDir
@@ -161,7 +161,7 @@ def _lasted(start: Start | None, failure: Failure | None) -> float | None:
 
 def _progress(run: RunDir, attempts: Attempts) -> Plain:
     """How far the run itself has come, whichever attempt has it."""
-    result, revision = result_of(run), run.read(run.revision_file, Revision)
+    result, revision = result_of(run), revision_of(run)
     metrics = last_metrics(run.metrics_file) if run.has(run.metrics_file) else {}
     return {
         "trained": result is not None,

@@ -45,7 +45,7 @@ def looked_into(
     if _waits_for_none(facts, job, table) and facts.table:
         asked, words = log_and_words(facts.table, root, table_words or last_words)
         return replace(facts, table=asked, last_words=words)
-    if job.phase is Phase.FAILED and not facts.started:
+    if job.phase in (Phase.FAILED, Phase.TIMEOUT) and not facts.started:
         return replace(facts, last_words=log_and_words(facts.job, root, last_words)[1])
     if job.phase in (Phase.FAILED, Phase.COMPLETED) and facts.started:
         return replace(facts, last_words=_words_at_end(acting, facts, job))

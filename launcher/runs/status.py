@@ -258,6 +258,8 @@ def _log_of(job: Job) -> str | None:
 
 
 def _status_at_end(facts: RunFacts, job: JobState) -> tuple[Status, str | None]:
+    if job.phase is Phase.TIMEOUT and (facts.put_back or not facts.started):
+        return Status.TIMEOUT, _out_of_time(facts)
     if job.phase in ENDS:
         status, reason = ENDS[job.phase]
         return status, _beside(status, job.reason) or reason
@@ -268,6 +270,15 @@ def _status_at_end(facts: RunFacts, job: JobState) -> tuple[Status, str | None]:
         return Status.FAILED, ": ".join(filter(None, [ended, _beside(Status.FAILED, job.reason), facts.last_words]))
     ended = "; ".join(filter(None, [job.reason, facts.lost])) or "its process ended without a result"
     return Status.FAILED, ": ".join(filter(None, [ended, facts.last_words]))
+
+
+def _out_of_time(facts: RunFacts) -> str:
+    """Of a run to which its job has not come: what took so long came before it, the site's setup for one."""
+    given = facts.cluster.get("time")
+    key = "cluster.time" if given is None else f"cluster.time={given}"
+    ended = f"the time limit ({key}) ended its job before it came {'back ' if facts.put_back else ''}to this run"
+    printed = facts.last_words and f"it last printed: {facts.last_words}"
+    return "; ".join(filter(None, [ended, printed, _log_of(facts.job) if facts.job else None]))
 
 
 def _beside(status: Status, said: str | None) -> str:

@@ -18,9 +18,9 @@ from launcher.runs.status import RunFacts
 from launcher.store.age import age, written
 from launcher.store.attempt_config import wanted_by
 from launcher.store.attempts import Attempts
-from launcher.store.facts import BatchRecord, Failure, Revision
+from launcher.store.facts import BatchRecord, Failure
 from launcher.store.files import read_fact
-from launcher.store.measurements import result_of
+from launcher.store.measurements import result_of, revision_of
 from launcher.store.metrics_log import last_metrics
 from launcher.store.run_folder import BATCH_FILE, AttemptDir
 from launcher.store.starts import last_start
@@ -73,7 +73,7 @@ def known_of(attempts: Attempts, error: StoreError) -> tuple[RunFacts, AttemptDi
     if read(lambda: attempts.all) is None:
         return RunFacts(unreadable=tuple(read.faults)), None
     result = read(lambda: result_of(run))
-    revision = read(lambda: run.read(run.revision_file, Revision))
+    revision = read(lambda: revision_of(run))
     metrics = read(lambda: last_metrics(run.metrics_file)) or {}
     for attempt in attempts.current if read(lambda: attempts.current) else attempts.all[-1:]:
         read(lambda: attempt.record)  # noqa: B023 - called at once

@@ -323,6 +323,7 @@ class Revision:
         address: what from_pretrained takes, or a link that people can open.
         commit: of the Hub; of a folder, the hash of what it holds.
         content: changes with the model and with every number that is published beside it.
+        model: RUN or RUN@STEP, whose it is; None: an older version wrote it.
     """
 
     address: str
@@ -332,6 +333,7 @@ class Revision:
     commit: str
     content: str
     time: Seconds = 0.0
+    model: str | None = field(default=None, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from typing import Annotated, Any, TypeVar, overload
 import msgspec
 
 from launcher.errors import StoreError
+from launcher.machine import disk
 from launcher.store.locks import turn
 from launcher.store.reading import REMEDY, opened, read_content, rest_of
 
@@ -301,7 +302,8 @@ def building(folder: Path, is_there: Callable[[Path], bool] = Path.is_dir) -> It
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
             filled = Path(scratch) / folder.name
             filled.mkdir()
-            yield filled
+            with disk.asked_at_once(filled):
+                yield filled
             if folder.is_dir():
                 folder.rename(Path(scratch) / "before")
             filled.replace(folder)
@@ -311,7 +313,8 @@ def building(folder: Path, is_there: Callable[[Path], bool] = Path.is_dir) -> It
 def whole_or_gone(folder: Path) -> Iterator[None]:
     """What is written into a folder within; where that fails the folder goes: a full disk then has room to say so."""
     try:
-        yield
+        with disk.asked_at_once(folder):
+            yield
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise

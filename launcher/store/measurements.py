@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from launcher.store import model_marker
+from launcher.store.facts import Revision
 from launcher.store.files import read_fact
 from launcher.store.output_folder import Store
 from launcher.store.results import BENCHMARKS, Evaluation, Measurement, MTBenchResult, ProgramResult, Result
@@ -110,6 +111,18 @@ def result_of(run: RunDir) -> Result | None:
         if result.model is None:
             model_marker.check(run)
     return result
+
+
+def revision_of(run: RunDir) -> Revision | None:
+    """Where a run, or milestone, says that it is published; None where it is nowhere.
+
+    Raises:
+        StoreError: that cannot be read, or is another's.
+    """
+    revision = run.read(run.revision_file, Revision)
+    if revision is not None:
+        check(run.revision_file, revision.model, model_marker.model_name(run), "remove it and publish again")
+    return revision
 
 
 def kept(file: Path) -> list[Path]:

@@ -182,6 +182,12 @@ class SweepDir:
         while not write_once(self.path / "launches" / f"{number:03d}.json", divided(launch)):
             number += 1
 
+    def launched(self) -> float:
+        """When it was launched last, by the clock of its disk; whatever else is written here changes nothing."""
+        with contextlib.suppress(OSError, StoreError, IndexError):
+            return self._launch_files()[-1].stat().st_mtime
+        return 0.0
+
     def run_names(self) -> list[RunName]:
         """The runs of `run_records`, without what would need much memory where there are thousands.
 
@@ -288,7 +294,7 @@ class Store:
         parts = ("launches", "jobs")  # the first may be gone, by a hand or with a disk
         every = folders_in(self.root / "sweeps")
         found = [folder for folder in every if any(may_be_there(folder / part) for part in parts)]
-        return [SweepDir(folder) for folder in sorted(found, key=lambda folder: folder.stat().st_mtime)]
+        return sorted(map(SweepDir, found), key=SweepDir.launched)
 
     def published(self, repo: str, revision: str) -> Path:
         # `--` may not stand in a repository's name, so `a/b` and a revision `b` of `a` never meet.

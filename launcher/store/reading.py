@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import pwd
 import re
 import stat
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ import yaml
 
 from launcher.errors import StoreError, Unread
 from launcher.machine import disk
+from launcher.machine.users import name_of
 
 REMEDY = "put it right, or move it away to have it made again"
 LARGEST_BYTES = 1 << 28  # of a fact; a launch of ten thousand runs has some 10 MB
@@ -51,9 +51,7 @@ def _owner(path: Path) -> str:
 
 
 def _name(user: int) -> str:
-    with contextlib.suppress(KeyError):
-        return pwd.getpwuid(user).pw_name
-    return f"user {user}"
+    return name_of(user) or f"user {user}"
 
 
 def is_there(path: Path) -> bool:

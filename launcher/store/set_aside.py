@@ -6,9 +6,9 @@ Owns: what of a run's folder is of its training, and the order in which it goes.
 from __future__ import annotations
 
 import itertools
-import shutil
 from pathlib import Path
 
+from launcher.store.checkpoint_folders import remove_all
 from launcher.store.measurements import kept
 from launcher.store.run_folder import RunDir
 
@@ -21,9 +21,7 @@ def set_aside(run: RunDir) -> None:
     target = _free(run.before)
     target.mkdir(parents=True)
     _move(run.result_file, target)
-    if run.checkpoints.is_symlink():
-        run.checkpoints.unlink()
-    shutil.rmtree(run.checkpoints, ignore_errors=True)
+    remove_all(run.checkpoints, run.run_id)
     scores = (run.evaluation_file, *kept(run.evaluation_file), run.evaluations.path)
     logs = (run.metrics_file, run.memory_log, run.damage_log, run.saves_log)
     for path in (*scores, *logs, run.sources_file, run.revision_file, run.model, run.path / "milestones"):

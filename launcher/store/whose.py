@@ -13,13 +13,15 @@ from pathlib import Path
 from launcher.errors import Foreign
 
 
-def check(file: Path, said: str | None, own: str) -> None:
+def check(file: Path, said: str | None, own: str, otherwise: str | None = None) -> None:
     """Look whether a file that says whose it is is this one's; `said`, `own`: RUN or RUN@STEP.
+
+    `otherwise`: what to do where there is none of its own; by default the run is made anew.
 
     Raises:
         Foreign: it is another's.
     """
     if said is not None and said != own:
         run = own.partition("@")[0]
-        remedy = f"put its own there, or move the whole folder of {run} away and launch again"
-        raise Foreign(f"{file}: is of {said}, not of {own}; {remedy}")
+        remedy = otherwise or f"move the whole folder of {run} away and launch again"
+        raise Foreign(f"{file}: is of {said}, not of {own}; put its own there, or {remedy}")

@@ -93,8 +93,8 @@ def _train_and_evaluate(config: RunConfig, attempt: AttemptDir, store: Store, st
     run, note = attempt.run, partial(record_sources, config, attempt.run, store, attempt.record.inputs)
     ranks.first(partial(restore, config.pins, store))
     if ranks.first(lambda: not run.result_file.exists()):
+        ranks.first(note)  # first: where it is refused, nothing is removed
         ranks.first(partial(discard_all, run))  # of a result that was deleted
-        ranks.first(note)
         ranks.first(partial(say_if_late, run, config.cluster.warning_seconds))
         if ranks.size() > 1:
             train(config, run, store, stop)

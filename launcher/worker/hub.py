@@ -13,13 +13,13 @@ from dataclasses import replace
 
 from launcher.config import RunConfig
 from launcher.dataset.inputs import Inputs, changes, inputs_of
-from launcher.errors import PrefsweepError, UsageError
+from launcher.errors import PrefsweepError, StoreError, Unread, UsageError
 from launcher.hub.push import lacks, publish
 from launcher.machine import disk
 from launcher.machine.terminal import say
 from launcher.store.attempt_config import hub_of
 from launcher.store.facts import Unpublished
-from launcher.store.files import look_first, read_fact, write_once
+from launcher.store.files import fact_text, look_first, read_fact, write_derived, write_once
 from launcher.store.hashes import Hashes
 from launcher.store.origins import DatasetSources, Sources
 from launcher.store.output_folder import Store
@@ -27,8 +27,10 @@ from launcher.store.run_folder import AttemptDir, RunDir, points_of
 from launcher.store.work_done import publishes
 from launcher.worker.dataset.reading import hub_commits
 from launcher.worker.model import base_model
+from launcher.worker.training import checkpoints
 
 LONGEST_REASON = 2000  # characters
+_WAYS_ON = "put that back, or launch with retrain=true to train it anew"
 
 
 def record_sources(config: RunConfig, run: RunDir, store: Store, planned: Inputs | None = None) -> None:
@@ -44,14 +46,39 @@ def record_sources(config: RunConfig, run: RunDir, store: Store, planned: Inputs
         raise UsageError(f"{run.run_id}: {', '.join(files)}: changed since the run was launched; launch it again")
     if planned is not None:  # with paths as they were spelled there
         sources = replace(sources, inputs=dict(planned))
-    recorded = read_fact(run.sources_file, Sources)
-    if recorded is not None and (run.result_file.exists() or run.last_checkpoint_step() is not None):
-        _compare(run, recorded, sources)
-        return
-    if recorded is not None:  # of a training of which nothing is left
+    if not run.result_file.exists() and run.last_checkpoint_step() is None:  # nothing is left of an earlier training
         look_first()
-        run.sources_file.unlink()
-    write_once(run.sources_file, sources)
+        run.sources_file.unlink(missing_ok=True)
+        write_once(run.sources_file, sources)
+    elif (recorded := _recorded(run, sources)) is not None:
+        _compare(run, recorded, sources)
+
+
+def _recorded(run: RunDir, sources: Sources) -> Sources | None:
+    """What a run that has begun noted; None where that is lost, and noted again, unless its checkpoints say otherwise.
+
+    Raises:
+        StoreError: it cannot be read, and no checkpoint tells that it was this.
+        UsageError: it is lost, and was something else.
+    """
+    said = checkpoints.sources_of(run)
+    is_told = said == checkpoints.Training.on(run.run_id, sources).sources
+    try:
+        recorded = read_fact(run.sources_file, Sources)
+    except StoreError as error:
+        if isinstance(error, Unread) or not is_told:
+            raise
+        say(f"{error}: noted again, as its checkpoints tell what it was")
+    else:
+        if recorded is not None:
+            return recorded
+        if said is not None and not is_told:
+            raise UsageError(
+                f"{run.run_id}: its model or its data are not those that it was trained on so far, as its checkpoints "
+                f"tell ({run.checkpoints}); {_WAYS_ON}"
+            )
+    write_derived(run.sources_file, fact_text(sources))
+    return None
 
 
 def _sources(config: RunConfig, store: Store) -> Sources:
@@ -68,6 +95,8 @@ def _compare(run: RunDir, recorded: Sources, sources: Sources) -> None:
     now = sources.dataset.commits
     moved = [path for path, commit in recorded.dataset.commits.items() if now.get(path, commit) != commit]
     other = ["its model is not the one"] if recorded.model != sources.model else []
+    weaker = recorded.dataset.weaker_model
+    other += ["its weaker model is not the one"] if weaker not in (None, sources.dataset.weaker_model) else []
     other += [f"{path} is not at the commit" for path in moved]
     if recorded.inputs is not None:
         data = [
@@ -77,8 +106,7 @@ def _compare(run: RunDir, recorded: Sources, sources: Sources) -> None:
         other += [f"{file} is not the one" for file in changes(*data)]
     if other:
         raise UsageError(
-            f"{run.run_id}: {' and '.join(other)} that it was trained on so far ({run.sources_file}); put that back, "
-            f"or launch with retrain=true to train it anew"
+            f"{run.run_id}: {' and '.join(other)} that it was trained on so far ({run.sources_file}); {_WAYS_ON}"
         )
 
 

@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 
 from launcher.machine.terminal import say
+from launcher.store.checkpoint_folders import remove_all
 from launcher.store.metrics_log import read_metrics
 from launcher.store.run_folder import RunDir
 
@@ -19,10 +20,11 @@ def discard_remains(run: RunDir) -> None:
     if run.result_file.exists() or not _was_finished(run):
         return
     logs = (run.metrics_file, run.memory_log, run.damage_log, run.saves_log)
-    left = (*logs, run.milestone(0).path.parent, run.checkpoints)
-    names = [path.name for path in left if path.exists()]
+    left = (*logs, run.milestone(0).path.parent)
+    names = [path.name for path in (*left, run.checkpoints) if path.exists()]
     for path in left:
         _remove(path)
+    remove_all(run.checkpoints, run.run_id)
     if names:
         say(f"{run.run_id}: its result was removed, so that training goes too: {', '.join(names)}")
 

@@ -54,9 +54,13 @@ def _daemon_down(daemon: str, seconds: float) -> Injection:
 
 
 def _back(world: World, daemon: str) -> None:
-    done = world.cluster.script("restart", daemon)
-    if done.returncode:
-        raise RuntimeError(f"{daemon} does not come back: {done.stderr}")
+    """Start it again; the controller too, which another fault, lifted after this one, may have ended."""
+    for _ in range(3):
+        done = world.cluster.script("restart", daemon)
+        if not done.returncode:
+            return
+        world.cluster.script("restart", "ctld")
+    raise RuntimeError(f"{daemon} does not come back: {done.stderr}")
 
 
 def _busy_node(world: World, draw: Random) -> str | None:

@@ -19,6 +19,7 @@ import errno
 import json
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from types import MappingProxyType
 from launcher.errors import UNSAID, ConfigError, StoreError, Unread, UsageError
 from launcher.machine.terminal import say
 from launcher.store import checkpoint_folders
-from launcher.store.checkpoint_folders import MARKER, step_of
+from launcher.store.checkpoint_folders import MARKER, run_of, step_of
 from launcher.store.files import content_key, plain, read_fact, write_once
 from launcher.store.names import order_of
 from launcher.store.node_facts import CheckpointMarker
@@ -41,9 +42,6 @@ _STEP = re.compile(r"global_step\d+/")
 _OPTIMIZER_SHARD = re.compile(r"global_step\d+/(?:bf16_)?zero_pp_rank_(\d+)_mp_rank_00_optim_states\.pt")
 _WEIGHTS_SHARD = re.compile(r"global_step\d+/zero_pp_rank_(\d+)_mp_rank_00_model_states\.pt")
 STATE = "trainer_state.json"
-ARGUMENTS = "training_args.bin"
-ARGUMENTS_BYTES = 1 << 20  # it has a hundredth of that
-_OUTPUT_DIR = re.compile(rb"/runs/([^/\x00-\x1f]+)/checkpoints")
 _NEEDED = {
     "trainer state": re.compile(re.escape(STATE)),
     "weights": re.compile(r"(adapter_|pytorch_)?model.*\.(safetensors|bin)|global_step\d+/.*model_states\.pt"),
@@ -63,10 +61,13 @@ class Training:
     def of(cls, run: RunDir) -> Training:
         """That of a run as it is now. Paths do not count: a project may be moved."""
         noted = read_fact(run.sources_file, Sources)
-        if noted is None:
-            return cls(run.run_id)
-        data = {key: each.files for key, each in (noted.inputs or {}).items() if key.startswith("dataset")}
-        return cls(run.run_id, content_key([noted.model, plain(noted.dataset), data]))
+        return cls(run.run_id) if noted is None else cls.on(run.run_id, noted)
+
+    @classmethod
+    def on(cls, run: str, sources: Sources) -> Training:
+        """That of a run on these sources."""
+        data = {key: each.files for key, each in (sources.inputs or {}).items() if key.startswith("dataset")}
+        return cls(run, content_key([sources.model, plain(sources.dataset), data]))
 
 
 def newest_first(own: Path) -> list[Path]:
@@ -88,7 +89,7 @@ def take_over(checkpoint: Path, own: Path) -> Path | None:
     mine = own / checkpoint.name
     if mine == checkpoint:
         return mine
-    remove(mine)
+    make_way(mine)
     try:
         files = sorted((path for path in checkpoint.rglob("*") if path.is_file()), key=_is_marker)
         for path in files:
@@ -166,7 +167,7 @@ def owner_of(checkpoint: Path, training: Training) -> str | None:
         return None  # which `missing_in` tells
     if marker is None:
         return None
-    run = marker.run or _run_in(checkpoint)
+    run = run_of(checkpoint)
     if run not in (None, training.run):
         return f"it is a checkpoint of the run {run}"
     if None in (marker.sources, training.sources) or marker.sources == training.sources:
@@ -174,17 +175,14 @@ def owner_of(checkpoint: Path, training: Training) -> str | None:
     return f"it is a checkpoint of another training of {marker.run}, with another model or other data"
 
 
-def _run_in(checkpoint: Path) -> str | None:
-    """The run into whose folder the trainer wrote, as its arguments say; an older version noted it nowhere else.
-
-    They are a pickle, which would run what is in it: it is only looked through for that folder.
-    """
-    try:
-        with (checkpoint / ARGUMENTS).open("rb") as file:
-            runs = set(_OUTPUT_DIR.findall(file.read(ARGUMENTS_BYTES)))
-    except OSError:
-        return None
-    return runs.pop().decode(errors="replace") if len(runs) == 1 else None
+def sources_of(run: RunDir) -> str | None:
+    """The hash of what a run is trained on, as its newest whole checkpoint tells that has it; None where none does."""
+    for checkpoint in newest_first(run.checkpoints):
+        if missing_in(checkpoint) is None and owner_of(checkpoint, Training(run.run_id)) is None:
+            marker = read_fact(checkpoint / MARKER, CheckpointMarker)
+            if marker is not None and marker.sources is not None:
+                return marker.sources
+    return None
 
 
 def _rng_files(ranks: int) -> list[str]:
@@ -260,14 +258,17 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def rotate(own: Path, keep: int, up_to: int | None = None) -> None:
+def rotate(own: Path, keep: int, up_to: int | None = None, training: Training | None = None) -> None:
     """Of this start and earlier ones, remove all but the newest `keep` whole checkpoints, and all that are not whole.
 
     What is later than `up_to`, by default than this start's newest whole one, stays: where that is damaged, what came
-    before it is all there is.
+    before it is all there is. What is another run's, or of another training than `training`, counts for nothing and
+    stays too, less a link to it: it may be all that its own has.
     """
-    found = [path for path in newest_first(own) if order_of(path.parent.name) <= order_of(own.name)]
-    whole = [path for path in found if missing_in(path) is None]
+    training = training or Training(_run_around(own))
+    there = [path for path in newest_first(own) if order_of(path.parent.name) <= order_of(own.name)]
+    found = [path for path in there if _is_link(path) or owner_of(path, training) is None]
+    whole = [path for path in found if owner_of(path, training) is None and missing_in(path) is None]
     if up_to is None:
         up_to = next((step_of(path) for path in whole if path.parent == own), 0)
     by_step = {step_of(path): path for path in reversed(whole) if step_of(path) <= up_to}  # of one step the latest
@@ -285,24 +286,44 @@ def remove(checkpoint: Path) -> None:
     """Remove a checkpoint; the marker goes first, so that a kill in between leaves nothing that looks whole.
 
     Somebody else may be at it too. What cannot be removed is said, and tried again with the next one. Of one that is a
-    link, or lies behind one, nothing but the link goes: what is there may be all that another run has.
+    link, or lies behind one, nothing but the link goes; of one that is another run's, nothing.
     """
     try:
         if checkpoint.is_symlink():
             checkpoint.unlink(missing_ok=True)
-        elif not _is_behind_a_link(checkpoint):
+        elif not _is_link(checkpoint) and owner_of(checkpoint, Training(_run_around(checkpoint.parent))) is None:
             (checkpoint / MARKER).unlink(missing_ok=True)
             shutil.rmtree(checkpoint, onerror=_unless_gone)
     except OSError as error:
         say(f"{checkpoint} cannot be removed: {error.strerror or error}")
 
 
-def _is_behind_a_link(checkpoint: Path) -> bool:
-    """Whether a start's folder is one; `checkpoints/` may be, as long as it does not lead to another run's."""
+def make_way(place: Path) -> None:
+    """Clear the place of a checkpoint that this start is to write; what is another run's gets another name."""
+    remove(place)
+    _rename(place)
+
+
+def without_link(own: Path) -> None:
+    """See that the folder into which this start writes is none of another's: a link there gets another name."""
+    if own.is_symlink() and order_of(own.name) != (0, 0):
+        _rename(own)
+
+
+def _rename(place: Path) -> None:
+    if os.path.lexists(place):
+        place.rename(place.with_name(f"{place.name}.{secrets.token_hex(3)}.another"))
+
+
+def _run_around(own: Path) -> str:
+    """The run in whose folder a start's checkpoints lie, or all of an older version's."""
+    return (own if order_of(own.name) == (0, 0) else own.parent).parent.name
+
+
+def _is_link(checkpoint: Path) -> bool:
+    """Whether it is one, or a start's folder is; `checkpoints/` may be."""
     start = checkpoint.parent
-    root = start if order_of(start.name) == (0, 0) else start.parent
-    leads_away = root.is_symlink() and owner_of(checkpoint, Training(root.parent.name)) is not None
-    return leads_away or (start != root and start.is_symlink())
+    return checkpoint.is_symlink() or (start.is_symlink() and order_of(start.name) != (0, 0))
 
 
 def _unless_gone(_function: object, _path: str, raised: tuple[type[BaseException], BaseException, object]) -> None:

@@ -32,6 +32,7 @@ def checkpoint_to_resume(run: RunDir, own: Path, keep: int, *, sharded: bool) ->
     Raises:
         UsageError: it was written by another number of ranks, or with other means.
     """
+    ranks.first(partial(checkpoints.without_link, own))
     search = _Search(run, own, sharded)
     while name := ranks.first(search.next):
         checkpoint = Path(name)
@@ -82,7 +83,7 @@ class _Search:
         mine = self.own / found.name
         say(f"{found.name} is damaged, and passed over: {why}")
         self._damaged[found.relative_to(self.run.checkpoints).as_posix()] = why
-        checkpoints.remove(mine)
+        checkpoints.make_way(mine)
         self._tried.append(mine)
 
     def close(self, keep: int, name: str | None) -> None:
@@ -94,7 +95,7 @@ class _Search:
                 append_line(self.run.damage_log, plain(Damage(checkpoint, why, step, time.time())))
         if self._tried and name is None:
             say("no whole checkpoint is left: the training begins anew")
-        checkpoints.rotate(self.own, keep)
+        checkpoints.rotate(self.own, keep, training=self._training)
 
 
 def refuse(run: RunDir, checkpoint: Path, why: str) -> None:

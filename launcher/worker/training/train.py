@@ -28,10 +28,11 @@ from safetensors.torch import load_file
 
 from launcher.config import DeepSpeed, RunConfig
 from launcher.errors import CheckpointError, StoreError, TrainingError
+from launcher.hub.published import check_fetched
 from launcher.model.files import model_files
 from launcher.store import model_marker
-from launcher.store.facts import Revision
-from launcher.store.files import Plain, fact_text, read_fact, whole_or_gone, write_derived, write_once
+from launcher.store.files import Plain, fact_text, whole_or_gone, write_derived, write_once
+from launcher.store.measurements import revision_of
 from launcher.store.metrics_log import read_metrics
 from launcher.store.output_folder import Store
 from launcher.store.results import Result
@@ -122,7 +123,7 @@ def _finish(config: RunConfig, run: RunDir, trainer: RunTrainer, pairs: Pairs, b
     if ranks.is_first():
         write_once(run.result_file, replace(_result(config, run, trainer, pairs, began), sums=sums))
         own = fence.own(run.checkpoints)
-        checkpoints.rotate(own, config.checkpoint.keep_finished, up_to=trainer.state.global_step)
+        checkpoints.rotate(own, config.checkpoint.keep_finished, trainer.state.global_step, trainer.training)
         _remove_empty(own, run.checkpoints)
 
 
@@ -251,22 +252,26 @@ def final_model(run: RunDir) -> Path:
     Raises:
         StoreError: neither can be had, or it is another run's, or not as it was written.
     """
-    published = read_fact(run.revision_file, Revision)
     if run.model.is_dir():
         model_marker.verify(run)
         return run.model
+    published = revision_of(run)
     if published and published.store == "folder" and (revision := Path(published.address)).is_dir():
-        model_marker.verify(run, revision)
-        return revision
+        return _checked(run, revision, published.address)
     gone = f"{run.run_id}: its model is gone from {run.model}"
     if published is None or published.store != "huggingface":
         raise StoreError(f"{gone}, and is published nowhere; remove {run.result_file.name} there to train it again")
     from huggingface_hub import snapshot_download
 
     try:
-        fetched = Path(snapshot_download(published.repo, revision=published.commit))
+        folder = Path(snapshot_download(published.repo, revision=published.commit))
     except (OSError, ValueError) as error:  # the Hub's own errors are among these
         words = " ".join(str(error).split())[:200]
         raise StoreError(f"{gone}, and {published.address} cannot be fetched: {words}") from error
-    model_marker.verify(run, fetched)
-    return fetched
+    return _checked(run, folder, published.address)
+
+
+def _checked(run: RunDir, revision: Path, address: str) -> Path:
+    check_fetched(run, revision, address)
+    model_marker.verify(run, revision)
+    return revision

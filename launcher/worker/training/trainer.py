@@ -120,7 +120,7 @@ class _Kept(Trainer):
                 milestone = self.milestones[self.state.global_step]
                 milestones.keep(checkpoint, milestone.model, milestone)
             fence.check()
-            checkpoints.rotate(Path(self.args.output_dir), self.keep_checkpoints)
+            checkpoints.rotate(Path(self.args.output_dir), self.keep_checkpoints, training=self.training)
 
 
 class RunTrainer(_Kept, PreferenceTrainer):
