@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -174,3 +176,37 @@ def test_what_cannot_be_read_is_not_thrown_away(tmp_path: Path, monkeypatch: pyt
     for ask in (entries.lost_files, checkpoints.missing_in):
         with pytest.raises(Unread):
             ask(tmp_path)
+
+
+FLAT = "a: [" + "1, " * 500 + "[{b: 1}]]\nb: 'x [[[[ - - - '\nc:\n" + "- 1\n" * 500
+NESTED = {
+    "lists": "[" * 200_000,
+    "whole lists": "a: " + "[" * 3000 + "]" * 3000,
+    "mappings": "{a: " * 200_000,
+    "mappings by lines": "\n".join(f"{' ' * depth}a:" for depth in range(300)),
+    "lists by lines": "- " * 200_000,
+    "keys": "? " * 200_000,
+    "tabs": "-\t" * 200_000,
+}
+
+
+@pytest.mark.parametrize("way", NESTED)
+def test_a_configuration_that_is_nested_too_deeply_is_damaged(tmp_path: Path, way: str) -> None:
+    """The process that reads it does not end; in another, since it once did."""
+    file = tmp_path / "config.yaml"
+    file.write_text(NESTED[way])
+    code = (
+        f"from pathlib import Path; from launcher.store.reading import read_mapping; read_mapping(Path({str(file)!r}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(f"launcher.errors.StoreError: {file}: ")
+    assert last.endswith("put it right, or move it away to have it made again")
+
+
+def test_a_configuration_with_many_brackets_is_read(tmp_path: Path) -> None:
+    """Long lists, and texts that hold what opens one, are not deep."""
+    file = tmp_path / "config.yaml"
+    file.write_text(FLAT)
+    assert read_mapping(file)["c"] == [1] * 500

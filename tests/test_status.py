@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -12,9 +13,13 @@ from launcher.cluster.offer import Offer
 from launcher.cluster.slurm_words import read_queue
 from launcher.config import Cluster
 from launcher.errors import ConfigError
+from launcher.runs.run_state import RunState
 from launcher.runs.status import RunFacts, Status, cause_of, status_of
 from launcher.store.facts import Cause, Failure, FailureStatus, Job
+from launcher.store.output_folder import SweepDir
+from launcher.store.run_folder import RunDir
 from launcher.submission.limits import check_limits
+from launcher.views.states import show_status
 from launcher.worker import progress
 
 OLD = 1000.0
@@ -144,6 +149,9 @@ def test_a_run_that_still_trains_is_not_lost() -> None:
     assert status_of(alive, UNKNOWN) == (Status.RUNNING, reason)
     hidden = JobState(Phase.HIDDEN, "runs elsewhere: job 7 is ann's")
     assert status_of(STARTED, hidden) == (Status.RUNNING, "runs elsewhere: job 7 is ann's")
+    asked = replace(alive, cancelled=True)
+    assert status_of(asked, UNKNOWN) == (Status.RUNNING, f"asked to stop; {reason}")
+    assert status_of(asked, hidden) == (Status.RUNNING, "asked to stop; runs elsewhere: job 7 is ann's")
 
 
 KILLED = JobState(Phase.FAILED, "FAILED", "n1", Cause.OUT_OF_MEMORY)
@@ -209,6 +217,35 @@ def test_a_run_that_waits_for_its_table_says_so() -> None:
 def test_a_job_that_has_its_nodes_and_says_nothing_is_told(facts: RunFacts, job: JobState, expected: str) -> None:
     """Since when; also in a job's second life. Whoever is suspended does not hang."""
     assert status_of(facts, job)[1] == expected
+
+
+def test_a_table_that_is_held_is_told_with_the_command_that_lets_it_go_on() -> None:
+    """Also where both are; who was asked to stop is not told how to go on."""
+    waits, held = (
+        JobState(Phase.PENDING, "Dependency", cause=Cause.DEPENDENCY),
+        read_queue("5|PENDING|JobHeldUser||x\n"),
+    )
+    told = "waits for its reference table, job 5: JobHeldUser; `scontrol release 5` lets it go on"
+    assert status_of(WAITING, waits, held["5"]) == (Status.PENDING, told)
+    asked = replace(WAITING, cancelled=True)
+    assert status_of(asked, waits, held["5"]) == (Status.PENDING, f"asked to stop; {told}")
+    both = "JobHeldUser; `scontrol release 7` lets it go on; job 5, for its reference table, is held too; "
+    both += "`scontrol release 5` lets it go on"
+    assert status_of(WAITING, held["5"], held["5"]) == (Status.PENDING, both)
+    assert status_of(WAITING, held["5"], JobState(Phase.PENDING))[1] == both.partition("; job 5")[0]
+    said = "asked to stop; JobHeldUser; `cancel` ends it, or `scontrol release 7`"
+    assert status_of(asked, held["5"], held["5"]) == (Status.PENDING, said)
+
+
+def test_what_is_suspended_is_told_with_the_command_that_lets_it_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    """An array once, and the job for a table."""
+    stands, run = JobState(Phase.RUNNING, "suspended"), RunDir(Path("/runs/r"))
+    facts = replace(WAITING, job_id="7_0", job=Job("7_0", "slurm"))
+    one = RunState(run, facts, Status.PENDING, None, stands, None, stands)
+    two = replace(one, facts=replace(facts, job=Job("7_1", "slurm"), table=None), table=UNKNOWN)
+    show_status(SweepDir(Path("/sweeps/s")), [one, two, replace(two, job=UNKNOWN)], [], as_json=False, clear=False)
+    said = [f"job {job} is suspended; `scontrol resume {job}` lets it go on" for job in ("7", "5")]
+    assert [line for line in capsys.readouterr().out.splitlines() if "resume" in line] == said
 
 
 @pytest.mark.parametrize("reason", ["PartitionDown", "JobHeldUser", "requeued"])

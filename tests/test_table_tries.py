@@ -241,3 +241,32 @@ def test_a_job_that_waits_in_vain_is_told_by_the_launch_too(store: Store) -> Non
         scheduler.end(job, Phase.CANCELLED)
     assert actions(submit(sweep, store, scheduler, [])) == {Action.SUBMIT}
     assert excluded(scheduler) == ("n1", "n1")
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_no_node_is_blamed_where_the_output_folder_was_moved(store: Store, again: bool) -> None:
+    """The job for a table does not find what it was to do, wherever it starts; also where there is a new folder."""
+    scheduler, sweep = FakeScheduler(10), sweep_of(*GRID)
+    scheduler.offers = Offer(nodes=5)
+    submit(sweep, store, scheduler, [])
+    (job_file,) = store.root.glob("cache/prepare/*/001/job.json")
+    was = job_file.parent
+    job_file.write_text(json.dumps(json.loads(job_file.read_text()) | {"log": str(was / "1_0_log.out")}))
+    for file in store.root.glob("runs/*/attempt-001.json"):
+        content = json.loads(file.read_text())
+        content["after"]["log"] = str(was / "1_0_log.out")
+        file.write_text(json.dumps(content))
+    moved = Store(store.root.with_name("moved"))
+    store.root.rename(moved.root)
+    if again:
+        submit(sweep, store, FakeScheduler(10), [])
+    end_table(scheduler, "n1", "FAILED signal 53")
+    said = f"what it was to do lay in {was}, and the output folder has had another name since; launch again"
+    (reason,) = {state.reason for state in states(sweep, moved, scheduler)}
+    assert reason == f"no reference table: job 1: FAILED signal 53 on n1: {said}"
+    log = moved.root / was.relative_to(store.root) / "1_0_log.out"
+    log.write_text("no module\n")  # it had begun
+    (reason,) = {state.reason for state in states(sweep, moved, scheduler)}
+    assert reason == f"no reference table: job 1: FAILED signal 53 on n1: no module; {said}; its log is {log}"
+    assert actions(submit(sweep, moved, scheduler, [])) == {Action.SUBMIT}
+    assert excluded(scheduler) == (None, None)

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+
 import pytest
 from conftest import sweep_of
 from fakes import FakeScheduler
 from test_submit import actions, launch
 
 from launcher.cluster.job_state import Phase
-from launcher.errors import SchedulerError
+from launcher.errors import NotCancelled, SchedulerError
+from launcher.runs.cancel import cancel
 from launcher.runs.run_state import states_of
 from launcher.runs.status import Status
+from launcher.store.attempts import is_called_off
+from launcher.store.facts import Job, Started
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import RunDir
+from launcher.store.starts import claim
 from launcher.submission.adopt import adopt
 from launcher.submission.decide import Action, decide
 from launcher.sweep import Sweep
 
 GRID = ("model=tiny", "loss_type=sigmoid,ipo", "cluster.runs_per_job=1")
+MAY = (
+    "and may go on: one that works in this folder stops at its next step, "
+    "one that works in a copy of it is cancelled there"
+)
 
 
 def runs_of(sweep: Sweep, store: Store) -> list[RunDir]:
@@ -107,3 +118,61 @@ def test_no_job_evaluates_behind_one_of_another_cluster(
     assert actions(decide(more, store, second)) == [Action.SKIP]
     assert actions(decide(more, store, first)) == [Action.EVALUATE]
     assert first.phases["1"].phase is Phase.RUNNING
+
+
+class Strict(FakeScheduler):
+    """Reaches no job of another cluster."""
+
+    def cancel(self, jobs: Sequence[Job]) -> None:
+        super().cancel([job for job in jobs if job.cluster == self.cluster])
+        if left := [job.job_id for job in jobs if job.cluster != self.cluster]:
+            raise NotCancelled("is on cluster first; cancel there", left)
+
+
+@pytest.mark.parametrize("more", [(), ("cluster=slurm", "cluster.gpus_per_node=2", "trainer.batch_size=64")])
+def test_what_was_in_flight_on_a_cluster_that_is_gone_is_cancelled_and_launched_here(
+    store: Store, monkeypatch: pytest.MonkeyPatch, clusters: tuple[FakeScheduler, FakeScheduler], more: tuple[str, ...]
+) -> None:
+    """With its table, and the job behind it; a job that works in this folder all the same sees the wish."""
+    first, second = clusters[0], Strict(cluster="second")
+    sweep, told, warned = sweep_of(*GRID, *more), list[str](), list[str]()
+    launch(sweep, store, first)
+    old = [attempt for run in runs_of(sweep, store) for attempt in run.attempts()]
+    assert actions(decide(sweep, store, second)) == [Action.SKIP] * 2
+    states = states_of(runs_of(sweep, store), second)
+    assert cancel(states, second, warn=warned.append, note=told.append) == states
+    assert (warned, told) == (["is on cluster first; cancel there"], [f"the jobs of 2 runs are not shown here, {MAY}"])
+    states = states_of(runs_of(sweep, store), second)
+    assert {(state.status, state.in_flight) for state in states} == {(Status.CANCELLED, False)}
+    assert all(is_called_off(attempt) for attempt in old)
+    monkeypatch.setattr("launcher.runs.signs.age", lambda _: 1.0)
+    for attempt in old:
+        claim(attempt, Started(host="n1"))
+    states = states_of(runs_of(sweep, store), second)
+    assert {state.status for state in states} == {Status.RUNNING}  # it writes into this folder yet
+    monkeypatch.setattr("launcher.runs.signs.age", lambda _: None)
+    launch(sweep, store, second)
+    assert len(second.submitted) == 2
+    assert {state.status for state in states_of(runs_of(sweep, store), second)} == {Status.PENDING}
+    assert first.cancelled == []
+
+
+def test_what_another_machine_was_at_is_cancelled_and_launched_here(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process of a machine of another name, which may be this one's former name."""
+    monkeypatch.setattr("launcher.runs.signs.age", lambda _: None)
+    sweep, told, fake = sweep_of("model=tiny", "loss_type=sft"), list[str](), FakeScheduler()
+    launch(sweep, store, fake)
+    (file,) = store.root.glob("sweeps/*/jobs/*/jobs.json")
+    content = json.loads(file.read_text())
+    content["jobs"][0] |= {"executor": "local", "host": "former", "job_id": "7", "process_start": 7}
+    file.write_text(json.dumps(content))
+    (run,) = runs_of(sweep, store)
+    claim(run.attempts()[0], Started(host="former"))
+    states = states_of([run], fake)
+    assert (states[0].status, states[0].reason) == (Status.RUNNING, "was started on former; ask there")
+    assert cancel(states, fake, note=told.append) == states
+    assert told == [f"the jobs of 1 runs are not shown here, {MAY}"]
+    assert states_of([run], fake)[0].status is Status.CANCELLED
+    assert actions(decide(sweep, store, fake)) == [Action.SUBMIT]

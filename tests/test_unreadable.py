@@ -259,3 +259,35 @@ def test_a_run_whose_attempt_lost_its_record_is_not_submitted_beside_its_job(
     assert [decision.action for decision in decisions] == [Action.SUBMIT, Action.SKIP]
     assert states_of([run], scheduler)[0].in_flight
     assert "made again" not in str(state.reason)
+
+
+@pytest.mark.parametrize("way", ["removed", "dangling", "all of them"])
+def test_a_launch_that_is_gone_hides_no_run(
+    started: list[RunDir], fake: FakeScheduler, capsys: pytest.CaptureFixture[str], way: str
+) -> None:
+    """Its runs are listed and said, with what to do, and can be cancelled; launched again, they are recorded again."""
+    directory = Store(started[0].path.parent.parent).sweep("s")
+    assert directory.faults() == []
+    path = directory.path / "launches/001.json"
+    if way == "removed":
+        assert main.main([*WORDS, "beta=0.7"]) == 0
+    fake.phases |= dict.fromkeys(fake.phases, JobState(Phase.RUNNING))
+    path.unlink()
+    if way == "dangling":
+        path.symlink_to("/nowhere/001.json")
+    if way == "all of them":
+        path.parent.rmdir()
+    capsys.readouterr()
+    assert main.main(["status", "s", "--json"]) == 1
+    assert {run.run_id for run in started} <= listed(capsys).keys()
+    for verb in ("status", "collect", "cancel"):
+        assert main.main([verb, "s"]) == 1, verb
+        said = capsys.readouterr().err
+        assert f"{path.parent}: lacks a launch: none records 4 runs that have had jobs, such as " in said, verb
+        assert "put its file back, or launch them again with -m" in said
+    assert all(run.attempts()[0].cancel_file.exists() for run in started)
+    assert fake.cancelled
+    fake.phases |= dict.fromkeys(fake.phases, JobState(Phase.CANCELLED))
+    assert main.main(WORDS) == 0
+    assert main.main(["status", "s"]) == 0
+    assert directory.faults() == []

@@ -38,7 +38,7 @@ def cancel(options: argparse.Namespace) -> int:
         if adopt(runs, scheduler, around):
             around = Around.of(runs, keeps=True)
         states = choose(options, directory, store, scheduler, around)
-        faults = damages_of(directory.damages(), [state.facts for state in states])
+        faults = damages_of(directory.faults(), [state.facts for state in states])
         faults += in_originals(state.facts for state in states)
         notes: list[str] = []
         with working() as tell:

@@ -41,7 +41,7 @@ def status(options: argparse.Namespace) -> int:
     """Show the states of a sweep's runs, once or until none is in flight."""
     directory, store, scheduler = open_sweep(options)
     while True:
-        damages = directory.damages()  # before there are states: of thousands of runs each takes much memory
+        damages = directory.faults()  # before there are states: of thousands of runs each takes much memory
         runs = runs_of(directory, store)
         around = Around.of(runs)
         states = _states_or_complaint(runs, scheduler, around, raises=not options.watch)

@@ -43,7 +43,7 @@ def after_submission(plan: Plan, store: Store, scheduler: Scheduler, *, quiet: b
 
 def damages_in(plan: Plan, directory: SweepDir) -> list[str]:
     """What could not be read, for which runs of the plan, or of the sweep, were left alone."""
-    return [*directory.damages(), *(decision.why for decision in plan.decisions if decision.unreadable)]
+    return [*directory.faults(), *(decision.why for decision in plan.decisions if decision.unreadable)]
 
 
 def _follow(
@@ -81,7 +81,7 @@ def show_results(directory: SweepDir, store: Store, scheduler: Scheduler) -> lis
     """Write results.jsonl from what is there now, and show it; returns what could not be read, a line each."""
     from launcher.runs.collect import collect
 
-    runs, faults = runs_of(directory, store), directory.damages()
+    runs, faults = runs_of(directory, store), directory.faults()
     read = Reading(faults.append)
     results.show_results(directory, collect(directory, store, states_of(runs, scheduler), read))
     results.say_unjudged(directory, [run.run_id for run in runs if read(partial(awaits_judge, run))])

@@ -33,6 +33,7 @@ class JobState:
 
     The words are for the eyes of the user alone. `rank_told`: whether they say which rank was the first to go.
     `minutes`: whole ones, for how long it has run since it started last; None where nobody says.
+    `only_there`: whether only another machine can say, so that it is taken to be so.
     """
 
     phase: Phase
@@ -41,6 +42,7 @@ class JobState:
     cause: Cause | None = None
     rank_told: bool = False
     minutes: int | None = None
+    only_there: bool = False
 
 
 UNKNOWN = JobState(Phase.UNKNOWN)

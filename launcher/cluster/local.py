@@ -84,7 +84,7 @@ class LocalScheduler:
 
     def _state(self, job: Job) -> JobState:
         if job.host not in (None, socket.gethostname()):
-            return JobState(Phase.RUNNING, f"was started on {job.host}; ask there", job.host)
+            return JobState(Phase.RUNNING, f"was started on {job.host}; ask there", job.host, only_there=True)
         return JobState(Phase.RUNNING if _is_alive(job) else Phase.FAILED, None, job.host)
 
     def cancel(self, jobs: Sequence[Job]) -> None:

@@ -1,7 +1,7 @@
 """Nodes on which runs end before they begin, one after another: each free place draws the next.
 
 Owns: when a node is taken for one, by how the last attempts of a sweep's runs have ended.
-Must not know: schedulers, what is done about it; of files, only whether a job's folder is there.
+Must not know: schedulers, files, what is done about it.
 
 A run may fail at once through its own fault, and all may, where what they share is broken. So it takes several ends on
 a node, and other nodes on which runs do well; or several where nothing has been tried on any other node. A job counts
@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from launcher.cluster.job_state import JobState, Phase
 from launcher.cluster.scheduler import JobKey, key_of
+from launcher.runs.moved import has_moved
 from launcher.runs.run_state import RunState
 from launcher.runs.status import Status
 from launcher.store.facts import Job
@@ -96,12 +96,7 @@ def never_began(state: RunState) -> bool:
     unexplained = facts.failure is None and facts.table_failure is None and state.cause is None
     if state.status is not Status.FAILED or facts.started or not unexplained:
         return False
-    return _job(state).phase is not Phase.CANCELLED and not _lost_its_folder(_job_record(state))
-
-
-def _lost_its_folder(job: Job | None) -> bool:
-    """Whether what it was to do is gone, since the output folder has another name for one: no node can help that."""
-    return job is not None and job.folder is not None and not Path(job.folder).parent.is_dir()
+    return _job(state).phase is not Phase.CANCELLED and not has_moved(_job_record(state), state.run.path.parents[1])
 
 
 def _ended_at_once(state: RunState) -> bool:

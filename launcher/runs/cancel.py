@@ -7,13 +7,14 @@ Must not know: how an executor works, how anything is printed, why a run was sub
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from launcher.cluster import scheduler as executors
 from launcher.cluster.batch import Batch
+from launcher.cluster.job_state import Phase
 from launcher.cluster.scheduler import Scheduler
 from launcher.errors import ConfigError, SchedulerError, StoreError
 from launcher.machine.terminal import Say, silent
@@ -29,6 +30,9 @@ from launcher.store.run_folder import AttemptDir
 from launcher.store.work_done import has_done_its_part
 from launcher.store.work_list import listed_in, work_of, works_of
 
+GO_ON = "one that works in this folder stops at its next step, one that works in a copy of it is cancelled there"
+_Tables = dict[executors.JobKey, Job]  # that make reference tables
+
 
 def cancel(
     states: Iterable[RunState],
@@ -41,7 +45,9 @@ def cancel(
     """Ask these runs to stop, and their jobs where nothing else is left in them; returns those that were asked.
 
     The wish comes first, so that a job that is told to end knows why. It is withdrawn from the runs whose job is not
-    reached: that goes on, and so do they. Jobs of earlier attempts end too, where they have turned up again.
+    reached: that goes on, and so do they. Not where the job is another cluster's, or hidden otherwise: nobody here may
+    ever reach it, and if it works in this folder, it sees the wish. Jobs of earlier attempts end too, where they have
+    turned up again.
 
     A run of which a fact cannot be read is asked too, where nothing says that it has ended.
 
@@ -50,7 +56,7 @@ def cancel(
         scheduler: who is asked to end jobs.
         tell: is told how far it is.
         warn: is told of each fact that cannot be read, and of each job that is not reached: it may go on.
-        note: is told of each job of an earlier attempt.
+        note: is told of each job of an earlier attempt, and that there may be jobs which nobody here can end.
         around: what lies around them, as it was found before; with the looks at them, where those are kept.
     """
     read, states, wishes = Reading(warn), list(states), _Wishes()
@@ -72,17 +78,20 @@ def cancel(
     unused = read(lambda: without_use(tables, stopped, Store(states[0].run.path.parents[1]))) if tables else None
     missed = end_jobs([*unneeded, *(unused or ())], scheduler, warn)
     _record_cancelled([job for job in unused or () if executors.key_of(job) not in missed], wanted)
-    wishes.withdraw(missed)
-    reached = {each.run for each in own if each.job not in missed}
+    hidden = {state.run.path for state in wanted if state.job.phase is Phase.HIDDEN}
+    wishes.withdraw(missed, but_of=hidden)
+    reached = {each.run for each in own if each.job not in missed or each.run in hidden}
+    if told := len(hidden & reached):
+        note(f"the jobs of {told} runs are not shown here, and may go on: {GO_ON}")
     return [state for state in wanted if state.run.path in reached]
 
 
-def _ask(looks: Sequence[Attempts], wishes: _Wishes, scheduler: Scheduler, read: Reading, tell: Say) -> dict[str, Job]:
+def _ask(looks: Sequence[Attempts], wishes: _Wishes, scheduler: Scheduler, read: Reading, tell: Say) -> _Tables:
     """Ask the open attempts at these runs to end; returns the jobs that make the tables that they wait for."""
-    tables: dict[str, Job] = {}
+    tables: _Tables = {}
     for number, attempts in enumerate(looks, 1):
         tell(f"asking run {number:,} of {len(looks):,} to stop")
-        tables |= {job.job_id: job for job in read(partial(tables_of, attempts)) or ()}
+        tables |= {executors.key_of(job): job for job in read(partial(tables_of, attempts)) or ()}
         for attempt in _to_stop(attempts, read):
             read(partial(wishes.ask, attempt, read(partial(_job_of, attempt, scheduler))))
     return tables
@@ -122,19 +131,20 @@ class _Wishes:
         self.stopped.add(attempt.path)
         self.jobs.update({key: job} if job and key else {})
 
-    def withdraw(self, missed: Collection[executors.JobKey]) -> None:
-        """Of those whose job goes on, as if they had not been asked."""
+    def withdraw(self, missed: Collection[executors.JobKey], but_of: Collection[Path]) -> None:
+        """Of those whose job goes on, as if they had not been asked; `but_of`: runs whose jobs nobody can end here."""
         for each in self.asked:
-            if each.is_new and each.job in missed:
+            if each.is_new and each.job in missed and each.run not in but_of:
                 look_first()
                 each.file.unlink(missing_ok=True)
 
 
 def _record_cancelled(tables: Iterable[Job], waited: Iterable[RunState]) -> None:
     """Record of those of these jobs that were at work at the tables of runs that waited, that they have not failed."""
-    at_work = {state.facts.waits_for for state in waited if state.table.phase in AT_WORK}
+    tried = (state.facts.table for state in waited if state.table.phase in AT_WORK)
+    at_work = {executors.key_of(job) for job in tried if job}
     for job in tables:
-        if job.folder and job.job_id in at_work:
+        if job.folder and executors.key_of(job) in at_work:
             write_once(PreparingDir(Path(job.folder)).cancel_file, Cancel(time.time()))
 
 
@@ -153,7 +163,7 @@ class _Earlier:
     """The attempts before the current ones that an executor still has jobs of, and the tables that those wait for."""
 
     attempts: Sequence[tuple[AttemptDir, Job]] = ()
-    tables: Mapping[str, Job] = field(default_factory=dict)
+    tables: _Tables = field(default_factory=dict)
 
 
 def _earlier(states: Iterable[RunState], scheduler: Scheduler, around: Around, warn: Say) -> _Earlier:
@@ -173,7 +183,7 @@ def _earlier(states: Iterable[RunState], scheduler: Scheduler, around: Around, w
     there = {key for key, state in answers.items() if state.phase in IN_QUEUE}
     return _Earlier(
         [(each, job) for each, job in jobs if executors.key_of(job) in there],
-        {job.job_id: job for job in tables if executors.key_of(job) in there},
+        {executors.key_of(job): job for job in tables if executors.key_of(job) in there},
     )
 
 

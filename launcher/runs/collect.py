@@ -10,7 +10,7 @@ import json
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -20,11 +20,11 @@ from launcher.hub.published import published_of
 from launcher.runs.run_state import RunState
 from launcher.runs.status import Status
 from launcher.runs.unreadable import Reading, check_readable
-from launcher.store.attempt_config import wanted_by
+from launcher.store.attempt_config import section, wanted_by
 from launcher.store.attempts import Attempts
 from launcher.store.counts import DataCounts
 from launcher.store.facts import Attempt, RunRecord
-from launcher.store.files import Plain, content_key, plain, read_fact, write_derived
+from launcher.store.files import Count, Plain, content_key, plain, read_fact, typed, write_derived
 from launcher.store.measurements import Measured, result_of
 from launcher.store.metrics_log import read_metrics
 from launcher.store.model_marker import model_name
@@ -109,7 +109,7 @@ def _row(record: RunRecord, state: RunState, directory: SweepDir) -> Plain:
     result, revision = result_of(run), published_of(run)
     attempts = Attempts.of(run)
     attempt = attempts.training.record if attempts.training else Attempt()
-    gpus, evaluating = _gpus(attempt, result), _gpus(_measuring(attempts), result)
+    gpus, evaluating = _gpus(attempts.training, result), _gpus(_measuring(attempts), result)
     measured, sources = Measured.of(run), read_fact(run.sources_file, Sources)
     return {
         **_named(record, state, directory),
@@ -135,20 +135,30 @@ def _sources(sources: Sources) -> Plain:
     return {**plain(replace(sources, inputs=None)), **({"inputs": inputs} if inputs else {})}
 
 
-def _gpus(attempt: Attempt, result: Result | None) -> int | None:
+@dataclass(frozen=True)
+class _Machines:
+    """What is read of the section `cluster`."""
+
+    nodes: Count
+    gpus_per_node: Count
+
+
+def _gpus(attempt: AttemptDir | None, result: Result | None) -> int | None:
     """The GPUs that the last attempt asked for; 0 where it turned out to train on a CPU, None before any attempt."""
     if result is not None and result.device == "cpu":
         return 0
-    cluster = attempt.settings.get("cluster")
-    return cluster and int(cluster["nodes"] * cluster["gpus_per_node"])
+    cluster = section(attempt, "cluster") if attempt else None
+    if not attempt or not cluster:
+        return None
+    asked = typed(cluster, _Machines, attempt.attempt_file)
+    return asked.nodes * asked.gpus_per_node
 
 
-def _measuring(attempts: Attempts) -> Attempt:
+def _measuring(attempts: Attempts) -> AttemptDir | None:
     """The attempt that measures `preference`: the one that trains, unless that leaves it to the one behind it."""
     training, evaluating = attempts.training, attempts.evaluating
     leaves = training is not None and evaluating is not None and "preference" not in wanted_by(training)
-    chosen = evaluating if leaves else training
-    return chosen.record if chosen else Attempt()
+    return evaluating if leaves else training
 
 
 def _gpu_seconds(run: RunDir, evaluation: Evaluation | None, gpus: int, evaluating: int) -> float:

@@ -255,7 +255,8 @@ def states_of(runs: Sequence[RunDir], scheduler: Scheduler, around: Around | Non
     answers = executors.states(list(wanted.values()), scheduler)
 
     def answer(job: Job | None) -> JobState:
-        return answers.get(executors.key_of(job), UNKNOWN) if job else UNKNOWN
+        said = answers.get(executors.key_of(job), UNKNOWN) if job else UNKNOWN
+        return replace(said, phase=Phase.HIDDEN) if said.only_there else said
 
     answered = [answer(job) for job in jobs]
     looks = _looked_at_again(runs, looks, answered, around)

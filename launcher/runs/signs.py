@@ -12,6 +12,7 @@ from pathlib import Path
 
 from launcher.cluster.job_state import UNKNOWN, JobState, Phase
 from launcher.errors import StoreError
+from launcher.runs.moved import log_and_words
 from launcher.runs.status import SILENT, RunFacts
 from launcher.store.age import age
 from launcher.store.files import END_BYTES, tail
@@ -40,10 +41,12 @@ def looked_into(
         return facts
     if job.phase in SILENT and facts.started:
         return replace(facts, alive=_is_alive(acting))
-    if _waits_for_none(facts, job, table) and facts.table and facts.table.log:
-        return replace(facts, last_words=(table_words or last_words)(Path(facts.table.log)))
-    if job.phase in (Phase.FAILED, Phase.TIMEOUT) and not facts.started and facts.job.log:
-        return replace(facts, last_words=last_words(Path(facts.job.log)))
+    root = acting.run.path.parents[1]
+    if _waits_for_none(facts, job, table) and facts.table:
+        asked, words = log_and_words(facts.table, root, table_words or last_words)
+        return replace(facts, table=asked, last_words=words)
+    if job.phase in (Phase.FAILED, Phase.TIMEOUT) and not facts.started:
+        return replace(facts, last_words=log_and_words(facts.job, root, last_words)[1])
     if job.phase in (Phase.FAILED, Phase.COMPLETED) and facts.started:
         return replace(facts, last_words=_words_at_end(acting, facts, job))
     return facts

@@ -210,7 +210,9 @@ def _status_of_job(facts: RunFacts, job: JobState, table: JobState) -> tuple[Sta
 def _status_unseen(facts: RunFacts, job: JobState) -> tuple[Status, str | None]:
     """Of a run whose job its scheduler does not show."""
     if facts.alive:
-        return Status.RUNNING, f"its scheduler does not know job {facts.job_id}, but it still trains on {facts.host}"
+        trains = f"its scheduler does not know job {facts.job_id}, but it still trains on {facts.host}"
+        said = [ASKED if facts.cancelled else None, job.reason if job.phase is Phase.HIDDEN else trains]
+        return Status.RUNNING, "; ".join(filter(None, said))
     if job.phase is Phase.HIDDEN:
         return (Status.RUNNING if facts.started else Status.PENDING), job.reason
     return _unless_recent(facts, "the scheduler does not know its job, and it left no result")
@@ -294,11 +296,20 @@ def _why_at_work(facts: RunFacts, job: JobState) -> str | None:
 
 
 def _why_pending(facts: RunFacts, job: JobState, table: JobState) -> str | None:
-    if facts.waits_for and not facts.table_made and job.cause in (Cause.DEPENDENCY, Cause.IN_VAIN):
-        return _why_without_table(facts, job, table)
+    asked, lacks_table = ASKED if facts.cancelled else None, facts.waits_for and not facts.table_made
+    if lacks_table and job.cause in (Cause.DEPENDENCY, Cause.IN_VAIN):
+        return "; ".join(filter(None, [asked, _why_without_table(facts, job, table)]))
     waits = " ".join(filter(None, ["requeued" if facts.started else "", job.reason]))
-    release = f"`scontrol release {facts.job_id}` lets it go on" if job.cause is Cause.HELD else ""
-    return "; ".join(filter(None, [ASKED if facts.cancelled else "", waits, release])) or None
+    if facts.cancelled and job.cause is Cause.HELD:
+        return f"{ASKED}; {waits}; `cancel` ends it, or `scontrol release {facts.job_id}`"
+    said = [asked, waits, _release(facts.job_id, job)]
+    if lacks_table and table.cause is Cause.HELD:
+        said += [f"job {facts.waits_for}, for its reference table, is held too", _release(facts.waits_for, table)]
+    return "; ".join(filter(None, said)) or None
+
+
+def _release(job_id: str | None, job: JobState) -> str | None:
+    return f"`scontrol release {job_id}` lets it go on" if job.cause is Cause.HELD else None
 
 
 def _why_without_table(facts: RunFacts, job: JobState, table: JobState) -> str:
@@ -310,7 +321,8 @@ def _why_without_table(facts: RunFacts, job: JobState, table: JobState) -> str:
         return _no_table(facts, job, table)
     waits = f"waits for its reference table, job {facts.waits_for}"
     if table.phase is not Phase.RUNNING:
-        return ": ".join(filter(None, [waits, table.reason]))
+        said = ": ".join(filter(None, [waits, table.reason]))
+        return "; ".join(filter(None, [said, _release(facts.waits_for, table)]))
     ran = f"which has run for {table.minutes} min" if table.minutes else None
     return ", ".join(filter(None, [waits, table.reason, ran]))
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from launcher.store.files import LEFT_OUT, Plain
+from launcher.store.files import LEFT_OUT, Count, Plain, Seconds
 from launcher.store.origins import Contents
 
 # ------------------------------------------------------------------------------------------------ launches
@@ -55,7 +55,7 @@ class Launch:
     axes: list[str]
     runs: list[RunRecord]
     argv: list[str] = field(default_factory=list)
-    time: float | None = None
+    time: Seconds | None = None
     provenance: Plain = field(default_factory=dict)
     common: Plain | None = field(default=None, metadata=LEFT_OUT)
 
@@ -99,12 +99,12 @@ class Job:
     executor: str
     log: str | None = field(default=None, metadata=LEFT_OUT)
     host: str | None = field(default=None, metadata=LEFT_OUT)
-    process_start: int | None = field(default=None, metadata=LEFT_OUT)
+    process_start: Count | None = field(default=None, metadata=LEFT_OUT)
     user: str | None = field(default=None, metadata=LEFT_OUT)
     cluster: str | None = field(default=None, metadata=LEFT_OUT)
     name: str | None = field(default=None, metadata=LEFT_OUT)
     folder: str | None = None
-    time: float | None = None
+    time: Seconds | None = None
 
 
 @dataclass(frozen=True)
@@ -121,10 +121,10 @@ class BatchRecord:
     """
 
     name: str
-    size: int
+    size: Count
     resources: Plain
     executor: str
-    time: float
+    time: Seconds
     root: str
     code: str | None = None
     cluster: str | None = field(default=None, metadata=LEFT_OUT)
@@ -139,7 +139,7 @@ class JobList:
     """
 
     attempts: list[str] = field(default_factory=list)
-    slots: int | None = None
+    slots: Count | None = None
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ class Prepared:
         entries: what was made for that, as paths below the cache's folder; none where an earlier version made it.
     """
 
-    time: float | None = None
+    time: Seconds | None = None
     entries: list[str] = field(default_factory=list)
 
 
@@ -219,13 +219,13 @@ class Attempt:
     cost_key: str | None = None
     provenance: Plain = field(default_factory=dict)
     batch: str | None = None
-    index: int | None = field(default=None, metadata=LEFT_OUT)
+    index: Count | None = field(default=None, metadata=LEFT_OUT)
     after: Job | None = field(default=None, metadata=LEFT_OUT)
     follows: Job | None = field(default=None, metadata=LEFT_OUT)
-    time: float | None = None
+    time: Seconds | None = None
     purpose: Purpose | None = None
     inputs: dict[str, Contents] | None = field(default=None, metadata=LEFT_OUT)
-    step: int | None = field(default=None, metadata=LEFT_OUT)
+    step: Count | None = field(default=None, metadata=LEFT_OUT)
     run: str | None = field(default=None, metadata=LEFT_OUT)
 
 
@@ -243,17 +243,17 @@ class Started:
 
     host: str | None = None
     gpus: list[str] = field(default_factory=list)
-    pid: int | None = None
+    pid: Count | None = None
     job: str | None = None
-    restart: int = 0
-    time: float | None = None
+    restart: Count = 0
+    time: Seconds | None = None
 
 
 @dataclass(frozen=True)
 class Cancel:
     """`cancel.json`: the wish that the attempt end."""
 
-    time: float | None = None
+    time: Seconds | None = None
 
 
 class FailureStatus(StrEnum):
@@ -293,7 +293,7 @@ class Failure:
     reason: str
     status: FailureStatus = FailureStatus.FAILED
     traceback: str = ""
-    time: float | None = None
+    time: Seconds | None = None
     cause: Cause | None = field(default=None, metadata=LEFT_OUT)
     node: str | None = field(default=None, metadata=LEFT_OUT)
 
@@ -332,7 +332,7 @@ class Revision:
     revision: str
     commit: str
     content: str
-    time: float = 0.0
+    time: Seconds = 0.0
     model: str | None = field(default=None, metadata=LEFT_OUT)
 
 
@@ -341,4 +341,4 @@ class Unpublished:
     """`unpublished.json`: why the attempt's job could not publish a model."""
 
     reason: str
-    time: float = 0.0
+    time: Seconds = 0.0

@@ -22,7 +22,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Annotated, Any, TypeVar, overload
 
 import msgspec
 
@@ -32,6 +32,9 @@ from launcher.store.locks import turn
 from launcher.store.reading import REMEDY, opened, read_content, rest_of
 
 Plain = dict[str, Any]  # a JSON object as it is
+# Python's JSON knows Infinity, and numbers of any length, with which nobody can reckon.
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e12)]  # a span, or a time since 1970
+Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
 Kind = TypeVar("Kind")
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 LEFT_OUT = {"left out": True}  # the metadata of a key that is not written where it has no value

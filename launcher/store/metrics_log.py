@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from statistics import median_low
 
-from launcher.store.files import Plain, read_lines, tail, typed
+from launcher.store.files import Count, Plain, Seconds, read_lines, tail, typed
 
 LAST = 3  # lines that tell the pace
 
@@ -32,29 +32,33 @@ class Logged:
         time: when it was written, in seconds since 1970.
     """
 
-    step: int | None = None
-    max_steps: int | None = None
+    step: Count | None = None
+    max_steps: Count | None = None
     loss: float | None = None
     reward_accuracy: float | None = None
     reward_margin: float | None = None
     learning_rate: float | None = None
     grad_norm: float | None = None
-    seconds: float | None = None
-    seconds_per_step: float | None = None
-    time: float | None = None
+    seconds: Seconds | None = None
+    seconds_per_step: Seconds | None = None
+    time: Seconds | None = None
 
 
 @dataclass(frozen=True)
 class Saved:
     """A line of `saves.jsonl`: the checkpoint of this step took so many seconds, from its first byte to its marker."""
 
-    step: int
-    seconds: float
+    step: Count
+    seconds: Seconds
 
 
 def longest_save(path: Path) -> float | None:
-    """The seconds of the slowest checkpoint of a run; None where none is known."""
-    return max((line["seconds"] for line in read_lines(path) if "seconds" in line), default=None)
+    """The seconds of the slowest checkpoint of a run; None where none is known.
+
+    Raises:
+        StoreError: names a value that cannot be.
+    """
+    return max((typed(line, Saved, path).seconds for line in read_lines(path) if "seconds" in line), default=None)
 
 
 def read_metrics(path: Path) -> list[Plain]:
@@ -78,9 +82,9 @@ def last_metrics(path: Path) -> Plain:
         lines = tail(path).splitlines()
     except FileNotFoundError:
         return {}
-    last = list(islice(_whole(reversed(lines)), LAST))
+    last = [_checked(line, path) for line in islice(_whole(reversed(lines)), LAST)]
     paces = [pace for record in last if isinstance(pace := record.get("seconds_per_step"), (int, float))]
-    return _checked(last[0], path) | ({"seconds_per_step": median_low(paces)} if paces else {}) if last else {}
+    return last[0] | ({"seconds_per_step": median_low(paces)} if paces else {}) if last else {}
 
 
 def _whole(lines: Iterable[bytes]) -> Iterator[Plain]:

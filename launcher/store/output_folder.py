@@ -64,7 +64,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from launcher.errors import StoreError
-from launcher.store.facts import Launch, NamedRuns, RunName, RunRecord
+from launcher.store.facts import JobList, Launch, NamedRuns, RunName, RunRecord
 from launcher.store.files import read_fact, typed, write_once
 from launcher.store.launch_record import divided, whole
 from launcher.store.locks import turn
@@ -72,6 +72,7 @@ from launcher.store.names import launch_in
 from launcher.store.reading import may_be_there, unread
 from launcher.store.run_folder import BATCH_FILE, AttemptDir, RunDir
 from launcher.store.seen import names_in
+from launcher.store.work_list import listed_in, works_of
 
 DEFAULT_OUTPUT_DIR = "outputs"  # as in conf/config.yaml
 
@@ -153,6 +154,17 @@ class SweepDir:
         """What is wrong with the files here that are not what a launch writes, a line for each, with the remedy."""
         return [str(each) for each in self._found() if isinstance(each, StoreError)]
 
+    def faults(self) -> list[str]:
+        """`damages`; where there are none, that a launch is gone: none records runs that have had jobs."""
+        if damages := self.damages():
+            return damages
+        recorded = {record.run_id for record in self.run_records()}
+        missing = [run_id for run_id in self._handed_over() if run_id not in recorded]
+        if not missing:
+            return []
+        lacks = f"lacks a launch: none records {len(missing)} runs that have had jobs, such as {missing[0]}"
+        return [f"{self.path / 'launches'}: {lacks}; put its file back, or launch them again with -m"]
+
     def _found(self) -> list[Launch | StoreError | None]:
         try:
             return [_launch_in(path) for path in self._launch_files()]
@@ -179,13 +191,24 @@ class SweepDir:
     def run_names(self) -> list[RunName]:
         """The runs of `run_records`, without what would need much memory where there are thousands.
 
-        Where a launch cannot be read, its runs are found by the jobs that they have had.
+        Where a launch cannot be read, or is gone, its runs are found by the jobs that they have had.
         """
         try:
             every = [fact for path in self._launch_files() if (fact := read_fact(path, NamedRuns))]
         except StoreError:
             every = [NamedRuns([name_of(record) for record in self.run_records()]), NamedRuns(self._names_by_jobs())]
-        return list({run.run_id: run for launch in every for run in launch.runs}.values())
+        names = {run.run_id: run for launch in every for run in launch.runs}
+        store = Store(self.path.parent.parent)
+        return [*names.values(), *(_name_in(store.run(each)) for each in self._handed_over() if each not in names)]
+
+    def _handed_over(self) -> list[str]:
+        """The ids of the runs that are in the lists of its batches, and whose folders are there."""
+        there, found = set(names_in(self.path.parents[1] / "runs")), dict[str, None]()
+        with contextlib.suppress(StoreError):  # told by whoever needs them
+            for batch in folders_in(self.jobs):
+                for work in _works_if_readable(batch):
+                    found |= dict.fromkeys(attempt.run.run_id for attempt in listed_in(work))
+        return [run_id for run_id in found if run_id in there]
 
     def _names_by_jobs(self) -> list[RunName]:
         """The runs in the output folder of which an attempt was handed over with a batch of this sweep."""
@@ -217,6 +240,12 @@ def _launch_in(path: Path) -> Launch | StoreError | None:
         return None if fact is None else whole(typed(fact, Launch, path))
     except StoreError as error:
         return error
+
+
+def _works_if_readable(batch: Path) -> list[JobList]:
+    with contextlib.suppress(StoreError):
+        return [work for work in works_of(batch) or () if isinstance(work, JobList)]
+    return []
 
 
 def _name_in(run: RunDir) -> RunName:
@@ -262,7 +291,9 @@ class Store:
 
     def sweeps(self) -> list[SweepDir]:
         """Every sweep, oldest launch first."""
-        found = [folder for folder in folders_in(self.root / "sweeps") if may_be_there(folder / "launches")]
+        parts = ("launches", "jobs")  # the first may be gone, by a hand or with a disk
+        every = folders_in(self.root / "sweeps")
+        found = [folder for folder in every if any(may_be_there(folder / part) for part in parts)]
         return sorted(map(SweepDir, found), key=SweepDir.launched)
 
     def published(self, repo: str, revision: str) -> Path:

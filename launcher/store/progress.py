@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher.store.files import fact_text, write_derived
+from launcher.store.files import Count, Seconds, fact_text, write_derived
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class Progress:
     """
 
     phase: str
-    done: int = 0
-    of: int | None = None
-    expected_seconds: float = 0.0
-    since: float = 0.0
-    time: float = 0.0
+    done: Count = 0
+    of: Count | None = None
+    expected_seconds: float = 0.0  # Infinity, where somebody judges himself
+    since: Seconds = 0.0
+    time: Seconds = 0.0
 
 
 def write_progress(path: Path, progress: Progress) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,9 @@ from launcher.machine.users import name_of
 REMEDY = "put it right, or move it away to have it made again"
 LARGEST_BYTES = 1 << 28  # of a fact; a launch of ten thousand runs has some 10 MB
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe has no writer to wait for
+DEEPEST = 100  # of a configuration, which has some five levels
+_OPENING = (b"[", b"{", b"- ", b"? ", b"-\t", b"?\t")  # of a level; a mapping by lines has each further to the right
+_DEEP = re.compile(rb"^[ ]{%d}" % DEEPEST, re.MULTILINE)
 # Ten times as fast, where PyYAML was built with libyaml.
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -123,9 +127,25 @@ def read_mapping(path: Path) -> dict[Any, Any] | None:
     if text is None:
         return None
     try:
+        if _DEEP.search(text) or sum(map(text.count, _OPENING)) >= DEEPEST:
+            _check_depth(text.decode(), path)
         found = yaml.load(text.decode(), Loader=_LOADER)  # noqa: S506 - a safe one
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise StoreError(f"{path}: not readable as YAML; {REMEDY}") from error
     if not isinstance(found, dict):
         raise StoreError(f"{path}: holds no mapping; {REMEDY}")
     return found
+
+
+def _check_depth(text: str, path: Path) -> None:
+    """That a YAML text is not nested deeper than any of ours: the loader ends the process where its stack is full.
+
+    Raises:
+        StoreError: it is.
+        YAMLError: it is none.
+    """
+    depth = 0
+    for event in yaml.parse(text, Loader=_LOADER):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise StoreError(f"{path}: nested too deeply; {REMEDY}")

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from launcher.store.files import LEFT_OUT, Plain
+from launcher.store.files import LEFT_OUT, Count, Plain, Seconds
 
 
 @dataclass(frozen=True)
@@ -34,24 +34,24 @@ class Result:
         sums: the checksums of its model's files (xxh3_128), by name; none where an older version wrote them.
     """
 
-    steps: int
-    max_steps: int
-    seconds: float
+    steps: Count
+    max_steps: Count
+    seconds: Seconds
     loss: float | None = None
-    train_pairs: int | None = None
-    dropped_pairs: int | None = None
+    train_pairs: Count | None = None
+    dropped_pairs: Count | None = None
     dropped: Plain = field(default_factory=dict)
-    repeated_pairs: int | None = None
-    leaked_pairs: int | None = None
+    repeated_pairs: Count | None = None
+    leaked_pairs: Count | None = None
     tokens_per_pair: float | None = field(default=None, metadata=LEFT_OUT)
-    micro_batch_size: int | None = None
+    micro_batch_size: Count | None = None
     dtype: str | None = None
     device: str | None = None
-    threads: int | None = None
+    threads: Count | None = None
     versions: Plain = field(default_factory=dict)
     parameters: Plain = field(default_factory=dict)
-    started: float | None = None
-    ended: float | None = None
+    started: Seconds | None = None
+    ended: Seconds | None = None
     model: str | None = field(default=None, metadata=LEFT_OUT)
     sums: dict[str, str] | None = field(default=None, metadata=LEFT_OUT)
 
@@ -87,7 +87,7 @@ class HeldOut:
     loss: float | None = None
     reward_accuracy: float | None = None
     reward_margin: float | None = None
-    pairs: int | None = None
+    pairs: Count | None = None
     losses: list[OtherLoss] = field(default_factory=list)
 
 
@@ -108,7 +108,7 @@ class Written:
     golden_reward: float | None = None
     golden_reward_stderr: float | None = None
     golden_rewards: list[float] = field(default_factory=list)
-    generations: int | None = None
+    generations: Count | None = None
     samples: list[Sample] = field(default_factory=list)
 
 
@@ -124,7 +124,7 @@ class Evaluation(Written, HeldOut):
     """
 
     actions: dict[str, float] | None = field(default=None, metadata=LEFT_OUT)
-    seconds: float | None = None
+    seconds: Seconds | None = None
     settings: Plain = field(default_factory=dict)
     base: str | None = None
     model: str | None = field(default=None, metadata=LEFT_OUT)
@@ -140,8 +140,8 @@ class ProgramResult:
     scores: dict[str, float] = field(default_factory=dict)
     settings: Plain = field(default_factory=dict)
     base: str | None = None
-    seconds: float | None = None
-    time: float | None = None
+    seconds: Seconds | None = None
+    time: Seconds | None = None
     model: str | None = field(default=None, metadata=LEFT_OUT)
 
 
@@ -160,9 +160,9 @@ class Answered:
     key: str
     base: str | None = None
     settings: Plain = field(default_factory=dict)
-    answers: int | None = None
-    seconds: float | None = None
-    time: float | None = None
+    answers: Count | None = None
+    seconds: Seconds | None = None
+    time: Seconds | None = None
     model: str | None = field(default=None, metadata=LEFT_OUT)
 
 
@@ -193,7 +193,7 @@ class MTBenchScores:
     turns: list[float | None]
     categories: dict[str, float | None]
     judge_sd: float | None
-    unscored: int
+    unscored: Count
     questions: list[RatedQuestion]
 
 
@@ -210,14 +210,14 @@ class MTBenchResult(MTBenchScores):
         spent: calls and tokens.
     """
 
-    judged: int
-    unparsable: int
+    judged: Count
+    unparsable: Count
     judge: Plain
     hashes: Plain
     answers: Plain
     base: str | None
     spent: Plain
-    time: float | None = None
+    time: Seconds | None = None
     model: str | None = field(default=None, metadata=LEFT_OUT)
 
     def is_like(self, other: MTBenchResult) -> bool:

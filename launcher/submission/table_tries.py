@@ -21,6 +21,7 @@ from launcher.cluster.scheduler import Scheduler, key_of, states
 from launcher.errors import StoreError
 from launcher.runs.black_holes import single
 from launcher.runs.copies import original_of
+from launcher.runs.moved import has_moved, log_and_words
 from launcher.runs.run_state import AT_WORK, RunState
 from launcher.runs.signs import last_words
 from launcher.runs.status import why_no_table
@@ -28,6 +29,7 @@ from launcher.store.age import age, written
 from launcher.store.facts import BatchRecord, Cause, Failure, Job
 from launcher.store.files import read_fact
 from launcher.store.output_folder import PreparingDir, Store
+from launcher.store.run_folder import BATCH_PARTS
 from launcher.submission.kept_away import HOLDS_SECONDS, SEVERAL, is_set_up_alike
 from launcher.submission.reference_job import Preparation, preparation_of
 from launcher.sweep import Run
@@ -64,13 +66,19 @@ class Try:
         """The node on which it has ended, within a week, for no reason of its own that is known."""
         is_recent = (age(self.folder.batch_file) or 0.0) < HOLDS_SECONDS
         unexplained = self.failure is None and self.said.cause in (None, Cause.NODE_FAILED)
+        unexplained = unexplained and not has_moved(self.job, self._root)
         return single(self.said.node) if self.said.phase is Phase.FAILED and unexplained and is_recent else None
 
     @property
     def reason(self) -> str:
         """Why it has made none."""
-        words = last_words(Path(self.job.log)) if self.job.log and self.said.phase is Phase.FAILED else None
-        return why_no_table(self.job, self.failure, self.said, words, "nobody knows how it ended")
+        failed = self.said.phase is Phase.FAILED
+        job, words = log_and_words(self.job, self._root, last_words) if failed else (self.job, None)
+        return why_no_table(job, self.failure, self.said, words, "nobody knows how it ended")
+
+    @property
+    def _root(self) -> Path:
+        return self.folder.path.parents[BATCH_PARTS - 1]
 
 
 @dataclass(frozen=True)

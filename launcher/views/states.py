@@ -63,6 +63,8 @@ def show_status(
     console.print(_summary(states))
     for hole in black_holes(states).values():
         console.print(hole.in_words, soft_wrap=True)
+    for job in _suspended(states):
+        console.print(f"job {job} is suspended; `scontrol resume {job}` lets it go on", soft_wrap=True)
     count = sum(state.facts.unpublished is not None and not state.in_flight for state in states)
     if count:
         which = f"{count} runs are" if count > 1 else "1 run is"
@@ -71,7 +73,17 @@ def show_status(
         console.print(f"\n{state.run.run_id} ended so (all of it: logs {state.run.run_id}):")
         console.print("\n".join(state.facts.traceback.splitlines()[-TRACEBACK_LINES:]), soft_wrap=True)
     for each in idle:
-        say(f"job {each.job.job_id} {each.what}; launch again, or cancel")
+        say(f"job {each.job.job_id} {each.what}; {each.remedy}")
+
+
+def _suspended(states: Iterable[RunState]) -> list[str]:
+    """The jobs, arrays as one, that have their nodes and stand still; of runs, and of their reference tables."""
+    asked = [
+        (said, job)
+        for state in states
+        for said, job in ((state.job, state.facts.job), (state.table, state.facts.table))
+    ]
+    return list(dict.fromkeys(job.job_id.partition("_")[0] for said, job in asked if job and said.reason == SUSPENDED))
 
 
 def _state_json(record: RunName, state: RunState) -> Plain:
