@@ -26,6 +26,7 @@ from launcher.errors import ConfigError, PublishError, UsageError
 from launcher.hub.card import Subject, card, measures
 from launcher.hub.faults import passes, told
 from launcher.hub.look import HubLook
+from launcher.hub.payload import payload_of
 from launcher.hub.publish import Outcome, Publication, best_models
 from launcher.hub.publish import act as push
 from launcher.hub.publish import decide as decide_publication
@@ -463,6 +464,27 @@ def test_what_publish_does_to_each_run(store: Store) -> None:
     assert whys()[0].startswith("is published as ")
     (elsewhere,) = decided(state, "folder", "else/where")
     assert (elsewhere.verdict.due, elsewhere.hub.repo) == (True, "else/where")
+
+
+@pytest.mark.parametrize("name", ["sources.json", "config.yaml", "evaluation.json"])
+@pytest.mark.parametrize("left", ["pipe", "/dev/zero"])
+def test_what_can_never_be_read_to_its_end_is_waited_for_by_nobody(store: Store, name: str, left: str) -> None:
+    """A file of a published run that somebody has replaced: what is published stands, and `publish` ends."""
+    sweep, scheduler = sweep_of("model=tiny", *FOLDER), FakeScheduler()
+    submit(sweep, store, scheduler, None)
+    run = store.run(sweep.runs[0].run_id)
+    finish(run)
+    scheduler.end("1", Phase.COMPLETED)
+    (state,) = states_of([run], scheduler)
+    (publication,) = decided(state)
+    assert push(publication, store).error is None
+    file = run.path / name
+    file.unlink(missing_ok=True)
+    os.mkfifo(file) if left == "pipe" else file.symlink_to(left)
+    (publication,) = decided(state)
+    assert publication.verdict.why.startswith("is published as ")
+    with pytest.raises(PublishError, match=re.escape(f"{file}: is no regular file")):
+        payload_of(publication.point, "")
 
 
 def whys_of(run: RunDir, store: str | None = None) -> list[str]:

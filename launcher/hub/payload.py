@@ -11,6 +11,7 @@ publish. So does what a program printed or was called with, which may be anythin
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -24,6 +25,7 @@ from launcher.store import model_marker
 from launcher.store.files import Plain, read_fact
 from launcher.store.metrics_log import read_metrics
 from launcher.store.model_marker import WEIGHTS
+from launcher.store.reading import opened, rest_of
 from launcher.store.results import BENCHMARKS
 from launcher.store.run_folder import Point, RunDir, name_of
 
@@ -125,7 +127,15 @@ def _records(point: Point) -> dict[str, bytes]:
 
 
 def _read(paths: Iterable[Path]) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in paths if path.exists()}
+    """What these files hold, as far as they are there; a pipe is waited for by nobody."""
+    found: dict[str, bytes] = {}
+    try:
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError), opened(path) as (handle, size):
+                found[path.name] = rest_of(handle, size)
+    except StoreError as error:
+        raise PublishError(str(error)) from error
+    return found
 
 
 def _curve(run: RunDir, step: int) -> dict[str, bytes]:

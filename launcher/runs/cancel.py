@@ -47,9 +47,7 @@ def cancel(
     The wish comes first, so that a job that is told to end knows why. It is withdrawn from the runs whose job is not
     reached: that goes on, and so do they. Not where the job is another cluster's, or hidden otherwise: nobody here may
     ever reach it, and if it works in this folder, it sees the wish. Jobs of earlier attempts end too, where they have
-    turned up again.
-
-    A run of which a fact cannot be read is asked too, where nothing says that it has ended.
+    turned up again, and of runs of which a fact cannot be read, where nothing says that they have ended.
 
     Args:
         states: of the runs that are meant.
@@ -66,18 +64,14 @@ def cancel(
     looks = [around.look(state.run) for state in wanted]
     tables = {**earlier.tables, **_ask(looks, wishes, scheduler, read, tell)}
     own = tuple(wishes.asked)
-    for attempt, job in earlier.attempts:
-        read(partial(wishes.ask, attempt, job))
-        if attempt.path in wishes.stopped:
-            note(f"{attempt.run.run_id}: job {job.job_id} of attempt {attempt.number} asked to stop, too")
+    _ask_earlier(earlier, wishes, read, note)
     if wishes.asked:
         flush(states[0].run.path)
     tell(f"cancelling {len(wishes.jobs):,} jobs")
     unneeded = _without_other_work(list(wishes.jobs.values()), wishes.stopped, read)
-    stopped = {state.run for state in wanted}
-    unused = read(lambda: without_use(tables, stopped, Store(states[0].run.path.parents[1]))) if tables else None
-    missed = end_jobs([*unneeded, *(unused or ())], scheduler, warn)
-    _record_cancelled([job for job in unused or () if executors.key_of(job) not in missed], wanted)
+    unused = read(lambda: _unused(tables, states, wanted)) or ()
+    missed = end_jobs([*unneeded, *unused], scheduler, warn)
+    _record_cancelled([job for job in unused if executors.key_of(job) not in missed], wanted)
     hidden = {state.run.path for state in wanted if state.job.phase is Phase.HIDDEN}
     wishes.withdraw(missed, but_of=hidden)
     reached = {each.run for each in own if each.job not in missed or each.run in hidden}
@@ -95,6 +89,20 @@ def _ask(looks: Sequence[Attempts], wishes: _Wishes, scheduler: Scheduler, read:
         for attempt in _to_stop(attempts, read):
             read(partial(wishes.ask, attempt, read(partial(_job_of, attempt, scheduler))))
     return tables
+
+
+def _unused(tables: _Tables, states: Sequence[RunState], wanted: Iterable[RunState]) -> Sequence[Job]:
+    """The jobs that make tables of which no run has a use once these have stopped."""
+    stopped = {state.run for state in wanted}
+    return without_use(tables, stopped, Store(states[0].run.path.parents[1])) if tables else ()
+
+
+def _ask_earlier(earlier: _Earlier, wishes: _Wishes, read: Reading, note: Say) -> None:
+    """Ask the attempts of long ago to end whose jobs have turned up again."""
+    for attempt, job in earlier.attempts:
+        read(partial(wishes.ask, attempt, job))
+        if attempt.path in wishes.stopped:
+            note(f"{attempt.run.run_id}: job {job.job_id} of attempt {attempt.number} asked to stop, too")
 
 
 @dataclass(frozen=True)
