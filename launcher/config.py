@@ -156,6 +156,7 @@ class Cluster:
     hang_seconds: int = 300
     max_attempts: int = 5
     warning_seconds: int = 60
+    job_name: str | None = None
     partition: str | None = None
     account: str | None = None
     qos: str | None = None

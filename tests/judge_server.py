@@ -49,6 +49,7 @@ class Judge(ThreadingHTTPServer):
         self.lock = threading.Lock()
         self.requests: list[dict[str, Any]] = []
         self.keys: set[str] = set()
+        self.paths: set[str] = set()
         self.paid: Counter[str] = Counter()
         self.readable: Counter[str] = Counter()  # of these, the prompts that got a rating
         self.in_flight, self.most_in_flight = 0, 0
@@ -89,6 +90,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         with self.server.lock:
             self.server.requests.append(body)
+            self.server.paths.add(self.path)
             self.server.keys.add(self.headers.get("Authorization", ""))
             self.server.in_flight += 1
             self.server.most_in_flight = max(self.server.most_in_flight, self.server.in_flight)

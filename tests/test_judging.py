@@ -81,6 +81,14 @@ def test_every_judgement_is_the_rules(judge_server: Server, tmp_path: Path) -> N
     assert (sent["model"], sent["temperature"], sent["max_tokens"]) == ("rule", 0.0, 2048)
 
 
+def test_an_address_may_name_a_version_of_its_interface(judge_server: Server, tmp_path: Path) -> None:
+    """As Azure's does, behind a question mark: it stays behind the path that is asked for, and in each line."""
+    log, judge = tmp_path / "judgements.jsonl", judge_at(judge_server, base_url=f"{judge_server.url}?api-version=v1.2")
+    ask(asks_for(log, 2), judge)
+    assert judge_server.paths == {"/v1/chat/completions?api-version=v1.2"}
+    assert {line["base_url"] for line in read_lines(log)} == {judge.base_url}
+
+
 def test_asking_again_costs_nothing(judge_server: Server, tmp_path: Path) -> None:
     """What was judged is not open any more; another judge, or one more repeat, opens only what that adds."""
     log, judge = tmp_path / "judgements.jsonl", judge_at(judge_server)

@@ -133,7 +133,12 @@ def test_sweep_names() -> None:
         ("cluster.container_runtime=docker", "pyxis"),
         ('cluster.account="a\nb"', "one line"),
         ("evaluation.generations=0", "evaluation.generations=0"),
-        ("+cluster.extra.job_name=x", "cluster.extra.job_name=x: the launcher counts on its own; set sweep"),
+        ("cluster.job_name=a/b", "cluster.job_name=a/b: needs letters, digits"),
+        ("cluster.job_name=../x", "cluster.job_name=../x: needs letters, digits"),
+        (
+            "+cluster.extra.job_name=x",
+            "cluster.extra.job_name=x: the launcher counts on its own; set sweep and cluster.job_name",
+        ),
         ("+cluster.extra.wait=true", "cluster.extra.wait=True: the launcher counts on its own; leave it out"),
         ("evaluation.command.minutes=0", "evaluation.command.minutes=0.0: must be greater than 0"),
         ("evaluation.lm_eval.minutes=nan", "evaluation.lm_eval.minutes=nan: must be greater than 0"),

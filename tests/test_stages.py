@@ -54,6 +54,18 @@ def state(run: RunDir, scheduler: FakeScheduler) -> RunState:
     return states_of([run], scheduler)[0]
 
 
+def test_every_job_is_called_as_the_site_prescribes(store: Store) -> None:
+    """Those that train, that evaluate, and the one that makes their reference table; each name is still another."""
+    scheduler = FakeScheduler(batch_size=2)
+    launch(sweep_of(*GRID, "cluster.job_name=proj42-"), store, scheduler)
+    found = [scheduler.tables, scheduler.submitted, scheduler.evaluations]
+    assert all(found)
+    names = [batch.name for batches in found for batch in batches]
+    assert all(name.startswith("proj42-") for name in names)
+    assert len(set(names)) == len(names)
+    assert {parameters(batch)["job_name"] for batches in found for batch in batches} == set(names)
+
+
 def runs_of(sweep: Sweep, store: Store) -> list[RunDir]:
     return [store.run(run.run_id) for run in sweep.runs]
 

@@ -123,6 +123,19 @@ def test_a_preempted_run_is_whole_in_each_offline_folder(store: Store, configure
     assert curves[-1] == [(step, pytest.approx(loss(step))) for step in range(1, 10)]
 
 
+@pytest.mark.parametrize(("asked", "project"), [(None, "theirs"), ("ours", "ours")])
+@pytest.mark.usefixtures("key")
+def test_a_users_own_project_counts(
+    store: Store, configure: Configure, monkeypatch: pytest.MonkeyPatch, asked: str | None, project: str
+) -> None:
+    """WANDB_PROJECT, where the configuration names none."""
+    monkeypatch.setenv("WANDB_PROJECT", "theirs")
+    config = configure(tracking__backend="wandb", tracking__mode="offline", tracking__project=asked, sweep=SWEEP)
+    run = attempt_of(store, config, 1, 2, done=True)
+    (told,) = (record["run"] for record in records(offline_folders(run)[0]) if record["type"] == "run")
+    assert told["project"] == project
+
+
 @pytest.mark.usefixtures("key")
 def test_what_wandb_is_told_of_a_run(store: Store, configure: Configure) -> None:
     """Its id is ours, its group the sweep, its config what is trained; its summary has the evaluation."""

@@ -55,7 +55,7 @@ def _of_machine(output_dir: Path) -> Iterator[Finding]:
 
 def write_question(cluster: Cluster, output_dir: Path) -> Batch:
     """The job that looks at a node, and the folder in which it finds a word from here."""
-    name = f"prefsweep-doctor.{uuid.uuid4().hex[:10]}"
+    name = f"{cluster.job_name or ''}prefsweep-doctor.{uuid.uuid4().hex[:10]}"
     folder = output_dir / "doctor" / name
     folder.mkdir(parents=True)
     (folder / "question").write_text(name, encoding="utf-8")

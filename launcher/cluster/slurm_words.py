@@ -51,7 +51,7 @@ RAN = re.compile(r"\|(?=[\d:-]+$)")  # before squeue's last column, which sacct'
 WARNED_EARLY_SECONDS = 60  # man sbatch, --signal: "may be sent up to 60 seconds earlier than specified"
 # Options on which the launcher counts, so that `cluster.extra` may not change them, and the key that says it instead.
 KEPT_OPTIONS = {
-    "job-name": "sweep",
+    "job-name": "sweep and cluster.job_name",
     "array": "cluster.runs_per_job and max_parallel",
     "nodes": "cluster.nodes",
     "cpus-per-task": "cluster.cpus_per_gpu",

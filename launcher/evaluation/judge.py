@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from launcher.config import Judge
 from launcher.errors import UNSAID, ConfigError, JudgeError, PrefsweepError
@@ -182,8 +183,10 @@ def probe(judge: Judge, messages: Messages) -> None:
 def _panel(judge: Judge) -> Iterator[_Panel]:
     from openai import OpenAI
 
-    key = require_judge(judge)
-    with OpenAI(base_url=judge.base_url, api_key=key, max_retries=judge.retries, timeout=judge.timeout) as client:
+    key, url = require_judge(judge), urlsplit(judge.base_url or "")
+    address, query = urlunsplit(url._replace(query="")), dict(parse_qsl(url.query))  # which belongs behind each path
+    patience: dict[str, Any] = {"max_retries": judge.retries, "timeout": judge.timeout}
+    with OpenAI(base_url=address, default_query=query, api_key=key, **patience) as client:
         yield _Panel(judge, client, key if judge.key_env else "")
 
 

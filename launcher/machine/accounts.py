@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 ANSWER_SECONDS = 5.0  # within which a server must answer to be used
 CLOUD = "https://api.wandb.ai"
+PROJECT = "prefsweep"
 KEY_VARIABLES = ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
 TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_OIDC_RESOURCE")
 
@@ -41,6 +42,11 @@ def server(environment: Mapping[str, str] = os.environ) -> str:
         settings.clear()
     known = settings.get("default", "base_url", fallback=CLOUD)
     return (environment.get("WANDB_BASE_URL") or known).rstrip("/")
+
+
+def project(environment: Mapping[str, str] = os.environ) -> str:
+    """The W&B project of runs that name none."""
+    return environment.get("WANDB_PROJECT") or PROJECT
 
 
 def lacks_login(environment: Mapping[str, str] = os.environ) -> str | None:

@@ -6,6 +6,7 @@ Must not know: what a cluster offers, how a job is submitted, any scheduler's ow
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from launcher.cluster.notation import minutes
@@ -14,6 +15,7 @@ from launcher.config import AUTO_TIME, WEIGHTS_DIVIDED, Cluster, DeepSpeed, RunC
 from launcher.errors import UNSAID, ConfigError
 
 ZERO_STAGES = (1, 2, 3)
+_JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")  # also of a folder
 # Keys of DeepSpeed's JSON whose value is the run's, and the keys that hold it.
 DEEPSPEED_HOMES = {
     "optimizer": "trainer.optimizer, learning_rate and weight_decay",
@@ -46,6 +48,9 @@ def cluster_problems(cluster: Cluster) -> Iterator[ConfigError]:
     for key, value in (*vars(cluster).items(), *cluster.extra.items()):
         if isinstance(value, str) and ("\n" in value or "\r" in value):
             yield ConfigError(f"cluster.{key}", repr(value), "must be one line")
+    if cluster.job_name is not None and not _JOB_NAME.fullmatch(cluster.job_name):
+        remedy = "needs letters, digits, '.', '_', '+' or '-', at most 64, the first no sign"
+        yield ConfigError("cluster.job_name", cluster.job_name, remedy)
     homes = kept_options(cluster.executor)
     for key, value in cluster.extra.items():
         if (option := key.replace("_", "-")) in homes:

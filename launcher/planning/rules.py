@@ -19,6 +19,7 @@ from launcher.errors import UNSAID, ConfigError, near_choice, suggestion
 from launcher.losses import LOSS_KEYS, LOSSES, OUR_LOSSES, UNPAIRED_LOSSES, Loss, loss_named, what_instead
 from launcher.planning.cluster_rules import cluster_problems, deepspeed_problems, rank_problems
 from launcher.planning.dataset_rules import DTYPES, QUANTIZATIONS, dataset_problems
+from launcher.planning.secrets import secret_problems
 from launcher.planning.stages import OF_THE_TRAINING, evaluation_cluster
 from launcher.planning.trainer_rules import offload_problems, trainer_problems
 from launcher.store.results import BENCHMARKS
@@ -29,6 +30,7 @@ HUB_STORES = ("auto", "huggingface", "folder", "off")
 HUB_WHEN = ("job", "login")
 CONTAINER_RUNTIMES = ("pyxis", "apptainer")
 GOLDEN_REWARDS = ("vader",)
+_QUERY = re.compile(r"(api-version=[A-Za-z0-9.-]+)?")  # of the judge's address, as Azure has it: no secret
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 
 _SEEDS = 2**32  # as many as numpy takes
@@ -87,6 +89,7 @@ def check(config: RunConfig, losses: Collection[str]) -> None:
 
 def _problems(config: RunConfig, losses: Collection[str]) -> Iterator[ConfigError]:
     yield from _loss_problems(config, losses)
+    yield from secret_problems(config)
     yield from _name_problems(config)
     yield from _source_problems(config)
     yield from trainer_problems(config.trainer)
@@ -272,7 +275,7 @@ def _judge_problems(judge: Judge) -> Iterator[ConfigError]:
         url = urlsplit(judge.base_url or "")
     except ValueError:
         url = urlsplit("")
-    if url.username or url.password or url.query:  # it is written down with each verdict
+    if url.username or url.password or not _QUERY.fullmatch(url.query):  # it is written down with each verdict
         remedy = "must hold no secret; export the key and name its variable in judge.key_env"
         yield ConfigError("evaluation.judge.base_url", UNSAID, remedy)
     if judge.base_url is not None and (url.scheme not in ("http", "https") or not url.hostname):

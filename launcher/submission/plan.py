@@ -125,7 +125,7 @@ def _chunks(items: Sequence[T], size: int) -> tuple[tuple[T, ...], ...]:
 
 def _new_batch(size: int, resources: Cluster, directory: SweepDir, store: Store) -> Batch:
     """A batch of a name that no other has."""
-    name = f"{directory.name}.{uuid.uuid4().hex[:10]}"
+    name = f"{resources.job_name or ''}{directory.name}.{uuid.uuid4().hex[:10]}"
     return Batch(name, directory.jobs / name, size, resources, store.root)
 
 

@@ -19,12 +19,11 @@ from typing import Any
 
 from launcher.config import Tracking
 from launcher.errors import UsageError
-from launcher.machine.accounts import lacks_login
+from launcher.machine.accounts import lacks_login, project
 from launcher.machine.terminal import command
 from launcher.store.files import write_derived
 from launcher.store.output_folder import SweepDir
 
-PROJECT = "prefsweep"
 LOOPBACK = "127.0.0.1"
 CURVES = ("reward_accuracy", "reward_margin", "loss", "chosen_reward", "rejected_reward", "grad_norm")
 SCORES = ("reward_accuracy", "reward_margin", "kl", "loss", "golden_reward")
@@ -57,7 +56,7 @@ class Page:
     @property
     def project(self) -> str:
         """The project in W&B's words."""
-        return self.tracking.project or PROJECT
+        return self.tracking.project or project()
 
 
 # ------------------------------------------------------------------------------------------------ W&B

@@ -11,10 +11,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from launcher.machine.accounts import answers, lacks_login, server
+from launcher.machine.accounts import answers, lacks_login, project, server
 from launcher.tracking.tracker import FINISH_SECONDS, Subject, Values, library, say
 
-PROJECT = "prefsweep"
 TAG_LENGTH = 64  # W&B refuses longer ones
 
 
@@ -63,7 +62,7 @@ class WandbTracker:
         subject.folder.mkdir(parents=True, exist_ok=True)
         return wandb.init(
             entity=subject.tracking.entity,
-            project=subject.tracking.project or PROJECT,
+            project=subject.tracking.project or project(),
             group=subject.sweep,
             id=subject.run_id,
             name=subject.run_id,
