@@ -31,6 +31,7 @@ THERE_SECONDS = 30.0  # for which a job of another cluster's is waited for
 LAUNCH_SECONDS = 400.0
 LONGEST_SECONDS = 700.0  # from the last fault that a scene has met to its end
 THERE = re.compile(r"is on cluster (\S+), and this is .*; ask there")
+AGAIN = re.compile(r"launch them again with -m")
 HELD = re.compile(r"^(?!asked to stop).*`scontrol release (\S+)` lets it go on")
 HELD_SECONDS = 30.0  # for which a job is left held: a fault may be holding it
 TOLD = re.compile(r"(/\S+?): .*(?:put it right, or move it away|launch the run again with -m)")
@@ -175,7 +176,7 @@ class Harness:
             scene.login, scene.launched = there, time.monotonic()
             self.journal.by_hand["asked on the cluster that has the job"] += 1
             self.journal.say(f"by hand {scene.name}: asked on the cluster that has its jobs, as prefsweep says")
-        elif scene.is_quiet() or scene.has_failed_to_launch() or TOLD.search(scene.complaint):
+        elif scene.is_quiet() or scene.has_failed_to_launch() or asks_for_launch(scene):
             self._launch_again(scene)
         elif time.monotonic() - max(scene.launched, scene.met_at, scene.began) > LONGEST_SECONDS:
             states = [(run["run_id"], run["status"], run["reason"], run["step"]) for run in scene.seen]
@@ -303,3 +304,8 @@ class Harness:
         self.watcher.facts.forget(scene.folder)
         if not any(f"[{scene.name}]" in finding for finding in self.journal.findings):
             scene.remove()
+
+
+def asks_for_launch(scene: Scene) -> bool:
+    """Whether `status` says that something is to be put right, or to be launched again, though it may list runs."""
+    return bool(TOLD.search(scene.complaint) or AGAIN.search(scene.complaint))
