@@ -108,7 +108,7 @@ def test_runs_from_the_hub_are_those_from_folders(place: Place, contents: Path) 
     One form of the weights is fetched, once, and one reference pass serves the branch and its commit.
     """
     models = f"model=org/base,org/base@{COMMIT}"
-    done = place.run("-m", models, "dataset=org/data", LOSSES, "beta=0.1", *SMALL, "output_dir=hub")
+    done = place.run("-m", models, "dataset=org/data", LOSSES, "beta=0.1", *SMALL, "output_dir=hub", "hub=huggingface")
     assert done.returncode == 0, done.stdout + done.stderr
     data = place.hub.repos["datasets/org/data"].branches["main"]
     assert f"model: org/base@main, commit {COMMIT}\n" in done.stdout
