@@ -138,7 +138,7 @@ def test_runs_from_the_hub_are_those_from_folders(place: Place, contents: Path) 
 def test_an_adapter_names_its_base_on_the_hub(place: Place) -> None:
     """What is published of a LoRA run loads with plain peft, from the Hub alone, as the model that was evaluated."""
     lora = ["trainer=lora", *SMALL[1:]]
-    done = place.run("-m", "model=org/base", "dataset=org/data", "loss_type=ipo", "beta=0.1", *lora)
+    done = place.run("-m", "model=org/base", "dataset=org/data", "loss_type=ipo", "beta=0.1", *lora, "hub=huggingface")
     assert done.returncode == 0, done.stdout + done.stderr
     (run,) = place.runs("outputs").values()
     for folder in (run / "model", None):
@@ -184,7 +184,7 @@ def test_an_adapter_on_the_hub_is_a_starting_point(place: Place, contents: Path)
     place.hub.plant("model", "org/sft", contents / "sft")
     sft = place.hub.repos["org/sft"].branches["main"]
     here = ["model=org/sft", "dataset=org/data", "loss_type=sigmoid", "beta=0.1", "trainer=lora,full"]
-    done = place.run("-m", *here, *SMALL[1:])
+    done = place.run("-m", *here, *SMALL[1:], "hub.org=us")
     assert done.returncode == 0, done.stdout + done.stderr
     merged = (
         f"model: org/sft@main is an adapter of org/base@{COMMIT}; the two are merged once, and training starts there"
