@@ -10,7 +10,7 @@ what was taken; what the launcher counts on, no variable changes.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from launcher.cluster.ambient import Ambient
@@ -54,14 +54,15 @@ def ambient(cluster: Cluster, environment: Mapping[str, str]) -> Ambient:
     """What of the environment counts for jobs of these resources."""
     said = {name.removeprefix(PREFIX): value for name, value in environment.items() if name.startswith(PREFIX)}
     said = {ending: value for ending, value in sorted(said.items()) if value}
-    open_ = [ending for ending in said if _is_open(ending, cluster)]
+    instead = {ending: _said_by(ending, cluster) for ending in said if ending in KEYS or ending in OPTIONS}
+    open_ = [ending for ending, other in instead.items() if other is None]
     keys = {KEYS[ending]: said[ending] for ending in open_ if ending in KEYS}
     extra = {OPTIONS[ending]: _option(said[ending]) for ending in open_ if ending in OPTIONS}
     taken = [f"{_name(ending)} {said[ending]} from {PREFIX}{ending}" for ending in open_]
     words = [f"from the environment: {', '.join(taken)}"] if taken else []
     if clusters := environment.get("SLURM_CLUSTERS"):
         words.append(f"SLURM_CLUSTERS={clusters} does not count: jobs go to the cluster that answers here")
-    return Ambient(keys, extra, (*words, *_left_out(said, open_, cluster), *_passed_on(said)))
+    return Ambient(keys, extra, (*words, *_left_out(said, instead), *_passed_on(said)))
 
 
 def _name(ending: str) -> str:
@@ -71,11 +72,6 @@ def _name(ending: str) -> str:
 def _option(value: str) -> Any:
     """As `cluster.extra` has it: an option that is only switched on is `true`."""
     return True if value in ("yes", "1") else value
-
-
-def _is_open(ending: str, cluster: Cluster) -> bool:
-    """Whether it is one that counts, and that the configuration does not say itself."""
-    return (ending in KEYS or ending in OPTIONS) and _said_by(ending, cluster) is None
 
 
 def _said_by(ending: str, cluster: Cluster) -> str | None:
@@ -88,13 +84,13 @@ def _said_by(ending: str, cluster: Cluster) -> str | None:
     return next(found, None)
 
 
-def _left_out(said: Mapping[str, str], taken: Collection[str], cluster: Cluster) -> Iterator[str]:
-    for ending in (each for each in said if each not in taken):
-        instead = _said_by(ending, cluster) if ending in KEYS or ending in OPTIONS else None
-        if instead is not None and instead.partition("=")[2] != said[ending]:
-            yield f"{PREFIX}{ending}={said[ending]} does not count: {instead}"
+def _left_out(said: Mapping[str, str], instead: Mapping[str, str | None]) -> Iterator[str]:
+    for ending, value in said.items():
+        other = instead.get(ending)
+        if other is not None and other.partition("=")[2] != value:
+            yield f"{PREFIX}{ending}={value} does not count: {other}"
         elif ending in NEVER:
-            yield f"{PREFIX}{ending}={said[ending]} does not count: prefsweep says that itself"
+            yield f"{PREFIX}{ending}={value} does not count: prefsweep says that itself"
 
 
 def _passed_on(said: Mapping[str, str]) -> Iterator[str]:
