@@ -51,7 +51,7 @@ def _writer(name: str) -> int:
     return int(next(filter(None, match.groups()))) if match else 0
 
 
-def changed(folder: Path, recorded: Mapping[str, str], rank: int = 0, ranks: int = 1) -> list[str]:
+def changed(folder: Path, recorded: Mapping[str, str], rank: int, ranks: int) -> list[str]:
     """What is wrong with the files that this rank is to load, a line for each that is not as it was recorded."""
     mine = of_rank(recorded, rank, ranks)
     try:
