@@ -2,12 +2,15 @@
 # make test   what CI runs: lint and all tests
 # make lint   ruff, mypy strict, the import contracts
 # make faults 200 faults, in the order of a seed, into sweeps on a real SLURM (SEED=1 FAULTS=200; about half an hour)
-# make bench  what planning, the verbs and shared work cost, as ratios to what one would run instead; 10,000 runs on SLURM
+# make gpu    what only a GPU can show, on a machine with one of NVIDIA's, in 8 minutes (PYTHON, where there is no .venv)
+# make slurm-versions   the tests on SLURM, on this machine's own version and on two newer ones (slurm/README.md)
+# make bench  what a grid, a step, queueing, the verbs, shared work and interruptions cost, as ratios to what one would run
+#             instead; 10,000 runs on SLURM (docs/benchmarks.md; JSON=FILE: as lines of JSON, too)
 PYTHON ?= python3.11
 INSTALL := .venv/bin/pip --disable-pip-version-check install --quiet --constraint constraints.txt
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: demo test lint bench faults clean
+.PHONY: demo test lint bench faults gpu slurm-versions clean
 
 demo: .venv/installed
 	python -m launcher -m loss_type=sigmoid,ipo,kto_pair beta=0.01,0.1
@@ -15,8 +18,9 @@ demo: .venv/installed
 
 # Three files of tests at a time, since those with a cluster wait half of theirs; each with one thread: their models are
 # so small that more only get in each other's way.
+TESTS := OMP_NUM_THREADS=1 pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations 10
 test: lint
-	OMP_NUM_THREADS=1 pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations 10 $(PYTEST)
+	$(TESTS) $(PYTEST)
 
 lint: .venv/tested
 	ruff check .
@@ -25,14 +29,27 @@ lint: .venv/tested
 	lint-imports
 
 bench: .venv/tested
-	python tests/benchmarks/bench.py
+	python tests/benchmarks/bench.py $(JSON:%=--json %)
 	OMP_NUM_THREADS=1 python tests/benchmarks/reference.py
-	python tests/benchmarks/scale.py
+	OMP_NUM_THREADS=1 python tests/benchmarks/resume.py $(JSON:%=--json %)
+	python tests/benchmarks/grid.py $(JSON:%=--json %)
+	python tests/benchmarks/step.py $(JSON:%=--json %)
+	python tests/benchmarks/queueing.py $(JSON:%=--json %)
+	python tests/benchmarks/scale.py $(JSON:%=--json %)
 
 SEED ?= 1
 FAULTS ?= 200
 faults: .venv/tested
 	OMP_NUM_THREADS=1 python tests/faults --seed $(SEED) --faults $(FAULTS)
+
+gpu:
+	$(or $(wildcard .venv/bin/python),$(PYTHON)) tests/gpu $(GPU)
+
+SLURMS ?= 24.11 26.05
+slurm-versions: .venv/tested
+	$(TESTS) -m slurm $(PYTEST)
+	for version in $(SLURMS); do \
+		slurm/dev-cluster-root make $$version && PREFSWEEP_TEST_SLURM=$$version $(TESTS) -m slurm $(PYTEST) || exit; done
 
 clean:
 	rm -rf .venv outputs

@@ -11,6 +11,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from launcher.machine.rights import denied
 from launcher.machine.terminal import complain, prepare_streams, say, until_unread
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ def _answer(arguments: argparse.Namespace) -> int:
         return _write(_distinct(arguments.sweep_dir), arguments.output)
     except ImportError as error:
         return _refuse(f"{error.name or error}: not installed here; pip install 'prefsweep[analysis]'")
+    except PermissionError as error:
+        return _refuse(denied(error) or str(error))
 
 
 def _write(sweep_dir: list[Path], output: Path | None) -> int:
@@ -52,11 +55,13 @@ def _write(sweep_dir: list[Path], output: Path | None) -> int:
         try:
             frame = load(*sweep_dir)
             notes = [str(each.message) for each in caught]
-            report = write(frame, output or _folder(sweep_dir), notes)
         except ResultsError as error:
             return _refuse(str(error))
+        try:
+            report = write(frame, output or _folder(sweep_dir), notes)
         except OSError as error:
-            return _refuse(f"{error.filename}: cannot be written ({error.strerror}); choose another --output")
+            why = denied(error) or f"{error.filename}: cannot be written ({error.strerror})"
+            return _refuse(f"{why}; or choose another --output")
     for note in notes:
         complain(note, "warning")
     say(_told(report))

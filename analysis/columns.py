@@ -93,6 +93,12 @@ TEXT = (
     Column("job_id", "text", "the last attempt's job"),
     Column("base", "text", "which untrained model's evaluation the run is compared with: model, prompts, settings"),
     Column("device", "text", "what it trained on: the GPU's name, or cpu", place="training.device"),
+    Column(
+        "packing",
+        "text",
+        "how pairs went through the model in training: packed, or padded and why",
+        place="training.packing",
+    ),
     Column("address", "text", "the published model: REPOSITORY@REVISION, or a folder", place="revision.address"),
     Column("command", "text", "the command that makes this run alone"),
 )
@@ -106,6 +112,17 @@ NUMBERS = (
     Column("attempts", "number", "submissions so far"),
     Column("gpus", "number", "GPUs that the last attempt asked for; 0 where it trained on a CPU", "GPUs"),
     Column("gpu_hours", "number", "GPU time of all steps, repeated ones too, and of all evaluations", "h"),
+    Column("tokens", "number", "prompts and answers that the training computed, each once", "tokens",
+           "training.throughput.tokens"),
+    Column("computed_tokens", "number", "places that its forwards computed, padding and repeated prompts among them",
+           "tokens", "training.throughput.computed_tokens"),
+    Column("padding", "number", "share of these that held no token", "0..1", "training.throughput.padding"),
+    Column("tokens_per_second", "number", "`tokens` by the time of the steps, all ranks together", "tokens/s",
+           "training.throughput.tokens_per_second"),
+    Column("peak_memory_bytes", "number", "most memory of a rank: of tensors on a GPU, resident on a CPU", "bytes",
+           "training.throughput.peak_memory_bytes"),
+    Column("mfu", "number", "share of the GPUs' peak: model FLOPs of `tokens`, head included, nothing twice "
+           "(launcher/model/operations.py)", "0..1", "training.throughput.mfu"),
     Column("training_loss", "number", "training loss, mean of the last logged steps", "of its loss_type",
            "training.loss"),
 )  # fmt: skip

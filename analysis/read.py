@@ -120,8 +120,10 @@ def _text(file: Path) -> str:
         return file.read_text(encoding="utf-8-sig", errors="replace")
     except FileNotFoundError:
         raise ResultsError(f"{file}: {_absent(file)}") from None
+    except PermissionError:
+        raise  # whose it is, the command line says
     except OSError as error:
-        raise ResultsError(f"{file}: cannot be read ({error.strerror}); check its permissions") from None
+        raise ResultsError(f"{file}: cannot be read ({error.strerror})") from None
 
 
 def _object(line: str) -> dict[str, Any] | None:

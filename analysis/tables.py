@@ -22,13 +22,19 @@ from analysis.measures import categories, present
 from analysis.rows import _NAMED, other_axes, other_scores, setting
 from analysis.words import MISSING, fixed, limits, or_missing, signed
 
-_STATE = ("status", "reason", "step", "max_steps", "seconds", "gpus", "gpu_hours", "attempts", "job_id", "address")
+_STATE = (
+    *("status", "reason", "step", "max_steps", "seconds", "gpus", "gpu_hours", "tokens", "computed_tokens", "padding"),
+    *("tokens_per_second", "peak_memory_bytes", "mfu", "attempts", "job_id", "address"),
+)
 _SCORES = (
     *("training_loss", "heldout_loss", "reward_accuracy", "reward_margin", "kl", "kl_stderr"),
     *("golden_reward", "golden_reward_stderr", "pairs", "generations", "mt_bench", "mt_bench_se"),
 )
 _LISTS = ("golden_rewards", "hosts")  # of plain values, which Parquet has
-_WHOLE = ("seed", "step", "max_steps", "attempts", "pairs", "generations", "gpus")
+_WHOLE = (
+    *("seed", "step", "max_steps", "attempts", "pairs", "generations", "gpus"),
+    *("tokens", "computed_tokens", "peak_memory_bytes"),
+)
 _FORMULA = re.compile(r"^\s*[=+\-@]")
 _MARKUP = re.compile(r"[\\|`*\[\]]")
 

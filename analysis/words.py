@@ -39,6 +39,23 @@ def limits(estimate: Estimate) -> str:
     return f"{fixed(estimate.low)} to {fixed(estimate.high)}" if estimate.known else MISSING
 
 
+def count(value: float) -> str:
+    """Write a number of things, or of things in a second, with its thousands apart."""
+    return f"{value:,.0f}" if math.isfinite(value) else MISSING
+
+
+def share(value: float) -> str:
+    """Write a share from 0 to 1 as a percentage."""
+    return f"{value:.0%}".replace("%", " %") if math.isfinite(value) else MISSING
+
+
+def size(value: float) -> str:
+    """Write bytes, in units of a thousand."""
+    if not math.isfinite(value):
+        return MISSING
+    return f"{value / 1e9:.3g} GB" if value >= 1e9 else f"{value / 1e6:.3g} MB"  # noqa: PLR2004
+
+
 def duration(seconds: float) -> str:
     """Write seconds as hours, minutes or seconds."""
     if not math.isfinite(seconds):

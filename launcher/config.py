@@ -20,6 +20,7 @@ MISSING: Any = "???"  # OmegaConf's mark for a value that the user must give
 OBJECTIVE = ("model", "dataset", "trainer", "loss_type", "beta", "seed")  # what is trained, hence a run's identity
 OF_THE_LAUNCH = ("dry_run", "output_dir", "retrain", "sweep")  # one for all of its runs
 WEAK_REJECTS = "weak_rejects"  # the builder whose pairs a model writes, on a node
+PACKED_AUTO = "auto"  # pairs go through a model packed where that computes the same
 AUTO_TIME = "auto"  # a time limit from what earlier runs took
 WEIGHTS_DIVIDED = 3  # the ZeRO stage from which no rank holds all weights
 
@@ -136,6 +137,7 @@ class Trainer:
     max_length: int = MISSING
     ld_alpha: float | None = None
     gradient_checkpointing: bool = False
+    packed: Any = PACKED_AUTO  # or false; see `planning.kinds`
     lora: Lora | None = None
     desirable_weight: float | None = None
     undesirable_weight: float | None = None
@@ -152,11 +154,13 @@ class Cluster:
     executor: str = "auto"
     runs_per_job: int | None = None
     max_parallel: int | None = None
+    arrays: bool = True
     max_requeues: int = 10
     hang_seconds: int = 300
     max_attempts: int = 5
     warning_seconds: int = 60
     job_name: str | None = None
+    clusters: str | None = None
     partition: str | None = None
     account: str | None = None
     qos: str | None = None

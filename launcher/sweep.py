@@ -25,6 +25,7 @@ class Run:
         axes: the values of the axes that vary in this sweep.
         overrides: what to type to get this run alone.
         inputs: what of this machine it is to be trained on, by key, where that was looked at.
+        left_open: the keys of `cluster`, `extra.KEY` too, that the configuration leaves to the environment.
     """
 
     run_id: str
@@ -34,6 +35,7 @@ class Run:
     axes: dict[str, Any]
     overrides: tuple[str, ...]
     inputs: Mapping[str, Contents] = field(default_factory=dict)
+    left_open: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

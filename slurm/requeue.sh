@@ -7,6 +7,7 @@
 # for what SLURM said.
 code=$? facts=
 set +eu
+unset SLURM_CLUSTERS # the job is on this node's cluster, whichever the user means
 if [[ -e $PREFSWEEP_REQUEST ]]; then
     facts=$(<"$PREFSWEEP_REQUEST")
     rm -f "$PREFSWEEP_REQUEST"
@@ -26,9 +27,8 @@ done
 said=$(tr -cd '[:print:]' <<<"$said" | tr -d '"\\')
 echo "prefsweep: the job could not be requeued: $said" >&2
 while IFS= read -r file && IFS= read -r fact; do
-    aside=$(mktemp "$file.XXXXXX") || continue
-    printf '%s\n' "${fact//@COMPLAINT@/"$said"}" >"$aside"
-    chmod 644 "$aside"
+    aside=$file.$SLURM_JOB_ID.$$
+    printf '%s\n' "${fact//@COMPLAINT@/"$said"}" >"$aside" || continue
     ln "$aside" "$file" # which refuses to replace what is there
     rm -f "$aside"
 done <<<"$facts"

@@ -30,8 +30,9 @@ REPOSITORY = Path(__file__).parent.parent
 SLOW = ("test_slurm_runs", "test_distributed", "test_slurm_cluster", "test_faults", "test_named_sweeps",
         "test_mt_bench_end_to_end", "test_end_to_end", "test_publish_end_to_end", "test_slurm_scan", "test_end_of_job",
         "test_hangs", "test_slurm_hangs", "test_compose", "test_dev_cluster", "test_hub", "test_evaluating",
-        "test_slurm_stages", "test_slurm_fence", "test_tracking", "test_fence", "test_same_content",
-        "test_wheel")  # fmt: skip
+        "test_slurm_stages", "test_slurm_clusters", "test_slurm_versions", "test_slurm_fence", "test_slurm_people",
+        "test_tracking", "test_fence", "test_same_content", "test_wheel", "test_local_gpus", "test_people",
+        "test_slurm_ambient", "test_slurm_without", "test_gpu")  # fmt: skip
 
 
 def pytest_configure() -> None:

@@ -10,6 +10,7 @@ from launcher.cluster.job_state import JobState, Phase
 from launcher.cluster.offer import Offer
 from launcher.cluster.scheduler import is_elsewhere
 from launcher.config import Cluster
+from launcher.errors import ConfigError
 from launcher.store.facts import Cause, Job
 from launcher.store.output_folder import Store
 from launcher.submission.decide import Decision, decide
@@ -22,7 +23,7 @@ class FakeScheduler:
     """Jobs are numbered from 1 and stay in the phase that they were put in.
 
     `submitted` are the batches that train runs, `tables` those that make a reference table, `evaluations` those that
-    evaluate. With `dies_before` or
+    evaluate. `cluster` answers here, and `others` can be reached. With `dies_before` or
     `dies_after`, the launcher dies as it hands over the batch of that number, before or after it was taken.
     """
 
@@ -32,10 +33,11 @@ class FakeScheduler:
     runs_per_job = 1
     warned_early_seconds = 0
     kept_options: Mapping[str, str | None] = {}
+    switches: Collection[str] | None = None
     signs_in_paths = ""
 
-    def __init__(self, batch_size: int = 1, cluster: str | None = None) -> None:
-        self._batch_size, self.cluster = batch_size, cluster
+    def __init__(self, batch_size: int = 1, cluster: str | None = None, others: Collection[str] = ()) -> None:
+        self._batch_size, self.cluster, self.others = batch_size, cluster, others
         self.submitted: list[Batch] = []
         self.tables: list[Batch] = []
         self.evaluations: list[Batch] = []
@@ -53,14 +55,31 @@ class FakeScheduler:
     def is_here(self) -> bool:
         return True
 
+    def reaches(self, cluster: str) -> bool:
+        return cluster in (self.cluster, *self.others)
+
+    def destination(self, cluster: Cluster) -> str | None:
+        if cluster.clusters not in (None, self.cluster, *self.others):
+            raise ConfigError("cluster.clusters", cluster.clusters, "is gone")
+        return cluster.clusters or self.cluster
+
     def batch_size(self, cluster: Cluster) -> int:  # noqa: ARG002 - the protocol's
         return self._batch_size
+
+    def at_once(self, cluster: Cluster) -> int | None:
+        return cluster.max_parallel
+
+    def slots(self, cluster: Cluster) -> int | None:  # noqa: ARG002 - the protocol's
+        return None
 
     def offer(self, cluster: Cluster) -> Offer:  # noqa: ARG002 - the protocol's
         return self.offers
 
     def ambient(self, cluster: Cluster) -> Ambient:  # noqa: ARG002 - the protocol's
         return Ambient()
+
+    def replaced(self, cluster: Cluster) -> Mapping[str, Sequence[str]]:  # noqa: ARG002 - the protocol's
+        return {}
 
     def script(self, batch: Batch) -> str:
         return f"run {batch.name}"
@@ -73,7 +92,8 @@ class FakeScheduler:
         next((kept for kind, kept in kinds.items() if kind in batch.name), self.submitted).append(batch)
         ids = [str(len(self.phases) + 1 + index) for index in range(batch.size)]
         self.phases |= dict.fromkeys(ids, JobState(Phase.RUNNING))
-        self.jobs[batch.name] = [Job(job_id, self.name, cluster=self.cluster) for job_id in ids]
+        there = self.destination(batch.resources)
+        self.jobs[batch.name] = [Job(job_id, self.name, cluster=there) for job_id in ids]
         if self.dies_after == number:
             raise KeyboardInterrupt
         return self.jobs[batch.name]

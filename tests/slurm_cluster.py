@@ -5,7 +5,8 @@ A module that needs one imports the fixture and marks itself:
     from slurm_cluster import DevCluster, dev_cluster_fixture, needs_slurm  # noqa: F401 - the fixture dev_cluster
     pytestmark = needs_slurm
 
-The cluster lives as long as the module. Other clusters of the machine, and other tests, go on beside it.
+The cluster lives as long as the module. Other clusters of the machine, and other tests, go on beside it. With
+PREFSWEEP_TEST_SLURM=24.11, or what else `dev-cluster up --slurm` knows, all of them are of that version.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ import pytest
 from waiting import LONGEST_WAIT, eventually
 
 SCRIPT = Path(__file__).parent.parent / "slurm" / "dev-cluster"
+OTHER_SLURM = SCRIPT.with_name("dev-cluster-root")
+VERSION = os.environ.get("PREFSWEEP_TEST_SLURM")
 # What status says of a job whose process has got kill -9; without accounting, squeue alone is asked, which knows less.
 LAST_PRINTED = r"(: last printed: .*)?"
 KILLED = rf"FAILED (exit code (9|137)|signal 9){LAST_PRINTED}"
@@ -52,8 +55,21 @@ needs_slurm = [
 ]
 
 
+def why_no_other_slurm(version: str) -> str | None:
+    """Why this machine cannot run that version, which is fetched if it is not here; None if it can."""
+    try:
+        done = subprocess.run(
+            [OTHER_SLURM, "make", version], capture_output=True, text=True, timeout=LONGEST_WAIT, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return f"SLURM {version} could not be fetched within {LONGEST_WAIT:g} s"
+    return done.stderr.strip() if done.returncode else None
+
+
 def dev_cluster_script(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run slurm/dev-cluster; its exit code is the caller's business."""
+    if VERSION and arguments[:1] == ("up",) and "--slurm" not in arguments:
+        arguments = ("up", "--slurm", VERSION, *arguments[1:])
     return subprocess.run([SCRIPT, *arguments], capture_output=True, text=True, timeout=LONGEST_WAIT, check=False)
 
 

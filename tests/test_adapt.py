@@ -20,7 +20,7 @@ from launcher.planning.changes import change_settings
 from launcher.planning.estimate import parameters, saving_seconds
 from launcher.planning.launches import recorded_sweep
 from launcher.runs.black_holes import black_holes
-from launcher.runs.run_state import states_of
+from launcher.runs.run_state import read_facts, states_of
 from launcher.runs.status import Status
 from launcher.store.attempts import Attempts
 from launcher.store.facts import Cause, Failure
@@ -130,6 +130,13 @@ def test_memory_grows_after_an_out_of_memory_only() -> None:
     assert after(run_of(), Past(Cause.OUT_OF_MEMORY, "n1", {"mem": None})).mem is None
 
 
+def test_nothing_is_learnt_in_whose_place_an_option_stands() -> None:
+    """It would not count, and the plan would say that it did."""
+    past = Past(Cause.OUT_OF_MEMORY, "n3", {"mem": "64G"}, away={"n3": "failed"})
+    run = run_of("+cluster.extra.mem-per-cpu=8G", "+cluster.extra.exclude=n9", "+cluster.extra.time=60")
+    assert adapted(run, past, 3600.0) == (run, [])
+
+
 def test_a_failed_node_is_avoided() -> None:
     """Beside those that the config and earlier attempts avoid; bracketed lists stay whole."""
     run = run_of("cluster.exclude='n[7-9,11]'")
@@ -155,6 +162,9 @@ def test_what_was_learnt_holds_while_half_of_the_nodes_are_left() -> None:
     assert after(run, Past(away=away)).exclude == "n1,n2,n[3-4]"
     assert after(run, Past(away=away, offer=Offer(nodes=8))).exclude == "n1,n2,n[3-4]"
     assert after(run, Past(away=away, offer=Offer(nodes=7))).exclude == "n1"
+    wide = run_of("cluster.exclude=n1", "cluster.nodes=5", "trainer.micro_batch_size=1", "trainer.batch_size=40")
+    assert after(wide, Past(away=away, offer=Offer(nodes=9))).exclude == "n1,n2,n[3-4]"
+    assert after(wide, Past(away=away, offer=Offer(nodes=8))).exclude == "n1"
     _, words = adapted(run, Past(away=away), None)
     assert words == ["exclude n1,n2,n[3-4]", "n2: 3 runs ended there before they began"]
 
@@ -330,6 +340,15 @@ def test_a_black_hole_is_excluded_for_every_run_and_named(store: Store, capsys: 
     assert scheduler.submitted[-1].resources.exclude == "n2"
 
 
+def test_the_only_machine_is_never_left_out(store: Store) -> None:
+    """Where jobs are processes, there is no other node, whatever has ended on this one."""
+    scheduler, _ = submitted(store)
+    end_before_it_began(scheduler, range(2, 10), "vm")
+    assert "exclude vm" in decide(sweep_of(*MANY), store, scheduler)[0].why
+    scheduler.detached = False
+    assert not any("vm:" in each.why or "exclude" in each.why for each in decide(sweep_of(*MANY), store, scheduler))
+
+
 def test_what_was_learnt_of_a_node_is_forgotten_after_a_week(store: Store) -> None:
     """The first attempt that kept away from it is that long ago."""
     scheduler, runs = submitted(store)
@@ -486,6 +505,24 @@ def test_a_partition_that_ends_jobs_before_the_warning_is_refused(
     assert not scheduler.submitted
 
 
+def test_a_run_that_trains_is_in_flight_though_no_file_names_its_job(store: Store) -> None:
+    """As when somebody removes the record of its batch: it is neither lost nor submitted beside itself."""
+    scheduler, sweep = FakeScheduler(), sweep_of("model=tiny", "cluster=slurm")
+    submit(sweep, store, scheduler, [])
+    run = store.run(sweep.runs[0].run_id)
+    begin(run, "n1")
+    append_line(run.metrics_file, {"step": 3, "max_steps": 9})
+    for file in store.root.glob("sweeps/*/jobs/*/jobs.json"):
+        file.unlink()
+    for file in run.path.glob("attempt-*.json"):
+        os.utime(file, (0, 0))
+    (state,) = states_of([run], scheduler)
+    said = "no file names its job any more, but it still trains on n1"
+    assert (state.status, state.reason) == (Status.RUNNING, said)
+    (decision,) = decide(sweep, store, scheduler)
+    assert (decision.action, decision.why) == (Action.SKIP, f"in flight: RUNNING ({said})")
+
+
 # ------------------------------------------------------------------------------------------------ in vain
 
 
@@ -514,6 +551,23 @@ def test_a_run_that_fails_again_and_again_is_left_alone(store: Store) -> None:
     assert decision.why == f"failed 3 times without progress: FAILED exit code 1; {again}"
     (decision,) = decide(sweep, store, scheduler, insisted=[run.run_id])
     assert decision.action is Action.RESUME
+
+
+def test_a_run_to_which_its_job_did_not_come_has_not_failed(store: Store) -> None:
+    """Where it ended in the run before it, that is none of its failures; where it began no run, it is one of each."""
+    grid = ("model=tiny", "cluster=slurm", "beta=0.1,0.3", "cluster.runs_per_job=2", "cluster.max_attempts=2")
+    scheduler, sweep = FakeScheduler(), sweep_of(*grid)
+    first, second = (store.run(run.run_id) for run in sweep.runs)
+    for _ in range(2):
+        submit(sweep, store, scheduler, [])
+        fail(scheduler, first)
+    one, other = submit(sweep, store, scheduler, [])
+    assert (one.action, other.action) == (Action.SKIP, Action.SUBMIT)
+    scheduler.end(str(len(scheduler.phases)), Phase.FAILED, "FAILED exit code 1")
+    assert [each.action for each in submit(sweep, store, scheduler, [])] == [Action.SKIP, Action.SUBMIT]
+    scheduler.end(str(len(scheduler.phases)), Phase.FAILED, "FAILED exit code 1")
+    assert decide(sweep, store, scheduler)[1].action is Action.SKIP
+    assert read_facts(second).started is False
 
 
 def test_what_was_cancelled_or_never_submitted_is_no_attempt_in_vain(store: Store) -> None:

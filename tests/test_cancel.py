@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,10 +14,12 @@ from conftest import sweep_of
 from fakes import FakeScheduler, submit
 
 from launcher.cli import main
+from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import JobState, Phase
 from launcher.cluster.slurm import SlurmScheduler
 from launcher.cluster.slurm_identity import script_of
-from launcher.errors import StoreError
+from launcher.errors import NotCancelled, StoreError
+from launcher.machine.users import our_name
 from launcher.runs.cancel import cancel
 from launcher.runs.idle_jobs import idle_jobs
 from launcher.runs.run_state import RunState, read_facts, states_of
@@ -79,9 +81,122 @@ def test_a_run_whose_folder_is_anothers_keeps_no_other_from_being_cancelled(
     assert second.facts.job_id in scheduler.cancelled
     assert first.facts.job_id not in scheduler.cancelled
     file = Attempts.of(first.run).all[0].cancel_file
-    assert warned == [
-        f"{first.run.run_id} is not cancelled: {file} cannot be written (Permission denied); its owner may cancel it"
-    ]
+    assert warned[0].startswith(f"{first.run.run_id} is not cancelled: {file}: cannot be written (Permission denied)")
+
+
+def test_a_run_is_not_cancelled_while_one_of_its_attempts_cannot_be_asked(
+    one: Sweep, store: Store, twice: FakeScheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of which nobody knows which is the last: somebody else's may be at work, whatever was asked of ours."""
+    (first, second), warned = Attempts.of(store.run(one.runs[0].run_id)).all, list[str]()
+
+    def refuse(path: Path, *_: object, **__: object) -> bool:
+        if second.path in path.parents:
+            raise PermissionError(13, "Permission denied", str(path))
+        return write_once(path, *_, **__)  # type: ignore[arg-type]
+
+    found = states(one, store, twice)
+    monkeypatch.setattr("launcher.runs.cancel.write_once", refuse)
+    monkeypatch.setattr("launcher.runs.cancel._to_stop", lambda *_: [first, second])
+    assert cancel(found, twice, warn=warned.append) == []
+    assert warned[0].startswith(f"{one.runs[0].run_id} is not cancelled: {second.cancel_file}: cannot be written")
+
+
+# ------------------------------------------------------------------------------------------------ other users' jobs
+
+
+class Owned(FakeScheduler):
+    """Jobs are `user`'s; it ends others' where `allows`, and keeps which wishes were there when it was asked to."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__()
+        self.root, self.user, self.allows, self.wishes = root, "ana", False, list[list[Path]]()
+
+    def submit(self, batch: Batch) -> list[Job]:
+        return [replace(job, user=self.user) for job in super().submit(batch)]
+
+    def cancel(self, jobs: Sequence[Job]) -> None:
+        theirs = [job for job in jobs if job.user != our_name() and not self.allows]
+        if any(job.user != our_name() for job in jobs):
+            self.wishes.append(list(self.root.glob("runs/*/attempts/*/cancel.json")))
+        super().cancel([job for job in jobs if job not in theirs])
+        if theirs:
+            raise NotCancelled("denied", [job.job_id for job in theirs])
+
+
+@pytest.fixture
+def owned(store: Store, monkeypatch: pytest.MonkeyPatch) -> Owned:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    return Owned(store.root)
+
+
+def test_a_denied_cancel_is_seen_by_no_run(store: Store, owned: Owned) -> None:
+    """A run looks for the wish at each step, and would take it before it is withdrawn; nothing is left behind."""
+    sweep, warned = sweep_of(*GRID), list[str]()
+    submit(sweep, store, owned, [])
+    before = sorted(store.root.rglob("*"))
+    assert cancel(states(sweep, store, owned), owned, warn=warned.append) == []
+    assert (owned.wishes, owned.cancelled, warned) == ([[]], [], ["denied"])
+    assert sorted(store.root.rglob("*")) == before
+
+
+def test_who_may_end_anothers_job_has_its_run_cancelled(store: Store, owned: Owned) -> None:
+    """A coordinator of the account, for SLURM: the job ends, the wish follows, and no later start begins the run."""
+    sweep, owned.allows = sweep_of(*GRID), True
+    submit(sweep, store, owned, [])
+    found = states(sweep, store, owned)
+    assert cancel(found, owned) == found
+    assert owned.wishes[0] == []
+    assert sorted(owned.cancelled) == ["1", "2", "3"]
+    assert all(is_called_off(attempt) for state in found for attempt in Attempts.of(state.run).all)
+
+
+def test_root_asks_the_run_first(store: Store, owned: Owned, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody denies it, and the job that is told to end knows why."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    sweep, owned.allows = sweep_of("model=tiny", "sweep=one"), True
+    submit(sweep, store, owned, [])
+    assert len(cancel(states(sweep, store, owned), owned)) == 1
+    assert len(owned.wishes[0]) == 1
+
+
+def test_a_run_of_anothers_keeps_its_place_in_their_job(store: Store, owned: Owned) -> None:
+    """Nobody else divides a job that has more to make, though no executor need be asked for that."""
+    sweep, owned.allows, warned = sweep_of(*GRID, "cluster.runs_per_job=2"), True, list[str]()
+    submit(sweep, store, owned, [])
+    first, _ = states(sweep, store, owned)
+    assert cancel([first], owned, warn=warned.append) == []
+    assert warned == [f"job {first.facts.job_id} is ana's to cancel: it has other runs to make"]
+    assert not Attempts.of(first.run).all[0].cancel_file.exists()
+
+
+def test_ones_own_runs_are_cancelled_beside_anothers(store: Store, owned: Owned) -> None:
+    """With the job of their table, if it is one's own, where no run of the other's waits for it."""
+    mine, theirs = sweep_of(*GRID, "beta=0.7"), sweep_of(*GRID, "beta=0.9")
+    owned.user = our_name()
+    submit(mine, store, owned, [])
+    owned.user = "ana"
+    submit(theirs, store, owned, [])
+    assert [len(owned.tables), len(owned.submitted)] == [1, 4]
+    found = [*states(mine, store, owned), *states(theirs, store, owned)]
+    assert [state.run for state in cancel(found, owned)] == [state.run for state in found[:2]]
+    assert sorted(owned.cancelled) == sorted(str(state.facts.job_id) for state in found[:2])
+
+
+@pytest.mark.parametrize("mask", [0o002, 0o022, 0o077])
+def test_a_wish_leaves_no_folder_in_which_others_cannot_go_on(one: Sweep, store: Store, mask: int) -> None:
+    """Whatever the umask: the run's next attempts are made in it, by whoever of the group launches it again."""
+    scheduler = FakeScheduler()
+    submit(one, store, scheduler, [])
+    (state,) = states(one, store, scheduler)
+    state.run.path.chmod(0o2775)
+    before = os.umask(mask)
+    try:
+        assert cancel([state], scheduler) == [state]
+    finally:
+        os.umask(before)
+    folder = Attempts.of(state.run).all[0].path
+    assert [each.stat().st_mode & 0o070 for each in (folder, folder.parent)] == [0o070] * 2
 
 
 # ------------------------------------------------------------------------------------------------ earlier attempts
@@ -298,8 +413,8 @@ def test_who_may_not_write_leaves_nothing_behind(
     submit(one, store, FakeScheduler(), [])
     before = sorted(store.root.rglob("*"))
     denied = store.root / closed
-    monkeypatch.setattr(os, "access", lambda path, _: Path(path) != denied)
-    with pytest.raises(StoreError, match=f"^{denied}: you may not write there; ask its owner, or give another output"):
+    monkeypatch.setattr(os, "access", lambda path, *_, **__: Path(path) != denied)
+    with pytest.raises(StoreError, match=f"^{denied}: cannot be written .* chmod u.rwX {denied}, or launch into"):
         submit(sweep_of("model=tiny", "sweep=one", "beta=0.92"), store, FakeScheduler(), [])
     assert sorted(store.root.rglob("*")) == before
 

@@ -15,6 +15,8 @@ from launcher.planning import prerequisites
 from launcher.store.files import write_once
 from launcher.store.output_folder import Store
 
+TWO_GPUS = "cluster.gpus_per_node=2"
+
 
 def dataset(folder: Path, **columns: str) -> Path:
     folder.mkdir(parents=True)
@@ -169,9 +171,17 @@ def test_deepspeed_that_is_not_installed_is_told_before_anything_is_submitted(
     assert not (tmp_path / "outputs").exists()
 
 
-def test_several_gpus_are_refused_where_a_run_has_one_process(launch: Launch, tmp_path: Path) -> None:
-    """Before anything is written; a dry run shows the plan all the same."""
-    words = ("model=tiny", "dataset.train_pairs=8", "cluster.executor=local", "cluster.gpus_per_node=2",
-             "trainer.micro_batch_size=4")  # fmt: skip
-    assert "cluster.gpus_per_node=2: on this machine a run has one process" in refused(launch, tmp_path, *words)
-    assert launch(*words, "dry_run=true").returncode == 0
+@pytest.mark.parametrize(("visible", "words"), [("", "no GPUs"), ("3", "1 GPU")])
+def test_more_gpus_than_this_machine_has_are_refused(
+    launch: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str, words: str
+) -> None:
+    """Before anything is written, by a launch, as are several nodes; a dry run shows the plan, and says so."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    there = f"{words} visible (CUDA_VISIBLE_DEVICES={visible}); use cluster=slurm, or at most 1"
+    run = ("model=tiny", "dataset.train_pairs=8", "cluster.executor=local", "trainer.micro_batch_size=4")
+    assert f"cluster.gpus_per_node=2: this machine has {there}" in refused(launch, tmp_path, *run, TWO_GPUS)
+    assert "cluster.nodes=2: this is one machine" in refused(launch, tmp_path, *run, "cluster.nodes=2")
+    for word, told in ((TWO_GPUS, there), ("cluster.nodes=2", "this is one machine")):
+        dry = launch(*run, word, "dry_run=true")
+        assert dry.returncode == 0
+        assert told in " ".join(f"{dry.stdout} {dry.stderr}".split())

@@ -18,11 +18,12 @@ from analysis.columns import COLUMNS, SCORES, document
 from launcher.runs.collect import collect
 from launcher.runs.run_state import states_of
 from launcher.store.attempts import Attempts
-from launcher.store.files import Plain, append_line, write_derived, write_once
+from launcher.store.files import Plain, append_line, plain, write_derived, write_once
 from launcher.store.measurements import Measured
 from launcher.store.output_folder import Store
-from launcher.store.results import BENCHMARKS, ProgramResult
+from launcher.store.results import BENCHMARKS, ProgramResult, Result
 from launcher.store.run_folder import RunDir
+from launcher.store.throughput import Throughput
 from launcher.sweep import Sweep
 
 GRID = ["model=tiny", "cluster.gpus_per_node=1", "loss_type=sigmoid,ipo", "beta=0.1,0.5"]
@@ -71,8 +72,7 @@ def test_every_key_of_a_row_is_documented(sweep: Sweep, store: Store) -> None:
 def test_a_run_has_every_documented_key(sweep: Sweep, store: Store) -> None:
     """A finished run has a key for each column that is read; MT-Bench only where it was evaluated."""
     optional = {".".join(column.path) for column in SCORES if column.name.startswith("mt_bench")} | {"mt_bench_scores"}
-    of_training = {"training.loss", "training.device"}
-    wanted = {".".join(column.path) for column in COLUMNS if column.path} - optional - of_training
+    wanted = {".".join(column.path) for column in COLUMNS if column.path and column.path[0] != "training"} - optional
     row = next(row for row in rows_of(sweep, store) if row["status"] == "TRAINED" and row["kind"] == "run")
     assert wanted <= paths(row)
 
@@ -102,6 +102,17 @@ def test_gpu_hours_are_those_of_all_steps_and_the_evaluation(sweep: Sweep, store
     assert by_status["TRAINED"]["gpu_hours"] == pytest.approx(0.05)
     assert by_status["FAILED"]["gpu_hours"] == pytest.approx(0.025)
     assert by_status["FAILED"]["hosts"] == ["n1"]
+
+
+def test_what_a_training_computed_comes_to_the_frame(sweep: Sweep, store: Store) -> None:
+    """Each number in its column; NaN of a run that an earlier version trained, and of one that is not trained."""
+    told = Throughput(700, 1500, 0.25, 350.0, 61_000_000_000, 0.31)
+    run: RunDir = store.run(sweep.runs[1].run_id)
+    write_once(run.result_file, Result(2, 2, 2.0, throughput=told))
+    rows_of(sweep, store)
+    frame = analysis.load(store.sweep(sweep.name).path).set_index("run_id")
+    assert frame.loc[run.run_id, list(plain(told))].to_dict() == plain(told)
+    assert frame.drop(run.run_id)[list(plain(told))].isna().to_numpy().all()
 
 
 def test_a_cpu_costs_no_gpu_hours(sweep: Sweep, store: Store) -> None:

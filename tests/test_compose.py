@@ -265,6 +265,9 @@ def test_sweep_files_lie_in_their_folder(name: str) -> None:
         ("trainer.colour=1", "trainer.colour=1: no such key; see"),
         ("colour=1", "colour=1: no such key; see"),
         ("hub.revision='${nope}'", "hub.revision: Interpolation key 'nope' not found"),
+        ('cluster.setup=["export A=${BAR}"]', r"; for a variable of the shell, $BAR or \${...}"),
+        ('+evaluation.cluster.setup=["export A=${bar:-x}"]', r"; for a variable of the shell, $bar or \${...}"),
+        ("output_dir='${SCRATCH}/o'", "; for a variable of the environment, ${oc.env:SCRATCH}"),
         ("beta=interval(0,1)", "range"),
         ("beta=range(1,2,0)", "must not be zero"),
         ("seed=range(3,3)", "empty"),
@@ -279,6 +282,15 @@ def test_wrong_overrides_are_one_clear_line(argument: str, words: str) -> None:
         compose([argument], multirun=True)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_variable_is_written_as_the_refusal_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the shell, which the job resolves, in either way; of the environment, which the launch does."""
+    monkeypatch.setenv("SCRATCH", "/scratch")
+    words = [r'cluster.setup=["export A=$BAR B=\${BAR:-x}"]', "output_dir='${oc.env:SCRATCH}/o'"]
+    _, (point,) = compose(words, multirun=True)
+    assert point.config["cluster"]["setup"] == ["export A=$BAR B=${BAR:-x}"]
+    assert point.config["output_dir"] == "/scratch/o"
 
 
 def test_the_wrong_one_of_two_is_named() -> None:

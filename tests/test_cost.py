@@ -9,13 +9,19 @@ from pathlib import Path
 
 import pytest
 from conftest import sweep_of
+from drawn_pairs import drawn_pairs
 from worker_fixtures import make_config
 
 from launcher.cli.main import main
 from launcher.config import Cluster, DatasetFacts, Lora, Model, ModelFacts, RunConfig
 from launcher.planning import estimate
+from launcher.planning.data_counts import Look
+from launcher.planning.plain_trl import LIKE_ULTRAFEEDBACK, Comparison, compared
 from launcher.planning.prerequisites import short_of_disk
+from launcher.store.counts import SplitCounts
 from launcher.store.output_folder import Store
+from launcher.submission.decide import Action, Decision
+from launcher.views.cost import cost_lines
 
 
 def zephyr() -> RunConfig:
@@ -132,28 +138,20 @@ def test_what_cannot_be_known_is_not_said() -> None:
     assert estimate.sentences(total, None) == []
 
 
-@pytest.mark.parametrize(
-    ("device", "tflops", "peak"),
-    [
-        ("NVIDIA A100-SXM4-80GB", None, 312), ("NVIDIA H100 80GB HBM3", None, 989), ("NVIDIA H100 PCIe", 989, 756),
-        ("NVIDIA H200", 312, 989), ("NVIDIA RTX 6000", 91, 91), ("NVIDIA RTX 6000", None, None), ("cpu", None, None),
-    ],
-)  # fmt: skip
-def test_the_share_of_the_peak_that_was_reached(device: str, tflops: float | None, peak: float | None) -> None:
-    """By hand: 128 pairs of 900 tokens, 4 forwards of 2 x 7.24e9 each, in 10 s on 8 GPUs."""
-    config = replace(zephyr(), cluster=Cluster(gpus_per_node=8, gpu_tflops=tflops))
+def test_the_rate_of_a_run_is_what_each_of_its_gpus_did_in_a_second() -> None:
+    """By hand, for each weight: 128 pairs of 900 tokens, 4 forwards of 2 operations each, in 10 s on 8 GPUs."""
+    config = replace(zephyr(), cluster=Cluster(gpus_per_node=8))
     config = replace(config, trainer=replace(config.trainer, batch_size=128))
-    found = estimate.utilisation(config, 10.0, 900.0, device)
-    operations = 4 * 2 * 7.24e9 * 900 * 128
-    assert found == (None if peak is None else pytest.approx(operations / (10 * 8 * peak * 1e12)))
-    assert estimate.utilisation(config, 10.0, None, device) is None
+    assert estimate.rate(config, 10.0, 900.0) == pytest.approx(4 * 2 * 900 * 128 / (10 * 8))
+    assert estimate.rate(config, 10.0, None) is None
+    assert estimate.rate(zephyr(), 10.0, 900.0) is None  # no GPU
 
 
 def test_an_estimate_is_a_range_with_its_basis_and_never_a_bound() -> None:
     """In words, in the plan's column and in its JSON."""
     (words, *_) = estimate.sentences(estimate.total([zephyr()] * 60, None), None)
     # 60 runs and one table: 60.25 x 6.456 h at the peak
-    assert "about 1,600 to 7,800 GPU-hours, at 5 to 25 % of an A100's 312 TFLOP/s (MFU;" in words
+    assert "about 1,600 to 7,800 GPU-hours, at 5 to 25 % of an A100's 312 TFLOP/s (3 or 2" in words
     assert "each taken as full: 2 x max_length" in words
     assert not re.search("at most|<=", words)
 
@@ -178,7 +176,61 @@ def test_a_disk_that_is_too_small_is_told_before_the_launch(store: Store, monkey
     sweep = sweep_of("+sweeps=pref_align_scan")
     free = shutil.disk_usage(store.root.parent)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: free._replace(free=int(1e12)))
-    (note,) = short_of_disk(sweep, store)
+    (note,) = short_of_disk(sweep, store, None)
     assert re.search(r"has 1 TB free, the sweep may need about [\d.]+ TB", note)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: free._replace(free=int(1e15)))
-    assert short_of_disk(sweep, store) == []
+    assert short_of_disk(sweep, store, None) == []
+
+
+# ------------------------------------------------------------------------------------------------ beside plain TRL
+
+UF = SplitCounts(100, 100, tokens=700.0, padded={"1": 1000.0, "4": 1500.0, "16": 2000.0})
+
+
+@pytest.mark.parametrize(
+    ("size", "padded"), [(1, 1000.0), (2, 1250.0), (4, 1500.0), (8, 1750.0), (16, 2000.0), (64, 2000.0)]
+)
+def test_plain_trl_pads_and_makes_one_forward_more(size: int, padded: float) -> None:
+    """By hand, with recomputed activations: 5 forwards for 4, 4 for 3 with adapters, of all places of padded rows."""
+    config = replace(zephyr(), trainer=replace(zephyr().trainer, micro_batch_size=size))
+    found = compared(config, UF, computed=1.02)
+    assert found == Comparison(pytest.approx(5 / 4 * padded / 700 / 1.02), assumed=False)
+    adapters = replace(config, trainer=replace(config.trainer, lora=Lora()))
+    assert compared(adapters, UF, computed=1.02).times == pytest.approx(4 / 3 * padded / 700 / 1.02)
+
+
+def test_without_the_lengths_those_of_ultrafeedback_are_assumed_and_that_is_told() -> None:
+    """Where they matter: a run of which nothing is known is padded as plain TRL's is, unless pairs are packed."""
+    config = zephyr()
+    size = config.trainer.micro_batch_size
+    assert compared(config, None, computed=1.0) == Comparison(
+        pytest.approx(5 / 4 * LIKE_ULTRAFEEDBACK[size]), assumed=True
+    )
+    if not getattr(config.trainer, "packed", False):
+        assert compared(config, None, None) == Comparison(5 / 4, assumed=False)
+    kto = replace(config, loss_type="kto")
+    assert compared(kto, None, None) == Comparison(pytest.approx((2.5 + 1) / 2.5), assumed=False)
+
+
+@pytest.mark.parametrize("size", LIKE_ULTRAFEEDBACK)
+def test_lengths_like_ultrafeedbacks_are_those_that_are_described(size: int) -> None:
+    """By drawing them: places of padded pairs over tokens with the prompt once."""
+    lengths = drawn_pairs("ultrafeedback", 20_000)
+    found = lengths.padded(size) / lengths.once.mean()
+    assert found == pytest.approx(LIKE_ULTRAFEEDBACK[size], rel=0.02)
+
+
+def test_a_plan_tells_what_plain_trl_would_take() -> None:
+    """A line with the hours, how often ours, and what is assumed; nothing where ours are not worth an hour."""
+    sweep = sweep_of("+sweeps=pref_align_scan")
+    (decision, *_) = [Decision(run, Action.SUBMIT, "new") for run in sweep.runs]
+    lines = cost_lines([decision], None, Look())
+    hours = estimate.cost(decision.run.config).gpu_hours
+    assert hours is not None
+    times = compared(decision.run.config, None, None).times
+    (line,) = [each for each in lines if each.startswith("plain TRL: ")]
+    assert f"{times:.1f} times as many: padded pairs, each prompt twice, the reference model in each step" in line
+    assert estimate.in_hours(estimate.Hours(times * hours.low, times * hours.high)) in line
+    config = replace(decision.run.config, trainer=replace(decision.run.config.trainer, max_steps=1))
+    small = replace(decision, run=replace(decision.run, config=config))
+    assert not [each for each in cost_lines([small], None, Look()) if each.startswith("plain TRL")]

@@ -27,7 +27,7 @@ from launcher.store.facts import Attempt, Launch
 from launcher.store.files import append_line
 from launcher.store.output_folder import Store, SweepDir
 from launcher.tracking import process as tracking
-from launcher.tracking.dashboard import Page, open_dashboard
+from launcher.tracking.dashboard import SERVERS, Page, open_dashboard
 
 ARGUMENTS = ("model=tiny", "loss_type=ipo,sigmoid", "beta=0.1,0.5", "sweep=shown")
 
@@ -109,6 +109,14 @@ def test_what_has_no_dashboard_says_what_there_is(store: Store) -> None:
         open_dashboard(launched(store, "off"), None, browser=False)
     with pytest.raises(UsageError, match="once they train"):
         open_dashboard(launched(Store(store.root / "other"), "trackio"), None, browser=False)
+
+
+def test_port_0_is_any_that_is_free(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which not every library knows: it would wait for its own page at port 0."""
+    directory = launched(store, "trackio")
+    (directory.tracking / "trackio").mkdir(parents=True)
+    monkeypatch.setitem(SERVERS, "trackio", lambda *given, **_: f"port {given[2]}")
+    assert open_dashboard(directory, 0, browser=False) == (["port None"], True)
 
 
 def tracked(store: Store, backend: str) -> SweepDir:

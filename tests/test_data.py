@@ -349,13 +349,13 @@ def with_test(folder: Path, test: list[dict[str, str]]) -> Dataset:
     ],
 )
 def test_a_held_out_split_that_cannot_be_used_is_named_by_the_plan(
-    tmp_path: Path, store: Store, test: list[dict[str, str]], message: str
+    tmp_path: Path, test: list[dict[str, str]], message: str
 ) -> None:
     """With its key, its value and its file, before anything is submitted."""
     overrides = ("model=tiny", "dataset=custom", "dataset.name=d", "trainer.max_length=64")
     sweep = sweep_of(*overrides, f"dataset.path={with_test(tmp_path, test).path}")
     with pytest.raises(ConfigError, match=message):
-        check_sources(sweep, store, dry_run=True)
+        check_sources(sweep, dry_run=True)
 
 
 @pytest.mark.parametrize(
@@ -384,7 +384,7 @@ def test_held_out_rows_that_are_left_out_are_told_with_their_reasons(
     assert words in caplog.text
 
 
-def test_a_folder_without_a_held_out_split_and_a_file_too_small_for_one(tmp_path: Path, store: Store) -> None:
+def test_a_folder_without_a_held_out_split_and_a_file_too_small_for_one(tmp_path: Path) -> None:
     """Both are told by the plan, with what to do."""
     (tmp_path / "only").mkdir()
     (tmp_path / "only" / "train.jsonl").write_text(json.dumps(SHORT))
@@ -396,4 +396,4 @@ def test_a_folder_without_a_held_out_split_and_a_file_too_small_for_one(tmp_path
     for name, (message, more) in cases.items():
         sweep = sweep_of("model=tiny", "dataset=custom", "dataset.name=d", f"dataset.path={tmp_path / name}", *more)
         with pytest.raises(ConfigError, match=message):
-            check_sources(sweep, store, dry_run=True)
+            check_sources(sweep, dry_run=True)

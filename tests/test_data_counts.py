@@ -72,6 +72,18 @@ def length(pair: Pair) -> int:
     return len(pair[0].encode()) + max(len(pair[1].encode()), len(pair[2].encode())) + END
 
 
+def once(pair: Pair) -> int:
+    """Tokens of a pair's prompt and both answers, as they are cut."""
+    prompt, *answers = (len(part.encode()) for part in pair)
+    return prompt + sum(min(answer + END, LIMIT - prompt) for answer in answers)
+
+
+def padded(size: int) -> float:
+    """Places of a pair in micro-batches of `mixed`: twice the limit, unless only its short pairs are drawn."""
+    only_short = math.comb(23, size) / math.comb(43, size)
+    return 2 * (only_short * length(SHORT) + (1 - only_short) * LIMIT)
+
+
 def percentile(values: list[int], share: float) -> float:
     """The value below which a share lies, linear between two."""
     ordered, place = sorted(values), share * (len(values) - 1)
@@ -109,9 +121,16 @@ def test_a_split_is_counted_as_by_hand(configure: Configure, store: Store, mixed
         cut=20,
         median=sorted(counted)[len(counted) // 2],
         percentile_95=pytest.approx(percentile(counted, 0.95)),
+        tokens=pytest.approx((23 * once(SHORT) + 20 * once(LONG_ANSWER)) / 43),
+        padded={str(size): pytest.approx(padded(size)) for size in (1, 2, 4, 8, 16, 32)},
     )
     assert len(found.train) == 43
-    assert found.counts.splits["test"] == SplitCounts(10, 8, {"empty completion": 2}, 0, length(SHORT), length(SHORT))
+    test = found.counts.splits["test"]
+    assert replace(test, tokens=None, padded=None) == SplitCounts(
+        10, 8, {"empty completion": 2}, 0, length(SHORT), length(SHORT)
+    )
+    assert test.tokens == once(SHORT)
+    assert list((test.padded or {}).values()) == [pytest.approx(2 * length(SHORT))] * 6
     assert found.counts.splits["train"].share_left_out == pytest.approx(37 / 80)
     assert found.counts.splits["train"].share_cut == pytest.approx(20 / 43)
 

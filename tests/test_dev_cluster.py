@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -85,7 +86,7 @@ def test_the_urgent_partition_preempts_and_slurm_requeues_by_itself(dev_cluster:
 
     assert eventually(lambda: dev_cluster.recorded(urgent) == ["COMPLETED"])
     assert eventually(lambda: dev_cluster.recorded(job) == ["PREEMPTED", "RUNNING"])
-    assert eventually(lambda: dev_cluster.output(job).splitlines()[-1] == "start 1")
+    assert eventually(lambda: dev_cluster.output(job).splitlines()[-1:] == ["start 1"])
     dev_cluster.slurm("scancel", "--signal=KILL", job)
 
 
@@ -177,6 +178,26 @@ def test_an_up_that_fails_names_its_log_and_leaves_no_process() -> None:
         assert f"{folder}/c/log/ctld.log" in up.stderr
         assert "none_such" in (folder / "c/log/ctld.log").read_text()
         assert eventually(lambda: not processes_naming(str(folder)), seconds=30)
+
+
+def test_a_shell_that_pointed_at_another_cluster_finds_its_commands_no_more() -> None:
+    """Those of another version would not understand this one; all else of the PATH stays, in its order."""
+    with open_folder() as folder:
+        for name, brings in (("old", True), ("new", True), ("own", False)):
+            (folder / name / ("bin" if brings else "etc")).mkdir(parents=True)
+            (folder / name / "etc").mkdir(exist_ok=True)
+            (folder / name / "etc" / "slurm.conf").write_text(f"ClusterName={name}\n")
+            (folder / name / "dev-cluster.options").write_text("slurm=own \n")
+        (folder / "mine" / "bin").mkdir(parents=True)
+        ours = f"{folder}/mine/bin:/usr/bin:/bin"
+        lines = [f'eval "$({SCRIPT} env --root {folder / name} --cluster {name})"' for name in ("old", "new", "own")]
+        for commands, begins in ((lines[:1], f"{folder}/old/bin:"), (lines[:2], f"{folder}/new/bin:"), (lines, "")):
+            words = ["/bin/bash", "-ec", "\n".join([*commands, 'echo "$PATH"', 'echo "$SLURM_CONF"'])]
+            environment = {**os.environ, "PATH": ours}
+            done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+            path, conf = done.stdout.splitlines()
+            assert path == begins + ours
+            assert Path(conf).exists()
 
 
 def test_commands_without_a_cluster_say_so(tmp_path: Path) -> None:

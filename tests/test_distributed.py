@@ -27,6 +27,7 @@ from launcher.machine.installed import data_dir
 from launcher.store import attempt_config
 from launcher.store.files import read_fact, read_lines
 from launcher.store.output_folder import Store
+from launcher.store.results import Result
 from launcher.store.run_folder import RunDir
 from launcher.store.starts import last_start
 from launcher.worker import outcome
@@ -36,7 +37,7 @@ from launcher.worker.distributed.rendezvous import Rank, own_address
 from launcher.worker.training import checkpoints, reference_table
 from launcher.worker.training.train import train
 
-PAIRS = 32 + 6
+PAIRS, PAIRS_A_STEP = 32 + 6, 8
 TOLERANCE = 1e-5
 # Two micro-batches on each of two ranks make a step, four on one.
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -62,6 +63,13 @@ def counting(module, batch):
         file.write(f"{len(batch['input_ids'])}\\n")
     return score(module, batch)
 prepare.score = counting
+"""
+
+# When a training begins, all ranks try to pack; here only rank 1 finds something.
+RANK_1_WILL_NOT_PACK = """
+from launcher.worker.training import trainer
+honest = trainer.why_not
+trainer.why_not = lambda model: honest(model) or ("rank 1 is against it" if rank == 1 else None)
 """
 
 # After step 4, before its checkpoint: the last whole one is that of step 2.
@@ -103,6 +111,9 @@ def warned(self, args, state, control, **kwargs):
     begin(self, args, state, control, **kwargs)
 Recorder.on_step_begin = warned
 """
+
+STOP_RANK_1_IN_STEP_6 = STOP_RANK_1_IN_STEP_3.replace("== 2", "== 5")
+TWO_EPOCHS: dict[str, Any] = {"trainer__micro_batch_size": 2, "trainer__max_steps": 8}  # of 32 pairs, 8 a step
 
 # It neither dies nor answers, as a rank that hangs in the driver of a broken GPU.
 FREEZE_RANK_1_IN_STEP_2 = """
@@ -227,6 +238,18 @@ def test_zero_3_trains_the_same_model_as_one_process(single: Store, divided: Sto
     assert distance(single.run(variant), divided.run(variant)) < TOLERANCE
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_ranks_count_together_what_they_compute(single: Store, plain: Store, divided: Store, variant: str) -> None:
+    """Each line has the tokens of that step, whoever computes them; packed, no answer's last one need be computed."""
+    logs = [read_lines(store.run(variant).metrics_file) for store in (single, plain, divided)]
+    tokens = [[line["tokens"] for line in log] for log in logs]
+    assert tokens[0] == tokens[1] == tokens[2]
+    lines = [line for log in logs for line in log]
+    assert all((line["computed_tokens"], line["padding"]) == (line["tokens"] - PAIRS_A_STEP, 0) for line in lines)
+    results = [read_fact(store.run(variant).result_file, Result) for store in (single, plain, divided)]
+    assert [result and result.throughput and result.throughput.tokens for result in results] == [sum(tokens[0])] * 3
+
+
 @pytest.mark.parametrize("zero", ["zero2", "zero3_offload"])
 def test_the_other_kinds_of_zero_train_the_same_model(single: Store, divided: Store, zero: str) -> None:
     """In the same process as others, one after another."""
@@ -249,7 +272,10 @@ def test_a_milestone_is_kept_once_and_whole(request: pytest.FixtureRequest, sing
 
 @pytest.fixture(scope="module")
 def later(world: World, divided: Store) -> Store:
-    """A later job of two ranks: other held-out pairs under ZeRO-3, then kto without DeepSpeed and under ZeRO-3."""
+    """A later job of two ranks, one of which will not pack pairs.
+
+    Other held-out pairs under ZeRO-3; then kto, and pairs that are to go padded, without DeepSpeed and under ZeRO-3.
+    """
     pairs = shutil.copytree(world.pairs, world.folder / "other-pairs")
     held_out = (pairs / "test.jsonl").read_text().splitlines(keepends=True)
     (pairs / "test.jsonl").write_text("".join(held_out[:3]))
@@ -257,7 +283,8 @@ def later(world: World, divided: Store) -> Store:
     runs = {"cold": replace(config, dataset=replace(config.dataset, path=str(pairs)))}
     for zero in ("none", "zero3"):
         runs[f"kto-{zero}"] = world.config(zero, trainer__micro_batch_size=2, **KTO)
-    assert world.job(divided, runs) == [0, 0]
+        runs[f"padded-{zero}"] = world.config(zero, trainer__packed=False, **VARIANTS["sigmoid"])
+    assert world.job(divided, runs, RANK_1_WILL_NOT_PACK) == [0, 0]
     return divided
 
 
@@ -283,6 +310,22 @@ def test_two_ranks_estimate_ktos_kl_over_both_of_their_micro_batches(
     assert distance(single.run("kto"), later.run("kto-none")) < TOLERANCE
     assert distance(single.run("kto"), later.run("kto-zero3")) < TOLERANCE
     assert distance(single.run("kto-apart"), later.run("kto-none")) > 10 * TOLERANCE
+
+
+@pytest.mark.parametrize(("store", "zero"), [("plain", "none"), ("divided", "zero3")])
+def test_packed_pairs_train_the_model_of_padded_ones(
+    request: pytest.FixtureRequest, later: Store, store: str, zero: str
+) -> None:
+    """On two ranks, without DeepSpeed and under ZeRO-3."""
+    packed = request.getfixturevalue(store).run("sigmoid")
+    assert (read_fact(packed.result_file) or {})["packing"] == "packed"
+    assert (read_fact(later.run(f"padded-{zero}").result_file) or {})["packing"] == "padded: trainer.packed=false"
+    assert distance(packed, later.run(f"padded-{zero}")) < 5e-6
+
+
+def test_all_ranks_go_padded_where_one_has_to(later: Store) -> None:
+    """They agree before the first step; of ranks that went different ways some would wait for others."""
+    assert (read_fact(later.run("cold").result_file) or {})["packing"] == "padded: rank 1 is against it"
 
 
 def test_training_moved_the_weights(single: Store) -> None:
@@ -391,6 +434,37 @@ def test_interrupted_runs_end_bit_identical(world: World, interrupted: Store) ->
     assert fingerprint(interrupted.run("stopped")) == undisturbed
     steps = [line["step"] for line in read_lines(interrupted.run("stopped").metrics_file)]
     assert steps == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.fixture(scope="module")
+def resumed(world: World) -> Store:
+    """Two ranks through two epochs: two losses in one go, and again, stopped in step 6 and gone on with."""
+    store = world.store("epochs")
+    configs = {loss: world.config(loss_type=loss, **TWO_EPOCHS) for loss in ("sigmoid", "kto_pair")}
+    assert world.job(store, configs) == [0, 0]
+    cut = {f"{loss}-cut": config for loss, config in configs.items()}
+    for name, config in cut.items():
+        assert world.job(store, {name: config}, STOP_RANK_1_IN_STEP_6) == [0, 0]
+        assert checkpoints.last_complete(store.run(name).checkpoints)
+    assert world.job(store, cut) == [0, 0]
+    return store
+
+
+@pytest.mark.parametrize("loss", ["sigmoid", "kto_pair"])
+def test_a_run_that_is_resumed_amid_a_later_epoch_ends_bit_identical(resumed: Store, loss: str) -> None:
+    """The order is that of its own epoch, dealt by length or as it was drawn, and what was trained on is skipped."""
+    assert fingerprint(resumed.run(f"{loss}-cut")) == fingerprint(resumed.run(loss))
+    logs = [read_lines(resumed.run(name).metrics_file) for name in (loss, f"{loss}-cut")]
+    counted, again = ([(line["step"], line["tokens"]) for line in log] for log in logs)
+    assert counted == again
+
+
+def test_two_ranks_train_the_same_model_as_one_through_two_epochs(world: World, single: Store, resumed: Store) -> None:
+    """Each epoch has its order on however many ranks."""
+    reference_table.forget_prepared()
+    train(world.config(**TWO_EPOCHS), single.run("epochs"), single, lambda: False)
+    assert distance(single.run("epochs"), resumed.run("sigmoid")) < TOLERANCE
+    assert distance(single.run("epochs"), single.run("sigmoid")) > 10 * TOLERANCE
 
 
 def test_out_of_memory_on_one_rank_puts_the_job_back_with_half_the_micro_batch(

@@ -72,18 +72,18 @@ def test_a_word_that_names_no_key_is_still_the_users_mistake() -> None:
 
 def test_a_weaker_model_and_its_instructions_are_named_by_their_own_keys(tmp_path: Path) -> None:
     """Not by those of the model that is trained, though the same functions look at both."""
-    store, rows = Store(tmp_path / "outputs"), tmp_path / "rows.jsonl"
+    rows = tmp_path / "rows.jsonl"
     rows.write_text('{"text": "x"}\n')
     with pytest.raises(ConfigError) as model:
-        check_sources(sweep_of(*WEAK, f"dataset.weak_rejects.path={rows}"), store, dry_run=False)
+        check_sources(sweep_of(*WEAK, f"dataset.weak_rejects.path={rows}"), dry_run=False)
     assert (model.value.key, model.value.value) == ("dataset.weak_rejects.model.path", "/no/such")
     remote = "dataset.weak_rejects.model={name:w,path:org/weak,revision:main}"
     for path, key in ((rows, "columns"), ("/no/such.jsonl", "path")):
         with pytest.raises(ConfigError) as instructions:
-            check_sources(sweep_of(*WEAK[:2], remote, f"dataset.weak_rejects.path={path}"), store, dry_run=False)
+            check_sources(sweep_of(*WEAK[:2], remote, f"dataset.weak_rejects.path={path}"), dry_run=False)
         assert instructions.value.key == f"dataset.weak_rejects.{key}"
     package = "dataset.weak_rejects.model={name:w,path:'package:no_such'}"
-    assert check_sources(sweep_of(*WEAK[:2], package, f"dataset.weak_rejects.path={rows}"), store, dry_run=True) == [
+    assert check_sources(sweep_of(*WEAK[:2], package, f"dataset.weak_rejects.path={rows}"), dry_run=True) == [
         "dataset.weak_rejects.model.path=package:no_such: not installed here; pip install --no-deps no-such"
     ]
 

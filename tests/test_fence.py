@@ -54,8 +54,13 @@ def run(tmp_path: Path, configure: Configure) -> RunDir:
 
 
 def contents(run: RunDir) -> dict[str, str]:
-    """What every file of the run holds, but for what processes print."""
-    found = sorted(path for path in run.path.rglob("*") if path.is_file() and path.suffix != ".log")
+    """What every file of the run holds, but for what processes print, and say of how far they are.
+
+    A process that was stopped while it says that goes on where it was, before it looks at anything; the next who says
+    it has the last word.
+    """
+    found = sorted(path for path in run.path.rglob("*") if path.is_file())
+    found = [path for path in found if path.suffix != ".log" and "progress.json" not in path.name]
     return {path.relative_to(run.path).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
 
 

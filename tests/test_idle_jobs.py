@@ -14,7 +14,7 @@ from test_cancel import TABLE, idle
 from launcher.cli import main
 from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import JobState, Phase
-from launcher.errors import Refused
+from launcher.errors import QueueFull, Refused
 from launcher.store.facts import Job
 from launcher.store.output_folder import Store
 from launcher.submission.adopt import adopt
@@ -28,10 +28,13 @@ class Refusing(FakeScheduler):
     """Takes no batch with this in its name."""
 
     refuses: str | None = None
+    refuses_tables = True
+    kind: type[Refused] = Refused
 
     def submit(self, batch: Batch) -> list[Job]:
-        if self.refuses is not None and self.refuses in batch.name:
-            raise Refused("invalid partition specified: nosuch")
+        spared = ".prepare." in batch.name and not self.refuses_tables
+        if self.refuses is not None and self.refuses in batch.name and not spared:
+            raise self.kind("invalid partition specified: nosuch")
         return super().submit(batch)
 
 
@@ -140,3 +143,28 @@ def test_the_jobs_of_a_batch_that_was_gone_for_a_moment_are_found(
     (store.root / "away").rename(batch)
     ours = json.loads((batch / "jobs.json").read_text())["jobs"][0]["job_id"]
     assert (ours, LATE) in idle(sweep, store, scheduler)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_table_whose_runs_are_refused_is_taken_back(
+    sweep: Sweep, store: Store, scheduler: Refusing, full: bool
+) -> None:
+    """And named; where the queue was only full it stays, so that launching again finds what it makes."""
+    scheduler.refuses, scheduler.kind = "s.", QueueFull if full else Refused
+    scheduler.refuses_tables = False
+    with pytest.raises(scheduler.kind) as refusal:
+        submit(sweep, store, scheduler, [])
+    (table,) = scheduler.jobs[scheduler.tables[0].name]
+    assert scheduler.cancelled == ([] if full else [table.job_id])
+    end = "stays in the queue" if full else "was submitted before, and is taken back"
+    assert f"job {table.job_id}, which makes their reference table, {end}" in str(refusal.value)
+
+
+def test_a_table_for_which_others_wait_is_left(store: Store, scheduler: Refusing) -> None:
+    """It was on its way before, for runs that are in the queue."""
+    submit(sweep_of(*GRID), store, scheduler, [])
+    scheduler.refuses, scheduler.refuses_tables = "s.", False
+    with pytest.raises(Refused) as refusal:
+        submit(sweep_of(*GRID, "beta=0.7"), store, scheduler, [])
+    assert (len(scheduler.tables), scheduler.cancelled) == (1, [])
+    assert "reference table" not in str(refusal.value)

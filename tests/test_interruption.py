@@ -8,25 +8,29 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 from conftest import clean_environment
+from ranks import new_attempt
 from waiting import LONGEST_WAIT
+from worker_fixtures import Configure
 
 from launcher.cluster import node, slurm_node
 from launcher.cluster import slurm_words as words
 from launcher.cluster.batch import Batch
 from launcher.config import Cluster
-from launcher.store.facts import Attempt, Failure, FailureStatus
-from launcher.store.files import append_line, plain, read_fact, read_lines
+from launcher.store.facts import Attempt, Cancel, Failure, FailureStatus
+from launcher.store.files import append_line, plain, read_fact, read_lines, write_once
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir
 from launcher.worker import deadline, headway, interruption, outcome
+from launcher.worker.attempt import make_attempt
 from launcher.worker.interruption import Interrupted, StopRequest, locked
-from launcher.worker.outcome import _leave
+from launcher.worker.outcome import Kind, _leave
 
 # Says when it has begun; its child is one that executes another program, its thread one that was there before.
 PROCESS = """
@@ -364,3 +368,19 @@ def test_waiting_for_another_job_ends_on_request(tmp_path: Path, monkeypatch: py
     assert len(asked) == 4
     with locked(tmp_path / "a", lambda: False):
         assert not (tmp_path / "a").exists()
+
+
+def test_a_wish_that_was_withdrawn_has_ended_the_run_all_the_same(
+    configure: Configure, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who cancels while SLURM is silent is told that the run goes on; one that had seen the wish has not failed."""
+    attempt = new_attempt(configure(), store.run("r"))
+
+    def train(*given: Callable[[], bool]) -> NoReturn:
+        write_once(attempt.cancel_file, Cancel(1.0))
+        assert given[-1]()
+        attempt.cancel_file.unlink()
+        raise Interrupted("stopped on request")
+
+    monkeypatch.setattr("launcher.worker.training.train.train", train)
+    assert make_attempt(attempt, store, StopRequest()).kind is Kind.CANCELLED

@@ -158,7 +158,7 @@ def test_what_cannot_be_told_is_one_line_at_the_plan(tmp_path: Path, store: Stor
         read(tmp_path, store)
     sweep = sweep_of("model=tiny", f"dataset={tmp_path}")
     with pytest.raises(ConfigError, match=words):
-        check_sources(sweep, store, dry_run=True)
+        check_sources(sweep, dry_run=True)
 
 
 HOLES: dict[str, tuple[list[str], Naming, str, str]] = {
@@ -235,7 +235,7 @@ def test_a_piece_is_held_out_of_the_only_split_there_is(tmp_path: Path, store: S
     assert read(tmp_path / "train.jsonl", store, **pieces) == (every[:2], every[2:])
     sweep = sweep_of("model=tiny", f"dataset={tmp_path / 'train.jsonl'}", "dataset.train_split='train[:2]'")
     with pytest.raises(ConfigError, match=r"dataset\.test_split=test: .* one table without splits; give a piece here"):
-        check_sources(sweep, store, dry_run=True)
+        check_sources(sweep, dry_run=True)
 
 
 @pytest.mark.parametrize("split", ["train+test", "train[", "train[a:b]", "train[:10", "train[1]"])

@@ -258,7 +258,7 @@ def test_a_job_publishes_every_point_and_notes_which_it_could_not(store: Store) 
 
 
 def test_a_job_that_evaluates_publishes_its_scores(store: Store) -> None:
-    """The final model's revision is made anew, the milestones' stay; a run published elsewhere is left alone."""
+    """The final model's revision is made anew, the milestones' stay; one published elsewhere is left, which is told."""
     run, _ = published_by_its_job(store)
     before = read_fact(run.milestone(4).revision_file)
     publish_in_job(evaluation_of(run), store, lambda: False)
@@ -272,6 +272,7 @@ def test_a_job_that_evaluates_publishes_its_scores(store: Store) -> None:
     publish_in_job(run.attempts()[-1], store, lambda: False)
     assert "| command: speed | 3.5 |" in (folder / "README.md").read_text()
     assert read_fact(run.revision_file) == elsewhere
+    assert reason(run) == f"not published: {run.run_id}: was published as {folder}, which lacks the new scores"
 
 
 def test_scores_that_cannot_be_published_are_kept_and_told(store: Store) -> None:

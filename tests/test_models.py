@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import gguf
@@ -13,13 +15,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.testing._internal.distributed.fake_pg import FakeStore
 from transformers import AutoModelForCausalLM
 from worker_fixtures import ARCHITECTURE, LORA, Configure
 
 from launcher.config import Model
-from launcher.errors import ConfigError
+from launcher.errors import ConfigError, StoreError
 from launcher.store.output_folder import Store
-from launcher.worker.model import base_model, precision
+from launcher.worker.model import base_model, precision, tiny
 from launcher.worker.model import weights as models
 from launcher.worker.model.tiny import byte_tokenizer
 from launcher.worker.training.train import train
@@ -56,6 +59,32 @@ def test_a_run_leaves_the_base_as_it_was(configure: Configure, store: Store, lor
     assert "forward" not in vars(base)
     assert not any(parameter.requires_grad for parameter in base.parameters())
     assert not base.training
+
+
+@contextmanager
+def second_rank() -> Iterator[None]:
+    """Within, this process takes itself for the second of two."""
+    torch.distributed.init_process_group("fake", rank=1, world_size=2, store=FakeStore())
+    try:
+        yield
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_whichever_rank_comes_first_makes_the_model(store: Store, tmp_path: Path) -> None:
+    """Transformers lets only the first write what is saved; an entry without weights would be trusted for good."""
+    with second_rank():
+        base_model.ensure_base(TINY, store)
+    assert same(models.load(TINY, store), models.load(TINY, Store(tmp_path / "alone")))
+
+
+def test_a_model_that_was_not_written_whole_is_no_entry(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the reason: the next one makes it again."""
+    with monkeypatch.context() as patched:
+        patched.setattr(tiny, "save", lambda module, folder: module.config.save_pretrained(folder))
+        with pytest.raises(StoreError, match="the model that was made holds no weights"):
+            base_model.ensure_base(TINY, store)
+    assert models.load(TINY, store)
 
 
 def test_random_weights_follow_from_the_seed(store: Store, tmp_path: Path) -> None:

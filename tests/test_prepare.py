@@ -30,7 +30,7 @@ from launcher.store.output_folder import Store
 from launcher.worker.dataset.pairs import collator, load_pairs, tokenise
 from launcher.worker.model import base_model
 from launcher.worker.model import weights as models
-from launcher.worker.training import first_step, reference_table
+from launcher.worker.training import first_step, packing, reference_table
 from launcher.worker.training.losses import PreferenceTrainer
 from launcher.worker.training.train import train
 from launcher.worker.training.trainer import arguments
@@ -289,6 +289,7 @@ def test_of_two_that_start_together_one_computes(configure: Configure, store: St
     """The other waits and reads the same values."""
     config, found = configure(), []
     pairs = tokenise(config, store)
+    packing.why_padded(config, store)  # threads would try the one model of this process at once, as processes do not
     threads = [
         threading.Thread(target=lambda: found.append(reference_table.ensure_table(config, store, pairs)))
         for _ in range(2)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 from worker_fixtures import Configure
 
@@ -56,6 +57,13 @@ def test_the_rows_are_those_that_were_tokenised(
     makings.clear()
     assert [digest(prepared_rows.prepared(config, store)) for _ in range(2)] == [expected] * 2
     assert len(makings) == 1
+
+
+def test_rows_need_no_home(configure: Configure, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where its caches would lie, nothing can be written: nothing is, since nothing of these rows is kept there."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", Path("/proc/none/datasets"))
+    for config in (configure(), configure(loss_type="kto")):
+        assert len(prepared_rows.prepared(config, store).train)
 
 
 def test_the_runs_of_a_sweep_share_their_rows(configure: Configure, store: Store, makings: list[str]) -> None:

@@ -91,6 +91,42 @@ def test_publishing_again_leaves_a_revision_alone_until_it_changed(store: Store)
     assert [path.name for path in folder.parent.iterdir() if path.suffix != ".lock"] == ["ipo-0.1"]
 
 
+def test_a_push_that_fails_leaves_the_revision_that_is_there(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is full half-way through the new one: the one before is there, whole, and nothing else is left."""
+    (run,) = trained_runs(store, *FOLDER)
+    folder = published(run, store)
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    write_derived(run.evaluation_file, json.dumps(evaluation(0.875)))
+
+    def full(_: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(target))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("launcher.hub.folder.link", full)
+        with pytest.raises(OSError, match="No space left"):
+            published(run, store)
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+    assert [path.name for path in folder.parent.iterdir() if path.suffix != ".lock"] == [folder.name]
+    assert json.loads((published(run, store) / "evaluation.json").read_text())["golden_reward"] == 0.875
+
+
+def test_an_earlier_revision_that_may_not_be_removed_keeps_no_new_one(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its files are another user's, in folders that are sticky: the new one has its place all the same."""
+    (run,) = trained_runs(store, *FOLDER)
+    folder = published(run, store)
+    write_derived(run.evaluation_file, json.dumps(evaluation(0.875)))
+
+    def refuse(_: Path, *, ignore_errors: bool = False) -> None:
+        if not ignore_errors:
+            raise PermissionError(1, "Operation not permitted", "metrics.jsonl")
+
+    monkeypatch.setattr(shutil, "rmtree", refuse)
+    assert published(run, store) == folder
+    assert json.loads((folder / "evaluation.json").read_text())["golden_reward"] == 0.875
+
+
 def test_another_runs_folder_is_refused(store: Store) -> None:
     """A folder that holds another run, or that somebody made by hand, stays as it is."""
     (owner,) = trained_runs(store, *FOLDER, "hub.repo=shared")
@@ -513,6 +549,21 @@ def test_a_revision_whose_folder_was_removed_is_published_again(store: Store) ->
     assert whys_of(run) == ["no longer where it was published"]
     assert pushed_by_the_verb(run, store) == {run.run_id: None}
     assert (folder / "config.json").exists()
+
+
+def test_a_revision_moves_with_its_output_folder(store: Store, tmp_path: Path) -> None:
+    """Where the folder has another name, status and `publish` find it there; the record stays as it was written."""
+    (run,) = trained_runs(store, *FOLDER)
+    keep_milestones(run, step2=0.5)
+    pushed_by_the_verb(run, store)
+    recorded = run.revision_file.read_bytes()
+    moved = Store(store.root.rename(tmp_path / "elsewhere"))
+    run = moved.run(run.run_id)
+    assert read_facts(run).address == str(moved.published("tiny-scan", "ipo-0.1"))
+    assert whys_of(run) == ["is published", "is published"]
+    assert run.revision_file.read_bytes() == recorded
+    shutil.rmtree(moved.published("tiny-scan", "ipo-0.1"))
+    assert whys_of(run) == ["is published", "no longer where it was published"]
 
 
 def test_what_was_never_submitted_is_not_said_to_have_the_hub_off(store: Store) -> None:

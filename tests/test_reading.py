@@ -77,7 +77,11 @@ def test_a_refusal_blocks_no_other_run(
     assert (code, len(runs)) == (which != "work", 4)  # who makes what is known without the list
     assert [run["status"] == "UNREADABLE" for run in runs].count(True) == (which not in {"launch", "work"})
     assert f"{path}: " in said
-    remedies = {errno.EACCES: "Permission denied); ask ", errno.EIO: "input/output error", errno.ESTALE: "stale file"}
+    remedies = {
+        errno.EACCES: "Permission denied); give yourself the right to it: chmod",
+        errno.EIO: "input/output error",
+        errno.ESTALE: "stale file",
+    }
     assert remedies.get(number, "put it right, or move it away") in said
     before = len(fake.submitted)
     assert main.main(WORDS) == (which != "work")

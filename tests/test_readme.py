@@ -48,8 +48,10 @@ NUMBER = re.compile(r"(?<![\w.-])-?\d+\.\d+")
 
 
 def compared(text: str) -> list[str]:
-    """The lines that are compared: words, ids and numbers; no times, pids, hosts or progress."""
+    """The lines that are compared: words, ids and numbers; no times, rates, memory, pids, hosts or progress."""
     text = re.sub(r"\d+m\d\ds|\d+h\d\d", "TIME", text)
+    text = re.sub(r"[\d,]+( to [\d,]+)?(?= tokens/s)", "RATE", text)
+    text = re.sub(r"(?<=memory up to )[\d.]+ .B", "MEMORY", text)
     text = re.sub(r"(?<=12/12)( +)\d+( +1 +)\S+", r"\1PID\2HOST", text)
     text = re.sub(r"smoke\.[0-9a-f]{10}", "BATCH", text)
     return [re.sub(r"\s+", " ", line).strip() for line in text.splitlines() if not line.startswith("[")]

@@ -207,5 +207,5 @@ def test_a_file_is_looked_at_once_for_all_lengths(tmp_path: Path, monkeypatch: p
     axes = ["trainer.max_length=64,128", "loss_type=ipo,kto", "beta=0.1,0.2", "trainer.micro_batch_size=2"]
     sweep = sweep_of("model=tiny", f"dataset={file}", *axes)
     assert len(sweep.runs) == 8
-    prerequisites.check_sources(sweep, Store(tmp_path / "outputs"), dry_run=True)
+    prerequisites.check_sources(sweep, dry_run=True)
     assert sorted(looked) == [False, True]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from waiting import eventually
 
 from launcher.cli.arguments import DONE, FAILED, WRONG
 from launcher.cli.main import main
-from launcher.cluster import node
+from launcher.cluster import node, slurm_words
 from launcher.cluster import scheduler as executors
 from launcher.cluster.batch import Batch, Work
 from launcher.cluster.job_state import Phase
@@ -25,7 +26,6 @@ from launcher.cluster.local import LocalScheduler, process_start, this_process
 from launcher.cluster.scheduler import scheduler_for
 from launcher.config import Cluster
 from launcher.errors import ConfigError, SchedulerError
-from launcher.machine.gpus import visible_gpus
 from launcher.planning import rules
 from launcher.store.facts import Cause, Job
 
@@ -100,14 +100,6 @@ def test_the_pickle_holds_one_path() -> None:
     assert vars(Work("/x")) == {"folder": "/x"}
 
 
-def test_visible_gpus_are_those_that_the_user_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    """CUDA_VISIBLE_DEVICES holds for jobs too."""
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
-    assert visible_gpus() == [3, 5]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert visible_gpus() == []
-
-
 def test_no_executor_is_promised_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without sbatch, `slurm` is refused with what to use instead, not taken for `local`; `auto` is local."""
     monkeypatch.setenv("PATH", "/nonexistent")
@@ -139,6 +131,45 @@ def test_an_executor_is_a_row_of_the_table(
     assert [batch.resources.mem for batch in other.submitted] == ["8G", "12288M"]
 
 
+def test_who_resumes_one_run_keeps_to_the_limit_of_the_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Jobs that no array limits wait for those of runs that were not named, too, in the order of submission."""
+    other = FakeScheduler()
+    other.name = "other"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(executors, "EXECUTORS", {"other": lambda: other, "local": LocalScheduler})
+    monkeypatch.setattr(rules, "EXECUTORS", executors.EXECUTORS)
+    words = ["-m", "model=tiny", "seed=range(0,4)", "sweep=s", "cluster.executor=other", "cluster.arrays=false"]
+    assert main([*words, "cluster.max_parallel=2"]) == DONE
+    capsys.readouterr()
+    assert main(["status", "s", "--json"]) == DONE
+    ids = {run["job_id"]: run["run_id"] for run in json.loads(capsys.readouterr().out)["runs"]}
+    first, second, third, fourth = sorted(ids, key=int)
+    for ended, behind in ((first, [third]), (second, [fourth])):
+        other.end(ended)
+        assert main(["resume", "s", ids[ended]]) == DONE
+        assert behind == [job.job_id for job in other.submitted[-1].behind][:1]
+
+
+@pytest.mark.parametrize("typed", ["cluster.mem=2G", "+cluster.extra.mem=2G"])
+def test_what_is_typed_to_resume_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: str) -> None:
+    """Whatever the last attempt had and died of, be it typed as a key or as the option that replaces it."""
+    other = FakeScheduler(batch_size=10)
+    other.name, other.replaced = "other", slurm_words.replaced  # type: ignore[method-assign]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(executors, "EXECUTORS", {"other": lambda: other, "local": LocalScheduler})
+    monkeypatch.setattr(rules, "EXECUTORS", executors.EXECUTORS)
+    words = ["-m", "model=tiny", "sweep=s", "cluster.executor=other"]
+    for command in ([*words, "+cluster.extra.mem=8G"], ["resume", "s"]):
+        assert main(command) == DONE
+        (job,) = other.jobs[other.submitted[-1].name]
+        other.end(job.job_id, Phase.FAILED, "TERM_MEMLIMIT", Cause.OUT_OF_MEMORY)
+    assert main(["resume", "s", typed]) == DONE
+    assert [batch.resources.mem for batch in other.submitted] == ["8G", "12288M", "2G"]
+    assert other.submitted[-1].resources.extra == {}
+
+
 def test_an_executor_names_its_own_options(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that `cluster.extra` may not change, and how early it may warn; of `auto` and of this machine, all do."""
     other = FakeScheduler()
@@ -148,6 +179,23 @@ def test_an_executor_names_its_own_options(monkeypatch: pytest.MonkeyPatch) -> N
     assert "q" not in executors.kept_options("slurm")
     assert {"q", "array"} <= set(executors.kept_options("auto")) & set(executors.kept_options("local"))
     assert [executors.warned_early_seconds(name) for name in ("other", "slurm", "auto", "local")] == [5, 60, 60, 60]
+
+
+@pytest.mark.parametrize("words", [[], ["cluster=slurm"], ["--probe"]])
+def test_doctor_shows_what_is_known_where_a_cluster_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    """The reason comes last, and the exit code says it too."""
+    for name in ("sbatch", "scontrol", "sinfo"):
+        (tmp_path / name).write_text("#!/bin/sh\necho 'slurm error: Unable to contact slurm controller' >&2; exit 1\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
+    assert main(["doctor", *words]) == FAILED
+    told = capsys.readouterr()
+    assert re.search(r"^SLURM +does not answer *$", told.out, re.MULTILINE)
+    assert re.search(r"^output_dir +/", told.out, re.MULTILINE)
+    assert told.err.splitlines()[-1].endswith("Unable to contact slurm controller")
 
 
 def test_doctor_asks_the_executor_that_is_named(

@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launcher.cli.doctor import tracking_here
-from launcher.cluster import doctor, slurm, slurm_sbatch, slurm_survey
+from launcher.cluster import doctor, slurm, slurm_calls, slurm_sbatch, slurm_survey
 from launcher.cluster import slurm_words as words
 from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import JobState, Phase
+from launcher.cluster.local import this_process
 from launcher.cluster.offer import Offer
 from launcher.cluster.scheduler import AUTO, scheduler_for, scheduler_to_ask
 from launcher.cluster.slurm import SlurmScheduler
@@ -29,7 +31,7 @@ from launcher.cluster.slurm_log import explained, first_rank
 from launcher.cluster.slurm_sbatch import Verdict
 from launcher.cluster.slurm_survey import Limits
 from launcher.config import Cluster
-from launcher.errors import NotCancelled, QueueFull, Refused, SchedulerError
+from launcher.errors import ConfigError, NotCancelled, QueueFull, Refused, SchedulerError
 from launcher.machine.gpus import gpu_names
 from launcher.machine.users import our_name
 from launcher.store.facts import Cause, Job
@@ -303,6 +305,7 @@ def test_containers(tmp_path: Path) -> None:
     pyxis = a_batch(tmp_path, container="nvcr.io#nvidia/pytorch", container_mounts=["/data:/data"])
     assert words.srun_arguments(pyxis) == [
         "--kill-on-bad-exit=1",
+        "--export=ALL",
         "--container-image=nvcr.io#nvidia/pytorch",
         "--container-mounts=" + ",".join(mounts),
     ]
@@ -310,7 +313,7 @@ def test_containers(tmp_path: Path) -> None:
     apptainer = a_batch(
         tmp_path, container="/my image.sif", container_runtime="apptainer", container_mounts=["/data:/data"]
     )
-    assert words.srun_arguments(apptainer) == ["--kill-on-bad-exit=1"]
+    assert words.srun_arguments(apptainer) == ["--kill-on-bad-exit=1", "--export=ALL"]
     expected = ["apptainer", "exec", "--bind", ",".join(mounts), "/my image.sif", "python3", "-P"]
     assert shlex.split(words.python_command(apptainer)) == expected
 
@@ -320,7 +323,7 @@ def test_an_enclosing_job_does_not_leak() -> None:
     outer = {
         "SLURM_JOB_ID": "1", "SLURM_CPU_BIND": "quiet,mask_cpu:0x1", "SLURMD_NODENAME": "n1", "SRUN_DEBUG": "3",
         "SBATCH_PARTITION": "theirs", "SUBMITIT_EXECUTOR": "slurm", "WORLD_SIZE": "8", "RANK": "3",
-        "CUDA_VISIBLE_DEVICES": "0",
+        "CUDA_VISIBLE_DEVICES": "0", "PREFSWEEP_GPUS": "1", "PREFSWEEP_PARENT": "2",
     }  # fmt: skip
     kept = {"SLURM_CONF": "/etc/slurm.conf", "PATH": "/bin", "HF_HOME": "/hf", "SBATCH_IGNORE_PBS": "1"}
     assert clean_environment(outer | kept) == kept
@@ -369,6 +372,59 @@ def test_what_a_partition_gives(partition: str | None, expected: Offer) -> None:
         "NOTE | hello\nmain*|1:30:00|n/a|4\nlong|7-00:00:00|1:00:00|9\nlong|7-00:00:00|1:00:00|2\nold|infinite|n/a|1\n"
     )
     assert slurm_survey.read_offer(text, partition) == expected
+
+
+@pytest.mark.parametrize(
+    ("accounts", "silence", "said"),
+    [
+        ("lab\n", None, "sacct answers"),
+        (None, None, "none: a run's files say how it ended"),
+        (None, "sacctmgr does not answer: refused", "not now: sacctmgr does not answer: refused"),
+    ],
+)
+def test_doctor_tells_no_accounts_from_silent_ones(accounts: str | None, silence: str | None, said: str) -> None:
+    """A slurmdbd that is down for a while is not a cluster without one."""
+    offered = slurm_survey.survey({}, "", accounts, 1, silence=silence)
+    assert dict(slurm_survey.findings(offered))["accounting"] == said
+
+
+@pytest.mark.parametrize(
+    ("does", "answers", "silence"),
+    [
+        ("sleep 60", False, "sacct: no answer within 0.5 s"),
+        ("echo 'sacct: error: Problem talking to the database: x' >&2; exit 1", False,
+         "sacct does not answer: Problem talking to the database: x"),
+        ("echo 'Slurm accounting storage is disabled' >&2; exit 1", False, None),
+        ("exit 0", True, None),
+    ],
+)  # fmt: skip
+def test_an_sacct_that_hangs_is_told_from_one_that_keeps_no_accounts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, does: str, answers: bool, silence: str | None
+) -> None:
+    """`doctor` shows the rest all the same."""
+    (tmp_path / "sacct").write_text(f"#!/bin/sh\n{does}\n")
+    (tmp_path / "sacct").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    class Impatient(slurm_calls.Controller):
+        def ask(self, command: list[str], seconds: float = 0.5) -> subprocess.CompletedProcess[str]:
+            return super().ask(command, min(seconds, 0.5 if "sleep" in does else 60))
+
+    assert slurm._keeps_accounts(Impatient()) == (answers, silence)
+
+
+def test_doctor_goes_on_where_sacct_does_not_answer(
+    commands: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where slurmdbd's machine is down: partitions and all that is known without it are told."""
+    commands(scontrol="echo ClusterName = here", sinfo="echo 'gpu*|up|infinite|4|gpu:8|96|1000000'", sbatch="exit 1")
+    commands(sacct="exec sleep 100", sacctmgr="exec sleep 100")
+    ask = slurm_calls.Controller.ask
+    monkeypatch.setattr(slurm_calls.Controller, "ask", lambda self, command, _seconds=0: ask(self, command, 2))
+    found, proposal = SlurmScheduler().survey(Cluster())
+    assert dict(found)["accounting"] == "not now: sacct: no answer within 2 s"
+    assert "partition" in dict(found)
+    assert "partition: gpu" in proposal
 
 
 def test_the_proposed_file_can_be_composed() -> None:
@@ -514,16 +570,20 @@ def test_a_banner_of_sbatch_makes_no_job(commands: Callable[..., None], tmp_path
     """The id is that of the line with which SLURM answers, whatever the exit code of a site's own sbatch."""
     commands(sbatch="echo Today: job 1 of 9; echo Submitted batch job 44; echo bye; exit 3", scontrol="exit 1")
     assert [job.job_id for job in SlurmScheduler().submit(a_batch(tmp_path, size=1))] == ["44"]
+    refusal = "sbatch: error: Batch job submission failed: Invalid feature specification"
+    commands(sbatch=f"echo 'Service units left:'; echo ' 4711'; echo '{refusal}' >&2; exit 1", scontrol="exit 1")
+    with pytest.raises(Refused, match="Invalid feature specification"):
+        SlurmScheduler().submit(a_batch(tmp_path, size=1))
 
 
 def test_a_command_that_hangs_is_waited_for_aloud(
     commands: Callable[..., None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """And not for ever."""
-    monkeypatch.setattr(slurm, "SILENT_SECONDS", 0.1)
+    monkeypatch.setattr(slurm_calls, "SILENT_SECONDS", 0.1)
     commands(squeue="exec sleep 60")
     with pytest.raises(SchedulerError, match="squeue: no answer within 1 s"):
-        slurm._ask(["squeue"], 1)
+        slurm_calls.ask(["squeue"], 1)
     assert "squeue has not answered for 0.1 s; waiting for up to 1 s" in capsys.readouterr().err
 
 
@@ -631,6 +691,124 @@ def test_a_job_of_another_cluster_is_not_cancelled_by_its_number(commands: Calla
     assert (tmp_path / "cancelled").read_text().split() == ["8", "9"]
 
 
+KNOWN = "echo NOTE: hello; echo 'here|6817'; echo 'there|6817'; echo 'down|0'"
+THERE = Job("7", "slurm", cluster="there", user=our_name(), name="ours", log="/jobs/ours/7_0_log.out")
+
+
+@pytest.fixture
+def two(commands: Callable[..., None], tmp_path: Path) -> Path:
+    """Two clusters with a job 7, which is ours there; the file to which the questions about jobs are written."""
+    asked = tmp_path / "asked"
+    note = f'echo "$(basename $0) $*" >> {asked}'
+    there = "case $* in --clusters=there*) echo CLUSTER: there;"
+    lines = "echo '7|RUNNING|None|n1|ours|1:02'; echo '7|ours|RUNNING';; *) echo '7|RUNNING|None|n9|theirs|1:02';; esac"
+    commands(sacctmgr=KNOWN, scontrol="echo ClusterName = here", squeue=f"{note}; {there} {lines}")
+    commands(scancel=note, sacct=note)
+    return asked
+
+
+def test_a_job_of_a_cluster_that_can_be_reached_is_asked_for_and_cancelled_there(two: Path) -> None:
+    """By that cluster's name, which heads the answer; a job of its number here is another."""
+    scheduler = SlurmScheduler()
+    assert scheduler.states([THERE]) == {"7": JobState(Phase.RUNNING, None, "n1", minutes=1, cluster="there")}
+    assert scheduler.states([replace(THERE, cluster="here")]) == {}
+    two.unlink()
+    scheduler.cancel([THERE])
+    asked, cancelled = two.read_text().splitlines()
+    assert asked.startswith("squeue --clusters=there -h")
+    assert cancelled == "scancel --clusters=there 7"
+
+
+def test_a_cluster_that_does_not_answer_hides_its_jobs(two: Path, commands: Callable[..., None]) -> None:
+    """They are in flight, with the reason; what slurmdbd does not know is elsewhere."""
+    commands(squeue="case $* in --clusters*) echo squeue: error: munged is away >&2; exit 1;; esac")
+    told = SlurmScheduler().states([THERE])["7"]
+    assert (told.phase, told.reason) == (Phase.HIDDEN, "cluster there does not answer: squeue: munged is away")
+    for name, why, remedy in (
+        (
+            "gone",
+            "runs elsewhere: job 7 is on cluster gone, and this is here; ask there",
+            "and this is here; cancel there",
+        ),
+        (
+            "down",
+            "cluster down: its controller is not up, for slurmdbd (sacctmgr show cluster)",
+            "is not up, .*; try again",
+        ),
+    ):
+        job = replace(THERE, cluster=name)
+        assert SlurmScheduler().states([job])["7"].reason == why
+        with pytest.raises(NotCancelled, match=f"job 7 is on cluster {name}.*{remedy}"):
+            SlurmScheduler().cancel([job])
+    assert "scancel" not in two.read_text()
+
+
+def test_a_silent_slurmdbd_hides_the_jobs_of_other_clusters(two: Path, commands: Callable[..., None]) -> None:
+    """Nobody knows then whether they can be reached from here, and whoever asks is told so, not sent elsewhere."""
+    down = "sacctmgr: error: _open_persist_conn: failed to open persistent connection to host:db:6819: refused"
+    commands(sacctmgr=f"echo '{down}' >&2; exit 1")
+    told = SlurmScheduler().states([THERE])["7"]
+    assert told.phase is Phase.HIDDEN
+    assert str(told.reason).startswith("cluster there: sacctmgr does not answer: _open_persist_conn")
+    with pytest.raises(SchedulerError, match=r"cluster there: sacctmgr does not answer: .*; try again"):
+        SlurmScheduler().destination(Cluster(clusters="there"))
+    with pytest.raises(NotCancelled, match=r"job 7 is on cluster there: sacctmgr does not answer: .*; try again"):
+        SlurmScheduler().cancel([THERE])
+    assert not two.exists()
+
+
+@pytest.mark.usefixtures("two")
+def test_where_jobs_are_to_go_is_known_before() -> None:
+    """A name that is none is refused with those that there are; one whose controller is down cannot be had now."""
+    scheduler = SlurmScheduler()
+    assert [scheduler.destination(Cluster(clusters=name)) for name in (None, "here", "there")] == [
+        "here", "here", "there",
+    ]  # fmt: skip
+    with pytest.raises(ConfigError, match=r"^cluster\.clusters=hree: must be one of here, there, down$"):
+        scheduler.destination(Cluster(clusters="hree"))
+    with pytest.raises(SchedulerError, match="cluster down: its controller is not up"):
+        scheduler.destination(Cluster(clusters="down"))
+
+
+@pytest.mark.usefixtures("two")
+def test_the_script_names_another_cluster_alone(tmp_path: Path) -> None:
+    """The one that answers here needs no slurmdbd that knows it; srun looks for the job on its own."""
+    script = SlurmScheduler().script(a_batch(tmp_path, clusters="there"))
+    assert options_of(script)["clusters"] == "there"
+    assert "\nunset SLURM_CLUSTERS\n" in script
+    assert "clusters" not in options_of(SlurmScheduler().script(a_batch(tmp_path, clusters="here")))
+
+
+@pytest.mark.usefixtures("two")
+def test_a_job_that_was_submitted_there_is_recorded_there(tmp_path: Path, commands: Callable[..., None]) -> None:
+    """Whether sbatch names the cluster or not, and where it says nothing and the queue there has the job."""
+    for said in ("Submitted batch job 44 on cluster there", "Submitted batch job 44"):
+        commands(sbatch=f"echo {said}", squeue="case $* in --clusters=there*) echo '44|sweep.0123';; esac")
+        (job,) = SlurmScheduler().submit(a_batch(tmp_path, size=1, clusters="there"))
+        assert (job.job_id, job.cluster) == ("44", "there")
+    commands(sbatch="echo sbatch: error: timed out >&2; exit 1")
+    (job,) = SlurmScheduler().submit(a_batch(tmp_path, size=1, clusters="there"))
+    assert (job.job_id, job.cluster) == ("44", "there")
+
+
+def test_answers_of_another_cluster_are_headed_by_its_name() -> None:
+    """As `-M` has squeue, sinfo and scontrol print it (SLURM 22.05)."""
+    assert words.read_queue("CLUSTER: there\n" + QUEUE) == words.read_queue(QUEUE)
+    assert words.read_named("CLUSTER: there\n7|ours\n", "ours") == "7"
+    assert slurm_survey.read_offer("CLUSTER: there\nmain*|infinite|n/a|2\n", None) == Offer(nodes=2)
+    assert words.read_settings("CLUSTER: there\n" + CONFIG) == words.read_settings(CONFIG)
+    assert words.at(["squeue", "-h"], "there") == ["squeue", "--clusters=there", "-h"]
+    assert words.at(["squeue", "-h"], None) == ["squeue", "-h"]
+
+
+def test_a_job_by_hand_is_recorded_on_its_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As run.sbatch submits one, to whichever: its number is another job's elsewhere."""
+    monkeypatch.delenv("SUBMITIT_EXECUTOR", raising=False)
+    for name, value in {"JOB_ID": "5", "PROCID": "0", "CLUSTER_NAME": "there"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    assert this_process() == Job("5", "slurm", user=our_name(), cluster="there")
+
+
 MINE = {"cluster": "here", "user": our_name(), "name": "ours"}
 IN_QUEUE = "echo '7_0|ours|RUNNING'; echo '7_1|ours|PENDING'; echo '8|theirs|RUNNING'; echo '9|ou'"
 
@@ -717,8 +895,8 @@ def test_a_cluster_that_does_not_answer_is_not_this_machine(
     commands: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`auto` does not train on a login node; questions about jobs that are recorded go on."""
-    ask = slurm._ask
-    monkeypatch.setattr(slurm, "_ask", lambda command: ask(command, 0.3))
+    ask = slurm_calls.ask
+    monkeypatch.setattr(slurm_calls, "ask", lambda command, _: ask(command, 0.3))
     commands(sbatch="", scontrol="exec sleep 20")
     with pytest.raises(SchedulerError, match="not known; choose cluster=slurm or cluster=local"):
         scheduler_for(AUTO)

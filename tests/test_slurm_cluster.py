@@ -175,11 +175,11 @@ def test_what_sbatch_refuses_is_told_and_can_be_launched_again(site: Site) -> No
 
 def wrapped(site: Site, name: str, script: str) -> str:
     """A PATH on which the command `name` is a shell script; in it, REAL is the command itself."""
-    folder = site.folder / "bin"
+    folder, found_on = site.folder / "bin", site.cluster.environment["PATH"]
     folder.mkdir(exist_ok=True)
-    (folder / name).write_text(f"#!/bin/bash\nREAL={shutil.which(name)}\n{script}\n")
+    (folder / name).write_text(f"#!/bin/bash\nREAL={shutil.which(name, path=found_on)}\n{script}\n")
     (folder / name).chmod(0o755)
-    return f"{folder}:{os.environ['PATH']}"
+    return f"{folder}:{found_on}"
 
 
 def test_an_accepted_job_is_found_though_sbatch_failed(site: Site) -> None:

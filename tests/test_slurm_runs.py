@@ -346,6 +346,18 @@ def test_a_run_is_relaunched_by_hand(launched: Launched) -> None:
         assert not (run / f"attempts/{number + 1:03d}").exists()
 
 
+def test_run_sbatch_names_a_python_without_prefsweep(launched: Launched) -> None:
+    """As where SBATCH_EXPORT keeps the user's PATH from the job: what helps, and no traceback."""
+    here = launched.grid
+    command = ["sbatch", "--wait", "--output=by-hand.log", REPOSITORY / "slurm/run.sbatch", "outputs/runs/none"]
+    environment = {**here.environment, "SBATCH_EXPORT": "NONE"}
+    done = subprocess.run(command, cwd=here.folder, env=environment, capture_output=True, text=True, check=False)
+    said = (here.folder / "by-hand.log").read_text()
+    assert done.returncode == 2
+    assert "has no prefsweep: name one that has in PREFSWEEP_PYTHON" in said
+    assert "Traceback" not in said
+
+
 def test_a_failing_run_shows_its_traceback(launched: Launched) -> None:
     """status has the reason and the last lines of the traceback, logs all of it."""
     here = launched.grid
@@ -368,7 +380,7 @@ def test_doctor_looks_at_a_node(launched: Launched, mode: str) -> None:
     assert re.search(r"outputs on n\d +shared and writable, \d[\d.]* [GT]B free", text)
     assert re.search(rf"Python on n\d +{platform.python_version()}, torch {re.escape(version('torch'))}", text)
     assert re.search(r"GPU on n\d +none; torch is built for the CPU alone", text)
-    assert not list((here.folder / "outputs" / "doctor").iterdir())
+    assert not list(here.folder.rglob("prefsweep-doctor*"))
 
 
 @pytest.mark.parametrize("mode", ["offline", "online"])

@@ -342,6 +342,9 @@ def test_a_joint_run_that_is_only_to_be_published_is_followed_to_its_end(store: 
     assert (waiting.status, waiting.reason) == (Status.TRAINED, "waits to be published: job 2")
     assert (waiting.in_flight, waiting.facts.job_id) == (True, "2")
     assert actions(decide(sweep, store, scheduler)) == [Action.SKIP]
+    scheduler.phases["2"] = JobState(Phase.PENDING, "launch failed requeued held", cause=Cause.HELD)
+    held = "waits to be published: launch failed requeued held; `scontrol release 2` lets it go on"
+    assert state(run, scheduler).reason == held
     scheduler.phases["2"] = JobState(Phase.RUNNING)
     assert state(run, scheduler).reason == "publishing"
     scheduler.end("2", Phase.FAILED, "NODE_FAIL n1")

@@ -33,6 +33,8 @@ def test_a_job_that_is_held_is_told_with_the_command_that_lets_it_go_on(reason: 
     """By a user, by an administrator, or by SLURM, which could not start it: nothing else would."""
     job = read_queue(f"7|PENDING|{reason}||x\n")["7"]
     assert status_of(SUBMITTED, job) == (Status.PENDING, f"{reason}; `scontrol release 7` lets it go on")
+    there = status_of(SUBMITTED, replace(job, cluster="c2"))
+    assert there == (Status.PENDING, f"{reason}; `scontrol -M c2 release 7` lets it go on")
 
 
 @pytest.mark.parametrize(
@@ -152,6 +154,11 @@ def test_a_run_that_still_trains_is_not_lost() -> None:
     asked = replace(alive, cancelled=True)
     assert status_of(asked, UNKNOWN) == (Status.RUNNING, f"asked to stop; {reason}")
     assert status_of(asked, hidden) == (Status.RUNNING, "asked to stop; runs elsewhere: job 7 is ann's")
+    nameless = replace(alive, job=None, job_id=None)
+    assert status_of(nameless, UNKNOWN) == (
+        Status.RUNNING,
+        "no file names its job any more, but it still trains on n2",
+    )
 
 
 KILLED = JobState(Phase.FAILED, "FAILED", "n1", Cause.OUT_OF_MEMORY)

@@ -15,6 +15,8 @@ import pytest
 from conftest import sweep_of
 from fakes import FakeScheduler, submit
 
+from launcher.cluster import slurm_words as words
+from launcher.cluster.ambient import Ambient
 from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import LAG_SECONDS, JobState, Phase
 from launcher.cluster.local import LocalScheduler
@@ -34,6 +36,7 @@ from launcher.store.run_folder import RunDir
 from launcher.store.work_list import work_of
 from launcher.submission.adopt import adopt
 from launcher.submission.decide import Action, Decision, decide
+from launcher.submission.environment import in_environment
 from launcher.submission.plan import check_root, plan_batches
 from launcher.submission.submit import act
 from launcher.sweep import Sweep
@@ -532,3 +535,98 @@ def test_a_folder_whose_name_slurm_would_expand_is_refused(tmp_path: Path, name:
     check_root(store, LocalScheduler())
     check_root(Store(tmp_path), SlurmScheduler())
     assert not (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize(
+    ("limit", "behind"),
+    [("null", [[]] * 5), (2, [[], [], [0], [1], [2, 0]]), (1, [[], [0], [1, 0], [2, 1, 0], [3, 2, 1, 0]])],
+)
+def test_jobs_without_an_array_keep_to_max_parallel(limit: object, behind: list[list[int]], store: Store) -> None:
+    """Each waits for the ends of those before it in its lane, since one may be cancelled as it waits."""
+    scheduler = FakeScheduler(batch_size=1)
+    submit(sweep_of("model=tiny", "seed=range(0,5)", "sweep=s", f"cluster.max_parallel={limit}"), store, scheduler, [])
+    ids = [scheduler.jobs[batch.name][0].job_id for batch in scheduler.submitted]
+    assert [[job.job_id for job in batch.behind] for batch in scheduler.submitted] == [
+        [ids[place] for place in places] for places in behind
+    ]
+    for batch in scheduler.submitted:
+        dependency = words.parameters(batch)["additional_parameters"]["dependency"]
+        assert dependency == ",".join(
+            [f"afterok:{batch.after and batch.after.job_id}"]
+            + ["afterany:" + ":".join(job.job_id for job in batch.behind)] * bool(batch.behind)
+        )
+
+
+def test_jobs_of_a_dead_launcher_hold_their_lanes(store: Store) -> None:
+    """Those that it had handed over count for the next launch's limit."""
+    grid = ("model=tiny", "sweep=s", "cluster.max_parallel=2", "cluster.arrays=false", "cluster=slurm")
+    scheduler = FakeScheduler(batch_size=1)
+    submit(sweep_of(*grid, "seed=range(0,3)"), store, scheduler, [])
+    submit(sweep_of(*grid, "seed=range(0,5)"), store, scheduler, [])
+    ids = [scheduler.jobs[batch.name][0].job_id for batch in scheduler.submitted]
+    assert [[job.job_id for job in batch.behind] for batch in scheduler.submitted[3:]] == [[ids[1]], [ids[2], ids[0]]]
+
+
+def test_what_another_shell_said_stays_on_record_for_runs_that_are_skipped(store: Store) -> None:
+    """So that `resume` charges the same account; what a launch says itself is recorded for them too."""
+    sweep, scheduler = (
+        sweep_of("model=tiny", "sweep=s", "cluster.account=proj", "+cluster.extra.comment=x"),
+        FakeScheduler(),
+    )
+    submit(sweep, store, scheduler, [])
+    submit(sweep_of("model=tiny", "sweep=s", "cluster.qos=high", "beta=0.1,0.2"), store, scheduler, [])
+    first, second = (record.settings["cluster"] for record in store.sweep("s").run_records())
+    assert (first["account"], first["extra"], first["qos"]) == ("proj", {"comment": "x"}, "high")
+    assert (second["account"], second["extra"], second["qos"]) == (None, {}, "high")
+
+
+def test_a_run_that_is_skipped_keeps_what_its_own_shell_said(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A colleague's shell, which adds a run, has no say in its next attempt; what they type is for the whole sweep."""
+    shells = [
+        Ambient({"account": "hers", "time": "30"}, {"comment": "a", "wckey": "w"}),
+        Ambient({"account": "his", "partition": "urgent"}, {"comment": "b", "reservation": "friday"}),
+    ]
+    scheduler = FakeScheduler()
+    for shell, words_ in zip(shells, (["beta=0.1"], ["beta=0.1,0.2", "cluster.qos=high"]), strict=True):
+        monkeypatch.setattr(scheduler, "ambient", lambda _, said=shell: said)
+        sweep, _ = in_environment(sweep_of("model=tiny", "sweep=s", *words_), scheduler)
+        submit(sweep, store, scheduler, [])
+    first, second = (record.settings["cluster"] for record in store.sweep("s").run_records())
+    kept = {key: first[key] for key in ("account", "time", "partition", "qos", "extra")}
+    extra = {"comment": "a", "wckey": "w"}
+    assert kept == {"account": "hers", "time": "30", "partition": None, "qos": "high", "extra": extra}
+    assert (second["account"], second["extra"]) == ("his", {"comment": "b", "reservation": "friday"})
+
+
+def test_a_run_that_others_are_to_evaluate_keeps_what_its_own_shell_said(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is under way, and may have to be trained again, as it was launched; the job that evaluates it is theirs."""
+    scheduler, words_ = FakeScheduler(), ["model=tiny", "sweep=s", "cluster=slurm", "cluster.gpus_per_node=2"]
+    more = [*words_, "evaluation=command", "evaluation.command.argv=[score,'{model}']"]
+    for account, typed in (("hers", words_), ("his", more)):
+        monkeypatch.setattr(scheduler, "ambient", lambda _, said=account: Ambient({"account": said}))
+        sweep, _ = in_environment(sweep_of(*typed, "trainer.batch_size=64"), scheduler)
+        submit(sweep, store, scheduler, [])
+    assert scheduler.evaluations[-1].resources.account == "his"
+    (record,) = store.sweep("s").run_records()
+    assert record.settings["cluster"]["account"] == "hers"
+    assert "command" in record.settings["evaluation"]["benchmarks"]
+
+
+def test_a_launch_that_is_refused_for_an_earlier_one_changes_no_record(store: Store) -> None:
+    """Of a table's job nobody knows whether it is there, but who has submitted it: `resume` goes by their launch."""
+
+    class Hidden(FakeScheduler):
+        def find(self, batch: Batch) -> list[Job] | None:
+            raise SchedulerError(f"ask ana, who submitted {batch.name}")
+
+    grid, hers = ("model=tiny", "loss_type=sigmoid,ipo", "sweep=s"), FakeScheduler()
+    hers.dies_after = 1
+    with pytest.raises(KeyboardInterrupt):
+        submit(sweep_of(*grid, "cluster.account=hers"), store, hers, [])
+    before = sorted(path for path in store.root.rglob("*") if not path.name.endswith(".lock"))
+    with pytest.raises(SchedulerError, match="ask ana"):
+        submit(sweep_of(*grid, "cluster.account=his", "beta=0.7"), store, Hidden(), [])
+    assert sorted(path for path in store.root.rglob("*") if not path.name.endswith(".lock")) == before
+    assert {record.settings["cluster"]["account"] for record in store.sweep("s").run_records()} == {"hers"}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from conftest import sweep_of
 
@@ -14,7 +12,6 @@ from launcher.planning import grid as grid_module
 from launcher.planning.compose import compose
 from launcher.planning.planned_runs import plan, plan_run
 from launcher.planning.prerequisites import check_sources
-from launcher.store.output_folder import Store
 
 LOSSES = sorted({*KNOWN_TRL_LOSSES, *OUR_LOSSES})
 
@@ -129,9 +126,9 @@ def test_what_is_told_instead(override: str, words: str) -> None:
     assert "did you mean" not in str(caught.value)
 
 
-def test_the_default_optimizer_is_the_first_that_is_meant(tmp_path: Path) -> None:
+def test_the_default_optimizer_is_the_first_that_is_meant() -> None:
     """Of all that begin so, and never one that no run can have."""
     with pytest.raises(UsageError, match=r"did you mean 'adamw_torch'\?"):
-        check_sources(sweep_of("trainer.optimizer=adamw", "model=tiny"), Store(tmp_path), dry_run=True)
+        check_sources(sweep_of("trainer.optimizer=adamw", "model=tiny"), dry_run=True)
     with pytest.raises(UsageError, match="no such name; the installed"):
-        check_sources(sweep_of("trainer.optimizer=galor", "model=tiny"), Store(tmp_path), dry_run=True)
+        check_sources(sweep_of("trainer.optimizer=galor", "model=tiny"), dry_run=True)

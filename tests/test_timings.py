@@ -7,10 +7,8 @@ import os
 import time
 from dataclasses import replace
 
-import numpy
 import pytest
 from conftest import sweep_of
-from datasets import Dataset
 from fakes import FakeScheduler, submit
 from worker_fixtures import Configure
 
@@ -20,13 +18,14 @@ from launcher.store.facts import Started
 from launcher.store.files import read_fact, write_once
 from launcher.store.output_folder import Store
 from launcher.store.results import Evaluation, Result
+from launcher.store.throughput import Throughput
 from launcher.submission.decide import decide
 from launcher.submission.plan import Plan
 from launcher.submission.submit import new_attempt
 from launcher.submission.timings import Cost, read_costs
 from launcher.sweep import Run
 from launcher.views.plan import show_plan
-from launcher.worker.training.train import tokens_per_pair, train
+from launcher.worker.training.train import train
 
 BASE = ("model=tiny", "cluster=slurm", "cluster.gpus_per_node=8", "cluster.partition=gpu", "trainer=full",
         "trainer.batch_size=64", "trainer.micro_batch_size=8")  # fmt: skip
@@ -157,24 +156,47 @@ def test_what_was_measured_takes_the_place_of_the_estimate(store: Store, capsys:
     assert (before["gpu_hours_measured"], before["mfu"], before["measured_on"]) == (None, None, None)
     assert "gpu_hours" not in before
     assert "estimate: " in plan()
-    measured(store, *size, "beta=0.2", seconds_per_step=3.0)
+    measured(store, *size, "beta=0.2", seconds_per_step=3.0, throughput=Throughput(mfu=0.123))
     (_, after) = json.loads(plan(as_json=True))["runs"]
-    share = 4 * 2 * 1e9 * 90 * 64 / (3.0 * 8 * 989e12)
     assert after["gpu_hours_measured"] == pytest.approx(300 * 8 / 3600)
-    assert (after["mfu"], after["measured_on"]) == (pytest.approx(share), H100)
-    words = (
-        f"measured: 0.7 GPU-hours for 1 run, as earlier ones took on {H100}, at {100 * share:.1f} % of its peak (MFU)"
-    )
+    assert (after["mfu"], after["measured_on"]) == (0.123, H100)
+    words = f"measured: 0.7 GPU-hours for 1 run, as earlier ones took on {H100}, at 12.3 % of its peak (MFU)"
     assert words in plan()
     assert "estimate: " not in plan()
 
 
-def test_tokens_of_a_pair_are_those_of_both_sequences_as_they_are_cut() -> None:
-    """By hand: 3 + 4 and 3 + 2 tokens; 6 + 9, cut at 10, and 6 + 1."""
-    ids = {"prompt_ids": [3, 6], "chosen_ids": [4, 9], "rejected_ids": [2, 1]}
-    rows = Dataset.from_dict({name: [list(range(size)) for size in sizes] for name, sizes in ids.items()})
-    assert tokens_per_pair(rows, 10) == numpy.mean([7 + 5, 10 + 7])
-    assert tokens_per_pair(rows.select([1]), 10) == 17
+def test_what_an_earlier_version_measured_has_its_hours_and_no_share(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its result does not say what it computed, so that its share of the peak is not known."""
+    measured(store, "beta=0.2", seconds_per_step=3.0)
+    sweep = sweep_of(*BASE, "beta=0.2,0.3")
+    decisions = tuple(decide(sweep, store, FakeScheduler()))
+    show_plan(Plan(sweep, decisions), FakeScheduler(), store, as_json=False)
+    out = capsys.readouterr().out
+    assert f"measured: 0.7 GPU-hours for 1 run, as earlier ones took on {H100}\n" in out
+
+
+def test_runs_of_a_model_that_was_measured_otherwise_are_estimated_at_its_rates(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By hand: 6 N operations a token of both sequences, at the least and the most that its other runs came to."""
+    size = ("model.about={parameters: 1e9}", "dataset.about={train_pairs: 6400, tokens_per_pair: 100}")
+    for beta, seconds in ((0.2, 1.0), (0.3, 2.0)):
+        measured(store, *size, f"beta={beta}", "trainer.max_length=64", seconds_per_step=seconds)
+    sweep = sweep_of(*BASE, *size, "beta=0.4", "trainer.max_steps=100")
+    (decision,) = decide(sweep, store, FakeScheduler())
+    rates = [6e9 * 90 * 64 / (seconds * 8) for seconds in (2.0, 1.0)]
+    assert decision.rates is not None
+    assert (decision.rates.least, decision.rates.most, decision.rates.runs) == (*map(pytest.approx, rates), 2)
+    show_plan(Plan(sweep, (decision,)), FakeScheduler(), store, as_json=True)
+    (told,) = json.loads(capsys.readouterr().out)["runs"]
+    hours = [6e9 * 100 * (100 * 64) / rate / 3600 for rate in reversed(rates)]
+    assert [told["gpu_hours_low"], told["gpu_hours_high"]] == pytest.approx(hours)
+    show_plan(Plan(sweep, (decision,)), FakeScheduler(), store, as_json=False)
+    words = f"at the {rates[0] / 1e12:.3g} to {rates[1] / 1e12:.3g} TFLOP/s a GPU that 2 earlier runs of the same model"
+    assert words in capsys.readouterr().out
+    assert decide(sweep_of(*BASE, *size, "beta=0.4", "model.dtype=bfloat16"), store, FakeScheduler())[0].rates is None
 
 
 def test_a_training_records_its_tokens(configure: Configure, store: Store) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 from conftest import REPOSITORY, Launch, sweep_of
+from nothing_server import serving_nothing
 from waiting import eventually
 from wandb_server import WandbServer, history, records, serving
 from worker_fixtures import Configure, make_config, write_pairs
@@ -155,6 +156,51 @@ def test_what_wandb_is_told_of_a_run(store: Store, configure: Configure) -> None
     assert next(record["exit"] for record in found if record["type"] == "exit") == {"exit_code": 0}
 
 
+SWEEP_OF_WANDB = {"WANDB_SWEEP_ID": "abc", "WANDB_RUN_ID": "evil", "WANDB_PROJECT": "theirs"}
+RUN_OF_ANOTHER = {
+    "WANDB_RESUME": "must",
+    "WANDB_NAME": "evil",
+    "WANDB_RUN_GROUP": "evil",
+    "WANDB_CONFIG_PATHS": "/nonexistent.yaml",
+    "WANDB_SERVICE": "3-1-tcp-localhost-9-v1",
+}
+SAGEMAKER = {"SM_TRAINING_ENV": "{}", "TRAINING_JOB_NAME": "evil", "CURRENT_HOST": "there"}
+
+
+@pytest.mark.parametrize(
+    ("around", "project"),
+    [
+        (SWEEP_OF_WANDB, "theirs"),
+        ({"WANDB_LAUNCH": "true", "WANDB_RUN_ID": "evil"}, "prefsweep"),
+        (RUN_OF_ANOTHER, "prefsweep"),
+        (SAGEMAKER, "prefsweep"),
+    ],
+    ids=["wandb agent", "wandb launch", "another run", "SageMaker"],
+)
+@pytest.mark.usefixtures("key")
+def test_a_run_has_its_own_id_in_wandb_whatever_is_around_it(
+    store: Store,
+    configure: Configure,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    around: dict[str, str],
+    project: str,
+) -> None:
+    """Id, name, group and project are ours below `wandb agent` and its like, and the log names what does not count."""
+    config = configure(tracking__backend="wandb", tracking__mode="offline", sweep=SWEEP)
+    with monkeypatch.context() as patch:
+        for name, value in around.items():
+            patch.setenv(name, value)
+        run = attempt_of(store, config, 1, 2, done=True)
+    (folder,) = offline_folders(run)
+    told = next(record["run"] for record in records(folder) if record["type"] == "run")
+    assert [told[key] for key in ("run_id", "display_name", "run_group")] == [run.run_id, run.run_id, SWEEP]
+    assert told["project"] == project
+    said = capfd.readouterr().out
+    heeded = {"WANDB_PROJECT", *SAGEMAKER}
+    assert [name for name in around if name not in said] == [name for name in around if name in heeded]
+
+
 def test_no_key_means_offline_where_wandb_was_asked_for(store: Store, configure: Configure) -> None:
     """tracking=wandb on a node without a login loses nothing: it is written for `sync`."""
     run = attempt_of(store, configure(tracking__backend="wandb", sweep=SWEEP), 1, 2)
@@ -177,6 +223,23 @@ def test_a_preempted_run_is_one_continuous_curve_online(
     assert told.summary["eval/kl"] == 0.25
     assert told.exit_codes == [1, 1, 0]
     assert pending([run]) == []
+
+
+def test_sync_below_a_wandb_agent_uploads_to_our_run(
+    store: Store, configure: Configure, server: WandbServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that was offline, and one that W&B has in part, keep their ids, though the shell has a sweep's."""
+    new = attempt_of(store, configure(tracking__backend="wandb", tracking__mode="offline", sweep=SWEEP), 1, done=True)
+    known = configure(tracking__backend="wandb", tracking__mode="online", sweep=SWEEP, beta=0.2)
+    monkeypatch.setattr(tracking, "STOP_SECONDS", tracking.FINISH_SECONDS)
+    attempt_of(store, known, 1, 2)
+    attempt_of(store, replace(known, tracking=replace(known.tracking, mode="offline")), 3, done=True)
+    for name, value in SWEEP_OF_WANDB.items():
+        monkeypatch.setenv(name, value)
+    uploaded = upload(pending(store.runs()))
+    assert uploaded.left == (), uploaded.words
+    assert set(server.runs) == {run.run_id for run in store.runs()}
+    assert server.runs[new.run_id].steps == [1]
 
 
 @pytest.mark.parametrize(
@@ -237,9 +300,9 @@ def trained(store: Store, config: RunConfig) -> tuple[RunDir, float]:
     return attempt.run, time.monotonic() - began
 
 
-def without_times(run: RunDir) -> list[Plain]:
+def without_measures(run: RunDir) -> list[Plain]:
     return [
-        {k: v for k, v in line.items() if "time" not in k and "second" not in k}
+        {k: v for k, v in line.items() if not any(word in k for word in ("time", "second", "memory"))}
         for line in read_lines(run.metrics_file)
     ]
 
@@ -260,7 +323,7 @@ def test_a_server_that_never_answers_costs_a_run_nothing_but_a_short_wait_at_its
         monkeypatch.setenv("WANDB_BASE_URL", url)
         config = make_config(pairs, tracking__backend="wandb", sweep=SWEEP)
         run, beside = trained(Store(tmp_path / "silent"), config)
-    assert without_times(run) == without_times(plain)
+    assert without_measures(run) == without_measures(plain)
     assert read_fact(run.result_file) is not None
     assert run.evaluation_file.exists()
     assert beside < alone + accounts.ANSWER_SECONDS + 10
@@ -405,6 +468,31 @@ def test_trackio_has_each_step_once(store: Store, configure: Configure) -> None:
     assert curve == [(step, pytest.approx(loss(step))) for step in range(1, 10)]
     assert told[-1][0] == 9
     assert told[-1][1]["eval/kl"] == 0.25
+
+
+@pytest.mark.parametrize(
+    "name", ["TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL", "TRACKIO_BUCKET_ID", "TRACKIO_PAUSE_WRITES"]
+)
+def test_trackio_stays_in_the_sweeps_folder(
+    store: Store,
+    configure: Configure,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    name: str,
+) -> None:
+    """A variable of trackio's that would lead to a Space, a server or a bucket does not count, and the log says so."""
+    pytest.importorskip("trackio", minversion="0.43")
+    with serving_nothing() as (address, asked):
+        values = {"TRACKIO_SERVER_URL": f"{address}/?write_token=planted", "TRACKIO_PAUSE_WRITES": "1"}
+        monkeypatch.setenv(name, values.get(name, "me/space"))
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+        run = attempt_of(store, configure(tracking__backend="trackio", sweep=SWEEP), 1, 2, done=True)
+    assert asked == []
+    with sqlite3.connect(store.sweep(SWEEP).tracking / "trackio" / f"{SWEEP}.db") as database:
+        rows = database.execute("SELECT run_name, step FROM metrics ORDER BY id").fetchall()
+    assert rows == [(run.run_id, step) for step in (1, 2, 2)]  # the last is of the results
+    assert f"{name} does not count" in capfd.readouterr().out
 
 
 def test_tensorboard_has_each_step_once(store: Store, configure: Configure) -> None:
@@ -618,6 +706,12 @@ def test_wrong_tracking_is_refused(configure: Configure, changes: dict[str, Any]
     """A tracker or a mode that is not there is one line, before anything is submitted."""
     with pytest.raises(ConfigError, match=words):
         check(configure(**changes), ("sigmoid",))
+
+
+def test_a_password_in_the_servers_address_is_not_logged() -> None:
+    """The log of a run is read by whoever reads its folder."""
+    assert accounts.shown("http://me:word@wandb.lab:8080/path@x") == "http://wandb.lab:8080/path@x"
+    assert accounts.shown("https://wandb.lab") == "https://wandb.lab"
 
 
 def test_where_wandb_is(tmp_path: Path) -> None:

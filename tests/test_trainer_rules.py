@@ -126,17 +126,17 @@ def test_an_optimizer_whose_state_is_kept_elsewhere_stays_what_it_is(monkeypatch
 
 
 def test_an_optimizer_whose_package_is_missing_is_refused_where_jobs_have_these_packages(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """In a dry run too; a job's own Python or container may have it."""
     monkeypatch.setattr(prerequisites, "package_dir", lambda _: None)
     for name, package in (("paged_adamw_8bit", "bitsandbytes"), ("stable_adamw", "torch-optimi")):
         words = rf"trainer\.optimizer={name}: \w+ is not installed here; pip install {package}, or give adamw_torch"
         with pytest.raises(ConfigError, match=words):
-            prerequisites.check_sources(sweep_of("model=tiny", f"trainer.optimizer={name}"), store, dry_run=True)
+            prerequisites.check_sources(sweep_of("model=tiny", f"trainer.optimizer={name}"), dry_run=True)
     elsewhere = ("cluster=slurm", "cluster.container=IMAGE", "cluster.container_runtime=pyxis")
     sweep = sweep_of("model=tiny", "trainer.optimizer=paged_adamw_8bit", *elsewhere)
-    assert prerequisites.check_sources(sweep, store, dry_run=True) == []
+    assert prerequisites.check_sources(sweep, dry_run=True) == []
 
 
 def test_the_launch_ends_with_2_and_one_line(tmp_path: Path) -> None:

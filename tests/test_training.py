@@ -166,6 +166,7 @@ def test_result_and_metrics(configure: Configure, store: Store) -> None:
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
     expected = {"step", "max_steps", "loss", "reward_accuracy", "reward_margin", "chosen_reward", "rejected_reward"}
     expected |= {"learning_rate", "grad_norm", "entropy", "time", "seconds", "seconds_per_step"}
+    expected |= {"tokens", "computed_tokens", "padding", "tokens_per_second", "peak_memory_bytes"}
     assert set(lines[0]) == expected
     assert result["steps"] == result["max_steps"] == 6
     assert result["loss"] == pytest.approx(sum(line["loss"] for line in lines) / 6)

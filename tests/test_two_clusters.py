@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from conftest import sweep_of
@@ -11,12 +12,12 @@ from fakes import FakeScheduler
 from test_submit import actions, launch
 
 from launcher.cluster.job_state import Phase
-from launcher.errors import NotCancelled, SchedulerError
+from launcher.errors import ConfigError, NotCancelled, SchedulerError
 from launcher.runs.cancel import cancel
 from launcher.runs.run_state import states_of
 from launcher.runs.status import Status
 from launcher.store.attempts import is_called_off
-from launcher.store.facts import Job, Started
+from launcher.store.facts import Cause, Job, Started
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import RunDir
 from launcher.store.starts import claim
@@ -176,3 +177,75 @@ def test_what_another_machine_was_at_is_cancelled_and_launched_here(
     assert told == [f"the jobs of 1 runs are not shown here, {MAY}"]
     assert states_of([run], fake)[0].status is Status.CANCELLED
     assert actions(decide(sweep, store, fake)) == [Action.SUBMIT]
+
+
+# ------------------------------------------------------------------------------------------------ one slurmdbd
+
+
+def test_of_clusters_that_know_each_other_each_has_its_own_table(store: Store) -> None:
+    """No job waits for one of the other; what is in flight there stays so, and new runs go where this launch says."""
+    fake = FakeScheduler(cluster="first", others=["second"])
+    launch(sweep_of(*GRID), store, fake)
+    more = sweep_of(*GRID, "beta=0.1,0.7", "cluster.clusters=second")
+    assert actions(decide(sweep_of(*GRID, "cluster.clusters=second"), store, fake)) == [Action.SKIP] * 2
+    launch(more, store, fake)
+    assert [fake.jobs[table.name][0].cluster for table in fake.tables] == ["first", "second"]
+    for batch in fake.submitted:
+        assert batch.after is not None
+        assert batch.after.cluster == fake.jobs[batch.name][0].cluster
+
+
+def test_one_launch_may_hand_over_to_both(store: Store) -> None:
+    """As when `resume` takes up runs that were launched to one and to the other: each has its table's job."""
+    fake, sweep = FakeScheduler(cluster="first", others=["second"]), sweep_of(*GRID, "beta=0.1,0.7")
+    runs = [
+        replace(run, config=replace(run.config, cluster=replace(run.config.cluster, clusters=name)))
+        for run, name in zip(sweep.runs, (None, "second", None, "second"), strict=True)
+    ]
+    launch(replace(sweep, runs=tuple(runs)), store, fake)
+    assert [fake.jobs[table.name][0].cluster for table in fake.tables] == ["first", "second"]
+    assert len({table.folder for table in fake.tables}) == 2
+    assert all(batch.after and batch.after.cluster == fake.jobs[batch.name][0].cluster for batch in fake.submitted)
+
+
+def test_no_job_evaluates_behind_one_of_a_cluster_that_can_be_reached(store: Store) -> None:
+    """Unless the launch goes to that cluster as well."""
+    fake = FakeScheduler(cluster="first", others=["second"])
+    options = ("model=tiny", "cluster=slurm", "cluster.gpus_per_node=2", "trainer.batch_size=64")
+    launch(sweep_of(*options, "cluster.clusters=second"), store, fake)
+    more = (*options, "evaluation=command", "evaluation.command.argv=[score,'{model}']")
+    assert actions(decide(sweep_of(*more), store, fake)) == [Action.SKIP]
+    assert actions(decide(sweep_of(*more, "cluster.clusters=second"), store, fake)) == [Action.EVALUATE]
+
+
+def test_what_was_handed_over_to_a_cluster_that_can_be_reached_is_found_there(
+    store: Store, clusters: tuple[FakeScheduler, FakeScheduler]
+) -> None:
+    """By whichever login node the launcher that died was started."""
+    first, sweep = clusters[0], sweep_of(*GRID)
+    first.dies_after = 2
+    with pytest.raises(KeyboardInterrupt):
+        launch(sweep, store, first)
+    second = FakeScheduler(cluster="second", others=["first"])
+    second.jobs, second.phases = first.jobs, first.phases
+    adopt(runs_of(sweep, store), second)
+    assert actions(decide(sweep, store, second)) == [Action.SKIP, Action.SUBMIT]  # it had not come to the other
+
+
+def test_a_cluster_that_is_no_more_is_refused_before_anything_is_submitted(store: Store) -> None:
+    """As when a launch of long ago named it, and `resume` takes up its runs: no attempt is left behind."""
+    fake, sweep = FakeScheduler(cluster="first"), sweep_of(*GRID, "cluster.clusters=gone")
+    with pytest.raises(ConfigError, match=r"^cluster\.clusters=gone"):
+        launch(sweep, store, fake)
+    assert [attempt for run in runs_of(sweep, store) for attempt in run.attempts()] == []
+
+
+def test_a_node_is_left_out_on_its_own_cluster_alone(store: Store) -> None:
+    """On the other one its name is another's, or nobody's, and sbatch would refuse it."""
+    fake = FakeScheduler(cluster="first", others=["second"])
+    options = ("model=tiny", "loss_type=sft", "cluster=slurm")
+    launch(sweep_of(*options), store, fake)
+    fake.end("1", Phase.FAILED, "NODE_FAIL n1", Cause.NODE_FAILED, "n1")
+    (here,) = decide(sweep_of(*options), store, fake)
+    (there,) = decide(sweep_of(*options, "cluster.clusters=second"), store, fake)
+    assert (here.run.config.cluster.exclude, there.run.config.cluster.exclude) == ("n1", None)

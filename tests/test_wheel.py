@@ -12,6 +12,7 @@ from pathlib import Path
 from conftest import REPOSITORY
 
 DEMO = ["-m", "loss_type=sigmoid,ipo,kto_pair", "beta=0.01,0.1", "dry_run=true"]
+EXAMPLES = {f"launcher/{file.relative_to(REPOSITORY)}" for file in (REPOSITORY / "conf/cluster/examples").iterdir()}
 PAGE = {f"analysis/page/report.{kind}" for kind in ("html.j2", "css", "js")}
 
 
@@ -29,7 +30,7 @@ def test_the_wheel_plans_the_demos_sweep_from_another_folder(tmp_path: Path) -> 
     run(sys.executable, "-m", "build", "--wheel", "--outdir", tmp_path, REPOSITORY, folder=tmp_path)
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
-        assert set(archive.namelist()) >= PAGE
+        assert set(archive.namelist()) >= PAGE | EXAMPLES
     run(sys.executable, "-m", "venv", tmp_path / "venv", folder=tmp_path)
     python = tmp_path / "venv" / "bin" / "python"
     constraints = REPOSITORY / "constraints.txt"

@@ -44,7 +44,8 @@ def common(runs: pd.DataFrame) -> list[tuple[str, str]]:
 def provenance(runs: pd.DataFrame) -> list[tuple[str, str]]:
     """Give (what, values) of the runs' provenance; where runs differ, each value with its number of runs.
 
-    With it the machines, what they trained on, and the GPU-hours, those of runs without a result apart.
+    With it the machines, what they trained on, how pairs went through the models, and the GPU-hours, those of runs
+    without a result apart.
     """
     rows = [_flat(row) for row in runs["provenance"] if row]
     values = _values(rows)
@@ -54,7 +55,9 @@ def provenance(runs: pd.DataFrame) -> list[tuple[str, str]]:
         found.append(("created", _span(created)))
     hosts = Counter(host for each in runs["hosts"] for host in each)
     devices = Counter(each for each in runs["device"] if each)
-    found += [(name, _counted(each)) for name, each in (("ran on", hosts), ("trained on", devices)) if each]
+    ways = Counter(each for each in runs["packing"] if each)
+    told = (("ran on", hosts), ("trained on", devices), ("pairs", ways))
+    found += [(name, _counted(each)) for name, each in told if each]
     return found + _cost(runs)
 
 

@@ -36,7 +36,7 @@ EXAMPLES = (
 def evaluate(options: argparse.Namespace) -> int:
     """Measure what is missing: answers in jobs, then judging here."""
     from launcher.machine.installed import trl_losses
-    from launcher.planning.prerequisites import check_benchmarks
+    from launcher.planning.prerequisites import check_benchmarks, shut_to_group
 
     directory, store, _ = open_sweep(options)
     sweep = changes.with_evaluation(
@@ -54,9 +54,10 @@ def evaluate(options: argparse.Namespace) -> int:
         every = [run.run_id for run in sweep.runs]
         decided = decide(sweep, store, scheduler, anew=anew, insisted=every)
         decisions = [d for d in decided if d.action is Action.EVALUATE]
-        planned = plan_batches(sweep, decisions, store, scheduler)
+        planned = plan_batches(sweep, decisions, store, scheduler, decided)
         if decisions:
             plan.show_plan(planned, None, store, as_json=False, sources=taken)
+            console.show_notes(shut_to_group(store.root))
         if not options.dry_run:
             scores.set_aside({d.run.run_id: anew.get(d.run.run_id, ()) for d in decisions}, store)
             act(planned, store, scheduler, None)

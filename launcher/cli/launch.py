@@ -13,7 +13,7 @@ from pathlib import Path
 
 from launcher.cli.arguments import DONE, VERBS, Parser, complained, count
 from launcher.cli.watch import after_submission, damages_in
-from launcher.cluster.scheduler import Scheduler, scheduler_for
+from launcher.cluster.scheduler import Scheduler, said_by_environment, scheduler_for
 from launcher.errors import SchedulerError, UsageError
 from launcher.hub.claims import claim_revisions
 from launcher.hub.revisions import missing_token
@@ -27,7 +27,7 @@ from launcher.planning.lengths import check_lengths
 from launcher.planning.named_trainer import check_named
 from launcher.planning.needed import note_missing
 from launcher.planning.planned_runs import executor_of, plan, plan_run
-from launcher.planning.prerequisites import check_sources, fetch_sources, short_of_disk
+from launcher.planning.prerequisites import check_sources, check_writable, fetch_sources, short_of_disk
 from launcher.store.hashes import Hashes
 from launcher.store.output_folder import Store
 from launcher.submission.adopt import adopt
@@ -99,7 +99,9 @@ def launch(argv: Sequence[str]) -> int:
     settled.lines.extend(note_missing(settled.sweep, options.overrides))
     scheduler = scheduler_for(executor_of(settled.sweep.runs))
     sweep, taken = in_environment(settled.sweep, scheduler)
-    settled = replace(settled, sweep=sweep, lines=[*settled.lines, *taken])
+    short = short_of_disk(sweep, store, scheduler.at_once(sweep.runs[0].config.cluster))
+    large = check_ranks((run.config.cluster for run in sweep.runs), scheduler, dry_run=config.dry_run)
+    settled = replace(settled, sweep=sweep, notes=[*settled.notes, *short, *large], lines=[*settled.lines, *taken])
     check_root(store, scheduler)
     if config.dry_run:
         compared = compare(settled.sweep, store, scheduler, retrain=config.retrain)
@@ -133,7 +135,7 @@ def composed(overrides: Sequence[str], *, multirun: bool, tell: Say = silent) ->
     """The sweep that overrides make, and what is worth a note of the words in which it is asked for."""
     from launcher.planning.compose import compose  # imports Hydra, which no help waits for
 
-    grid, points = compose(overrides, multirun=multirun, tell=tell)
+    grid, points = compose(overrides, multirun=multirun, tell=tell, may_be_open=said_by_environment())
     once, losses, runs = Once(), trl_losses(), []
     for number, point in enumerate(points, 1):
         tell(f"checking run {number:,} of {len(points):,}")
@@ -143,12 +145,13 @@ def composed(overrides: Sequence[str], *, multirun: bool, tell: Say = silent) ->
 
 def _check(sweep: Sweep, store: Store, *, dry_run: bool) -> Settled:
     """The sweep with its revisions and pins, and all that is worth a note; writes no more than `settle` does."""
+    unwritable = check_writable(store, dry_run=dry_run)
     sweep, unchecked = claim_revisions(sweep, store, token=has_token(os.environ))
     settled = settle(sweep, store, dry_run=dry_run)
     notes = [
-        *check_sources(settled.sweep, store, dry_run=dry_run),
+        *unwritable,
+        *check_sources(settled.sweep, dry_run=dry_run),
         *settled.notes,
-        *short_of_disk(settled.sweep, store),
         *lost_tables(settled.sweep, store),
         *missing_token(settled.sweep, os.environ),
         *unchecked,
@@ -160,7 +163,6 @@ def _submit(
     settled: Settled, data: Look, known: Hashes, scheduler: Scheduler, argv: Sequence[str], *, as_json: bool
 ) -> Plan:
     sweep, store = settled.sweep, known.store
-    check_ranks(sweep, scheduler)
     console.show_notes(settled.notes)
     fetch_sources(sweep, store)
     pin_sources(sweep, store)

@@ -17,7 +17,7 @@ from typing import Any
 
 from launcher.cli.arguments import FAILED, VERBS, WRONG, Parser, folder_given
 from launcher.errors import PrefsweepError, UsageError
-from launcher.machine import disk
+from launcher.machine import disk, rights
 from launcher.machine.terminal import OUTPUT, complain, prepare_streams, until_unread
 from launcher.store.output_folder import DEFAULT_OUTPUT_DIR
 
@@ -43,10 +43,12 @@ def _ended(argv: Sequence[str]) -> int:
     except OSError as error:  # a full disk, a folder without rights: not ours to mend
         if error.filename == OUTPUT:
             raise
-        what = f"{error.filename or 'cannot read or write'}: {error.strerror or error}"
-        denied = "; ask its owner, or give another output_dir" if isinstance(error, PermissionError) else ""
-        complain(disk.fault(error, then="try") or what + denied)
+        complain(disk.fault(error, then="try") or rights.denied(error) or _in_words(error))
         return FAILED
+
+
+def _in_words(error: OSError) -> str:
+    return f"{error.filename or 'cannot read or write'}: {error.strerror or error}"
 
 
 def _answer(argv: Sequence[str]) -> int:

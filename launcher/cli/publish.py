@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +11,14 @@ from launcher.cli.arguments import DONE, FAILED, Parser, chosen_arguments, count
 from launcher.cli.selection import choose, open_sweep
 from launcher.hub.look import HubLook
 from launcher.machine.terminal import complain
+from launcher.planning.launches import launched_with
 from launcher.runs.run_state import RunState
 from launcher.runs.unreadable import Reading, check_readable
 from launcher.views import results
+from launcher.views.console import show_notes
 
 if TYPE_CHECKING:
+    from launcher.config import Hub
     from launcher.hub.publish import Publication
 
 EXAMPLES = (
@@ -41,14 +44,16 @@ def arguments(parser: Parser) -> None:
 def publish(options: argparse.Namespace) -> int:
     """Push the chosen runs' models, or with --dry-run only say which."""
     from launcher.hub.publish import act, gather
+    from launcher.planning.prerequisites import shut_to_group
 
     directory, store, scheduler = open_sweep(options)
     states, read = choose(options, directory, store, scheduler), Reading(complain)
     given = {"store": options.hub, "repo": options.repo, "public": options.public}
-    publications = _decided(states, given, read)
+    publications = _decided(states, launched_with(directory), given, read)
     if options.dry_run:
         results.show_publications(directory, publications, as_json=options.json)
         return FAILED if read.faults or any(each.verdict.error for each in publications) else DONE
+    show_notes(shut_to_group(store.root))
     outcomes = []
     for number, publication in enumerate(publications, 1):
         results.say_pushing(publication, number, len(publications), quiet=options.json)
@@ -60,7 +65,9 @@ def publish(options: argparse.Namespace) -> int:
     return FAILED if read.faults or any(outcome.error for outcome in outcomes) else DONE
 
 
-def _decided(states: Iterable[RunState], given: dict[str, Any], read: Reading) -> list[Publication]:
+def _decided(
+    states: Iterable[RunState], launched: Mapping[str, Hub], given: dict[str, Any], read: Reading
+) -> list[Publication]:
     """What is done about each model; about those of a run that cannot be read nothing."""
     from launcher.hub.publish import decide
 
@@ -68,6 +75,7 @@ def _decided(states: Iterable[RunState], given: dict[str, Any], read: Reading) -
 
     def decided(state: RunState) -> list[Publication]:
         check_readable(state.facts)
-        return decide(state.run, look, trained=state.facts.trained, in_flight=state.in_flight, **given)
+        trained, there = state.facts.trained, launched.get(state.run.run_id)
+        return decide(state.run, look, trained=trained, in_flight=state.in_flight, launched=there, **given)
 
     return [each for state in states for each in read(partial(decided, state)) or ()]

@@ -13,6 +13,7 @@ from launcher.cluster.scheduler import scheduler_for
 from launcher.machine.terminal import complain
 from launcher.planning.launches import recorded_sweep
 from launcher.planning.planned_runs import executor_of
+from launcher.planning.prerequisites import shut_to_group
 from launcher.runs.run_state import RunState
 from launcher.store.hashes import Hashes
 from launcher.submission.adopt import adopt
@@ -45,7 +46,7 @@ def resume(options: argparse.Namespace) -> int:
     words = options.runs
     overrides = [word for word in words if "=" in word]
     options.runs = [word for word in words if "=" not in word]
-    given = {word.partition("=")[0].removeprefix("cluster.") for word in overrides}
+    given = {word.lstrip("+").partition("=")[0].removeprefix("cluster.").removeprefix("extra.") for word in overrides}
     directory, store, scheduler = open_sweep(options)
     with store.submitting():
         changed = functools.partial(change_settings, overrides=overrides) if overrides else dict
@@ -58,11 +59,11 @@ def resume(options: argparse.Namespace) -> int:
         names = {state.run.run_id for state in states}
         scheduler = scheduler_for(executor_of(_to_be_submitted(sweep, states)))
         sweep, taken = in_environment(sweep, scheduler)
-        show_notes(compare(sweep, store, scheduler).notes)
+        show_notes([*shut_to_group(store.root), *compare(sweep, store, scheduler).notes])
         insisted = names if options.runs or options.state or overrides else ()
         decided = decide(sweep, store, scheduler, given, insisted=insisted)
         decisions = [d for d in decided if d.run.run_id in names]
-        planned = plan_batches(sweep, decisions, store, scheduler)
+        planned = plan_batches(sweep, decisions, store, scheduler, decided)
         plan.show_plan(planned, None, store, as_json=options.json, sources=taken)
         with working() as tell:
             act(planned, store, scheduler, ["resume", directory.name, *words], tell)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import importlib
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from launcher.config import Cluster, from_plain
 from launcher.errors import StoreError
+from launcher.machine.users import our_name
 from launcher.store.facts import BatchRecord, Job
 from launcher.store.files import read_fact, write_once
 from launcher.store.run_folder import BATCH_FILE
@@ -43,6 +44,8 @@ class Batch:
         at_once: how many of the jobs may be at work at the same time; None: all.
         after: the job, as its executor recorded it, that must have ended well before these start; None: none.
         in_step: whether `after` is of a batch of the same size, and each job waits for its counterpart there alone.
+        behind: the jobs that must have ended, well or not, before these start.
+        user: who handed it over; None: we are about to, or it was not recorded.
     """
 
     name: str
@@ -54,6 +57,8 @@ class Batch:
     at_once: int | None = None
     after: Job | None = None
     in_step: bool = False
+    behind: tuple[Job, ...] = ()
+    user: str | None = None
 
     @property
     def job_folders(self) -> list[Path]:
@@ -69,12 +74,12 @@ class Batch:
         """Record the batch, before it is handed over to the executor of that name, there."""
         code = None if self.code is None else str(self.code)
         resources, root = asdict(self.resources), str(self.root)
-        record = BatchRecord(self.name, self.size, resources, executor, time.time(), root, code, cluster)
+        record = BatchRecord(self.name, self.size, resources, executor, time.time(), root, code, cluster, our_name())
         write_once(self.folder / BATCH_FILE, record)
 
     @classmethod
     def read(cls, folder: Path) -> tuple[Batch, BatchRecord]:
-        """The batch that was recorded in `folder`, and its record.
+        """The batch that was recorded in `folder`, for the cluster to which it went, and its record.
 
         Raises:
             StoreError: there is no record.
@@ -84,4 +89,5 @@ class Batch:
             raise StoreError(f"{folder / BATCH_FILE}: is missing")
         code = Path(record.code) if record.code else None
         resources = from_plain(record.resources, Cluster, "cluster.")
-        return cls(record.name, folder, record.size, resources, Path(record.root), code), record
+        resources = replace(resources, clusters=record.cluster or resources.clusters)
+        return cls(record.name, folder, record.size, resources, Path(record.root), code, user=record.user), record

@@ -33,7 +33,8 @@ class JobState:
 
     The words are for the eyes of the user alone. `rank_told`: whether they say which rank was the first to go.
     `minutes`: whole ones, for how long it has run since it started last; None where nobody says.
-    `only_there`: whether only another machine can say, so that it is taken to be so.
+    `only_there`: whether only another machine can say, so that it is taken to be so. `cluster`: the one that has the
+    job, where another one answers here.
     """
 
     phase: Phase
@@ -43,6 +44,7 @@ class JobState:
     rank_told: bool = False
     minutes: int | None = None
     only_there: bool = False
+    cluster: str | None = None
 
 
 UNKNOWN = JobState(Phase.UNKNOWN)

@@ -38,6 +38,10 @@ class Queue(Protocol):
         """
         ...
 
+    def spares(self, job_id: str, node: str) -> bool:
+        """Whether enough nodes are left to a job without that one."""
+        ...
+
     def seconds_left(self, job_id: str, warned: int, environment: Mapping[str, str]) -> float:
         """How long a job has until its limit, of which it was told that it would be warned `warned` seconds before."""
         ...
@@ -78,6 +82,11 @@ def requeue(
         without: a node on which it is not to start again.
     """
     return QUEUES[task.executor].requeue(task.job_id, refused, without)
+
+
+def spares(task: Task, node: str) -> bool:
+    """Whether a queued task's job has enough nodes without that one."""
+    return QUEUES[task.executor].spares(task.job_id, node)
 
 
 def seconds_left(task: Task, warned: int) -> float:

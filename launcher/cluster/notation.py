@@ -10,12 +10,15 @@ import math
 import re
 
 _TIME = re.compile(r"(\d+-\d+(:\d+){0,2}|\d+(:\d+){0,2})")
+_UNLIMITED = ("unlimited", "infinite")
 _MEMORY = re.compile(r"(\d+)([KMGT]?)B?", re.IGNORECASE)
 _UNITS = {"K": 1 / 1024, "": 1, "M": 1, "G": 1024, "T": 1024**2}  # sbatch counts in MiB
 
 
 def minutes(limit: str | None) -> int | None:
     """A time limit in whole minutes, rounded up; None where it is no time. SLURM takes 0 for no limit."""
+    if limit and limit.lower() in _UNLIMITED:
+        return 0
     found = _seconds(limit)
     return None if found is None else -(-found // 60)
 

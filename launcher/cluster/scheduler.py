@@ -34,6 +34,7 @@ class Scheduler(Protocol):
     warned_early_seconds: int  # how much earlier than it was told it may send `node.WARNING`
     signs_in_paths: str  # characters that it would take for something else in the path of a log
     kept_options: Mapping[str, str | None]  # that `cluster.extra` may not change, and the key that says it
+    switches: Collection[str] | None  # the options of `cluster.extra` that take no value; None: it has no options
 
     @property
     def cluster(self) -> str | None:
@@ -52,8 +53,29 @@ class Scheduler(Protocol):
         """
         ...
 
+    def reaches(self, cluster: str) -> bool:
+        """Whether jobs of the cluster of that name can be asked for and cancelled from here."""
+        ...
+
+    def destination(self, cluster: Cluster) -> str | None:
+        """The name of the cluster to which jobs of these resources go; None where there is none, or nobody says.
+
+        Raises:
+            ConfigError: there is no cluster of the name that these give.
+            SchedulerError: there is, and it does not answer.
+        """
+        ...
+
     def batch_size(self, cluster: Cluster) -> int:
         """How many jobs of these resources may be handed over in one piece."""
+        ...
+
+    def at_once(self, cluster: Cluster) -> int | None:
+        """How many jobs of these resources work at a time at most; None: nothing here limits them."""
+        ...
+
+    def slots(self, cluster: Cluster) -> int | None:
+        """How many jobs of an output folder may work at a time, to which they see themselves; None: nobody need."""
         ...
 
     def offer(self, cluster: Cluster) -> Offer:
@@ -62,6 +84,10 @@ class Scheduler(Protocol):
 
     def ambient(self, cluster: Cluster) -> Ambient:
         """What the environment says of jobs of these resources, beside the configuration."""
+        ...
+
+    def replaced(self, cluster: Cluster) -> Mapping[str, Sequence[str]]:
+        """The keys of `cluster` in whose place options of `cluster.extra` stand, each with these; a job has one."""
         ...
 
     def script(self, batch: Batch) -> str:
@@ -82,11 +108,11 @@ class Scheduler(Protocol):
         ...
 
     def states(self, jobs: Sequence[Job]) -> dict[str, JobState]:
-        """The state of each job that is known, by job id, in one question for all."""
+        """The state of each of these jobs of one cluster that is known, by job id, in one question for all."""
         ...
 
     def cancel(self, jobs: Sequence[Job]) -> None:
-        """Ask these jobs to stop; those that have ended are left alone."""
+        """Ask these jobs of one cluster to stop; those that have ended are left alone."""
         ...
 
 
@@ -94,8 +120,11 @@ class Scheduler(Protocol):
 class ClusterScheduler(Scheduler, Protocol):
     """An executor of other machines than this one, at which `doctor` can look."""
 
-    def survey(self) -> tuple[list[tuple[str, str]], str]:
-        """What the cluster offers: lines for the user, each with its name, and a file for conf/cluster that fits it."""
+    def survey(self, cluster: Cluster) -> tuple[list[tuple[str, str]], str]:
+        """What the cluster offers to which such jobs go: lines for the user, each with its name, and a file that fits.
+
+        The file is one for conf/cluster.
+        """
         ...
 
     def run_and_wait(self, batch: Batch, module: str, seconds: float) -> str | None:
@@ -153,14 +182,36 @@ def kept_options(executor: str) -> dict[str, str | None]:
     return {option: home for each in _meant(executor) for option, home in each.kept_options.items()}
 
 
+def switches(executor: str) -> frozenset[str] | None:
+    """The options of that executor that take no value; None where it has no options."""
+    found = [each.switches for each in _meant(executor) if each.switches is not None]
+    return frozenset().union(*found) if found else None
+
+
+def said_by_environment() -> frozenset[str]:
+    """The keys, `cluster.KEY`, that the environment says to some executor where the configuration leaves them open."""
+    return frozenset(f"cluster.{key}" for make in EXECUTORS.values() for key in make().ambient(Cluster()).keys)
+
+
+def replaced(cluster: Cluster) -> dict[str, Sequence[str]]:
+    """The keys of `cluster` in whose place options of `cluster.extra` stand, each with these."""
+    return {key: options for each in _meant(cluster.executor) for key, options in each.replaced(cluster).items()}
+
+
 def key_of(job: Job) -> JobKey:
     """What tells a job from all others: a process may have the number of a cluster's job, and another's job too."""
     return job.executor, job.cluster, job.job_id
 
 
 def is_elsewhere(cluster: str | None, scheduler: Scheduler) -> bool:
-    """Whether what is there, if it is a cluster, can be neither found nor waited for by way of `scheduler`."""
-    return cluster is not None and scheduler.cluster is not None and cluster != scheduler.cluster
+    """Whether what is there, if it is a cluster, cannot be found by way of `scheduler`."""
+    return cluster is not None and scheduler.cluster is not None and not scheduler.reaches(cluster)
+
+
+def can_wait_for(job: Job, resources: Cluster, scheduler: Scheduler) -> bool:
+    """Whether jobs of these resources can wait for that one: it is on the cluster to which they go."""
+    where = scheduler.destination(resources)
+    return job.executor == scheduler.name and (where is None or job.cluster in (None, where))
 
 
 def _is_known(executor: str, scheduler: Scheduler) -> bool:

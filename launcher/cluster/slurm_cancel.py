@@ -53,6 +53,16 @@ def meant(refusals: Iterable[str], asked: Sequence[str]) -> list[str]:
     return [job_id for job_id in asked if job_id in ids or job_id.partition("_")[0] in ids]
 
 
+def denied_in_words(refusals: Mapping[str, str], jobs: Sequence[Job], user: str) -> list[str]:
+    """A clause that says why, and of another user's jobs whose they are; none where nothing was refused to `user`."""
+    said = []
+    for refusal, why in refusals.items():
+        owners = (job.user for job in jobs if meant([refusal], [job.job_id]))
+        owner = next((each for each in owners if each not in (None, user)), None)
+        said.append(f"job {refusal} ({why})" if owner is None else f"job {refusal} is {owner}'s to cancel ({why})")
+    return [f"denied: {', '.join(said)}"] if said else []
+
+
 def in_words(jobs: Collection[Job], end: str) -> list[str]:
     """A clause that says `end` of these jobs; none where there are none."""
     ids = re.sub(r"\[([0-9]+)\]", r"\1", ", ".join(folded(job.job_id for job in jobs)))

@@ -27,12 +27,17 @@ def hidden_by(job: Job, user: str, settings: Mapping[str, str], now: float) -> s
     here = settings.get("ClusterName")
     if job.cluster and here and job.cluster != here:
         return f"runs elsewhere: job {job.job_id} is on cluster {job.cluster}, and this is {here}; ask there"
-    if job.user and job.user != user and "jobs" in settings.get("PrivateData", ""):
+    if is_private(job.user, user, settings):
         return f"runs elsewhere: job {job.job_id} is {job.user}'s, and shown to nobody else here; ask as {job.user}"
     up = _seconds_up(settings.get("BOOT_TIME", ""), now)
     if up is not None and abs(up) < BOOT_SECONDS:
         return f"SLURM's controller started {max(0.0, up):.0f} s ago, and does not know the job, or not yet"
     return None
+
+
+def is_private(owner: str | None, user: str, settings: Mapping[str, str]) -> bool:
+    """Whether SLURM shows the jobs of `owner` to nobody else, and thus not to `user`."""
+    return owner not in (None, user) and "jobs" in settings.get("PrivateData", "")
 
 
 def unlisted(job: Job, accounts: Mapping[str, JobState]) -> str | None:

@@ -24,6 +24,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
+from launcher.cluster.node_list import names
+from launcher.cluster.offer import Offer
 from launcher.cluster.task import Task
 from launcher.store.facts import Failure
 from launcher.store.files import plain
@@ -36,6 +38,9 @@ PLAUSIBLE_SECONDS = (-60, 120)  # what is left where two clocks agree: before th
 REQUEST = "PREFSWEEP_REQUEST"  # set by the job's script: the file by which a task asks it to put the job back
 REQUEST_CODE = 250  # above what shells make of signals (128 to 192), below 255, which ssh and apptainer use
 COMPLAINT = "@COMPLAINT@"  # stands in a request for what SLURM will have complained of
+END_TIME = re.compile(r"\bEndTime=(\d+-\d+-\d+T\d+:\d+:\d+)")  # in an answer of `scontrol show job`
+PARTITIONS_COMMAND = ["scontrol", "show", "partition", "-o"]
+TOTAL_NODES = re.compile(r"^PartitionName=(\S+).*\bTotalNodes=(\d+)", re.MULTILINE)  # in its answer
 _START = ("SLURM_JOB_ID", "SLURM_RESTART_COUNT", "SLURM_STEP_ID")  # these name a start of a job
 
 
@@ -57,6 +62,7 @@ def task(environment: Mapping[str, str]) -> Task | None:
         origin=environment.get("SLURM_LAUNCH_NODE_IPADDR") or None,
         cores=int(environment.get("SLURM_CPUS_PER_TASK") or 0) or None,
         restart=int(environment.get("SLURM_RESTART_COUNT") or 0),
+        cluster=environment.get("SLURM_CLUSTER_NAME") or None,
     )
 
 
@@ -90,9 +96,30 @@ def requeue(job_id: str, refused: Mapping[Path, Failure], without: str | None) -
     return said
 
 
+def spares(job_id: str, node: str) -> bool:
+    """Whether enough nodes are left to the job without that one; where SLURM does not say, it is thought so."""
+    try:
+        job, partitions = (_answer(command).stdout for command in (_show(job_id), PARTITIONS_COMMAND))
+    except (OSError, subprocess.TimeoutExpired):
+        return True
+    partition, nodes = re.search(r"\bPartition=(\S+)", job), re.search(r"\bNumNodes=(\d+)", job)
+    if partition is None or nodes is None:
+        return True
+    totals = [int(total) for name, total in TOTAL_NODES.findall(partitions) if name in partition[1].split(",")]
+    return Offer(min(totals, default=None)).has_enough(int(nodes[1]), {*_avoided(job), node})
+
+
+def _show(job_id: str) -> list[str]:
+    return ["scontrol", "show", "job", job_id]
+
+
+def _avoided(job: str) -> list[str]:
+    found = re.search(r"\bExcNodeList=(\S+)", job)
+    return names(found[1]) if found and found[1] != "(null)" else []
+
+
 def _avoid(job_id: str, node: str) -> None:
-    avoided = re.search(r"ExcNodeList=(\S+)", _answer(["scontrol", "show", "job", job_id]).stdout)
-    nodes = ",".join(name for name in (avoided and avoided[1], node) if name and name != "(null)")
+    nodes = ",".join([*_avoided(_answer(_show(job_id)).stdout), node])
     for _ in range(AVOID_TIMES):  # the end of the job step reaches what we start, too
         if _complaint(["scontrol", "update", f"JobId={job_id}", f"ExcNodeList={nodes}"]) is None:
             return
@@ -107,8 +134,10 @@ def _complaint(command: list[str]) -> str | None:
     return done.stderr.strip() or f"exit code {done.returncode}" if done.returncode else None
 
 
-def _answer(command: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS, check=False)
+def _answer(command: list[str], seconds: float = ANSWER_SECONDS) -> subprocess.CompletedProcess[str]:
+    """What this node's own cluster answers, whichever one the variable means that a user has set elsewhere."""
+    own = {name: value for name, value in os.environ.items() if name != "SLURM_CLUSTERS"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False, env=own)
 
 
 def _ask_the_script(request: Path, refused: Mapping[Path, Failure]) -> None:
@@ -133,8 +162,8 @@ def _end_asked(job_id: str) -> float | None:
     """The job's end as scontrol tells it, in this node's time zone; None where it tells none."""
     command = ["scontrol", "show", "job", "-o", job_id]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=END_ANSWER_SECONDS, check=False)
+        done = _answer(command, END_ANSWER_SECONDS)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    told = re.search(r"\bEndTime=(\d+-\d+-\d+T\d+:\d+:\d+)", done.stdout)
+    told = END_TIME.search(done.stdout)
     return datetime.fromisoformat(told[1]).timestamp() if told else None

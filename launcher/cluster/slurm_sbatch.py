@@ -18,22 +18,25 @@ from launcher.cluster.slurm_words import complaint
 SUBMITTED = re.compile(r"Submitted batch job ([0-9]+)(?: on cluster (\S+))?")
 PARSABLE = re.compile(r"([0-9]+)(?:;(\S+))?")  # --parsable, which a site may have put into its own sbatch
 QUEUE_FULL = re.compile(r"(Assoc|QOS)\w*SubmitJob\w*Limit|temporarily unable to accept job", re.IGNORECASE)
+ARRAYS = re.compile(r"\barrays?\b", re.IGNORECASE)  # "Invalid job array specification", or a site's own words
 COMES_LATE = re.compile(r"timed out|timeout|unable to contact|communication|connect|zero bytes", re.IGNORECASE)
 # How slurm_strerror's texts begin for what slurmctld does not take.
 REFUSALS = (
-    "Access/permission denied", "Configuration unavailable", "Invalid ", "Job dependency problem",
-    "Job request does not", "Job violates", "Memory required by task", "More processors requested",
-    "No partition specified", "Node count", "Pathname of ", "Requested ", "Required ", "Reservation ",
+    "Access denied to ", "Access/permission denied", "Configuration unavailable", "CPU count", "Invalid ",
+    "Job dependency problem", "Job request does not", "Job violates", "Memory required by task",
+    "More processors requested", "Multiple partition job request", "No partition specified", "Node count",
+    "Partition in DOWN", "Pathname of ", "Requested ", "Required ", "Reservation ", "System submissions disabled",
     "Task count", "The job has too many", "Too many ", "Unable to allocate resources", "Unspecified error",
     "User's group not permitted", "Job size", "Script ",
 )  # fmt: skip
 REFUSED = re.compile(
-    r"^sbatch: (?:error: |fatal: )?"
+    r"^(?:/\S*/)?sbatch: (?:error: |fatal: )?"
     rf"(?:Batch job submission failed: (?:{'|'.join(map(re.escape, REFUSALS))})"
     r"|unrecognized option|option .* requires an argument|Invalid |Unable to open file )",  # said before it asks
     re.MULTILINE,
 )
 SIGNALLED = 128  # a shell's exit code less the number of the signal that has ended its child
+ITS_OWN = 255  # sbatch's, for an option that it cannot read; and ssh's, whatever has gone wrong
 
 
 class Verdict(Enum):
@@ -64,16 +67,20 @@ def accepted(stdout: str) -> Accepted | None:
 
 def verdict(returncode: int, message: str) -> Verdict:
     """What it means that sbatch has named no job, and ended with this code and complaint."""
-    if returncode <= 0 or returncode > SIGNALLED or COMES_LATE.search(message):
+    refused = REFUSED.search(message)
+    unknown_end = returncode <= 0 or returncode > SIGNALLED
+    if (unknown_end and not (returncode == ITS_OWN and refused)) or COMES_LATE.search(message):
         return Verdict.OPEN
     if QUEUE_FULL.search(message):
         return Verdict.FULL
-    return Verdict.REFUSED if REFUSED.search(message) else Verdict.SAID_NO
+    return Verdict.REFUSED if refused else Verdict.SAID_NO
 
 
-def in_words(returncode: int, message: str) -> str:
-    """What sbatch has complained of, in a line, with what to do where the queue is full."""
+def in_words(returncode: int, message: str, size: int = 1) -> str:
+    """What sbatch has complained of, with what to do where the queue is full, or an array of so many jobs refused."""
     said = f"sbatch: ended by signal {-returncode}" if returncode < 0 else f"sbatch: {complaint(message)}"
+    if size > 1 and ARRAYS.search(message):
+        return f"{said}; cluster.arrays=false submits each job by itself"
     if not QUEUE_FULL.search(message):
         return said
     return f"{said}; launch again when some jobs have ended, or put more runs into each (cluster.runs_per_job)"

@@ -7,19 +7,18 @@ Must not know: processes, files.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from launcher.cluster.notation import minutes
 from launcher.cluster.offer import Offer
+from launcher.cluster.slurm_trial import Trial
 from launcher.config import Cluster
 
 DAY = "1-00:00:00"
 DEFAULT_QOS = "normal"  # of an association that names none
 QOS_COMMAND = ["sacctmgr", "-nP", "show", "qos",
                "format=name,grpsubmitjobs,maxsubmitjobsperuser,maxsubmitjobsperaccount"]  # fmt: skip
-# No user: the accounts themselves. What one of them allows all its users together is told of no user.
-PARENTS_COMMAND = ["sacctmgr", "-nP", "show", "associations", "user=", "format=user,account,parentname,grpsubmitjobs"]
 PARTITION_QOS_COMMAND = ["scontrol", "-o", "show", "partition"]
 PARTITIONS_COMMAND = ["sinfo", "-h", "-o", "%P|%a|%l|%D|%G|%c|%m"]
 LIMITS_COMMAND = ["sinfo", "-h", "-o", "%P|%l|%L|%D"]
@@ -48,13 +47,16 @@ class Survey:
     """What a cluster offers."""
 
     cluster: str
+    others: tuple[str, ...]
     version: str
     partitions: tuple[Partition, ...]
     accounts: tuple[str, ...]
     accounting: bool
+    silence: str | None
     batch_size: int
     requeue: bool
     kill_wait: str
+    trial: Trial = field(default_factory=Trial)
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Limits:
         associations: what `associations_command` says; nothing where limits are not enforced.
         qos: what QOS_COMMAND says, likewise.
         partitions: what PARTITION_QOS_COMMAND says, likewise.
-        parents: what PARENTS_COMMAND says, likewise.
+        parents: what `parents_command` says, likewise.
     """
 
     settings: Mapping[str, str]
@@ -120,15 +122,25 @@ def _numbers(*limits: str) -> Iterator[int]:
     return (int(limit) for limit in limits if limit.isdecimal())
 
 
-def accounts_command(user: str) -> list[str]:
+def accounts_command(user: str, cluster: str | None) -> list[str]:
     """Ask for the accounts that a user may charge."""
-    return ["sacctmgr", "-nP", "show", "associations", f"user={user}", "format=account"]
+    return _associations_command(user, cluster, "account")
 
 
-def associations_command(user: str) -> list[str]:
+def associations_command(user: str, cluster: str | None) -> list[str]:
     """Ask what a user may submit under each account."""
-    return ["sacctmgr", "-nP", "show", "associations", f"user={user}",
-            "format=account,defaultqos,maxsubmitjobs,grpsubmitjobs"]  # fmt: skip
+    return _associations_command(user, cluster, "account,defaultqos,maxsubmitjobs,grpsubmitjobs")
+
+
+def parents_command(cluster: str | None) -> list[str]:
+    """Ask of no user, that is of the accounts themselves: what one allows all its users together is told of no user."""
+    return _associations_command("", cluster, "user,account,parentname,grpsubmitjobs")
+
+
+def _associations_command(user: str, cluster: str | None, columns: str) -> list[str]:
+    """`cluster`: sacctmgr tells of all that one slurmdbd knows; None: the name is not known."""
+    where = [f"cluster={cluster}"] if cluster else []
+    return ["sacctmgr", "-nP", "show", "associations", f"user={user}", *where, f"format={columns}"]
 
 
 def enforces_limits(settings: Mapping[str, str]) -> bool:
@@ -162,14 +174,33 @@ def _partition(name: str, state: str, limit: str, nodes: str, gres: str, cpus: s
     return Partition(name.rstrip("*"), name.endswith("*"), state == "up", limit, int(nodes), gpus, kind, *sizes)
 
 
-def survey(settings: Mapping[str, str], partitions: str, accounts: str | None, batch_size: int) -> Survey:
-    """All of it; `accounts` is None where the cluster keeps none."""
+def survey(
+    settings: Mapping[str, str],
+    partitions: str,
+    accounts: str | None,
+    batch_size: int,
+    clusters: Iterable[str] = (),
+    silence: str | None = None,
+) -> Survey:
+    """All of it.
+
+    Args:
+        settings: `scontrol show config`.
+        partitions: what PARTITIONS_COMMAND says.
+        accounts: what `accounts_command` says; None where sacct does not answer.
+        batch_size: the most jobs of an array.
+        clusters: those that can be reached from here.
+        silence: why there is no answer, where the cluster keeps accounts.
+    """
+    name = settings.get("ClusterName", "?")
     return Survey(
-        cluster=settings.get("ClusterName", "?"),
+        cluster=name,
+        others=tuple(each for each in clusters if each != name),
         version=settings.get("SLURM_VERSION", "?"),
         partitions=tuple(read_partitions(partitions)),
         accounts=tuple(dict.fromkeys(filter(ACCOUNT.fullmatch, (accounts or "").splitlines()))),
         accounting=accounts is not None,
+        silence=silence,
         batch_size=batch_size,
         requeue=settings.get("JobRequeue") == "1",
         kill_wait=settings.get("KillWait", "?"),
@@ -182,15 +213,41 @@ def survey(settings: Mapping[str, str], partitions: str, accounts: str | None, b
 def findings(survey: Survey) -> Iterator[tuple[str, str]]:
     """What there is, for the user, each with its name."""
     yield "SLURM", f"{survey.version}, cluster {survey.cluster}"
+    if survey.others:
+        yield "other clusters", f"{', '.join(survey.others)}: cluster.clusters=NAME"
     for partition in survey.partitions:
         yield "partition", _described(partition)
-    yield "accounting", "sacct answers" if survey.accounting else "none: a run's files say how it ended"
+    yield "accounting", _of_accounting(survey)
     if survey.accounts:
         yield "accounts", ", ".join(survey.accounts)
-    yield "array", f"at most {survey.batch_size} runs; longer sweeps become several"
-    requeue = "allowed" if survey.requeue else "forbidden: after a preemption or a time limit, use `resume`"
+    yield "array", _of_arrays(survey)
+    if survey.trial.plain:
+        yield "a job", f"refused as it stands: {survey.trial.plain}"
+    if survey.trial.wants_gres:
+        words = f"cluster.extra.gpus-per-node=null cluster.extra.gres={_gres(survey)}"
+        yield "GPUs", f"--gpus-per-node is refused ({survey.trial.gpus_per_node}), and --gres is not: {words}"
+    requeue = "as ever" if survey.requeue else "for jobs that ask for it, which ours do (JobRequeue=0)"
     yield "requeue", requeue
     yield "grace", f"{survey.kill_wait} between SIGTERM and SIGKILL"
+
+
+def _of_accounting(survey: Survey) -> str:
+    if survey.accounting:
+        return "sacct answers"
+    return f"not now: {survey.silence}" if survey.silence else "none: a run's files say how it ended"
+
+
+def _of_arrays(survey: Survey) -> str:
+    if survey.trial.refuses_arrays:
+        return f"refused ({survey.trial.array}): cluster.arrays=false submits each job by itself"
+    if survey.batch_size == 1:
+        return "of one run: each job is submitted by itself"
+    return f"at most {survey.batch_size} runs; longer sweeps become several"
+
+
+def _gres(survey: Survey) -> str:
+    best = _best_partition(survey)
+    return ":".join(filter(None, ["gpu", best.gpu_type if best else "", "1"]))
 
 
 def _described(partition: Partition) -> str:
@@ -205,13 +262,17 @@ def _described(partition: Partition) -> str:
     )
 
 
-def proposal(survey: Survey) -> str:
-    """A file for conf/cluster that fits this cluster; the rest is as in conf/cluster/slurm.yaml."""
+def proposal(survey: Survey, name: str | None = None) -> str:
+    """A file for conf/cluster that fits this cluster; the rest is as in conf/cluster/slurm.yaml.
+
+    `name`: the cluster's, where another one answers here.
+    """
     best = _best_partition(survey)
     limited = best is not None and best.time_limit != "infinite"
     lines = [
         f"# {survey.cluster}, as found by `python -m launcher doctor`. slurm.yaml has the other keys.",
         "defaults:\n  - slurm\n  - _self_",
+        *(["# The cluster, of those under one slurmdbd.", f"clusters: {name}"] if name else []),
         "# Partition.",
         f"partition: {best.name if best else 'null'}",
         "# Account that pays.",
@@ -222,11 +283,30 @@ def proposal(survey: Survey) -> str:
         f"gpus_per_node: {1 if best and best.gpus else 0}",
         "# CPU cores for each GPU: a node's share.",
         f"cpus_per_gpu: {best.cpus // best.gpus if best and best.gpus else 'null'}",
+        *_peculiar(survey),
     ]
     return "\n".join(lines) + "\n"
 
 
+def _peculiar(survey: Survey) -> Iterator[str]:
+    """What slurm.yaml would say otherwise."""
+    best = _best_partition(survey)
+    if survey.trial.refuses_arrays:
+        yield "# Job arrays are refused here.\narrays: false"
+    if survey.trial.wants_gres:
+        yield f"# GPUs are asked for by --gres alone here.\nextra: {{gpus-per-node: null, gres: {_gres(survey)}}}"
+    elif best and best.gpu_type:
+        yield f"# To ask for these GPUs and no others:\n# extra: {{gpus-per-node: {best.gpu_type}:1}}"
+
+
+def where_to_try(survey: Survey) -> tuple[list[str], bool]:
+    """The options by which a job goes where the proposed file sends it, and whether there are GPUs."""
+    best = _best_partition(survey)
+    options = [f"--partition={best.name}"] if best else []
+    return options + [f"--account={name}" for name in survey.accounts[:1]], bool(best and best.gpus)
+
+
 def _best_partition(survey: Survey) -> Partition | None:
-    """The one with GPUs that is the default, else the first with GPUs, else the default."""
+    """Where a job would go: the one with GPUs that is the default, else the first with GPUs, else the default."""
     usable = [partition for partition in survey.partitions if partition.up]
     return max(usable, key=lambda partition: (partition.gpus > 0, partition.default), default=None)

@@ -11,6 +11,7 @@ import shlex
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -21,6 +22,7 @@ from launcher.cluster.notation import minutes, minutes_passed
 from launcher.cluster.slurm_identity import marks
 from launcher.cluster.slurm_ids import JOB_ID, task_ids
 from launcher.cluster.slurm_node import REQUEST
+from launcher.config import Cluster
 from launcher.machine.installed import data_dir
 from launcher.store.facts import Cause
 
@@ -46,7 +48,12 @@ CAUSES = {"Dependency": Cause.DEPENDENCY, "DependencyNeverSatisfied": Cause.IN_V
 NOTHING = frozenset({"", "None", "(null)", "None assigned", "N/A"})
 SAYS_LITTLE = NOTHING | {"NonZeroExitCode", "TimeLimit", "NodeDown", "OutOfMemory"}  # the state says as much
 Names = Mapping[str, str | None]  # of jobs, by id; None: an older version recorded none
+SETTINGS_COMMAND = ["scontrol", "show", "config"]
+# Of all clusters that one slurmdbd knows: the name, and the port of the controller, 0 where that is down or gone.
+CLUSTERS_COMMAND = ["sacctmgr", "-nP", "show", "cluster", "format=cluster,controlport"]
+CLUSTER = re.compile(r"([\w.@+-]+)\|([0-9]+)")  # what that answers
 COLUMNS = 4  # behind an id: state, reason or exit code, nodes, name, which squeue's script is said with
+SIGNAL = re.compile(r"RaisedSignal:([0-9]+)\(.*\)")  # of a script that a signal has ended; not in 22.05
 RAN = re.compile(r"\|(?=[\d:-]+$)")  # before squeue's last column, which sacct's answer has not
 WARNED_EARLY_SECONDS = 60  # man sbatch, --signal: "may be sent up to 60 seconds earlier than specified"
 # Options on which the launcher counts, so that `cluster.extra` may not change them, and the key that says it instead.
@@ -58,7 +65,23 @@ KEPT_OPTIONS = {
     "signal": "cluster.warning_seconds",
     **dict.fromkeys(("ntasks", "ntasks-per-node"), "cluster.gpus_per_node"),
     **dict.fromkeys(("output", "error"), "output_dir"),
-    **dict.fromkeys(("clusters", "parsable", "test-only", "wait", "wrap"), None),
+    **dict.fromkeys(("clusters", "M"), "cluster.clusters"),
+    **dict.fromkeys(("parsable", "test-only", "wait", "wrap"), None),
+}
+# Options that sbatch takes without a value; of any other it would take the next option for one.
+SWITCHES = frozenset({
+    "contiguous", "exclusive", "get-user-env", "hold", "ignore-pbs", "nice", "no-kill", "no-requeue", "overcommit",
+    "oversubscribe", "propagate", "quiet", "reboot", "requeue", "spread-job", "stepmgr", "use-min-nodes", "verbose",
+})  # fmt: skip
+# A type may begin with a digit, as 2080ti and 3g.20gb do; the number is what comes last.
+TYPE = r"(?!\d+(?![^,]))[\w.+-]+"
+GPU = re.compile(rf"(?<![^,])((?:gres/)?gpu(?::{TYPE})?)(?::\d+)?(?![^,])")  # of a list of --gres
+GPUS = re.compile(rf"(?<![^,])(?:({TYPE})(?::\d+)?|\d+)(?![^,])")  # of a list of --gpus-per-node or --gpus
+MEMORY = ("mem", "mem-per-cpu", "mem-per-gpu")  # sbatch takes one of them
+# Options of `cluster.extra` that stand in the place of a key of `cluster`.
+REPLACES = {
+    **{name: name for name in ("account", "constraint", "exclude", "partition", "qos", "time")},
+    **dict.fromkeys(MEMORY, "mem"),
 }
 # An id as squeue and sacct print it: of a job, of a task or several tasks of an array, of a component of a job.
 STATE = re.compile(r"[A-Z_]+")
@@ -94,29 +117,84 @@ def parameters(batch: Batch) -> dict[str, Any]:
         "setup": [*setup_lines(batch), *way_back(batch)],
         "srun_args": srun_arguments(batch),
     }
-    # Of an option that both name, submitit would write two lines, and sbatch heed the last, which is ours.
-    said = {key.replace("_", "-") for key in cluster.extra}  # null too, which leaves an option out
-    ours = {key: value for key, value in ours.items() if key.replace("_", "-") not in said | options.keys()}
+    # Of an option that both name, submitit would write two lines, and sbatch heed the last, which is ours. None, since
+    # submitit has defaults of its own for what it is not told.
+    said = extra_of(cluster).keys() | options.keys() | replaced(cluster).keys()  # null too, which leaves an option out
+    said |= {"gpus-per-node"} if "gres" in gpus_of(cluster) else set()  # a node's GPUs, asked for twice
+    ours = {key: None if key.replace("_", "-") in said else value for key, value in ours.items()}
     return {**ours, "additional_parameters": options}
 
 
 def _options(batch: Batch) -> dict[str, Any]:
     cluster = batch.resources
-    options: dict[str, Any] = {"requeue": True, "kill-on-invalid-dep": "yes"}
+    options: dict[str, Any] = {"clusters": cluster.clusters, "requeue": True, "kill-on-invalid-dep": "yes"}
     if cluster.mail:
         options |= {"mail-user": cluster.mail, "mail-type": "END,FAIL"}
-    extra = {key.replace("_", "-"): value for key, value in cluster.extra.items()}
-    if batch.after:
-        ours = _dependency(batch.after.job_id, in_step=batch.in_step)
-        extra["dependency"] = ",".join(filter(None, [ours, extra.get("dependency")]))
+    extra = extra_of(cluster)
+    extra |= gpus_of(cluster)
+    if ours := list(_dependencies(batch)):
+        extra["dependency"] = ",".join(filter(None, [*ours, extra.get("dependency")]))
     if extra.get("requeue") is False:
         options["no-requeue"] = True
     return {key: value for key, value in (options | extra).items() if value is not None and value is not False}
 
 
-def _dependency(job_id: str, *, in_step: bool) -> str:
-    """What to wait for: a job, or in an array of the same size the task of the same number."""
-    return f"aftercorr:{job_id.partition('_')[0]}" if in_step else f"afterok:{job_id}"
+def extra_of(cluster: Cluster) -> dict[str, Any]:
+    """`cluster.extra` by the names that sbatch has."""
+    return {key.replace("_", "-"): value for key, value in cluster.extra.items()}
+
+
+def replaced(cluster: Cluster) -> dict[str, list[str]]:
+    """The keys of `cluster` in whose place options of `cluster.extra` stand, each with these.
+
+    null leaves out the option itself, and stands in the place of no other.
+    """
+    found: dict[str, list[str]] = {}
+    for option, value in extra_of(cluster).items():
+        key = REPLACES.get(option)
+        if key is not None and (value is not None or option == key):
+            found.setdefault(key, []).append(option)
+    return found
+
+
+def gpus_of(cluster: Cluster) -> dict[str, str | None]:
+    """The options of `cluster.extra` that ask for GPUs, with as many as the job has; of several types as they are.
+
+    A job that evaluates needs another number than the one that trains. null: of none, the option is left out.
+    """
+    extra, gpus = extra_of(cluster), cluster.gpus_per_node
+    found: dict[str, str | None] = {}
+    for option, number in {"gres": gpus, "gpus-per-node": gpus, "gpus": gpus * cluster.nodes}.items():
+        asked, pattern = extra.get(option), _pattern(option)
+        if isinstance(asked, str) and pattern.search(asked):
+            given = pattern.sub(partial(_so_many, number), asked)
+            found[option] = asked if are_several(option, asked) else given
+            if number == 0 and option != "gres":  # which may ask for other things, too
+                found[option] = None
+    return found
+
+
+def _pattern(option: str) -> re.Pattern[str]:
+    return GPU if option == "gres" else GPUS
+
+
+def _so_many(number: int, found: re.Match[str]) -> str:
+    return ":".join(filter(None, [found[1], str(number)]))
+
+
+def are_several(option: str, asked: str) -> bool:
+    """Whether an option asks for GPUs of several types, whose numbers nobody can know from how many there are to be."""
+    return len(_pattern(option).findall(asked)) > 1
+
+
+def _dependencies(batch: Batch) -> Iterator[str]:
+    """What to wait for: a job, or in an array of the same size the task of the same number; all must come true."""
+    if batch.after and batch.in_step:
+        yield f"aftercorr:{batch.after.job_id.partition('_')[0]}"
+    elif batch.after:
+        yield f"afterok:{batch.after.job_id}"
+    if batch.behind:
+        yield "afterany:" + ":".join(job.job_id for job in batch.behind)
 
 
 def setup_lines(batch: Batch) -> list[str]:
@@ -136,6 +214,7 @@ def way_back(batch: Batch) -> list[str]:
     shell = data_dir("slurm") if batch.code is None else batch.code / "slurm"
     at_end = shlex.quote(f"source {shlex.quote(str(shell / 'requeue.sh'))} || true; ")
     return [
+        "unset SLURM_CLUSTERS",  # by which srun, and the way back, would look for the job on another cluster
         f"export {REQUEST}={shlex.quote(str(batch.folder))}/requeue.${{SLURM_JOB_ID:-}}.${{SLURM_RESTART_COUNT:-0}}",
         'eval "set -- $(trap -p EXIT)"',
         f'trap {at_end}"${{3-}}" EXIT',
@@ -145,10 +224,11 @@ def way_back(batch: Batch) -> list[str]:
 def srun_arguments(batch: Batch) -> list[str]:
     """Options of srun: cores, which it no longer takes over from sbatch, and the container.
 
-    A task that was killed ends the step, and so lets SLURM say why: by its defaults the others go on without it.
+    A task that was killed ends the step, and so lets SLURM say why: by its defaults the others go on without it. Tasks
+    have what the script has set, the way to our code for one, also where the job itself is to get nothing.
     """
     cluster = batch.resources
-    arguments = ["--kill-on-bad-exit=1"]
+    arguments = ["--kill-on-bad-exit=1", "--export=ALL"]
     arguments += [] if cluster.cpus_per_gpu is None else [f"--cpus-per-task={cluster.cpus_per_gpu}"]
     if cluster.container and cluster.container_runtime == "pyxis":
         arguments.append(f"--container-image={cluster.container}")
@@ -184,6 +264,13 @@ def complaint(message: str) -> str:
 # ------------------------------------------------------------------------------------------------ what SLURM is asked
 
 
+def at(command: list[str], cluster: str | None) -> list[str]:
+    """A command about another cluster than the one that answers here; sacctmgr is of all of them."""
+    if cluster is None or command[0] == "sacctmgr":
+        return command
+    return [command[0], f"--clusters={cluster}", *command[1:]]
+
+
 def queue_command(ids: Iterable[str]) -> list[str]:
     """Ask squeue for these jobs, those included that ended a short time ago; a line for each task of an array."""
     return ["squeue", "-h", "-a", "-r", "-t", "all", "-o", "%i|%T|%r|%N|%j|%o|%M", "-j", ",".join(_parents(ids))]
@@ -217,7 +304,8 @@ def read_queue(text: str, names: Names | None = None, scripts: Names = MappingPr
     states: dict[str, JobState] = {}
     for ids, (word, reason, node, ran) in _lines(text, names, scripts):
         if STATE.fullmatch(word):
-            state = _state(word, "" if reason in NOTHING or _is_stale(word, reason) else reason, node)
+            why = "" if reason in NOTHING or _is_stale(word, reason) else SIGNAL.sub(r"signal \1", reason)
+            state = _state(word, why, node)
             states |= dict.fromkeys(ids, replace(state, minutes=minutes_passed(ran)))
     return states
 
@@ -324,6 +412,12 @@ def read_settings(text: str) -> dict[str, str]:
     """`scontrol show config` as a mapping."""
     pairs = (line.partition("=") for line in text.splitlines() if "=" in line)
     return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def read_clusters(text: str) -> dict[str, bool]:
+    """What CLUSTERS_COMMAND answers: each cluster, and whether its controller is known to be up."""
+    found = (CLUSTER.fullmatch(line.strip()) for line in text.splitlines())
+    return {each[1]: each[2] != "0" for each in found if each}
 
 
 # ------------------------------------------------------------------------------------------------ names

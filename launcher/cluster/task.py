@@ -25,6 +25,7 @@ class Task:
         origin: the address of the node from which the tasks were started; None where nobody says.
         cores: CPU cores of this task; None where nobody says.
         restart: how often the job has come back from the queue.
+        cluster: the name of the one that has the job; None where nobody says.
     """
 
     executor: str
@@ -39,3 +40,4 @@ class Task:
     origin: str | None = None
     cores: int | None = None
     restart: int = 0
+    cluster: str | None = None

@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from launcher.config import Evaluation, Judge
 from launcher.errors import UNSAID, ConfigError, PrefsweepError, StoreError
 from launcher.evaluation import judge as judging
@@ -21,6 +19,7 @@ from launcher.evaluation import missing_benchmarks, mt_bench
 from launcher.evaluation.judge import CHARACTERS_PER_TOKEN, Ask, Progress, Spent
 from launcher.evaluation.mt_bench import Bench
 from launcher.store.files import Plain, read_fact, read_lines
+from launcher.store.locks import Timeout, held
 from launcher.store.output_folder import Store
 from launcher.store.results import Answered, MTBenchResult
 from launcher.store.run_folder import EvaluationDir, RunDir
@@ -94,7 +93,7 @@ def only_judge(store: Store) -> Iterator[None]:
         PrefsweepError: somebody does.
     """
     try:
-        with FileLock(store.root / ".judge.lock").acquire(timeout=0):
+        with held(store.root / ".judge.lock", 0):
             yield
     except Timeout as error:
         raise PrefsweepError(f"{store.root}: another `evaluate` is judging there; wait until it is done") from error

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import yaml
@@ -20,6 +20,7 @@ from launcher.store.files import Plain, plain
 from launcher.store.measurements import Measured
 from launcher.store.origins import Sources
 from launcher.store.results import Evaluation, MTBenchResult, Result
+from launcher.store.throughput import Throughput
 
 SAMPLES = 3
 UNCOUNTED = frozenset({"pairs", "generations", "seconds"})  # numbers of an evaluation that are no result
@@ -310,11 +311,14 @@ def _loading(subject: Subject) -> str:
 
 def _training(subject: Subject) -> str:
     objective, result = subject.objective, plain(subject.result) if subject.result else {}
-    if subject.step is not None:
+    if subject.step is None:
+        result |= result.get("throughput") or {}
+    else:
         result |= {"steps": subject.step, "loss": None, "seconds": None}  # those of the whole training
     rows = [(key, objective[key]) for key in ("loss_type", "beta", "seed")]
     rows += [(f"trainer.{key}", value) for key, value in objective["trainer"].items() if value is not None]
-    shown = ("steps", "train_pairs", "loss", "dtype", "device", "seconds", "versions")
+    computed = [key.name for key in fields(Throughput)]
+    shown = ("steps", "train_pairs", "loss", "dtype", "device", "seconds", *computed, "versions")
     rows += [(f"result.{key}", result[key]) for key in shown if result.get(key) is not None]
     return "## How it was trained\n\n" + _table(("key", "value"), [(key, str(value)) for key, value in rows])
 

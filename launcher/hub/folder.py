@@ -5,8 +5,6 @@ Owns: how a revision gets into its folder. Must not know: runs, what a revision 
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +38,7 @@ class FolderShelf:
         return str(self.folder)
 
     def push(self, payload: Payload, *, anew: bool = False) -> str:
-        """Make the folder hold the payload, whole or not at all; returns the payload's hash in place of a commit.
+        """Make the folder hold the payload, whole, or what it held before; returns the payload's hash, for a commit.
 
         `anew`: though its marker says that it does.
 
@@ -49,9 +47,7 @@ class FolderShelf:
         """
         if self._is_there(payload) and not anew:
             return payload.content
-        if self.folder.exists():
-            self._put_away()
-        with building(self.folder) as empty:
+        with building(self.folder, lambda _: self._is_there(payload) and not anew) as empty:
             if empty is not None:
                 _fill(empty, payload)
         if not self._is_there(payload):  # somebody else was quicker
@@ -77,12 +73,6 @@ class FolderShelf:
         if found is None and self.folder.exists():
             raise PublishError(f"{payload.name}: {self.folder} is there and is no revision of ours; move it away")
         return already_there(found, payload, str(self.folder))
-
-    def _put_away(self) -> None:
-        """Remove the run's earlier model; renamed first, so that nobody finds half of it under its name."""
-        aside = Path(tempfile.mkdtemp(prefix=f".{self.folder.name}.old.", dir=self.folder.parent))
-        self.folder.rename(aside / "old")
-        shutil.rmtree(aside)
 
 
 def _fill(folder: Path, payload: Payload) -> None:

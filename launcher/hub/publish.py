@@ -21,7 +21,7 @@ from launcher.hub.card import measures
 from launcher.hub.folder import FolderShelf
 from launcher.hub.look import HubLook
 from launcher.hub.payload import owner_of
-from launcher.hub.push import has_changed, is_at, publish, shelf_of
+from launcher.hub.push import has_changed, publish, shelf_of
 from launcher.hub.revisions import check_names
 from launcher.hub.starting_point import revision_of_start
 from launcher.machine import disk
@@ -95,6 +95,7 @@ def decide(
     store: str | None,
     repo: str | None,
     public: bool = False,
+    launched: Hub | None = None,
 ) -> list[Publication]:
     """What publishing does to a run's milestones and its final model.
 
@@ -103,19 +104,24 @@ def decide(
         look: at what is on the Hub.
         trained: whether the run has its result.
         in_flight: whether a job has it in its hands.
-        store: the store that the user wants instead of the recorded one.
+        store: the store that the user wants instead of the sweep's.
         repo: the repository, likewise.
-        public: whether it may be one that everybody sees, whatever is recorded.
+        public: whether it may be one that everybody sees, whatever the sweep says.
+        launched: what the sweep was launched with last; None: that is not recorded, and what the run was trained with
+            counts.
 
     Raises:
         ConfigError: the repository cannot be called so.
     """
-    training = Attempts.of(run).training
-    recorded = hub_of(training) if training else Hub(revision="")
-    private = recorded.private and not public
-    hub = replace(recorded, store=store or recorded.store, repo=repo or recorded.repo, private=private)
+    asked = launched or _trained_with(run)
+    hub = replace(asked, store=store or asked.store, repo=repo or asked.repo, private=asked.private and not public)
     hindrance = "in flight" if in_flight else None if trained else "not trained"
     return [_publication(point, hub, look, hindrance) for point in points_of(run)]
+
+
+def _trained_with(run: RunDir) -> Hub:
+    training = Attempts.of(run).training
+    return hub_of(training) if training else Hub(revision="")
 
 
 def _publication(point: Point, hub: Hub, look: HubLook, hindrance: str | None) -> Publication:
@@ -128,10 +134,13 @@ def _publication(point: Point, hub: Hub, look: HubLook, hindrance: str | None) -
 
 
 def _verdict(point: Point, hub: Hub, look: HubLook) -> Verdict:
-    if hub.store == "off":
-        return Verdict(due=False, why="hub=off; --hub folder or --hub huggingface publishes it")
     recorded = revision_of(point.folder)
-    if recorded is None or not is_at(recorded, hub.at_step(point.step)):
+    if hub.store == "off":
+        there = f", and was published as {recorded.address} before" if recorded else ""
+        return Verdict(
+            due=False, why=f"hub=off{there}; --hub folder or --hub huggingface publishes it", checked=recorded is None
+        )
+    if recorded is None or not recorded.is_at(hub.at_step(point.step)):
         return Verdict(due=True, why="to be published")
     verdict = _in_folder(point, recorded, hub) if recorded.store == "folder" else _on_hub(point, recorded, hub, look)
     if verdict.error is None and not verdict.due and has_changed(point, recorded):

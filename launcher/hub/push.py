@@ -38,16 +38,18 @@ class Shelf(Protocol):
     def push(self, payload: Any, *, anew: bool = False) -> str: ...  # noqa: D102
 
 
-def is_at(recorded: Revision, hub: Hub) -> bool:
-    """Whether a revision was published where `hub` says; the owner of the repository may have been left to the Hub."""
-    repo = recorded.repo if "/" in (hub.repo or "") else recorded.repo.rpartition("/")[2]
-    return (recorded.store, repo, recorded.revision) == (hub.store, hub.repo, hub.revision)
-
-
 def lacks(point: Point, hub: Hub) -> bool:
     """Whether a job that publishes has this model to push: it is nowhere, or is where `hub` says as it was before."""
     recorded = revision_of(point.folder)
-    return recorded is None or (is_at(recorded, hub.at_step(point.step)) and has_changed(point, recorded))
+    return recorded is None or (recorded.is_at(hub.at_step(point.step)) and has_changed(point, recorded))
+
+
+def outdated_elsewhere(point: Point, hub: Hub) -> str | None:
+    """Where else than `hub` says the model is as it was before: no job of ours pushes there, nor here beside it."""
+    recorded = revision_of(point.folder)
+    if recorded is None or recorded.is_at(hub.at_step(point.step)) or not has_changed(point, recorded):
+        return None
+    return recorded.address
 
 
 def has_changed(point: Point, recorded: Revision) -> bool:

@@ -14,6 +14,7 @@ import importlib.util
 import netrc
 import os
 import pwd
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Container, Mapping
@@ -42,6 +43,11 @@ def server(environment: Mapping[str, str] = os.environ) -> str:
         settings.clear()
     known = settings.get("default", "base_url", fallback=CLOUD)
     return (environment.get("WANDB_BASE_URL") or known).rstrip("/")
+
+
+def shown(address: str) -> str:
+    """An address without the user and the password that it may hold, for logs."""
+    return re.sub(r"(?<=://)[^/@]*@", "", address)
 
 
 def project(environment: Mapping[str, str] = os.environ) -> str:
@@ -94,7 +100,12 @@ def has_token(environment: Mapping[str, str]) -> bool:
     cache = Path(environment.get("XDG_CACHE_HOME", _home(environment) / ".cache"))
     folder = Path(environment.get("HF_HOME", cache / "huggingface"))
     file = Path(environment.get("HF_TOKEN_PATH", folder / "token"))
-    return any(environment.get(name) for name in TOKEN_VARIABLES) or file.is_file()
+    if any(environment.get(name) for name in TOKEN_VARIABLES):
+        return True
+    try:
+        return file.is_file()
+    except PermissionError:  # another user's home, as after `su`: what may not be read is no token of ours
+        return False
 
 
 def _home(environment: Mapping[str, str]) -> Path:

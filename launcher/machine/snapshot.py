@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,8 +54,8 @@ def _files() -> Iterator[tuple[str, Path]]:
 
 def _write(contents: dict[str, bytes], target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=".new.", dir=target.parent))
-    aside.chmod(0o755)
+    aside = target.with_name(f".new.{secrets.token_hex(6)}")
+    aside.mkdir()
     _fill(aside, contents)
     try:
         aside.rename(target)

@@ -17,6 +17,11 @@ def name_of(user: int) -> str | None:
         return None
 
 
+def called(user: int) -> str:
+    """The same; the number where there is none."""
+    return name_of(user) or str(user)
+
+
 def our_name() -> str:
-    """Ours; the number where we have none."""
-    return name_of(os.getuid()) or str(os.getuid())
+    """Ours, as of `called`."""
+    return called(os.getuid())

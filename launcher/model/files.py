@@ -14,6 +14,7 @@ import json
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
+from launcher.machine import rights
 from launcher.model.adapter import CONFIG_FILE
 from launcher.store.checkpoint_folders import MARKER
 from launcher.store.model_marker import WEIGHTS
@@ -121,6 +122,8 @@ def check_whole(folder: Path, gguf_file: str | None = None) -> None:
     for name in needed_files(names, gguf_file):
         if lost := shards(name, folder) - names:
             raise MissingFiles(f"lacks {', '.join(sorted(lost))}, which {name} names")
+        if not rights.may_read(folder / name):
+            raise MissingFiles(f"has {name}, which you may not read; ask {rights.owner_of(folder / name)} for it")
         if _is_pointer(folder / name):
             raise MissingFiles(f"has only git-lfs's pointer to {name}; run git lfs pull there")
     check_tokenizer(names, gguf_file)

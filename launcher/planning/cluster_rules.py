@@ -10,12 +10,14 @@ import re
 from collections.abc import Iterator
 
 from launcher.cluster.notation import minutes
-from launcher.cluster.scheduler import kept_options, warned_early_seconds
+from launcher.cluster.scheduler import kept_options, replaced, switches, warned_early_seconds
 from launcher.config import AUTO_TIME, WEIGHTS_DIVIDED, Cluster, DeepSpeed, RunConfig
 from launcher.errors import UNSAID, ConfigError
+from launcher.planning.options import as_keys, keys_in_extra
 
 ZERO_STAGES = (1, 2, 3)
 _JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")  # also of a folder
+_CLUSTER = re.compile(r"[\w.@+-]+")
 # Keys of DeepSpeed's JSON whose value is the run's, and the keys that hold it.
 DEEPSPEED_HOMES = {
     "optimizer": "trainer.optimizer, learning_rate and weight_decay",
@@ -29,7 +31,12 @@ DEEPSPEED_HOMES = {
 
 
 def cluster_problems(cluster: Cluster) -> Iterator[ConfigError]:
-    """Each in one line, with key, value and remedy."""
+    """Each in one line, with key, value and remedy: of what `cluster.extra` says in a key's place, too."""
+    typed = {f"cluster.{key}": f"cluster.extra.{key}" for key in keys_in_extra(cluster)}
+    yield from (problem.renamed(typed) for problem in _problems(as_keys(cluster)))
+
+
+def _problems(cluster: Cluster) -> Iterator[ConfigError]:
     limit, early = minutes(cluster.time), warned_early_seconds(cluster.executor)
     if cluster.time not in (None, AUTO_TIME) and limit is None:
         yield ConfigError(
@@ -51,16 +58,42 @@ def cluster_problems(cluster: Cluster) -> Iterator[ConfigError]:
     if cluster.job_name is not None and not _JOB_NAME.fullmatch(cluster.job_name):
         remedy = "needs letters, digits, '.', '_', '+' or '-', at most 64, the first no sign"
         yield ConfigError("cluster.job_name", cluster.job_name, remedy)
-    homes = kept_options(cluster.executor)
-    for key, value in cluster.extra.items():
-        if (option := key.replace("_", "-")) in homes:
-            home = homes[option]
-            instead = f"set {home}" if home else "leave it out"
-            yield ConfigError(f"cluster.extra.{key}", value, f"the launcher counts on its own; {instead}")
+    if cluster.clusters is not None and (cluster.clusters.lower() == "all" or not _CLUSTER.fullmatch(cluster.clusters)):
+        remedy = "give one name: jobs of a sweep wait for one another, which works within one cluster alone"
+        yield ConfigError("cluster.clusters", cluster.clusters, remedy)
+    yield from _option_problems(cluster)
+    yield from _doubled_problems(cluster)
     if cluster.gpu_tflops is not None and not cluster.gpu_tflops > 0:
         yield ConfigError(
             "cluster.gpu_tflops", cluster.gpu_tflops, "must be greater than 0 (312 for an A100, 989 for an H100)"
         )
+
+
+def _option_problems(cluster: Cluster) -> Iterator[ConfigError]:
+    """Of `cluster.extra`; what begins an option's name stands for it, as its executor takes it."""
+    homes, plain = kept_options(cluster.executor), switches(cluster.executor)
+    for key, value in cluster.extra.items():
+        option = key.replace("_", "-")
+        kept = option if option in homes else next((each for each in homes if each.startswith(option)), None)
+        if kept is not None:
+            instead = f"set {homes[kept]}" if homes[kept] else "leave it out"
+            yield ConfigError(f"cluster.extra.{key}", value, f"the launcher counts on its own; {instead}")
+        elif value is True and plain is not None and option not in plain:
+            remedy = f"--{option} needs a value; true is for {', '.join(sorted(plain))}"
+            yield ConfigError(f"cluster.extra.{key}", value, remedy)
+
+
+def _doubled_problems(cluster: Cluster) -> Iterator[ConfigError]:
+    """Of what is said in several words, of which a job has one: an option of a key's own name merely wins over it."""
+    extra = {option.replace("_", "-"): value for option, value in cluster.extra.items()}
+    for key, options in replaced(cluster).items():
+        said = {f"cluster.extra.{option}": extra[option] for option in options if extra[option] is not None}
+        if key not in options and vars(cluster)[key] is not None:
+            said = {f"cluster.{key}": vars(cluster)[key], **said}
+        if len(said) > 1:
+            (first, value), *others = said.items()
+            beside = ", ".join(f"{other}={given}" for other, given in others)
+            yield ConfigError(first, value, f"a job has one of this and {beside}; set the others to null")
 
 
 def rank_problems(config: RunConfig) -> Iterator[ConfigError]:

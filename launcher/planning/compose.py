@@ -30,7 +30,7 @@ from launcher.errors import UNSAID, ConfigError, UsageError, suggestion
 from launcher.machine.installed import data_dir
 from launcher.machine.terminal import Say, silent
 from launcher.planning import names
-from launcher.planning.as_typed import read_conf_as_typed
+from launcher.planning.as_typed import read_conf_as_typed, read_yaml
 from launcher.planning.grid import Grid, read_grid, section_of
 from launcher.planning.kinds import FREE, wanted_of
 from launcher.planning.overrides import (
@@ -47,6 +47,9 @@ from launcher.store.files import Plain
 # `${number:${beta}}` in conf/: 3, where beta is the float 3.0, as run ids have it.
 OmegaConf.register_new_resolver("number", lambda value: f"{value:.12g}", replace=True)
 
+# OmegaConf's words for what stands in braces and is no key, `${HOME}` or `${HOME:-x}`.
+_UNKNOWN = re.compile(r"(?:Interpolation key '|Unsupported interpolation type )[#!]?([A-Za-z_]\w*)")
+
 
 @dataclass(frozen=True)
 class Composed:
@@ -57,13 +60,16 @@ class Composed:
     axes: Plain
 
 
-def compose(argv: Sequence[str], *, multirun: bool, tell: Say = silent) -> tuple[Grid, list[Composed]]:
+def compose(
+    argv: Sequence[str], *, multirun: bool, tell: Say = silent, may_be_open: Collection[str] = ()
+) -> tuple[Grid, list[Composed]]:
     """All grid points of a command line.
 
     Args:
         argv: Hydra overrides, and at most one `+sweeps=NAME`.
         multirun: whether commas, range(), choice() and glob() are axes (Hydra's -m).
         tell: is told how far it is.
+        may_be_open: keys that are null where a chosen file leaves them to the user (`???`), and the user has not said.
 
     Raises:
         UsageError: an override, a sweep file or a value is wrong, or the grid is empty.
@@ -75,16 +81,18 @@ def compose(argv: Sequence[str], *, multirun: bool, tell: Say = silent) -> tuple
         points = []
         for number, overrides in enumerate(grid.points(), 1):
             tell(f"composing run {number:,}")
-            points.append(compose_point(overrides, grid.varied, fixed))
+            points.append(compose_point(overrides, grid.varied, fixed, frozenset(may_be_open)))
         longer = names.told_apart([point.config for point in points])
-        points = [_named_apart(point, longer, grid.varied) for point in points] if longer else points
+        points = [_named_apart(point, longer, grid.varied, may_be_open) for point in points] if longer else points
         _composer.cache_clear()
     if not points:
         raise UsageError("the grid is empty: every combination is excluded or an axis has no value")
     return grid, points
 
 
-def _named_apart(point: Composed, longer: names.Renamed, varied: Sequence[str]) -> Composed:
+def _named_apart(
+    point: Composed, longer: names.Renamed, varied: Sequence[str], may_be_open: Collection[str]
+) -> Composed:
     """The point, with a longer name for what shares the name that an override gave it; a file of `conf/` keeps its."""
     given = {override.partition("=")[0] for override in point.overrides}
     found = {
@@ -93,7 +101,7 @@ def _named_apart(point: Composed, longer: names.Renamed, varied: Sequence[str]) 
         if f"{section}.name" in given
     }
     more = tuple(f"{section}.name={as_text(name)}" for section, name in found.items() if name)
-    return compose_point((*point.overrides, *more), varied) if more else point
+    return compose_point((*point.overrides, *more), varied, (), frozenset(may_be_open)) if more else point
 
 
 class _Composer:
@@ -103,10 +111,12 @@ class _Composer:
     every point, so that a point costs what it touches: copying and resolving the whole config for each would take 4 ms.
     """
 
-    def __init__(self, groups: Overrides, fixed: Overrides) -> None:
+    def __init__(self, groups: Overrides, fixed: Overrides, may_be_open: frozenset[str]) -> None:
         ConfigStore.instance().store(name="schema", node=RunConfig)
         self.base = hydra_compose("config", overrides=list(groups))
         free_mappings(self.base)
+        for key in _left_open(groups):
+            OmegaConf.update(self.base, key, None if key in may_be_open else MISSING)
         for override in fixed:
             apply_override(parse(override), self.base)
         self.work = copy.deepcopy(self.base)
@@ -144,6 +154,14 @@ class _Composer:
                 node._set_parent(self.work)
 
 
+def _left_open(groups: Overrides) -> Iterator[str]:
+    """What chosen files that stand on others leave to the user: a merge passes `???` over where there is a value."""
+    for group, _, name in (choice.partition("=") for choice in groups):
+        file = data_dir("conf") / group / f"{name}.yaml"
+        content = read_yaml(file.read_text(encoding="utf-8"), lambda _: str) if file.is_file() else {}
+        yield from (f"{group}.{key}" for key in _missing(content) if "defaults" in content)
+
+
 def _reaches(unresolved: Plain) -> dict[str, frozenset[str]]:
     """By section those whose values may stand in it: itself, what its interpolations name, and what those reach."""
     named = {key: _named_in(repr(value), unresolved) for key, value in unresolved.items()}
@@ -161,7 +179,12 @@ def _named_in(text: str, sections: Iterable[str]) -> set[str]:
     return set(re.findall(r"\$\{\s*(\w+)", text)) & set(sections)
 
 
-def compose_point(overrides: Overrides, varied: Sequence[str] = (), fixed: Collection[str] = ()) -> Composed:
+def compose_point(
+    overrides: Overrides,
+    varied: Sequence[str] = (),
+    fixed: Collection[str] = (),
+    may_be_open: frozenset[str] = frozenset(),
+) -> Composed:
     """Compose one grid point; equals `hydra.compose(overrides)`, resolved, at a fraction of the time.
 
     `fixed`: those of the overrides that are applied once for all points, since no other changes the same section.
@@ -175,7 +198,7 @@ def compose_point(overrides: Overrides, varied: Sequence[str] = (), fixed: Colle
         override for override, o in zip(overrides, parsed, strict=True) if override in fixed and o not in chosen
     )
     try:
-        composer = _composer(groups, once)
+        composer = _composer(groups, once, may_be_open)
     except HydraException as error:
         raise UsageError(f"{' '.join(groups)}: {first_line(error)}") from error
     try:
@@ -185,14 +208,23 @@ def compose_point(overrides: Overrides, varied: Sequence[str] = (), fixed: Colle
         given = " ".join(f"{key}=..." for key in missing)
         raise ConfigError(", ".join(missing), UNSAID, f"no value; give {given}") from error
     except OmegaConfBaseException as error:
-        raise ConfigError(str(error.full_key), UNSAID, str(error).splitlines()[0]) from error
+        key, what = str(error.full_key), str(error).splitlines()[0]
+        raise ConfigError(key, UNSAID, what + _for_a_variable(key, what)) from error
     members = {override.get_key_element(): override.value() for override in chosen}
     return Composed(overrides, config, {key: _axis_value(config, key, members) for key in varied})
 
 
+def _for_a_variable(key: str, what: str) -> str:
+    """How a variable is written there, where braces may have been meant for one: ours name other keys."""
+    found = _UNKNOWN.match(what)
+    if found and ".setup[" in key:
+        return f"; for a variable of the shell, ${found[1]} or \\${{...}}"
+    return f"; for a variable of the environment, ${{oc.env:{found[1]}}}" if found and found[1].isupper() else ""
+
+
 @cache
-def _composer(groups: Overrides, fixed: Overrides) -> _Composer:
-    return _Composer(groups, fixed)
+def _composer(groups: Overrides, fixed: Overrides, may_be_open: frozenset[str]) -> _Composer:
+    return _Composer(groups, fixed, may_be_open)
 
 
 def _axis_value(config: Plain, key: str, members: Mapping[str, Any]) -> Any:

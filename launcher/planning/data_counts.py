@@ -71,8 +71,13 @@ class Look:
 
     def rows_for(self, config: RunConfig) -> int | None:
         """How many rows a run has to train on; None where that is not known."""
+        split = self.split_for(config)
+        return split.used if split else None
+
+    def split_for(self, config: RunConfig) -> SplitCounts | None:
+        """The numbers of the split that a run trains on; None where they are not known."""
         counts = self._by_kind.get(_kind(config))
-        return counts.splits["train"].used if counts else None
+        return counts.splits["train"] if counts else None
 
     @cached_property
     def _by_kind(self) -> dict[str, DataCounts]:

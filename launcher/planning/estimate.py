@@ -3,18 +3,15 @@
 Owns: the formulas, their sources and their assumptions.
 Must not know: measured times (`submission.timings` has those, and they are better), files, schedulers.
 
-GPU-hours. One forward over the two completions of a pair, each behind its prompt, costs F = 2 N T floating-point
-operations, for N weights and T tokens in both sequences (Kaplan et al., "Scaling Laws for Neural Language Models",
-2020, section 2.1; attention's own share, a few per cent at 1024 tokens, is left out). A backward costs two forwards.
-So a pair costs 3 F with all weights trained and 2 F with adapters only, whose backward needs no gradient of the
-frozen weights; recomputed activations add F. KTO trains one of a row's two sequences and only scores the other. The
-reference table costs F once for each model and data set. Divided by the GPUs' peak and by the share of it that is
-reached, the utilisation (MFU; what is recomputed counts as work here). Before anything was measured it is only known to
-lie somewhere: pretraining at scale reaches 21 to 46 % (Chowdhery et al., "PaLM", 2022, table 3); preference training
-reaches less, with its short sequences of unlike lengths, small micro-batches and few GPUs. Hence two numbers, for 25
-and for 5 %. A small model, or weights that are kept in the nodes' memory, may reach less still. Once a run has ended,
-its own utilisation is told: the operations of a step by the same formula, with its real tokens, over what its GPUs
-could have done in the seconds of the step.
+GPU-hours. A token costs the operations of `model.operations`, and one forward more with activations that are computed
+again; a pair has the tokens of both its sequences, the prompt in each. KTO trains one of a row's two sequences and only
+scores the other. The reference table costs one forward of each pair for each model and data set. Divided by the GPUs'
+peak and by the share of it that is reached. Before anything was measured that is only known to lie somewhere:
+pretraining at scale reaches 21 to 46 % (Chowdhery et al., "PaLM", 2022, table 3); preference training reaches less,
+with its short sequences of unlike lengths, small micro-batches and few GPUs. Hence two numbers, for 25 and for 5 %. A
+small model, or weights that are kept in the nodes' memory, may reach less still. Once runs of a model have ended, what
+their GPUs did in a second, by the same formula with their real tokens, takes the place of both numbers for others of
+that model; a run of their very kind takes as long as they did (`submission.timings`).
 
 Disk. A final model is its weights, or its adapters; a checkpoint has beside them, in float32, master weights and
 Adam's two moments: 12 bytes a trained weight (Rajbhandari et al., "ZeRO", 2020, section 3.1). A LoRA of rank r adds
@@ -25,20 +22,16 @@ of the layers only, that is too much.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from launcher.config import DatasetFacts, Model, RunConfig
 from launcher.losses import loss_named
 from launcher.machine.disk import in_words
+from launcher.model.operations import PEAKS_TFLOPS, per_token
 
-PEAK_TFLOPS = 312.0  # dense bfloat16 of an A100
+PEAK_TFLOPS = PEAKS_TFLOPS["A100"]
 UTILISATIONS = (0.25, 0.05)
-# The same of others, in TFLOP/s without sparsity, by NVIDIA's data sheets; the first part of a name that fits counts.
-PEAKS_TFLOPS = {
-    "A100": 312.0, "H100 PCIe": 756.0, "H100 NVL": 835.0, "H100": 989.0, "H200": 989.0, "GH200": 989.0, "B200": 2250.0,
-    "L40S": 362.0, "A40": 150.0,
-}  # fmt: skip
 OPTIMIZER_BYTES = 12
 WRITTEN_BYTES = 1e9  # a second, of a checkpoint: a shared file system that others use too; many do several times that
 WEIGHT_BYTES = {"float32": 4}
@@ -52,6 +45,15 @@ class Hours:
 
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Operations a second and GPU that runs of a model have come to: the least and the most; of how many runs."""
+
+    least: float
+    most: float
+    runs: int = 1
 
 
 @dataclass(frozen=True)
@@ -97,14 +99,14 @@ def parameters(model: Model) -> float | None:
     return float(sizes[0][0]) * UNITS[sizes[0][1]] if sizes else None
 
 
-def cost(config: RunConfig) -> Cost:
-    """What one run will cost."""
+def cost(config: RunConfig, rates: Rates | None = None) -> Cost:
+    """What one run will cost, at the rates that other runs of its model have come to, where there are any."""
     tokens, full = _tokens_per_pair(config)
     size, pairs, table = parameters(config.model), _pairs_trained(config), _pairs(config)
     model_bytes, checkpoint_bytes = _bytes(config, size)
     return Cost(
-        gpu_hours=_gpu_hours(config, _forwards(config), size, tokens, pairs),
-        reference_gpu_hours=_gpu_hours(config, 1, size, tokens, table),
+        gpu_hours=_gpu_hours(config, _operations(config, size, tokens, pairs), rates),
+        reference_gpu_hours=_gpu_hours(config, size and table and 2 * size * tokens * table, rates),
         full=full,
         model_bytes=model_bytes,
         checkpoint_bytes=checkpoint_bytes,
@@ -117,10 +119,15 @@ def saving_seconds(config: RunConfig) -> float | None:
     return None if size is None else size / WRITTEN_BYTES
 
 
-def total(configs: Iterable[RunConfig], at_once: int | None) -> Total:
-    """What a sweep will cost, with at most `at_once` of its runs at work at the same time (None: all)."""
+def total(
+    configs: Iterable[RunConfig], at_once: int | None, rates: Callable[[RunConfig], Rates | None] = lambda _: None
+) -> Total:
+    """What a sweep will cost, with at most `at_once` of its runs at work at the same time (None: all).
+
+    `rates`: those that other runs of a run's model have come to.
+    """
     configs = list(configs)
-    costs = [cost(config) for config in configs]
+    costs = [cost(config, rates(config)) for config in configs]
     tables = {
         repr((c.model, c.dataset, c.trainer.max_length)): own.reference_gpu_hours
         for c, own in zip(configs, costs, strict=True)
@@ -154,10 +161,18 @@ def _sum_of_hours(values: list[Hours | None]) -> Hours | None:
     return Hours(sum(v.low for v in known), sum(v.high for v in known)) if len(known) == len(values) else None
 
 
-def _forwards(config: RunConfig) -> float:
-    """Of both sequences of a pair; of KTO's two, the row's own is trained and the foreign one only scored."""
-    trained = (3 if config.trainer.lora is None else 2) + config.trainer.gradient_checkpointing
-    return trained if loss_named(config.loss_type).paired else (trained + 1) / 2
+def forwards(config: RunConfig) -> float:
+    """What a pair costs, in forwards of both its sequences."""
+    return (_operations(config, 1.0, 1.0, 1.0) or 0.0) / 2
+
+
+def _operations(config: RunConfig, size: float | None, tokens: float, pairs: float | None) -> float | None:
+    """Of so many pairs with so many tokens each, what is computed again among them."""
+    if size is None or pairs is None:
+        return None
+    paired, recomputes = loss_named(config.loss_type).paired, config.trainer.gradient_checkpointing
+    trained = size if config.trainer.lora is None else 0.0
+    return per_token(size, trained, paired=paired, recomputes=recomputes) * tokens * pairs
 
 
 def _tokens_per_pair(config: RunConfig) -> tuple[float, bool]:
@@ -183,35 +198,36 @@ def _pairs_trained(config: RunConfig) -> float | None:
     return None if pairs is None else pairs * config.trainer.epochs
 
 
-def _gpu_hours(
-    config: RunConfig, forwards: float, size: float | None, tokens: float, pairs: float | None
-) -> Hours | None:
-    if size is None or pairs is None:
+def _gpu_hours(config: RunConfig, operations: float | None, rates: Rates | None) -> Hours | None:
+    if operations is None:
         return None
-    hours_at_peak = forwards * 2 * size * tokens * pairs / ((config.cluster.gpu_tflops or PEAK_TFLOPS) * 1e12) / 3600
-    return Hours(*(hours_at_peak / share for share in UTILISATIONS))
+    if rates is not None:
+        return Hours(operations / rates.most / 3600, operations / rates.least / 3600)
+    at_peak = operations / ((config.cluster.gpu_tflops or PEAK_TFLOPS) * 1e12) / 3600
+    return Hours(*(at_peak / share for share in UTILISATIONS))
 
 
-def utilisation(
-    config: RunConfig, seconds_per_step: float, tokens_per_pair: float | None, device: str | None
-) -> float | None:
-    """The share of its GPUs' peak that a training reached.
+def rate(config: RunConfig, seconds_per_step: float, tokens_per_pair: float | None) -> float | None:
+    """Operations a second, GPU and weight, by the formulas above.
 
     Args:
         config: of the run.
         seconds_per_step: as measured.
         tokens_per_pair: of both sequences, as measured.
-        device: the GPU's name, whose peak counts; `cluster.gpu_tflops` is that of one that is not known here.
 
     Returns:
-        A number from 0 to 1; None where the size, the tokens, the GPU's peak or the number of GPUs is not known.
+        None where the tokens or the number of GPUs are not known.
     """
-    known = (peak for name, peak in PEAKS_TFLOPS.items() if device is not None and name in device)
-    size, peak, gpus = parameters(config.model), next(known, config.cluster.gpu_tflops), gpus_of(config)
-    if size is None or peak is None or tokens_per_pair is None or not gpus:
+    gpus = gpus_of(config)
+    if tokens_per_pair is None or not gpus or seconds_per_step <= 0:
         return None
-    operations = _forwards(config) * 2 * size * tokens_per_pair * config.trainer.batch_size
-    return operations / (seconds_per_step * gpus * peak * 1e12)
+    operations = _operations(config, 1.0, tokens_per_pair, config.trainer.batch_size)
+    return None if operations is None else operations / (seconds_per_step * gpus)
+
+
+def widest(rates: Sequence[Rates]) -> Rates:
+    """The rates of several models as one range."""
+    return Rates(min(each.least for each in rates), max(each.most for each in rates), sum(each.runs for each in rates))
 
 
 def gpus_of(config: RunConfig) -> int:
@@ -233,15 +249,23 @@ def _bytes(config: RunConfig, size: float | None) -> tuple[float | None, float |
 # ------------------------------------------------------------------------------------------------ in words
 
 
-def sentences(sum_of: Total, gpu_tflops: float | None) -> list[str]:
-    """The estimate in words, with its formula; what is not known is left out."""
+def sentences(sum_of: Total, gpu_tflops: float | None, rates: Rates | None = None) -> list[str]:
+    """The estimate in words, with its formula; what is not known is left out. `rates`: the range of those it is of."""
     said = []
-    if sum_of.gpu_hours is not None:
+    if sum_of.gpu_hours is not None and rates is not None:
+        full = ", each pair taken as full: 2 x max_length" if sum_of.full else ""
+        runs = f"{rates.runs} earlier run{'s' if rates.runs > 1 else ''}"
+        reached = " to ".join(dict.fromkeys(f"{each / 1e12:.3g}" for each in (rates.least, rates.most)))
+        said.append(
+            f"estimate: {in_hours(sum_of.gpu_hours)}, at the {reached} TFLOP/s a GPU that {runs} of the same model "
+            f"came to with other settings{full}"
+        )
+    elif sum_of.gpu_hours is not None:
         full = ", each taken as full: 2 x max_length" if sum_of.full else ""
         high, low = (f"{share:.0%}".rstrip("%") for share in UTILISATIONS)
         peak = f"{gpu_tflops:g} TFLOP/s" if gpu_tflops else f"an A100's {PEAK_TFLOPS:g} TFLOP/s"
         said.append(
-            f"estimate: {in_hours(sum_of.gpu_hours)}, at {low} to {high} % of {peak} (MFU; "
+            f"estimate: {in_hours(sum_of.gpu_hours)}, at {low} to {high} % of {peak} ("
             f"3 or 2 forwards a pair, 1 more with gradient checkpointing, of 2 x weights x tokens{full}); "
             "once a run has ended, as measured"
         )
@@ -257,7 +281,7 @@ def in_hours(hours: Hours) -> str:
     """A range in words."""
     if hours.high < 1:
         return "less than 1 GPU-hour"
-    return f"about {_rounded(hours.low)} to {_rounded(hours.high)} GPU-hours"
+    return f"about {' to '.join(dict.fromkeys(map(_rounded, (hours.low, hours.high))))} GPU-hours"
 
 
 def _rounded(hours: float) -> str:

@@ -12,11 +12,15 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from launcher.config import Cluster, Evaluation, RunConfig
+from launcher.config import Cluster, Evaluation, RunConfig, Trainer
 
 Option = bool | str | None  # of a batch system: true switches it on, false off, null takes it away; all else is text
 # What OmegaConf would not let the schema itself say of these keys.
-_FINER: dict[tuple[type, str], Any] = {(Cluster, "extra"): dict[str, Option], (Evaluation, "cluster"): Cluster}
+_FINER: dict[tuple[type, str], Any] = {
+    (Cluster, "extra"): dict[str, Option],
+    (Evaluation, "cluster"): Cluster,
+    (Trainer, "packed"): bool | str,
+}
 # Mappings whose keys are the user's, or of something that knows them itself; none needs Hydra's + for a new one.
 FREE = (
     "cluster.extra", "evaluation.cluster", "deepspeed.config", "dataset.columns", "dataset.data_files",

@@ -10,7 +10,8 @@ import json
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 
-from launcher.errors import StoreError
+from launcher.config import Hub, from_plain
+from launcher.errors import ConfigError, StoreError
 from launcher.planning.planned_runs import plan_run
 from launcher.store.facts import RunRecord
 from launcher.store.files import Plain
@@ -35,17 +36,33 @@ def record_of(run: Run) -> RunRecord:
     )
 
 
-def news_of(sweep: Sweep, directory: SweepDir, launched: Collection[str]) -> list[RunRecord]:
-    """What is to be recorded of the sweep: runs that are new to it; of those launched, also other settings."""
+def news_of(
+    sweep: Sweep, directory: SweepDir, launched: Collection[str], left: Collection[str] = ()
+) -> list[RunRecord]:
+    """What is to be recorded of the sweep: runs that are new to it; of those launched, also other settings.
+
+    Of those that are `left` as they are what is left open stays as it is on record: another shell may have said it.
+    """
     known = {record.run_id: record for record in directory.run_records()}
     news = []
-    for record in map(record_of, sweep.runs):
-        before = known.get(record.run_id)
+    for run in sweep.runs:
+        record, before = record_of(run), known.get(run.run_id)
+        if before is not None and record.run_id in left:
+            record = replace(record, settings=_kept(record.settings, before.settings, run.left_open))
         if before is None:
             news.append(record)
         elif record.run_id in launched and before.settings != json.loads(json.dumps(record.settings)):  # as it is read
             news.append(replace(record, axes={**before.axes, **record.axes}))
     return news
+
+
+def _kept(settings: Plain, before: Plain, left_open: Collection[str]) -> Plain:
+    """The settings, with what those before say of the cluster where these leave it open."""
+    now, then = settings.get("cluster") or {}, before.get("cluster") or {}
+    now = {key: None if key in left_open else value for key, value in now.items()}
+    said = {key: value for key, value in now.items() if value is not None}
+    extra = {key: value for key, value in (now.get("extra") or {}).items() if f"extra.{key}" not in left_open}
+    return {**settings, "cluster": {**now, **then, **said, "extra": {**(then.get("extra") or {}), **extra}}}
 
 
 def recorded_sweep(
@@ -96,6 +113,19 @@ def _objective_of(record: RunRecord, run: RunDir, losses: Collection[str]) -> Pl
     if found.run_id != run.run_id:
         raise StoreError(f"{run.path}: was removed, and its settings now give {found.run_id}; launch the sweep again")
     return found.objective
+
+
+def launched_with(directory: SweepDir) -> dict[str, Hub]:
+    """The hub settings that the sweep was launched with last, by run id; none of launches that settled no store.
+
+    Raises:
+        StoreError: what was recorded cannot be.
+    """
+    recorded = {record.run_id: record.settings.get("hub") or {} for record in directory.run_records()}
+    try:
+        return {run_id: from_plain(hub, Hub, "hub.") for run_id, hub in recorded.items() if "store" in hub}
+    except ConfigError as error:  # nobody has typed it
+        raise StoreError(f"{directory.path / 'launches'}: settings.{error}") from error
 
 
 def refuse_damage(sweeps: Iterable[SweepDir]) -> None:

@@ -125,6 +125,12 @@ def options(group: str) -> frozenset[str]:
     return frozenset(file.stem for file in (data_dir("conf") / group).glob("*.yaml"))
 
 
+@cache
+def examples(group: str) -> frozenset[str]:
+    """Those that are to be completed by the user, as they are named: no axis over the whole group has them."""
+    return frozenset(f"examples/{name}" for name in options(f"{group}/examples"))
+
+
 def chooses_group(override: Override) -> bool:
     """Whether an override picks a file of conf/ rather than setting a value (Hydra's own rule)."""
     return _is_group(override.key_or_group) and not isinstance(override.value(), dict)
@@ -145,8 +151,9 @@ def check_choice(override: Override) -> None:
     if override.package is None and (override.is_add() or override.is_force_add()):
         raise wrong(override, f"{group} is there; leave out the +")
     for name in value if isinstance(value, list) else [value]:
-        if name not in options(group):
-            known = sorted(options(group) - {"custom"})
+        if name not in options(group) | examples(group):
+            are_meant = str(name).startswith("examples/") and examples(group)
+            known = sorted(examples(group) if are_meant else options(group) - {"custom"})
             also = ", ORG/NAME@REVISION or ./FOLDER" if group in SHORTHANDS else ""
             near = _INSTEAD.get((group, str(name))) or near_choice(name, known)
             there = f"no such file in conf/{group}{near}; there are: {', '.join(known)}{also}"

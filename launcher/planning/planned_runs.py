@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from launcher.config import OBJECTIVE, OF_THE_LAUNCH, RunConfig, canonical, from_plain
+from launcher.config import OBJECTIVE, OF_THE_LAUNCH, PACKED_AUTO, RunConfig, canonical, from_plain
 from launcher.dataset.inputs import digest_of
 from launcher.errors import ConfigError, UsageError
 from launcher.machine.locate import place_of, spelled_from
@@ -89,9 +89,15 @@ def _without_none(value: Any) -> Any:
     return [_without_none(item) for item in value] if isinstance(value, list) else value
 
 
-def _without_about(section: Any) -> Any:
-    """A section less what is only told of it, for estimates: that is no part of what is trained."""
-    return {key: item for key, item in section.items() if key != "about"} if isinstance(section, dict) else section
+def _trained(section: Any) -> Any:
+    """A section less what is no part of what is trained: what is told of it, for estimates, and `packed: auto`.
+
+    Pairs that go packed make the same model, and no run made before there was such a key is to have another id.
+    """
+    if not isinstance(section, dict):
+        return section
+    left_out = ("about", *(("packed",) if section.get("packed") == PACKED_AUTO else ()))
+    return {key: item for key, item in section.items() if key not in left_out}
 
 
 def plan_run(
@@ -105,7 +111,7 @@ def plan_run(
     config = {key: of_section(once, canonical, value) for key, value in config.items()}
     typed = RunConfig(**{key: of_section(once, _TYPED[key], value) for key, value in _known(config).items()})
     check(typed, losses)
-    objective = {key: of_section(once, _without_about, config[key]) for key in OBJECTIVE}
+    objective = {key: of_section(once, _trained, config[key]) for key in OBJECTIVE}
     settings = {key: value for key, value in config.items() if key not in (*OBJECTIVE, RETRAIN)}
     kept = tuple(override for override in overrides if override.partition("=")[0] != RETRAIN)
     known = {key: of_section(once, portable, value) for key, value in objective.items()}

@@ -29,7 +29,7 @@ from launcher.errors import UNSAID, ConfigError, near_choice
 from launcher.evaluation import mt_bench
 from launcher.hub.sources import models_of
 from launcher.losses import loss_named
-from launcher.machine import disk
+from launcher.machine import disk, rights
 from launcher.machine.installed import INSTALL_BITSANDBYTES, how_to_install, package_dir, transformers_names
 from launcher.machine.locate import place_of
 from launcher.model import limits
@@ -41,8 +41,8 @@ from launcher.store.output_folder import Store
 from launcher.sweep import Sweep
 
 
-def check_sources(sweep: Sweep, store: Store, *, dry_run: bool) -> list[str]:
-    """Check every distinct model, data set and their fit, and that the output folder can be written; writes nothing.
+def check_sources(sweep: Sweep, *, dry_run: bool) -> list[str]:
+    """Check every distinct model, data set and their fit; writes nothing.
 
     Returns:
         What a dry run may leave to be put right before the sweep is launched; of data files, what is to be known.
@@ -55,9 +55,9 @@ def check_sources(sweep: Sweep, store: Store, *, dry_run: bool) -> list[str]:
         if dry_run:
             return list(map(str, missing))
         raise missing[0]
-    notes = _check_writable(store.root, dry_run=dry_run)
     check_benchmarks(sweep)
     _check_names(sweep)
+    notes: list[str] = []
     seen: set[str] = set()
 
     def is_new(*what: object) -> bool:
@@ -159,10 +159,10 @@ def _missing_extras(sweep: Sweep) -> list[ConfigError]:
     return lines
 
 
-def short_of_disk(sweep: Sweep, store: Store) -> list[str]:
-    """That the disk has less free than the sweep is estimated to need, where it has."""
+def short_of_disk(sweep: Sweep, store: Store, at_once: int | None) -> list[str]:
+    """That the disk has less free than the sweep is estimated to need, `at_once` runs at work at a time (None: all)."""
     configs = [run.config for run in sweep.runs]
-    needed = estimate.total(configs, configs[0].cluster.max_parallel).disk_bytes
+    needed = estimate.total(configs, at_once).disk_bytes
     free = disk.free_bytes(store.root)
     if needed is None or needed <= free:
         return []
@@ -185,15 +185,32 @@ def fetch_sources(sweep: Sweep, store: Store) -> None:
             BUILDERS[builder](store)
 
 
-def _check_writable(folder: Path, *, dry_run: bool) -> list[str]:
-    """Nothing where the folder can be written; a dry run, which writes nothing, is only told where it cannot."""
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK) and existing != Path("/proc"):
-        return []
-    problem = ConfigError("output_dir", folder, f"{existing} cannot be written; choose another folder")
+def check_writable(store: Store, *, dry_run: bool) -> list[str]:
+    """Nothing where the folder can be written; a dry run, which writes nothing, is only told where it cannot.
+
+    Where it is a group's, and others could not write what is left there, that is told.
+
+    Raises:
+        ConfigError: names what cannot be written, whose it is, and what helps.
+    """
+    existing = next(parent for parent in (store.root, *store.root.parents) if os.path.lexists(parent))
+    remedy = "choose another folder"
+    if existing.is_dir() and existing != Path("/proc"):
+        denied = (place for place in (existing, *store.written_by_all()) if not rights.may_write(place))
+        if (place := next(denied, None)) is None:
+            return shut_to_group(existing)
+        existing, remedy = place, rights.remedy(place, "write") + rights.OR_YOUR_OWN
+    problem = ConfigError("output_dir", store.root, f"{existing} cannot be written; {remedy}")
     if dry_run:
         return [str(problem)]
     raise problem
+
+
+def shut_to_group(folder: Path) -> list[str]:
+    """That a folder is a group's, and that others could not go on with what this user leaves there."""
+    umask = rights.shuts_group_off(folder)
+    told = f"{folder} is a group's to work in, and your umask {umask} keeps them from going on with what you leave"
+    return [f"{told}; `umask 002` first ({rights.HOW})"] if umask else []
 
 
 def _check_model(model: Model, key: str) -> None:

@@ -89,6 +89,7 @@ def check(config: RunConfig, losses: Collection[str]) -> None:
 
 def _problems(config: RunConfig, losses: Collection[str]) -> Iterator[ConfigError]:
     yield from _loss_problems(config, losses)
+    yield from _judge_problems(config.evaluation.judge)  # it says more of a key there
     yield from secret_problems(config)
     yield from _name_problems(config)
     yield from _source_problems(config)
@@ -267,7 +268,6 @@ def _evaluation_problems(evaluation: Evaluation) -> Iterator[ConfigError]:
         yield ConfigError(
             "evaluation.command.argv", argv, "give the words of a command, one of them with {model} for the folder"
         )
-    yield from _judge_problems(evaluation.judge)
 
 
 def _judge_problems(judge: Judge) -> Iterator[ConfigError]:

@@ -14,11 +14,13 @@ from dataclasses import asdict, replace
 from typing import Any, cast
 
 from launcher.config import Cluster, RunConfig
+from launcher.planning.options import as_keys
 from launcher.store.files import Plain
 from launcher.store.work_done import BEHIND
 from launcher.sweep import Run
 
-OF_THE_TRAINING = ("executor", "runs_per_job", "max_parallel")  # job for job, the evaluation follows the training
+# Job for job, the evaluation follows the training, which works within one cluster.
+OF_THE_TRAINING = ("executor", "clusters", "runs_per_job", "max_parallel")
 
 
 def evaluation_cluster(config: RunConfig) -> Cluster:
@@ -27,9 +29,9 @@ def evaluation_cluster(config: RunConfig) -> Cluster:
     The benchmarks of a run are computed by one process, so that more than one GPU is of use only to a program that
     divides the model itself; hence one, unless `evaluation.cluster` says otherwise.
     """
-    cluster = config.cluster
+    cluster = as_keys(config.cluster)
     small = replace(cluster, nodes=1, gpus_per_node=min(1, cluster.gpus_per_node))
-    return replace(small, **_typed(config.evaluation.cluster))
+    return as_keys(replace(small, **_typed(config.evaluation.cluster)))
 
 
 def _typed(given: Mapping[str, Any]) -> dict[str, Any]:

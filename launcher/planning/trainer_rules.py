@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from launcher.config import DeepSpeed, Trainer
+from launcher.config import PACKED_AUTO, DeepSpeed, Trainer
 from launcher.errors import ConfigError
 
 # Of transformers' schedules those that no run can have, and why.
@@ -65,6 +65,8 @@ def trainer_problems(trainer: Trainer) -> Iterator[ConfigError]:
         )
     if trainer.ld_alpha is not None and not 0 <= trainer.ld_alpha <= 1:
         yield ConfigError("trainer.ld_alpha", trainer.ld_alpha, "must be from 0 to 1; null: every token counts in full")
+    if trainer.packed is not False and trainer.packed != PACKED_AUTO:
+        yield ConfigError("trainer.packed", trainer.packed, f"must be {PACKED_AUTO} or false")
     if not 0 <= trainer.warmup_ratio < 1:
         yield ConfigError("trainer.warmup_ratio", trainer.warmup_ratio, "must be at least 0 and less than 1")
     if trainer.lora is not None and not 0 <= trainer.lora.dropout < 1:

@@ -6,6 +6,7 @@ Must not know: how an executor works, how anything is printed, why a run was sub
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,9 @@ from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import Phase
 from launcher.cluster.scheduler import Scheduler
 from launcher.errors import ConfigError, SchedulerError, StoreError
+from launcher.machine import rights
 from launcher.machine.terminal import Say, silent
+from launcher.machine.users import our_name
 from launcher.runs.around import Around
 from launcher.runs.idle_jobs import IN_QUEUE, awaited_by, tables_of, without_use
 from launcher.runs.run_state import AT_WORK, RunState
@@ -45,9 +48,10 @@ def cancel(
     """Ask these runs to stop, and their jobs where nothing else is left in them; returns those that were asked.
 
     The wish comes first, so that a job that is told to end knows why. It is withdrawn from the runs whose job is not
-    reached: that goes on, and so do they. Not where the job is another cluster's, or hidden otherwise: nobody here may
-    ever reach it, and if it works in this folder, it sees the wish. Jobs of earlier attempts end too, where they have
-    turned up again, and of runs of which a fact cannot be read, where nothing says that they have ended.
+    reached: that goes on, and so do they. Not where the job is another cluster's: nobody here may ever reach it, and if
+    it works in this folder, it sees the wish. Of another user's job it comes last, see `_end_anothers`. A hidden job
+    that is denied is there, and another user's. Jobs of earlier attempts end too, where they have turned up again, and
+    of runs of which a fact cannot be read, where nothing says that they have ended.
 
     Args:
         states: of the runs that are meant.
@@ -61,34 +65,93 @@ def cancel(
     wanted = [state for state in states if state.in_flight or _may_be_at_work(state)]
     around = around or Around.of((state.run for state in states), keeps=True)
     earlier = _earlier(states, scheduler, around, warn)
-    looks = [around.look(state.run) for state in wanted]
-    tables = {**earlier.tables, **_ask(looks, wishes, scheduler, read, tell)}
+    asked = {state.run.path: _Asking.of(around.look(state.run), scheduler, read) for state in wanted}
+    meant = [*(pair for each in asked.values() for pair in each.jobs), *earlier.attempts]
+    theirs = _end_anothers(meant, scheduler, read, warn)
+    wanted = [state for state in wanted if not theirs.denied & asked[state.run.path].paths]
+    tables = {**earlier.tables, **_ask([asked[state.run.path] for state in wanted], wishes, read, tell)}
     own = tuple(wishes.asked)
-    _ask_earlier(earlier, wishes, read, note)
+    goes_on = asked.keys() - {state.run.path for state in wanted}
+    past = [each for each in earlier.attempts if each[0].path not in theirs.denied and each[0].run.path not in goes_on]
+    _ask_earlier(past, wishes, read, note)
     if wishes.asked:
         flush(states[0].run.path)
     tell(f"cancelling {len(wishes.jobs):,} jobs")
-    unneeded = _without_other_work(list(wishes.jobs.values()), wishes.stopped, read)
+    left = [job for key, job in wishes.jobs.items() if key not in theirs.asked]
+    unneeded = _without_other_work(left, wishes.stopped, read)
     unused = read(lambda: _unused(tables, states, wanted)) or ()
-    missed = end_jobs([*unneeded, *unused], scheduler, warn)
+    missed = theirs.missed | end_jobs([*unneeded, *unused], scheduler, warn)
     _record_cancelled([job for job in unused if executors.key_of(job) not in missed], wanted)
     hidden = {state.run.path for state in wanted if state.job.phase is Phase.HIDDEN}
-    wishes.withdraw(missed, but_of=hidden)
-    reached = {each.run for each in own if each.job not in missed or each.run in hidden}
+    elsewhere = {each.run for each in own if each.job and executors.is_elsewhere(each.job[1], scheduler)} & hidden
+    wishes.withdraw(missed, but_of=elsewhere)
+    reached = {each.run for each in own if each.job not in missed or each.run in elsewhere} - wishes.refused
     if told := len(hidden & reached):
         note(f"the jobs of {told} runs are not shown here, and may go on: {GO_ON}")
     return [state for state in wanted if state.run.path in reached]
 
 
-def _ask(looks: Sequence[Attempts], wishes: _Wishes, scheduler: Scheduler, read: Reading, tell: Say) -> _Tables:
+@dataclass(frozen=True)
+class _Asking:
+    """A run that is to stop: its attempts that are open, each with its job, and the jobs of the tables it waits for."""
+
+    jobs: Sequence[tuple[AttemptDir, Job | None]]
+    tables: Sequence[Job]
+
+    @classmethod
+    def of(cls, attempts: Attempts, scheduler: Scheduler, read: Reading) -> _Asking:
+        tables = read(partial(tables_of, attempts)) or ()
+        return cls([(each, read(partial(_job_of, each, scheduler))) for each in _to_stop(attempts, read)], tables)
+
+    @property
+    def paths(self) -> set[Path]:
+        """Of its attempts."""
+        return {attempt.path for attempt, _ in self.jobs}
+
+
+def _ask(asked: Sequence[_Asking], wishes: _Wishes, read: Reading, tell: Say) -> _Tables:
     """Ask the open attempts at these runs to end; returns the jobs that make the tables that they wait for."""
     tables: _Tables = {}
-    for number, attempts in enumerate(looks, 1):
-        tell(f"asking run {number:,} of {len(looks):,} to stop")
-        tables |= {executors.key_of(job): job for job in read(partial(tables_of, attempts)) or ()}
-        for attempt in _to_stop(attempts, read):
-            read(partial(wishes.ask, attempt, read(partial(_job_of, attempt, scheduler))))
+    for number, each in enumerate(asked, 1):
+        tell(f"asking run {number:,} of {len(asked):,} to stop")
+        tables |= {executors.key_of(job): job for job in each.tables}
+        for attempt, job in each.jobs:
+            read(partial(wishes.ask, attempt, job))
     return tables
+
+
+@dataclass(frozen=True)
+class _Theirs:
+    """What became of other users' jobs: those that were asked to end, or missed, and the attempts that go on."""
+
+    asked: Collection[executors.JobKey] = ()
+    missed: frozenset[executors.JobKey] = frozenset()
+    denied: frozenset[Path] = frozenset()
+
+
+def _end_anothers(
+    meant: Sequence[tuple[AttemptDir, Job | None]], scheduler: Scheduler, read: Reading, warn: Say
+) -> _Theirs:
+    """Have other users' jobs end before their runs see the wish, which they look for at each step.
+
+    They would take it before it is withdrawn, though SLURM, or this machine, may say no. A job that has runs besides is
+    theirs alone to divide. root may end all; a job of a cluster that is not reached denies nothing.
+    """
+    known = {executors.key_of(job): job for _, job in meant if job}
+    theirs = {key: job for key, job in known.items() if job.user not in (None, our_name())}
+    if not theirs or os.geteuid() == 0:
+        return _Theirs()
+    whole = _without_other_work(list(theirs.values()), {attempt.path for attempt, _ in meant}, read)
+    asked = {executors.key_of(job) for job in whole}
+    missed = end_jobs(whole, scheduler, warn)
+    divided = [job for key, job in theirs.items() if key not in asked]
+    for job in divided:
+        warn(f"job {job.job_id} is {job.user}'s to cancel: it has other runs to make")
+    going_on = {key: job for key, job in theirs.items() if key in missed or key not in asked}
+    denied = {key for key, job in going_on.items() if not executors.is_elsewhere(job.cluster, scheduler)}
+    return _Theirs(
+        asked, missed, frozenset(each.path for each, job in meant if job and executors.key_of(job) in denied)
+    )
 
 
 def _unused(tables: _Tables, states: Sequence[RunState], wanted: Iterable[RunState]) -> Sequence[Job]:
@@ -97,9 +160,9 @@ def _unused(tables: _Tables, states: Sequence[RunState], wanted: Iterable[RunSta
     return without_use(tables, stopped, Store(states[0].run.path.parents[1])) if tables else ()
 
 
-def _ask_earlier(earlier: _Earlier, wishes: _Wishes, read: Reading, note: Say) -> None:
+def _ask_earlier(past: Iterable[tuple[AttemptDir, Job]], wishes: _Wishes, read: Reading, note: Say) -> None:
     """Ask the attempts of long ago to end whose jobs have turned up again."""
-    for attempt, job in earlier.attempts:
+    for attempt, job in past:
         read(partial(wishes.ask, attempt, job))
         if attempt.path in wishes.stopped:
             note(f"{attempt.run.run_id}: job {job.job_id} of attempt {attempt.number} asked to stop, too")
@@ -117,9 +180,10 @@ class Asked:
 
 @dataclass(frozen=True)
 class _Wishes:
-    """What is asked of attempts, their folders, and their jobs."""
+    """What is asked of attempts, their folders, and their jobs; the runs of which an attempt does not let us ask."""
 
     asked: list[Asked] = field(default_factory=list)
+    refused: set[Path] = field(default_factory=set)
     stopped: set[Path] = field(default_factory=set)
     jobs: dict[executors.JobKey, Job] = field(default_factory=dict)
 
@@ -130,9 +194,11 @@ class _Wishes:
             StoreError: it is another user's, who does not let it be asked.
         """
         try:
+            rights.make_open(attempt.path)
             is_new = write_once(attempt.cancel_file, Cancel(time.time()), flushed=False)
         except PermissionError as error:
-            why = f"{error.filename} cannot be written ({error.strerror}); its owner may cancel it"
+            self.refused.add(attempt.run.path)
+            why = rights.denied(error) or f"{error.filename}: cannot be written ({error.strerror})"
             raise StoreError(f"{attempt.run.run_id} is not cancelled: {why}") from error
         key = executors.key_of(job) if job else None
         self.asked.append(Asked(attempt.run.path, attempt.cancel_file, key, is_new))

@@ -28,7 +28,7 @@ from launcher.store.age import age, written
 from launcher.store.attempt_config import BEFORE_BENCHMARKS, section, wanted_by
 from launcher.store.attempts import Attempts
 from launcher.store.facts import Cause, Failure, FailureStatus, Job
-from launcher.store.files import Plain, read_fact, read_lines
+from launcher.store.files import Plain, read_fact, read_lines, typed
 from launcher.store.measurements import result_of, revision_of
 from launcher.store.metrics_log import last_metrics
 from launcher.store.node_facts import Lost
@@ -38,6 +38,7 @@ from launcher.store.reading import is_there, may_be_there
 from launcher.store.results import Result
 from launcher.store.run_folder import AttemptDir, RunDir
 from launcher.store.starts import Start, last_start
+from launcher.store.throughput import Throughput
 from launcher.store.work_done import due_behind, due_in_job, lacking
 
 Look = tuple[RunFacts, AttemptDir | None]
@@ -169,11 +170,17 @@ def _progress(run: RunDir, attempts: Attempts) -> Plain:
         "step": metrics.get("step") if result is None else result.steps,
         "max_steps": metrics.get("max_steps") if result is None else result.max_steps,
         "seconds_per_step": metrics.get("seconds_per_step"),
+        "throughput": _throughput(metrics, run.metrics_file) if result is None else result.throughput,
         "checkpoint_step": run.last_checkpoint_step(),
-        "address": revision.address if revision else None,
+        "revision": revision,
         "unreached": _unreached(attempts, result) if result else (),
         "damage": _damage(run),
     }
+
+
+def _throughput(metrics: Plain, file: Path) -> Throughput | None:
+    """What a line of the log says of it; None where an earlier version wrote the line."""
+    return typed(metrics, Throughput, file) if "tokens" in metrics else None
 
 
 def _damage(run: RunDir) -> str | None:
@@ -290,9 +297,14 @@ def _looked_at_again(
         if not _has_open_job(look[0]) or job.phase in (Phase.PENDING, Phase.RUNNING):
             return look
         fresh = _looked_at(Attempts.of(run.at_a_look(batches)), around)
-        return fresh if fresh[0].job_id == look[0].job_id else look  # the answer is of that job
+        same = _job_key(fresh[0]) == _job_key(look[0])  # the answer is of that job
+        return fresh if same else look
 
     return [again(*each) for each in zip(runs, looks, answered, strict=True)]
+
+
+def _job_key(facts: RunFacts) -> executors.JobKey | None:
+    return executors.key_of(facts.job) if facts.job else None
 
 
 def _has_open_job(facts: RunFacts) -> bool:

@@ -15,6 +15,7 @@ from launcher.errors import StoreError
 from launcher.runs.moved import log_and_words
 from launcher.runs.status import SILENT, RunFacts
 from launcher.store.age import age
+from launcher.store.facts import Job
 from launcher.store.files import END_BYTES, tail
 from launcher.store.run_folder import AttemptDir
 
@@ -37,16 +38,19 @@ def looked_into(
 
     `table_words` is `last_words`, or what remembers them: many runs wait for one table.
     """
-    if acting is None or facts.failure is not None or facts.job is None:
+    if acting is None or facts.failure is not None:
         return facts
     if job.phase in SILENT and facts.started:
         return replace(facts, alive=_is_alive(acting))
-    root = acting.run.path.parents[1]
-    if _waits_for_none(facts, job, table) and facts.table:
-        asked, words = log_and_words(facts.table, root, table_words or last_words)
+    if facts.job is not None and facts.table and _waits_for_none(facts, job, table):
+        asked, words = log_and_words(facts.table, acting.run.path.parents[1], table_words or last_words)
         return replace(facts, table=asked, last_words=words)
+    return facts if facts.job is None else _with_last_words(acting, facts, facts.job, job)
+
+
+def _with_last_words(acting: AttemptDir, facts: RunFacts, asked: Job, job: JobState) -> RunFacts:
     if job.phase in (Phase.FAILED, Phase.TIMEOUT) and not facts.started:
-        return replace(facts, last_words=log_and_words(facts.job, root, last_words)[1])
+        return replace(facts, last_words=log_and_words(asked, acting.run.path.parents[1], last_words)[1])
     if job.phase in (Phase.FAILED, Phase.COMPLETED) and facts.started:
         return replace(facts, last_words=_words_at_end(acting, facts, job))
     return facts

@@ -12,8 +12,9 @@ from enum import StrEnum
 from typing import Any
 
 from launcher.cluster.job_state import BAD_ENDS, LAG_SECONDS, UNKNOWN, JobState, Phase
-from launcher.store.facts import Cause, FailureStatus, Job
+from launcher.store.facts import Cause, FailureStatus, Job, Revision
 from launcher.store.progress import Progress
+from launcher.store.throughput import Throughput
 
 
 class Status(StrEnum):
@@ -71,10 +72,12 @@ class RunFacts:
         trained, evaluated: whether result.json, and all that is to be measured, by this attempt or behind it, is there.
         step, max_steps: the last logged optimizer step, and how many there will be.
         seconds_per_step: as logged last.
+        throughput: what its steps computed and how fast: all of them, or, while it trains, those logged last; None
+            where an earlier version made them.
         checkpoint_step: the step of the last complete checkpoint.
         publishing: whether the last attempt's job, or one behind it, still has to publish the model.
         unpublished: why it could not.
-        address: where the published model is.
+        revision: where its model is published.
         unreached: the milestones behind the end of the training.
         damage: what is said of the last checkpoint that was found damaged.
         unreadable: of each fact that cannot be read, the file, why, and what to do; the others say what is known.
@@ -112,10 +115,11 @@ class RunFacts:
     step: int | None = None
     max_steps: int | None = None
     seconds_per_step: float | None = None
+    throughput: Throughput | None = None
     checkpoint_step: int | None = None
     publishing: bool = False
     unpublished: str | None = None
-    address: str | None = None
+    revision: Revision | None = None
     unreached: tuple[int, ...] = ()
     damage: str | None = None
     unreadable: tuple[str, ...] = ()
@@ -126,6 +130,11 @@ class RunFacts:
     def waits_for(self) -> str | None:
         """The id of the job that makes its reference table."""
         return None if self.table is None else self.table.job_id
+
+    @property
+    def address(self) -> str | None:
+        """Where the published model is."""
+        return None if self.revision is None else self.revision.address
 
     @property
     def finished(self) -> bool:
@@ -159,6 +168,10 @@ def status_of(facts: RunFacts, job: JobState, table: JobState = UNKNOWN) -> tupl
 def _without_job(facts: RunFacts) -> tuple[Status, str | None]:
     if facts.original is not None:
         return Status.NEW, f"its job is that of the original of this copy, {facts.original}"
+    if facts.alive:
+        asked = ASKED if facts.cancelled else None
+        lost = f"no file names its job any more, but it still trains on {facts.host}"
+        return Status.RUNNING, "; ".join(filter(None, [asked, lost]))
     return _unless_recent(facts, "the launcher ended while it was submitting")
 
 
@@ -186,7 +199,8 @@ def _about_what_follows(facts: RunFacts, job: JobState) -> str | None:
     if job.phase is Phase.HIDDEN:
         return job.reason
     if job.phase is Phase.PENDING:
-        return f"waits to be {done}: {job.reason or f'job {facts.job_id}'}"
+        waits = f"waits to be {done}: {job.reason or f'job {facts.job_id}'}"
+        return "; ".join(filter(None, [waits, _release(facts.job_id, job)]))
     return f"not {done}: {job.reason or f'its job has {job.phase}'}"
 
 
@@ -301,15 +315,20 @@ def _why_pending(facts: RunFacts, job: JobState, table: JobState) -> str | None:
         return "; ".join(filter(None, [asked, _why_without_table(facts, job, table)]))
     waits = " ".join(filter(None, ["requeued" if facts.started else "", job.reason]))
     if facts.cancelled and job.cause is Cause.HELD:
-        return f"{ASKED}; {waits}; `cancel` ends it, or `scontrol release {facts.job_id}`"
+        return f"{ASKED}; {waits}; `cancel` ends it, or `{scontrol(job)} release {facts.job_id}`"
     said = [asked, waits, _release(facts.job_id, job)]
     if lacks_table and table.cause is Cause.HELD:
         said += [f"job {facts.waits_for}, for its reference table, is held too", _release(facts.waits_for, table)]
     return "; ".join(filter(None, said)) or None
 
 
+def scontrol(job: JobState) -> str:
+    """The command that is to change this job, as whoever asks has to give it."""
+    return f"scontrol -M {job.cluster}" if job.cluster else "scontrol"
+
+
 def _release(job_id: str | None, job: JobState) -> str | None:
-    return f"`scontrol release {job_id}` lets it go on" if job.cause is Cause.HELD else None
+    return f"`{scontrol(job)} release {job_id}` lets it go on" if job.cause is Cause.HELD else None
 
 
 def _why_without_table(facts: RunFacts, job: JobState, table: JobState) -> str:

@@ -86,7 +86,7 @@ def known_of(attempts: Attempts, error: StoreError) -> tuple[RunFacts, AttemptDi
         step=result.steps if result else metrics.get("step"),
         max_steps=result.max_steps if result else metrics.get("max_steps"),
         checkpoint_step=read(run.last_checkpoint_step),
-        address=revision.address if revision else None,
+        revision=revision,
         unreadable=tuple(read.faults | {str(error): None}),
         **known,
     )

@@ -12,6 +12,8 @@ import os
 import time
 from pathlib import Path
 
+from launcher.machine import rights
+
 _ahead: dict[int, float] = {}  # by device: how far its clock is ahead of time.monotonic(); it is looked at once
 
 
@@ -44,7 +46,7 @@ def _now(folder: Path) -> float:
     """The time there; where nothing may be written, this machine's."""
     file = folder / f".now.{os.getpid()}"
     try:
-        descriptor = os.open(file, os.O_CREAT | os.O_WRONLY, 0o600)
+        descriptor = os.open(file, os.O_CREAT | os.O_WRONLY, rights.NEW_FILE)
         try:
             os.utime(descriptor)  # without a time: the server's
             return os.fstat(descriptor).st_mtime

@@ -23,6 +23,8 @@ class SplitCounts:
         cut: those of `used` with an answer that does not end within max_length.
         median, percentile_95: tokens of the prompt and the longer answer, uncut, of all rows that have both; None
             where no row has.
+        tokens: of prompt and answers, each once, as they are cut: the mean of `used`; None where they are no pairs.
+        padded: the mean places of a pair in padded micro-batches of so many pairs, drawn at random.
         desirable, undesirable: labelled completions among `used`; None for pairs.
         rows: how many rows the `read` completions come from, where some of these are pairs; else None.
     """
@@ -33,6 +35,8 @@ class SplitCounts:
     cut: int = 0
     median: float | None = None
     percentile_95: float | None = None
+    tokens: float | None = field(default=None, metadata=LEFT_OUT)
+    padded: dict[str, float] | None = field(default=None, metadata=LEFT_OUT)
     desirable: int | None = field(default=None, metadata=LEFT_OUT)
     undesirable: int | None = field(default=None, metadata=LEFT_OUT)
     rows: int | None = field(default=None, metadata=LEFT_OUT)

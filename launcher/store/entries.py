@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from launcher.errors import StoreError, Unread, listed
+from launcher.machine import rights
 from launcher.store.facts import EntryFiles
 from launcher.store.files import building, read_fact, write_once
 
@@ -35,8 +36,9 @@ def making(folder: Path) -> Iterator[Path | None]:
 
 
 def list_files(folder: Path) -> None:
-    """Write down which files an entry has; nothing where that was done before."""
-    write_once(folder / LIST, EntryFiles(_sizes(folder)))
+    """Write down which files an entry has; nothing where that was done before, in a folder that may be another's."""
+    if not (folder / LIST).exists():
+        write_once(folder / LIST, EntryFiles(_sizes(folder)))
 
 
 def is_whole(folder: Path) -> bool:
@@ -66,6 +68,8 @@ def _is_whole_or_said(folder: Path) -> bool:
 def _fault(folder: Path) -> str | None:
     if not folder.is_dir():
         return "is not there"
+    if (shut := rights.unreadable_in(folder)) is not None:  # which a library would call missing
+        raise Unread(rights.refused(shut, "read"))
     if lost := lost_files(folder):
         return f"is not whole any more: {listed(lost, NAMED)} of it {'is' if len(lost) == 1 else 'are'} gone or changed"
     return None if (folder / LIST).is_file() else "does not say which files it was made with"

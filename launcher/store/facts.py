@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from launcher.config import Hub
 from launcher.store.files import LEFT_OUT, Count, Plain, Seconds
 from launcher.store.origins import Contents
 
@@ -91,7 +92,8 @@ class Job:
         executor: which one has it.
         log: where the job prints what belongs to no run.
         host, process_start: of a process: its machine, and its start in clock ticks since that machine's boot.
-        user, cluster, name: of a queue's job: whose it is, where, and its batch's name; None: that was not recorded.
+        user: whose it is; None: that was not recorded.
+        cluster, name: of a queue's job: where it is, and its batch's name; likewise.
         folder: holds its list of work; None: the job was started by hand.
     """
 
@@ -118,6 +120,7 @@ class BatchRecord:
         root: the output folder.
         code: the snapshot of the code; None: the installed one.
         cluster: the one to which it goes; None: there is none, or it was not recorded.
+        user: who handed it over; None: that was not recorded.
     """
 
     name: str
@@ -128,6 +131,7 @@ class BatchRecord:
     root: str
     code: str | None = None
     cluster: str | None = field(default=None, metadata=LEFT_OUT)
+    user: str | None = field(default=None, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True)
@@ -334,6 +338,11 @@ class Revision:
     content: str
     time: Seconds = 0.0
     model: str | None = field(default=None, metadata=LEFT_OUT)
+
+    def is_at(self, hub: Hub) -> bool:
+        """Whether it is where `hub` says; the owner of the repository may have been left to the Hub."""
+        repo = self.repo if "/" in (hub.repo or "") else self.repo.rpartition("/")[2]
+        return (self.store, repo, self.revision) == (hub.store, hub.repo, hub.revision)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import glob
 import hashlib
 import io
@@ -18,7 +19,6 @@ import os
 import re
 import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -27,7 +27,8 @@ from typing import Annotated, Any, TypeVar, overload
 import msgspec
 
 from launcher.errors import StoreError
-from launcher.machine import disk
+from launcher.machine import disk, rights
+from launcher.store.file_system import name_once
 from launcher.store.locks import turn
 from launcher.store.reading import REMEDY, opened, read_content, rest_of
 
@@ -74,7 +75,6 @@ def _write_aside(path: Path, text: str, *, flushed: bool) -> str:
     try:
         with os.fdopen(handle, "wb", buffering=0) as file:
             _write_all(file, text.encode())
-            os.fchmod(handle, 0o644)  # a umask would hide a run from its group
             if flushed:
                 os.fsync(handle)
     except OSError as error:  # a full disk takes the name, and not the content
@@ -86,10 +86,10 @@ def _write_aside(path: Path, text: str, *, flushed: bool) -> str:
 
 def _opened(aside: str) -> int:
     try:
-        return os.open(aside, _NEW)
+        return os.open(aside, _NEW, rights.NEW_FILE)
     except FileNotFoundError:
         Path(aside).parent.mkdir(parents=True, exist_ok=True)
-        return os.open(aside, _NEW)
+        return os.open(aside, _NEW, rights.NEW_FILE)
 
 
 def _write_all(file: io.FileIO, content: bytes) -> None:
@@ -104,14 +104,7 @@ def write_once(path: Path, fact: Any, *, flushed: bool = True) -> bool:
 
     `flushed=False` leaves it to `flush` to have it on disk, together with many others.
     """
-    aside = _write_aside(path, fact_text(fact), flushed=flushed)
-    try:
-        os.link(aside, path)  # unlike rename, link refuses to replace
-    except FileExistsError:
-        return path.exists() and path.samefile(aside)  # over NFS, where the answer to the first question was lost
-    finally:
-        Path(aside).unlink()
-    return True
+    return name_once(_write_aside(path, fact_text(fact), flushed=flushed), path)
 
 
 def flush(folder: Path) -> None:
@@ -299,14 +292,35 @@ def building(folder: Path, is_there: Callable[[Path], bool] = Path.is_dir) -> It
         if is_there(folder):
             yield None
             return
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
-            filled = Path(scratch) / folder.name
+        with _scratch(folder) as scratch:
+            filled = scratch / folder.name
             filled.mkdir()
             with disk.asked_at_once(filled):
                 yield filled
+                rights.follow_umask(filled)
             if folder.is_dir():
-                folder.rename(Path(scratch) / "before")
-            filled.replace(folder)
+                folder.rename(scratch / "before")
+            _settle(filled, folder, is_there)
+
+
+def _settle(filled: Path, folder: Path, is_there: Callable[[Path], bool]) -> None:
+    """Give what was built its place, unless somebody else has built it meanwhile: a lease may be lost."""
+    try:
+        filled.replace(folder)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not is_there(folder):
+            raise
+
+
+@contextlib.contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """A folder beside it, with the umask's rights, unlike `tempfile`'s: another user may remove a killed builder's."""
+    scratch = folder.with_name(f".{folder.name}.{secrets.token_hex(6)}")
+    scratch.mkdir()
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 @contextlib.contextmanager

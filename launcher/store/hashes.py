@@ -9,6 +9,7 @@ within the tick of the file system's clock: its hash is not remembered yet, as g
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from os import stat_result
 from pathlib import Path
 
+from launcher.errors import Unread
 from launcher.store.files import file_hash, read_fact, write_once
 from launcher.store.origins import FileHash
 from launcher.store.output_folder import Store
@@ -42,7 +44,7 @@ class Hashes:
         """The hash of a file's content."""
         before, began = path.stat(), time.time()
         memory = self.store.cache("hashes", f"{_identity(path, before)}.json")
-        fact = self.new.get(memory) or (read_fact(memory, FileHash) if self.store.root.is_dir() else None)
+        fact = self.new.get(memory) or _remembered(memory)
         if fact is None:
             if before.st_size >= LARGE_BYTES:
                 self.told(f"reading {path}, {before.st_size / 1e9:.1f} GB, to know its content from now on")
@@ -55,8 +57,17 @@ class Hashes:
     def keep(self) -> None:
         """Remember those that are new."""
         for memory, fact in self.new.items():
-            write_once(memory, fact)
+            with contextlib.suppress(PermissionError):  # another user's folder: then it is read again next time
+                write_once(memory, fact)
         self.new.clear()
+
+
+def _remembered(memory: Path) -> FileHash | None:
+    """None also where another user does not let it be read."""
+    try:
+        return read_fact(memory, FileHash)
+    except Unread:
+        return None
 
 
 def file_sha256(path: Path, store: Store) -> str:

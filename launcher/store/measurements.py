@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -116,13 +116,20 @@ def result_of(run: RunDir) -> Result | None:
 def revision_of(run: RunDir) -> Revision | None:
     """Where a run, or milestone, says that it is published; None where it is nowhere.
 
+    One in the output folder is there also where that has another name since.
+
     Raises:
         StoreError: that cannot be read, or is another's.
     """
     revision = run.read(run.revision_file, Revision)
-    if revision is not None:
-        check(run.revision_file, revision.model, model_marker.model_name(run), "remove it and publish again")
-    return revision
+    if revision is None:
+        return None
+    check(run.revision_file, revision.model, model_marker.model_name(run), "remove it and publish again")
+    if revision.store != "folder":
+        return revision
+    here = Store(model_marker.whole_run(run).path.parents[1]).published(revision.repo, revision.revision)
+    has_moved = str(here) != revision.address and not Path(revision.address).is_dir() and here.is_dir()
+    return replace(revision, address=str(here)) if has_moved else revision
 
 
 def kept(file: Path) -> list[Path]:

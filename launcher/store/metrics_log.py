@@ -17,13 +17,14 @@ from pathlib import Path
 from statistics import median_low
 
 from launcher.store.files import Count, Plain, Seconds, read_lines, tail, typed
+from launcher.store.throughput import Throughput
 
 LAST = 3  # lines that tell the pace
 
 
 @dataclass(frozen=True)
-class Logged:
-    """A line; None is what it does not say.
+class Logged(Throughput):
+    """A line; None is what it does not say. What a Throughput has is of the steps since the line before, too.
 
     Attributes:
         step, max_steps: optimizer steps so far, and how many there will be.

@@ -69,10 +69,16 @@ def other_owner(run: RunDir) -> str | None:
     return None if trained is None or trained.model == model_name(run) else trained.model
 
 
+def whole_run(run: RunDir) -> RunDir:
+    """The run itself, of a milestone of one too."""
+    step, whole = milestone_in(run.path.name), RunDir(run.path.parents[1])
+    return run if step is None or whole.milestone(step) != run else whole
+
+
 def model_name(run: RunDir) -> str:
     """RUN or RUN@STEP of a run, or milestone of one."""
-    step, whole = milestone_in(run.path.name), RunDir(run.path.parents[1])
-    return run.run_id if step is None or whole.milestone(step) != run else name_of(whole.run_id, step)
+    whole = whole_run(run)
+    return run.run_id if whole == run else name_of(whole.run_id, milestone_in(run.path.name))
 
 
 def check(run: RunDir) -> None:

@@ -111,12 +111,29 @@ class TableManifest:
 
 
 @dataclass(frozen=True)
+class Packable:
+    """`<cache>/packed/<key>.json`, derived: whether pairs can go through a base model packed.
+
+    Attributes:
+        why_not: what is against it, in words; None: nothing.
+    """
+
+    why_not: str | None = None
+
+
+@dataclass(frozen=True)
 class Place:
-    """`rendezvous/*.json`: where rank 0 waits for the others; `token` tells this start of the job from others."""
+    """`rendezvous/*.json`: where rank 0 waits for the others.
+
+    Attributes:
+        token: tells this start of the job from others.
+        gpus: the GPUs that rank 0 has taken for all, on one machine without a queue; None where nobody takes any.
+    """
 
     address: str
     port: int
     token: str
+    gpus: list[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -130,6 +147,10 @@ class Probe:
         torch_error: why torch cannot be imported; the rest is empty then.
         cuda, nccl: the versions that torch was built for, and sees.
         gpus: their names.
+        lacks: what the output folder's file system does not do there, each with what is done instead.
+        lock_seen: whether a lock that the login node holds is seen there; None: there are no locks.
+        hub: the Hub's address.
+        hub_silence: why it has not answered; None: it has.
     """
 
     node: str
@@ -141,3 +162,7 @@ class Probe:
     cuda: str | None = None
     nccl: str | None = None
     gpus: list[str] = field(default_factory=list)
+    lacks: list[str] = field(default_factory=list)
+    lock_seen: bool | None = None
+    hub: str | None = None
+    hub_silence: str | None = None

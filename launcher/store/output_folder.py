@@ -43,6 +43,7 @@ Must not know: how a file is written (`files` does), what a fact means, what a s
     <output>/cache/tokens/<key>/rows.parquet         token ids of one text by one tokenizer
     <output>/cache/rows/<key>/                       rows as runs train on them: filtered, in order, with their counts
     <output>/cache/prompts/<key>/prompts.json        the openings that models continue when they are evaluated
+    <output>/cache/packed/<key>.json                 whether pairs can go through a base model packed; derived
     <output>/cache/prepare/<key>/done.json           that a job made the table, and what it made for that; derived
                                 /data.json           the rows of the table, as in a run's folder
                                 /001/batch.json      such a job, as for a sweep's
@@ -63,9 +64,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from launcher.errors import StoreError
+from launcher.errors import StoreError, Unread
 from launcher.store.facts import JobList, Launch, NamedRuns, RunName, RunRecord
-from launcher.store.files import read_fact, typed, write_once
+from launcher.store.files import guarded, read_fact, typed, write_once
 from launcher.store.launch_record import divided, whole
 from launcher.store.locks import turn
 from launcher.store.names import launch_in
@@ -306,8 +307,23 @@ class Store:
     def cache(self, kind: str, key: str) -> Path:
         return self.root / "cache" / kind / key
 
+    @property
+    def _lock(self) -> Path:
+        return self.root / ".submit.lock"
+
+    def written_by_all(self) -> list[Path]:
+        """The lock and the folders that are there and that each launch, or job, writes."""
+        places = [self._lock, *(self.root / name for name in ("runs", "sweeps", "cache", "pins"))]
+        with contextlib.suppress(Unread):  # then the cache itself is told
+            places += folders_in(self.root / "cache")
+        return list(filter(may_be_there, places))
+
     @contextlib.contextmanager
     def submitting(self) -> Iterator[None]:
-        """From the decision to the last recorded job id, so that two launchers never submit one run twice."""
-        with turn(self.root / ".submit.lock", "another launch"):
+        """From the decision to the last recorded job id, so that two launchers never submit one run twice.
+
+        Raises:
+            StoreError: as of `turn`; as something is written, that it is another's turn by now.
+        """
+        with turn(self._lock, "another launch") as lock, guarded(lock.check):
             yield

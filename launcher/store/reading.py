@@ -21,8 +21,7 @@ from typing import Any
 import yaml
 
 from launcher.errors import StoreError, Unread
-from launcher.machine import disk
-from launcher.machine.users import name_of
+from launcher.machine import disk, rights
 
 REMEDY = "put it right, or move it away to have it made again"
 LARGEST_BYTES = 1 << 28  # of a fact; a launch of ten thousand runs has some 10 MB
@@ -38,20 +37,8 @@ def unread(path: Path, error: OSError | ValueError) -> Unread:
     """What the system says of a file or folder that it does not let be read, and what helps."""
     why = getattr(error, "strerror", None) or error
     if isinstance(error, PermissionError):
-        return Unread(f"{path}: cannot be read ({why}); ask {_owner(path)}, to make it readable")
+        return Unread(rights.refused(path, "read", error.strerror))
     return Unread(f"{path}: {disk.fault(error, path.parent, then='try') or f'cannot be read ({why}); {REMEDY}'}")
-
-
-def _owner(path: Path) -> str:
-    """Whose it is; where it lies in a folder that shuts it off, whose that is."""
-    for each in (path, *path.parents):
-        with contextlib.suppress(OSError):
-            return f"{_name(each.stat().st_uid)}, {'its owner' if each == path else f'the owner of {each}'}"
-    return "its owner"
-
-
-def _name(user: int) -> str:
-    return name_of(user) or f"user {user}"
 
 
 def is_there(path: Path) -> bool:

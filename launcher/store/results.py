@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from launcher.store.files import LEFT_OUT, Count, Plain, Seconds
+from launcher.store.throughput import Throughput
 
 
 @dataclass(frozen=True)
@@ -25,12 +26,14 @@ class Result:
         train_pairs: the rows that were trained on.
         dropped_pairs, dropped: those that were left out, and how many for which reason.
         tokens_per_pair: the mean over the rows, of both sequences as they are cut.
+        throughput: what its steps computed, and how fast; None where an earlier version made all of them.
         repeated_pairs, leaked_pairs: those that are there twice, and those that are in the test split too.
         micro_batch_size: as it was in the end.
         device: the GPU's name, or `cpu`.
         threads: of the CPU.
         parameters: how many there are: `total` and `trainable`.
         started, ended: in seconds since 1970.
+        packing: how pairs went through the model: packed, or padded and why.
         sums: the checksums of its model's files (xxh3_128), by name; none where an older version wrote them.
     """
 
@@ -44,6 +47,7 @@ class Result:
     repeated_pairs: Count | None = None
     leaked_pairs: Count | None = None
     tokens_per_pair: float | None = field(default=None, metadata=LEFT_OUT)
+    throughput: Throughput | None = field(default=None, metadata=LEFT_OUT)
     micro_batch_size: Count | None = None
     dtype: str | None = None
     device: str | None = None
@@ -53,6 +57,7 @@ class Result:
     started: Seconds | None = None
     ended: Seconds | None = None
     model: str | None = field(default=None, metadata=LEFT_OUT)
+    packing: str | None = field(default=None, metadata=LEFT_OUT)
     sums: dict[str, str] | None = field(default=None, metadata=LEFT_OUT)
 
 

@@ -27,6 +27,7 @@ from functools import cached_property
 from pathlib import Path
 
 from launcher.errors import StoreError, Unread
+from launcher.machine import rights
 from launcher.store.facts import Started
 from launcher.store.files import read_fact, write_once
 from launcher.store.names import order_of, start_in
@@ -146,7 +147,7 @@ def _afresh(start: Start) -> Iterator[Start]:
     """All starts of the run, after a change of the folder by this client; where it can make none, as far as known."""
     look = start.path.with_name(f".{start.name}")
     try:
-        os.close(os.open(look, os.O_CREAT | os.O_WRONLY, 0o644))
+        os.close(os.open(look, os.O_CREAT | os.O_WRONLY, rights.NEW_FILE))
         with contextlib.suppress(FileNotFoundError):  # another thread's look
             look.unlink()
     except OSError as error:

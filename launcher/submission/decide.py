@@ -12,16 +12,16 @@ from enum import StrEnum
 from functools import partial
 from types import MappingProxyType
 
-from launcher.cluster.scheduler import Scheduler, is_elsewhere
+from launcher.cluster.scheduler import Scheduler, can_wait_for
 from launcher.errors import StoreError
 from launcher.evaluation.missing_benchmarks import unclaimed
-from launcher.planning.estimate import saving_seconds
+from launcher.planning.estimate import Rates, saving_seconds
 from launcher.planning.stages import evaluates_apart, left_to_evaluation, pushes, to_be_evaluated, to_be_trained
 from launcher.runs.run_state import RunState, states_of
 from launcher.runs.status import Status
 from launcher.runs.unreadable import check_readable
 from launcher.store.attempts import Attempts
-from launcher.store.facts import Cause, Job
+from launcher.store.facts import Cause, Job, Revision
 from launcher.store.metrics_log import longest_save
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir, RunDir
@@ -57,12 +57,16 @@ class Decision:
         why: the reason, for the user.
         seconds: the estimate of its training, where earlier runs give one.
         cost: what those runs took.
+        rates: what other runs of its model have come to, where none of its kind was measured.
         evaluation: the run as a second job is to evaluate and publish it, as far as the first does not; None where
             nothing is left to it.
         evaluation_seconds: the estimate of that job, where earlier ones give one.
         follows: the job, under way already, that trains what is to be evaluated; None where it is trained.
         anew: whether what an earlier training has left of it is set aside first.
         unreadable: whether it is left alone since a fact cannot be read.
+        published: where its model is published, which stays so; None: nowhere, or it is trained anew.
+        job: the one that has it in its hands, where nothing happens to it therefore.
+        trained: whether that one only evaluates or publishes it.
     """
 
     run: Run
@@ -70,11 +74,15 @@ class Decision:
     why: str
     seconds: float | None = None
     cost: Cost | None = None
+    rates: Rates | None = None
     evaluation: Run | None = None
     evaluation_seconds: float | None = None
     follows: Job | None = None
     anew: bool = False
     unreadable: bool = False
+    published: Revision | None = None
+    job: Job | None = None
+    trained: bool = False
 
 
 def decide(
@@ -113,6 +121,7 @@ def decide(
             missing = _lacks(run, state, anew.get(run.run_id, ()))
             decision = _decide(run, state, missing, known.costs, waits)
             decision = _unless_in_vain(decision, state, missing, insisted, tables)
+            decision = replace(decision, published=state.facts.revision)
         return _in_full(decision, state, known, given)
 
     pairs = zip(sweep.runs, states, strict=True)
@@ -179,8 +188,12 @@ class Known:
         learnt = [] if self.away is None else learnt_by(run, attempts)
         away = {**self.tables.away(run), **dict.fromkeys(learnt, AS_BEFORE), **(self.away or {})}
         offer = self.scheduler.offer(run.config.cluster)
-        past = Past(asked=asked, away=dict(sorted(away.items())), offer=offer)
-        return replace(past, cause=state.cause, node=_node_of(state)) if ended else past
+        elsewhere = self.scheduler.detached  # else this machine is the only one
+        past = Past(asked=asked, away=dict(sorted(away.items())) if elsewhere else {}, offer=offer)
+        if not ended:
+            return past
+        stays = (asked or {}).get("clusters") == run.config.cluster.clusters  # a node of that name is another there
+        return replace(past, cause=state.cause, node=_node_of(state) if stays and elsewhere else None)
 
     def saving(self, run: Run, state: RunState) -> float | None:
         """The seconds that a checkpoint takes, as measured, or as its size lets expect; None: nothing ends its job."""
@@ -263,7 +276,8 @@ def _training(run: Run, known: Costs, why: str, done: int = 0) -> Decision:
     """Train it, `done` steps being behind it."""
     cost = known.training(run)
     seconds = None if cost is None else cost.training(run, done)
-    return Decision(run, Action.RESUME if done else Action.SUBMIT, why, seconds, cost)
+    rates = known.rates_of(run.config) if cost is None else None
+    return Decision(run, Action.RESUME if done else Action.SUBMIT, why, seconds, cost, rates)
 
 
 def _unless_in_vain(
@@ -296,7 +310,10 @@ def _decide_in_flight(run: Run, state: RunState, waits: Scheduler | None) -> Dec
     training = acting is not None and not acting.evaluates and not state.facts.cancelled
     missing = unclaimed(state.run, run.config.evaluation.benchmarks)
     missing += ["publication"] if _is_to_be_published(run, state) else []
-    if training and missing and waits and job and job.executor == waits.name and not is_elsewhere(job.cluster, waits):
+    if training and missing and waits and job and can_wait_for(job, run.config.cluster, waits):
         return Decision(run, Action.EVALUATE, f"once it is trained: {', '.join(missing)}", follows=job)
     in_vain = f"; {state.reason}" if state.job.cause is Cause.IN_VAIN else ""
-    return Decision(run, Action.SKIP, f"in flight: {state.status} as job {state.facts.job_id}{in_vain}")
+    job_id = state.facts.job_id
+    known = f"as job {job_id}{in_vain}" if job_id else f"({state.reason})"
+    why = f"in flight: {state.status} {known}"
+    return Decision(run, Action.SKIP, why, job=state.facts.job, trained=state.facts.trained)

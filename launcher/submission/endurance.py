@@ -4,15 +4,17 @@ Owns: which attempts count as in vain, and what is said instead of another one.
 Must not know: why a run failed, how it is submitted.
 
 Launching again is how a sweep goes on, also from a cron job; a run that fails at once would have one attempt after
-another for ever. What was cancelled, never became a job, or waited for a reference table that was not made, is no such
-attempt. The jobs that are to make a table are counted for themselves.
+another for ever. What was cancelled, never became a job, waited for a reference table that was not made, or for another
+run with which its job has ended, is no such attempt. The jobs that are to make a table are counted for themselves.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
+from launcher.errors import StoreError
 from launcher.runs.run_state import RunState
 from launcher.runs.status import UNSUCCESSFUL
 from launcher.store.attempt_config import wanted_by
@@ -22,6 +24,7 @@ from launcher.store.files import read_fact
 from launcher.store.output_folder import PreparingDir
 from launcher.store.run_folder import AttemptDir
 from launcher.store.starts import last_start
+from launcher.store.work_list import attempts_of
 from launcher.submission.table_tries import Tries
 from launcher.sweep import Run
 
@@ -72,12 +75,22 @@ def _last_in_vain(attempts: Iterable[AttemptDir], without_progress: Callable[[At
 def _counts(attempt: AttemptDir) -> bool:
     failure = read_fact(attempt.failure_file, Failure)
     cancelled = attempt.has(attempt.cancel_file) or (failure and failure.status is FailureStatus.CANCELLED)
-    return attempt.was_submitted and not cancelled and (failure is not None or not _lacked_table(attempt))
+    if not attempt.was_submitted or cancelled:
+        return False
+    return failure is not None or last_start(attempt) is not None or not (_lacked_table(attempt) or _came_late(attempt))
 
 
 def _lacked_table(attempt: AttemptDir) -> bool:
-    """Whether it has never begun since the job for which it waited has made no table."""
+    """Whether the job for which it waited has made no table."""
     table = attempt.record.after
-    if table is None or table.folder is None or last_start(attempt) is not None:
+    return table is not None and table.folder is not None and not PreparingDir(Path(table.folder)).has_made
+
+
+def _came_late(attempt: AttemptDir) -> bool:
+    """Whether its job took up another run, and ended before it came to this one."""
+    batch, index = attempt.batch, attempt.record.index
+    if batch is None or index is None:
         return False
-    return not PreparingDir(Path(table.folder)).has_made
+    with contextlib.suppress(StoreError):
+        return any(last_start(other) is not None for other in attempts_of(batch / str(index)) if other != attempt)
+    return False

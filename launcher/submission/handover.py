@@ -34,11 +34,12 @@ def hand_over(batch: Batch, work: Iterable[JobList | TableWork], scheduler: Sche
     """Submit a batch; called under the submission lock, and followed by `record_jobs`. `work`: the list of each job.
 
     Raises:
+        ConfigError: there is no such cluster.
         SchedulerError: it was not taken, or nobody knows.
     """
-    works = list(work)
+    where, works = scheduler.destination(batch.resources), list(work)
     write_works(batch.folder, works)
-    batch.write(scheduler.name, scheduler.cluster)
+    batch.write(scheduler.name, where)
     flush(batch.root)  # with the attempts, and the runs' folders
     try:
         return scheduler.submit(batch)

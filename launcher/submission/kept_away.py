@@ -10,14 +10,13 @@ learnt: a node is mended, or gone, by then. What several runs of a sweep keep aw
 from __future__ import annotations
 
 import contextlib
-import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from math import prod
 from typing import Any
 
+from launcher.cluster.node_list import names
 from launcher.errors import StoreError
 from launcher.runs.black_holes import black_holes, ends_everywhere
 from launcher.runs.run_state import RunState
@@ -29,7 +28,7 @@ from launcher.sweep import Run
 
 HOLDS_SECONDS = 7 * 86400.0
 SEVERAL = 2
-SET_UP = ("setup", "python", "container", "container_runtime")
+SET_UP = ("clusters", "setup", "python", "container", "container_runtime")
 AS_BEFORE = "as before"
 
 
@@ -84,18 +83,3 @@ def _learnt_seconds(node: str, attempts: Sequence[AttemptDir]) -> float:
 def _excluded(attempt: AttemptDir) -> list[str]:
     cluster = attempt.record.settings.get("cluster")
     return names(cluster.get("exclude")) if isinstance(cluster, dict) else []
-
-
-def names(text: str | None) -> list[str]:
-    """The parts of a node list; a comma within brackets does not part."""
-    return re.findall(r"(?:[^,\[]|\[[^\]]*\])+", text or "")
-
-
-def count(nodes: Iterable[str]) -> int:
-    """How many nodes such parts mean."""
-    return sum(prod(map(_members, re.findall(r"\[([^\]]*)\]", part))) for part in nodes)
-
-
-def _members(brackets: str) -> int:
-    spans = (re.fullmatch(r"(\d+)-(\d+)", each) for each in brackets.split(","))
-    return sum(int(span[2]) - int(span[1]) + 1 if span else 1 for span in spans)

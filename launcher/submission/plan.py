@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from launcher.cluster.batch import Batch
-from launcher.cluster.scheduler import Scheduler
+from launcher.cluster.scheduler import JobKey, Scheduler, key_of
 from launcher.config import Cluster
 from launcher.errors import ConfigError
 from launcher.machine.once import Once
@@ -58,27 +58,42 @@ class Plan:
     Attributes:
         sweep: whose runs they are; also those of which nothing was decided.
         decisions: what happens to each run.
+        every: the same, and what was decided of the sweep's other runs, whose jobs count for `cluster.max_parallel`.
         batches: what is handed over for that, in this order; those that wait for one table come together.
+        at_once: how many of the jobs work at a time on this machine, where they are its own.
         silence: why the batches of a dry run are not known, where the scheduler does not answer.
     """
 
     sweep: Sweep
     decisions: tuple[Decision, ...]
+    every: tuple[Decision, ...] = ()
     batches: tuple[PlannedBatch, ...] = ()
+    at_once: int | None = None
     silence: str | None = None
 
 
-def plan_batches(sweep: Sweep, decisions: Sequence[Decision], store: Store, scheduler: Scheduler) -> Plan:
+def plan_batches(
+    sweep: Sweep,
+    decisions: Sequence[Decision],
+    store: Store,
+    scheduler: Scheduler,
+    every: Sequence[Decision] | None = None,
+) -> Plan:
     """What is to be handed over, so that what was decided happens; writes nothing.
 
+    `every`: what was decided of all runs of the sweep, where `decisions` are only some.
+
     Raises:
-        ConfigError: nothing can be handed over from this output folder.
+        ConfigError: nothing can be handed over from this output folder, or to the cluster that runs name.
+        SchedulerError: that cluster does not answer.
     """
     into = functools.partial(_batches, directory=store.sweep(sweep.name), store=store, scheduler=scheduler)
     training = [decision for decision in decisions if decision.action in (Action.SUBMIT, Action.RESUME)]
     evaluating = [decision for decision in decisions if decision.action is Action.EVALUATE]
     trained = _behind_tables(_training(training, into), store, scheduler)
-    return Plan(sweep, tuple(decisions), (*trained, *_evaluating(evaluating, into)))
+    batches = (*trained, *_evaluating(evaluating, into))
+    at_once = scheduler.at_once(batches[0].batch.resources) if batches and not scheduler.detached else None
+    return Plan(sweep, tuple(decisions), tuple(decisions if every is None else every), batches, at_once)
 
 
 def check_root(store: Store, scheduler: Scheduler) -> None:
@@ -114,9 +129,16 @@ def _batches(runs: Sequence[Run], directory: SweepDir, store: Store, scheduler: 
 def _of_class(runs: Sequence[Run], directory: SweepDir, store: Store, scheduler: Scheduler) -> list[PlannedBatch]:
     check_root(store, scheduler)
     resources = runs[0].config.cluster
-    jobs = _chunks(runs, resources.runs_per_job or scheduler.runs_per_job)
+    scheduler.destination(resources)  # as a launch of long ago may have named it
+    jobs = _chunks(runs, _runs_per_job(len(runs), resources, scheduler))
     parts = _chunks(jobs, scheduler.batch_size(resources))
     return [PlannedBatch(_new_batch(len(part), resources, directory, store), part) for part in parts]
+
+
+def _runs_per_job(runs: int, resources: Cluster, scheduler: Scheduler) -> int:
+    """As many as are asked for; on this machine fewer, where else fewer jobs would be there than can work at a time."""
+    most, at_once = resources.runs_per_job or scheduler.runs_per_job, scheduler.at_once(resources)
+    return most if scheduler.detached or at_once is None else min(most, -(-runs // at_once))
 
 
 def _chunks(items: Sequence[T], size: int) -> tuple[tuple[T, ...], ...]:
@@ -171,10 +193,11 @@ def _named_evaluating(batch: Batch) -> Batch:
 
 
 def _behind_tables(found: Sequence[PlannedBatch], store: Store, scheduler: Scheduler) -> list[PlannedBatch]:
-    """The batches by the reference table that they need, each with the job that makes it."""
-    groups: dict[Preparation, list[PlannedBatch]] = {}
+    """The batches by the reference table that they need, each with the job that makes it on their cluster."""
+    groups: dict[tuple[Preparation, str | None], list[PlannedBatch]] = {}
     for each in found:
-        groups.setdefault(preparation_of(each.jobs[0][0], store), []).append(each)
+        key = preparation_of(each.jobs[0][0], store), each.batch.resources.clusters
+        groups.setdefault(key, []).append(each)
     return [each for members in groups.values() for each in _behind_one_table(members, store, scheduler)]
 
 
@@ -186,9 +209,9 @@ def _behind_one_table(members: Sequence[PlannedBatch], store: Store, scheduler: 
 
 def _evaluating(decisions: Sequence[Decision], into: Callable[[list[Run]], list[PlannedBatch]]) -> list[PlannedBatch]:
     """What only evaluates: runs that are trained, and behind each job that is training others, those of that job."""
-    behind: dict[str, list[Decision]] = {}
+    behind: dict[JobKey | None, list[Decision]] = {}
     for decision in decisions:
-        behind.setdefault(decision.follows.job_id if decision.follows else "", []).append(decision)
+        behind.setdefault(key_of(decision.follows) if decision.follows else None, []).append(decision)
     return _sharing(
         [
             replace(each, batch=replace(_named_evaluating(each.batch), after=members[0].follows), evaluates=True)

@@ -12,18 +12,19 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from launcher.cluster.batch import Batch
-from launcher.cluster.job_state import LAG_SECONDS, UNKNOWN, Phase
-from launcher.cluster.scheduler import Scheduler, is_elsewhere, key_of, states
+from launcher.cluster.job_state import BAD_ENDS, LAG_SECONDS, UNKNOWN, Phase
+from launcher.cluster.scheduler import Scheduler, can_wait_for, cancel, key_of, states
 from launcher.dataset.inputs import Inputs, content_of
-from launcher.errors import listed
+from launcher.errors import QueueFull, Refused, SchedulerError, StoreError, listed
 from launcher.losses import loss_named
 from launcher.machine.once import Once
 from launcher.runs.copies import original_of
+from launcher.runs.idle_jobs import without_use
 from launcher.store.age import age
 from launcher.store.entries import NAMED, is_whole, lost_files
 from launcher.store.facts import Job, Prepared, TableWork
@@ -68,6 +69,11 @@ class Preparation:
         """Its jobs, oldest first."""
         names = sorted(os.listdir(self.folder)) if self.folder.is_dir() else []
         return [PreparingDir(self.folder / name) for name in names if name.isdigit()]
+
+    @property
+    def next_job(self) -> Path:
+        """The folder of the next one."""
+        return self.folder / f"{len(self.jobs()) + 1:03d}"
 
 
 def preparation_of(run: Run, store: Store) -> Preparation:
@@ -115,9 +121,21 @@ def table_job(run: Run, batches: Sequence[Batch], store: Store) -> TableJob | No
         return None
     first = batches[0]
     name = f"{first.name.rpartition('.')[0]}.prepare.{uuid.uuid4().hex[:10]}"
-    number = len(preparation.jobs()) + 1
-    folder = preparation.folder / f"{number:03d}"
-    return TableJob(preparation, replace(first, name=name, folder=folder, size=1, at_once=None), run)
+    return TableJob(preparation, replace(first, name=name, folder=preparation.next_job, size=1, at_once=None), run)
+
+
+def take_up(tables: Iterable[TableJob], scheduler: Scheduler) -> None:
+    """Record the jobs of these tables that a launcher has handed over and not recorded, before anything else is.
+
+    Called under the submission lock.
+
+    Raises:
+        SchedulerError: nobody knows whether there are any.
+    """
+    for preparation in dict.fromkeys(table.preparation for table in tables):
+        for folder in preparation.jobs()[-1:]:
+            if is_there(folder.batch_file) and original_of(folder.path) is None:
+                _job_in(folder, scheduler)
 
 
 def ensure(table: TableJob, code: Path | None, scheduler: Scheduler) -> Job:
@@ -128,22 +146,42 @@ def ensure(table: TableJob, code: Path | None, scheduler: Scheduler) -> Job:
     Raises:
         SchedulerError: it was not taken, or nobody knows.
     """
-    underway = _find(table.preparation, scheduler)
+    underway = _find(table, scheduler)
     if underway is not None:
         return underway
-    batch = replace(table.batch, code=code)
+    # Another one of the same launch may have been handed over since, to another cluster.
+    batch = replace(table.batch, code=code, folder=table.preparation.next_job)
     work = TableWork({**table.run.objective, **table.run.settings}, str(batch.root))
     (job,) = record_jobs(batch, hand_over(batch, [work], scheduler))
     return job
 
 
-def _find(preparation: Preparation, scheduler: Scheduler) -> Job | None:
+def left_by(refusal: Refused, made: Job, store: Store, scheduler: Scheduler) -> str | None:
+    """What becomes of the job that makes a table when jobs that were to wait for it are refused, in words.
+
+    Where nobody else waits for it, it is taken back; not where the queue was full: what it makes is then there when
+    they are submitted again.
+    """
+    what = f"job {made.job_id}, which makes their reference table,"
+    try:
+        phase = states([made], scheduler).get(key_of(made), UNKNOWN).phase
+        if phase in (Phase.COMPLETED, *BAD_ENDS) or not without_use({key_of(made): made}, (), store):
+            return None
+        if isinstance(refusal, QueueFull):
+            return f"{what} stays in the queue"
+        cancel([made], scheduler)
+    except (SchedulerError, StoreError) as error:
+        return f"{what} was submitted before, and may be in the queue: {error}"
+    return f"{what} was submitted before, and is taken back"
+
+
+def _find(table: TableJob, scheduler: Scheduler) -> Job | None:
     """The job that is making the table, be it running or waiting, where others can wait for it."""
-    own = [folder for folder in preparation.jobs() if original_of(folder.path) is None]
+    own = [folder for folder in table.preparation.jobs() if original_of(folder.path) is None]
     folders = [folder for folder in own if is_there(folder.batch_file)]
     job = _job_in(folders[-1], scheduler) if folders else None
-    if job is None or is_elsewhere(job.cluster, scheduler):  # of two that make a table, one finds it made
-        return None
+    if job is None or not can_wait_for(job, table.batch.resources, scheduler):
+        return None  # of two that make a table, one finds it made
     phase = states([job], scheduler).get(key_of(job), UNKNOWN).phase
     lagging = phase is Phase.UNKNOWN and (age(folders[-1].job_file) or 0.0) < LAG_SECONDS
     return job if lagging or phase in (Phase.PENDING, Phase.RUNNING, Phase.HIDDEN) else None

@@ -15,13 +15,14 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from launcher.cluster.node_list import names
 from launcher.cluster.notation import megabytes, minutes
 from launcher.cluster.offer import Offer
-from launcher.cluster.scheduler import warned_early_seconds
+from launcher.cluster.scheduler import replaced, warned_early_seconds
 from launcher.config import AUTO_TIME, Cluster
 from launcher.machine.once import Once
 from launcher.store.facts import Cause
-from launcher.submission.kept_away import AS_BEFORE, count, names
+from launcher.submission.kept_away import AS_BEFORE
 from launcher.sweep import Run
 
 STARTUP_SECONDS = 300.0  # imports from a busy file system, weights, the rendezvous
@@ -68,6 +69,9 @@ def adapted(run: Run, past: Past, seconds: float | None, given: Collection[str] 
         **_memory(cluster, past),
         **_nodes(cluster, past),
     }
+    if learnt and cluster.extra:  # in whose place nothing that was learnt would count
+        instead = replaced(cluster)
+        learnt = {key: value for key, value in learnt.items() if key not in instead}
     changed = warning | {key: value for key, value in learnt.items() if key not in given}
     if not changed:
         return run, []
@@ -121,14 +125,14 @@ def _memory(cluster: Cluster, past: Past) -> dict[str, str | None]:
 def _nodes(cluster: Cluster, past: Past) -> dict[str, str | None]:
     """What the user and earlier attempts keep away from, and the node that failed under the last one.
 
-    Of what was learnt nothing holds where it would leave a job less than half of the nodes: it may be nobody's fault.
+    Of what was learnt nothing holds where it would leave the job too few nodes (`Offer.has_enough`).
     """
     configured = names(cluster.exclude)
     learnt = list(past.away) if past.away is not None else names((past.asked or {}).get("exclude"))
     failed = past.cause in (Cause.NODE_FAILED, Cause.HUNG)
     if failed and past.node and not re.search(r"[\[,]", past.node):  # of several, nobody knows which it was
         learnt.append(past.node)
-    if not cluster.avoid_failed_nodes or (past.offer.nodes and 2 * count({*configured, *learnt}) > past.offer.nodes):
+    if not (cluster.avoid_failed_nodes and past.offer.has_enough(cluster.nodes, {*configured, *learnt})):
         learnt = []
     exclude = ",".join(dict.fromkeys([*configured, *learnt])) or None
     return {} if exclude == cluster.exclude else {"exclude": exclude}

@@ -20,6 +20,7 @@ from launcher.config import Cluster, Dataset, DeepSpeed, Evaluation, Model, RunC
 from launcher.errors import ConfigError, StoreError
 from launcher.losses import LOSS_KEYS, loss_named
 from launcher.machine.once import Once
+from launcher.planning.estimate import Rates, parameters, rate
 from launcher.planning.stages import is_joint, to_be_trained
 from launcher.planning.trainer_rules import steps_of
 from launcher.store.attempt_config import wanted_by
@@ -30,6 +31,7 @@ from launcher.store.output_folder import Store
 from launcher.store.results import Result
 from launcher.store.run_folder import AttemptDir
 from launcher.store.starts import all_starts
+from launcher.store.throughput import Throughput
 from launcher.store.work_done import job_file, lacking
 from launcher.sweep import Run
 
@@ -58,6 +60,8 @@ class Cost:
         device: the GPU's name, or `cpu`; None where none is recorded.
         pairs: how many pairs, or completions, there are in one epoch.
         tokens_per_pair: of both sequences, as they are cut; None where that is not recorded.
+        computed: places computed for each token of prompts and answers; None where that is not recorded.
+        mfu: the share of the GPUs' peak; None where that is not known.
     """
 
     seconds_per_step: float
@@ -66,6 +70,8 @@ class Cost:
     device: str | None = None
     pairs: float | None = None
     tokens_per_pair: float | None = None
+    computed: float | None = None
+    mfu: float | None = None
 
     def training(self, run: Run, done: int = 0) -> float:
         """Seconds of training that a run has before it, `done` steps being behind it."""
@@ -87,11 +93,14 @@ class Costs:
         trainings: by the cost key that their attempts recorded.
         earlier: of attempts whose recorded key is not of today, by what it would be.
         evaluations: seconds of the jobs that evaluated and did nothing else, the median for each kind.
+        rates: operations a second, GPU and weight that the trainings of a model came to, whatever else they were; its
+            size is no part of what a run records.
     """
 
     trainings: Mapping[str, Cost]
     evaluations: Mapping[str, float]
     earlier: Mapping[str, Cost] = field(default_factory=dict)
+    rates: Mapping[str, Rates] = field(default_factory=dict)
 
     def training(self, run: Run) -> Cost | None:
         """What a run of this kind takes; None where none has been measured.
@@ -101,6 +110,11 @@ class Costs:
         kinds = [to_be_trained(run), run] if is_joint(run.config) else [run]
         known = (self.trainings.get(key) or self.earlier.get(key) for key in map(cost_key, kinds))
         return next(filter(None, known), None)
+
+    def rates_of(self, config: RunConfig) -> Rates | None:
+        """What trainings of the same model came to; None where none was measured, or its size is not known."""
+        found, size = self.rates.get(_model_key(config.model)), parameters(config.model)
+        return None if found is None or size is None else Rates(found.least * size, found.most * size, found.runs)
 
     def evaluation(self, run: Run, benchmarks: Iterable[str]) -> float | None:
         """Seconds from start to end of a job that does these benchmarks of a run; `run` is as such a job has it."""
@@ -112,19 +126,27 @@ def read_costs(store: Store) -> Costs:
     trainings: dict[str, list[Cost]] = {}
     earlier: dict[str, list[Cost]] = {}
     evaluations: dict[str, list[float]] = {}
+    rates: dict[str, list[float]] = {}
+    configs: dict[str, RunConfig | None] = {}
     for attempts in map(Attempts.of, store.runs()):
         trained, evaluated = _if_readable(_cost_of, attempts), _if_readable(_evaluation_of, attempts)
         if trained is not None:
             key, measured = trained
             trainings.setdefault(key, []).append(measured)
-            if len(key) != KEY_DIGITS and (today := _key_of_earlier(attempts)) is not None:
-                earlier.setdefault(today, []).append(measured)
+            if key not in configs or len(key) != KEY_DIGITS:  # of an earlier version, runs of one key may differ
+                configs[key] = _config_of(attempts)
+            if (config := configs[key]) is not None:
+                reached = rate(config, measured.seconds_per_step, measured.tokens_per_pair)
+                rates.setdefault(_model_key(config.model), []).extend([reached] if reached else [])
+                if len(key) != KEY_DIGITS:
+                    earlier.setdefault(_key(config), []).append(measured)
         if evaluated is not None:
             evaluations.setdefault(evaluated[0], []).append(evaluated[1])
     return Costs(
         {key: _slowest(values) for key, values in trainings.items()},
         {key: statistics.median(values) for key, values in evaluations.items()},
         {key: _slowest(values) for key, values in earlier.items()},
+        {key: Rates(min(values), max(values), len(values)) for key, values in rates.items() if values},
     )
 
 
@@ -167,8 +189,16 @@ def _cost_of(attempts: Attempts) -> tuple[str, Cost] | None:
     if not (result and result.steps and last and last.record.cost_key):
         return None
     around = _seconds_around(last, result.seconds) if len(attempts.trainings) == 1 else 0.0
+    told = result.throughput or Throughput()
     measured = Cost(
-        result.seconds / result.steps, result.steps, around, result.device, result.train_pairs, result.tokens_per_pair
+        result.seconds / result.steps,
+        result.steps,
+        around,
+        result.device,
+        result.train_pairs,
+        result.tokens_per_pair,
+        told.computed_tokens / told.tokens if told.computed_tokens and told.tokens else None,
+        told.mfu,
     )
     return last.record.cost_key, measured
 
@@ -196,6 +226,8 @@ def _median(found: list[Cost]) -> Cost:
         found[0].device,
         _median_known(cost.pairs for cost in found),
         _median_known(cost.tokens_per_pair for cost in found),
+        _median_known(cost.computed for cost in found),
+        _median_known(cost.mfu for cost in found),
     )
 
 
@@ -233,13 +265,22 @@ def _without(section: Any, keys: Collection[str]) -> Plain:
     return {key: value for key, value in asdict(section).items() if key not in keys}
 
 
-def _key_of_earlier(attempts: Attempts) -> str | None:
-    """The key that the last training would have today, by what it recorded; None where that is no configuration."""
+def _model_key(model: Model) -> str:
+    return _ONCE(_key_of_model, model)
+
+
+def _key_of_model(model: Model) -> str:
+    return content_key(_without(model, ("about",)), KEY_DIGITS)
+
+
+def _config_of(attempts: Attempts) -> RunConfig | None:
+    """How the last training was configured, by what it recorded; None where that is no configuration of today."""
     record = attempts.training.record if attempts.training else Attempt()
     try:
-        return _key(from_plain({**attempts.run.read_config(), **record.settings}))
+        config: RunConfig = from_plain({**attempts.run.read_config(), **record.settings})
     except (ConfigError, StoreError, TypeError, AttributeError):  # of a version that had other keys
         return None
+    return config
 
 
 def _family(name: str) -> str:

@@ -20,9 +20,10 @@ from typing import Any
 from launcher.config import Tracking
 from launcher.errors import UsageError
 from launcher.machine.accounts import lacks_login, project
-from launcher.machine.terminal import command
+from launcher.machine.terminal import command, complain
 from launcher.store.files import write_derived
 from launcher.store.output_folder import SweepDir
+from launcher.tracking.trackio_tracker import set_trackio_environment
 
 LOOPBACK = "127.0.0.1"
 CURVES = ("reward_accuracy", "reward_margin", "loss", "chosen_reward", "rejected_reward", "grad_norm")
@@ -191,6 +192,7 @@ def serve(page: Page, directory: SweepDir, port: int | None, *, browser: bool) -
     folder = directory.tracking / page.tracking.backend
     if not folder.is_dir():
         raise UsageError(f"{page.sweep}: nothing in {folder} yet; its runs write it once they train")
+    port = port or None  # 0 is any that is free, which a library need not know
     if port is not None and not _is_free(port):
         raise UsageError(f"--port {port}: something listens there already; give another, or none to have one chosen")
     return SERVERS[page.tracking.backend](page, folder, port, browser=browser)
@@ -207,8 +209,8 @@ def _is_free(port: int) -> bool:
 
 
 def _serve_trackio(page: Page, folder: Path, port: int | None, *, browser: bool) -> str:
-    # Read when it is imported; the journal is one for a file system that several nodes share.
-    os.environ.update({"TRACKIO_DIR": str(folder.absolute()), "TRACKIO_SQLITE_JOURNAL_MODE": "delete"})
+    if left_out := set_trackio_environment(folder.absolute()):
+        complain(left_out)
     trackio = _library("trackio", "trackio")
     project = page.tracking.project or page.sweep
     with _quiet():

@@ -24,14 +24,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-
-from filelock import FileLock
 
 from launcher.cluster import node
 from launcher.config import RunConfig
+from launcher.machine import rights
 from launcher.machine.accounts import installed, lacks_login
 from launcher.store.files import Plain, plain, read_fact
+from launcher.store.locks import held
 from launcher.store.results import Evaluation, Result
 from launcher.store.run_folder import AttemptDir, RunDir
 from launcher.tracking.tensorboard_tracker import TensorBoardTracker
@@ -156,8 +157,9 @@ def main(path: str, chosen: str, mode: str | None = None) -> None:
         config = replace(config, tracking=replace(config.tracking, mode=mode or config.tracking.mode))
         run.tracking.mkdir(exist_ok=True)
         # After kill -9 and a quick resume, the process of the attempt before may still be delivering.
-        with FileLock(run.tracking / ".lock", timeout=FINISH_SECONDS):
-            follow(run, tracker_of(chosen, Subject.of(config, run, attempt.number)), heard(sys.stdin.fileno()))
+        with held(run.tracking / ".lock", FINISH_SECONDS):
+            subject = Subject.of(config, run, attempt.number)
+            follow(run, tracker_of(chosen, subject), heard(sys.stdin.fileno()), partial(_share, subject))
     except Exception as error:  # noqa: BLE001 - a tracker may fail as it likes: the run goes on
         say(f"{chosen} gave up ({type(error).__name__}: {error}); metrics.jsonl has every step")
 
@@ -188,9 +190,21 @@ def heard(descriptor: int) -> Callable[[float], bytes | None]:
     return listen
 
 
-def follow(run: RunDir, tracker: Tracker, listen: Callable[[float], bytes | None]) -> None:
-    """Tell `tracker` every step of the run, each once and in order, until `listen` says that the run is over."""
+def _share(subject: Subject) -> None:
+    """Give what the tracker has left the umask's rights: SQLite, for one, makes files that a group cannot write."""
+    for folder in filter(Path.is_dir, (subject.folder, subject.shared)):
+        rights.follow_umask(folder)
+
+
+def follow(
+    run: RunDir, tracker: Tracker, listen: Callable[[float], bytes | None], share: Callable[[], None] = lambda: None
+) -> None:
+    """Tell `tracker` every step of the run, each once and in order, until `listen` says that the run is over.
+
+    `share` is called when it has begun, and when it has ended.
+    """
     step = tracker.start()
+    share()
     read, word = lines_of(run.metrics_file), None
     while word is None:
         word = listen(POLL_SECONDS)  # before reading: what was logged before the end is read after it
@@ -200,6 +214,7 @@ def follow(run: RunDir, tracker: Tracker, listen: Callable[[float], bytes | None
             step = line["step"]
             tracker.log(step, line["time"], values_of(line))
     tracker.finish(step, summary_of(run), succeeded=word == DONE)
+    share()
     signal.alarm(0)
 
 
@@ -248,6 +263,8 @@ def summary_of(run: RunDir) -> dict[str, float]:
     """The run's final numbers, as far as there are any: `result/<name>` and `eval/<name>`."""
     result, evaluation = read_fact(run.result_file, Result), read_fact(run.evaluation_file, Evaluation)
     numbers = {f"result/{name}": getattr(result, name) for name in SUMMARY} if result else {}
+    computed = plain(result.throughput) if result and result.throughput else {}
+    numbers |= {f"result/{name}": value for name, value in computed.items()}
     told = plain(evaluation) if evaluation else {}
     scores = {name: score for name, score in told.items() if isinstance(score, int | float)}
     return numbers | {f"eval/{name}": score for name, score in scores.items() if name not in NOT_SCORES}

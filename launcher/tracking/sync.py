@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.errors import UsageError
-from launcher.machine.accounts import answers, installed, lacks_login, server
+from launcher.machine.accounts import answers, installed, lacks_login, server, shown
 from launcher.store.attempts import Attempts
 from launcher.store.run_folder import RunDir
+from launcher.tracking.wandb_tracker import IDENTITY
 
 FOLDER = re.compile(r"(offline-)?run-(?P<start>\d{8}_\d{6})-.+")
 
@@ -86,7 +87,7 @@ def _require_account() -> None:
     if lacking := lacks_login():
         raise UsageError(f"sync: {lacking}")
     if not answers(server()):
-        raise UsageError(f"sync: {server()} does not answer; try again later, or set WANDB_BASE_URL")
+        raise UsageError(f"sync: {shown(server())} does not answer; try again later, or set WANDB_BASE_URL")
 
 
 def _continue_online(run: RunDir) -> str:
@@ -100,7 +101,9 @@ def _continue_online(run: RunDir) -> str:
 def _run(command: list[str], logs: Path, told: str = "") -> str:
     """Run a command and return its last line; wandb keeps its own logs below `logs`, not below the user's folder."""
     path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
-    environment = {name: value for name, value in os.environ.items() if name != "WANDB_MODE"}
+    environment = {
+        name: value for name, value in os.environ.items() if name != "WANDB_MODE" and not IDENTITY.fullmatch(name)
+    }
     environment |= {"NO_COLOR": "1", "PYTHONPATH": path, "WANDB_DIR": str(logs)}
     environment["WANDB__DISABLE_STATS"] = "true"  # this machine's load is none of the run's
     ended = subprocess.run(command, input=told, capture_output=True, text=True, check=False, env=environment)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,6 +36,19 @@ def say(message: str) -> None:
     terminal.say(f"tracking: {' '.join(message.split())}")
 
 
+def set_aside(meant: re.Pattern[str]) -> str | None:
+    """Take the variables of such names out of this process's environment, before a library reads them.
+
+    Returns:
+        A line that names those that were set; None where there were none.
+    """
+    if not (names := sorted(name for name in os.environ if meant.fullmatch(name))):
+        return None
+    for name in names:
+        del os.environ[name]
+    return f"{', '.join(names)} {'does' if len(names) == 1 else 'do'} not count"
+
+
 @dataclass(frozen=True)
 class Subject:
     """What is tracked, and where its data may lie.
@@ -43,7 +57,8 @@ class Subject:
         run_id: the run's id.
         sweep: the name of the sweep that this attempt belongs to.
         attempt: its number.
-        config: what is trained and how it is evaluated, plain.
+        config: what is trained and how it is evaluated, plain; no command lines, which everybody of the project would
+            read.
         tracking: the section of the config.
         folder: for data of this run alone.
         shared: for data of the whole sweep.
@@ -62,6 +77,7 @@ class Subject:
         """The subject of an attempt."""
         sweep = config.sweep or f"{config.model.name}-{config.dataset.name}"
         plain = {key: value for key, value in asdict(config).items() if key in (*OBJECTIVE, "evaluation", "checkpoint")}
+        del plain["evaluation"]["command"]["argv"], plain["evaluation"]["cluster"]
         shared = Store(run.path.parent.parent).sweep(sweep).tracking
         return cls(run.run_id, sweep, attempt, {**plain, "sweep": sweep}, config.tracking, run.tracking, shared)
 

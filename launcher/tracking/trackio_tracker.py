@@ -7,11 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from launcher.tracking.tracker import Subject, Values, library
+from launcher.tracking.tracker import Subject, Values, library, say, set_aside
+
+# All but how SQLite works here and how the page looks: they lead elsewhere (a Space, a server, a bucket, a webhook), or
+# keep rows back. trackio has more of them with each version, so that those are named which may stay.
+ELSEWHERE = re.compile(
+    r"TRACKIO_(?!SQLITE_|STORAGE_MODE$|COLOR_PALETTE$|LOGO_|PLOT_ORDER$|TABLE_TRUNCATE_LENGTH$|THEME$)\w+"
+)
 
 
 class TrackioTracker:
@@ -23,7 +30,8 @@ class TrackioTracker:
 
     def start(self) -> int:
         """In place of what the project has of the run."""
-        os.environ.update(trackio_environment(self._subject.shared))
+        if left_out := set_trackio_environment(self._subject.shared / "trackio"):
+            say(left_out)
         trackio, subject = library("trackio", "trackio"), self._subject
         project = subject.tracking.project or subject.sweep
         with _quiet():
@@ -54,9 +62,17 @@ class TrackioTracker:
             self._run.finish()
 
 
-def trackio_environment(shared: Path) -> dict[str, str]:
-    """Where trackio keeps a sweep's data; its journal mode for a file system that several nodes share."""
-    return {"TRACKIO_DIR": str(shared / "trackio"), "TRACKIO_SQLITE_JOURNAL_MODE": "delete"}
+def set_trackio_environment(folder: Path) -> str | None:
+    """Set where trackio keeps a sweep's data, and its journal mode for a file system that several nodes share.
+
+    Before it is imported, which reads them.
+
+    Returns:
+        A line on the user's variables that would lead elsewhere, and so were taken out; None: there were none.
+    """
+    left_out = set_aside(ELSEWHERE)
+    os.environ.update({"TRACKIO_DIR": str(folder), "TRACKIO_SQLITE_JOURNAL_MODE": "delete"})
+    return left_out and f"{left_out}: tracking=trackio is of this machine, in {folder}"
 
 
 @contextlib.contextmanager

@@ -8,13 +8,19 @@ slow and may raise.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
-from launcher.machine.accounts import answers, lacks_login, project, server
-from launcher.tracking.tracker import FINISH_SECONDS, Subject, Values, library, say
+from launcher.machine.accounts import answers, lacks_login, project, server, shown
+from launcher.tracking.tracker import FINISH_SECONDS, Subject, Values, library, say, set_aside
 
 TAG_LENGTH = 64  # W&B refuses longer ones
+# What says which run this is, or whose part: of a sweep or launch of W&B's, of another run. W&B heeds the first two
+# over what `init` is told. A service that is running is another process's.
+IDENTITY = re.compile(
+    r"WANDB_(SWEEP_\w+|LAUNCH\w*|RUN_\w+|RESUME\w*|FORK_FROM|NAME|JOB_(NAME|SOURCE|TYPE)|CONFIG_PATHS|SERVICE)"
+)
 
 
 class WandbTracker:
@@ -30,6 +36,8 @@ class WandbTracker:
 
     def start(self) -> int:
         """Online where that can be had, else offline."""
+        if left_out := set_aside(IDENTITY):
+            say(f"{left_out}: its W&B run has its own id, name and group")
         wandb, mode = library("wandb", "wandb"), self._mode()
         try:
             self._run = self._init(mode)
@@ -52,7 +60,7 @@ class WandbTracker:
             say(f"{lacking}: offline, until `python -m launcher sync`")
             return "offline"
         if not answers(server()):
-            say(f"{server()} does not answer: offline, until `python -m launcher sync`")
+            say(f"{shown(server())} does not answer: offline, until `python -m launcher sync`")
             return "offline"
         return "online"
 
@@ -77,6 +85,7 @@ class WandbTracker:
                 disable_code=True,
                 disable_git=True,
                 save_code=False,
+                sagemaker_disable=True,  # by whose job it would name the run
                 finish_timeout=FINISH_SECONDS - 5,
                 finish_timeout_raises=True,
                 init_timeout=FINISH_SECONDS / 2,

@@ -22,7 +22,7 @@ from launcher.store.output_folder import Store
 from launcher.submission.decide import Action, Decision
 from launcher.submission.plan import Plan
 from launcher.sweep import Run, Sweep
-from launcher.views.console import duration, say_judging_ahead
+from launcher.views.console import duration, say_judging_ahead, verb_command
 from launcher.views.cost import cost_json, cost_lines, evaluation_hours, hours_of, is_costly
 from launcher.views.data import data_json, data_lines
 from launcher.views.settings import settings_json, settings_line
@@ -45,16 +45,17 @@ def show_plan(
     data = data or Look()
     if as_json:
         more = {"sources": list(sources), "settings": settings_json(plan.sweep), "data": data_json(data)}
-        say_json(_plan_json(plan.sweep, plan.decisions) | more)
+        say_json(_plan_json(plan.sweep, plan.decisions, data) | more)
         return
     console = Screen()
     console.print(settings_line(plan.sweep), soft_wrap=True)
     console.print(_plan_table(plan.sweep, plan.decisions), crop=False)
     console.print(_totals(plan.sweep, plan.decisions))
-    for line in (*data_lines(data), *sources, *_places(plan.sweep), *_followers(plan.decisions)):
+    about = (*_places(plan, store), *_followers(plan.decisions), *_at_a_time(plan))
+    for line in (*data_lines(data), *sources, *about):
         console.print(line, soft_wrap=True)
     if scheduler is not None:
-        for line in cost_lines(plan.decisions):
+        for line in cost_lines(plan.decisions, scheduler.at_once(plan.sweep.runs[0].config.cluster), data):
             console.print(line, soft_wrap=True)
         say_judging_ahead(*scores.judging_ahead(plan.sweep, store), plan.sweep.runs[0].config.evaluation.judge)
         console.print(f"dry run: nothing was written or submitted. {_jobs_in_words(plan)}")
@@ -77,7 +78,7 @@ def _jobs_in_words(plan: Plan) -> str:
     return what + (", such as:" if jobs else "")
 
 
-def _plan_json(sweep: Sweep, decisions: Iterable[Decision]) -> Plain:
+def _plan_json(sweep: Sweep, decisions: Iterable[Decision], data: Look) -> Plain:
     runs = [
         {
             "run_id": decision.run.run_id,
@@ -89,7 +90,7 @@ def _plan_json(sweep: Sweep, decisions: Iterable[Decision]) -> Plain:
             "action": decision.action,
             "why": decision.why,
             "seconds": decision.seconds,
-            **cost_json(decision),
+            **cost_json(decision, data),
             "model_revision": decision.run.config.model.revision,
             "dataset_revision": decision.run.config.dataset.revision,
             "pins": decision.run.config.pins,
@@ -134,19 +135,34 @@ def _totals(sweep: Sweep, decisions: Sequence[Decision]) -> str:
     return ", ".join(parts)
 
 
-def _places(sweep: Sweep) -> list[str]:
-    """Where the models will be published, a line for each repository."""
+def _places(plan: Plan, store: Store) -> list[str]:
+    """Where the models will be published, and where those are that are published elsewhere, a line for each place."""
     places: dict[tuple[str, str | None], list[str]] = {}
-    for run in sweep.runs:
-        hub = run.config.hub
-        if hub.store != "off":
-            milestones = run.config.checkpoint.milestones or []
+    others: dict[tuple[str, str | None], list[str]] = {}
+    for decision in plan.decisions:
+        hub, there = decision.run.config.hub, decision.published
+        if there is not None and not there.is_at(hub):
+            others.setdefault((there.store, there.repo), []).append(there.revision)
+        elif hub.store != "off":
+            milestones = decision.run.config.checkpoint.milestones or []
             names = [hub.at_step(step).revision for step in (None, *milestones)]
             places.setdefault((hub.store, hub.repo), []).extend(names)
     return [
-        f"published as revisions of {repo} (hub={store}): {names[0]}{', ...' if len(names) > 1 else ''}"
-        for (store, repo), names in places.items()
+        *(f"published as revisions of {_place(*each)}" for each in places.items()),
+        *(f"published already, as revisions of {_place(*each)}{_as_well(plan, store)}" for each in others.items()),
     ]
+
+
+def _as_well(plan: Plan, store: Store) -> str:
+    """How models that another launch has published elsewhere come to where this one says."""
+    if all(run.config.hub.store == "off" for run in plan.sweep.runs):
+        return ""
+    return f"; they stay there, and `{verb_command(store.sweep(plan.sweep.name), 'publish')}` has them here, too"
+
+
+def _place(place: tuple[str, str | None], names: Sequence[str]) -> str:
+    store, repo = place
+    return f"{repo} (hub={store}): {names[0]}{', ...' if len(names) > 1 else ''}"
 
 
 def _followers(decisions: Iterable[Decision]) -> list[str]:
@@ -163,6 +179,16 @@ def _followers(decisions: Iterable[Decision]) -> list[str]:
     return [
         f"{runs} measured and published by jobs of {small} behind the training, whose {large} are free by then{took}"
     ]
+
+
+def _at_a_time(plan: Plan) -> list[str]:
+    """How many jobs work at a time on this machine, where it is more than one, or one that takes several GPUs."""
+    if plan.at_once is None:
+        return []
+    gpus = plan.batches[0].batch.resources.gpus_per_node
+    taking = f", with {gpus} GPUs each" if gpus > 1 else ""
+    at_once = f"up to {plan.at_once} job{'' if plan.at_once == 1 else 's'} at a time on this machine"
+    return [at_once + taking] if taking or plan.at_once > 1 else []
 
 
 def _gpus(run: Run) -> str:

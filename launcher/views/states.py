@@ -19,16 +19,18 @@ from rich.text import Text
 
 from launcher.cluster.job_state import SUSPENDED, Phase
 from launcher.errors import StoreError
+from launcher.machine.disk import in_words
 from launcher.machine.terminal import Screen, say, say_json
 from launcher.runs.black_holes import black_holes
 from launcher.runs.idle_jobs import Idle
 from launcher.runs.run_state import RunState
-from launcher.runs.status import BAD, Status
+from launcher.runs.status import BAD, Status, scontrol
 from launcher.store.attempts import Attempts
 from launcher.store.counts import DataCounts
 from launcher.store.facts import RunName
-from launcher.store.files import Plain
+from launcher.store.files import Plain, plain
 from launcher.store.output_folder import SweepDir
+from launcher.store.throughput import Throughput
 from launcher.views.console import duration, verb_command
 from launcher.views.data import shortened
 from launcher.views.table import Lines, Row, table_of
@@ -61,10 +63,12 @@ def show_status(
         console.clear()
     console.print(_state_table(directory, states), crop=False)
     console.print(_summary(states))
+    for line in _throughputs(states):
+        console.print(line, soft_wrap=True)
     for hole in black_holes(states).values():
         console.print(hole.in_words, soft_wrap=True)
-    for job in _suspended(states):
-        console.print(f"job {job} is suspended; `scontrol resume {job}` lets it go on", soft_wrap=True)
+    for command, job in _suspended(states):
+        console.print(f"job {job} is suspended; `{command} resume {job}` lets it go on", soft_wrap=True)
     count = sum(state.facts.unpublished is not None and not state.in_flight for state in states)
     if count:
         which = f"{count} runs are" if count > 1 else "1 run is"
@@ -76,14 +80,18 @@ def show_status(
         say(f"job {each.job.job_id} {each.what}; {each.remedy}")
 
 
-def _suspended(states: Iterable[RunState]) -> list[str]:
-    """The jobs, arrays as one, that have their nodes and stand still; of runs, and of their reference tables."""
+def _suspended(states: Iterable[RunState]) -> list[tuple[str, str]]:
+    """The jobs, arrays as one, that have their nodes and stand still; of runs, and of their reference tables.
+
+    Each behind the command that is to change it.
+    """
     asked = [
         (said, job)
         for state in states
         for said, job in ((state.job, state.facts.job), (state.table, state.facts.table))
     ]
-    return list(dict.fromkeys(job.job_id.partition("_")[0] for said, job in asked if job and said.reason == SUSPENDED))
+    still = ((scontrol(said), job.job_id) for said, job in asked if job and said.reason == SUSPENDED)
+    return list(dict.fromkeys((command, job_id.partition("_")[0]) for command, job_id in still))
 
 
 def _state_json(record: RunName, state: RunState) -> Plain:
@@ -92,6 +100,7 @@ def _state_json(record: RunName, state: RunState) -> Plain:
         **{key: getattr(record, key) for key in ("run_id", "model", "loss_type", "beta")},
         "status": state.status,
         "job_id": facts.job_id,
+        "cluster": facts.job.cluster if facts.job else None,
         "attempts": facts.attempts,
         "step": facts.step,
         "max_steps": facts.max_steps,
@@ -99,6 +108,7 @@ def _state_json(record: RunName, state: RunState) -> Plain:
         "reason": state.reason,
         "phase": state.facts.progress.phase if state.facts.progress and state.status is Status.RUNNING else None,
         "address": facts.address,
+        "throughput": plain(facts.throughput),
     }
 
 
@@ -107,10 +117,44 @@ def _state_table(directory: SweepDir, states: Iterable[RunState]) -> Table | Lin
     for state in states:
         facts = state.facts
         words = [state.job.node or facts.host or "", state.reason or _stage(state)]
-        shown = [_steps(state), _left(state), facts.job_id or "", str(facts.attempts), *words]
+        job = " on ".join(filter(None, [facts.job_id, state.job.cluster]))
+        shown = [_steps(state), _left(state), job, str(facts.attempts), *words]
         rows.append(([state.run.run_id, Text(state.status, COLOURS.get(state.status, "")), *shown], ""))
     columns = ("run", "status", "step", "left", "job", "attempts", "node", "reason")
     return table_of(f"sweep {directory.name}", columns, rows)
+
+
+def _throughputs(states: Iterable[RunState]) -> list[str]:
+    """What the runs at work compute, and where none is, what those have computed that are trained."""
+    at_work: list[Throughput] = []
+    trained: list[Throughput] = []
+    for state in states:
+        found = state.facts.throughput
+        if found is not None and found.tokens_per_second is not None:
+            is_training = state.status is Status.RUNNING and not state.facts.trained
+            (at_work if is_training else trained if state.facts.trained else []).append(found)
+    if not (known := at_work or trained):
+        return []
+    rates = [each.tokens_per_second or 0.0 for each in known]
+    runs = f"{len(known)} run{'s' if len(known) > 1 else ''} {'at work' if at_work else 'trained'}"
+    parts = [
+        f"{_ends(rates, '{:,.0f}')} tokens/s (prompts and answers once)",
+        *_told("{} % padding", [each.padding for each in known], 100),
+        *_told("{} % of the GPUs' peak (MFU)", [each.mfu for each in known], 100),
+    ]
+    peak = max((each.peak_memory_bytes or 0 for each in known), default=0)
+    parts += [f"memory up to {in_words(peak)} a rank"] if peak else []
+    return [f"{runs}: {', '.join(parts)}"]
+
+
+def _told(words: str, values: Iterable[float | None], times: float) -> list[str]:
+    known = [times * value for value in values if value is not None]
+    return [words.format(_ends(known, "{:.0f}"))] if known else []
+
+
+def _ends(values: Sequence[float], how: str) -> str:
+    """The least and the largest, or the one that both are."""
+    return " to ".join(dict.fromkeys(how.format(end) for end in (min(values), max(values))))
 
 
 def _doing(state: RunState) -> str:
@@ -191,9 +235,10 @@ class Progress:
         done = sum(not state.in_flight for state in states)
         current = next((state for state in states if state.in_flight and state.facts.started), None)
         if current is None:
-            return f"{done} of {len(states)} runs done" + (
-                "" if done == len(states) else "; waiting for a job to start"
-            )
+            if done == len(states):
+                return f"{done} of {len(states)} runs done"
+            why = next((f": {state.job.reason}" for state in states if state.in_flight and state.job.reason), "")
+            return f"{done} of {len(states)} runs done; waiting for a job to start{why}"
         doing = f"step {_steps(current)}" if current.facts.step else _last_words(current) or "preparing"
         if current.facts.trained:
             doing = "publishing" if current.facts.publishing else "evaluating"

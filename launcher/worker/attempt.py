@@ -51,8 +51,12 @@ def make_attempt(attempt: AttemptDir, store: Store, stop_process: StopRequest) -
     place = f", rank {ranks.index()} of {ranks.size()}" if ranks.size() > 1 else ""
     say(f"{attempt.run.run_id}, attempt {attempt.number}, on {node.name()}{place}, start {start}")
 
+    called_off = False
+
     def stop() -> bool:
-        return stop_process() or attempt.cancel_file.exists()
+        nonlocal called_off
+        called_off = called_off or attempt.cancel_file.exists()
+        return stop_process() or called_off
 
     try:
         ranks.first(partial(discard_remains, attempt.run))  # first: a micro-batch that was halved is among it
@@ -64,7 +68,8 @@ def make_attempt(attempt: AttemptDir, store: Store, stop_process: StopRequest) -
         trace = traceback.format_exc()
         with contextlib.suppress(OSError):  # the log's disk may be full
             say(trace, on=sys.stderr)
-        return _outcome_of(error, trace, attempt, stop_process)
+        called_off = called_off or attempt.cancel_file.exists()  # a wish that was withdrawn has ended it all the same
+        return _outcome_of(error, trace, attempt, stop_process, called_off)
     return Outcome(Kind.DONE)
 
 
@@ -75,11 +80,13 @@ def _here() -> Started:
     return Started(node.name(), gpu_names(), os.getpid(), name, restart, time.time())
 
 
-def _outcome_of(error: Exception, trace: str, attempt: AttemptDir, stop_process: StopRequest) -> Outcome:
+def _outcome_of(
+    error: Exception, trace: str, attempt: AttemptDir, stop_process: StopRequest, called_off: bool
+) -> Outcome:
     """Why the attempt has failed: for a reason of this rank, or another's that has led to it."""
     root = attempt.run.path.parent.parent
     end = ranks.failed(reason_of(error, root), stop_process.signal if stop_process() else None)
-    if attempt.cancel_file.exists():
+    if called_off:
         return Outcome(Kind.CANCELLED, end.cause or "", trace, together=end.together)
     if end.signal is not None:
         return Outcome(Kind.STOPPED, end.cause or "", trace, end.signal)

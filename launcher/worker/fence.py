@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from launcher.errors import StoreError
+from launcher.machine import rights
 from launcher.machine.terminal import say
 from launcher.store import files
 from launcher.store.facts import Started
@@ -152,11 +153,12 @@ def aside(path: Path) -> Path:
 
 
 def put_in_place(made: Path, path: Path) -> None:
-    """Give a folder that is whole its name; one that is there goes only after it has made way.
+    """Give a folder that is whole its name, and what is in it the umask's rights; one that is there makes way.
 
     Raises:
         FileNotFoundError: a later start has removed it, which has taken up the run.
     """
+    rights.follow_umask(made)
     check()
     try:
         made.rename(path)

@@ -14,7 +14,7 @@ from dataclasses import replace
 from launcher.config import RunConfig
 from launcher.dataset.inputs import Inputs, changes, inputs_of
 from launcher.errors import PrefsweepError, StoreError, Unread, UsageError
-from launcher.hub.push import lacks, publish
+from launcher.hub.push import lacks, outdated_elsewhere, publish
 from launcher.machine import disk
 from launcher.machine.terminal import say
 from launcher.store.attempt_config import hub_of
@@ -132,6 +132,8 @@ def _push(attempt: AttemptDir, store: Store, stop: Callable[[], bool]) -> Iterat
             if not stop() and lacks(point, hub):
                 look_first()
                 say(f"published as {publish(point, left, store, stop).address}")
+            elif not stop() and (address := outdated_elsewhere(point, hub)):
+                yield f"{point.name}: was published as {address}, which lacks the new scores"
         except Exception as error:  # noqa: BLE001 - a store's trouble must not cost a trained run
             lost += time.monotonic() - began
             kind = "" if isinstance(error, PrefsweepError) else f"{point.name}: {type(error).__name__}: "

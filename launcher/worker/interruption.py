@@ -17,9 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
-from filelock import FileLock, Timeout
-
 from launcher.cluster import node
+from launcher.store.locks import Lock, Timeout
 
 LOCK_POLL_SECONDS = 1.0
 
@@ -36,12 +35,12 @@ def locked(folder: Path, stop: Callable[[], bool]) -> Iterator[None]:
         Interrupted: `stop` became true before it was our turn.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    lock = Lock(folder.with_name(f".{folder.name}.lock"))
     while not lock.is_locked:
         if stop():
             raise Interrupted(f"stopped on request while another job was making {folder}")
         with suppress(Timeout):
-            lock.acquire(timeout=LOCK_POLL_SECONDS)
+            lock.acquire(LOCK_POLL_SECONDS)
     try:
         yield
     finally:

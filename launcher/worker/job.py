@@ -1,6 +1,6 @@
 """What a job does: takes up the runs in its list, one after another.
 
-Owns: the job's list, which of its runs are still to be made; the process's logs, the slot on the machine.
+Owns: the job's list, which of its runs are still to be made; the process's logs, its slot and GPUs on this machine.
 Must not know: how a run is made, what follows from how it ended, how it was submitted, what signals mean.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import sys
 import time
@@ -18,12 +19,15 @@ from enum import StrEnum
 from functools import partial
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
+from launcher.cluster import node
+from launcher.machine import dealing
+from launcher.machine.gpus import VISIBLE, identities, visible_gpus
+from launcher.machine.processes import end_with_parent
 from launcher.machine.terminal import say
 from launcher.store.attempt_config import read_config
 from launcher.store.attempts import Attempts, is_called_off
 from launcher.store.facts import JobList, TableWork
+from launcher.store.locks import Timeout, held
 from launcher.store.output_folder import PreparingDir, Store
 from launcher.store.run_folder import AttemptDir, RunDir
 from launcher.store.work_list import listed_in, work_of
@@ -37,11 +41,12 @@ from launcher.worker.lost import settle_loss
 from launcher.worker.make_table import make_table
 from launcher.worker.outcome import Kind, Outcome, reason_of, settle
 
-SLOT_POLL_SECONDS = 0.5
+TURN_POLL_SECONDS = 0.5
 
 
 def work(folder: Path) -> None:
     """Do the work of the job in `folder`; called in the job's process, again after a requeue."""
+    end_with_parent()
     listed = work_of(folder)
     if isinstance(listed, TableWork):
         make_table(listed, PreparingDir(folder.parent))
@@ -67,8 +72,7 @@ def take_up_runs(listed: JobList, folder: Path) -> None:
     stop.listen()
     deadline = _deadline(attempts, stop)
     store = Store(_root_of(attempts))
-    slots = listed.slots if Rank.here().index == 0 else None  # the others wait for rank 0 anyway
-    with _slot(store, slots, stop), _joined(folder, attempts, listed.slots) as rank:
+    with _turn(store, listed.slots, stop), _joined(folder, attempts, listed.slots) as rank:
         for number, attempt in enumerate(attempts, 1):
             step = Step(ranks.first(partial(_next_step, attempt, stop)))
             if step is Step.LEAVE:
@@ -85,9 +89,9 @@ def take_up_runs(listed: JobList, folder: Path) -> None:
 
 
 def _joined(folder: Path, attempts: Sequence[AttemptDir], slots: int | None) -> AbstractContextManager[Rank]:
-    """The job's ranks as one. Where rank 0 may have to wait for a slot, the others wait for it as long as it takes."""
+    """The job's ranks as one. Where rank 0 may have to wait for its turn, the others wait as long as it takes."""
     deepspeed = any(read_config(attempt).deepspeed.config for attempt in attempts)
-    within = MEETING_SECONDS if slots is None else PATIENCE.total_seconds()
+    within = PATIENCE.total_seconds() if slots or dealing.WANTED in os.environ else MEETING_SECONDS
     return ranks.joined(folder, always=deepspeed, within=within, lost=partial(_lost, attempts))
 
 
@@ -152,12 +156,21 @@ def _deadline(attempts: Sequence[AttemptDir], stop: StopRequest) -> Deadline:
 def attempt_here(run: RunDir, store: Store, choose: Callable[[], AttemptDir], *, deepspeed: bool) -> bool:
     """Make an attempt in this process, printing to the terminal; returns whether it succeeded.
 
-    Of several ranks, rank 0 chooses the attempt, and all make it. `deepspeed`: whether it needs a process group anyway.
+    Of several ranks, rank 0 chooses the attempt, and all make it; one alone waits for a free GPU, where there are GPUs.
+    Who is asked to stop meanwhile makes none; a queue's job does, by which it comes back into the queue. `deepspeed`:
+    whether it needs a process group anyway.
     """
+    queued = node.queued() is not None
     stop = StopRequest()
     stop.listen()
+    if Rank.here().size == 1 and not queued:  # who gives it several ranks, or a queue, gives it GPUs, too
+        _take_gpus(min(1, len(visible_gpus())), stop)
     with ranks.joined(run.path, always=deepspeed) as rank:
-        attempt = AttemptDir(Path(ranks.first(lambda: str(choose().path))))
+        chosen = ranks.first(lambda: None if stop() and not queued else str(choose().path))
+        if chosen is None:
+            say(f"stopped by {signal.Signals(stop.signal or signal.SIGTERM).name} before {run.run_id} was started")
+            return False
+        attempt = AttemptDir(Path(chosen))
         deadline = _deadline([attempt], stop)
         outcome = make_and_settle(attempt, store, stop)
     deadline.end()
@@ -167,20 +180,51 @@ def attempt_here(run: RunDir, store: Store, choose: Callable[[], AttemptDir], *,
 
 
 @contextlib.contextmanager
+def _turn(store: Store, slots: int | None, stop: StopRequest) -> Iterator[None]:
+    """Wait for what the job needs of this machine: a slot, then GPUs; rank 0 does, for which the others wait anyway."""
+    if Rank.here().index:
+        yield
+        return
+    with _slot(store, slots, stop):
+        _take_gpus(int(os.environ.get(dealing.WANTED, "0")), stop)
+        yield
+
+
+@contextlib.contextmanager
 def _slot(store: Store, slots: int | None, stop: StopRequest) -> Iterator[None]:
     """Wait until fewer than `slots` jobs work on this machine; the lock goes with the process, however it ends."""
     with contextlib.ExitStack() as stack:
         while slots and not stop():
             for number in range(slots):
-                lock = FileLock(store.cache("slots", f"{socket.gethostname()}-{number}.lock"))
-                Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+                lock = store.cache("slots", f"{socket.gethostname()}-{number}.lock")
+                lock.parent.mkdir(parents=True, exist_ok=True)
                 with contextlib.suppress(Timeout):
-                    stack.enter_context(lock.acquire(timeout=0))
+                    stack.enter_context(held(lock, 0))
                     slots = None
                     break
             else:
-                time.sleep(SLOT_POLL_SECONDS)
+                time.sleep(TURN_POLL_SECONDS)
         yield
+
+
+def _take_gpus(wanted: int, stop: StopRequest) -> None:
+    """Wait until so many GPUs are free, and show this process no others; it has them to its end.
+
+    The other ranks learn of them where they meet.
+    """
+    if not wanted:
+        return
+    visible = identities(visible_gpus())
+    if unknown := [gpu for gpu, identity in visible.items() if identity.isdigit()]:
+        told = "nvidia-smi, and the driver, do not tell which they are"
+        say(f"GPU {', '.join(unknown)}: {told}; a job that knows may take them at the same time")
+    taken = dealing.take(wanted, visible)
+    if taken is None:
+        say(dealing.WAITS.format(wanted, ", ".join(visible)))
+    while taken is None and not stop():
+        time.sleep(TURN_POLL_SECONDS)
+        taken = dealing.take(wanted, visible)
+    os.environ[VISIBLE] = ",".join(taken or ())
 
 
 @contextlib.contextmanager

@@ -49,7 +49,7 @@ from pathlib import Path
 from launcher.cluster import node
 from launcher.cluster.task import Task
 from launcher.errors import PrefsweepError
-from launcher.machine import disk
+from launcher.machine import disk, rights
 from launcher.machine.terminal import complain, say
 from launcher.store.attempt_config import read_config
 from launcher.store.facts import Failure, FailureStatus, cause_told
@@ -98,11 +98,11 @@ class Outcome:
 
 
 def reason_of(error: Exception, root: Path | None = None) -> str:
-    """An error in one line; ours say themselves what they are, and a disk that takes nothing says so.
+    """An error in one line; ours say themselves what they are, and so does what a disk or another user refuses.
 
     `root`: the output folder.
     """
-    if (told := disk.fault(error, root)) is not None:
+    if (told := disk.fault(error, root) or rights.denied(error)) is not None:
         return told
     text = " ".join(str(error).split())
     return text if isinstance(error, PrefsweepError) else f"{type(error).__name__}: {text}"
@@ -175,16 +175,17 @@ def put_back(
     Args:
         job: this process's.
         attempts: those that are left to it; the first is the one that it is at.
-        life: what is noted of the first one's life that ends here; its node is avoided.
+        life: what is noted of the first one's life that ends here; its node is avoided where enough are left.
         failure: of what the scheduler complained of, what is recorded of each attempt.
         why: for the log.
     """
-    without = f", without {life.node}" if life.node else ""
+    without = life.node if life.node and node.spares(job, life.node) else None
     with contextlib.suppress(OSError):  # a disk that takes nothing ends the next life, with the reason
         append_line(attempts[0].requeue_log, plain(life))
-    say(f"{why}: {job.job_id} goes back into the queue{without}")
+    how = f", without {without}" if without else f", though on {life.node}: too few are left" if life.node else ""
+    say(f"{why}: {job.job_id} goes back into the queue{how}")
     refused = {attempt.failure_file: failure(node.COMPLAINT) for attempt in attempts}
-    complaint = node.requeue(job, refused, life.node)
+    complaint = node.requeue(job, refused, without)
     if complaint is not None:
         for attempt in attempts:
             record(attempt, failure(complaint))

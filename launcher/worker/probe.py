@@ -6,16 +6,23 @@ Owns: looking at the node that it runs on. Must not know: runs, sweeps.
 from __future__ import annotations
 
 import contextlib
+import os
 import platform
 import shutil
 import sys
+import urllib.error
+import urllib.request
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from launcher.cluster import node
+from launcher.store.file_system import lacks_in
 from launcher.store.files import Plain, write_once
+from launcher.store.locks import try_flock
 from launcher.store.node_facts import Probe
 
+HUB = "https://huggingface.co"
+HUB_SECONDS = 5.0  # a firewall that drops packets says nothing
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "deepspeed", "wandb")
 
 
@@ -28,9 +35,31 @@ def main(folder: Path) -> None:
         free_gb=shutil.disk_usage(folder).free / 1e9,
         word=question.read_text(encoding="utf-8") if question.exists() else None,
         packages={name: _version(name) for name in PACKAGES},
+        lacks=lacks_in(folder),
+        lock_seen=_sees_lock(folder / "lock"),
+        hub=(hub := os.environ.get("HF_ENDPOINT") or HUB),
+        hub_silence=_silence_of(hub),
         **_of_torch(),
     )
     write_once(folder / "answer.json", answer)
+
+
+def _sees_lock(held_by_login_node: Path) -> bool | None:
+    try:
+        return not try_flock(held_by_login_node)
+    except OSError:
+        return None
+
+
+def _silence_of(address: str) -> str | None:
+    """Why that does not answer, whatever it were to say."""
+    try:
+        urllib.request.urlopen(address, timeout=HUB_SECONDS).close()  # noqa: S310 - the user's own
+    except urllib.error.HTTPError:
+        return None
+    except (OSError, ValueError) as error:
+        return str(getattr(error, "reason", error)) or type(error).__name__
+    return None
 
 
 def _version(name: str) -> str | None:

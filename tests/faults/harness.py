@@ -32,6 +32,7 @@ LAUNCH_SECONDS = 400.0
 LONGEST_SECONDS = 700.0  # from the last fault that a scene has met to its end
 THERE = re.compile(r"is on cluster (\S+), and this is .*; ask there")
 AGAIN = re.compile(r"launch them again with -m")
+AGAIN_BY_NAME = re.compile(r"`resume \S+ (\S+)` tries again")
 HELD = re.compile(r"^(?!asked to stop).*`scontrol release (\S+)` lets it go on")
 HELD_SECONDS = 30.0  # for which a job is left held: a fault may be holding it
 TOLD = re.compile(r"(/\S+?): .*(?:put it right, or move it away|launch the run again with -m)")
@@ -116,6 +117,8 @@ class Harness:
             scene.met_at = time.monotonic()
             for path in scene.injured:
                 self.watcher.facts.excuse(path.parent if path.name in ("result.json", "config.yaml") else path)
+                if path.name == "evaluation.json":  # measured again, it is published again
+                    self.watcher.facts.excuse(path.with_name("revision.json"))
         if struck.scene is not None:
             struck.scene.struck_at = time.monotonic()
         if struck.lift is not None:
@@ -235,9 +238,12 @@ class Harness:
         for path in {Path(found[1]) for text in said for found in TOLD.finditer(text)}:
             self._put_right(scene, path)
         scene.complaint = ""
-        if scene.answered and "use `publish`" in scene.answered.output:
-            scene.launched, scene.launches = time.monotonic(), scene.launches + 1
-            scene.launcher = scene.start("publish", scene.name, f"--output-dir={scene.outputs}")
+        answer = scene.answered.output if scene.answered else ""
+        if "use `publish`" in answer:
+            scene.type("publish", scene.name)
+        elif named := AGAIN_BY_NAME.findall(answer):
+            scene.type("resume", scene.name, *dict.fromkeys(named))
+            self.journal.by_hand["a run that has failed too often is resumed by its name"] += 1
         else:
             scene.launch()
         self.journal.say(f"again   {scene.name}, launch {scene.launches}")

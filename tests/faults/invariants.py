@@ -125,7 +125,10 @@ class Sayings:
 
 @dataclass
 class Queue:
-    """SLURM has no job of a sweep that no file names, and no two at work on one run; three times running."""
+    """SLURM has no job of a sweep that no file names, and no two at work on one run; three times running.
+
+    A job of several runs goes on with the others where one has failed, which another job may train meanwhile.
+    """
 
     seen: dict[str, int] = field(default_factory=dict)
 
@@ -136,7 +139,7 @@ class Queue:
         told = [f"{job}: a job that no file names" for job in sorted(live - jobs.keys())]
         for job in live & jobs.keys():
             for attempt in jobs[job]:
-                if attempt.suffix != ".evaluation":
+                if attempt.suffix != ".evaluation" and not (attempt / "failure.json").exists():
                     by_run.setdefault(attempt.parts[-3], set()).add(job)
         told += [f"{run}: {len(some)} jobs train it, {sorted(some)}" for run, some in by_run.items() if len(some) > 1]
         self.seen = {said: self.seen.get(said, 0) + 1 for said in told}
@@ -180,7 +183,9 @@ def wrong_publication(run: Path, branches: dict[str, dict[str, bytes]] | None) -
     if not revision:
         return [f"{run}: TRAINED, and there is no revision.json"]
     if branches is None:
-        published = weights_of(Path(revision["address"]))
+        address = Path(revision["address"])
+        moved = run.parents[1] / "hub" / revision["repo"] / revision["revision"]  # with its output folder
+        published = weights_of(address if address.is_dir() else moved)
     else:
         published = _hash_of(branches.get(revision["revision"], {}).get("model.safetensors"))
     return [] if published == weights_of(run / "model") else [f"{run}: other weights are published than it has"]

@@ -142,6 +142,11 @@ class Scene:
         within = self.killed_at(self.deaths.pop(0)) if self.deaths else ()
         self.launcher = self.start(*self.command, "--json", within=within, **variables)
 
+    def type(self, verb: str, *words: str) -> None:
+        """Start a verb that takes the place of a launch."""
+        self.launched, self.launches = time.monotonic(), self.launches + 1
+        self.launcher = self.start(verb, *words, f"--output-dir={self.outputs}")
+
     def killed_at(self, call: int) -> tuple[str, ...]:
         """The command within which another is killed at that system call; with 0 its calls are counted."""
         return str(self.folder.parent / "kill_at"), str(call)

@@ -125,6 +125,15 @@ def test_a_job_that_no_file_names_is_told(tmp_path: Path) -> None:
     assert Queue().broken(tmp_path, {"1"}) == []
 
 
+def test_a_job_goes_on_with_its_other_runs_where_one_has_failed(tmp_path: Path) -> None:
+    """Another job may train that one meanwhile."""
+    for number in (1, 2):
+        write(tmp_path / f"runs/tiny/attempts/00{number}/job.json", {"job_id": f"{number}"})
+    write(tmp_path / "runs/tiny/attempts/001/failure.json", {})
+    queue = Queue()
+    assert [queue.broken(tmp_path, {"1", "2"}) for _ in range(3)] == [[], [], []]
+
+
 def test_jobs_of_two_clusters_are_told_apart_though_their_numbers_are_the_same(tmp_path: Path) -> None:
     """One whose record names no cluster is of the first."""
     queue = Queue()

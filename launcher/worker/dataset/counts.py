@@ -15,8 +15,10 @@ from transformers import PreTrainedTokenizerBase
 
 from launcher.config import RunConfig
 from launcher.store.counts import Answer, DataCounts, ShownRow, SplitCounts, in_tokens
+from launcher.worker.dataset.lengths import Lengths
 
 EXAMPLES = 3  # that a job writes down
+MICRO_BATCHES = (1, 2, 4, 8, 16, 32)  # for which it is told how much padding they would have
 
 Row = Mapping[str, list[int]]
 
@@ -43,6 +45,7 @@ class Usable:
         """The numbers of the split."""
         lengths = [self._length(row) for row in self.rows]
         labels = self.fitting["label"][:] if "label" in self.fitting.column_names else None
+        pairs = Lengths.of(self.fitting, max_length) if len(self.answers) > 1 and len(self.fitting) else None
         return SplitCounts(
             read=len(self.fitting) + sum(self.left_out.values()),
             used=len(self.fitting),
@@ -50,6 +53,8 @@ class Usable:
             cut=sum(self._length(row) > max_length for row in self.fitting),
             median=float(statistics.median(lengths)) if lengths else None,
             percentile_95=float(numpy.percentile(lengths, 95)) if lengths else None,
+            tokens=float(pairs.once.mean()) if pairs else None,
+            padded={str(size): pairs.padded(size) for size in MICRO_BATCHES} if pairs else None,
             desirable=None if labels is None else sum(labels),
             undesirable=None if labels is None else len(labels) - sum(labels),
             rows=self.read,

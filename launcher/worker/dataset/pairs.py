@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 from datasets import Dataset, IterableDataset
+from datasets.io.generator import GeneratorDatasetInputStream
 from transformers import PreTrainedTokenizerBase
 from trl import DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
@@ -217,7 +219,10 @@ def token_ids(pairs: Texts, tokens: PreTrainedTokenizerBase) -> Dataset:
 
 def untyped(rows: Texts) -> IterableDataset:
     """Rows that go to the tokenizer as they are: a typed table would give each call of a tool all tools' arguments."""
-    return IterableDataset.from_generator(lambda: (dict(row) for row in rows))
+    # `IterableDataset.from_generator`, but for the folder that it would make in a home, which may not be to be written.
+    with tempfile.TemporaryDirectory() as nothing:
+        made = GeneratorDatasetInputStream(lambda: (dict(row) for row in rows), cache_dir=nothing, streaming=True)
+        return made.read()
 
 
 def _fitting(pairs: Dataset, max_length: int) -> tuple[Dataset, Counter[str]]:

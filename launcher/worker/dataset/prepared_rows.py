@@ -25,7 +25,6 @@ from pathlib import Path
 import numpy
 import pyarrow
 from datasets import Dataset
-from filelock import FileLock
 
 from launcher.config import RunConfig
 from launcher.dataset.inputs import content_of, inputs_of
@@ -35,6 +34,7 @@ from launcher.store.counts import RowsManifest
 from launcher.store.entries import making
 from launcher.store.files import Plain, content_key, file_hash, read_fact, write_once
 from launcher.store.hashes import Hashes
+from launcher.store.locks import held
 from launcher.store.output_folder import Store
 from launcher.worker.dataset import pairs as of_pairs
 from launcher.worker.dataset import reading, unpaired, weak_rejects
@@ -70,7 +70,7 @@ def _ensure(config: RunConfig, store: Store) -> tuple[str, bool]:
     """Where they are, and whether they were made just now."""
     folder = entry(config, store)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f".{folder.name}.check.lock")):  # only its holder may throw damaged rows away
+    with held(folder.with_name(f".{folder.name}.check.lock")):  # only its holder may throw damaged rows away
         if (fault := _fault(folder)) is not None:
             LOG.warning("%s: %s; making it again", folder, fault)
             shutil.rmtree(folder)

@@ -1,6 +1,7 @@
 """Where the ranks of one job meet: who they are, and a store that all of them share.
 
-Owns: rank and world size from the environment, the meeting point, what torch, accelerate and DeepSpeed read of both.
+Owns: rank and world size from the environment, the meeting point, what torch, accelerate and DeepSpeed read of both;
+that all ranks hold the GPUs that rank 0 has taken.
 Must not know: process groups, runs. It imports torch only after RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE,
 MASTER_ADDR and MASTER_PORT are set.
 
@@ -31,6 +32,8 @@ from typing import Any
 
 from launcher.cluster import node
 from launcher.errors import RankFailedError
+from launcher.machine.dealing import WANTED, hold
+from launcher.machine.gpus import VISIBLE, identities, visible_gpus
 from launcher.store.files import read_fact, write_once
 from launcher.store.node_facts import Place
 
@@ -122,7 +125,8 @@ def _missing(store: Any, size: int, within: float) -> str:
 def _host(path: Path, rank: Rank) -> Any:
     one_node = rank.local_size == rank.size
     listener = socket.create_server(("127.0.0.1" if one_node else "", 0), backlog=max(128, rank.size))
-    place = Place(own_address(one_node=one_node), listener.getsockname()[1], secrets.token_hex(8))
+    gpus = visible_gpus() if WANTED in os.environ else None
+    place = Place(own_address(one_node=one_node), listener.getsockname()[1], secrets.token_hex(8), gpus)
     if rank.size > 1:
         path.unlink(missing_ok=True)  # of an earlier start under this name
         write_once(path, place)
@@ -149,6 +153,8 @@ def _join(path: Path, rank: Rank, within: float) -> Any:
         _export(rank, place)
         store = _store_at(place)
         if store is not None:
+            if place.gpus:
+                hold(identities(place.gpus))
             return store
     raise RankFailedError(f"rank {rank.index}: rank 0 was not met within {within:.0f} s; see its log")
 
@@ -193,6 +199,8 @@ def _export(rank: Rank, place: Place) -> None:
         "MASTER_ADDR": place.address,
         "MASTER_PORT": str(place.port),
     }
+    if place.gpus is not None:
+        os.environ[VISIBLE] = ",".join(place.gpus)
     task = node.here()
     cores = (task and task.cores) or max(1, len(os.sched_getaffinity(0)) // rank.local_size)
     os.environ.setdefault("OMP_NUM_THREADS", str(cores))  # else each rank would take all of them

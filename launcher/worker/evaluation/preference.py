@@ -36,8 +36,10 @@ from launcher.worker.evaluation.generations import kl_to_reference, next_log_pro
 from launcher.worker.model import base_model, precision, sampling, weights
 from launcher.worker.model.tabular import action_probabilities
 from launcher.worker.model.text import Prompt
+from launcher.worker.scoring.forward import forward as forward_of_pairs
 from launcher.worker.training.kto import held_out_metrics
 from launcher.worker.training.losses import logratios
+from launcher.worker.training.packing import of_held_out
 from launcher.worker.training.train import load_trained
 from launcher.worker.training.trainer import RunTrainer
 
@@ -57,7 +59,8 @@ def evaluate(config: RunConfig, run: RunDir, store: Store) -> None:
     trainer = load_trained(config, run, store)
     trainer.model.eval()
     paired = loss_named(config.loss_type).paired
-    pairs = pair_metrics(trainer, config, store) if paired else held_out_metrics(trainer, config.beta)
+    with of_held_out(trainer, config, store):
+        pairs = pair_metrics(trainer, config, store) if paired else held_out_metrics(trainer, config.beta)
     written = generation_metrics(trainer.model, _reference(trainer.model, config, store), config, store)
     fact = Evaluation(
         **vars(pairs),
@@ -160,7 +163,7 @@ def forward(trainer: RunTrainer, inputs: dict[str, Any]) -> Any:
     labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
     given = {name: inputs[name] for name in ("input_ids", "attention_mask")}
     balance = {"output_router_logits": True} if trainer.aux_loss_enabled else {}  # experts' part of every loss
-    return trainer.model(**given, **balance, use_cache=False, labels=labels, fused_lm_head=True)
+    return forward_of_pairs(trainer.model, **given, **balance, use_cache=False, labels=labels, fused_lm_head=True)
 
 
 Reference = Callable[[], AbstractContextManager[torch.nn.Module]]

@@ -10,9 +10,7 @@ import contextlib
 import functools
 import json
 import math
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -23,6 +21,7 @@ from typing import Any, BinaryIO
 
 from launcher.config import LmEval, RunConfig
 from launcher.errors import UNSAID, ConfigError
+from launcher.machine import rights
 from launcher.machine.installed import package_dir
 from launcher.machine.terminal import say
 from launcher.store.files import Plain, content_key, look_first, plain, read_fact, write_derived, write_once
@@ -30,12 +29,12 @@ from launcher.store.output_folder import Store
 from launcher.store.results import ProgramResult
 from launcher.store.run_folder import EvaluationDir, RunDir
 from launcher.worker import headway, progress
+from launcher.worker.evaluation.session import session
 from launcher.worker.interruption import Interrupted, locked
 from launcher.worker.model import base_model, precision
 from launcher.worker.training.train import final_model, forget_trained
 
 POLL_SECONDS = 0.5
-GRACE_SECONDS = 10  # between SIGTERM and SIGKILL
 PRINTED_CHARACTERS = 20_000  # of what a program prints, kept in the fact
 OUTPUT_CHARACTERS = 200_000  # of the object in it; a longer one is not kept
 READ_BYTES = 1 << 24  # of the same, read for its scores: the end
@@ -111,6 +110,7 @@ def _write(directory: EvaluationDir, benchmark: str, weights: Weights, compute: 
     say(f"{benchmark} of {weights.adapter or weights.model}")
     scores, kept = compute(weights, folder)
     shutil.rmtree(folder / RESUMED, ignore_errors=True)
+    rights.follow_umask(folder)
     fact = replace(about, scores=scores, seconds=time.perf_counter() - began, time=time.time())
     write_once(file, plain(fact) | kept)
 
@@ -279,11 +279,11 @@ def run_program(argv: Sequence[str], minutes: float, output: Path, stop: Callabl
 
 def _returned(argv: Sequence[str], output: BinaryIO, minutes: float, stop: Callable[[], bool]) -> int:
     """The exit code of a program, once it has ended."""
-    try:
-        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, start_new_session=True)
-    except OSError as error:
-        raise ProgramFailed(f"{argv[0]}: cannot be started ({error.strerror})") from error
-    with _ended_with_its_children(process):
+    with contextlib.ExitStack() as stack:
+        try:
+            process = stack.enter_context(session(argv, output))
+        except OSError as error:
+            raise ProgramFailed(f"{argv[0]}: cannot be started ({error.strerror})") from error
         _wait(process, argv[0], minutes, stop)
     return int(process.returncode)
 
@@ -304,20 +304,6 @@ def _wait(process: subprocess.Popen[bytes], name: str, minutes: float, stop: Cal
             raise ProgramFailed(f"{name}: took longer than the {minutes:g} minutes that evaluation allows it")
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(POLL_SECONDS)
-
-
-@contextlib.contextmanager
-def _ended_with_its_children(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """However this is left, nothing of the program's session remains."""
-    try:
-        yield
-    finally:
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            if process.poll() is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, number)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(GRACE_SECONDS)
 
 
 PROGRAMS = {"lm_eval": _lm_eval, "command": _command}

@@ -21,7 +21,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufCo
 from transformers.utils import logging as transformers_logging
 
 from launcher.config import Model
-from launcher.errors import UNSAID, ConfigError
+from launcher.errors import UNSAID, ConfigError, StoreError
 from launcher.hub.sources import commit_of, model_source
 from launcher.machine.installed import how_to_install
 from launcher.machine.locate import place_of
@@ -32,6 +32,8 @@ from launcher.model.files import (
     TEMPLATE_FILES,
     TOKENIZER_FILES,
     WEIGHT_FILES,
+    MissingFiles,
+    check_whole,
     files_like,
     has_tokenizer,
 )
@@ -42,6 +44,7 @@ from launcher.store.output_folder import Store
 from launcher.worker import hub_files
 from launcher.worker.model.merging import merge
 from launcher.worker.model.precision import dtype_of
+from launcher.worker.model.saving import save
 from launcher.worker.model.tiny import build_tiny
 
 LONGEST_WORDS = 300  # characters of a library's error
@@ -78,11 +81,27 @@ def locate(model: Model, store: Store, *, weights: bool = True) -> Path:
     return place.path.resolve()
 
 
+@contextmanager
+def _making(folder: Path) -> Iterator[Path | None]:
+    """A cache entry that holds a model, as `making` has it: one that is not whole would be trusted for good.
+
+    Raises:
+        StoreError: what was made is no whole model.
+    """
+    with making(folder) as empty:
+        yield empty
+        try:
+            if empty is not None:
+                check_whole(empty)
+        except MissingFiles as reason:
+            raise StoreError(f"{folder}: the model that was made {reason}") from reason
+
+
 def _ensure_random(architecture: dict[str, Any], store: Store) -> str:
     """The folder of a model with random weights, made on first use."""
     canonical = json.dumps(architecture, sort_keys=True)
     folder = store.cache("models", f"random-{hashlib.sha256(canonical.encode()).hexdigest()[:12]}")
-    with making(folder) as empty:
+    with _making(folder) as empty:
         if empty is not None:
             build_tiny(architecture, empty)
     return str(folder)
@@ -91,7 +110,7 @@ def _ensure_random(architecture: dict[str, Any], store: Store) -> str:
 def _ensure_dequantised(source: Path, gguf_file: str, store: Store) -> str:
     """The folder of a GGUF model as plain safetensors that can be trained, made on first use."""
     folder = _dequantised(source, gguf_file, store)
-    with making(folder) as empty:
+    with _making(folder) as empty:
         if empty is not None:
             say(f"dequantising {gguf_file} into {folder} (once)")
             _dequantise(source, gguf_file, empty)
@@ -130,7 +149,7 @@ def _ensure_merged(model: Model, folder: Path, store: Store) -> str:
     base, dtype = _below(model, folder), dtype_of(model)
     key = content_key([_content(model, store), str(dtype)])
     target = store.cache("models", f"merged-{key}")
-    with making(target) as empty:
+    with _making(target) as empty:
         if empty is not None:
             say(f"merging the adapter {model.path} into {base.path} (once)")
             below = ensure_base(base, store)
@@ -184,7 +203,7 @@ def _dequantise(source: Path, gguf_file: str, folder: Path) -> None:
     plain = AutoModelForCausalLM.from_config(loaded.config, dtype=torch.float32)
     plain.load_state_dict(loaded.state_dict())
     plain.generation_config = loaded.generation_config
-    plain.save_pretrained(folder)
+    save(plain, folder)
     _save_tokenizer(source, gguf_file, folder)
 
 

@@ -22,6 +22,7 @@ from transformers.utils import logging as transformers_logging
 from launcher.errors import ConfigError
 from launcher.model.files import ADAPTER_WEIGHTS
 from launcher.worker.model.loading import check_loaded
+from launcher.worker.model.saving import save
 
 GENERATION_CONFIG = "generation_config.json"
 ALL_LINEAR = "all-linear"  # but for the head
@@ -56,7 +57,7 @@ def merge(base: Path, adapter: Path, target: Path, dtype: torch.dtype, tokens: i
     _check_equal(before, _logits(merged), adapter)
     if (adapter / GENERATION_CONFIG).is_file():
         merged.generation_config = GenerationConfig.from_pretrained(adapter)
-    merged.to(dtype).save_pretrained(target)
+    save(merged.to(dtype), target)
 
 
 def _load_adapted(base: Path, adapter: Path, tokens: int, *, trust_remote_code: bool, tied: bool = True) -> PeftModel:

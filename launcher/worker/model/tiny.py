@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 
 from launcher.errors import UNSAID, ConfigError
 from launcher.model.template import CHAT_TEMPLATE
+from launcher.worker.model.saving import save
 
 PAD, START, END = "<|pad|>", "<|im_start|>", "<|im_end|>"
 
@@ -52,5 +53,5 @@ def build_tiny(architecture: dict[str, Any], folder: Path) -> None:
         raise ConfigError("model.architecture", UNSAID, str(error).strip().splitlines()[0]) from error
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(folder)
+        save(AutoModelForCausalLM.from_config(config, dtype=torch.float32), folder)
     tokenizer.save_pretrained(folder)

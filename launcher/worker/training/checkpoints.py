@@ -15,7 +15,6 @@ taken up its run neither writes nor removes what that one needs.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import re
@@ -27,9 +26,11 @@ from pathlib import Path
 from types import MappingProxyType
 
 from launcher.errors import UNSAID, ConfigError, StoreError, Unread, UsageError
+from launcher.machine import rights
 from launcher.machine.terminal import say
 from launcher.store import checkpoint_folders
 from launcher.store.checkpoint_folders import MARKER, run_of, step_of
+from launcher.store.file_system import NO_LINKS
 from launcher.store.files import content_key, plain, read_fact, write_once
 from launcher.store.names import order_of
 from launcher.store.node_facts import CheckpointMarker
@@ -37,7 +38,6 @@ from launcher.store.origins import Sources
 from launcher.store.reading import REMEDY
 from launcher.store.run_folder import RunDir
 
-_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK)
 _STEP = re.compile(r"global_step\d+/")
 _OPTIMIZER_SHARD = re.compile(r"global_step\d+/(?:bf16_)?zero_pp_rank_(\d+)_mp_rank_00_optim_states\.pt")
 _WEIGHTS_SHARD = re.compile(r"global_step\d+/zero_pp_rank_(\d+)_mp_rank_00_model_states\.pt")
@@ -100,7 +100,7 @@ def take_over(checkpoint: Path, own: Path) -> Path | None:
         remove(mine)
         return None
     except OSError as error:
-        if error.errno not in _NO_LINKS:
+        if error.errno not in NO_LINKS:
             raise
         remove(mine)
         own.mkdir(parents=True, exist_ok=True)
@@ -233,6 +233,7 @@ def seal(
 
     `sums`: the checksums of its files; `training`: whose it is.
     """
+    rights.follow_umask(checkpoint)
     files = [checkpoint / name for name in sorted({*written(checkpoint), *sums} - {MARKER})]
     for path in files:
         _flush(path)

@@ -18,12 +18,10 @@ import torch
 
 from launcher.errors import TrainingError
 from launcher.losses import loss_named
+from launcher.worker.scoring.rounding import EPSILON, ULPS, moved_by, precision_of_products
 from launcher.worker.training.losses import Scored, loss_of
 
 NATS = {torch.float32: 5e-4, torch.bfloat16: 0.4}  # see `rounding`
-SHORTEST = 16
-ULPS = 4  # of a sum in float32, in which log-probs and losses are added up whatever the weights are
-EPSILON = torch.finfo(torch.float32).eps
 CAUSES = (
     "the weights were changed after the table was made (remove cache/reference below output_dir)",
     "dropout in the model's own code (set it to 0 in its config.json)",
@@ -104,9 +102,7 @@ def rounding(tokens: torch.Tensor, reference: torch.Tensor, precision: torch.dty
     large model was seen: so the bounds are 4 times what was seen in bfloat16, 25 times in float32. That is below
     0.05 nats a token in bfloat16, and below 1e-4 in float32, where a completion has 100 tokens.
     """
-    if torch.get_float32_matmul_precision() != "highest":
-        precision = torch.bfloat16  # products of float32 are then rounded to about that
-    return NATS[precision] * (tokens + SHORTEST).sqrt() + ULPS * EPSILON * reference.abs()
+    return moved_by(NATS[precision_of_products(precision)], tokens, reference)
 
 
 def _farthest(scored: Sequence[Scored], bounds: Sequence[torch.Tensor]) -> Farthest:

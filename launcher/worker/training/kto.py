@@ -7,7 +7,7 @@ Must not know: where the table, the model and the rows come from.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from launcher.config import Trainer
 from launcher.losses import loss_named
 from launcher.store.results import HeldOut
 from launcher.worker import progress
+from launcher.worker.scoring import head
 from launcher.worker.training.losses import Scored, Watched, unlogged
 
 COLUMNS = {
@@ -35,6 +36,7 @@ class UnpairedTrainer(KTOTrainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        head.of_training(self.model)
         self.loss_name, self.precompute_ref_logps = self.args.loss_type, True
 
     def _prepare_dataset(self, dataset: Dataset, *_args: Any) -> Dataset:
@@ -49,6 +51,18 @@ class UnpairedTrainer(KTOTrainer):
 
     def create_model_card(self, *_args: Any, **_kwargs: Any) -> None:
         """Write no card into checkpoints; a published revision gets its own."""
+
+    def scorer(self, model: Any) -> Callable[..., Any]:
+        """How `model` scores a micro-batch: as it comes, since its completions have no pairs."""
+        return model
+
+    def _compute_loss(self, model: Callable[..., Any], inputs: dict[str, Any], return_outputs: bool) -> Any:
+        return super()._compute_loss(head.Filled(model), inputs, return_outputs)
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """As TRL does, without the metrics of what the head leaves out."""
+        head.forget_unlogged(self)
+        super().log(logs, *args, **kwargs)
 
     def place(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The batch on the model's device."""

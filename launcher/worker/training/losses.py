@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,8 @@ from datasets import Dataset
 from trl import DPOTrainer
 
 from launcher.losses import loss_named
+from launcher.worker.scoring import head
+from launcher.worker.scoring.forward import forward
 
 REFERENCE_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
 
@@ -57,6 +60,7 @@ class PreferenceTrainer(DPOTrainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        head.of_training(self.model)
         self.precompute_ref_logps = True
         self.set_objective(self.loss_types[0], self.beta)
 
@@ -83,16 +87,25 @@ class PreferenceTrainer(DPOTrainer):
     def create_model_card(self, *_args: Any, **_kwargs: Any) -> None:
         """Write no card into checkpoints; a published revision gets its own."""
 
+    def scorer(self, model: Any) -> Callable[..., Any]:
+        """How `model` scores a micro-batch: packed where it is set to that."""
+        return partial(forward, model)
+
     def _compute_loss(self, model: Callable[..., Any], inputs: dict[str, Any], return_outputs: bool) -> Any:
+        watched = Watched(head.Filled(model))
         if self.formula is None:
-            return super()._compute_loss(model, inputs, return_outputs)
-        watched = Watched(model)
+            return super()._compute_loss(watched, inputs, return_outputs)
         super()._compute_loss(watched, inputs, return_outputs=False)  # for its metrics
         (outputs,) = watched.outputs
         loss = self.formula(*logratios(outputs, inputs, self.ld_alpha), self.beta, **self.loss_keys)
         if self.aux_loss_enabled:  # experts' balance, as in TRL's own losses
             loss = loss + self.router_aux_loss_coef * outputs.aux_loss
         return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """As TRL does, without the metrics of what the head leaves out."""
+        head.forget_unlogged(self)
+        super().log(logs, *args, **kwargs)
 
     def place(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The batch on the model's device."""

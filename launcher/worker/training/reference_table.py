@@ -10,9 +10,9 @@ Must not know: losses, beta, learning rates, runs: none of them changes a value.
 A row is found by the hash of its token ids, never by its place. A table that is torn, incomplete or another's is
 refused with the reason, and made again.
 
-The pass uses training's own forward: same weights and dtype, TRL's fused head, same cut and padding. So the first
-loss of `sigmoid` is log 2, up to what remains: in training a pair meets other neighbours, hence another padding and
-another blocking of the same matrix products, which in bfloat16 moves a sum of log-probs by some hundredths.
+The pass uses training's own forward: same weights and dtype, TRL's fused head, same cut, packed where pairs can be. So
+the first loss of `sigmoid` is log 2, up to what remains: in training a pair meets other neighbours, hence another
+blocking of the same matrix products, which in bfloat16 moves a sum of log-probs by some hundredths.
 `kto_pair` has a kink exactly there (see `losses.kto_pair_loss`): rounding decides its first gradient.
 """
 
@@ -29,13 +29,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pyarrow
 import pyarrow.parquet
 import torch
 import transformers
 import trl
 from datasets import Dataset
-from trl.trainer.utils import add_fused_lm_head
 
 from launcher.config import RunConfig
 from launcher.errors import StoreError
@@ -47,13 +47,18 @@ from launcher.store.locks import turn
 from launcher.store.node_facts import TableManifest
 from launcher.store.output_folder import Store
 from launcher.worker import headway, progress
+from launcher.worker.dataset.lengths import Lengths
 from launcher.worker.dataset.pairs import Pairs, collator
 from launcher.worker.dataset.prepared_rows import highest_id, prepared, row_of, with_rows
 from launcher.worker.distributed import ranks, zero
 from launcher.worker.model import base_model, precision, weights
 from launcher.worker.model.memory import Latest
+from launcher.worker.scoring import attention
+from launcher.worker.scoring.forward import forward
 from launcher.worker.training.fit import check_fit
 from launcher.worker.training.losses import sums_and_tails
+from launcher.worker.training.packing import why_padded, words
+from launcher.worker.training.reference_model import reference_model
 
 LOG = logging.getLogger(__name__)
 SUMS = ("chosen", "rejected", "chosen_tail", "rejected_tail")
@@ -98,7 +103,7 @@ def prepare(config: RunConfig, store: Store) -> Pairs:
 
     # Unpaired rows have an order and neighbours, which belong to the objective.
     order = None if loss_named(config.loss_type).paired else (config.seed, config.trainer.micro_batch_size)
-    trainer = (config.trainer.max_length, config.trainer.ld_alpha)
+    trainer = (config.trainer.max_length, config.trainer.ld_alpha, config.trainer.packed)
     identity = repr((config.model, config.dataset, trainer, order, store.root))
     return _prepared.get(identity, make)
 
@@ -131,7 +136,8 @@ def ensure_table(config: RunConfig, store: Store, pairs: Pairs | None = None) ->
     pairs = with_rows(pairs or prepared(config, store))
     rows = {row for of_split in pairs.rows or () for row in of_split}
     ranks.first(lambda: check_fit(config, store, highest_id(pairs)))
-    made_from = ranks.first(lambda: _made_from(config, store, rows))
+    packed = why_padded(config, store) is None
+    made_from = ranks.first(lambda: _made_from(config, store, rows, packed=packed))
     key = content_key(made_from)
     folder = store.cache("reference", key)
     with _checking(folder):
@@ -179,9 +185,10 @@ def _build(folder: Path, made_from: Plain, facts: list[Plain]) -> None:
             _write(empty, made_from, facts)
 
 
-def _made_from(config: RunConfig, store: Store, rows: Iterable[str]) -> Plain:
+def _made_from(config: RunConfig, store: Store, rows: Iterable[str], *, packed: bool) -> Plain:
     """All that changes a value, and nothing else."""
-    return {
+    how = {"packed": True} if packed else {}
+    return how | {
         "base": base_model.fingerprint(config.model, store),
         "dtype": str(precision.dtype_of(config.model)).removeprefix("torch."),
         "attn_implementation": config.model.attn_implementation,
@@ -196,14 +203,15 @@ def measure(config: RunConfig, store: Store, rows: Iterable[dict[str, list[int]]
 
     The batches are dealt to the ranks in turn, and their facts come together on rank 0; the others get none.
     """
-    ordered = sorted(rows, key=lambda row: -_length(row))
-    collate, size = collator(config, store), config.trainer.micro_batch_size
-    batches = [ordered[start : start + size] for start in range(0, len(ordered), size)]
+    why, collate, size = why_padded(config, store), collator(config, store), config.trainer.micro_batch_size
+    batches = _filled(rows, size, config.trainer.max_length) if why is None else _counted(rows, size)
     ours = batches[ranks.index() :: ranks.size()]
     say = _progress(total := sum(map(len, ours)))
     divided = zero.divides_weights(config.deepspeed)
     facts: list[Plain] = []
-    with _reference(config, store) as base:
+    if ranks.is_first():
+        terminal.say(f"reference pass: pairs go through the model {words(why)}")
+    with reference_model(config, store) as base, attention.of_pairs(base, packed=why is None):
         for batch in ours:
             facts += _measure_batch(base, batch, collate(batch)) if divided else _measure_fitting(base, batch, collate)
             say(len(facts))
@@ -213,26 +221,35 @@ def measure(config: RunConfig, store: Store, rows: Iterable[dict[str, list[int]]
     return ranks.gather(facts)
 
 
-@contextlib.contextmanager
-def _reference(config: RunConfig, store: Store) -> Iterator[torch.nn.Module]:
-    """The base module, ready to score; under ZeRO-3 divided among the ranks, since one may not hold it."""
-    if not zero.divides_weights(config.deepspeed):
-        with weights.in_use(weights.load(config.model, store)) as base, weights.scoring(base):
-            yield base
-        return
-    folder, dtype = base_model.ensure_base(config.model, store), precision.dtype_of(config.model)
-
-    def load() -> torch.nn.Module:
-        base = weights.from_folder(folder, config.model, dtype).requires_grad_(requires_grad=False)
-        add_fused_lm_head(base)
-        return base
-
-    with zero.sharded(config.deepspeed, dtype, load) as base:
-        yield base
+Rows = list[dict[str, list[int]]]
 
 
-def _length(row: dict[str, list[int]]) -> int:
-    return len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"]))
+def _counted(rows: Iterable[dict[str, list[int]]], size: int) -> list[Rows]:
+    """Batches of `size` pairs."""
+    ordered = sorted(rows, key=lambda row: -max(_lengths(row)[1:]) - _lengths(row)[0])
+    return [ordered[start : start + size] for start in range(0, len(ordered), size)]
+
+
+def _filled(rows: Iterable[dict[str, list[int]]], size: int, longest: int) -> list[Rows]:
+    """Batches of `size` of the longest pairs, and of more where they are shorter: so many tokens, each."""
+    rows = list(rows)
+    counts = numpy.array([_lengths(row) for row in rows]).reshape(-1, 3).T
+    costs: list[int] = Lengths.cut(*counts, max_length=longest).packed.tolist()
+    sized = sorted(zip(costs, rows, strict=True), key=lambda each: -each[0])
+    budget = sum(tokens for tokens, _ in sized[:size])
+    batches: list[Rows] = []
+    room = 0
+    for tokens, row in sized:
+        if tokens > room:
+            batches.append([])
+            room = budget
+        batches[-1].append(row)
+        room -= tokens
+    return batches
+
+
+def _lengths(row: dict[str, list[int]]) -> tuple[int, int, int]:
+    return len(row["prompt_ids"]), len(row["chosen_ids"]), len(row["rejected_ids"])
 
 
 def _progress(total: int) -> Callable[[int], None]:
@@ -275,9 +292,9 @@ def _measure_batch(base: torch.nn.Module, rows: list[dict[str, list[int]]], batc
 def score(module: torch.nn.Module, batch: dict[str, Any]) -> torch.Tensor:
     """Log-probs of the completions' tokens, 0 elsewhere, by a module under `weights.scoring`; as DPOTrainer does it."""
     where = weights.device()
-    ids, attention, completion = (batch[name].to(where) for name in ("input_ids", "attention_mask", "completion_mask"))
+    ids, mask, completion = (batch[name].to(where) for name in ("input_ids", "attention_mask", "completion_mask"))
     labels = ids.masked_fill(completion == 0, -100)
-    outputs = module(input_ids=ids, attention_mask=attention, use_cache=False, labels=labels, fused_lm_head=True)
+    outputs = forward(module, input_ids=ids, attention_mask=mask, labels=labels, use_cache=False, fused_lm_head=True)
     log_probs: torch.Tensor = outputs.log_probs
     return log_probs
 

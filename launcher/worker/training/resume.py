@@ -14,6 +14,8 @@ import time
 from functools import partial
 from pathlib import Path
 
+from launcher.errors import Unread
+from launcher.machine import rights
 from launcher.machine.terminal import say
 from launcher.store import checksums
 from launcher.store.checkpoint_folders import MARKER, step_of
@@ -31,6 +33,7 @@ def checkpoint_to_resume(run: RunDir, own: Path, keep: int, *, sharded: bool) ->
 
     Raises:
         UsageError: it was written by another number of ranks, or with other means.
+        Unread: the system does not let one be read: it is neither gone on from nor taken for damaged.
     """
     ranks.first(partial(checkpoints.without_link, own))
     search = _Search(run, own, sharded)
@@ -54,11 +57,17 @@ class _Search:
         self._damaged: dict[str, str] = {}  # by their names below checkpoints/
 
     def next(self) -> str | None:
-        """The newest that is not tried yet and is whole by its names and sizes; it is our own by then."""
+        """The newest that is not tried yet and is whole by its names and sizes; it is our own by then.
+
+        Raises:
+            Unread: another user does not let one be read.
+        """
         for found in checkpoints.newest_first(self.own):
             if found in self._tried or not (found / MARKER).exists():
                 continue
             self._tried.append(found)
+            if (shut := rights.unreadable_in(found)) is not None:  # what may be whole is not passed over
+                raise Unread(rights.refused(shut, "read"))
             if (whose := checkpoints.owner_of(found, self._training)) is not None:
                 self._pass_over(whose)  # where it lies it stays for now: it may be all that its own run has
                 continue

@@ -19,16 +19,14 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy
-import pyarrow.compute
 import torch
-from datasets import Dataset
 from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
 
 from launcher.config import DeepSpeed, RunConfig
 from launcher.errors import CheckpointError, StoreError, TrainingError
 from launcher.hub.published import check_fetched
+from launcher.losses import loss_named
 from launcher.model.files import model_files
 from launcher.store import model_marker
 from launcher.store.files import Plain, fact_text, whole_or_gone, write_derived, write_once
@@ -37,12 +35,17 @@ from launcher.store.metrics_log import read_metrics
 from launcher.store.output_folder import Store
 from launcher.store.results import Result
 from launcher.store.run_folder import RunDir
+from launcher.store.throughput import of_lines
 from launcher.worker import fence, progress
-from launcher.worker.dataset.pairs import IDS, Pairs
+from launcher.worker.dataset.lengths import Lengths
+from launcher.worker.dataset.pairs import Pairs
 from launcher.worker.distributed import ranks, zero
 from launcher.worker.model import precision, weights
 from launcher.worker.model.memory import Latest
+from launcher.worker.model.size import parameters
 from launcher.worker.training import checkpoints
+from launcher.worker.training.meter import Meter
+from launcher.worker.training.packing import words
 from launcher.worker.training.reference_table import prepare
 from launcher.worker.training.resume import checkpoint_to_resume, refuse
 from launcher.worker.training.trainer import Recorder, RunTrainer, build_trainer
@@ -77,11 +80,14 @@ def train(config: RunConfig, run: RunDir, store: Store, stop_requested: Callable
     _trained.forget()
     pairs = prepare(config, store)
     ranks.first(partial(write_derived, run.data_file, fact_text(pairs.counts)))
-    recorder = Recorder(run.metrics_file, config.checkpoint.every, stop_requested, config.checkpoint.milestones or ())
+    meter = Meter(paired=loss_named(config.loss_type).paired, tflops=config.cluster.gpu_tflops)
+    milestones = config.checkpoint.milestones or ()
+    recorder = Recorder(run.metrics_file, config.checkpoint.every, stop_requested, milestones, meter)
     own, sharded, trainer = fence.own(run.checkpoints), bool(config.deepspeed.config), None
     try:
         with progress.phase("loading the model", progress.LOADING):
             trainer = build_trainer(config, run, store, pairs, [recorder])
+            trainer.meter = meter
         _go_on(trainer, recorder, run, checkpoint_to_resume(run, own, config.checkpoint.keep, sharded=sharded))
         _finish(config, run, trainer, pairs, began)
     finally:
@@ -144,8 +150,6 @@ def save_model(trainer: RunTrainer, folder: Path) -> dict[str, str]:
     if not ranks.is_first():
         return {}
     (aside / "training_args.bin").unlink(missing_ok=True)  # a pickle of this machine's paths; config.yaml says it all
-    for path in aside.iterdir():
-        path.chmod(0o644)  # some writers use 0600, which would hide a run from its group
     sums = model_marker.mark(aside, RunDir(folder.parent), model_files(aside))
     fence.put_in_place(aside, folder)
     return sums
@@ -163,24 +167,19 @@ def _result(config: RunConfig, run: RunDir, trainer: RunTrainer, pairs: Pairs, b
         dropped=pairs.dropped,
         repeated_pairs=pairs.repeated,
         leaked_pairs=pairs.leaked,
-        tokens_per_pair=tokens_per_pair(pairs.train, config.trainer.max_length),
+        tokens_per_pair=float(Lengths.of(pairs.train, config.trainer.max_length).twice.mean()),
+        throughput=of_lines(lines),
         micro_batch_size=config.trainer.micro_batch_size,
         dtype=str(precision.dtype_of(config.model)).removeprefix("torch."),
         device=_device_name(),
         threads=torch.get_num_threads(),
         versions={name: version(name) for name in VERSIONS},
-        parameters=_parameters(trainer.model),
+        parameters=parameters(trainer.model),
         started=min((line["time"] - line["seconds"] for line in lines), default=began),
         ended=time.time(),
         model=run.run_id,
+        packing=words(trainer.why_padded),
     )
-
-
-def tokens_per_pair(rows: Dataset, max_length: int) -> float:
-    """The mean number of tokens in a row's two sequences, prompts included, as they are cut."""
-    table = rows.with_format("arrow")[:]
-    prompt, *answers = (pyarrow.compute.list_value_length(table[name]).to_numpy() for name in IDS)
-    return float(sum(numpy.minimum(prompt + answer, max_length).mean() for answer in answers))
 
 
 def _last_loss(lines: list[Plain]) -> float | None:
@@ -195,12 +194,6 @@ def _last_loss(lines: list[Plain]) -> float | None:
 
 def _device_name() -> str:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-
-
-def _parameters(model: torch.nn.Module) -> dict[str, int]:
-    # Under ZeRO-3 a rank holds none of a parameter's elements; DeepSpeed remembers how many there are.
-    sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in model.parameters()]
-    return {"total": sum(n for n, _ in sizes), "trainable": sum(n for n, trained in sizes if trained)}
 
 
 def _let_go_of_training_state(trainer: RunTrainer) -> None:

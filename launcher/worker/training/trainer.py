@@ -32,14 +32,19 @@ from launcher.store.metrics_log import Saved
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import RunDir
 from launcher.worker import fence, progress
+from launcher.worker.dataset.lengths import Lengths
 from launcher.worker.dataset.pairs import Pairs, collator
 from launcher.worker.distributed import ranks, zero
 from launcher.worker.model import base_model, precision, weights
 from launcher.worker.model.precision import keep_master_weights
-from launcher.worker.training import checkpoints, first_step, milestones
+from launcher.worker.scoring import attention
+from launcher.worker.scoring.forward import why_not
+from launcher.worker.training import checkpoints, first_step, milestones, packing
 from launcher.worker.training.kto import UnpairedTrainer, kto_arguments
 from launcher.worker.training.kto import collator as kto_collator
 from launcher.worker.training.losses import PreferenceTrainer, Watched, loss_arguments
+from launcher.worker.training.meter import COUNTS, Counts, Meter, counting
+from launcher.worker.training.step_order import Ranks, StepOrder
 
 LOGGED = {
     "loss": "loss",
@@ -51,6 +56,8 @@ LOGGED = {
     "grad_norm": "grad_norm",
     "entropy": "entropy",
 }
+# As transformers calls it: 5.17 by the second name alone, 5.23 by the first, with the second as an alias that warns.
+RECOMPUTES = next(name for name in ("activation_checkpointing", "gradient_checkpointing") if hasattr(DPOConfig, name))
 
 
 class _Kept(Trainer):
@@ -62,6 +69,9 @@ class _Kept(Trainer):
     saves_log: Path | None = None  # where the seconds of each save are noted
     training: checkpoints.Training | None = None  # what its checkpoints say that they are of
     base: Adapter | None = None  # what an adapter is to name as the model below it
+    why_padded: str | None = None  # why pairs go padded; None: packed
+    _is_turned = False  # whether the model computes attention as pairs need it
+    meter: Meter | None = None  # is told of each batch that is trained on
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         optimizer: torch.optim.Optimizer = super().create_optimizer(*args, **kwargs)
@@ -69,25 +79,52 @@ class _Kept(Trainer):
             keep_master_weights(optimizer)
         return optimizer
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As transformers does; afterwards the model computes attention as before."""
+        self._is_turned = False
+        with attention.restored(self.model):
+            return super().train(*args, **kwargs)
+
+    def _turn(self, model: Any) -> None:
+        """Before the first forward in this process: packed, if all ranks find that to be what padded is, else padded.
+
+        `model` is what the forwards go through, which may be divided among the ranks.
+        """
+        if self.why_padded is None:
+            self.why_padded = packing.agreed(why_not(model))
+        attention.turn(model, packed=self.why_padded is None)
+        self._is_turned = True
+        if ranks.is_first():
+            say(f"pairs go through the model {packing.words(self.why_padded)}")
+
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """The loss; in the first step of a training, after a look at whether it starts at the reference model."""
+        scorer = self.scorer(model)
         if self.state.global_step or not self.model.training:
-            loss = super().compute_loss(model, inputs, *args, **kwargs)
+            loss = super().compute_loss(scorer, inputs, *args, **kwargs)
             progress.bump()  # the backward comes next, in which ranks wait for each other
             return loss
-        watched = Watched(model)
+        watched = Watched(scorer)
         loss = super().compute_loss(watched, inputs, *args, **kwargs)
         first_step.check(self, loss.item(), watched.outputs, inputs)
         return loss
 
-    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+    def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         progress.bump()
-        loss: torch.Tensor = super().training_step(*args, **kwargs)
+        if not self._is_turned:
+            self._turn(model)
+        if self.meter is not None:
+            self.meter.add(self._computed(inputs[COUNTS]))
+        loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"step {self.state.global_step + 1}: the loss is {loss.item()}; lower the learning rate"
             )
         return loss
+
+    def _computed(self, counts: Counts) -> Counts:
+        """What the forward computes of a batch: all places of the padded one, or the tokens of one row."""
+        return counts.packed if self.why_padded is None else counts
 
     def _save(self, output_dir: str | None = None, *args: Any, **kwargs: Any) -> None:
         super()._save(output_dir, *args, **kwargs)
@@ -124,7 +161,18 @@ class _Kept(Trainer):
 
 
 class RunTrainer(_Kept, PreferenceTrainer):
-    """The trainer of pairs."""
+    """The trainer of pairs, which several ranks share by length where a loss is a mean over pairs."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        # The experts' balance is one within a micro-batch, as are the losses of neighbours.
+        if ranks.size() == 1 or loss_named(self.loss_name).neighbours or self.aux_loss_enabled:
+            return super()._get_train_sampler(train_dataset)
+        args, rows = self.args, self.train_dataset
+        size, rounds = args.per_device_train_batch_size, args.gradient_accumulation_steps
+        shared = Ranks(ranks.size(), size, ranks.size() * size * rounds)
+        steps = math.ceil(len(rows) / shared.batch)
+        costs = Lengths.of(rows, args.max_length).packed.tolist()
+        return StepOrder(args.data_seed, lambda: self.state.global_step // steps, shared, costs)
 
 
 class KtoRunTrainer(_Kept, UnpairedTrainer):
@@ -140,9 +188,11 @@ class Recorder(TrainerCallback):
         save_every: int,
         stop_requested: Callable[[], bool],
         milestones: Collection[int] = (),
+        meter: Meter | None = None,
     ) -> None:
         self.metrics_file, self.save_every, self.stop_requested = metrics_file, save_every, stop_requested
         self.milestones = milestones
+        self.meter = meter or Meter()
         self.stopped = False
         self.goes_on_from: Path | None = None  # the checkpoint that was given to the trainer
         self._began = 0.0
@@ -152,6 +202,7 @@ class Recorder(TrainerCallback):
         self._pace = progress.Pace()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.meter.begin(kwargs["model"])
         if self.milestones and args.lr_scheduler_type == "constant_with_warmup" and state.is_world_process_zero:
             steps = args.get_warmup_steps(state.max_steps)
             say(f"warm-up: {steps} steps; a training that ends at a milestone has trainer.warmup_steps={steps}")
@@ -186,9 +237,12 @@ class Recorder(TrainerCallback):
         if not math.isfinite(line.get("grad_norm", 0.0)):
             raise TrainingError(f"step {state.global_step}: the gradient is not finite; lower the learning rate")
         times = {"seconds": self._seconds, "seconds_per_step": self._seconds / max(1, self._steps), "time": time.time()}
+        measured = plain(self.meter.window(self._seconds))
         self._seconds, self._steps = 0.0, 0
         if state.is_world_process_zero:
-            append_line(self.metrics_file, {"step": state.global_step, "max_steps": state.max_steps} | line | times)
+            append_line(
+                self.metrics_file, {"step": state.global_step, "max_steps": state.max_steps} | line | times | measured
+            )
             say(_sentence(state.global_step, state.max_steps, line, times["seconds_per_step"]))
 
 
@@ -234,11 +288,14 @@ def build_trainer(
 ) -> RunTrainer | KtoRunTrainer:
     """The trainer of one run, around a fresh policy."""
     loss, pad = loss_named(config.loss_type), weights.tokenizer(config.model, store).pad_token_id
-    told = arguments(config, run)  # first: under ZeRO-3 the policy is divided among the ranks while it is loaded
+    base_model.ensure_base(config.model, store)  # where it has to be made again, no rank makes it divided
+    told = arguments(config, run)  # from here on, under ZeRO-3, what is loaded is divided among the ranks
     trainer = (RunTrainer if loss.paired else KtoRunTrainer)(
         model=weights.load_policy(config.model, store),
         args=told,
-        data_collator=collator(config, store) if loss.paired else kto_collator(pad, config.trainer.max_length),
+        data_collator=counting(
+            collator(config, store) if loss.paired else kto_collator(pad, config.trainer.max_length)
+        ),
         train_dataset=pairs.train,
         eval_dataset=pairs.test,
         processing_class=weights.tokenizer(config.model, store),
@@ -251,6 +308,7 @@ def build_trainer(
         # TRL rounds adapters on packed weights to bfloat16; peft would load a checkpoint's as float32, as all others.
         for parameter in trainer.model.parameters():
             parameter.data = parameter.data.float() if parameter.requires_grad else parameter.data
+    trainer.why_padded = packing.why_trained_padded(config, store, trainer)
     trainer.base = base_model.name_of(config.model, store)
     trainer.precision = precision.dtype_of(config.model)
     trainer.training = checkpoints.Training.of(run)
@@ -267,8 +325,9 @@ def accumulation(config: RunConfig, world_size: int) -> int:
 
     Each step sees the pairs that it would see on one device: the seed alone gives the order of an epoch, the order is
     cut into micro-batches, and accelerate deals these to the ranks in turn; a step takes batch_size / micro_batch_size
-    of them, on however many ranks. Only where an epoch ends amid a step, ranks that would be left without a
-    micro-batch get the epoch's first pairs once more, where one device makes a smaller step.
+    of them, on however many ranks. Which of a step's pairs share a micro-batch is by length (`step_order`), unless the
+    loss depends on that. Only where an epoch ends amid a step, ranks that would be left without a micro-batch get the
+    epoch's first pairs once more, where one device makes a smaller step.
 
     Raises:
         ConfigError: the batch cannot be made of whole micro-batches.
@@ -319,8 +378,7 @@ def arguments(config: RunConfig, run: RunDir) -> DPOConfig | KTOConfig:
         per_device_train_batch_size=trainer.micro_batch_size,
         per_device_eval_batch_size=config.evaluation.batch_size,
         gradient_accumulation_steps=accumulation(config, ranks.size()),
-        activation_checkpointing=trainer.gradient_checkpointing,
-        activation_checkpointing_kwargs={"use_reentrant": False},
+        **{RECOMPUTES: trainer.gradient_checkpointing, f"{RECOMPUTES}_kwargs": {"use_reentrant": False}},
         max_length=trainer.max_length,
         disable_dropout=False,  # the base's own is off (`weights.load_policy`), the adapters' stays as configured
         precompute_ref_log_probs=trainer.lora is None,  # no reference model is loaded: the columns are there

@@ -1,0 +1,115 @@
+"""Whether a run's pairs go through its model packed, and if not, why.
+
+Owns: what a configuration rules out, the verdict on a base model, which is kept, how ranks agree, what is said.
+Must not know: how pairs are packed, and how a model is tried (`scoring` does).
+
+    <cache>/packed/<key>.json    why pairs cannot go packed through a base model; null where they can
+
+It decides which reference table a run has, before any of it is there, and under ZeRO-3 to try a model means to load it
+once more: so it is found once for each model and kind of device. Each training compares once more, with what it trains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from launcher.config import RunConfig
+from launcher.errors import StoreError
+from launcher.losses import loss_named
+from launcher.machine.terminal import say
+from launcher.store.files import content_key, fact_text, read_fact, write_derived
+from launcher.store.node_facts import Packable
+from launcher.store.output_folder import Store
+from launcher.worker import progress
+from launcher.worker.distributed import ranks
+from launcher.worker.model import base_model, precision, weights
+from launcher.worker.scoring import attention
+from launcher.worker.scoring.forward import why_not
+from launcher.worker.training.reference_model import reference_model
+
+TRIAL = 2  # of how a model is tried: a verdict of another one does not count
+
+
+def why_padded(config: RunConfig, store: Store) -> str | None:
+    """Why pairs go padded through the untrained model of a run, in words; None: packed. All ranks take part."""
+    if config.trainer.packed is False:
+        return "trainer.packed=false"
+    if not loss_named(config.loss_type).paired:
+        return f"loss_type={config.loss_type} has no pairs"
+    name = config.model.attn_implementation
+    return _of_base(config, store) if name in attention.NATIVE else f"model.attn_implementation={name}"
+
+
+def why_trained_padded(config: RunConfig, store: Store, trainer: Any) -> str | None:
+    """The same of a training, whose model may drop activations and whose loss may look at each row."""
+    lora = config.trainer.lora
+    if (why := why_padded(config, store)) is not None:
+        return why
+    if lora is not None and lora.dropout:
+        return f"trainer.lora.dropout={lora.dropout:g} would drop the same of a prompt for both of its completions"
+    return _of_balance(trainer)
+
+
+def _of_balance(trainer: Any) -> str | None:
+    return "the experts' balance would count each prompt once" if trainer.aux_loss_enabled else None
+
+
+def _of_base(config: RunConfig, store: Store) -> str | None:
+    """The verdict on the base model, found now where there is none yet."""
+    key = ranks.first(lambda: content_key(_tried(config, store)))
+    file = store.cache("packed", f"{key}.json")
+    known = ranks.first(lambda: _known(file))
+    if known is not None:
+        return known[0]
+    with progress.phase("trying to pack pairs", progress.LOADING), reference_model(config, store) as base:
+        why = agreed(why_not(base))
+    ranks.first(lambda: write_derived(file, fact_text(Packable(why))))
+    return why
+
+
+def _known(file: Path) -> list[str | None] | None:
+    try:
+        found = read_fact(file, Packable)
+    except StoreError:
+        return None
+    return None if found is None else [found.why_not]
+
+
+def _tried(config: RunConfig, store: Store) -> list[Any]:
+    """All that may change a verdict."""
+    return [
+        TRIAL,
+        base_model.fingerprint(config.model, store),
+        str(precision.dtype_of(config.model)),
+        config.model.attn_implementation,
+        weights.device().type,
+        torch.__version__,
+        transformers.__version__,
+    ]
+
+
+def agreed(why: str | None) -> str | None:
+    """What holds on every rank: packed only where nothing speaks against it on any."""
+    against = ranks.gather([why])
+    return ranks.first(lambda: next((each for each in against if each is not None), None))
+
+
+def words(why: str | None) -> str:
+    """How pairs go, for people."""
+    return "packed" if why is None else f"padded: {why}"
+
+
+@contextmanager
+def of_held_out(trainer: Any, config: RunConfig, store: Store) -> Iterator[None]:
+    """Within, held-out pairs go through a trainer's model packed, unless something is against it, which is said."""
+    why = why_padded(config, store) or _of_balance(trainer) or why_not(trainer.model)
+    if why not in (None, trainer.why_padded):
+        say(f"held-out pairs go through the model {words(why)}")
+    with attention.of_pairs(trainer.model, packed=why is None):
+        yield
