@@ -1,13 +1,10 @@
-"""The reference table beside TRL's own precompute_ref_log_probs: what each serves, and what a sweep costs with it.
+"""Which reference values a second job is served, by the reference table and by TRL's own precompute_ref_log_probs.
 
-    make bench                                          (both parts)
-    python tests/benchmarks/reference.py matrix | compute
+    python tests/benchmarks/reference.py
 
-matrix   After one job has made its reference values, a second job differs in one thing. Right is: no reference pass
-         where the values stay, a pass where they change, and in either case the values that a fresh copy of the
-         second job's own reference model computes.
-compute  CPU seconds of six runs on our table, the pass included, against six of TRL's DPOTrainer with its live
-         reference model: the same model, pairs, order and steps, one after the other in turn, imports left out.
+After one job has made its reference values, a second job differs in one thing. Right is: no reference pass where the
+values stay, a pass where they change, and in either case the values that a fresh copy of the second job's own reference
+model computes. What a sweep costs with the table is measured by grid.py.
 """
 
 from __future__ import annotations
@@ -15,12 +12,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import random
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,16 +32,13 @@ from rich.table import Table
 from safetensors.torch import load_file, save_file
 from trl import DPOConfig, DPOTrainer
 from worker_fixtures import LORA, make_config, write_pairs
-from worker_fixtures import WORDS as VOCABULARY
 
 from launcher.config import Model, RunConfig
 from launcher.store.output_folder import Store
-from launcher.worker.dataset.pairs import load_pairs
 from launcher.worker.distributed import ranks, zero
 from launcher.worker.model import weights
 from launcher.worker.training import reference_table
-from launcher.worker.training.train import train
-from launcher.worker.training.trainer import arguments, lora_config
+from launcher.worker.training.trainer import lora_config
 
 TOLERANCE = 1e-3  # of a sum of some ten log-probs in float32
 TEMPLATE = "{% for message in messages %}<{{ message['role'] }}>{{ message['content'] }}{% endfor %}"
@@ -258,8 +250,9 @@ def in_words(seen: Seen, expected: list[tuple[float, float]], *, differs: bool) 
     return words + (", needless" if needless else ""), exact and not needless
 
 
-def matrix() -> None:
+def main() -> None:
     """Every cell, ours beside TRL's."""
+    datasets.disable_progress_bars()
     table = Table(title="a second job differs in", title_justify="left", box=None)
     for column in ("", "right would be", "prefsweep", "TRL precompute"):
         table.add_column(column)
@@ -351,94 +344,6 @@ def _deepspeed_config() -> Any:
     if find_spec("deepspeed") is None:
         return None
     return DeepSpeed(**yaml.safe_load(Path("conf/deepspeed/zero3.yaml").read_text()))
-
-
-# ------------------------------------------------------------------------------------------------ compute
-
-SIZE = {"model_type": "llama", "seed": 0, "hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 6,
-        "num_attention_heads": 4, "num_key_value_heads": 4, "max_position_embeddings": 256}  # fmt: skip
-RUNS = [(loss_type, beta) for loss_type in ("sigmoid", "ipo") for beta in (0.01, 0.1, 0.5)]
-PAIRS, BATCH, MICRO_BATCH = 192, 16, 8
-WORDS = 20  # of a completion; a tokenizer of bytes makes some 100 tokens of them
-
-
-def compute() -> None:
-    """CPU seconds of a sweep with the table and of one with TRL's live reference."""
-    table = Table(title="CPU seconds of 6 runs, one epoch each", title_justify="left", box=None)
-    for column in ("", "prefsweep, its pass included", "TRL, live reference", "ratio"):
-        table.add_column(column, justify="right" if column else "left")
-    for name, lora in (("full", None), ("LoRA", replace(LORA, r=16, alpha=32))):
-        with tempfile.TemporaryDirectory() as folder:
-            seconds = both_ways(Path(folder), lora)
-        table.add_row(name, *(f"{value:.1f}" for value in seconds), f"{seconds[1] / seconds[0]:.2f}x")
-    Console().print(table)
-
-
-def both_ways(folder: Path, lora: Any) -> tuple[float, float]:
-    """Ours and TRL's, run by run in turn."""
-    pairs, store = long_pairs(folder / "pairs"), Store(folder / "outputs")
-    datasets.config.HF_DATASETS_CACHE = str(folder / "datasets")
-    config = make_config(
-        pairs,
-        model__architecture=SIZE,
-        trainer__lora=lora,
-        trainer__max_steps=PAIRS // BATCH,
-        trainer__batch_size=BATCH,
-        trainer__micro_batch_size=MICRO_BATCH,
-        trainer__max_length=256,
-        tracking__every=PAIRS,
-        checkpoint__every=10**6,
-    )
-    weights.load_policy(config.model, store)  # built and loaded, for both
-    seconds = [0.0, 0.0]
-    for number, (loss_type, beta) in enumerate(RUNS):
-        run = replace(config, loss_type=loss_type, beta=beta)
-        for way, work in enumerate((table_run, live_run)):
-            began = time.process_time()
-            work(run, store, number)
-            seconds[way] += time.process_time() - began
-    return seconds[0], seconds[1]
-
-
-def long_pairs(folder: Path) -> Path:
-    """Pairs of such length that a step is mostly forwards and backwards, as in a real run."""
-    draw = random.Random(0)  # noqa: S311 - made-up text
-    folder.mkdir(parents=True)
-    for split, count in (("train", PAIRS), ("test", BATCH)):
-        texts = [" ".join(draw.choices(VOCABULARY, k=WORDS)) for _ in range(2 * count)]
-        rows = [{"prompt": "Story: ", "chosen": a, "rejected": b} for a, b in zip(texts[::2], texts[1::2], strict=True)]
-        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return folder
-
-
-def table_run(config: RunConfig, store: Store, number: int) -> None:
-    """A run of ours; the first makes the table."""
-    train(config, store.run(f"run-{number}"), store, lambda: False)
-
-
-def live_run(config: RunConfig, store: Store, number: int) -> None:
-    """The same run as TRL does it by default."""
-    told = arguments(config, store.run(f"live-{number}"))
-    told.precompute_ref_log_probs, told.logging_steps = False, 10**6
-    rows, _ = load_pairs(config.dataset, store)
-    trainer = DPOTrainer(
-        model=weights.load_policy(config.model, store),
-        ref_model=None if config.trainer.lora else weights.load_policy(config.model, store),
-        args=told,
-        train_dataset=rows,
-        processing_class=weights.tokenizer(config.model, store),
-        peft_config=None if config.trainer.lora is None else lora_config(config.trainer.lora),
-    )
-    trainer.train()
-    trainer.save_model(str(store.run(f"live-{number}").model))
-
-
-def main() -> None:
-    """Both parts, or the one that is named."""
-    datasets.disable_progress_bars()
-    parts = {"matrix": matrix, "compute": compute}
-    for name in sys.argv[1:] or parts:
-        parts[name]()
 
 
 if __name__ == "__main__":

@@ -1,8 +1,12 @@
-"""What a sweep of 100, 1,000 and 10,000 runs costs on a real SLURM: python tests/benchmarks/scale.py [RUNS...].
+"""What a sweep of 100, 1,000 and 10,000 runs costs on a real SLURM once it is there.
 
-Of each: seconds to plan it, to launch it (its jobs are held), to show its status and to cancel it; the memory of
-`status`, and the files and folders that a run has before it starts. Growth is the exponent of the seconds from one
-number of runs to the next: 1 is linear. Everything is at work on this machine at once, the controller too.
+    make bench
+    python tests/benchmarks/scale.py [RUNS...] [--json FILE]
+
+Of each: seconds to plan it, and when it was launched (its jobs are held, see `queueing`) to show its status and to
+cancel it; the memory of `status`, and the files and folders that a run has before it starts. Growth is the exponent of
+the seconds from one number of runs to the next: 1 is linear. Everything is at work on this machine at once, the
+controller too.
 """
 
 from __future__ import annotations
@@ -13,11 +17,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 
+from measured import parser, record, table
 from rich.console import Console
-from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -36,20 +40,23 @@ class Measured:
 
     runs: int
     dry_run: float
-    launch: float
     status: float
     status_mb: float
     cancel: float
     files: float
 
 
-def main(runs: Sequence[int]) -> None:
+def main(runs: Sequence[int], json: Path | None) -> None:
     """Measure and print."""
     if (why := why_not_here()) is not None:
         Console().print(f"scale: not measured, {why}")
         return
     with running_cluster(*CLUSTER) as cluster:
-        show(list(measured(cluster, runs)))
+        found = []
+        for each in measured(cluster, runs):
+            record(json, "scale", **asdict(each))
+            found.append(each)
+    show(found)
 
 
 def measured(cluster: DevCluster, runs: Sequence[int]) -> Iterator[Measured]:
@@ -60,12 +67,12 @@ def measured(cluster: DevCluster, runs: Sequence[int]) -> Iterator[Measured]:
         write_pairs(folder / "pairs")
         grid = (*GRID, f"seed=range(0,{count})")
         dry_run, _ = launcher(cluster, folder, *grid, "dry_run=true")
-        launch, _ = launcher(cluster, folder, *grid)
+        launcher(cluster, folder, *grid)
         outputs = folder / "outputs"
         files = sum(1 for path in outputs.rglob("*") if "code" not in path.relative_to(outputs).parts) / count
         status, memory = launcher(cluster, folder, "status", "scale")
         cancel, _ = launcher(cluster, folder, "cancel", "scale")
-        yield Measured(count, dry_run, launch, status, memory, cancel, files)
+        yield Measured(count, dry_run, status, memory, cancel, files)
 
 
 def launcher(cluster: DevCluster, folder: Path, *arguments: str) -> tuple[float, float]:
@@ -84,18 +91,20 @@ def launcher(cluster: DevCluster, folder: Path, *arguments: str) -> tuple[float,
 
 def show(found: Sequence[Measured]) -> None:
     """A row for each number of runs, and the growth between the last two."""
-    table = Table(title="seconds on a real SLURM", title_justify="left", box=None)
-    for column in ("runs", "dry run", "launch", "status", "status MB", "cancel", "files a run"):
-        table.add_column(column, justify="right")
+    columns = ("runs", "dry run", "status", "status MB", "cancel", "files a run")
+    shown = table("seconds on a real SLURM", *columns, numbers=columns)
     for each in found:
-        table.add_row(f"{each.runs:,}", *(f"{value:.2f}" for value in astuple(each)[1:]))
+        shown.add_row(f"{each.runs:,}", *(f"{value:.2f}" for value in astuple(each)[1:]))
     if len(found) > 1:
         before, after = found[-2:]
         step = math.log(after.runs / before.runs)
         ratios = (math.log(b / a) / step for a, b in zip(astuple(before)[1:], astuple(after)[1:], strict=True))
-        table.add_row("growth", *(f"{ratio:.2f}" for ratio in ratios))
-    Console().print(table)
+        shown.add_row("growth", *(f"{ratio:.2f}" for ratio in ratios))
+    Console().print(shown)
 
 
 if __name__ == "__main__":
-    main([int(word) for word in sys.argv[1:]] or RUNS)
+    arguments = parser(__doc__)
+    arguments.add_argument("runs", nargs="*", type=int, default=RUNS, metavar="RUNS")
+    given = arguments.parse_args()
+    main(given.runs, given.json)
