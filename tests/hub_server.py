@@ -115,8 +115,9 @@ class HubServer:
             self.downloads[file].update(more)
 
     def environment(self, home: str) -> dict[str, str]:
-        """What a process needs to take this server for the Hub."""
+        """What a process needs to take this server for the Hub; the slow answer of a busy machine is no fault."""
         return {
+            "HF_HUB_DOWNLOAD_TIMEOUT": "60", "HF_HUB_ETAG_TIMEOUT": "60",
             "HF_ENDPOINT": self.url, "HF_TOKEN": TOKEN, "HF_HOME": home, "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1",
         }  # fmt: skip

@@ -58,6 +58,11 @@ class Launched:
         assert found is not None
         return found
 
+    def fetches(self) -> list[str]:
+        """What the jobs say of their fetching."""
+        logs = sorted(self.folder.glob("outputs/**/*.log"))
+        return [line for log in logs for line in log.read_text().splitlines() if "fetch" in line or "download" in line]
+
     def source(self, run: RunDir, kind: str) -> Commit:
         """The commit of the model or data set that the run's configuration names."""
         named = run.read_config()[kind]
@@ -132,9 +137,8 @@ def test_weights_are_fetched_once(launched: Launched) -> None:
 
     The small index of them each launch asks for again, to see that all are there.
     """
-    fetched = {
-        file: counts["requests"] for file, counts in launched.hub.downloads.items() if file.endswith(".safetensors")
-    }
+    weights = {file: counts for file, counts in launched.hub.downloads.items() if file.endswith(".safetensors")}
     paths = [named("model", choice)["path"] for choice in MODELS]
     wanted = [f"{path}/{name}" for path in paths for name in launched.commit(path, "main").files]
-    assert fetched == dict.fromkeys((file for file in wanted if file.endswith(".safetensors")), 1)
+    assert set(weights) == {file for file in wanted if file.endswith(".safetensors")}
+    assert {counts["requests"] for counts in weights.values()} == {1}, (weights, launched.fetches())
