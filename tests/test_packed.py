@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,7 +18,7 @@ from test_first_step import EXPERTS
 from transformers import AutoConfig, AutoModelForCausalLM
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.utils import add_fused_lm_head
-from worker_fixtures import LORA, Configure
+from worker_fixtures import ARCHITECTURE, LORA, Configure
 
 from launcher.config import Lora, Model, RunConfig
 from launcher.errors import ConfigError
@@ -30,7 +31,7 @@ from launcher.worker.dataset.lengths import Lengths
 from launcher.worker.evaluation.preference import evaluate
 from launcher.worker.model import weights
 from launcher.worker.scoring import attention, head, kernels
-from launcher.worker.scoring.forward import NotPackable, forward, why_not
+from launcher.worker.scoring.forward import NotPackable, forward, longest_steady, why_not
 from launcher.worker.scoring.rows import UNSCORED, Layout, Span, pack
 from launcher.worker.training import first_step, packing, reference_table
 from launcher.worker.training.train import train
@@ -225,6 +226,46 @@ def test_a_model_that_cannot_be_packed_is_found(name: str, recwarn: pytest.Warni
     assert REFUSED[name][1] in (why_not(model) or "")
     assert model.config._attn_implementation == native
     recwarn.clear()
+
+
+def scaled(kind: str, layers: list[str] | None = None, **more: Any) -> Any:
+    """A random Llama, or a Gemma 3 with such kinds of layers, whose rotary embeddings are scaled for longer rows."""
+    rope = {"rope_type": kind, "rope_theta": 10000.0, "factor": 4.0, **more}
+    plain = {"rope_type": "default", "rope_theta": 10000.0}
+    if layers is None:
+        return AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", **COMMON, rope_parameters=rope))
+    each = {"sliding_attention": plain, "full_attention": rope}
+    special = {"head_dim": 16, "layer_types": layers, "rope_parameters": each}
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model("gemma3_text", **COMMON | special))
+
+
+FACTORS = {"short_factor": [1.0] * 8, "long_factor": [4.0] * 8, "original_max_position_embeddings": 24}
+
+
+@pytest.mark.parametrize(
+    ("model", "longest"),
+    [
+        (lambda: scaled("longrope", **FACTORS), 24),
+        (lambda: scaled("dynamic"), 256),
+        (lambda: scaled("dynamic", ["sliding_attention", "full_attention", "sliding_attention"]), 256),
+        (lambda: scaled("yarn"), None),
+        (lambda: scaled("linear"), None),
+        (lambda: build("llama"), None),
+        (lambda: build("gpt2"), None),
+    ],
+)
+def test_it_is_known_up_to_which_length_positions_mean_the_same(model: Callable[[], Any], longest: int | None) -> None:
+    """Above, a row that is longer by one token has other frequencies, and a packed one is shorter by one."""
+    assert longest_steady(model()) == longest
+
+
+def test_a_longest_row_at_the_edge_of_longrope_is_not_the_same_packed() -> None:
+    """What the limit is for: rows of 25 tokens are scored by other frequencies than packed ones; of 24, by the same."""
+    torch.manual_seed(1)
+    model = with_head(scaled("longrope", **FACTORS).float())
+    below, above = made_up((12, 12, 3), (3, 8, 9)), made_up((12, 13, 3), (3, 8, 9))
+    assert apart(model, batch_of(below))[0] < NATS
+    assert apart(model, batch_of(above))[0] > 100 * NATS
 
 
 CASES: dict[str, Rows] = {
@@ -680,6 +721,10 @@ GPT_NEO = {
     "model_type": "gpt_neo", "seed": 0, "hidden_size": 32, "num_layers": 2, "num_heads": 2, "intermediate_size": 64,
     "attention_types": [[["global", "local"], 1]], "window_size": 8, "max_position_embeddings": 256,
 }  # fmt: skip
+DYNAMIC = {
+    **ARCHITECTURE, "max_position_embeddings": 48,
+    "rope_parameters": {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0},
+}  # fmt: skip
 DROPPING = Lora(r=4, alpha=8, dropout=0.1)
 
 
@@ -694,6 +739,11 @@ DROPPING = Lora(r=4, alpha=8, dropout=0.1)
         ({"trainer__lora": DROPPING}, "padded: trainer.lora.dropout=0.1 would drop the same"),
         ({"model": EXPERTS}, "padded: the experts' balance would count each prompt once"),
         ({"loss_type": "kto"}, "padded: loss_type=kto has no pairs"),
+        (
+            {"model__architecture": DYNAMIC},
+            "padded: trainer.max_length=64, and with more than 48 tokens its positions depend on the batch",
+        ),
+        ({"model__architecture": DYNAMIC, "trainer__max_length": 48}, "packed"),
         ({"model__attn_implementation": "eager"}, "packed"),
         ({}, "packed"),
     ],

@@ -116,9 +116,11 @@ class Packable:
 
     Attributes:
         why_not: what is against it, in words; None: nothing.
+        up_to: with how many tokens of prompt and completion at most; None: with any number.
     """
 
     why_not: str | None = None
+    up_to: int | None = None
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,24 @@ def why_not(model: Any) -> str | None:
     return f"log-probs differ from padded ones by {apart[worst]:.2g} nats, rounding explains {explained[worst]:.2g}"
 
 
+def longest_steady(model: Any) -> int | None:
+    """Up to how many tokens a row may have for a token's position to mean the same in each batch; None: any number.
+
+    Rotary embeddings of the types `dynamic` and `longrope` change all positions of a batch with its longest row, and
+    packed that is shorter by the last token, from which nothing is predicted.
+    """
+    found = []
+    for module in model.modules():
+        types = getattr(module, "rope_type", None)
+        for layer, kind in types.items() if isinstance(types, dict) else [(None, types)]:
+            if kind == "longrope":
+                told = module.config.rope_parameters
+                found.append((told if layer is None else told[layer])["original_max_position_embeddings"])
+            elif kind and "dynamic" in kind:
+                found.append(module.original_max_seq_len)
+    return min(found, default=None)
+
+
 def _tried_packed(model: Any) -> torch.Tensor:
     try:
         return _sums(model)

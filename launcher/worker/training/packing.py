@@ -3,7 +3,7 @@
 Owns: what a configuration rules out, the verdict on a base model, which is kept, how ranks agree, what is said.
 Must not know: how pairs are packed, and how a model is tried (`scoring` does).
 
-    <cache>/packed/<key>.json    why pairs cannot go packed through a base model; null where they can
+    <cache>/packed/<key>.json    why pairs cannot go packed through a base model; null where they can, and how long ones
 
 It decides which reference table a run has, before any of it is there, and under ZeRO-3 to try a model means to load it
 once more: so it is found once for each model and kind of device. Each training compares once more, with what it trains.
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,10 @@ from launcher.worker import progress
 from launcher.worker.distributed import ranks
 from launcher.worker.model import base_model, precision, weights
 from launcher.worker.scoring import attention
-from launcher.worker.scoring.forward import why_not
+from launcher.worker.scoring.forward import longest_steady, why_not
 from launcher.worker.training.reference_model import reference_model
 
-TRIAL = 2  # of how a model is tried: a verdict of another one does not count
+TRIAL = 3  # of how a model is tried: a verdict of another one does not count
 
 
 def why_padded(config: RunConfig, store: Store) -> str | None:
@@ -42,8 +43,13 @@ def why_padded(config: RunConfig, store: Store) -> str | None:
         return "trainer.packed=false"
     if not loss_named(config.loss_type).paired:
         return f"loss_type={config.loss_type} has no pairs"
-    name = config.model.attn_implementation
-    return _of_base(config, store) if name in attention.NATIVE else f"model.attn_implementation={name}"
+    name, longest = config.model.attn_implementation, config.trainer.max_length
+    if name not in attention.NATIVE:
+        return f"model.attn_implementation={name}"
+    base = _of_base(config, store)
+    if base.why_not is None and base.up_to is not None and longest > base.up_to:
+        return f"trainer.max_length={longest}, and with more than {base.up_to} tokens its positions depend on the batch"
+    return base.why_not
 
 
 def why_trained_padded(config: RunConfig, store: Store, trainer: Any) -> str | None:
@@ -60,25 +66,25 @@ def _of_balance(trainer: Any) -> str | None:
     return "the experts' balance would count each prompt once" if trainer.aux_loss_enabled else None
 
 
-def _of_base(config: RunConfig, store: Store) -> str | None:
+def _of_base(config: RunConfig, store: Store) -> Packable:
     """The verdict on the base model, found now where there is none yet."""
     key = ranks.first(lambda: content_key(_tried(config, store)))
     file = store.cache("packed", f"{key}.json")
     known = ranks.first(lambda: _known(file))
     if known is not None:
-        return known[0]
+        return Packable(**known)
     with progress.phase("trying to pack pairs", progress.LOADING), reference_model(config, store) as base:
-        why = agreed(why_not(base))
-    ranks.first(lambda: write_derived(file, fact_text(Packable(why))))
-    return why
+        found = Packable(agreed(why_not(base)), longest_steady(base))
+    ranks.first(lambda: write_derived(file, fact_text(found)))
+    return found
 
 
-def _known(file: Path) -> list[str | None] | None:
+def _known(file: Path) -> dict[str, Any] | None:
     try:
         found = read_fact(file, Packable)
     except StoreError:
         return None
-    return None if found is None else [found.why_not]
+    return None if found is None else asdict(found)
 
 
 def _tried(config: RunConfig, store: Store) -> list[Any]:
