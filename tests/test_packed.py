@@ -580,6 +580,27 @@ def test_padding_on_the_right_needs_no_mask(name: str) -> None:
         assert torch.equal(right_padded(model, batch), masked)
 
 
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        ("llama", {"is_causal": False}),
+        ("qwen3", {"is_causal": False, "head_dim": 16}),
+        ("gemma3_text", {"use_bidirectional_attention": True, "head_dim": 16, "sliding_window": WINDOW}),
+        ("bert", {"is_decoder": False}),
+    ],
+)
+def test_where_tokens_see_what_is_behind_them_padding_keeps_its_mask(kind: str, more: dict[str, Any]) -> None:
+    """Or they would see the padding, as long as the longest neighbor makes it. Such a model is not packed, either."""
+    torch.manual_seed(1)
+    settings = {key: value for key, value in COMMON.items() if kind != "bert" or key != "num_key_value_heads"}
+    model = with_head(weights.without_dropout(AutoModelForCausalLM.from_config(
+        AutoConfig.for_model(kind, **settings | more)).float()))  # fmt: skip
+    batch = batch_of(PAIRS)
+    with torch.no_grad():
+        assert torch.equal(right_padded(model, batch), model(**batch, use_cache=False, fused_lm_head=True).log_probs)
+    assert "more than causal" in (why_not(model) or "")
+
+
 def test_padding_on_the_left_keeps_its_mask() -> None:
     """As a generation has it."""
     model = with_head(build("llama"))

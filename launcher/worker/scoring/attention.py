@@ -118,12 +118,12 @@ def _mask(
     **told: Any,
 ) -> Any:
     """The layout of the row in hand; without one, the mask of torch's attention, as far as it needs one."""
-    layout = _layout.get()
+    layout, is_causal = _layout.get(), not use_vmap and "allow_is_bidirectional_skip" not in told
     if layout is None:
-        if attention_mask is not None and bool((attention_mask[:, 1:] <= attention_mask[:, :-1]).all()):
+        if is_causal and attention_mask is not None and bool((attention_mask[:, 1:] <= attention_mask[:, :-1]).all()):
             attention_mask = None  # no token sees what is padded behind it
         return sdpa_mask(config=config, attention_mask=attention_mask, local_size=local_size, use_vmap=use_vmap, **told)
-    if use_vmap or "allow_is_bidirectional_skip" in told:
+    if not is_causal:
         layout.refuse("its attention is more than causal")
     if local_size is not None and local_size != getattr(config, "sliding_window", None):
         layout.refuse("its attention sees chunks")
