@@ -34,6 +34,7 @@ from launcher.worker.scoring import attention, head, kernels
 from launcher.worker.scoring.forward import NotPackable, forward, longest_steady, why_not
 from launcher.worker.scoring.rows import UNSCORED, Layout, Span, pack
 from launcher.worker.training import first_step, packing, reference_table
+from launcher.worker.training import train as train_module
 from launcher.worker.training.train import train
 from launcher.worker.training.trainer import build_trainer
 
@@ -818,6 +819,35 @@ def test_how_pairs_went_is_said_and_recorded(
     printed = capfd.readouterr()
     assert sum(line.endswith(f"pairs go through the model {result(store, 'r').packing}")
                for line in (printed.out + printed.err).splitlines() if "reference pass" not in line) == 1  # fmt: skip
+
+
+def test_what_a_training_opens_is_told(
+    configure: Configure, store: Store, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A way from token to token whose weights are 0 at the start shows in the trained model alone: then it is told."""
+
+    def gated(*given: Any) -> Any:
+        trainer = build_trainer(*given)
+        layer = trainer.model.model.layers[1]
+        layer.gate, mlp = torch.nn.Parameter(torch.zeros(ARCHITECTURE["hidden_size"])), layer.mlp.forward
+        layer.mlp.forward = lambda hidden: mlp(hidden) + layer.gate * hidden.cumsum(1)
+        return trainer
+
+    train(configure(trainer__max_steps=2), store.run("plain"), store, lambda: False)
+    assert result(store, "plain").packing == "packed"
+    monkeypatch.setattr(train_module, "build_trainer", gated)
+    train(configure(trainer__max_steps=2), store.run("gated"), store, lambda: False)
+    packing = result(store, "gated").packing or ""
+    assert packing.startswith("packed, which was not exact: in the trained model, what stands beside a completion")
+    assert f"WARNING: pairs went through the model {packing}" in "".join(capfd.readouterr())
+
+
+def test_a_model_that_takes_no_long_rows_goes_padded(configure: Configure, store: Store) -> None:
+    """Learned positions that are fewer than the tokens that are tried end no run."""
+    short = {"model_type": "gpt2", "seed": 0, "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 20}
+    config = configure(model__architecture=short, trainer__max_length=20, trainer__max_steps=1)
+    train(config, store.run("r"), store, lambda: False)
+    assert "padded: it does not take the pairs that are tried (IndexError" in (result(store, "r").packing or "")
 
 
 def test_a_model_that_cannot_be_packed_keeps_its_table(configure: Configure, store: Store) -> None:

@@ -6,7 +6,8 @@ Must not know: losses, where a model comes from, when it is asked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -119,17 +120,31 @@ class _Trial:
 
 def _trial(model: Any) -> _Trial:
     """All of them, whatever is found: ranks that share the weights make each forward together."""
-    padded, turned = _sums(model), _sums(model, turned=True)
-    placed, misplaced = (_sums(model, positions=way) for way in (PLACED, MISPLACED))
-    beside = {kept: _sums(model, kept=kept) for kept in KEPT}
-    with attention.of_pairs(model, packed=True):
-        packed = _tried_packed(model)
-        packed_beside = {kept: _sums(model, kept=kept) for kept in KEPT}
+    with _complaints_of("it does not take the pairs that are tried"):
+        padded, turned = _sums(model), _sums(model, turned=True)
+        placed, misplaced = (_sums(model, positions=way) for way in (PLACED, MISPLACED))
+        beside = {kept: _sums(model, kept=kept) for kept in KEPT}
+    with _complaints_of("its attention takes no packed row"), attention.of_pairs(model, packed=True):
+        packed, packed_beside = _sums(model), {kept: _sums(model, kept=kept) for kept in KEPT}
     return _Trial(padded, turned, placed, misplaced, beside, packed, packed_beside)
+
+
+@contextmanager
+def _complaints_of(what: str) -> Iterator[None]:
+    """Whatever a model complains of within speaks against packing; its memory does not."""
+    try:
+        yield
+    except (NotPackable, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        words = " ".join(str(error).split())[:LONGEST_WORDS]
+        raise NotPackable(f"{what} ({type(error).__name__}: {words})") from error
 
 
 def _verdict(tried: _Trial, precision: torch.dtype) -> str | None:
     """What in it speaks against packing, in words; whatever is nan does."""
+    if not tried.padded.isfinite().all():
+        return "its log-probs are not finite"
     own = TIMES_OWN * (tried.turned - tried.padded).abs().max()
     steady = _rounding(torch.float32, tried.padded) + own
     if not ((tried.placed - tried.padded).abs() <= steady).all():
@@ -171,16 +186,6 @@ def longest_steady(model: Any) -> int | None:
             elif kind and "dynamic" in kind:
                 found.append(module.original_max_seq_len)
     return min(found, default=None)
-
-
-def _tried_packed(model: Any) -> torch.Tensor:
-    try:
-        return _sums(model)
-    except (NotPackable, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
-        words = " ".join(str(error).split())[:LONGEST_WORDS]
-        raise NotPackable(f"its attention takes no packed row ({type(error).__name__}: {words})") from error
 
 
 def _sums(

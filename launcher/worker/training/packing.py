@@ -106,9 +106,13 @@ def agreed(why: str | None) -> str | None:
     return ranks.first(lambda: next((each for each in against if each is not None), None))
 
 
-def words(why: str | None) -> str:
-    """How pairs go, for people."""
-    return "packed" if why is None else f"padded: {why}"
+def words(why: str | None, doubt: str | None = None) -> str:
+    """How pairs go, for people; `doubt`: what speaks against it that was found after a training."""
+    if why is not None:
+        return f"padded: {why}"
+    if doubt is None:
+        return "packed"
+    return f"packed, which was not exact: in the trained model, {doubt}; trainer.packed=false avoids that"
 
 
 @contextmanager

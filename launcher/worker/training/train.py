@@ -125,6 +125,7 @@ def _go(trainer: RunTrainer, recorder: Recorder, checkpoint: Path | None) -> Non
 
 def _finish(config: RunConfig, run: RunDir, trainer: RunTrainer, pairs: Pairs, began: float) -> None:
     with progress.phase("saving the model", progress.SAVING):
+        trainer.look_back()
         sums = save_model(trainer, run.model)
     if ranks.is_first():
         write_once(run.result_file, replace(_result(config, run, trainer, pairs, began), sums=sums))
@@ -178,7 +179,7 @@ def _result(config: RunConfig, run: RunDir, trainer: RunTrainer, pairs: Pairs, b
         started=min((line["time"] - line["seconds"] for line in lines), default=began),
         ended=time.time(),
         model=run.run_id,
-        packing=words(trainer.why_padded),
+        packing=words(trainer.why_padded, trainer.doubt),
     )
 
 

@@ -70,6 +70,7 @@ class _Kept(Trainer):
     training: checkpoints.Training | None = None  # what its checkpoints say that they are of
     base: Adapter | None = None  # what an adapter is to name as the model below it
     why_padded: str | None = None  # why pairs go padded; None: packed
+    doubt: str | None = None  # what speaks against that at the end of a packed training
     _is_turned = False  # whether the model computes attention as pairs need it
     meter: Meter | None = None  # is told of each batch that is trained on
 
@@ -96,6 +97,17 @@ class _Kept(Trainer):
         self._is_turned = True
         if ranks.is_first():
             say(f"pairs go through the model {packing.words(self.why_padded)}")
+
+    def look_back(self) -> None:
+        """After a packed training, try its model once more: what weights of 0 kept still at the start may have grown.
+
+        All ranks take part. Nothing can be done about it then, so it is said and recorded.
+        """
+        if self.why_padded is not None:
+            return
+        self.doubt = packing.agreed(why_not(self.model_wrapped))
+        if self.doubt is not None and ranks.is_first():
+            say(f"WARNING: pairs went through the model {packing.words(None, self.doubt)}")
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """The loss; in the first step of a training, after a look at whether it starts at the reference model."""
