@@ -1,4 +1,4 @@
-"""argv -> resolved configs. With `grid` and `overrides`, which it stands on, the only importer of hydra.
+"""argv -> resolved configs. With `axes` and `overrides`, which it stands on, the only importer of hydra.
 
 Owns: Hydra's composition, and what its errors mean to the user.
 Must not know: run ids, the run directory, schedulers. Writes nothing.
@@ -31,7 +31,8 @@ from launcher.machine.installed import data_dir
 from launcher.machine.terminal import Say, silent
 from launcher.planning import names
 from launcher.planning.as_typed import read_conf_as_typed, read_yaml
-from launcher.planning.grid import Grid, read_grid, section_of
+from launcher.planning.asked import read_grids
+from launcher.planning.grid import Grids, section_of
 from launcher.planning.kinds import FREE, wanted_of
 from launcher.planning.overrides import (
     Overrides,
@@ -62,8 +63,8 @@ class Composed:
 
 def compose(
     argv: Sequence[str], *, multirun: bool, tell: Say = silent, may_be_open: Collection[str] = ()
-) -> tuple[Grid, list[Composed]]:
-    """All grid points of a command line.
+) -> tuple[Grids, list[Composed]]:
+    """All grid points of a command line, and the grids that they are of.
 
     Args:
         argv: Hydra overrides, and at most one `+sweeps=NAME`.
@@ -76,18 +77,18 @@ def compose(
     """
     read_conf_as_typed()
     with initialize_config_dir(config_dir=str(data_dir("conf").absolute()), version_base="1.3"):
-        grid = read_grid(argv, multirun=multirun)
-        fixed = frozenset(grid.fixed)
+        grids = read_grids(argv, multirun=multirun)
+        varied, fixed = grids.varied, frozenset(grids.fixed)
         points = []
-        for number, overrides in enumerate(grid.points(), 1):
+        for number, overrides in enumerate(grids.points(), 1):
             tell(f"composing run {number:,}")
-            points.append(compose_point(overrides, grid.varied, fixed, frozenset(may_be_open)))
+            points.append(compose_point(overrides, varied, fixed, frozenset(may_be_open)))
         longer = names.told_apart([point.config for point in points])
-        points = [_named_apart(point, longer, grid.varied, may_be_open) for point in points] if longer else points
+        points = [_named_apart(point, longer, varied, may_be_open) for point in points] if longer else points
         _composer.cache_clear()
     if not points:
         raise UsageError("the grid is empty: every combination is excluded or an axis has no value")
-    return grid, points
+    return grids, points
 
 
 def _named_apart(

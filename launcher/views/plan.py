@@ -22,6 +22,7 @@ from launcher.store.output_folder import Store
 from launcher.submission.decide import Action, Decision
 from launcher.submission.plan import Plan
 from launcher.sweep import Run, Sweep
+from launcher.views.budget import budget_json, budget_lines
 from launcher.views.console import duration, say_judging_ahead, verb_command
 from launcher.views.cost import cost_json, cost_lines, evaluation_hours, hours_of, is_costly
 from launcher.views.data import data_json, data_lines
@@ -52,7 +53,7 @@ def show_plan(
     console.print(_plan_table(plan.sweep, plan.decisions), crop=False)
     console.print(_totals(plan.sweep, plan.decisions))
     about = (*_places(plan, store), *_followers(plan.decisions), *_at_a_time(plan))
-    for line in (*data_lines(data), *sources, *about):
+    for line in (*budget_lines(plan.sweep), *data_lines(data), *sources, *about):
         console.print(line, soft_wrap=True)
     if scheduler is not None:
         for line in cost_lines(plan.decisions, scheduler.at_once(plan.sweep.runs[0].config.cluster), data):
@@ -100,7 +101,7 @@ def _plan_json(sweep: Sweep, decisions: Iterable[Decision], data: Look) -> Plain
         }
         for decision in decisions
     ]
-    return {"sweep": sweep.name, "duplicates": sweep.duplicates, "runs": runs}
+    return {"sweep": sweep.name, "duplicates": sweep.duplicates, "budget": budget_json(sweep), "runs": runs}
 
 
 def _plan_table(sweep: Sweep, decisions: Sequence[Decision]) -> Table | Lines:
@@ -112,7 +113,7 @@ def _plan_table(sweep: Sweep, decisions: Sequence[Decision]) -> Table | Lines:
     for decision in decisions:
         run, style = decision.run, "dim" if decision.action is Action.SKIP else ""
         shown = [run.run_id, run.config.model.name, run.config.loss_type, _number(run.config.beta)]
-        shown += [_number(run.axes.get(axis, "")) for axis in extra]
+        shown += [_number(run.axes.get(axis)) for axis in extra]
         shown += _price(decision) if costly else []
         shown += [decision.action, decision.why, duration(decision.seconds)]
         rows.append((shown, style))
@@ -196,4 +197,5 @@ def _gpus(run: Run) -> str:
 
 
 def _number(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    """A value of an axis; nothing where the run leaves that as it is."""
+    return f"{value:g}" if isinstance(value, float) else "" if value is None else str(value)
