@@ -262,10 +262,9 @@ def test_unequal_budgets_are_said_in_the_plan(write: Write) -> None:
     )
     sweep = sweep_of("+sweeps=mine")
     assert budgets(sweep.runs)[2] == Budget("tiny", "movie-reviews", "ipo", 3, 1, 2, 4)
-    assert budget_lines(sweep) == [
-        "budget: sigmoid, hinge 2 settings x 2 seeds; ipo 3 settings x 1 to 2 seeds. "
-        "These are not equal: the best of more settings scores higher by chance alone"
-    ]
+    (line,) = budget_lines(sweep)
+    assert line.startswith("budget: sigmoid, hinge 2 settings x 2 seeds; ipo 3 settings x 1 to 2 seeds. ")
+    assert line.endswith("These are not equal: the best of more settings scores higher by chance alone")
 
 
 def test_budgets_that_differ_between_models_are_said_of_each(write: Write) -> None:

@@ -15,7 +15,7 @@ from hydra.core.override_parser.types import Glob, Override
 from launcher.config import OBJECTIVE
 from launcher.errors import UsageError
 from launcher.planning.one_run import one_value
-from launcher.planning.overrides import BLANK, Overrides, aliased, as_text, expand, options, wrong
+from launcher.planning.overrides import BLANK, PRESET, Overrides, aliased, as_text, expand, options, wrong
 
 MAX_POINTS = 100_000  # planning so many takes minutes; more is a slip of the pen
 
@@ -47,6 +47,7 @@ class Axis:
 def axis(key: str, overrides: Sequence[str]) -> Axis:
     """The axis of one key with these values, each an override of it."""
     aliases = tuple(override for override in overrides if aliased(override) is not None)
+    key = PRESET if key == f"+{PRESET}" else key
     return Axis((key,), tuple((expand(override),) for override in overrides), aliases)
 
 

@@ -18,7 +18,7 @@ from launcher.machine.installed import trl_losses
 from launcher.planning.compose import apply_override, free_mappings, full_keys
 from launcher.planning.kinds import is_free
 from launcher.planning.one_run import one_value
-from launcher.planning.overrides import chooses_group, parse, wrong
+from launcher.planning.overrides import PRESET, chooses_group, parse, wrong
 from launcher.planning.planned_runs import plan_run
 from launcher.store.files import Plain
 from launcher.store.results import BENCHMARKS
@@ -34,7 +34,7 @@ def change_settings(settings: Plain, overrides: Sequence[str]) -> Plain:
     parsed = [parse(override) for override in overrides]
     for override in parsed:
         section = override.key_or_group.split(".")[0]
-        if section in OBJECTIVE:
+        if section in (*OBJECTIVE, PRESET):
             raise wrong(override, f"{section} says what is trained; another value is another run")
         if section in OF_THE_LAUNCH:
             raise wrong(override, f"{section} is for launching; nothing was done")

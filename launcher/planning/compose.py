@@ -35,6 +35,7 @@ from launcher.planning.asked import read_grids
 from launcher.planning.grid import Grids, section_of
 from launcher.planning.kinds import FREE, wanted_of
 from launcher.planning.overrides import (
+    PRESET,
     Overrides,
     as_text,
     check_choice,
@@ -194,7 +195,7 @@ def compose_point(
     chosen = [override for override in parsed if chooses_group(override)]
     for override in chosen:
         check_choice(override)
-    groups = tuple(f"{override.get_key_element()}={as_text(override.value())}" for override in chosen)
+    groups = tuple(f"{_group(override)}={as_text(override.value())}" for override in chosen)
     once = tuple(
         override for override, o in zip(overrides, parsed, strict=True) if override in fixed and o not in chosen
     )
@@ -223,6 +224,11 @@ def _for_a_variable(key: str, what: str) -> str:
     return f"; for a variable of the environment, ${{oc.env:{found[1]}}}" if found and found[1].isupper() else ""
 
 
+def _group(override: Override) -> str:
+    """A group as Hydra has to be told of it: that of presets stands in no list of defaults."""
+    return f"+{PRESET}" if override.key_or_group == PRESET else str(override.get_key_element())
+
+
 @cache
 def _composer(groups: Overrides, fixed: Overrides, may_be_open: frozenset[str]) -> _Composer:
     return _Composer(groups, fixed, may_be_open)
@@ -234,7 +240,7 @@ def _axis_value(config: Plain, key: str, members: Mapping[str, Any]) -> Any:
     for part in key.lstrip("+~").split("@")[0].replace("/", ".").split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
     if not isinstance(value, Mapping):
-        return value
+        return members.get(key) if value is None else value
     return value.get("name") or members.get(key, value)
 
 

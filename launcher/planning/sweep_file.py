@@ -133,7 +133,7 @@ def _zipped(place: str, group: Mapping[str, Any]) -> Axis:
         raise UsageError(f"{place}: axes that vary together need equally many values, found {lengths}")
     rows = zip(*(each.values for each in axes), strict=True)
     return Axis(
-        tuple(group),
+        tuple(key for each in axes for key in each.keys),
         tuple(tuple(of_key for (of_key,) in row) for row in rows),
         tuple(alias for each in axes for alias in each.aliases),
     )
