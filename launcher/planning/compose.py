@@ -34,6 +34,7 @@ from launcher.planning.as_typed import read_conf_as_typed, read_yaml
 from launcher.planning.grid import Grid, read_grid, section_of
 from launcher.planning.kinds import FREE, wanted_of
 from launcher.planning.overrides import (
+    SPELT,
     Overrides,
     as_text,
     check_choice,
@@ -274,7 +275,8 @@ def _remedy(override: Override, config: DictConfig) -> str:
     section, _, last = key.rpartition(".")
     wanted = wanted_of(key)
     if wanted is None:
-        near = suggestion(key, sorted(full_keys(OmegaConf.to_container(config))))
+        known = sorted(full_keys(OmegaConf.to_container(config)))
+        near = f"; it is {SPELT[key]} here" if key in SPELT else suggestion(key, known)
         return f"no such key{near}; see conf/config.yaml"
     if section and OmegaConf.select(config, section, throw_on_missing=False) is None:
         group = section.partition(".")[0]

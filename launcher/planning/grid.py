@@ -17,7 +17,7 @@ from typing import Any, cast
 from hydra.core.override_parser.types import Glob, Override
 from yaml import YAMLError
 
-from launcher.config import OBJECTIVE
+from launcher.config import LOSS, OBJECTIVE
 from launcher.errors import UNSAID, ConfigError, UsageError, suggestion
 from launcher.machine.installed import data_dir
 from launcher.planning.as_typed import read_yaml
@@ -154,7 +154,7 @@ def _axis_of(override: Override, *, multirun: bool) -> Axis:
 
 def _without_multirun(override: Override) -> str:
     """What would be right in place of several values of a single run."""
-    if override.key_or_group.partition(".")[0] in OBJECTIVE:
+    if override.key_or_group.partition(".")[0] in (*OBJECTIVE, LOSS):
         return f"several values for {override.get_key_element()}; add -m to run all of them"
     return one_value(override.get_key_element(), (override.input_line or "").partition("=")[2])
 

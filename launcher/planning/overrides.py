@@ -31,6 +31,7 @@ SHORTHANDS = ("model", "dataset")  # groups whose value may be a Hub id or a fol
 BLANK = {"custom", "mixture", "weak_rejects"}  # files of conf/ that say nothing until the user does
 # What is a file elsewhere, and several keys here.
 _INSTEAD = {("trainer", "qlora"): "; QLoRA is trainer=lora model.quantization=4bit"}
+SPELT = {"loss.lambda": "loss.lam"}  # lambda is a word of Python's own
 TEMPLATE = "model.chat_template"
 MIXTURE = "dataset.mixture"
 JUDGE = "evaluation.judge"
