@@ -19,12 +19,18 @@ from launcher.planning.compose import compose
 
 FOLDER = data_dir("conf") / "preset"
 NAMES = sorted(file.stem for file in FOLDER.glob("*.yaml"))
-# What each source says: loss, beta, learning rate, pairs a step. Written from the sources that the headers name.
+# What each source says: loss, beta (of one that has it), learning rate, pairs a step; from the sources in the headers.
 PUBLISHED = {
     "dpo_zephyr": ("sigmoid", 0.01, 5e-7, 128),
     "ipo_zephyr": ("ipo", 0.01, 5e-7, 128),
     "kto_halos": ("kto", 0.1, 5e-6, 32),
     "ld_dpo": ("sigmoid", 0.01, 5e-7, 128),
+    "simpo_llama3": ("simpo", 2.5, 1e-6, 128),
+    "orpo_mistral": ("orpo", None, 5e-6, 32),
+    "cpo_alma": ("cpo", 0.1, 1e-4, 32),
+    "rpo": ("sigmoid+sft", 0.1, 7e-7, 16),
+    "robust_dpo": ("robust", 0.01, 1e-3, 16),
+    "alphapo_mistral": ("alphapo", 2.5, 7e-7, 128),
 }
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from hydra.core.override_parser.types import Glob, Override
 
-from launcher.config import OBJECTIVE
+from launcher.config import LOSS, OBJECTIVE
 from launcher.errors import UsageError
 from launcher.planning.one_run import one_value
 from launcher.planning.overrides import BLANK, PRESET, Overrides, aliased, as_text, expand, options, wrong
@@ -65,7 +65,7 @@ def axis_of(override: Override, *, multirun: bool) -> Axis:
 
 def _without_multirun(override: Override) -> str:
     """What would be right in place of several values of a single run."""
-    if override.key_or_group.partition(".")[0] in OBJECTIVE:
+    if override.key_or_group.partition(".")[0] in (*OBJECTIVE, LOSS):
         return f"several values for {override.get_key_element()}; add -m to run all of them"
     return one_value(override.get_key_element(), (override.input_line or "").partition("=")[2])
 

@@ -36,6 +36,7 @@ from launcher.planning.grid import Grids, section_of
 from launcher.planning.kinds import FREE, wanted_of
 from launcher.planning.overrides import (
     PRESET,
+    SPELT,
     Overrides,
     as_text,
     check_choice,
@@ -281,7 +282,8 @@ def _remedy(override: Override, config: DictConfig) -> str:
     section, _, last = key.rpartition(".")
     wanted = wanted_of(key)
     if wanted is None:
-        near = suggestion(key, sorted(full_keys(OmegaConf.to_container(config))))
+        known = sorted(full_keys(OmegaConf.to_container(config)))
+        near = f"; it is {SPELT[key]} here" if key in SPELT else suggestion(key, known)
         return f"no such key{near}; see conf/config.yaml"
     if section and OmegaConf.select(config, section, throw_on_missing=False) is None:
         group = section.partition(".")[0]

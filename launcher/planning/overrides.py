@@ -32,6 +32,7 @@ BLANK = {"custom", "mixture", "weak_rejects"}  # files of conf/ that say nothing
 # What is a file elsewhere, and several keys here.
 _INSTEAD = {("trainer", "qlora"): "; QLoRA is trainer=lora model.quantization=4bit"}
 PRESET = "preset"  # a group that no run has until it is asked for: `+preset=NAME`, or without the +
+SPELT = {"loss.lambda": "loss.lam"}  # lambda is a word of Python's own
 TEMPLATE = "model.chat_template"
 MIXTURE = "dataset.mixture"
 JUDGE = "evaluation.judge"

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from launcher.cluster.scheduler import Scheduler
 from launcher.evaluation import scores
+from launcher.losses import given
 from launcher.machine.terminal import Screen, say_json
 from launcher.planning.data_counts import Look
 from launcher.planning.stages import is_joint
@@ -87,6 +88,7 @@ def _plan_json(sweep: Sweep, decisions: Iterable[Decision], data: Look) -> Plain
             "dataset": decision.run.config.dataset.name,
             "loss_type": decision.run.config.loss_type,
             "beta": decision.run.config.beta,
+            "loss": given(decision.run.config),
             "axes": decision.run.axes,
             "action": decision.action,
             "why": decision.why,
@@ -101,7 +103,9 @@ def _plan_json(sweep: Sweep, decisions: Iterable[Decision], data: Look) -> Plain
         }
         for decision in decisions
     ]
-    return {"sweep": sweep.name, "duplicates": sweep.duplicates, "budget": budget_json(sweep), "runs": runs}
+    twins = [{"run_id": twin.run_id, "same_as": twin.of} for twin in sweep.twins]
+    about = {"duplicates": sweep.duplicates, "same_weights": twins, "budget": budget_json(sweep)}
+    return {"sweep": sweep.name, **about, "runs": runs}
 
 
 def _plan_table(sweep: Sweep, decisions: Sequence[Decision]) -> Table | Lines:
@@ -130,6 +134,8 @@ def _totals(sweep: Sweep, decisions: Sequence[Decision]) -> str:
     parts = [f"{len(decisions)} runs"] + [f"{count} {action}" for action, count in sorted(counts.items())]
     if sweep.duplicates:
         parts.append(f"{sweep.duplicates} duplicates dropped")
+    if sweep.twins:
+        parts.append(f"{len(sweep.twins)} left out that would train the same weights as others")
     known = [d.seconds for d in decisions if d.seconds is not None]
     if known:
         parts.append(f"about {duration(sum(known))} of training for {len(known)} of them")
