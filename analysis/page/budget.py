@@ -58,8 +58,8 @@ def cautions(runs: pd.DataFrame) -> list[str]:
     """Say where the losses of a model did not have the same, and what follows."""
     unequal = {place: own for place, own in budgets(runs).items() if len(set(own.values())) > 1}
     return [
-        f"The losses on {model} with {dataset} did not have the same budget: {_in_words(own)}. The best of more settings, "
-        "or of fewer seeds each, scores higher by chance alone: a lead may be no more than that."
+        f"The losses on {model} with {dataset} did not have the same budget: {_in_words(own)}. The best of more "
+        "settings, or of fewer seeds each, scores higher by chance alone: a lead may be no more than that."
         for (model, dataset), own in unequal.items()
     ]
 
