@@ -107,6 +107,19 @@ def test_what_a_grid_says_takes_the_place_of_what_stands_beside_it(write: Write)
     assert points() == [("ipo", 0.1, 1e-3, 42), ("ipo", 0.2, 1e-3, 42), ("hinge", 1.0, 1e-4, 42)]
 
 
+def test_a_setting_of_one_grid_is_no_axis(write: Write) -> None:
+    """How its runs are made and where they go may be each grid's own: that makes no runs, so it is no axis."""
+    write(
+        "overrides: {model: tiny, trainer: full}\n"
+        "grids:\n  - {loss_type: ipo, cluster.mem: 1G, hub.revision: '${loss_type}-x${beta}'}\n"
+        "  - {loss_type: hinge, beta: [0.1, 0.2], hub.revision: '${loss_type}-${beta}'}\n"
+    )
+    sweep = sweep_of("+sweeps=mine")
+    assert sweep.axes == ("loss_type", "beta")
+    assert [run.config.cluster.mem for run in sweep.runs] == ["1G", None, None]
+    assert [run.config.hub.revision for run in sweep.runs] == ["ipo-x0.1", "hinge-0.1", "hinge-0.2"]
+
+
 def test_a_run_of_two_grids_is_one_run(write: Write) -> None:
     """Where the file has it first; those dropped are counted."""
     write(

@@ -12,9 +12,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from launcher.config import LOSS, OBJECTIVE
 from launcher.errors import UNSAID, ConfigError
 from launcher.planning.axes import Axis, check_size
-from launcher.planning.overrides import Overrides, aliased, meaning, parse
+from launcher.planning.overrides import PRESET, Overrides, aliased, meaning, parse
+
+_TRAINED = (*OBJECTIVE, LOSS, PRESET)  # sections whose values make runs; another value of others makes none
 
 
 @dataclass(frozen=True)
@@ -67,19 +70,25 @@ class Grids:
 
     @property
     def varied(self) -> list[str]:
-        """The keys that really vary, within a grid or from one to the next, in order."""
+        """The axes in order: keys that vary within a grid, and of what is trained those that vary from one to the next."""
         keys = dict.fromkeys(key for grid in self.grids for key in grid.keys)
-        moving = {key for grid in self.grids for axis in grid.axes if len(axis.values) > 1 for key in axis.keys}
-        return [key for key in keys if key in moving or differ(self.grids, key)]
+        moving = self._moving
+        return [key for key in keys if key in moving or (section_of(key) in _TRAINED and differ(self.grids, key))]
+
+    @property
+    def _moving(self) -> set[str]:
+        """The keys that vary within a grid."""
+        return {key for grid in self.grids for axis in grid.axes if len(axis.values) > 1 for key in axis.keys}
 
     @property
     def fixed(self) -> list[str]:
         """The overrides that all points have, of sections of the configuration in which nothing varies."""
-        varied = {section_of(key) for key in self.varied}
+        every = {key for grid in self.grids for key in grid.keys}
+        varied = {section_of(key) for key in every if key in self._moving or differ(self.grids, key)}
         first = self.grids[0].axes if self.grids else ()
         values = (axis.values[0] for axis in first if len(axis.values) == 1)
-        every = [override for value in values for of_key in value for override in of_key]
-        return [override for override in every if section_of(parse(override).key_or_group) not in varied]
+        found = [override for value in values for of_key in value for override in of_key]
+        return [override for override in found if section_of(parse(override).key_or_group) not in varied]
 
     @property
     def notes(self) -> list[str]:
