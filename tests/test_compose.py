@@ -188,7 +188,7 @@ def test_command_line_replaces_axes_of_a_sweep_file(sweep_files: Path) -> None:
     ("content", "words"),
     [
         ("zip:\n  - {seed: [1, 2], beta: [0.1]}\n", "equally many"),
-        ("grids: {beta: [1]}\n", "no others"),
+        ("girds: {beta: [1]}\n", "no others"),
         ("grid: [1, 2]\n", "key: value"),
         ("grid: {beta: [}\n", "YAML"),
         ("- 1\n", "no others"),

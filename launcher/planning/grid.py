@@ -70,7 +70,7 @@ class Grids:
 
     @property
     def varied(self) -> list[str]:
-        """The axes in order: keys that vary within a grid, and of what is trained those that vary from one to the next."""
+        """The axes in order: what varies within a grid, and of what is trained what varies from one to the next."""
         keys = dict.fromkeys(key for grid in self.grids for key in grid.keys)
         moving = self._moving
         return [key for key in keys if key in moving or (section_of(key) in _TRAINED and differ(self.grids, key))]
