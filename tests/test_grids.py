@@ -304,3 +304,20 @@ def test_a_key_that_one_grid_alone_sets_is_blank_elsewhere(write: Write, capsys:
     assert main.main(["-m", "+sweeps=mine", "dry_run=true"]) == 0
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("tiny-")]
     assert ["0.5" in rows[0].split(), "None" in rows[1]] == [True, False]
+
+
+def test_keys_of_losses_share_a_column(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where several are axes: each run has few of them. One alone has its own."""
+    write(
+        "overrides: {model: tiny, trainer: full}\n"
+        "grids: [{loss_type: simpo, zip: [{beta: [2, 5], loss.gamma: [1, 2.5]}]}, {loss_type: orpo, loss.lam: 0.3}]\n"
+    )
+    assert main.main(["-m", "+sweeps=mine", "dry_run=true"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any("keys of the loss" in line and "loss.gamma" not in line for line in lines if line.startswith("run "))
+    rows = [line for line in lines if line.startswith("tiny-")]
+    assert ["gamma=1 " in rows[0], "gamma=2.5 " in rows[1], "lam=0.3 " in rows[2]] == [True] * 3
+    write("overrides: {model: tiny, trainer: full, loss_type: simpo}\ngrid: {loss.gamma: [1, 2.5]}\n")
+    assert main.main(["-m", "+sweeps=mine", "dry_run=true"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any("loss.gamma" in line for line in lines if line.startswith("run "))

@@ -30,6 +30,9 @@ from launcher.views.data import data_json, data_lines
 from launcher.views.settings import settings_json, settings_line
 from launcher.views.table import Lines, table_of
 
+_OF_LOSSES = "loss."  # how the keys of losses begin
+_OWN_KEYS = "keys of the loss"
+
 
 def show_plan(
     plan: Plan,
@@ -109,7 +112,7 @@ def _plan_json(sweep: Sweep, decisions: Iterable[Decision], data: Look) -> Plain
 
 
 def _plan_table(sweep: Sweep, decisions: Sequence[Decision]) -> Table | Lines:
-    extra = [axis for axis in sweep.axes if axis not in ("model", "loss_type", "beta")]
+    extra = _extra(sweep.axes)
     costly = is_costly(decisions)  # a laptop's sweep needs no such column
     priced = ("resources", "GPU-hours") if costly else ()
     columns = ("run", "model", "loss_type", "beta", *extra, *priced, "action", "why", "est. time")
@@ -117,11 +120,25 @@ def _plan_table(sweep: Sweep, decisions: Sequence[Decision]) -> Table | Lines:
     for decision in decisions:
         run, style = decision.run, "dim" if decision.action is Action.SKIP else ""
         shown = [run.run_id, run.config.model.name, run.config.loss_type, _number(run.config.beta)]
-        shown += [_number(run.axes.get(axis)) for axis in extra]
+        shown += [_own_keys(run) if axis == _OWN_KEYS else _number(run.axes.get(axis)) for axis in extra]
         shown += _price(decision) if costly else []
         shown += [decision.action, decision.why, duration(decision.seconds)]
         rows.append((shown, style))
     return table_of(f"sweep {sweep.name}", columns, rows)
+
+
+def _extra(axes: Sequence[str]) -> list[str]:
+    """The further columns: axes, and in place of several keys of losses, of which each run has few, one for all."""
+    others = [axis for axis in axes if axis not in ("model", "loss_type", "beta")]
+    own = [axis for axis in others if axis.startswith(_OF_LOSSES)]
+    if len(own) == 1:
+        return others
+    return [axis for axis in others if axis not in own] + [_OWN_KEYS][: len(own)]
+
+
+def _own_keys(run: Run) -> str:
+    given = {key.removeprefix(_OF_LOSSES): value for key, value in run.axes.items() if key.startswith(_OF_LOSSES)}
+    return " ".join(f"{key}={_number(value)}" for key, value in given.items() if value is not None)
 
 
 def _price(decision: Decision) -> list[str]:
