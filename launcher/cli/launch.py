@@ -53,7 +53,7 @@ Run a preference-tuning sweep: model x loss_type x beta, and any other axis.
   python -m launcher status                                              the latest sweep's runs
   python -m launcher resume SWEEP                                        what failed, goes on from its checkpoint
 
-Overrides are key=value, in Hydra's grammar: a,b  range(1,4)  choice(a,b)  glob(*)  +sweeps=NAME.
+Overrides are key=value, in Hydra's grammar: a,b  range(1,4)  choice(a,b)  glob(*)  +sweeps=NAME  +preset=NAME.
 conf/config.yaml has every key with its meaning; conf/<group>/ has the choices of model, dataset, trainer, ...
 """
 
