@@ -27,6 +27,7 @@ _PLACE = ("path", "revision", "gguf_file", "config", "data_dir", "data_files")
 _NAMES = {f"{section}.{key}" for section in SECTIONS for key in ("name", *_PLACE, "about")}
 # Named by columns of their own; every other key that differs makes up a run's "setting".
 _NAMED = (*SECTIONS, "loss_type", "beta", "seed")
+_NULL = "None"  # as `show` has it
 _LONG = 40  # characters of a value that is shown; of a longer one, its hash
 _SHORT = 8  # characters of a hash, or a commit
 _REVISION = 12  # of a revision
@@ -221,15 +222,23 @@ def settings_of(frame: pd.DataFrame) -> list[str]:
     keys = setting_keys(frame)
     words = dict(zip(keys, short_names(keys), strict=True))
     runs = frame[frame["kind"] == "run"]
+    taken = _taken(runs, keys)
     dataset_matters = any(len(group) > 1 for group in runs.groupby("model", dropna=False)["dataset"].unique())
     names = []
     for row in frame.to_dict("records"):
         parts = [str(row["dataset"])] if dataset_matters else []
         if row["kind"] == "run":
             known = [key for key in keys if row["objective"] or key in row["axes"] or key == STEP]
+            known = [key for key in known if (row["loss_type"], key) in taken]
             parts += [f"{words[key]}={brief(axis_value(row, key))}" for key in known] + [row["evaluated"]]
         names.append(", ".join(filter(None, parts)))
     return names
+
+
+def _taken(runs: pd.DataFrame, keys: Sequence[str]) -> set[tuple[Any, str]]:
+    """Give the keys of which some run of a loss has a value, each with the loss; of others there is nothing to say."""
+    rows = runs.to_dict("records")
+    return {(row["loss_type"], key) for key in keys for row in rows if axis_value(row, key) != _NULL}
 
 
 def short_names(keys: Sequence[str]) -> list[str]:

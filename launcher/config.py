@@ -18,6 +18,7 @@ from launcher.errors import UNSAID, ConfigError, suggestion
 MISSING: Any = "???"  # OmegaConf's mark for a value that the user must give
 
 OBJECTIVE = ("model", "dataset", "trainer", "loss_type", "beta", "seed")  # what is trained, hence a run's identity
+LOSS = "loss"  # the keys of losses, a part of it where one of them has a value
 OF_THE_LAUNCH = ("dry_run", "output_dir", "retrain", "sweep")  # one for all of its runs
 WEAK_REJECTS = "weak_rejects"  # the builder whose pairs a model writes, on a node
 PACKED_AUTO = "auto"  # pairs go through a model packed where that computes the same
@@ -141,6 +142,19 @@ class Trainer:
     lora: Lora | None = None
     desirable_weight: float | None = None
     undesirable_weight: float | None = None
+
+
+@dataclass
+class Loss:
+    label_smoothing: float | None = None
+    gamma: float | None = None
+    lam: float | None = None
+    alpha: float | None = None
+    tau: float | None = None
+    f_divergence: str | None = None
+    use_weighting: bool | None = None
+    length_normalized: bool | None = None
+    weights: list[float] | None = None
 
 
 @dataclass
@@ -277,7 +291,7 @@ class Evaluation:
 
 @dataclass
 class RunConfig:
-    """One grid point. The six keys of OBJECTIVE say what is trained; the others, how and where."""
+    """One grid point. The six keys of OBJECTIVE and `loss` say what is trained; the others, how and where."""
 
     model: Model = MISSING
     dataset: Dataset = MISSING
@@ -291,11 +305,19 @@ class RunConfig:
     tracking: Tracking = MISSING
     evaluation: Evaluation = MISSING
     deepspeed: DeepSpeed = field(default_factory=DeepSpeed)
+    loss: Loss = field(default_factory=Loss)
     sweep: str | None = None
     pins: dict[str, str] = field(default_factory=dict)  # the commits of what is on the Hub; the launch gives them
     output_dir: str = MISSING
     dry_run: bool = False
     retrain: bool = False
+
+
+def objective_in(config: dict[str, Any]) -> dict[str, Any]:
+    """What of a plain configuration says what is trained; the keys of losses where one of them has a value."""
+    found = {key: config[key] for key in OBJECTIVE if key in config}
+    keys = config.get(LOSS) or {}
+    return {**found, LOSS: keys} if any(value is not None for value in keys.values()) else found
 
 
 def from_plain(plain: dict[str, Any], kind: type = RunConfig, prefix: str = "") -> Any:

@@ -1,16 +1,26 @@
 """What has to be known of a loss beside its formula, which stands under the same name in `worker.training.losses`.
 
-Owns: the table of losses: ours, and those of TRL that differ from the rest of TRL's.
-Must not know: torch, TRL; which losses the installed TRL computes (`installed` does); how one is computed.
+Owns: the table of losses, which keys each takes, what a sum of them is.
+Must not know: torch, TRL; which losses the installed TRL computes (`installed` does); how one is computed; what values
+a key may have, and which formulas coincide (`planning.loss_rules`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
 from difflib import SequenceMatcher
+from typing import Any
 
-from launcher.config import Trainer
+from launcher.config import Loss as LossKeys
+from launcher.config import RunConfig
+
+PLUS = "+"  # between the parts of a sum, `sigmoid+sft`
+LOG_RATIO = "beta (log pi - log pi_ref)"  # the reward of a completion, where its row says nothing else
+WEIGHTING = ("loss.use_weighting",)
+DIVERGENCES = ("loss.f_divergence", "loss.alpha")  # alpha is that of the alpha divergence
+WEIGHTS = ("loss.weights",)
+OF_LABELS = ("trainer.desirable_weight", "trainer.undesirable_weight")
 
 
 @dataclass(frozen=True)
@@ -18,16 +28,20 @@ class Loss:
     """A loss as rules, evaluation and out-of-memory handling see it. The defaults are those of most losses of TRL.
 
     Attributes:
-        name: the value of `loss_type`.
+        name: the value of `loss_type`; of a sum, its parts with `+` between them.
         ours: whether it is there though TRL's DPOTrainer does not compute it.
         paired: whether it trains on pairs; else on completions with a label, by TRL's KTOTrainer.
         neighbours: whether the loss of a pair depends on the others in its micro-batch: then that is a part of the
             objective, and may not be halved.
         reference: whether it is a function of the log-ratios to the reference model, so that its start is known.
+        reward: what the reward of a completion is, whose differences are accuracy and margin. Only rewards of one
+            definition can be compared.
+        beta: whether its formula has a beta.
         ld_alpha: whether `trainer.ld_alpha` is defined for it.
-        label_smoothing: the share of wrong labels that TRL is told to assume.
-        keys: which keys of `trainer` are for this loss alone, and the number that each one's value must exceed. All
-            are null by default, for the formula's own default, and a null enters no run's id.
+        keys: which keys are for this loss, and for those alone that name them too. All are null by default, for the
+            formula's own default, and a null enters no run's id.
+        needs: those of the keys without which it is no loss of its own.
+        parts: of a sum, its losses.
     """
 
     name: str
@@ -35,39 +49,76 @@ class Loss:
     paired: bool = True
     neighbours: bool = False
     reference: bool = True
+    reward: str = LOG_RATIO
+    beta: bool = True
     ld_alpha: bool = True
-    label_smoothing: float = 0.0
-    keys: Mapping[str, float] = field(default_factory=dict)
+    keys: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    parts: tuple[Loss, ...] = ()
 
-    def given(self, trainer: Trainer) -> dict[str, float]:
-        """Its keys that have a value, for its formula."""
-        values = {key: getattr(trainer, key) for key in self.keys}
-        return {key: value for key, value in values.items() if value is not None}
+    @property
+    def needs_table(self) -> bool:
+        """Whether its loss, or its reward, is a function of what the reference model says of the completions."""
+        return self.reference or self.reward == LOG_RATIO
+
+    @property
+    def terms(self) -> tuple[Loss, ...]:
+        """Its parts; of one that is no sum, itself."""
+        return self.parts or (self,)
 
 
 LOSSES = (
     # ours
     Loss("kto_pair", ours=True, neighbours=True, ld_alpha=False),  # its KL is estimated within the micro-batch
-    Loss(  # by TRL's KTOTrainer; its KL is estimated within the micro-batch
-        "kto", ours=True, paired=False, neighbours=True, ld_alpha=False,
-        keys={"desirable_weight": 0, "undesirable_weight": 0},
+    Loss("cdpo", ours=True, keys=("loss.label_smoothing",), needs=("loss.label_smoothing",)),
+    Loss("dpop", ours=True, keys=("loss.lam",)),
+    Loss(
+        "simpo", ours=True, reference=False, reward="beta / |y| log pi", ld_alpha=False,
+        keys=("loss.gamma", "loss.length_normalized"),
     ),
+    Loss(
+        "cpo", ours=True, reference=False, reward="beta log pi", ld_alpha=False,
+        keys=("loss.alpha", "loss.length_normalized"),
+    ),
+    Loss(
+        "orpo", ours=True, reference=False, reward="log odds of pi^(1/|y|)", ld_alpha=False, beta=False,
+        keys=("loss.lam",),
+    ),
+    Loss(
+        "alphapo", ours=True, reference=False, reward="beta (1 - pi^(-alpha/|y|)) / alpha", ld_alpha=False,
+        keys=("loss.alpha", "loss.gamma"),
+    ),
+    # ours, by TRL's KTOTrainer; the KL of the first is estimated within the micro-batch
+    Loss("kto", ours=True, paired=False, neighbours=True, ld_alpha=False, keys=OF_LABELS),
+    Loss("apo_zero_unpaired", ours=True, paired=False, ld_alpha=False, keys=OF_LABELS),
     # TRL's
-    Loss("aot", neighbours=True),  # sorted over the micro-batch
-    Loss("aot_unpaired", neighbours=True),  # the same
-    Loss("bco_pair", neighbours=True),  # in some releases of TRL: running moments of the rewards
-    Loss("exo_pair", label_smoothing=1e-3),  # the EXO paper's own value; TRL refuses it without one
-    Loss("sft", neighbours=True, reference=False),  # a mean over the micro-batch's tokens
+    Loss("sigmoid", keys=(*DIVERGENCES, *WEIGHTING)),
+    Loss("sigmoid_norm", keys=(*DIVERGENCES, *WEIGHTING)),
+    Loss("hinge", keys=(*DIVERGENCES, *WEIGHTING)),
+    Loss("ipo", keys=(*DIVERGENCES, *WEIGHTING)),
+    Loss("exo_pair", keys=("loss.label_smoothing", *DIVERGENCES, *WEIGHTING)),
+    Loss("robust", keys=("loss.label_smoothing", *DIVERGENCES, *WEIGHTING), needs=("loss.label_smoothing",)),
+    Loss("discopop", keys=("loss.tau", *DIVERGENCES, *WEIGHTING)),
+    Loss("nca_pair", keys=WEIGHTING),
+    Loss("bco_pair", neighbours=True, keys=WEIGHTING),  # in some releases of TRL: running moments of the rewards
+    Loss("sppo_hard", keys=WEIGHTING),
+    Loss("apo_zero", keys=WEIGHTING),
+    Loss("apo_down", keys=WEIGHTING),
+    Loss("aot", neighbours=True, keys=("loss.label_smoothing",)),  # sorted over the micro-batch
+    Loss("aot_unpaired", neighbours=True, keys=("loss.label_smoothing",)),  # the same
+    Loss("sft", neighbours=True, reference=False, beta=False),  # a mean over the micro-batch's tokens
 )  # fmt: skip
+_BY_NAME = {loss.name: loss for loss in LOSSES}
 OUR_LOSSES = tuple(loss.name for loss in LOSSES if loss.ours)
 UNPAIRED_LOSSES = tuple(loss.name for loss in LOSSES if not loss.paired)  # their trainer is `worker.training.kto`
-ALIASES = {"dpo": "sigmoid"}  # what a method is called, and TRL's name of its loss
+# The keys of `trainer` that are some losses' own.
+TRAINER_KEYS = tuple(
+    dict.fromkeys(key.removeprefix("trainer.") for loss in LOSSES for key in loss.keys if key.startswith("trainer."))
+)
+ALIASES = {"dpo": "sigmoid", "dpo_positive": "dpop"}  # what a method is called, and TRL's name of its loss
 _NO_LOSSES = {  # what is here in place of methods whose names are no names of losses
     "its hinge loss, on the log-ratios to a reference, is loss_type=hinge": "slic slic_hf",
     "its loss on the pairs as they are is loss_type=hinge; its sampling of pairs is not done here": "rso",
-    "it has no reference model, and the losses on pairs here are functions of the log-ratios to one": (
-        "simpo orpo cpo rrhf"
-    ),
     "it trains on answers that it samples, and all here is trained on a fixed data set": (
         "ppo grpo rloo dapo gspo reinforce online_dpo xpo nash_md raft"
     ),
@@ -76,21 +127,64 @@ _NO_LOSSES = {  # what is here in place of methods whose names are no names of l
     "its loss on pairs is loss_type=exo_pair": "exo",
     "its loss with hard labels is loss_type=sppo_hard": "sppo",
     "its losses are loss_type=apo_zero and loss_type=apo_down": "apo",
-    "DPO for noisy labels is loss_type=robust": "rdpo robust_dpo",
+    "DPO for noisy labels is loss_type=robust, with loss.label_smoothing": "rdpo robust_dpo",
     "it is loss_type=sigmoid with trainer.ld_alpha": "ld_dpo",
+    "it is loss_type=sigmoid+sft with loss.weights": "rpo irpo",
+    "it is loss_type=sigmoid+bco_pair+sft with loss.weights=[0.8,0.2,1]": "mpo",
+    "it is loss_type=sigmoid with loss.use_weighting=true": "wpo",
+    "it is loss_type=sigmoid with loss.f_divergence": "f_dpo",
+    "it is loss_type=cpo with loss.length_normalized=true": "cpo_simpo",
     "DPO of mean log-ratios is loss_type=sigmoid_norm": "ln_dpo dpo_norm",
     "that method's loss is not computed here": (
-        "cdpo tdpo rpo wpo tpo spo mpo mdpo sdpo odpo epo gpo bpo dro dpop spin kpo lipo rebel f_dpo beta_dpo alpha_dpo"
+        "tdpo tpo spo mdpo sdpo odpo epo gpo bpo dro spin kpo lipo rebel beta_dpo alpha_dpo rrhf"
     ),
 }
 _METHODS = {name: instead for instead, names in _NO_LOSSES.items() for name in names.split()}
 _LONG_NAME, _ALIKE = 6, 0.75  # letters; of difflib's measure
-LOSS_KEYS = tuple(dict.fromkeys(key for loss in LOSSES for key in loss.keys))
 
 
 def loss_named(name: str) -> Loss:
-    """The row of a loss; one without a row is like most of TRL's."""
-    return next((loss for loss in LOSSES if loss.name == name), Loss(name))
+    """The row of a loss, or of a sum of losses; one without a row is like most of TRL's."""
+    if PLUS not in name:
+        return _BY_NAME.get(name) or Loss(name)
+    parts = tuple(loss_named(part) for part in name.split(PLUS))
+    keys = dict.fromkeys(key for part in parts for key in part.keys if _of_all(key, parts))
+    return Loss(
+        name,
+        paired=all(part.paired for part in parts),
+        neighbours=any(part.neighbours for part in parts),
+        reference=any(part.reference for part in parts),
+        reward=next((part.reward for part in parts if part.name != "sft"), LOG_RATIO),
+        beta=any(part.beta for part in parts),
+        ld_alpha=all(part.ld_alpha for part in parts),
+        keys=(*keys, *WEIGHTS),
+        needs=tuple(dict.fromkeys(key for part in parts for key in part.needs)),
+        parts=parts,
+    )
+
+
+def _of_all(key: str, parts: Collection[Loss]) -> bool:
+    """Whether a key can be given to a sum: TRL divides and weighs all of a sum's parts alike, or none of them."""
+    if key not in (*DIVERGENCES, *WEIGHTING):
+        return True
+    free = ("sft",) if key in DIVERGENCES else ()  # which has no score that would change
+    ours = any(part.ours and key in part.keys for part in parts)  # cpo's alpha is another one
+    return ours or all(key in part.keys or part.name in free for part in parts)
+
+
+def given(config: RunConfig) -> dict[str, Any]:
+    """The keys of a run's loss that have a value, for its formula; without the sections that they stand in."""
+    found = {**_of_trainer(config), **_of_loss(config.loss)}
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _of_trainer(config: RunConfig) -> dict[str, Any]:
+    taken = loss_named(config.loss_type).keys
+    return {key: getattr(config.trainer, key) for key in TRAINER_KEYS if f"trainer.{key}" in taken}
+
+
+def _of_loss(keys: LossKeys) -> dict[str, Any]:
+    return asdict(keys)
 
 
 def what_instead(name: str, known: Collection[str]) -> str:

@@ -39,10 +39,19 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Twin:
+    """A grid point that is left out, since another run trains the same weights under another id."""
+
+    run_id: str
+    of: str
+
+
+@dataclass(frozen=True)
 class Sweep:
-    """A named set of runs, in the grid's order, each once."""
+    """A named set of runs, in the grid's order, each once; `duplicates` and `twins` are what was left out of it."""
 
     name: str
     runs: tuple[Run, ...]
     axes: tuple[str, ...]
     duplicates: int = 0
+    twins: tuple[Twin, ...] = ()

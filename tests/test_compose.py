@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from launcher.config import OBJECTIVE, RunConfig, canonical
 from launcher.errors import ConfigError, UsageError
 from launcher.machine.installed import data_dir
-from launcher.planning import grid as grid_module
+from launcher.planning import sweep_file
 from launcher.planning.compose import compose
 from launcher.planning.overrides import BLANK
 from launcher.planning.planned_runs import portable, run_id
@@ -141,7 +141,7 @@ def test_model_may_be_a_hub_id_or_a_folder(tmp_path: Path) -> None:
 def sweep_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "sweeps"
     folder.mkdir()
-    monkeypatch.setattr(grid_module, "data_dir", lambda name: folder if name == "sweeps" else data_dir(name))
+    monkeypatch.setattr(sweep_file, "data_dir", lambda name: folder if name == "sweeps" else data_dir(name))
     return folder
 
 
@@ -188,7 +188,7 @@ def test_command_line_replaces_axes_of_a_sweep_file(sweep_files: Path) -> None:
     ("content", "words"),
     [
         ("zip:\n  - {seed: [1, 2], beta: [0.1]}\n", "equally many"),
-        ("grids: {beta: [1]}\n", "no others"),
+        ("girds: {beta: [1]}\n", "no others"),
         ("grid: [1, 2]\n", "key: value"),
         ("grid: {beta: [}\n", "YAML"),
         ("- 1\n", "no others"),

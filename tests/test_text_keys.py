@@ -20,8 +20,8 @@ from launcher.config import OBJECTIVE, RunConfig
 from launcher.errors import ConfigError, UsageError
 from launcher.machine.installed import data_dir
 from launcher.planning import compose as compose_module
-from launcher.planning import grid as grid_module
 from launcher.planning import overrides as overrides_module
+from launcher.planning import sweep_file
 from launcher.planning.as_typed import read_override
 from launcher.planning.changes import change_settings
 from launcher.planning.compose import compose
@@ -63,7 +63,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(autouse=True)
 def own_files(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (compose_module, grid_module, overrides_module):
+    for module in (compose_module, sweep_file, overrides_module):
         monkeypatch.setattr(module, "data_dir", lambda name: folders.get(name) or data_dir(name))
     overrides_module.options.cache_clear()
 

@@ -14,7 +14,7 @@ from analysis.apart import SECTIONS, axis_value, place_of
 from analysis.best import Best
 from analysis.judges import BY
 from analysis.measures import ACCURACY, GOLDEN, Measure, measures_of, present, primary, text_measures
-from analysis.page import data
+from analysis.page import budget, data
 from analysis.rows import judged, other_axes, setting
 from analysis.statistics import hidden_damage
 from analysis.words import fixed, listed, number
@@ -38,6 +38,7 @@ def cautions(frame: pd.DataFrame, best: list[Best], settings: pd.DataFrame) -> l
         *_partial(runs, best),
         *_disagreement(settings, best),
         *_choice(best),
+        *budget.cautions(runs),
         *data.cautions(runs),
         *_noise(frame, settings),
         *_contents(runs),

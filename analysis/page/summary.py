@@ -14,6 +14,7 @@ import pandas as pd
 
 from analysis.best import Best, Lead, by_model, leads
 from analysis.measures import ACCURACY
+from analysis.page import budget
 from analysis.rows import judged, setting
 from analysis.words import fixed, limits, listed, signed
 
@@ -58,6 +59,7 @@ def _progress(runs: pd.DataFrame) -> str:
     if kept := models - len(runs):
         text += f" {kept} of their milestones {_are(kept)} evaluated as well."
     hours = float(np.nansum(runs["gpu_hours"]))
+    text = " ".join(filter(None, (text, budget.finding(runs))))
     return f"{text} They took {fixed(hours, 1)} GPU-hours." if hours > 0 else text
 
 

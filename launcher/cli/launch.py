@@ -14,7 +14,7 @@ from pathlib import Path
 from launcher.cli.arguments import DONE, VERBS, Parser, complained, count
 from launcher.cli.watch import after_submission, damages_in
 from launcher.cluster.scheduler import Scheduler, said_by_environment, scheduler_for
-from launcher.errors import SchedulerError, UsageError
+from launcher.errors import SchedulerError, UsageError, listed
 from launcher.hub.claims import claim_revisions
 from launcher.hub.revisions import missing_token
 from launcher.machine.accounts import has_token
@@ -44,6 +44,7 @@ from launcher.views import plan as views_plan
 from launcher.views.console import say_working
 from launcher.views.data import told_once
 
+TOLD = 3  # of what is left out, by name
 DESCRIPTION = """\
 Run a preference-tuning sweep: model x loss_type x beta, and any other axis.
 
@@ -52,7 +53,7 @@ Run a preference-tuning sweep: model x loss_type x beta, and any other axis.
   python -m launcher status                                              the latest sweep's runs
   python -m launcher resume SWEEP                                        what failed, goes on from its checkpoint
 
-Overrides are key=value, in Hydra's grammar: a,b  range(1,4)  choice(a,b)  glob(*)  +sweeps=NAME.
+Overrides are key=value, in Hydra's grammar: a,b  range(1,4)  choice(a,b)  glob(*)  +sweeps=NAME  +preset=NAME.
 conf/config.yaml has every key with its meaning; conf/<group>/ has the choices of model, dataset, trainer, ...
 """
 
@@ -140,7 +141,16 @@ def composed(overrides: Sequence[str], *, multirun: bool, tell: Say = silent) ->
     for number, point in enumerate(points, 1):
         tell(f"checking run {number:,} of {len(points):,}")
         runs.append(plan_run(point.config, point.axes, point.overrides, losses, once))
-    return plan(runs, grid.varied, grid.name), grid.notes
+    sweep = plan(runs, grid.varied, grid.name)
+    return sweep, [*grid.notes, *_told_of_twins(sweep)]
+
+
+def _told_of_twins(sweep: Sweep) -> list[str]:
+    """Which grid points are left out that would train what another one trains; a line for all."""
+    if not sweep.twins:
+        return []
+    which = listed((f"{twin.run_id} as {twin.of}" for twin in sweep.twins), TOLD)
+    return [f"left out, since it would train the same weights as another run of the sweep: {which}"]
 
 
 def _check(sweep: Sweep, store: Store, *, dry_run: bool) -> Settled:

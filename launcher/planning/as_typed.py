@@ -101,7 +101,7 @@ class _Reader(HydraOverrideVisitor):
 
     def visitKey(self, ctx: Any) -> Key:  # noqa: N802 - Hydra's name, as those below
         key = super().visitKey(ctx)
-        self._kind = str if key.key_or_group == "sweeps" else kind_of(key.key_or_group)
+        self._kind = str if key.key_or_group in {"sweeps", "preset"} else kind_of(key.key_or_group)
         return key
 
     def _within(self, kind: Any, visit: Callable[[Any], Any], node: Any) -> Any:

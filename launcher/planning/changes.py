@@ -12,13 +12,13 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from launcher.config import OBJECTIVE, OF_THE_LAUNCH, RunConfig, canonical
+from launcher.config import LOSS, OBJECTIVE, OF_THE_LAUNCH, RunConfig, canonical
 from launcher.errors import UNSAID, ConfigError, UsageError, near_choice, suggestion
 from launcher.machine.installed import trl_losses
 from launcher.planning.compose import apply_override, free_mappings, full_keys
 from launcher.planning.kinds import is_free
 from launcher.planning.one_run import one_value
-from launcher.planning.overrides import chooses_group, parse, wrong
+from launcher.planning.overrides import PRESET, chooses_group, parse, wrong
 from launcher.planning.planned_runs import plan_run
 from launcher.store.files import Plain
 from launcher.store.results import BENCHMARKS
@@ -34,7 +34,7 @@ def change_settings(settings: Plain, overrides: Sequence[str]) -> Plain:
     parsed = [parse(override) for override in overrides]
     for override in parsed:
         section = override.key_or_group.split(".")[0]
-        if section in OBJECTIVE:
+        if section in (*OBJECTIVE, LOSS, PRESET):
             raise wrong(override, f"{section} says what is trained; another value is another run")
         if section in OF_THE_LAUNCH:
             raise wrong(override, f"{section} is for launching; nothing was done")
@@ -87,7 +87,8 @@ def _asked_run(run: Run, names: Sequence[str], overrides: tuple[str, ...]) -> Ru
     if names:
         evaluation = {**evaluation, "benchmarks": list(names)}
     config = {**run.objective, **run.settings, "evaluation": evaluation}
-    return dataclasses.replace(plan_run(config, run.axes, run.overrides, trl_losses()), run_id=run.run_id)
+    planned = plan_run(config, run.axes, run.overrides, trl_losses(), recorded=True)
+    return dataclasses.replace(planned, run_id=run.run_id)
 
 
 @cache

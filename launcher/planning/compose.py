@@ -1,4 +1,4 @@
-"""argv -> resolved configs. With `grid` and `overrides`, which it stands on, the only importer of hydra.
+"""argv -> resolved configs. With `axes` and `overrides`, which it stands on, the only importer of hydra.
 
 Owns: Hydra's composition, and what its errors mean to the user.
 Must not know: run ids, the run directory, schedulers. Writes nothing.
@@ -31,9 +31,12 @@ from launcher.machine.installed import data_dir
 from launcher.machine.terminal import Say, silent
 from launcher.planning import names
 from launcher.planning.as_typed import read_conf_as_typed, read_yaml
-from launcher.planning.grid import Grid, read_grid, section_of
+from launcher.planning.asked import read_grids
+from launcher.planning.grid import Grids, section_of
 from launcher.planning.kinds import FREE, wanted_of
 from launcher.planning.overrides import (
+    PRESET,
+    SPELT,
     Overrides,
     as_text,
     check_choice,
@@ -62,8 +65,8 @@ class Composed:
 
 def compose(
     argv: Sequence[str], *, multirun: bool, tell: Say = silent, may_be_open: Collection[str] = ()
-) -> tuple[Grid, list[Composed]]:
-    """All grid points of a command line.
+) -> tuple[Grids, list[Composed]]:
+    """All grid points of a command line, and the grids that they are of.
 
     Args:
         argv: Hydra overrides, and at most one `+sweeps=NAME`.
@@ -76,18 +79,18 @@ def compose(
     """
     read_conf_as_typed()
     with initialize_config_dir(config_dir=str(data_dir("conf").absolute()), version_base="1.3"):
-        grid = read_grid(argv, multirun=multirun)
-        fixed = frozenset(grid.fixed)
+        grids = read_grids(argv, multirun=multirun)
+        varied, fixed = grids.varied, frozenset(grids.fixed)
         points = []
-        for number, overrides in enumerate(grid.points(), 1):
+        for number, overrides in enumerate(grids.points(), 1):
             tell(f"composing run {number:,}")
-            points.append(compose_point(overrides, grid.varied, fixed, frozenset(may_be_open)))
+            points.append(compose_point(overrides, varied, fixed, frozenset(may_be_open)))
         longer = names.told_apart([point.config for point in points])
-        points = [_named_apart(point, longer, grid.varied, may_be_open) for point in points] if longer else points
+        points = [_named_apart(point, longer, varied, may_be_open) for point in points] if longer else points
         _composer.cache_clear()
     if not points:
         raise UsageError("the grid is empty: every combination is excluded or an axis has no value")
-    return grid, points
+    return grids, points
 
 
 def _named_apart(
@@ -193,7 +196,7 @@ def compose_point(
     chosen = [override for override in parsed if chooses_group(override)]
     for override in chosen:
         check_choice(override)
-    groups = tuple(f"{override.get_key_element()}={as_text(override.value())}" for override in chosen)
+    groups = tuple(f"{_group(override)}={as_text(override.value())}" for override in chosen)
     once = tuple(
         override for override, o in zip(overrides, parsed, strict=True) if override in fixed and o not in chosen
     )
@@ -222,6 +225,11 @@ def _for_a_variable(key: str, what: str) -> str:
     return f"; for a variable of the environment, ${{oc.env:{found[1]}}}" if found and found[1].isupper() else ""
 
 
+def _group(override: Override) -> str:
+    """A group as Hydra has to be told of it: that of presets stands in no list of defaults."""
+    return f"+{PRESET}" if override.key_or_group == PRESET else str(override.get_key_element())
+
+
 @cache
 def _composer(groups: Overrides, fixed: Overrides, may_be_open: frozenset[str]) -> _Composer:
     return _Composer(groups, fixed, may_be_open)
@@ -233,7 +241,7 @@ def _axis_value(config: Plain, key: str, members: Mapping[str, Any]) -> Any:
     for part in key.lstrip("+~").split("@")[0].replace("/", ".").split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
     if not isinstance(value, Mapping):
-        return value
+        return members.get(key) if value is None else value
     return value.get("name") or members.get(key, value)
 
 
@@ -274,7 +282,8 @@ def _remedy(override: Override, config: DictConfig) -> str:
     section, _, last = key.rpartition(".")
     wanted = wanted_of(key)
     if wanted is None:
-        near = suggestion(key, sorted(full_keys(OmegaConf.to_container(config))))
+        known = sorted(full_keys(OmegaConf.to_container(config)))
+        near = f"; it is {SPELT[key]} here" if key in SPELT else suggestion(key, known)
         return f"no such key{near}; see conf/config.yaml"
     if section and OmegaConf.select(config, section, throw_on_missing=False) is None:
         group = section.partition(".")[0]

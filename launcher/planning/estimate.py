@@ -106,11 +106,16 @@ def cost(config: RunConfig, rates: Rates | None = None) -> Cost:
     model_bytes, checkpoint_bytes = _bytes(config, size)
     return Cost(
         gpu_hours=_gpu_hours(config, _operations(config, size, tokens, pairs), rates),
-        reference_gpu_hours=_gpu_hours(config, size and table and 2 * size * tokens * table, rates),
+        reference_gpu_hours=_reference_hours(config, size and table and 2 * size * tokens * table, rates),
         full=full,
         model_bytes=model_bytes,
         checkpoint_bytes=checkpoint_bytes,
     )
+
+
+def _reference_hours(config: RunConfig, operations: float | None, rates: Rates | None) -> Hours | None:
+    """Of the reference table; none where the loss asks no reference model."""
+    return _gpu_hours(config, operations, rates) if loss_named(config.loss_type).needs_table else Hours(0, 0)
 
 
 def saving_seconds(config: RunConfig) -> float | None:
@@ -131,6 +136,7 @@ def total(
     tables = {
         repr((c.model, c.dataset, c.trainer.max_length)): own.reference_gpu_hours
         for c, own in zip(configs, costs, strict=True)
+        if loss_named(c.loss_type).needs_table
     }
     working = min(at_once or len(configs), len(configs))
     live = [

@@ -1,7 +1,7 @@
-"""The grid of a command line: its axes, a sweep file's axes, axes that vary together, excluded combinations.
+"""What a sweep consists of before it is composed: a grid, or several one after another.
 
-Owns: the form of a sweep file, and which overrides each grid point has.
-Must not know: how a config is composed, run ids, the run directory. Writes nothing.
+Owns: which overrides each grid point has, in which order, and which keys vary.
+Must not know: the form in which grids are given (`sweep_file`, `asked`), how a config is composed. Writes nothing.
 """
 
 from __future__ import annotations
@@ -9,242 +9,115 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, cast
 
-from hydra.core.override_parser.types import Glob, Override
-from yaml import YAMLError
+from launcher.config import LOSS, OBJECTIVE
+from launcher.errors import UNSAID, ConfigError
+from launcher.planning.axes import Axis, check_size
+from launcher.planning.overrides import PRESET, Overrides, aliased, meaning, parse
 
-from launcher.config import OBJECTIVE
-from launcher.errors import UNSAID, ConfigError, UsageError, suggestion
-from launcher.machine.installed import data_dir
-from launcher.planning.as_typed import read_yaml
-from launcher.planning.kinds import kind_at
-from launcher.planning.one_run import one_value
-from launcher.planning.overrides import (
-    BLANK,
-    Overrides,
-    aliased,
-    as_text,
-    expand,
-    first_line,
-    meaning,
-    options,
-    parse,
-    wrong,
-)
-
-MAX_POINTS = 100_000  # planning so many takes minutes; more is a slip of the pen
-
-
-@dataclass(frozen=True)
-class Axis:
-    """One dimension of the grid: its keys (several vary together), and each of its values: the overrides per key."""
-
-    keys: tuple[str, ...]
-    values: tuple[tuple[Overrides, ...], ...]
-    aliases: tuple[str, ...] = ()  # what was given under another name, as it was
+_TRAINED = (*OBJECTIVE, LOSS, PRESET)  # sections whose values make runs; another value of others makes none
 
 
 @dataclass(frozen=True)
 class Grid:
-    """The axes (one value: fixed), the combinations that are left out, and the sweep file that it came from."""
+    """Axes (one value: fixed) of which every combination is a point, but for those that are left out.
+
+    `place` is where it stands in its file, `grids[0]`, where that has several.
+    """
 
     axes: tuple[Axis, ...]
     exclude: tuple[frozenset[tuple[str, str]], ...] = ()
-    name: str | None = None
-    remarks: tuple[str, ...] = ()  # on how it was asked for
+    place: str = ""
 
     @property
-    def varied(self) -> list[str]:
-        """The keys that really vary, in order."""
-        return [key for axis in self.axes if len(axis.values) > 1 for key in axis.keys]
+    def size(self) -> int:
+        """How many combinations there are, with those that are left out."""
+        return math.prod(len(axis.values) for axis in self.axes)
 
     @property
-    def fixed(self) -> list[str]:
-        """The overrides that all points have, of sections of the configuration in which nothing varies."""
-        varied = {section_of(key) for key in self.varied}
-        values = (axis.values[0] for axis in self.axes if len(axis.values) == 1)
-        every = [override for value in values for of_key in value for override in of_key]
-        return [override for override in every if section_of(parse(override).key_or_group) not in varied]
+    def keys(self) -> list[str]:
+        """What its axes say something of, in order."""
+        return [key for axis in self.axes for key in axis.keys]
 
-    @property
-    def notes(self) -> list[str]:
-        """What is worth a word: names that stand for others, or may be meant for something else."""
-        given = dict.fromkeys(alias for axis in self.axes for alias in axis.aliases)
-        return [*self.remarks, *(f"{alias} is loss_type={aliased(alias)}, as TRL calls it" for alias in given)]
+    def values_of(self, key: str) -> tuple[Overrides, ...]:
+        """What it says of a key in turn; nothing where it leaves it as it is."""
+        return tuple(value for axis in self.axes if key in axis.keys for value in axis.of(key))
 
     def points(self) -> Iterator[Overrides]:
-        """Each combination's overrides, in the order of the axes, the last axis fastest.
-
-        Raises:
-            UsageError: there are more than anybody means.
-        """
-        _check_size(math.prod(len(axis.values) for axis in self.axes))
+        """Each combination's overrides, in the order of the axes, the last axis fastest."""
         for combination in itertools.product(*(axis.values for axis in self.axes)):
             overrides = tuple(override for value in combination for of_key in value for override in of_key)
             if not any(excluded <= set(map(meaning, overrides)) for excluded in self.exclude):
                 yield overrides
 
+    def under(self, top: Grid) -> Grid:
+        """This grid with another's axes behind its own, in place of those of the same keys, and what both leave out."""
+        replaced = {key.lstrip("+~") for key in top.keys}
+        axes = [axis for axis in (axis.without(replaced) for axis in self.axes) if axis.keys]
+        exclude = (*self.exclude, *top.exclude)
+        return Grid((*axes, *top.axes), exclude, top.place or self.place)
+
+
+@dataclass(frozen=True)
+class Grids:
+    """All that one command asks for: grids in order, and the sweep file that they come from."""
+
+    grids: tuple[Grid, ...]
+    name: str | None = None
+    remarks: tuple[str, ...] = ()  # on how it was asked for
+
+    @property
+    def varied(self) -> list[str]:
+        """The axes in order: what varies within a grid, and of what is trained what varies from one to the next."""
+        keys = dict.fromkeys(key for grid in self.grids for key in grid.keys)
+        moving = self._moving
+        return [key for key in keys if key in moving or (section_of(key) in _TRAINED and differ(self.grids, key))]
+
+    @property
+    def _moving(self) -> set[str]:
+        """The keys that vary within a grid."""
+        return {key for grid in self.grids for axis in grid.axes if len(axis.values) > 1 for key in axis.keys}
+
+    @property
+    def fixed(self) -> list[str]:
+        """The overrides that all points have, of sections of the configuration in which nothing varies."""
+        every = {key for grid in self.grids for key in grid.keys}
+        varied = {section_of(key) for key in every if key in self._moving or differ(self.grids, key)}
+        first = self.grids[0].axes if self.grids else ()
+        values = (axis.values[0] for axis in first if len(axis.values) == 1)
+        found = [override for value in values for of_key in value for override in of_key]
+        return [override for override in found if section_of(parse(override).key_or_group) not in varied]
+
+    @property
+    def notes(self) -> list[str]:
+        """What is worth a word: names that stand for others, or may be meant for something else."""
+        given = dict.fromkeys(alias for grid in self.grids for axis in grid.axes for alias in axis.aliases)
+        return [*self.remarks, *(f"{alias} is loss_type={aliased(alias)}, as TRL calls it" for alias in given)]
+
+    def points(self) -> Iterator[Overrides]:
+        """Each grid's points, one grid after another.
+
+        Raises:
+            UsageError: there are more than anybody means.
+            ConfigError: one of several grids has none.
+        """
+        check_size(sum(grid.size for grid in self.grids))
+        for grid in self.grids:
+            has_any = False
+            for point in grid.points():
+                has_any = True
+                yield point
+            if grid.place and not has_any:
+                raise ConfigError(grid.place, UNSAID, "has no run: every combination is excluded or an axis is empty")
+
+
+def differ(grids: tuple[Grid, ...], key: str) -> bool:
+    """Whether grids say different things of a key; one that says nothing of it leaves it as it is elsewhere."""
+    return len({frozenset(grid.values_of(key)) for grid in grids}) > 1
+
 
 def section_of(key: str) -> str:
     """The section of the configuration that a key, or a group's choice, is of."""
     return re.split(r"[.\[@/]", key.lstrip("+~"))[0]
-
-
-def read_grid(argv: Sequence[str], *, multirun: bool) -> Grid:
-    """The grid of a command line: the sweep file's axes, each replaced by the command line where that names it too."""
-    parsed = [parse(argument) for argument in argv]
-    names = [o for o in parsed if o.key_or_group == "sweeps"]
-    if len(names) > 1 or any(o.is_sweep_override() for o in names):
-        raise ConfigError("sweeps", UNSAID, "give one sweep file at a time")
-    given = {o.get_key_element(): _axis_of(o, multirun=multirun) for o in parsed if o not in names}
-    if not names:
-        return Grid(tuple(given.values()), remarks=_remarks(parsed))
-    name = str(names[0].value())
-    file = _read_sweep_file(name)
-    replaced = {key.lstrip("+~") for key in given}
-    axes = [axis for axis in (_without(axis, replaced) for axis in file.axes) if axis.keys]
-    return Grid((*axes, *given.values()), file.exclude, name)
-
-
-def _remarks(parsed: Sequence[Override]) -> tuple[str, ...]:
-    """A word on a sweep's name that is a sweep file's, where no file is given.
-
-    Raises:
-        ConfigError: it is given as a file would be.
-    """
-    for override in parsed:
-        name = str(override.value())
-        if override.key_or_group == "sweep" and name in _sweep_files():
-            if override.is_add():
-                raise wrong(override, f"only names the sweep; for the file sweeps/{name}.yaml give +sweeps={name}")
-            return (f"sweep={name} only names the sweep; for the file sweeps/{name}.yaml give +sweeps={name}",)
-    return ()
-
-
-def _sweep_files() -> list[str]:
-    return sorted(file.stem for file in data_dir("sweeps").glob("*.yaml"))
-
-
-def _without(axis: Axis, keys: set[str]) -> Axis:
-    """The axis less the keys that the command line gives; equal values that remain become one."""
-    kept = [i for i, key in enumerate(axis.keys) if key not in keys]
-    values = (tuple(value[i] for i in kept) for value in axis.values)
-    return Axis(
-        tuple(axis.keys[i] for i in kept),
-        tuple(dict.fromkeys(values)),
-        tuple(each for each in axis.aliases if each.partition("=")[0] not in keys),
-    )
-
-
-def _axis_of(override: Override, *, multirun: bool) -> Axis:
-    """The values of one override: several where it sweeps."""
-    key = override.get_key_element()
-    if not override.is_sweep_override():
-        return _axis(key, [override.input_line or ""])
-    if not multirun:
-        raise wrong(override, _without_multirun(override))
-    if not override.is_discrete_sweep():
-        raise wrong(override, "interval() has no definite values; use range() or a list")
-    return _axis(key, [f"{key}={value}" for value in _values(override)])
-
-
-def _without_multirun(override: Override) -> str:
-    """What would be right in place of several values of a single run."""
-    if override.key_or_group.partition(".")[0] in OBJECTIVE:
-        return f"several values for {override.get_key_element()}; add -m to run all of them"
-    return one_value(override.get_key_element(), (override.input_line or "").partition("=")[2])
-
-
-def _axis(key: str, overrides: Sequence[str]) -> Axis:
-    aliases = tuple(override for override in overrides if aliased(override) is not None)
-    return Axis((key,), tuple((expand(override),) for override in overrides), aliases)
-
-
-def _values(override: Override) -> list[str]:
-    """The values of a sweep override, as text that Hydra can parse again."""
-    value = override.value()
-    if isinstance(value, Glob):
-        return value.filter(sorted(options(override.key_or_group) - BLANK))
-    try:
-        values = list(itertools.islice(map(as_text, override.sweep_iterator()), MAX_POINTS + 1))
-    except ValueError as error:
-        raise wrong(override, str(error)) from error
-    _check_size(len(values))
-    return values
-
-
-def _check_size(points: int) -> None:
-    if points > MAX_POINTS:
-        raise UsageError(f"the grid has more than {MAX_POINTS:,} combinations; divide it into several sweeps")
-
-
-def _read_sweep_file(name: str) -> Grid:
-    """`sweeps/NAME.yaml`: overrides, grid, zip and exclude, each optional."""
-    path = data_dir("sweeps") / f"{name}.yaml"
-    if not re.fullmatch(r"[\w-]+", name) or not path.is_file():
-        known = _sweep_files()
-        raise ConfigError("sweeps", name, f"no such sweep file{suggestion(name, known)}; there are: {', '.join(known)}")
-    try:
-        content = read_yaml(path.read_text(encoding="utf-8"), _kind_in_file)
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError("sweeps", name, f"{path} is not readable as YAML: {first_line(error)}") from error
-    if not isinstance(content, dict) or not set(content) <= {"overrides", "grid", "zip", "exclude"}:
-        raise ConfigError("sweeps", name, f"{path} may hold the keys overrides, grid, zip and exclude, and no others")
-    axes = [_axis(key, [_assigned(key, value)]) for key, value in _section(content, "overrides", dict)]
-    axes += [_file_axis(key, value) for key, value in _section(content, "grid", dict)]
-    axes += [_zipped(path, group) for group in content.get("zip") or []]
-    exclude = tuple(frozenset(map(meaning, _point(item))) for item in content.get("exclude") or [])
-    return Grid(tuple(axes), exclude)
-
-
-def _kind_in_file(place: tuple[str, ...]) -> Any:
-    """The type of what is wanted at a place of a sweep file; a word in place of an axis' list is in Hydra's grammar."""
-    section, *rest = place or ("",)
-    below = rest[1:] if section in {"zip", "exclude"} else rest  # each a list of mappings
-    if not below:
-        return None
-    key, *inner = below
-    is_axis = section in {"grid", "zip"}
-    parts = (*key.lstrip("+~").split("."), *(inner[1:] if is_axis else inner))
-    return str if (is_axis and not inner) or parts == ("sweeps",) else kind_at(parts)
-
-
-def _assigned(key: str, value: Any) -> str:
-    """The override that gives a key a value of a sweep file."""
-    return f"{key}={as_text(value)}"
-
-
-def _section(content: Mapping[Any, Any], key: str, kind: type) -> list[tuple[str, Any]]:
-    section = content.get(key) or {}
-    if not isinstance(section, kind):
-        raise ConfigError(key, UNSAID, f"a sweep file needs `key: value` lines below it, found {section!r}")
-    return list(cast(dict[str, Any], section).items())
-
-
-def _point(item: Mapping[str, Any]) -> list[str]:
-    return [override for key, value in item.items() for override in expand(_assigned(key, value))]
-
-
-def _file_axis(key: str, value: Any) -> Axis:
-    """An axis in a sweep file: a YAML list, or Hydra's sweep grammar as text."""
-    if isinstance(value, list):
-        return _axis(key, [_assigned(key, item) for item in value])
-    return _axis_of(parse(f"{key}={value}" if isinstance(value, str) else _assigned(key, value)), multirun=True)
-
-
-def _zipped(path: Path, group: Mapping[str, Any]) -> Axis:
-    """Axes that vary together, as one."""
-    axes = [_file_axis(key, value) for key, value in group.items()]
-    lengths = {axis.keys[0]: len(axis.values) for axis in axes}
-    if len(set(lengths.values())) != 1:
-        raise UsageError(f"{path}: axes that vary together need equally many values, found {lengths}")
-    rows = zip(*(axis.values for axis in axes), strict=True)
-    return Axis(
-        tuple(group),
-        tuple(tuple(of_key for (of_key,) in row) for row in rows),
-        tuple(each for axis in axes for each in axis.aliases),
-    )

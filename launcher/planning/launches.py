@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from launcher.config import Hub, from_plain
 from launcher.errors import ConfigError, StoreError
+from launcher.losses import given
 from launcher.planning.planned_runs import plan_run
 from launcher.store.facts import RunRecord
 from launcher.store.files import Plain
@@ -32,6 +33,7 @@ def record_of(run: Run) -> RunRecord:
         seed=config.seed,
         axes=run.axes,
         settings=run.settings,
+        loss=given(config),
         overrides=list(run.overrides),
     )
 
@@ -90,7 +92,8 @@ def recorded_sweep(
                 raise
             left_out[record.run_id] = str(error)
         else:
-            runs.append(replace(plan_run(config, record.axes, record.overrides, losses), run_id=record.run_id))
+            planned = plan_run(config, record.axes, record.overrides, losses, recorded=True)
+            runs.append(replace(planned, run_id=record.run_id))
     if not runs and left_out:
         raise StoreError("; ".join(left_out.values()))
     if not runs:
@@ -109,7 +112,7 @@ def _objective_of(record: RunRecord, run: RunDir, losses: Collection[str]) -> Pl
     from launcher.planning.compose import compose
 
     _, (point,) = compose(record.overrides, multirun=False)
-    found = plan_run(point.config, record.axes, record.overrides, losses)
+    found = plan_run(point.config, record.axes, record.overrides, losses, recorded=True)
     if found.run_id != run.run_id:
         raise StoreError(f"{run.path}: was removed, and its settings now give {found.run_id}; launch the sweep again")
     return found.objective

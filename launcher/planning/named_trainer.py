@@ -14,6 +14,7 @@ from launcher.config import Model
 from launcher.errors import ConfigError
 from launcher.machine.locate import place_of
 from launcher.planning.estimate import parameters
+from launcher.planning.overrides import PRESET
 from launcher.sweep import Run, Sweep
 
 LARGE = 1e9  # weights
@@ -22,14 +23,14 @@ REMEDY = {"trainer.learning_rate": "5e-6", "trainer.max_length": "1024"}
 
 
 def check_named(sweep: Sweep) -> None:
-    """Whether each run of such a model names its trainer, or both of CHOSEN.
+    """Whether each run of such a model names its trainer, a preset, which names one, or both of CHOSEN.
 
     Raises:
         ConfigError: one does not, and what it would be trained with.
     """
     for run in sweep.runs:
         given = {override.partition("=")[0].lstrip("+") for override in run.overrides}
-        if "trainer" not in given and not given.issuperset(CHOSEN) and not _suits_demo(run, given):
+        if given.isdisjoint({"trainer", PRESET}) and not given.issuperset(CHOSEN) and not _suits_demo(run, given):
             raise _unnamed(run, given)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from launcher.config import OBJECTIVE
+from launcher.config import LOSS, OBJECTIVE
 from launcher.errors import UNSAID, ConfigError, UsageError
 from launcher.machine.terminal import command
 from launcher.planning.kinds import is_text, kind_of
@@ -36,7 +36,7 @@ def one_value(key: str, given: str, such_as: str = "") -> str:
 def unlike(first: Run, second: Run, runs: Sequence[Run]) -> UsageError:
     """Of two runs of a grid that train the same, and differ in something else: which axis is none."""
     keys = [key for key, value in second.axes.items() if value != first.axes.get(key)]
-    keys.sort(key=lambda key: key.lstrip("+~").partition(".")[0] in OBJECTIVE)
+    keys.sort(key=lambda key: key.lstrip("+~").partition(".")[0] in (*OBJECTIVE, LOSS))
     if not keys:
         return UsageError(f"{first.run_id}: two runs with different settings have this id; launch them by two commands")
     return no_axis(keys[0], runs)

@@ -31,6 +31,8 @@ SHORTHANDS = ("model", "dataset")  # groups whose value may be a Hub id or a fol
 BLANK = {"custom", "mixture", "weak_rejects"}  # files of conf/ that say nothing until the user does
 # What is a file elsewhere, and several keys here.
 _INSTEAD = {("trainer", "qlora"): "; QLoRA is trainer=lora model.quantization=4bit"}
+PRESET = "preset"  # a group that no run has until it is asked for: `+preset=NAME`, or without the +
+SPELT = {"loss.lambda": "loss.lam"}  # lambda is a word of Python's own
 TEMPLATE = "model.chat_template"
 MIXTURE = "dataset.mixture"
 JUDGE = "evaluation.judge"
@@ -50,6 +52,7 @@ def parse(override: str) -> Override:
     Raises:
         UsageError: it is not in Hydra's grammar, or no file could hold it.
     """
+    override = override.removeprefix("+") if override.startswith(f"+{PRESET}=") else override
     if (number := _NUMBER.fullmatch(override)) and (parsed := _of_number(*number.groups())) is not None:
         return parsed
     if not is_unicode(override):

@@ -4,9 +4,9 @@ Owns: that comparison, and what it assumes. Must not know: who counts lengths, w
 
 Assumed is that time goes with the tokens that are computed, times the forwards that they are computed for: TRL's
 DPOTrainer with the model as its own reference makes one forward more for each pair (3 become 4 with all weights
-trained, 2 become 3 with adapters, one more each where activations are computed again). What a sweep here pays once, the
-reference table, is not in the comparison, nor is what a process of its own takes to start for each run, so that it says
-too little of plain TRL for short trainings.
+trained, 2 become 3 with adapters, one more each where activations are computed again), unless the loss asks none. What
+a sweep here pays once, the reference table, is not in the comparison, nor is what a process of its own takes to start
+for each run, so that it says too little of plain TRL for short trainings.
 
 Tokens: where the data have been counted, those that padded micro-batches of the run's size would have on average, drawn
 at random (`store.counts`). Else as of pairs like UltraFeedback's, by exact arithmetic on drawn lengths: prompts of 185
@@ -50,14 +50,15 @@ def compared(config: RunConfig, counts: SplitCounts | None, computed: float | No
         computed: places that runs of its kind have computed for each token of prompts and answers; None where none
             has told.
     """
-    ours, known = forwards(config), _padded(config, counts)
-    if not loss_named(config.loss_type).paired:  # whose completions are computed here as they are there
-        return Comparison((ours + 1) / ours, assumed=False)
+    ours, known, loss = forwards(config), _padded(config, counts), loss_named(config.loss_type)
+    theirs = ours + loss.needs_table
+    if not loss.paired:  # whose completions are computed here as they are there
+        return Comparison(theirs / ours, assumed=False)
     padded = known or _of_size(LIKE_ULTRAFEEDBACK, config.trainer.micro_batch_size)
     packed = config.trainer.packed is not False
     mine = computed or (1.0 if packed else padded)
     alike = computed is None and not packed  # then the lengths do not matter
-    return Comparison((ours + 1) / ours * padded / mine, assumed=known is None and not alike)
+    return Comparison(theirs / ours * padded / mine, assumed=known is None and not alike)
 
 
 def _padded(config: RunConfig, counts: SplitCounts | None) -> float | None:

@@ -14,15 +14,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from launcher.config import OBJECTIVE, OF_THE_LAUNCH, PACKED_AUTO, RunConfig, canonical, from_plain
+from launcher.config import LOSS, OBJECTIVE, OF_THE_LAUNCH, PACKED_AUTO, RunConfig, canonical, from_plain, objective_in
 from launcher.dataset.inputs import digest_of
 from launcher.errors import ConfigError, UsageError
 from launcher.machine.locate import place_of, spelled_from
 from launcher.machine.once import Once
+from launcher.planning.loss_rules import trained_by, without_loss
 from launcher.planning.rules import check
 from launcher.store.config_file import beginning_of
 from launcher.store.files import Plain
-from launcher.sweep import Run, Sweep
+from launcher.sweep import Run, Sweep, Twin
 
 RETRAIN = "retrain"  # is of one launch: no run keeps it
 
@@ -101,18 +102,26 @@ def _trained(section: Any) -> Any:
 
 
 def plan_run(
-    config: Plain, axes: Plain, overrides: Sequence[str], losses: Collection[str], once: Once | None = None
+    config: Plain,
+    axes: Plain,
+    overrides: Sequence[str],
+    losses: Collection[str],
+    once: Once | None = None,
+    *,
+    recorded: bool = False,
 ) -> Run:
     """One checked run; with `once`, what the sections become is shared with the other runs of those sections.
+
+    `recorded`: it was launched before, and is what it was then.
 
     Raises:
         ConfigError: the configuration is not valid.
     """
     config = {key: of_section(once, canonical, value) for key, value in config.items()}
     typed = RunConfig(**{key: of_section(once, _TYPED[key], value) for key, value in _known(config).items()})
-    check(typed, losses)
-    objective = {key: of_section(once, _trained, config[key]) for key in OBJECTIVE}
-    settings = {key: value for key, value in config.items() if key not in (*OBJECTIVE, RETRAIN)}
+    check(typed, losses, recorded=recorded)
+    objective = {key: of_section(once, _trained, value) for key, value in objective_in(config).items()}
+    settings = {key: value for key, value in config.items() if key not in (*OBJECTIVE, LOSS, RETRAIN)}
     kept = tuple(override for override in overrides if override.partition("=")[0] != RETRAIN)
     known = {key: of_section(once, portable, value) for key, value in objective.items()}
     return Run(run_id(known, once), typed, objective, settings, canonical(axes), kept)
@@ -168,8 +177,21 @@ def plan(runs: Iterable[Run], axes: Sequence[str], name: str | None) -> Sweep:
         if _without_none(first.objective) != _without_none(run.objective):
             raise UsageError(f"{run.run_id}: two different runs have this id; change the seed of one of them")
     _check_axes(runs, unique)
-    named = _sweep_name(runs, name)
-    return Sweep(named, tuple(_in_sweep(run, named) for run in unique.values()), tuple(axes), len(runs) - len(unique))
+    named, (kept, twins) = _sweep_name(runs, name), _without_twins(unique.values())
+    duplicates = len(runs) - len(unique)
+    return Sweep(named, tuple(_in_sweep(run, named) for run in kept), tuple(axes), duplicates, tuple(twins))
+
+
+def _without_twins(runs: Iterable[Run]) -> tuple[list[Run], list[Twin]]:
+    """The runs, of those that train the same weights the first, and those that are left out for that."""
+    first: dict[str, Run] = {}
+    twins = []
+    for run in runs:
+        trained = {"loss": trained_by(run.config), **_without_none(without_loss(run.objective))}
+        other = first.setdefault(json.dumps(trained, sort_keys=True), run)
+        if other is not run:
+            twins.append(Twin(run.run_id, other.run_id))
+    return list(first.values()), twins
 
 
 def _check_axes(runs: Sequence[Run], unique: Mapping[str, Run]) -> None:

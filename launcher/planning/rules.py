@@ -16,9 +16,10 @@ from urllib.parse import urlsplit
 from launcher.cluster.scheduler import AUTO, EXECUTORS
 from launcher.config import Cluster, Evaluation, Judge, Model, RunConfig, Tracking, Trainer
 from launcher.errors import UNSAID, ConfigError, near_choice, suggestion
-from launcher.losses import LOSS_KEYS, LOSSES, OUR_LOSSES, UNPAIRED_LOSSES, Loss, loss_named, what_instead
+from launcher.losses import UNPAIRED_LOSSES, loss_named
 from launcher.planning.cluster_rules import cluster_problems, deepspeed_problems, rank_problems
 from launcher.planning.dataset_rules import DTYPES, QUANTIZATIONS, dataset_problems
+from launcher.planning.loss_rules import loss_problems
 from launcher.planning.secrets import secret_problems
 from launcher.planning.stages import OF_THE_TRAINING, evaluation_cluster
 from launcher.planning.trainer_rules import offload_problems, trainer_problems
@@ -73,22 +74,24 @@ _LEAST = {
 }
 
 
-def check(config: RunConfig, losses: Collection[str]) -> None:
+def check(config: RunConfig, losses: Collection[str], *, recorded: bool = False) -> None:
     """Check one run's configuration, as far as it can be checked without reading a file.
 
     Args:
         config: the resolved configuration.
         losses: the loss names that the installed TRL computes.
+        recorded: whether the run was launched before: then it goes on as what it was launched as.
 
     Raises:
         ConfigError: the first thing that is wrong: key, value and remedy in one line.
     """
-    for problem in _problems(config, losses):
+    for problem in _problems(config, losses, recorded=recorded):
         raise problem
 
 
-def _problems(config: RunConfig, losses: Collection[str]) -> Iterator[ConfigError]:
-    yield from _loss_problems(config, losses)
+def _problems(config: RunConfig, losses: Collection[str], *, recorded: bool = False) -> Iterator[ConfigError]:
+    yield from loss_problems(config, losses, recorded=recorded)
+    yield from _label_problems(config)
     yield from _judge_problems(config.evaluation.judge)  # it says more of a key there
     yield from secret_problems(config)
     yield from _name_problems(config)
@@ -102,43 +105,18 @@ def _problems(config: RunConfig, losses: Collection[str]) -> Iterator[ConfigErro
     yield from rank_problems(config)
     yield from deepspeed_problems(config.deepspeed, config.model.quantization)
     yield from offload_problems(config.trainer, config.deepspeed)
-    yield from _evaluation_cluster_problems(config, losses)
+    yield from _evaluation_cluster_problems(config, losses, recorded=recorded)
 
 
-def _loss_problems(config: RunConfig, losses: Collection[str]) -> Iterator[ConfigError]:
-    name, loss, known = config.loss_type, loss_named(config.loss_type), sorted({*losses, *OUR_LOSSES})
-    if not loss.paired and loss.neighbours and config.trainer.micro_batch_size == 1:
-        yield ConfigError(
-            "trainer.micro_batch_size", 1, f"loss_type={name} measures its KL within a micro-batch; give at least 2"
-        )
-    yield from _loss_key_problems(loss, config.trainer)
-    if name not in known:
-        remedy = f"not a loss of the installed TRL{what_instead(name, known)}; there are: {', '.join(known)}"
-        yield ConfigError("loss_type", name, remedy)
+def _label_problems(config: RunConfig) -> Iterator[ConfigError]:
     about = config.dataset.about
-    if about is not None and about.labelled and loss.paired:
+    if about is not None and about.labelled and loss_named(config.loss_type).paired:
         yield ConfigError(
             "loss_type",
-            name,
+            config.loss_type,
             f"trains on pairs, and {config.dataset.name} has completions with a label; "
             f"give loss_type={' or '.join(UNPAIRED_LOSSES)}, or another dataset",
         )
-    if not loss.ld_alpha and config.trainer.ld_alpha is not None:
-        yield ConfigError(
-            "trainer.ld_alpha", config.trainer.ld_alpha, f"not defined for loss_type={name}; leave it null"
-        )
-    if not (config.beta > 0 and math.isfinite(config.beta)):
-        yield ConfigError("beta", config.beta, "must be a number greater than 0 (the reference papers use 0.01 to 1)")
-
-
-def _loss_key_problems(loss: Loss, trainer: Trainer) -> Iterator[ConfigError]:
-    for key in LOSS_KEYS:
-        value = getattr(trainer, key)
-        if value is not None and key not in loss.keys:
-            takers = " or ".join(each.name for each in LOSSES if key in each.keys)
-            yield ConfigError(f"trainer.{key}", value, f"only loss_type={takers} takes it; set it to null")
-        elif value is not None and not (value > loss.keys[key] and math.isfinite(value)):
-            yield ConfigError(f"trainer.{key}", value, f"must be a number greater than {loss.keys[key]:g}")
 
 
 def _name_problems(config: RunConfig) -> Iterator[ConfigError]:
@@ -301,7 +279,9 @@ def _count_problems(config: RunConfig) -> Iterator[ConfigError]:
             yield ConfigError(key, seed, f"must be at least 0 and less than {_SEEDS}")
 
 
-def _evaluation_cluster_problems(config: RunConfig, losses: Collection[str]) -> Iterator[ConfigError]:
+def _evaluation_cluster_problems(
+    config: RunConfig, losses: Collection[str], *, recorded: bool
+) -> Iterator[ConfigError]:
     """Of `evaluation.cluster`, where all else is right: the keys one by one, then the whole, as for any cluster."""
     given = config.evaluation.cluster
     if problem := next((found for entry in given.items() if (found := _entry_problem(*entry))), None):
@@ -311,7 +291,7 @@ def _evaluation_cluster_problems(config: RunConfig, losses: Collection[str]) -> 
         # At most one rank: no batch is divided here.
         cluster = replace(evaluation_cluster(config), nodes=min(1, nodes), gpus_per_node=min(0, gpus))
         evaluation = replace(config.evaluation, cluster={})
-        problems = _problems(replace(config, cluster=cluster, evaluation=evaluation), losses)
+        problems = _problems(replace(config, cluster=cluster, evaluation=evaluation), losses, recorded=recorded)
         yield from (problem.under("evaluation") for problem in problems)
 
 

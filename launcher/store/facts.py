@@ -28,6 +28,7 @@ class RunRecord:
         axes: its value of each key that varies.
         settings: what belongs to no objective, by section.
         overrides: the command line that gives this run alone.
+        loss: the keys of its loss that have a value.
     """
 
     run_id: str
@@ -39,6 +40,7 @@ class RunRecord:
     axes: Plain
     settings: Plain
     overrides: list[str]
+    loss: Plain = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

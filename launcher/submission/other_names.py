@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator
 
-from launcher.config import OBJECTIVE
+from launcher.config import objective_in
 from launcher.dataset.inputs import content_of, inputs_of
 from launcher.errors import StoreError
 from launcher.machine.locate import place_of
@@ -76,5 +76,4 @@ def _ending(run_id: str) -> str:
 
 def _nameless(config: Plain) -> Plain:
     """An objective, but for where its model and data lie on this machine, and the model's name."""
-    objective = {key: config[key] for key in OBJECTIVE if key in config}
-    return without_paths({**objective, "model": {**config.get("model", {}), "name": None}})
+    return without_paths({**objective_in(config), "model": {**config.get("model", {}), "name": None}})

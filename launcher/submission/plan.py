@@ -121,8 +121,8 @@ def _batches(runs: Sequence[Run], directory: SweepDir, store: Store, scheduler: 
     """
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        shared = preparation_of(run, store).key if scheduler.detached else ""
-        groups.setdefault(_ONCE(repr, run.config.cluster) + shared, []).append(run)
+        shared = preparation_of(run, store) if scheduler.detached else None
+        groups.setdefault(_ONCE(repr, run.config.cluster) + (shared.key if shared else ""), []).append(run)
     return [each for group in groups.values() for each in _of_class(group, directory, store, scheduler)]
 
 
@@ -193,8 +193,8 @@ def _named_evaluating(batch: Batch) -> Batch:
 
 
 def _behind_tables(found: Sequence[PlannedBatch], store: Store, scheduler: Scheduler) -> list[PlannedBatch]:
-    """The batches by the reference table that they need, each with the job that makes it on their cluster."""
-    groups: dict[tuple[Preparation, str | None], list[PlannedBatch]] = {}
+    """The batches by the reference table that they need, if any, each with the job that makes it on their cluster."""
+    groups: dict[tuple[Preparation | None, str | None], list[PlannedBatch]] = {}
     for each in found:
         key = preparation_of(each.jobs[0][0], store), each.batch.resources.clusters
         groups.setdefault(key, []).append(each)

@@ -76,11 +76,12 @@ class Preparation:
         return self.folder / f"{len(self.jobs()) + 1:03d}"
 
 
-def preparation_of(run: Run, store: Store) -> Preparation:
-    """What this run shares with others of its model and data."""
-    objective, trainer = run.objective, run.objective["trainer"]
-    paired = loss_named(run.config.loss_type).paired
-    neighbours = () if paired else (objective["seed"], trainer["micro_batch_size"])
+def preparation_of(run: Run, store: Store) -> Preparation | None:
+    """What this run shares with others of its model and data; None where its loss asks no reference model."""
+    objective, trainer, loss = run.objective, run.objective["trainer"], loss_named(run.config.loss_type)
+    if not loss.needs_table:
+        return None
+    neighbours = () if loss.paired else (objective["seed"], trainer["micro_batch_size"])
     key = _ONCE(_key_of, run.inputs, objective["model"], objective["dataset"], trainer["max_length"], *neighbours)
     return Preparation(key, store.cache("prepare", key))
 
@@ -95,7 +96,7 @@ def _key_of(inputs: Inputs, model: Plain, dataset: Plain, max_length: int, *neig
 
 def lost_tables(sweep: Sweep, store: Store) -> list[str]:
     """What earlier jobs have made for runs of this sweep, and a disk has lost since: a line for each."""
-    preparations = dict.fromkeys(preparation_of(run, store) for run in sweep.runs)
+    preparations = dict.fromkeys(filter(None, (preparation_of(run, store) for run in sweep.runs)))
     lost = dict.fromkeys(store.root / "cache" / name for each in preparations for name in each.lost)
     return [f"{folder}: was made, and {_loss(folder)}; it is made again" for folder in lost]
 
@@ -117,7 +118,7 @@ class TableJob:
 def table_job(run: Run, batches: Sequence[Batch], store: Store) -> TableJob | None:
     """The job that would make the table of `run` for these batches; None where none is worth it. Writes nothing."""
     preparation = preparation_of(run, store)
-    if preparation.is_done or sum(batch.size for batch in batches) < 2:  # noqa: PLR2004 - see the module's docstring
+    if preparation is None or preparation.is_done or sum(batch.size for batch in batches) < 2:  # noqa: PLR2004 - see the module's docstring
         return None
     first = batches[0]
     name = f"{first.name.rpartition('.')[0]}.prepare.{uuid.uuid4().hex[:10]}"

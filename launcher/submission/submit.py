@@ -79,7 +79,8 @@ def new_attempt_here(run: RunDir) -> AttemptDir:
     """
     record = last_record(run)
     config = {**run.read_config(), **record.settings}
-    planned, store = plan_run(config, record.axes, record.overrides, trl_losses()), Store(run.path.parent.parent)
+    planned = plan_run(config, record.axes, record.overrides, trl_losses(), recorded=True)
+    store = Store(run.path.parent.parent)
     attempt = new_attempt(replace(planned, run_id=run.run_id, inputs=inputs_of(planned.config, Hashes(store))), store)
     write_once(attempt.job_file, replace(this_process(), time=time.time()))
     return attempt

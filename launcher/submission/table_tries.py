@@ -113,7 +113,8 @@ class Tables:
 
     def tries(self, run: Run) -> Tries:
         """Those for the table of this run."""
-        return self.by_key.get(preparation_of(run, self.store).key, Tries()) if self.by_key else Tries()
+        preparation = preparation_of(run, self.store) if self.by_key else None
+        return self.by_key.get(preparation.key, Tries()) if preparation else Tries()
 
     def away(self, run: Run) -> dict[str, str]:
         """The nodes from which the run, and the job that makes its table, are to keep away, each with the reason."""
@@ -132,12 +133,14 @@ def tables_of(runs: Sequence[Run], states_: Sequence[RunState], store: Store, sc
     if not scheduler.detached:
         return Tables(store, {})
     made: dict[Preparation, float] = {}
+    needing: dict[Preparation, Run] = {}
     for run, state in zip(runs, states_, strict=True):
-        preparation = preparation_of(run, store)
-        made[preparation] = max(made.get(preparation, 0.0), _had_table(state))
+        if (needed := preparation_of(run, store)) is not None:
+            made[needed] = max(made.get(needed, 0.0), _had_table(state))
+            needing.setdefault(needed, run)
     found = {
-        preparation: _jobs_for(preparation, run, made.get(preparation, 0.0))
-        for preparation, run in {preparation_of(run, store): run for run in reversed(runs)}.items()
+        preparation: _jobs_for(preparation, run, made[preparation])
+        for preparation, run in needing.items()
         if preparation.jobs() and not preparation.is_done
     }
     asked = {key_of(job): job for jobs in found.values() for _, job in jobs}

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from launcher.config import Cluster, Dataset, DeepSpeed, Evaluation, Model, RunConfig, Trainer, from_plain
 from launcher.errors import ConfigError, StoreError
-from launcher.losses import LOSS_KEYS, loss_named
+from launcher.losses import TRAINER_KEYS, loss_named
 from launcher.machine.once import Once
 from launcher.planning.estimate import Rates, parameters, rate
 from launcher.planning.stages import is_joint, to_be_trained
@@ -252,7 +252,7 @@ def _key_of(
     parts = {
         "model": _without(model, ("about",)),
         "dataset": _without(dataset, ("about",)),
-        "trainer": _without(trainer, (*NO_TIME, *LOSS_KEYS)),
+        "trainer": _without(trainer, (*NO_TIME, *TRAINER_KEYS)),
         "loss": loss,
         "deepspeed": sharding.config,
         "machine": {key: getattr(cluster, key) for key in MACHINE},

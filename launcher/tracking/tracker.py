@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from launcher.config import OBJECTIVE, RunConfig, Tracking
+from launcher.config import RunConfig, Tracking, objective_in
 from launcher.errors import UsageError
 from launcher.machine import terminal
 from launcher.store.output_folder import Store
@@ -76,7 +76,8 @@ class Subject:
     def of(cls, config: RunConfig, run: RunDir, attempt: int) -> Subject:
         """The subject of an attempt."""
         sweep = config.sweep or f"{config.model.name}-{config.dataset.name}"
-        plain = {key: value for key, value in asdict(config).items() if key in (*OBJECTIVE, "evaluation", "checkpoint")}
+        whole = asdict(config)
+        plain = {**objective_in(whole), "evaluation": whole["evaluation"], "checkpoint": whole["checkpoint"]}
         del plain["evaluation"]["command"]["argv"], plain["evaluation"]["cluster"]
         shared = Store(run.path.parent.parent).sweep(sweep).tracking
         return cls(run.run_id, sweep, attempt, {**plain, "sweep": sweep}, config.tracking, run.tracking, shared)

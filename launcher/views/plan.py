@@ -14,6 +14,7 @@ from rich.table import Table
 
 from launcher.cluster.scheduler import Scheduler
 from launcher.evaluation import scores
+from launcher.losses import given
 from launcher.machine.terminal import Screen, say_json
 from launcher.planning.data_counts import Look
 from launcher.planning.stages import is_joint
@@ -22,11 +23,15 @@ from launcher.store.output_folder import Store
 from launcher.submission.decide import Action, Decision
 from launcher.submission.plan import Plan
 from launcher.sweep import Run, Sweep
+from launcher.views.budget import budget_json, budget_lines
 from launcher.views.console import duration, say_judging_ahead, verb_command
 from launcher.views.cost import cost_json, cost_lines, evaluation_hours, hours_of, is_costly
 from launcher.views.data import data_json, data_lines
 from launcher.views.settings import settings_json, settings_line
 from launcher.views.table import Lines, table_of
+
+_OF_LOSSES = "loss."  # how the keys of losses begin
+_OWN_KEYS = "keys of the loss"
 
 
 def show_plan(
@@ -52,7 +57,7 @@ def show_plan(
     console.print(_plan_table(plan.sweep, plan.decisions), crop=False)
     console.print(_totals(plan.sweep, plan.decisions))
     about = (*_places(plan, store), *_followers(plan.decisions), *_at_a_time(plan))
-    for line in (*data_lines(data), *sources, *about):
+    for line in (*budget_lines(plan.sweep), *data_lines(data), *sources, *about):
         console.print(line, soft_wrap=True)
     if scheduler is not None:
         for line in cost_lines(plan.decisions, scheduler.at_once(plan.sweep.runs[0].config.cluster), data):
@@ -86,6 +91,7 @@ def _plan_json(sweep: Sweep, decisions: Iterable[Decision], data: Look) -> Plain
             "dataset": decision.run.config.dataset.name,
             "loss_type": decision.run.config.loss_type,
             "beta": decision.run.config.beta,
+            "loss": given(decision.run.config),
             "axes": decision.run.axes,
             "action": decision.action,
             "why": decision.why,
@@ -100,11 +106,13 @@ def _plan_json(sweep: Sweep, decisions: Iterable[Decision], data: Look) -> Plain
         }
         for decision in decisions
     ]
-    return {"sweep": sweep.name, "duplicates": sweep.duplicates, "runs": runs}
+    twins = [{"run_id": twin.run_id, "same_as": twin.of} for twin in sweep.twins]
+    about = {"duplicates": sweep.duplicates, "same_weights": twins, "budget": budget_json(sweep)}
+    return {"sweep": sweep.name, **about, "runs": runs}
 
 
 def _plan_table(sweep: Sweep, decisions: Sequence[Decision]) -> Table | Lines:
-    extra = [axis for axis in sweep.axes if axis not in ("model", "loss_type", "beta")]
+    extra = _extra(sweep.axes)
     costly = is_costly(decisions)  # a laptop's sweep needs no such column
     priced = ("resources", "GPU-hours") if costly else ()
     columns = ("run", "model", "loss_type", "beta", *extra, *priced, "action", "why", "est. time")
@@ -112,11 +120,25 @@ def _plan_table(sweep: Sweep, decisions: Sequence[Decision]) -> Table | Lines:
     for decision in decisions:
         run, style = decision.run, "dim" if decision.action is Action.SKIP else ""
         shown = [run.run_id, run.config.model.name, run.config.loss_type, _number(run.config.beta)]
-        shown += [_number(run.axes.get(axis, "")) for axis in extra]
+        shown += [_own_keys(run) if axis == _OWN_KEYS else _number(run.axes.get(axis)) for axis in extra]
         shown += _price(decision) if costly else []
         shown += [decision.action, decision.why, duration(decision.seconds)]
         rows.append((shown, style))
     return table_of(f"sweep {sweep.name}", columns, rows)
+
+
+def _extra(axes: Sequence[str]) -> list[str]:
+    """The further columns: axes, and in place of several keys of losses, of which each run has few, one for all."""
+    others = [axis for axis in axes if axis not in ("model", "loss_type", "beta")]
+    own = [axis for axis in others if axis.startswith(_OF_LOSSES)]
+    if len(own) == 1:
+        return others
+    return [axis for axis in others if axis not in own] + [_OWN_KEYS][: len(own)]
+
+
+def _own_keys(run: Run) -> str:
+    given = {key.removeprefix(_OF_LOSSES): value for key, value in run.axes.items() if key.startswith(_OF_LOSSES)}
+    return " ".join(f"{key}={_number(value)}" for key, value in given.items() if value is not None)
 
 
 def _price(decision: Decision) -> list[str]:
@@ -129,6 +151,8 @@ def _totals(sweep: Sweep, decisions: Sequence[Decision]) -> str:
     parts = [f"{len(decisions)} runs"] + [f"{count} {action}" for action, count in sorted(counts.items())]
     if sweep.duplicates:
         parts.append(f"{sweep.duplicates} duplicates dropped")
+    if sweep.twins:
+        parts.append(f"{len(sweep.twins)} left out that would train the same weights as others")
     known = [d.seconds for d in decisions if d.seconds is not None]
     if known:
         parts.append(f"about {duration(sum(known))} of training for {len(known)} of them")
@@ -196,4 +220,5 @@ def _gpus(run: Run) -> str:
 
 
 def _number(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    """A value of an axis; nothing where the run leaves that as it is."""
+    return f"{value:g}" if isinstance(value, float) else "" if value is None else str(value)

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from launcher.config import RunConfig, Trainer
+from launcher.losses import given
+from launcher.planning.loss_rules import keys_in_words
 from launcher.planning.trainer_rules import WITHOUT_WARMUP
 from launcher.store.files import Plain
 from launcher.sweep import Sweep
@@ -40,7 +42,9 @@ def _distinct(values: Iterable[Any]) -> list[Any]:
 
 def _same(configs: Iterable[RunConfig]) -> dict[str, str]:
     """Each part of the line by its first words: what all runs say, or what they say in turn."""
-    each = [_words(config) for config in configs]
+    configs = list(configs)
+    keyed = any(given(config) for config in configs)
+    each = [_words(config, keyed=keyed) for config in configs]
     return {name: " | ".join(_distinct(words[name] for words in each)) for name in each[0]}
 
 
@@ -72,10 +76,12 @@ def _values(config: RunConfig) -> Plain:
         "dtype": config.model.dtype,
         "quantization": config.model.quantization,
         "lora_r": None if trainer.lora is None else trainer.lora.r,
+        "loss": given(config),
     }
 
 
-def _words(config: RunConfig) -> dict[str, str]:
+def _words(config: RunConfig, *, keyed: bool) -> dict[str, str]:
+    """`keyed`: whether some run gives its loss a key."""
     trainer, devices = config.trainer, _devices(config)
     many = f"{devices} device{'' if devices == 1 else 's'}"
     batch = f"{trainer.micro_batch_size} micro x {_accumulated(config)} accumulated x {many}"
@@ -89,6 +95,7 @@ def _words(config: RunConfig) -> dict[str, str]:
         "max_length": str(trainer.max_length),
         "dtype": config.model.dtype + packed,
         "weights": "all" if trainer.lora is None else f"LoRA r {trainer.lora.r}",
+        **({"keys of the loss": keys_in_words(config) or "none"} if keyed else {}),
     }
 
 

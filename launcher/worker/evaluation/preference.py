@@ -38,7 +38,7 @@ from launcher.worker.model.tabular import action_probabilities
 from launcher.worker.model.text import Prompt
 from launcher.worker.scoring.forward import forward as forward_of_pairs
 from launcher.worker.training.kto import held_out_metrics
-from launcher.worker.training.losses import logratios
+from launcher.worker.training.losses import Objective, completions
 from launcher.worker.training.packing import of_held_out
 from launcher.worker.training.train import load_trained
 from launcher.worker.training.trainer import RunTrainer
@@ -116,23 +116,26 @@ def _kl_estimator(config: RunConfig) -> str:
 def pair_metrics(trainer: RunTrainer, config: RunConfig, store: Store) -> HeldOut:
     """The run's own loss, reward accuracy and margin on the held-out pairs; and the losses of its sweep's other runs.
 
+    A reward is what the loss's paper says that it is: of most, beta (log pi - log pi_ref). Only margins of one
+    definition can be compared.
+
     The loss is the mean over batches of `evaluation.batch_size`, weighted by their size. For losses that look at the
     whole batch it therefore depends on that size; accuracy and margin are per pair and do not.
     """
     test, size, collate = trainer.eval_dataset, config.evaluation.batch_size, collator(config, store)
-    objectives, keys = objectives_of(config, store), loss_named(config.loss_type).given(config.trainer)
+    objectives, own = objectives_of(config, store), Objective.of(config)
     losses, margins = dict.fromkeys(objectives, 0.0), []
     for start in range(0, len(test), size):
         rows = [test[index] for index in range(start, min(start + size, len(test)))]
         inputs = trainer.place(collate(rows))
         outputs = forward(trainer, inputs)
         for name, beta in objectives:
-            trainer.set_objective(name, beta, **(keys if (name, beta) == objectives[0] else {}))
+            trainer.set_objective(own if (name, beta) == objectives[0] else Objective(name, beta))
             losses[name, beta] += len(rows) * trainer.loss_of(outputs, inputs) / len(test)
-        chosen, rejected = logratios(outputs, inputs, config.trainer.ld_alpha)
-        margins += (config.beta * (chosen - rejected)).tolist()
+        chosen, rejected = completions(outputs, inputs, config.trainer.ld_alpha).rewards(own)
+        margins += (chosen - rejected).tolist()
         progress.bump()
-    trainer.set_objective(config.loss_type, config.beta, **keys)
+    trainer.set_objective(own)
     return HeldOut(
         loss=losses[objectives[0]],
         reward_accuracy=sum(margin > 0 for margin in margins) / len(margins),
@@ -145,17 +148,18 @@ def pair_metrics(trainer: RunTrainer, config: RunConfig, store: Store) -> HeldOu
 def objectives_of(config: RunConfig, store: Store) -> list[tuple[str, float]]:
     """The run's own loss and beta, then the others of its sweep: from the same forward, they cost nothing.
 
-    Left out are those that need more than the run has: other rows, or a value of a key of theirs.
+    Left out are those with keys of their own, and those that need more than the run has: other rows, a reference.
     """
     records = store.sweep(config.sweep).run_records() if config.sweep else []
-    theirs = {(record.loss_type, record.beta) for record in records if _is_computable(record.loss_type, config)}
+    plain = [record for record in records if not record.loss]
+    theirs = {(record.loss_type, record.beta) for record in plain if _is_computable(record.loss_type, config)}
     own = (config.loss_type, config.beta)
     return [own, *sorted(theirs - {own})[:OTHER_OBJECTIVES]]
 
 
 def _is_computable(name: str, config: RunConfig) -> bool:
-    loss = loss_named(name)
-    return loss.paired and not loss.keys and (loss.ld_alpha or config.trainer.ld_alpha is None)
+    loss, has_table = loss_named(name), loss_named(config.loss_type).needs_table
+    return loss.paired and (has_table or not loss.reference) and (loss.ld_alpha or config.trainer.ld_alpha is None)
 
 
 def forward(trainer: RunTrainer, inputs: dict[str, Any]) -> Any:

@@ -32,11 +32,14 @@ def _scores_completions_only(device: torch.device) -> bool:
 utils._use_triton = _scores_completions_only  # noqa: SLF001 - TRL has no other way
 
 
-def of_training(model: Any) -> None:
-    """Put a head on a trainer's model that computes what is logged, in place of TRL's."""
+def of_training(model: Any, *, weighted: bool = False) -> None:
+    """Put a head on a trainer's model that computes what is logged, in place of TRL's.
+
+    `weighted`: and what the policy would give itself, which weighs pairs (WPO).
+    """
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     del base.forward
-    add_fused_lm_head(base, outputs=LOGGED)
+    add_fused_lm_head(base, outputs=(*LOGGED, *(("log_sum_sq_probs",) if weighted else ())))
 
 
 def forget_unlogged(trainer: Any) -> None:

@@ -15,8 +15,8 @@ from datasets import Dataset
 from trl import KTOTrainer
 from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference
 
-from launcher.config import Trainer
-from launcher.losses import loss_named
+from launcher.config import RunConfig
+from launcher.losses import given
 from launcher.store.results import HeldOut
 from launcher.worker import progress
 from launcher.worker.scoring import head
@@ -83,12 +83,12 @@ def _scored(outputs: Any, reference: torch.Tensor, completion_mask: torch.Tensor
     return Scored(outputs, outputs.log_probs.sum(dim=1) - reference, reference, completion_mask, kinds)
 
 
-def kto_arguments(loss_type: str, beta: float, trainer: Trainer) -> dict[str, Any]:
+def kto_arguments(config: RunConfig) -> dict[str, Any]:
     """What KTOConfig must be told: the loss, and that the order of the rows stays as it is."""
     return {
-        "loss_type": loss_type,
-        "beta": beta,
-        **loss_named(loss_type).given(trainer),
+        "loss_type": config.loss_type,
+        "beta": config.beta,
+        **given(config),
         "train_sampling_strategy": "sequential",
     }
 

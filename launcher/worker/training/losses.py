@@ -1,16 +1,16 @@
 """The trainer whose losses a sweep compares: TRL's DPOTrainer, plus our own, on a table of reference values.
 
-Owns: the formulas of our paired losses, what of DPOTrainer has to be left out once the reference table exists, and how
-a trainer's loss is looked at from outside.
-Must not know: where the table, the model and the data come from.
+Owns: how losses and their sums are computed from one forward, what of DPOTrainer has to be left out once the reference
+table exists, and how a trainer's loss is looked at from outside.
+Must not know: the formulas (`formulas`, TRL); where the table, the model and the data come from.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -18,37 +18,98 @@ import torch
 from datasets import Dataset
 from trl import DPOTrainer
 
-from launcher.losses import loss_named
+from launcher.config import RunConfig
+from launcher.losses import LOG_RATIO, Loss, given, loss_named
 from launcher.worker.scoring import head
 from launcher.worker.scoring.forward import forward
+from launcher.worker.training.formulas import FORMULAS, REWARDS
 
+EXO_SMOOTHING = 1e-3  # the EXO paper's own value
+DISCOPOP_TAU, DIVERGENCE_ALPHA = 0.05, 0.5  # TRL's own
 REFERENCE_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
 
 
-def kto_pair_loss(chosen_logratios: torch.Tensor, rejected_logratios: torch.Tensor, beta: float) -> torch.Tensor:
-    """The paired KTO loss, as TRL computed it up to 0.9.4 (`DPOTrainer.dpo_loss`, loss_type="kto_pair").
+@dataclass(frozen=True)
+class Objective:
+    """A loss with its numbers: `keys` are those of `launcher.losses.given`, of which each part takes its own."""
 
-    With r = log pi(y|x) - log pi_ref(y|x), summed over the completion's tokens:
+    loss_type: str
+    beta: float
+    keys: Mapping[str, Any] = field(default_factory=dict)
 
-        KL_c = max(0, mean(r_c))      KL_r = max(0, mean(r_r))      over this device's micro-batch
-        loss = mean over the 2n terms  1 - sigmoid(beta (r_c - KL_r))  and  1 - sigmoid(beta (KL_c - r_r))
+    @classmethod
+    def of(cls, config: RunConfig) -> Objective:
+        """What a run trains."""
+        return cls(config.loss_type, config.beta, given(config))
 
-    The KL estimates are neither gathered over devices nor detached, so the micro-batch size belongs to the objective.
-    Where a mean is exactly 0, as at the start, the clamp has a kink: a mean of +1e-7 lets its gradient through,
-    0 and -1e-7 do not. Rounding of the reference values therefore decides the first gradients, and Adam, which scales
-    them, carries that on: on a model of 30,000 weights six steps at a rate of 1e-3 with the reference table ended 4e-3
-    from the same steps with a live reference, where sigmoid and ipo ended 6e-8 apart. Away from the kink they agree.
-    """
-    chosen_kl = chosen_logratios.mean().clamp(min=0)
-    rejected_kl = rejected_logratios.mean().clamp(min=0)
-    chosen_losses = 1 - torch.sigmoid(beta * (chosen_logratios - rejected_kl))
-    rejected_losses = 1 - torch.sigmoid(beta * (chosen_kl - rejected_logratios))
-    return torch.cat([chosen_losses, rejected_losses]).mean()
+    @property
+    def loss(self) -> Loss:
+        """The row of it, or of the sum."""
+        return loss_named(self.loss_type)
+
+    @property
+    def terms(self) -> list[tuple[float, Loss]]:
+        """The losses that it is the sum of, each with its weight."""
+        weights = self.keys.get("weights") or [1.0] * len(self.loss.terms)
+        return list(zip(weights, self.loss.terms, strict=True))
+
+    @property
+    def ours(self) -> list[tuple[float, Loss]]:
+        """Those of them that `formulas` has."""
+        return [(weight, loss) for weight, loss in self.terms if loss.name in FORMULAS]
+
+    @property
+    def theirs(self) -> list[tuple[float, Loss]]:
+        """Those that TRL computes."""
+        return [(weight, loss) for weight, loss in self.terms if loss.name not in FORMULAS]
+
+    def keys_of(self, loss: Loss) -> dict[str, Any]:
+        """The keys of one of its losses that have a value."""
+        taken = {key.partition(".")[2] for key in loss.keys}
+        return {key: value for key, value in self.keys.items() if key in taken}
 
 
-# Each by the name of its row in `launcher.losses`: the mean loss of the log-ratios of the chosen and of the rejected
-# completions, beta, and what of its keys has a value.
-FORMULAS: dict[str, Callable[..., torch.Tensor]] = {"kto_pair": kto_pair_loss}
+@dataclass(frozen=True)
+class Completions:
+    """What a forward says of the completions of a batch of pairs, chosen and then rejected: sums, and their tokens."""
+
+    log_probs: tuple[torch.Tensor, torch.Tensor]
+    ratios: tuple[torch.Tensor, torch.Tensor]
+    tokens: tuple[torch.Tensor, torch.Tensor]
+
+    def loss(self, loss: Loss, objective: Objective) -> torch.Tensor:
+        """One of our losses."""
+        told = self.ratios if loss.reference else (*self.log_probs, *self.tokens)
+        return FORMULAS[loss.name](*told, objective.beta, **objective.keys_of(loss))
+
+    def rewards(self, objective: Objective) -> tuple[torch.Tensor, torch.Tensor]:
+        """The rewards whose differences are accuracy and margin, as the loss defines them."""
+        named = next((loss for _, loss in objective.terms if loss.reward == objective.loss.reward), objective.loss)
+        if named.name not in REWARDS:
+            return objective.beta * self.ratios[0], objective.beta * self.ratios[1]
+        reward, keys = REWARDS[named.name], objective.keys_of(named)
+        chosen, rejected = zip(self.log_probs, self.tokens, strict=True)
+        return reward(*chosen, objective.beta, **keys), reward(*rejected, objective.beta, **keys)
+
+
+def completions(outputs: Any, inputs: dict[str, Any], ld_alpha: float | None = None) -> Completions:
+    """What the outputs of a forward say of a batch."""
+    sums, _ = sums_and_tails(outputs.log_probs, inputs["completion_mask"])
+    tokens = inputs["completion_mask"][:, 1:].sum(dim=1).clamp(min=1).to(sums.device)
+    return Completions(_halves(sums), logratios(outputs, with_reference(inputs), ld_alpha), _halves(tokens))
+
+
+def _halves(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    chosen, rejected = values.chunk(2)
+    return chosen, rejected
+
+
+def with_reference(inputs: dict[str, Any]) -> dict[str, Any]:
+    """The batch with the columns of a reference, of 0 where it has none, so that log-ratios are log-probs."""
+    if all(name in inputs for name in REFERENCE_COLUMNS):
+        return inputs
+    none = torch.zeros(len(inputs["completion_mask"]) // 2, device=inputs["completion_mask"].device)
+    return inputs | dict.fromkeys(REFERENCE_COLUMNS, none)
 
 
 class PreferenceTrainer(DPOTrainer):
@@ -58,20 +119,25 @@ class PreferenceTrainer(DPOTrainer):
     (`pair_losses`) and a test can supply outputs.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, objective: Objective, **kwargs: Any) -> None:
+        self.objective = objective
         super().__init__(*args, **kwargs)
-        head.of_training(self.model)
+        head.of_training(self.model, weighted=self.use_weighting)
         self.precompute_ref_logps = True
-        self.set_objective(self.loss_types[0], self.beta)
+        self.set_objective(objective)
 
-    def set_objective(self, loss_type: str, beta: float, **keys: float) -> None:
-        """Compute this loss, with these values of its keys, from now on.
+    def set_objective(self, objective: Objective) -> None:
+        """Compute this loss from now on.
 
-        TRL does not know those of ours: it is told sigmoid, whose metrics are the same.
+        TRL does not know those of ours: of them alone it is told sigmoid, whose metrics are the same.
         """
-        self.loss_name, self.loss_keys, self.formula = loss_type, keys, FORMULAS.get(loss_type)
-        told = loss_arguments("sigmoid" if self.formula else loss_type, beta)
-        self.loss_types, self.beta, self.label_smoothing = told["loss_type"], beta, told["label_smoothing"]
+        self.objective, self.loss_name = objective, objective.loss_type
+        told = loss_arguments(objective)
+        self.loss_types, self.loss_weights, self.beta = told["loss_type"], told["loss_weights"], objective.beta
+        self.label_smoothing, self.use_weighting = told["label_smoothing"], told["use_weighting"]
+        self.f_divergence_type = told["f_divergence_type"]
+        self.f_alpha_divergence_coef = told["f_alpha_divergence_coef"]
+        self.args.discopop_tau = told["discopop_tau"]  # which TRL reads there
 
     def _prepare_dataset(self, dataset: Dataset, *_args: Any) -> Dataset:
         """Leave the data alone: it was tokenised, filtered and measured once for the whole sweep."""
@@ -80,7 +146,7 @@ class PreferenceTrainer(DPOTrainer):
     def _precompute_ref_logps(self, dataset: Dataset, *_args: Any) -> Dataset:
         """Leave the data alone: the reference values are there."""
         missing = set(REFERENCE_COLUMNS) - set(dataset.column_names)
-        if missing:
+        if missing and self.objective.loss.needs_table:
             raise ValueError(f"the tokenised pairs lack {sorted(missing)}")
         return dataset
 
@@ -92,15 +158,33 @@ class PreferenceTrainer(DPOTrainer):
         return partial(forward, model)
 
     def _compute_loss(self, model: Callable[..., Any], inputs: dict[str, Any], return_outputs: bool) -> Any:
-        watched = Watched(head.Filled(model))
-        if self.formula is None:
+        inputs, watched = with_reference(inputs), Watched(head.Filled(model))
+        if not self.objective.ours:
             return super()._compute_loss(watched, inputs, return_outputs)
-        super()._compute_loss(watched, inputs, return_outputs=False)  # for its metrics
+        theirs = super()._compute_loss(watched, inputs, return_outputs=False)  # also for its metrics
         (outputs,) = watched.outputs
-        loss = self.formula(*logratios(outputs, inputs, self.ld_alpha), self.beta, **self.loss_keys)
-        if self.aux_loss_enabled:  # experts' balance, as in TRL's own losses
+        told = completions(outputs, inputs, self.ld_alpha)
+        loss = sum(weight * told.loss(each, self.objective) for weight, each in self.objective.ours)
+        if self.objective.theirs:
+            loss = loss + theirs
+        elif self.aux_loss_enabled:  # experts' balance, as in TRL's own losses
             loss = loss + self.router_aux_loss_coef * outputs.aux_loss
+        if self.objective.loss.reward != LOG_RATIO:
+            self._measure_rewards(*(each.detach() for each in told.rewards(self.objective)))
         return (loss, outputs) if return_outputs else loss
+
+    def _measure_rewards(self, chosen: torch.Tensor, rejected: torch.Tensor) -> None:
+        """Put the metrics of these rewards in place of those that TRL has just made of log-ratios."""
+        chosen, rejected = self.accelerator.gather(chosen), self.accelerator.gather(rejected)
+        measured = {
+            "rewards/chosen": chosen,
+            "rewards/rejected": rejected,
+            "rewards/accuracies": (chosen > rejected).float(),
+            "rewards/margins": chosen - rejected,
+        }
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        for name, values in measured.items():
+            metrics[name][-1] = values.mean().item()
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """As TRL does, without the metrics of what the head leaves out."""
@@ -213,7 +297,24 @@ def sums_and_tails(log_probs: torch.Tensor, completion_mask: torch.Tensor) -> tu
     return log_probs.sum(dim=1), (log_probs * (place > shared[:, None])).sum(dim=1)
 
 
-def loss_arguments(loss_type: str, beta: float, ld_alpha: float | None = None) -> dict[str, Any]:
-    """What DPOConfig must be told for this loss; for unpaired completions see `kto.kto_arguments`."""
-    smoothing = loss_named(loss_type).label_smoothing
-    return {"loss_type": [loss_type], "beta": beta, "label_smoothing": smoothing, "ld_alpha": ld_alpha}
+def loss_arguments(objective: Objective, ld_alpha: float | None = None) -> dict[str, Any]:
+    """What DPOConfig must be told for this loss; for unpaired completions see `kto.kto_arguments`.
+
+    What is null has TRL's own default, but for exo_pair's smoothing: TRL refuses it without one. `robust` without one
+    is a run of an earlier version, which knew no such key.
+    """
+    theirs, keys = objective.theirs, objective.keys
+    names = [loss.name for _, loss in theirs] or ["sigmoid"]
+    told = {key: keys.get(key) for key in ("label_smoothing", "use_weighting", "tau", "f_divergence", "alpha")}
+    smoothing = EXO_SMOOTHING if told["label_smoothing"] is None and "exo_pair" in names else told["label_smoothing"]
+    return {
+        "loss_type": names,
+        "loss_weights": [weight for weight, _ in theirs] or [1.0],
+        "beta": objective.beta,
+        "label_smoothing": (theirs and smoothing) or 0.0,
+        "ld_alpha": ld_alpha,
+        "use_weighting": bool(theirs and told["use_weighting"]),
+        "discopop_tau": DISCOPOP_TAU if told["tau"] is None else told["tau"],
+        "f_divergence_type": (theirs and told["f_divergence"]) or "reverse_kl",
+        "f_alpha_divergence_coef": DIVERGENCE_ALPHA if told["alpha"] is None else told["alpha"],
+    }

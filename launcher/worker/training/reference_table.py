@@ -91,11 +91,18 @@ class Table:
 
 
 def prepare(config: RunConfig, store: Store) -> Pairs:
-    """Tokenise the pairs and attach their reference values; kept for the next run of this process."""
+    """Tokenise the pairs and attach their reference values; kept for the next run of this process.
+
+    Pairs for a loss that asks no reference model have none, and no table is made for them.
+    """
+    needs_table = loss_named(config.loss_type).needs_table
 
     def make() -> Pairs:
         with progress.phase("reading data", progress.READING):
             pairs = prepared(config, store)
+        if not needs_table:
+            ranks.first(lambda: check_fit(config, store, highest_id(pairs)))
+            return pairs
         table, rows = ensure_table(config, store, pairs), with_rows(pairs).rows or ((), ())
         splits = zip((pairs.train, pairs.test), rows, strict=True)
         train, test = (attach(split, hashes, table, config.trainer.ld_alpha) for split, hashes in splits)
@@ -104,7 +111,7 @@ def prepare(config: RunConfig, store: Store) -> Pairs:
     # Unpaired rows have an order and neighbours, which belong to the objective.
     order = None if loss_named(config.loss_type).paired else (config.seed, config.trainer.micro_batch_size)
     trainer = (config.trainer.max_length, config.trainer.ld_alpha, config.trainer.packed)
-    identity = repr((config.model, config.dataset, trainer, order, store.root))
+    identity = repr((config.model, config.dataset, trainer, order, needs_table, store.root))
     return _prepared.get(identity, make)
 
 

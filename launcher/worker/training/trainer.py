@@ -42,7 +42,7 @@ from launcher.worker.scoring.forward import why_not
 from launcher.worker.training import checkpoints, first_step, milestones, packing
 from launcher.worker.training.kto import UnpairedTrainer, kto_arguments
 from launcher.worker.training.kto import collator as kto_collator
-from launcher.worker.training.losses import PreferenceTrainer, Watched, loss_arguments
+from launcher.worker.training.losses import Objective, PreferenceTrainer, Watched, loss_arguments
 from launcher.worker.training.meter import COUNTS, Counts, Meter, counting
 from launcher.worker.training.step_order import Ranks, StepOrder
 
@@ -313,9 +313,8 @@ def build_trainer(
         processing_class=weights.tokenizer(config.model, store),
         peft_config=None if config.trainer.lora is None else lora_config(config.trainer.lora),
         callbacks=callbacks,
+        **({"objective": Objective.of(config)} if loss.paired else {}),
     )
-    if loss.paired:
-        trainer.set_objective(config.loss_type, config.beta, **loss.given(config.trainer))
     if config.model.quantization is not None:
         # TRL rounds adapters on packed weights to bfloat16; peft would load a checkpoint's as float32, as all others.
         for parameter in trainer.model.parameters():
@@ -374,8 +373,7 @@ def arguments(config: RunConfig, run: RunDir) -> DPOConfig | KTOConfig:
     """The run in TRL's words."""
     trainer = config.trainer
     paired = loss_named(config.loss_type).paired
-    told = loss_arguments(config.loss_type, config.beta, trainer.ld_alpha)
-    loss = told if paired else kto_arguments(config.loss_type, config.beta, trainer)
+    loss = loss_arguments(Objective.of(config), trainer.ld_alpha) if paired else kto_arguments(config)
     return (DPOConfig if paired else KTOConfig)(
         output_dir=str(fence.own(run.checkpoints)),
         **loss,

@@ -1,0 +1,107 @@
+"""The grids of a command line: its own axes, or a sweep file's with its own on top.
+
+Owns: what a key means that both name.
+Must not know: the form of a sweep file, how a config is composed. Writes nothing.
+
+What is typed holds for every run: a key that the file names too takes the place of the file's, any other multiplies
+each of its grids. The one exception is `loss_type` where the grids of a file have losses of their own: their other
+values were chosen for those, so that it says which of them to run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from hydra.core.override_parser.types import Override
+
+from launcher.errors import UNSAID, ConfigError
+from launcher.planning.axes import Axis, axis_of
+from launcher.planning.grid import Grid, Grids, differ
+from launcher.planning.overrides import Overrides, meaning, parse, wrong
+from launcher.planning.sweep_file import read_sweep_file, sweep_files
+
+LOSS = "loss_type"
+
+
+def read_grids(argv: Sequence[str], *, multirun: bool) -> Grids:
+    """What a command line asks for.
+
+    Raises:
+        UsageError: an override or the sweep file is wrong, or they do not go together.
+    """
+    parsed = [parse(argument) for argument in argv]
+    names = [o for o in parsed if o.key_or_group == "sweeps"]
+    if len(names) > 1 or any(o.is_sweep_override() for o in names):
+        raise ConfigError("sweeps", UNSAID, "give one sweep file at a time")
+    given = {o.get_key_element(): axis_of(o, multirun=multirun) for o in parsed if o not in names}
+    if not names:
+        return Grids((Grid(tuple(given.values())),), remarks=_remarks(parsed))
+    name = str(names[0].value())
+    return _on_top(read_sweep_file(name), given, name)
+
+
+def _remarks(parsed: Sequence[Override]) -> tuple[str, ...]:
+    """A word on a sweep's name that is a sweep file's, where no file is given.
+
+    Raises:
+        ConfigError: it is given as a file would be.
+    """
+    for override in parsed:
+        name = str(override.value())
+        if override.key_or_group == "sweep" and name in sweep_files():
+            if override.is_add():
+                raise wrong(override, f"only names the sweep; for the file sweeps/{name}.yaml give +sweeps={name}")
+            return (f"sweep={name} only names the sweep; for the file sweeps/{name}.yaml give +sweeps={name}",)
+    return ()
+
+
+def _on_top(grids: tuple[Grid, ...], given: Mapping[str, Axis], name: str) -> Grids:
+    """The file's grids with the command line's axes."""
+    remarks: list[str] = []
+    losses = given.get(LOSS)
+    if losses is not None and differ(grids, LOSS):
+        kept = _of_these_losses(grids, losses, name)
+        if len(kept) < len(grids):
+            words = ", ".join(dict.fromkeys(_word(value) for value in losses.of(LOSS)))
+            left = f"{len(grids) - len(kept)} of the {len(grids)} grids of sweeps/{name}.yaml"
+            remarks.append(f"{LOSS}={words} leaves out {left}, which are of other losses")
+        grids, given = kept, {key: axis for key, axis in given.items() if key != LOSS}
+    top = Grid(tuple(given.values()))
+    replaced = [key for key in given if differ(grids, key.lstrip("+~"))]
+    remarks += [f"{key} as given holds in place of what each grid of sweeps/{name}.yaml says of it" for key in replaced]
+    return Grids(tuple(grid.under(top) for grid in grids), name, tuple(remarks))
+
+
+def _of_these_losses(grids: Sequence[Grid], losses: Axis, name: str) -> tuple[Grid, ...]:
+    """The grids of these losses, each with those of its own that are among them; one that names none gets them all.
+
+    Raises:
+        ConfigError: no grid has one of them.
+    """
+    known = dict.fromkeys(_word(value) for grid in grids for value in grid.values_of(LOSS))
+    open_to_all = any(not grid.values_of(LOSS) for grid in grids)
+    for value in losses.of(LOSS):
+        if _word(value) not in known and not open_to_all:
+            raise ConfigError(
+                LOSS, _word(value), f"no grid of sweeps/{name}.yaml has it; there are: {', '.join(known)}"
+            )
+    found = (_restricted(grid, losses) for grid in grids)
+    return tuple(grid for grid in found if grid.values_of(LOSS))
+
+
+def _restricted(grid: Grid, losses: Axis) -> Grid:
+    if not grid.values_of(LOSS):
+        return replace(grid, axes=(*grid.axes, losses))
+    wanted = {meaning(override) for value in losses.of(LOSS) for override in value}
+    return replace(grid, axes=tuple(_kept(axis, wanted) if LOSS in axis.keys else axis for axis in grid.axes))
+
+
+def _kept(axis: Axis, wanted: set[tuple[str, str]]) -> Axis:
+    among = zip(axis.values, axis.of(LOSS), strict=True)
+    return replace(axis, values=tuple(value for value, loss in among if {meaning(each) for each in loss} <= wanted))
+
+
+def _word(value: Overrides) -> str:
+    """The loss that a value of the axis names."""
+    return str(parse(value[0]).value())
