@@ -25,7 +25,7 @@ from launcher.worker.model import weights
 from launcher.worker.outcome import settle
 from launcher.worker.training import first_step, trainer
 from launcher.worker.training.first_step import rounding
-from launcher.worker.training.losses import PreferenceTrainer, Watched
+from launcher.worker.training.losses import Objective, PreferenceTrainer, Watched
 from launcher.worker.training.reference_table import prepare
 from launcher.worker.training.train import Stopped, train
 
@@ -93,7 +93,7 @@ class World:
             return self.trainer(loss_type=loss_type, model__dtype=dtype)
         if dtype not in self.kept:
             self.kept[dtype] = self.trainer(model__dtype=dtype)
-        self.kept[dtype][0].set_objective(loss_type, 0.1)
+        self.kept[dtype][0].set_objective(Objective(loss_type, 0.1))
         return self.kept[dtype]
 
 

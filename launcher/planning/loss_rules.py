@@ -236,7 +236,7 @@ def _term(config: RunConfig, loss: Loss) -> Plain:
 
 
 def _value(config: RunConfig, key: str, loss: Loss) -> Any:
-    value, defaults = attrgetter(key)(config), DEFAULTS[key]
+    value, defaults = attrgetter(key)(config), DEFAULTS.get(key, {})
     return defaults.get(loss.name, defaults.get("")) if value is None else value
 
 
