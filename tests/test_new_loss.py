@@ -108,8 +108,7 @@ def without(copy: Path, name: str) -> Iterator[None]:
 def test_each_of_its_modules_is_needed(copy: Path, tmp_path: Path, file: str, words: str) -> None:
     """Without its row or its key's type the launch is refused; without its formula there is none to train with.
 
-    That these are enough, the tests below show. conf/ is where a user finds the key, and planning/loss_rules.py has what
-    its null stands for.
+    That these are enough, the tests below show. conf/ is where a user finds the key, and loss_rules.py has its range.
     """
     formula = ["-c", "from launcher.worker.training.formulas import FORMULAS; FORMULAS['hinge_margin']"]
     planned = ["-m", "launcher", "-m", *RUN, "loss_type=hinge_margin", "loss.margin=0.25", "dry_run=true"]
