@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from hydra.core.override_parser.types import Glob, Override
+from hydra.core.override_parser.types import Glob, Override, Transformer
 from yaml import YAMLError
 
 from launcher.config import OBJECTIVE
 from launcher.errors import UNSAID, ConfigError, UsageError, suggestion
 from launcher.machine.installed import data_dir
-from launcher.planning.as_typed import read_yaml
+from launcher.planning.as_typed import POINTS, read_yaml
 from launcher.planning.kinds import kind_at
 from launcher.planning.one_run import one_value
 from launcher.planning.overrides import (
@@ -101,11 +101,12 @@ def read_grid(argv: Sequence[str], *, multirun: bool) -> Grid:
     if len(names) > 1 or any(o.is_sweep_override() for o in names):
         raise ConfigError("sweeps", UNSAID, "give one sweep file at a time")
     given = {o.get_key_element(): _axis_of(o, multirun=multirun) for o in parsed if o not in names}
+    _check_given_once(given)
     if not names:
         return Grid(tuple(given.values()), remarks=_remarks(parsed))
     name = str(names[0].value())
     file = _read_sweep_file(name)
-    replaced = {key.lstrip("+~") for key in given}
+    replaced = {key.lstrip("+~") for axis in given.values() for key in axis.keys}
     axes = [axis for axis in (_without(axis, replaced) for axis in file.axes) if axis.keys]
     return Grid((*axes, *given.values()), file.exclude, name)
 
@@ -143,6 +144,8 @@ def _without(axis: Axis, keys: set[str]) -> Axis:
 def _axis_of(override: Override, *, multirun: bool) -> Axis:
     """The values of one override: several where it sweeps."""
     key = override.get_key_element()
+    if override.key_or_group == POINTS:
+        return _points(override, multirun=multirun)
     if not override.is_sweep_override():
         return _axis(key, [override.input_line or ""])
     if not multirun:
@@ -150,6 +153,34 @@ def _axis_of(override: Override, *, multirun: bool) -> Axis:
     if not override.is_discrete_sweep():
         raise wrong(override, "interval() has no definite values; use range() or a list")
     return _axis(key, [f"{key}={value}" for value in _values(override)])
+
+
+def _check_given_once(given: Mapping[str, Axis]) -> None:
+    """Check that no key is given both by itself and in `points`, where it would have two values."""
+    inside = given[POINTS].keys if POINTS in given else ()
+    for key in inside:
+        if key.lstrip("+~") in {each.lstrip("+~") for each in given}:
+            raise ConfigError(POINTS, UNSAID, f"{key} is given in it and by itself; leave out one of the two")
+
+
+def _points(override: Override, *, multirun: bool) -> Axis:
+    """`points={loss_type:ipo,beta:0.1},{loss_type:sigmoid,beta:0.3}`: whole grid points, as one axis.
+
+    A key that a point does not name is left to its default there.
+    """
+    if override.get_key_element() != POINTS:
+        raise wrong(override, f"give {POINTS}={{key:value,...}}")
+    if override.is_sweep_override() and not multirun:
+        raise wrong(override, "several points; add -m to run all of them")
+    several = override.is_discrete_sweep() and not isinstance(override.value(), Glob)
+    points = list(override.sweep_iterator(Transformer.identity)) if several else [override.value()]
+    if not all(isinstance(point, dict) and point for point in points):
+        raise wrong(override, "give each point as {key:value,...}, with commas between points")
+    texts = [{str(key): _assigned(key, value) for key, value in point.items()} for point in points]
+    keys = tuple(dict.fromkeys(key for point in texts for key in point))
+    values = (tuple(expand(point[key]) if key in point else () for key in keys) for point in texts)
+    aliases = (text for point in texts for text in point.values() if aliased(text) is not None)
+    return Axis(keys, tuple(values), tuple(aliases))
 
 
 def _without_multirun(override: Override) -> str:
