@@ -173,8 +173,9 @@ def _points(override: Override, *, multirun: bool) -> Axis:
     if override.is_sweep_override() and not multirun:
         raise wrong(override, "several points; add -m to run all of them")
     several = override.is_discrete_sweep() and not isinstance(override.value(), Glob)
-    points = list(override.sweep_iterator(Transformer.identity)) if several else [override.value()]
-    if not all(isinstance(point, dict) and point for point in points):
+    given = list(override.sweep_iterator(Transformer.identity)) if several else [override.value()]
+    points = [point for point in given if isinstance(point, dict) and point]
+    if len(points) < len(given):
         raise wrong(override, "give each point as {key:value,...}, with commas between points")
     texts = [{str(key): _assigned(key, value) for key, value in point.items()} for point in points]
     keys = tuple(dict.fromkeys(key for point in texts for key in point))
