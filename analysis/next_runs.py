@@ -71,10 +71,9 @@ def suggest(results: Path, count: int) -> Suggestion:
     settings = statistics.settings(frame)
     known = [each for each in conclusions(settings) if math.isnan(each.milestone)]
     seeds, notes = _Seeds(frame), [*_waiting(frame), *([] if known else [_NONE])]
-    places = list(itertools.islice(_fill(known, settings, notes), count))
-    found = [_run(each, seeds) for each in places]
+    found = [_run(each, seeds) for each in itertools.islice(_fill(known, settings, notes), count)]
     left = count - len(found)
-    found += _by_gain([_chosen(each, frame, seeds, left) for each in known if each.posterior and left], left)
+    found += _by_gain([along_curves(each, frame, left) for each in known if each.posterior and left], left)
     return Suggestion(tuple(found), tuple(dict.fromkeys(notes)))
 
 
@@ -156,9 +155,12 @@ def _by_gain(queues: Sequence[list[tuple[float, NextRun]]], count: int) -> list[
     return found
 
 
-def _chosen(smooth: Smooth, frame: pd.DataFrame, seeds: _Seeds, count: int) -> list[tuple[float, NextRun]]:
-    """Give a model's next runs, each with its worth, which compares between models: in deviations of a run's noise."""
-    posterior = smooth.posterior
+def along_curves(smooth: Smooth, frame: pd.DataFrame, count: int) -> list[tuple[float, NextRun]]:
+    """Give a model's next runs, the one that tells most first; ``frame`` has all of its runs, with and without scores.
+
+    With each comes its worth, which compares between models: its gain in standard deviations of a run's noise.
+    """
+    posterior, seeds = smooth.posterior, _Seeds(frame)
     assert posterior is not None  # noqa: S101 - of models that have one
     places = [*(Place(row) for _, row in smooth.settings.iterrows()), *candidates(smooth, posterior, frame)]
     mean, covariance = posterior.predict(*_where(smooth, places))

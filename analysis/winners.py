@@ -132,7 +132,7 @@ def _with_curve(winner: Winner, names: Sequence[str]) -> dict[str, str]:
         "best loss": probability(curve.probability) if curve else MISSING,
         "within noise": alike(curve) if curve else MISSING,
         "raw, flattered": raw(winner),
-        "budget": budget(winner),
+        "settings": budget(winner),
         WITHOUT: f"{limits(best.corrected)} for {best.looked_at}",
     }
 
@@ -176,12 +176,11 @@ def raw(winner: Winner) -> str:
 
 def budget(winner: Winner) -> str:
     """Say how many settings of a loss were scored, and by how many seeds each."""
-    settings = winner.curve.settings if winner.curve else winner.best.of_loss
-    words = f"{settings} setting{'' if settings == 1 else 's'}"
     if winner.curve is None:
-        return words
-    seeds, rest = divmod(winner.curve.runs, settings)
-    return f"{words}, {winner.curve.runs} runs" if rest else f"{words} x {seeds} seed{'' if seeds == 1 else 's'}"
+        return str(winner.best.of_loss)
+    settings, runs = winner.curve.settings, winner.curve.runs
+    seeds, rest = divmod(runs, settings)
+    return f"{settings}, {runs} runs" if rest else f"{settings} x {seeds} seed{'' if seeds == 1 else 's'}"
 
 
 def ties(best: Best) -> str:

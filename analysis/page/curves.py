@@ -17,14 +17,15 @@ _NAMED = 6  # settings written out in a sentence
 
 
 def winner(group: Sequence[Winner], smooth: Smooth, where: str) -> list[str]:
-    """Name the best loss and setting of one model, what a rerun of it scores, and how sure all that is."""
+    """Name the best loss and setting of one model and what a rerun scores; in a second paragraph, how sure that is."""
     first, sure = smooth.curves[0], bool(smooth.leads) and all(each.beyond_noise for each in smooth.leads)
     best = "the best" if sure or (not smooth.leads and len(first.alike) == 1) else "the most probable best"
     text = (
         f"{where} {best} is {first.loss} at {setting(first.row)}: a rerun of it is expected to have "
         f"{smooth.measure.name} {fixed(first.rerun.value)} (95 % interval {limits(first.rerun)}){_gain(first)}."
     )
-    return [text, *_probable(smooth), _raw(first), *_alike(first), *_without(group), *_smallest(smooth)]
+    more = [*_alike(first), _raw(first), *_without(group), *_smallest(smooth)]
+    return [" ".join([text, *_probable(smooth)]), " ".join(more)]
 
 
 def _gain(curve: Curve) -> str:
@@ -57,12 +58,12 @@ def _alike(curve: Curve) -> list[str]:
     """Say which settings of the loss may be its best."""
     others = [row for row in curve.alike if row.name != curve.row.name]
     if not others:
-        return [f"No other setting of {curve.loss} is within noise of it."] if curve.settings > 1 else []
+        return [f"No other setting of {curve.loss} is within noise of its best."] if curve.settings > 1 else []
     if len(others) == curve.settings - 1:
-        return [f"It cannot be told from any of the {len(others)} other settings of {curve.loss}."]
+        return [f"The best of {curve.loss} cannot be told from any of the {len(others)} others."]
     names = [setting(each).removeprefix("beta ") for each in others[:_NAMED]]
     names += [f"{len(others) - _NAMED} more"] if len(others) > _NAMED else []
-    return [f"Within noise of it: beta {listed(names)}."]
+    return [f"Within noise of the best of {curve.loss}: beta {listed(names)}."]
 
 
 def _without(group: Sequence[Winner]) -> list[str]:

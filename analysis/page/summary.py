@@ -47,13 +47,13 @@ def findings(frame: pd.DataFrame, found: Sequence[Winner]) -> list[str]:
         return [progress, "No run has been evaluated yet, so nothing can be said about which setting is best."]
     datasets = {each.row["model"]: each.row["dataset"] for each in found}
     several = any(datasets[each.row["model"]] != each.row["dataset"] for each in found)
-    return [*(" ".join(_of_model(group, name_dataset=several)) for group in by_model(found)), progress]
+    return [*(text for group in by_model(found) for text in _of_model(group, name_dataset=several)), progress]
 
 
 def _of_model(group: list[Winner], *, name_dataset: bool) -> list[str]:
     if group[0].smooth and group[0].smooth.curves:
         return curves.winner(group, group[0].smooth, _where(group[0].best, name_dataset=name_dataset))
-    return winner([each.best for each in group], name_dataset=name_dataset)
+    return [" ".join(winner([each.best for each in group], name_dataset=name_dataset))]
 
 
 def _progress(runs: pd.DataFrame) -> str:
