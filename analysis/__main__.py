@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launcher.machine.rights import denied
-from launcher.machine.terminal import complain, prepare_streams, say, until_unread
+from launcher.machine.terminal import complain, prepare_streams, say, say_json, until_unread
 
 if TYPE_CHECKING:
     from analysis.report import Report
@@ -24,6 +24,7 @@ examples:
   python -m analysis outputs/sweeps/demo        write its report to outputs/sweeps/demo/report/
   python -m analysis outputs/sweeps/demo --output /tmp/demo-report
   python -m analysis outputs/sweeps/dpo outputs/sweeps/ipo    one report on two sweeps
+  python -m analysis outputs/sweeps/demo --json | jq '.models[].losses[] | {loss_type, rerun, probability}'
 
 exit codes: 0 done, 2 the results are missing or broken, or the report cannot be written
 """
@@ -37,14 +38,14 @@ def main(argv: list[str] | None = None) -> int:
 
 def _answer(arguments: argparse.Namespace) -> int:
     try:
-        return _write(_distinct(arguments.sweep_dir), arguments.output)
+        return _write(_distinct(arguments.sweep_dir), arguments.output, as_json=arguments.json)
     except ImportError as error:
         return _refuse(f"{error.name or error}: not installed here; pip install 'prefsweep[analysis]'")
     except PermissionError as error:
         return _refuse(denied(error) or str(error))
 
 
-def _write(sweep_dir: list[Path], output: Path | None) -> int:
+def _write(sweep_dir: list[Path], output: Path | None, *, as_json: bool) -> int:
     """Write the report on these sweeps, with the packages that it takes."""
     from analysis.read import ResultsError, ResultsWarning, load
     from analysis.report import write
@@ -64,7 +65,10 @@ def _write(sweep_dir: list[Path], output: Path | None) -> int:
             return _refuse(f"{why}; or choose another --output")
     for note in notes:
         complain(note, "warning")
-    say(_told(report))
+    if as_json:
+        say_json(report.told)
+    else:
+        say(_told(report))
     return 0
 
 
@@ -84,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="where to write the report (default: SWEEP_DIR/report; of several, FIRST/report-with-OTHERS)",
     )
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
     return parser
 
 

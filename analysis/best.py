@@ -187,11 +187,13 @@ def leads(best: Sequence[Best]) -> list[Lead]:
     for group in by_model(best):
         first, *others = sorted(group, key=lambda each: -each.rank)
         if first.measure is not ACCURACY:
-            found += [_lead(first, other, first.looked_at) for other in others]
+            found += [lead(first, other) for other in others]
     return found
 
 
-def _lead(first: Best, second: Best, looked_at: int) -> Lead:
+def lead(first: Best, second: Best) -> Lead:
+    """Compare two losses' best settings on one model."""
+    looked_at = first.looked_at
     share = 1 / first.row["seeds"] + 1 / second.row["seeds"]
     plain, corrected = (
         _with_seeds(difference(first.row, second.row, first.measure, level), first.row, first.measure, share)

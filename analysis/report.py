@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import best, statistics, tables
+from analysis import as_json, best, smooth, statistics, tables
 from analysis.figures import figures, look
 from analysis.figures.figure import Figure
-from analysis.page import page
+from analysis.page import cautions, page, summary
+from analysis.winners import Winner, best_rows, winners
 
 _ENDS = ("svg", "png", "pdf")
 # how the names of figures begin that an earlier report may have had
@@ -22,10 +23,11 @@ _OPTIONAL = ("golden-reward", "mt-bench", "radar", "heatmap", "steps", "actions"
 
 @dataclass(frozen=True)
 class Report:
-    """A report that has been written: the page's path, and the best settings (``tables.best_rows``)."""
+    """A report that has been written: its page, the best settings (``winners.best_rows``), and all for programs."""
 
     page: Path
     best: list[dict[str, str]]
+    told: as_json.Plain
 
 
 def write(frame: pd.DataFrame, folder: Path, notes: list[str]) -> Report:
@@ -39,16 +41,20 @@ def write(frame: pd.DataFrame, folder: Path, notes: list[str]) -> Report:
         (folder / name).mkdir(parents=True, exist_ok=True)
     runs = statistics.with_estimates(frame)
     settings = statistics.settings(runs)
-    chosen = best.best_settings(settings)
-    drawn = figures.figures(runs, settings, chosen)
+    chosen, concluded = best.best_settings(settings), smooth.conclusions(settings)
+    found = winners(chosen, concluded)
+    drawn = figures.figures(runs, settings, chosen, concluded)
     images = {figure.name: _save(figure, folder / "figures") for figure in drawn}
     for stale in {path.stem for path in (folder / "figures").glob("*.svg")} - set(images):
         if stale.startswith(_OPTIONAL):
             _remove(folder / "figures", stale)
-    _write_tables(frame, runs, chosen, folder / "tables")
-    text = page.render_page(page.Content(runs, settings, chosen, drawn, images, notes))
+    _write_tables(frame, runs, found, folder / "tables")
+    findings = summary.findings(runs, found)
+    warnings = [*notes, *cautions.cautions(runs, chosen, settings, concluded)]
+    text = page.render_page(page.Content(runs, findings, warnings, found, drawn, images))
     (folder / "report.html").write_text(text, encoding="utf-8")
-    return Report(folder / "report.html", tables.best_rows(chosen))
+    told = {"report": str(folder / "report.html"), "findings": findings, "cautions": warnings} | as_json.told(found)
+    return Report(folder / "report.html", best_rows(found), told)
 
 
 def _save(figure: Figure, folder: Path) -> str:
@@ -68,17 +74,17 @@ def _remove(folder: Path, name: str) -> None:
         (folder / f"{name}.{end}").unlink(missing_ok=True)
 
 
-def _write_tables(frame: pd.DataFrame, runs: pd.DataFrame, chosen: list[best.Best], folder: Path) -> None:
+def _write_tables(frame: pd.DataFrame, runs: pd.DataFrame, found: list[Winner], folder: Path) -> None:
     tables.to_parquet(frame, folder / "results.parquet")
     table = tables.runs_table(runs)
-    winners = pd.DataFrame(tables.best_rows(chosen))
+    rows = pd.DataFrame(best_rows(found))
     written = {
         "runs.csv": tables.to_csv(table),
         "runs.md": tables.to_markdown(table),
         "runs.tex": tables.to_latex(tables.short_table(runs), "All runs."),
-        "best.csv": tables.to_csv(winners),
-        "best.md": tables.to_markdown(winners),
-        "best.tex": tables.to_latex(winners, "The best setting of each loss."),
+        "best.csv": tables.to_csv(rows),
+        "best.md": tables.to_markdown(rows),
+        "best.tex": tables.to_latex(rows, "The best setting of each loss."),
     }
     for name, text in written.items():
         (folder / name).write_text(text, encoding="utf-8")

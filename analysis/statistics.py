@@ -37,10 +37,15 @@ _AVERAGED = [each.name for each in (*NUMBERS, *SCORES) if each.name not in {"bet
 
 @dataclass(frozen=True)
 class Spread:
-    """The standard deviation of a score between seeds of one setting, pooled over settings, and its freedom."""
+    """The standard deviation of a score between seeds of one setting, pooled over settings, and its freedom.
+
+    ``evaluation`` is the variance that it would have if seeds differed by their evaluations' noise alone; 0 where the
+    scores' values are not known.
+    """
 
     deviation: float = math.nan
     freedom: float = 0
+    evaluation: float = 0
 
     def stderr(self, seeds: float) -> float:
         """Give the standard error of a mean over so many seeds."""
@@ -241,7 +246,25 @@ def seed_spread(frame: pd.DataFrame, measure: Measure) -> Spread:
     if freedom <= 0:
         return Spread()
     squares = float(((scores.count() - 1) * scores.var(ddof=1).fillna(0)).sum())
-    return Spread(math.sqrt(squares / freedom), freedom)
+    return Spread(math.sqrt(squares / freedom), freedom, _between_evaluations(once, keys, measure))
+
+
+def _between_evaluations(once: pd.DataFrame, keys: list[str], measure: Measure) -> float:
+    """Give the variance of a run's score about its setting's that evaluating alone makes, units being shared.
+
+    What is left of the values (units, seeds) without the unit's mean and the seed's (two-way analysis of variance),
+    over the number of units; pooled by degrees of freedom.
+    """
+    squares = freedom = 0.0
+    for _, group in once.groupby(keys, dropna=False):
+        values = [measure.values(row) for _, row in group.iterrows()]
+        common = [key for key in values[0] if all(key in each for each in values)]
+        table = np.asarray([[each[key] for each in values] for key in common], dtype=float)
+        if len(values) > 1 and len(common) > 1 and np.isfinite(table).all():
+            left = table - table.mean(axis=0) - table.mean(axis=1, keepdims=True) + table.mean()
+            squares += float(np.sum(left**2)) / len(common)
+            freedom += (len(values) - 1) * (len(common) - 1)
+    return squares / freedom if freedom else 0.0
 
 
 def hidden_damage(frame: pd.DataFrame) -> pd.DataFrame:

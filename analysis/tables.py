@@ -17,10 +17,8 @@ import pandas as pd
 from tabulate import tabulate
 
 from analysis.apart import STEP, axis_value
-from analysis.best import Best, Lead
 from analysis.measures import categories, present
-from analysis.rows import _NAMED, other_axes, other_scores, setting
-from analysis.words import MISSING, fixed, limits, or_missing, signed
+from analysis.rows import _NAMED, other_axes, other_scores
 
 _STATE = (
     *("status", "reason", "step", "max_steps", "seconds", "gpus", "gpu_hours", "tokens", "computed_tokens", "padding"),
@@ -145,59 +143,6 @@ def short_table(frame: pd.DataFrame) -> pd.DataFrame:
         "reward_accuracy",
     ]
     return table[[name for name in names if name in table.columns]]
-
-
-def best_rows(best: list[Best]) -> list[dict[str, str]]:
-    """Write the best settings as rows of text, with the same keys in the same order each."""
-    return [
-        {
-            "model": or_missing(each.row["model"]),
-            "loss_type": or_missing(each.row["loss_type"]),
-            "best setting": setting(each.row),
-            "score": f"{fixed(each.value)} {each.measure.name}",
-            "difference": f"{signed(each.difference.value)} to {each.measure.against}",
-            "95 % interval": limits(each.difference),
-            "corrected": f"{limits(each.corrected)} for {each.looked_at}",
-            "verdict": verdict(each),
-            "ties with": ties(each),
-        }
-        for each in best
-    ]
-
-
-def ties(best: Best) -> str:
-    """Say with how many of the loss's other settings one ties: none is not the same as not computed."""
-    if best.ties is None:
-        return "not computed"
-    if best.of_loss == 1:
-        return MISSING
-    return f"{len(best.ties)} of {best.of_loss - 1}" if best.ties else "none"
-
-
-def lead_rows(found: list[Lead]) -> list[dict[str, str]]:
-    """Write the comparisons between winners as rows of text."""
-    return [
-        {
-            "model": or_missing(each.first.row["model"]),
-            "best loss": f"{each.first.row['loss_type']} at {setting(each.first.row)}",
-            "against": f"{each.second.row['loss_type']} at {setting(each.second.row)}",
-            "lead": f"{signed(each.difference.value)} {each.first.measure.name}",
-            "95 % interval": limits(each.difference),
-            "corrected": f"{limits(each.corrected)} for {each.looked_at}",
-            "verdict": verdict(each),
-        }
-        for each in found
-    ]
-
-
-def verdict(found: Best | Lead) -> str:
-    """Say whether a difference is more than noise, by its corrected interval."""
-    if not found.corrected.known:
-        return "no interval"
-    if not found.beyond_noise:
-        return "within noise"
-    measure = found.measure if isinstance(found, Best) else found.first.measure
-    return "better" if measure.sign * found.corrected.value > 0 else "worse"
 
 
 def _whole(value: float) -> object:

@@ -24,6 +24,7 @@ from analysis.judges import UNKNOWN
 from analysis.measures import present
 from analysis.page import cautions, summary
 from analysis.statistics import settings, with_estimates
+from analysis.winners import best_rows, winners
 
 Row = dict[str, Any]
 LOSSES, BETAS = ("ipo", "sigmoid"), (0.1, 0.5, 0.7)
@@ -72,7 +73,7 @@ def drawn(frame: pd.DataFrame, best: list[Best]) -> dict[str, Figure]:
 
 
 def said(frame: pd.DataFrame, best: list[Best]) -> str:
-    return " ".join([*summary.findings(frame, best), *cautions.cautions(frame, best, settings(frame))])
+    return " ".join([*summary.findings(frame, winners(best, ())), *cautions.cautions(frame, best, settings(frame))])
 
 
 # ------------------------------------------------------------------------------------------------ models, data sets
@@ -177,7 +178,7 @@ def test_two_sweeps_with_another_learning_rate_are_two_panels(tmp_path: Path) ->
         "final · learning_rate=0.0002",
     }
     assert all(
-        re.fullmatch(r"beta 0\.\d, learning_rate=0\.0002", row["best setting"]) for row in tables.best_rows(best)
+        re.fullmatch(r"beta 0\.\d, learning_rate=0\.0002", row["best setting"]) for row in best_rows(winners(best, ()))
     )
     found = drawn(frame, best)
     assert "2 panels" in found["golden-reward"].description
@@ -392,7 +393,7 @@ def test_less_perplexity_is_better(tmp_path: Path) -> None:
     base = base_of(rows) | program(9.0, 0.01, "lm_eval/stories/perplexity")
     frame, best = chosen(loaded(tmp_path, [base, *rows]))
     assert {each.row["beta"] for each in best} == {0.1}
-    assert {row["verdict"] for row in tables.best_rows(best)} == {"better"}
+    assert {row["verdict"] for row in best_rows(winners(best, ()))} == {"better"}
     assert "Less is better" in drawn(frame, best)["lm-eval-stories-perplexity"].caption
 
 
@@ -409,7 +410,7 @@ def test_without_errors_nothing_is_called_sure(tmp_path: Path) -> None:
     """What a score without an error is worth is not known, so ties are not computed, and equal scores tie."""
     rows = [row | program(row["beta"]) for row in scan()]
     frame, best = chosen(loaded(tmp_path, rows))
-    assert {row["ties with"] for row in tables.best_rows(best)} == {"not computed"}
+    assert {row["ties with"] for row in best_rows(winners(best, ()))} == {"not computed"}
     text = said(frame, best)
     assert "Whether other settings of ipo would do as well is not computed" in text
     assert "The best of sigmoid, at beta 0.7, scores the same." in text
@@ -430,16 +431,16 @@ def test_where_all_settings_tie_none_is_called_the_best(tmp_path: Path) -> None:
     text = said(frame, best)
     assert "On tiny 7 settings tie: none can be told from the highest, sigmoid at beta 0.1." in text
     assert "the best is" not in text
-    assert tables.best_rows(best)[0]["ties with"] == "6 of 6"
+    assert best_rows(winners(best, ()))[0]["ties with"] == "6 of 6"
 
 
 def test_none_and_not_computed_are_two_things(tmp_path: Path) -> None:
     """A clear winner ties with none; of accuracies without a number of pairs nothing can be said."""
     rows = [run_row(beta=beta, lift=lift) for beta, lift in ((0.1, 0.0), (0.5, 5.0))]
-    assert tables.best_rows(chosen(loaded(tmp_path, rows))[1])[0]["ties with"] == "none"
+    assert best_rows(winners(chosen(loaded(tmp_path, rows))[1], ()))[0]["ties with"] == "none"
     for pairs, ties in ((None, "not computed"), (64, "1 of 1")):
         rows = [
             run_row(beta=beta, golden_rewards=[], evaluation={"reward_accuracy": value, "pairs": pairs})
             for beta, value in ((0.1, 0.7), (0.5, 0.75))
         ]
-        assert tables.best_rows(chosen(loaded(tmp_path, rows))[1])[0]["ties with"] == ties
+        assert best_rows(winners(chosen(loaded(tmp_path, rows))[1], ()))[0]["ties with"] == ties

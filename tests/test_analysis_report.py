@@ -25,6 +25,7 @@ from analysis.figures import figures as plots
 from analysis.figures import look
 from analysis.page import cautions, configurations, summary
 from analysis.report import write
+from analysis.winners import winners
 from analysis.words import MINUS, MISSING, duration, fixed, signed
 
 EVIL = (
@@ -294,7 +295,7 @@ def test_a_difference_within_noise_is_called_so(tmp_path: Path) -> None:
     """The sentence that keeps a reader from seeing an effect where there is none."""
     frame = statistics.with_estimates(analysis.load(write_rows(tmp_path, [base_row(), run_row(lift=0.0)])))
     best = best_settings(statistics.settings(frame))
-    assert "the difference is within noise" in summary.findings(frame, best)[0]
+    assert "the difference is within noise" in summary.findings(frame, winners(best, ()))[0]
     assert not best[0].beyond_noise
 
 

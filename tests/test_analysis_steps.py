@@ -18,6 +18,7 @@ from analysis.best import best_settings
 from analysis.figures import actions, figure, figures, steps
 from analysis.measures import GOLDEN
 from analysis.page import configurations, summary
+from analysis.winners import winners
 
 STEPS = (5, 10)
 
@@ -91,7 +92,7 @@ def test_runs_are_counted_and_milestones_beside_them(tmp_path: Path) -> None:
     frame = estimated(tmp_path, scan())
     best = best_settings(statistics.settings(frame))
     assert {each.looked_at for each in best} == {12}
-    told = summary.findings(frame, best)[-1]
+    told = summary.findings(frame, winners(best, ()))[-1]
     assert told == (
         "4 of 4 runs are trained and 4 evaluated. 8 of their milestones are evaluated as well. They took 8.0 GPU-hours."
     )

@@ -184,6 +184,46 @@ def test_command_line_replaces_axes_of_a_sweep_file(sweep_files: Path) -> None:
     ]
 
 
+def test_points_are_whole_combinations(sweep_files: Path) -> None:
+    """Each of `points` is one combination with its own keys, its text as typed; it takes the place of a file's axes."""
+    (sweep_files / "grid.yaml").write_text("grid: {loss_type: [sigmoid, ipo], beta: [0.1, 0.2], seed: [1, 2]}\n")
+    points = "points={loss_type:dpo,beta:1e-3,model.revision:1.10},{loss_type:ipo,beta:0.05}"
+    grid, found = compose(["+sweeps=grid", "model=tiny", points], multirun=True)
+    assert [
+        (p.config["loss_type"], p.config["beta"], p.config["model"]["revision"], p.config["seed"]) for p in found
+    ] == [
+        ("sigmoid", 0.001, "1.10", 1),
+        ("ipo", 0.05, None, 1),
+        ("sigmoid", 0.001, "1.10", 2),
+        ("ipo", 0.05, None, 2),
+    ]
+    assert grid.varied == ["seed", "loss_type", "beta", "model.revision"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["points=0.1,0.2"], "each point as"),
+        (["points={}"], "each point as"),
+        (["points='range(1,3)'"], "each point as"),
+        (["+points={beta:0.1}"], r"\+points.*give points="),
+        (["points={beta:0.1},{beta:0.2}", "beta=0.3"], "beta is given in it and by itself"),
+        (["points={betta:0.1}"], "betta=0.1: no such key"),
+    ],
+)
+def test_wrong_points_are_one_clear_line(argv: list[str], words: str) -> None:
+    """What is no list of combinations, or names a key twice or wrongly, is refused."""
+    with pytest.raises(UsageError, match=words):
+        compose(argv, multirun=True)
+
+
+def test_several_points_take_multirun() -> None:
+    """As with any other axis."""
+    with pytest.raises(UsageError, match="add -m"):
+        compose(["points={beta:0.1},{beta:0.2}"], multirun=False)
+    assert [point.config["beta"] for point in compose(["points={beta:0.2}"], multirun=False)[1]] == [0.2]
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

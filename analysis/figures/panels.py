@@ -33,24 +33,66 @@ def against_beta(
     width: int,
     title: str,
     repeats: Sequence[Record] = (),
+    curves: Sequence[Record] = (),
+    crosses: Sequence[Record] = (),
 ) -> alt.LayerChart:
-    """Draw one panel: above ``marks``, each loss as a line with points and intervals; ``repeats`` are single seeds."""
+    """Draw one panel: above ``marks``, each loss's points with intervals, and its curve with its band behind them.
+
+    A loss without a curve has a line through its points; ``repeats`` are single seeds, ``crosses`` destroyed settings.
+    """
     shift = {loss: 0.011 * (index - (len(losses) - 1) / 2) for index, loss in enumerate(losses)}
     moved = [each | {"x": beta.move(each["beta"], shift[each["loss"]])} for each in points]
-    chart = alt.Chart(look.data(moved)).encode(
-        x=look.x_axis("x", beta, "beta", at_ticks=True), y=look.y_axis("value", *y)
-    )
+    x, score = look.x_axis("x", beta, "beta", at_ticks=True), look.y_axis("value", *y)
     channels = look.loss_channels(losses)
     colour = {"color": channels["color"]}
     seeds = [each | {"x": beta.move(each["beta"], shift[each["loss"]] + 0.006)} for each in repeats]
+    curved = {each["loss"] for each in curves}
+    joined = [each for each in moved if each["loss"] not in curved]
+    chart = alt.Chart(look.data(moved)).encode(x=x, y=score)
     layers = [
         *marks,
+        *_bands(curves, x, y, losses),
         *_seeds(seeds, y[1], colour),
-        chart.mark_line(strokeWidth=1.8, strokeOpacity=0.8).encode(**colour, strokeDash=look.loss_dash(losses)),
+        *_lines(joined, x, score, losses),
         chart.mark_rule(strokeWidth=1.5, strokeOpacity=0.7).encode(**colour, y="low:Q", y2="high:Q"),
         chart.mark_point(filled=True, size=75, opacity=1).encode(**channels, tooltip=_tooltips(y[1])),
+        *_crosses([each | {"x": beta.move(each["beta"], shift[each["loss"]])} for each in crosses], y, x, colour),
     ]
     return alt.LayerChart(layer=layers, width=width, height=_HEIGHT, title=look.panel_title(title, width))
+
+
+def _lines(records: list[Record], x: alt.X, score: alt.Y, losses: list[str]) -> list[alt.Chart]:
+    if not records:
+        return []
+    line = alt.Chart(look.data(records)).mark_line(strokeWidth=1.8, strokeOpacity=0.8)
+    colour = look.loss_channels(losses)["color"]
+    return [line.encode(x=x, y=score, color=colour, strokeDash=look.loss_dash(losses))]
+
+
+def _bands(records: Sequence[Record], x: alt.X, y: tuple[Axis, str], losses: list[str]) -> list[alt.Chart]:
+    """Draw curves, and the bands about them."""
+    if not records:
+        return []
+    colour, dash = look.loss_channels(losses)["color"], look.loss_dash(losses)
+    chart = alt.Chart(look.data(list(records))).encode(x=x, color=colour)
+    return [
+        chart.mark_area(opacity=0.13).encode(y=look.y_axis("low", *y), y2="high:Q"),
+        chart.mark_line(strokeWidth=1.8, strokeOpacity=0.8).encode(y=look.y_axis("value", *y), strokeDash=dash),
+    ]
+
+
+def _crosses(records: list[Record], y: tuple[Axis, str], x: alt.X, colour: dict[str, alt.Color]) -> list[alt.Chart]:
+    """Mark destroyed settings by crosses at the lower edge, with their scores: on the axis they would flatten all."""
+    if not records:
+        return []
+    height = 0.04 * (y[0].high - y[0].low)
+    placed = [each | {"y": y[0].low + height, "text": f"{each['value']:.3g}"} for each in records]
+    chart = alt.Chart(look.data(placed)).encode(x=x, y="y:Q", **colour)
+    tooltips = _tooltips(f"{y[1]}, destroyed")
+    return [
+        chart.mark_point(shape="cross", angle=45, filled=True, size=95, opacity=1).encode(tooltip=tooltips),
+        chart.mark_text(dy=-13, fontSize=11).encode(text="text:N"),
+    ]
 
 
 def _seeds(records: Sequence[Record], name: str, colour: dict[str, alt.Color]) -> list[alt.Chart]:

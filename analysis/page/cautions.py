@@ -6,6 +6,7 @@ Owns: the words of the cautions, and when each is due. Must not know: HTML, file
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -14,8 +15,9 @@ from analysis.apart import SECTIONS, axis_value, place_of
 from analysis.best import Best
 from analysis.judges import BY
 from analysis.measures import ACCURACY, GOLDEN, Measure, measures_of, present, primary, text_measures
-from analysis.page import budget, data
+from analysis.page import budget, curves, data
 from analysis.rows import judged, other_axes, setting
+from analysis.smooth import Smooth
 from analysis.statistics import hidden_damage
 from analysis.words import fixed, listed, number
 
@@ -27,20 +29,25 @@ _UNKNOWN_SEEDS = (
 _NAMED_RUNS = 6  # run ids written out in a sentence
 
 
-def cautions(frame: pd.DataFrame, best: list[Best], settings: pd.DataFrame) -> list[str]:
+def cautions(
+    frame: pd.DataFrame, best: list[Best], settings: pd.DataFrame, concluded: Sequence[Smooth] = ()
+) -> list[str]:
     """Say what a reader could get wrong, most serious first; ``settings`` is the frame with its seeds pooled."""
     runs = frame[frame["kind"] == "run"]
+    curved = {(each.model, each.dataset) for each in concluded if each.curves}
+    plain = [each for each in best if (each.row["model"], each.row["dataset"]) not in curved]
     found = [
         *_damage(frame),
+        *curves.cautions(concluded, next(iter(frame["sweep"].dropna()), "SWEEP").partition(", ")[0]),
         *_no_base(best),
         *_judges(frame, best),
         *_two_bases(frame),
         *_partial(runs, best),
         *_disagreement(settings, best),
-        *_choice(best),
+        *_choice(plain),
         *budget.cautions(runs),
         *data.cautions(runs),
-        *_noise(frame, settings),
+        *_noise(frame, settings, intervals=bool(plain)),
         *_contents(runs),
         *_settings(runs),
         *_code(frame),
@@ -159,9 +166,10 @@ def _choice(best: list[Best]) -> list[str]:
     return [text]
 
 
-def _noise(frame: pd.DataFrame, settings: pd.DataFrame) -> list[str]:
+def _noise(frame: pd.DataFrame, settings: pd.DataFrame, *, intervals: bool) -> list[str]:
+    """Say what noise is not in the intervals; ``intervals``: whether there are models without curves."""
     found = [*_reruns(settings)]
-    if not found and judged(frame).any():
+    if not found and intervals and judged(frame).any():
         found = [f"The intervals hold the noise of evaluation only. {_UNKNOWN_SEEDS}"]
     for measure in present(frame):
         counts = [sum(map(math.isfinite, measure.values(row).values())) for _, row in frame.iterrows()]

@@ -18,14 +18,14 @@ import jinja2
 import numpy as np
 import pandas as pd
 
-from analysis import rows, tables, words
-from analysis.best import Best, leads
+from analysis import rows, winners, words
 from analysis.figures import look
 from analysis.figures.figure import Figure
 from analysis.intervals import Estimate
 from analysis.measures import Measure, present, shown
-from analysis.page import cautions, configurations, data, summary
+from analysis.page import configurations, data, summary
 from analysis.page.generations import prompts
+from analysis.winners import Winner
 
 _ALIKE = 12  # settings that are named
 _LIBRARIES = ("altair", "vl-convert-python", "pandas", "scipy", "jinja2", "tabulate")
@@ -33,14 +33,14 @@ _LIBRARIES = ("altair", "vl-convert-python", "pandas", "scipy", "jinja2", "tabul
 
 @dataclass(frozen=True)
 class Content:
-    """What a page is made of: ``with_estimates`` frames of runs and settings, the best, the figures and their SVG."""
+    """What a page is made of: a ``with_estimates`` frame, what to say first, winners, the figures and their SVG."""
 
     runs: pd.DataFrame
-    settings: pd.DataFrame
-    best: list[Best]
+    findings: list[str]
+    cautions: list[str]
+    winners: list[Winner]
     figures: list[Figure]
     images: dict[str, str]
-    notes: list[str]
 
 
 @dataclass(frozen=True)
@@ -54,17 +54,18 @@ class Cell:
 
 def render_page(content: Content) -> str:
     """Give the page's HTML."""
-    frame, best = content.runs, content.best
+    frame, found = content.runs, content.winners
     scripts = {"vega": look.script(), "behaviour": _resource("report.js")}
     runs = frame[frame["kind"] == "run"]
     trainings = runs[runs["milestone"].isna()]
     header, rows = _runs(frame)
     return _template().render(
         title=summary.title(frame),
-        findings=summary.findings(frame, best),
-        cautions=[*content.notes, *cautions.cautions(frame, best, content.settings)],
-        best=[_winner(row, each) for row, each in zip(tables.best_rows(best), best, strict=True)],
-        leads=tables.lead_rows(leads(best)),
+        findings=content.findings,
+        cautions=content.cautions,
+        best=[_winner(row, each) for row, each in zip(winners.best_rows(found), found, strict=True)],
+        curved=any(each.curve for each in found),
+        leads=winners.lead_rows(winners.between(found)),
         figures=[_figure(figure, content.images[figure.name]) for figure in content.figures],
         unfinished=_unfinished(runs),
         header=header,
@@ -95,12 +96,14 @@ def _commands(runs: pd.DataFrame) -> list[tuple[str, str, list[tuple[str, str]]]
     return [(run_id, command, models.get(run_id, [])) for run_id, command in rows if command]
 
 
-def _winner(row: dict[str, str], best: Best) -> dict[str, str]:
+def _winner(row: dict[str, str], winner: Winner) -> dict[str, str]:
     """Give a best setting's row for the page: the interval that its verdict goes by, and the settings like it."""
-    alike = [rows.setting(each).removeprefix("beta ") for each in best.ties or ()]
+    if "ties with" not in row:
+        return row
+    alike = [rows.setting(each).removeprefix("beta ") for each in winner.best.ties or ()]
     named = alike[:_ALIKE] + ([f"and {len(alike) - _ALIKE} more"] if len(alike) > _ALIKE else [])
     kept = {key: value for key, value in row.items() if key not in {"95 % interval", "ties with"}}
-    return kept | {"not told from it: beta": ", ".join(named) or tables.ties(best)}
+    return kept | {"not told from it: beta": ", ".join(named) or row["ties with"]}
 
 
 def _template() -> jinja2.Template:

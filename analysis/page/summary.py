@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
-from analysis.best import Best, Lead, by_model, leads
+from analysis.best import Best, Lead, leads
 from analysis.measures import ACCURACY
-from analysis.page import budget
+from analysis.page import budget, curves
 from analysis.rows import judged, setting
+from analysis.winners import Winner, by_model
 from analysis.words import fixed, limits, listed, signed
 
 _NAMED = 6  # settings written out in a sentence
@@ -38,14 +40,20 @@ def title(frame: pd.DataFrame) -> str:
     return listed(list(names)) or "unnamed sweep"
 
 
-def findings(frame: pd.DataFrame, best: list[Best]) -> list[str]:
+def findings(frame: pd.DataFrame, found: Sequence[Winner]) -> list[str]:
     """Sum up in a few paragraphs: for each model what is best, by how much and how surely; then what is done."""
     progress = _progress(frame[frame["kind"] == "run"])
-    if not best:
+    if not found:
         return [progress, "No run has been evaluated yet, so nothing can be said about which setting is best."]
-    datasets = {each.row["model"]: each.row["dataset"] for each in best}
-    several = any(datasets[each.row["model"]] != each.row["dataset"] for each in best)
-    return [*(" ".join(winner(group, name_dataset=several)) for group in by_model(best)), progress]
+    datasets = {each.row["model"]: each.row["dataset"] for each in found}
+    several = any(datasets[each.row["model"]] != each.row["dataset"] for each in found)
+    return [*(text for group in by_model(found) for text in _of_model(group, name_dataset=several)), progress]
+
+
+def _of_model(group: list[Winner], *, name_dataset: bool) -> list[str]:
+    if group[0].smooth and group[0].smooth.curves:
+        return curves.winner(group, group[0].smooth, _where(group[0].best, name_dataset=name_dataset))
+    return [" ".join(winner([each.best for each in group], name_dataset=name_dataset))]
 
 
 def _progress(runs: pd.DataFrame) -> str:
@@ -66,8 +74,7 @@ def _progress(runs: pd.DataFrame) -> str:
 def winner(group: list[Best], *, name_dataset: bool) -> list[str]:
     """Name the best loss and setting of one model, how sure its gain is, and how sure its lead."""
     first = max(group, key=lambda each: each.rank)
-    where = f"On {first.row['model'] or 'an unnamed model'}"
-    where += f" with {first.row['dataset']}" if name_dataset else ""
+    where = _where(first, name_dataset=name_dataset)
     what = f"{first.row['loss_type']} at {setting(first.row)}"
     score = f"{first.measure.name} {fixed(first.value)}{_gain(first)}."
     if first.all_tie:
@@ -77,6 +84,11 @@ def winner(group: list[Best], *, name_dataset: bool) -> list[str]:
         return [text, *_by_accuracy(first)]
     text = f"{where} the best is {what}: {score}"
     return [text, *_ties(first), *(_lead_over(each) for each in leads(group)[:1]), *_by_accuracy(first)]
+
+
+def _where(best: Best, *, name_dataset: bool) -> str:
+    with_dataset = f" with {best.row['dataset']}" if name_dataset else ""
+    return f"On {best.row['model'] or 'an unnamed model'}{with_dataset}"
 
 
 def _gain(best: Best) -> str:

@@ -24,6 +24,7 @@ VERBS = {
     "run": "one run in this process",
     "evaluate": "measure what is missing: answers in jobs, judging here",
     "collect": "write results.jsonl from what is there now",
+    "suggest": "the settings and seeds to run next, and the command that launches them",
     "dashboard": "the sweep's W&B workspace and report, or its local trackio or TensorBoard page",
     "fetch": "what nodes without internet need: models, data, judge questions, fetched here",
     "sync": "upload what nodes without internet kept for W&B",

@@ -45,6 +45,9 @@ _OTHER_BASE = re.compile(
 )  # 010 is 8 in YAML, and 1:30 is 90; as on a command line, it is text
 PIECE_OR_QUOTED = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|(?<=[\w.-])\[((?:-?\d+%?)?:(?:-?\d+%?)?)\]""")
 _READ_AS: dict[str, type] = {**_NUMBERS, f"{_TAG}bool": bool}
+POINTS = "points"  # the key whose values are whole grid points: mappings from keys of any section to a value each
+_OF_POINTS: Any = object()  # stands for the type of such a mapping
+_OF_KEYS = {"sweeps": str, "preset": str, POINTS: _OF_POINTS}  # keys that the schema does not have
 _SWITCH = re.compile("true|false", re.IGNORECASE)  # of YAML's words for them those of a command line: on is text
 
 
@@ -101,7 +104,7 @@ class _Reader(HydraOverrideVisitor):
 
     def visitKey(self, ctx: Any) -> Key:  # noqa: N802 - Hydra's name, as those below
         key = super().visitKey(ctx)
-        self._kind = str if key.key_or_group in {"sweeps", "preset"} else kind_of(key.key_or_group)
+        self._kind = _OF_KEYS[key.key_or_group] if key.key_or_group in _OF_KEYS else kind_of(key.key_or_group)
         return key
 
     def _within(self, kind: Any, visit: Callable[[Any], Any], node: Any) -> Any:
@@ -118,7 +121,9 @@ class _Reader(HydraOverrideVisitor):
     def visitDictKeyValuePair(self, ctx: Any) -> tuple[str, Any]:  # noqa: N802
         key, _, value = ctx.getChildren()
         name = self._within(str, self.visitDictKey, key)
-        return name, self._within(kind_below(self._kind, str(name)), self.visitElement, value)
+        in_point = self._kind is _OF_POINTS
+        kind = kind_of(str(name).lstrip("+~")) if in_point else kind_below(self._kind, str(name))
+        return name, self._within(kind, self.visitElement, value)
 
     def visitFunction(self, ctx: Any) -> Any:  # noqa: N802
         name = ctx.getChild(0).getText()

@@ -16,6 +16,7 @@ from dataclasses import replace
 from hydra.core.override_parser.types import Override
 
 from launcher.errors import UNSAID, ConfigError
+from launcher.planning.as_typed import POINTS
 from launcher.planning.axes import Axis, axis_of
 from launcher.planning.grid import Grid, Grids, differ
 from launcher.planning.overrides import Overrides, meaning, parse, wrong
@@ -35,10 +36,19 @@ def read_grids(argv: Sequence[str], *, multirun: bool) -> Grids:
     if len(names) > 1 or any(o.is_sweep_override() for o in names):
         raise ConfigError("sweeps", UNSAID, "give one sweep file at a time")
     given = {o.get_key_element(): axis_of(o, multirun=multirun) for o in parsed if o not in names}
+    _check_given_once(given)
     if not names:
         return Grids((Grid(tuple(given.values())),), remarks=_remarks(parsed))
     name = str(names[0].value())
     return _on_top(read_sweep_file(name), given, name)
+
+
+def _check_given_once(given: Mapping[str, Axis]) -> None:
+    """Check that no key is given both by itself and in `points`, where it would have two values."""
+    inside = given[POINTS].keys if POINTS in given else ()
+    for key in inside:
+        if key.lstrip("+~") in {each.lstrip("+~") for each in given}:
+            raise ConfigError(POINTS, UNSAID, f"{key} is given in it and by itself; leave out one of the two")
 
 
 def _remarks(parsed: Sequence[Override]) -> tuple[str, ...]:

@@ -10,10 +10,11 @@ import itertools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from hydra.core.override_parser.types import Glob, Override
+from hydra.core.override_parser.types import Glob, Override, Transformer
 
 from launcher.config import LOSS, OBJECTIVE
 from launcher.errors import UsageError
+from launcher.planning.as_typed import POINTS
 from launcher.planning.one_run import one_value
 from launcher.planning.overrides import BLANK, PRESET, Overrides, aliased, as_text, expand, options, wrong
 
@@ -54,6 +55,8 @@ def axis(key: str, overrides: Sequence[str]) -> Axis:
 def axis_of(override: Override, *, multirun: bool) -> Axis:
     """The values of one override: several where it sweeps."""
     key = override.get_key_element()
+    if override.key_or_group == POINTS:
+        return _points(override, multirun=multirun)
     if not override.is_sweep_override():
         return axis(key, [override.input_line or ""])
     if not multirun:
@@ -61,6 +64,27 @@ def axis_of(override: Override, *, multirun: bool) -> Axis:
     if not override.is_discrete_sweep():
         raise wrong(override, "interval() has no definite values; use range() or a list")
     return axis(key, [f"{key}={value}" for value in _values(override)])
+
+
+def _points(override: Override, *, multirun: bool) -> Axis:
+    """`points={loss_type:ipo,beta:0.1},{loss_type:sigmoid,beta:0.3}`: whole grid points, as one axis.
+
+    A key that a point does not name is left to its default there.
+    """
+    if override.get_key_element() != POINTS:
+        raise wrong(override, f"give {POINTS}={{key:value,...}}")
+    if override.is_sweep_override() and not multirun:
+        raise wrong(override, "several points; add -m to run all of them")
+    several = override.is_discrete_sweep() and not isinstance(override.value(), Glob)
+    given = list(override.sweep_iterator(Transformer.identity)) if several else [override.value()]
+    points = [point for point in given if isinstance(point, dict) and point]
+    if len(points) < len(given):
+        raise wrong(override, "give each point as {key:value,...}, with commas between points")
+    texts = [{str(key): f"{key}={as_text(value)}" for key, value in point.items()} for point in points]
+    keys = tuple(dict.fromkeys(key for point in texts for key in point))
+    values = (tuple(expand(point[key]) if key in point else () for key in keys) for point in texts)
+    aliases = (text for point in texts for text in point.values() if aliased(text) is not None)
+    return Axis(keys, tuple(values), tuple(aliases))
 
 
 def _without_multirun(override: Override) -> str:

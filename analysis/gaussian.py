@@ -1,0 +1,365 @@
+"""Scores of noisy settings as smooth curves: a Gaussian process a curve, with every scale integrated over.
+
+Owns: the model, its grid of hyperparameters, the draws from its posterior; what an evaluation's units say of its noise.
+Must not know: frames, losses, which setting is best, sentences.
+
+The score of setting i, a mean over its seeds, is
+
+    y_i = m + o_c + f_c(x_i) + t_i + e_i          of the curve c = c(i), at x_i in [0, 1]^d
+    f_c ~ GP(0, s^2 k),  k Matern-5/2             Rasmussen and Williams 2006, equation 4.17; an independent f a curve
+    o_c ~ N(0, w^2),  m ~ flat                    curves differ by an offset
+    t_i ~ N(0, tau^2 / seeds_i)                   training: what another seed would change
+    e   ~ N(0, S)                                 evaluation: the means over the units that all settings share
+
+and that of the untrained model b = m_b + e_b, with m_b flat and e_b in S. The length scales, s, w and tau are shared
+between curves and averaged over a grid by prior times marginal likelihood (ibid., equation 2.30), never set to one
+value. All else is in closed form. docs/statistics.md has the priors and where they come from.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+Integers = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
+
+_SEED = 20240118  # the same answer at every reading
+_KEPT, _EACH = 128, 32  # places of the grid that are kept, as often as their weight says; draws from each
+_FLAT = 30.0  # standard deviation of what is flat, in those of the scores
+_LENGTHS = (0.1, 3.0)  # of length scales, in widths of the grid
+_LENGTH = (0.5, 0.9)  # median, and standard deviation of the logarithm
+_AMPLITUDES = (0.05, 4.0)  # of s, w and tau, in standard deviations of the scores
+_LOGS=0
+_LOGW=0
+_CURVE, _OFFSET, _TRAINING = 1.5, 1.0, 1.0  # scales of s, w and tau in the same
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a fit takes: n settings, d numeric axes.
+
+    ``places`` (n, d): where each lies, 0 to 1 on each axis; ``curves`` (n,): which curve it is on, counted from 0;
+    ``seen`` (n,): its score, the mean over its ``seeds`` (n,) runs, turned so that more is better. ``covariance``,
+    (n, n), or (n + 1, n + 1) with the untrained model last: of the evaluation's noise. ``base``: the untrained model's
+    score, NaN where there is none. ``spread``: the standard deviation between runs of one setting that differ in their
+    seed, from ``freedom`` degrees of freedom (0: not known), of which ``between`` is the variance that their
+    evaluations alone would make.
+    """
+
+    places: Floats
+    curves: Integers
+    seen: Floats
+    covariance: Floats
+    seeds: Floats
+    base: float = math.nan
+    spread: float = math.nan
+    freedom: float = 0.0
+    between: float = 0.0
+
+    @property
+    def based(self) -> bool:
+        """Whether the untrained model's score is known."""
+        return math.isfinite(self.base)
+
+    @functools.cached_property
+    def scale(self) -> float:
+        """The standard deviation of the scores, the unit of the priors."""
+        return float(np.std(self.seen, ddof=1))
+
+    @property
+    def scale_of_runs(self) -> float:
+        """The standard deviation of the scores of single runs, of which seeds average several."""
+        return math.sqrt(self.scale**2 + (np.mean(1 - 1 / self.seeds) * self.spread**2 if self.freedom else 0))
+
+    @property
+    def flat(self) -> float:
+        """The standard deviation of what is flat."""
+        return _FLAT * self.scale
+
+
+@dataclass(frozen=True)
+class Grid:
+    """J places: ``lengths`` (J, d), ``amplitude`` s, ``offset`` w, ``training`` tau, ``weight``, each (J,)."""
+
+    lengths: Floats
+    amplitude: Floats
+    offset: Floats
+    training: Floats
+    weight: Floats
+
+    def at(self, chosen: Integers) -> Grid:
+        """Give some of them, in that order."""
+        parts = (self.lengths, self.amplitude, self.offset, self.training, self.weight)
+        return Grid(*(each[chosen] for each in parts))
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """What is known of the settings' expected scores, once the scores were seen.
+
+    ``draws`` (D, n): joint draws of m + o + f at the settings, which is what a retraining scores on average and by an
+    endless evaluation; ``noise`` (D,): the training noise tau that goes with each; ``base`` (D,): the untrained model's
+    expected score (NaN without one). ``grid``: the likeliest hyperparameters, their weights adding up to 1.
+    """
+
+    scores: Scores
+    grid: Grid
+    draws: Floats
+    noise: Floats
+    base: Floats
+
+    @functools.cached_property
+    def reruns(self) -> Floats:
+        """Draws (D, n) of what one retraining of each setting would score: training noise comes to the expectation."""
+        random = np.random.default_rng(_SEED + 1)
+        return np.asarray(self.draws + self.noise[:, None] * random.standard_normal(self.draws.shape))
+
+    def predict(self, places: Floats, curves: Integers) -> tuple[Floats, Floats]:
+        """Give mean (p,) and covariance (p, p) of the expected score at any ``places`` (p, d) on ``curves`` (p,).
+
+        Moments of the posterior, the grid averaged over. (ibid., equations 2.25 and 2.26)
+        """
+        scores, weight = self.scores, self.grid.weight
+        seen, inverse = self._solved
+        across = _prior(places, scores.places, curves, scores.curves, self.grid, scores.flat)
+        within = _prior(places, places, curves, curves, self.grid, scores.flat)
+        means = np.einsum("jpn,jn->jp", across, seen)
+        explained = across @ inverse @ across.transpose(0, 2, 1)
+        mean = weight @ means
+        away = means - mean
+        covariance = np.einsum("j,jpq->pq", weight, within - explained) + (away * weight[:, None]).T @ away
+        return np.asarray(mean + scores.seen.mean()), np.asarray(covariance)
+
+    @functools.cached_property
+    def _solved(self) -> tuple[Floats, Floats]:
+        """The inverse covariance (J, n, n) of the scores, and it times the scores (J, n)."""
+        scores, count = self.scores, len(self.scores.seen)
+        prior = _prior(scores.places, scores.places, scores.curves, scores.curves, self.grid, scores.flat)
+        inverse = np.linalg.inv(prior + _noise(scores, self.grid.training)[:, :count, :count])
+        return np.asarray(inverse @ (scores.seen - scores.seen.mean())), np.asarray(inverse)
+
+
+def fit(scores: Scores) -> Posterior:
+    """Give the posterior of at least 2 settings whose scores are not all equal; the same one at every call."""
+    lengths, length_logs = _lengths(scores)
+    trainings, training_logs = _trainings(scores)
+    apart = _decorrelated(scores, lengths, trainings)
+    amplitudes, offsets = _amplitudes(scores)
+    logs = (
+        apart.likelihoods(amplitudes, offsets)
+        + length_logs[:, None, None, None]
+        + training_logs[:, None, None]
+        + (_half_normal(amplitudes, _CURVE * scores.scale) - _LOGS * np.log(amplitudes))[:, None]
+        + _half_normal(offsets, _OFFSET * scores.scale) - _LOGW * np.log(offsets)
+    )
+    weights = np.exp(logs - logs.max())
+    kept = _resampled(weights.reshape(-1) / weights.sum(), _KEPT)
+    length, training, amplitude, offset = np.unravel_index(kept, logs.shape)
+    drawn = apart.draws(length, training, amplitudes[amplitude], offsets[offset])
+    once, counts = np.unique(kept, return_counts=True)
+    length, training, amplitude, offset = np.unravel_index(once, logs.shape)
+    grid = Grid(lengths[length], amplitudes[amplitude], offsets[offset], trainings[training], counts / counts.sum())
+    count = len(scores.seen)
+    base = drawn[:, count] if scores.based else np.full(len(drawn), math.nan)
+    tau = trainings[np.unravel_index(kept, logs.shape)[1]]
+    return Posterior(scores, grid, drawn[:, :count], np.repeat(tau, _EACH), base)
+
+
+def paired_covariance(values: Floats) -> Floats:
+    """Give the covariance (n, n) of the means of n settings over the m units that they share, from ``values`` (m, n).
+
+    It is what a bootstrap of the units converges to: the units' covariance over m. Its part that settings do not share
+    is shrunk towards equal and independent noise as far as m units leave it unknown (Ledoit and Wolf 2004, "A
+    well-conditioned estimator for large-dimensional covariance matrices"): without that, n settings near m units would
+    have directions that seem to have no noise.
+    """
+    units, settings = values.shape
+    centred = values - values.mean(axis=0)
+    if settings == 1:
+        return np.asarray([[float(centred[:, 0] @ centred[:, 0]) / (units - 1) / units]])
+    common = centred.mean(axis=1)
+    own = centred - common[:, None]
+    covariance = own.T @ own / units
+    level = np.trace(covariance) / settings
+    apart = float(np.sum((covariance - level * np.eye(settings)) ** 2))
+    unsure = float(np.sum(np.sum(own**2, axis=1) ** 2) / units - np.sum(covariance**2)) / units
+    share = min(1.0, unsure / apart) if apart > 0 else 1.0
+    shrunk = (1 - share) * covariance + share * level * np.eye(settings)
+    cross = (1 - share) * own.T @ common / units  # a setting that varies more than others with the unit's difficulty
+    whole = shrunk + cross[:, None] + cross[None, :] + float(common @ common) / units
+    return np.asarray(whole / (units - 1))
+
+
+# ------------------------------------------------------------------------------------------------ the grid
+
+
+def _amplitudes(scores: Scores) -> tuple[Floats, Floats]:
+    """Give values of s and of w; of one curve alone no offset can be told."""
+    low, high = (each * scores.scale for each in _AMPLITUDES)
+    several = len(np.unique(scores.curves)) > 1
+    return np.geomspace(low, high, 9), np.geomspace(low, high, 6) if several else np.asarray([low])
+
+
+def _lengths(scores: Scores) -> tuple[Floats, Floats]:
+    """Give length scales (L, d), and their log prior (L,): log-normal about half the grid's width.
+
+    Of three axes and more, one length for all.
+    """
+    axes = scores.places.shape[1]
+    values = np.geomspace(*_LENGTHS, 4 if axes > 1 else 6)
+    logs = -0.5 * (np.log(values / _LENGTH[0]) / _LENGTH[1]) ** 2
+    if axes > 2:  # noqa: PLR2004
+        return np.repeat(values[:, None], axes, axis=1), logs
+    indices = np.indices((len(values),) * axes).reshape(axes, -1).T
+    return values[indices], logs[indices].sum(axis=1)
+
+
+def _half_normal(values: Floats, scale: float) -> Floats:
+    """Give the logarithm of a half-normal density times the value, as places are even in its logarithm."""
+    return np.asarray(np.log(values) - 0.5 * (values / scale) ** 2)
+
+
+def _trainings(scores: Scores) -> tuple[Floats, Floats]:
+    """Give values of tau with the logarithms of their prior, in which the spread between seeds is accounted for.
+
+    With f degrees of freedom, f spread^2 / (tau^2 + between) is chi-squared.
+    """
+    scale = scores.scale_of_runs
+    low, high = 0.03 * scale, 1.5 * scale
+    fine = np.geomspace(low, max(high, 3 * scores.spread) if scores.freedom else high, 400)
+    logs = _half_normal(fine, _TRAINING * scale)
+    if scores.freedom:
+        variance = fine**2 + scores.between
+        logs -= 0.5 * scores.freedom * (np.log(variance) + scores.spread**2 / variance)
+        mass = np.cumsum(np.exp(logs - logs.max()))
+        first, last = np.searchsorted(mass, np.asarray([0.003, 0.997]) * mass[-1])
+        low, high = fine[first], fine[min(int(last), len(fine) - 1)]
+    values = np.geomspace(low, high, 7)
+    return values, np.interp(np.log(values), np.log(fine), logs)
+
+
+def _resampled(weights: Floats, count: int) -> Integers:
+    """Give ``count`` places, each as often as its weight says (systematic resampling, without chance)."""
+    return np.searchsorted(np.cumsum(weights), (np.arange(count) + 0.5) / count).clip(0, len(weights) - 1)
+
+
+# ------------------------------------------------------------------------------------------------ the posterior
+
+
+@dataclass(frozen=True)
+class _Decorrelated:
+    """The scores in bases, one for each length scale (L) and training noise (T), in which all but offsets is apart.
+
+    There the noise is 1 everywhere, and the curves of amplitude 1 have the variances ``curved`` (L, T, N). ``seen``
+    (L, T, N), and ``offsets`` (L, T, N, q), which are what each offset adds to the scores, are in that basis; ``root``
+    (L, T, N, N) leads out of it. ``log_root`` (T,): half the logarithm of the noise's determinant. So one eigenvalue
+    problem serves all amplitudes and offsets.
+    """
+
+    curved: Floats
+    seen: Floats
+    offsets: Floats
+    root: Floats
+    log_root: Floats
+    flat: Floats  # (q,) the standard deviation of what is flat, 0 of the curves' own offsets
+    centre: float
+
+    def likelihoods(self, amplitudes: Floats, offsets: Floats) -> Floats:
+        """Give the logarithm of the marginal likelihood (L, T, S, W), but for a constant."""
+        variance = 1 + amplitudes[:, None] ** 2 * self.curved[:, :, None, :]
+        known, seen = self._about_offsets(self.seen[:, :, None, :], self.offsets[:, :, None], variance)
+        spread = self._spread(offsets)
+        size = spread.shape[-1]
+        # The last row of the factor of [[M, b], [b', large]] is b' L^-T: no further solve is needed.
+        bordered = np.zeros((*known.shape[:3], len(offsets), size + 1, size + 1))
+        bordered[..., :size, :size] = known[..., None, :, :]
+        bordered[..., np.arange(size), np.arange(size)] += spread**-2.0
+        bordered[..., size, :size] = seen[..., None, :]
+        total = np.sum(self.seen[:, :, None, :] ** 2 / variance, axis=-1)
+        bordered[..., size, size] = 2 * total[..., None] + 1
+        factor = np.linalg.cholesky(bordered)
+        halves = np.log(np.diagonal(factor[..., :size, :size], axis1=-2, axis2=-1)).sum(axis=-1)
+        halves += np.log(spread).sum(axis=-1) + 0.5 * np.log(variance).sum(axis=-1)[..., None]
+        halves += self.log_root[:, None, None]
+        explained = np.sum(factor[..., size, :size] ** 2, axis=-1)
+        return np.asarray(-halves - 0.5 * (total[..., None] - explained))
+
+    def draws(self, length: Integers, training: Integers, amplitude: Floats, offset: Floats) -> Floats:
+        """Give draws (J x _EACH, N) of the expected scores, at J places: first of the offsets, then of the curves."""
+        random = np.random.default_rng(_SEED)
+        curved = amplitude[:, None] ** 2 * self.curved[length, training]
+        seen, offsets = self.seen[length, training], self.offsets[length, training]
+        known, explained = self._about_offsets(seen, offsets, 1 + curved)
+        spread = self._spread(offset)
+        size = spread.shape[-1]
+        known[:, np.arange(size), np.arange(size)] += spread**-2.0
+        factor = np.linalg.inv(np.linalg.cholesky(known))  # of the inverse of the offsets' covariance
+        mean = factor.transpose(0, 2, 1) @ (factor @ explained[..., None])
+        drawn = mean + factor.transpose(0, 2, 1) @ random.standard_normal((len(length), size, _EACH))
+        shifts = offsets @ drawn
+        share = (curved / (1 + curved))[..., None]
+        left = share * (seen[..., None] - shifts) + np.sqrt(share) * random.standard_normal(shifts.shape)
+        found = self.root[length, training] @ (shifts + left)
+        return np.asarray(found.transpose(0, 2, 1).reshape(-1, seen.shape[1]) + self.centre)
+
+    @staticmethod
+    def _about_offsets(seen: Floats, offsets: Floats, variance: Floats) -> tuple[Floats, Floats]:
+        """Give what the scores say of the offsets: their precision (..., q, q), and it times their values (..., q)."""
+        weighed = offsets / variance[..., None]
+        turned = weighed.swapaxes(-1, -2)
+        return turned @ offsets, (turned @ seen[..., None])[..., 0]
+
+    def _spread(self, offsets: Floats) -> Floats:
+        """Give the prior standard deviation (W, q) of each offset."""
+        return np.where(self.flat > 0, self.flat, offsets[:, None])
+
+
+def _decorrelated(scores: Scores, lengths: Floats, trainings: Floats) -> _Decorrelated:
+    count, size = len(scores.seen), len(scores.seen) + scores.based
+    kernels = np.zeros((len(lengths), 1, size, size))
+    same = scores.curves[:, None] == scores.curves[None, :]
+    kernels[:, 0, :count, :count] = [matern(scores.places, scores.places, each) * same for each in lengths]
+    factor = np.linalg.cholesky(_noise(scores, trainings))
+    inverse = np.linalg.inv(factor)
+    values, vectors = np.linalg.eigh(inverse @ kernels @ inverse.transpose(0, 2, 1))
+    into = vectors.swapaxes(-1, -2) @ inverse
+    names = np.unique(scores.curves)
+    offsets = np.zeros((size, len(names) + 1 + scores.based))
+    offsets[:count, : len(names)] = scores.curves[:, None] == names
+    offsets[:count, len(names)] = 1
+    offsets[count:, len(names) + 1 :] = 1
+    centre = float(scores.seen.mean())
+    seen = np.append(scores.seen, scores.base)[:size] - centre
+    log_root = np.log(np.diagonal(factor, axis1=1, axis2=2)).sum(axis=1)
+    flat = np.where(np.arange(offsets.shape[1]) < len(names), 0, scores.flat)
+    return _Decorrelated(values.clip(0), into @ seen, into @ offsets, factor @ vectors, log_root, flat, centre)
+
+
+def _noise(scores: Scores, trainings: Floats) -> Floats:
+    """Give the covariance (T, N, N) of the noise for each tau (T,); a trace of it where none is known."""
+    size, own = len(scores.seen) + scores.based, np.arange(len(scores.seen))
+    noise = np.repeat(scores.covariance[None, :size, :size], len(trainings), axis=0)
+    noise[:, own, own] += trainings[:, None] ** 2 / scores.seeds
+    noise[:, np.arange(size), np.arange(size)] += (1e-6 * scores.scale) ** 2
+    return noise
+
+
+def _prior(places: Floats, others: Floats, curves: Integers, other_curves: Integers, grid: Grid, flat: float) -> Floats:
+    """Give the prior covariances (J, p, q) of the expected scores at places (p, d) and others (q, d)."""
+    same = (curves[:, None] == other_curves[None, :]).astype(float)
+    distinct, which = np.unique(grid.lengths, axis=0, return_inverse=True)
+    kernels = np.asarray([matern(places, others, lengths) for lengths in distinct]) * same
+    shared = kernels[which.reshape(-1)] * (grid.amplitude**2)[:, None, None]
+    return np.asarray(shared + (grid.offset**2)[:, None, None] * same + flat**2)
+
+
+def matern(places: Floats, others: Floats, lengths: Floats | Sequence[float]) -> Floats:
+    """Give Matern's kernel of smoothness 5/2 between places (p, d) and others (q, d), a length scale for each axis."""
+    apart = (places[:, None, :] - others[None, :, :]) / np.asarray(lengths)
+    distance = math.sqrt(5) * np.sqrt(np.sum(apart**2, axis=2))
+    return np.asarray((1 + distance + distance**2 / 3) * np.exp(-distance))

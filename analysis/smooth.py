@@ -1,0 +1,397 @@
+"""What a sweep says of its losses if scores vary smoothly along its axes: the best setting, and what a rerun scores.
+
+Owns: which settings make a curve, and what is concluded from the curves of a model; how they are fitted, ``gaussian``
+knows. Must not know: files, figures, sentences other than why there is no curve.
+
+The highest of many noisy scores is too high. Here a setting is judged by its neighbours as well: the best setting of a
+loss is the one with the highest expected score, given all scores, and its interval is that of the posterior, which the
+choice does not bias as far as the model's assumptions hold (docs/statistics.md).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from analysis import gaussian
+from analysis.apart import STEP, axis_value
+from analysis.best import evaluated_alike
+from analysis.destroyed import Destroyed, destroyed
+from analysis.figures.axes import spread_evenly_in_log
+from analysis.gaussian import Floats, Integers
+from analysis.intervals import CONFIDENCE, Estimate
+from analysis.measures import ACCURACY, Measure, primary
+from analysis.rows import other_axes
+from analysis.statistics import Spread, base_of
+from analysis.words import listed
+
+FEWEST = 4  # places on an axis that a curve takes
+ALIKE = 0.05  # probability of being the loss's best from which on a setting is within noise of it
+POWER = 0.8
+_FEW_UNITS = 10  # common to all settings; of fewer, no covariance is estimated
+
+
+@dataclass(frozen=True)
+class Along:
+    """A numeric axis: its key ("beta", "trainer.learning_rate"), ``low`` and ``high`` of what was run, log or not."""
+
+    key: str
+    low: float
+    high: float
+    log: bool
+
+    def unit(self, value: float) -> float:
+        """Map a value to 0 (low) .. 1 (high), beyond the grid to less or more; what has none lies in the middle."""
+        if not (math.isfinite(value) and self.high > self.low):
+            return 0.5
+        low, high, value = (math.log(each) if self.log else each for each in (self.low, self.high, value))
+        return (value - low) / (high - low)
+
+    def value(self, unit: float) -> float:
+        """Map it back."""
+        if self.log:
+            return float(self.low * (self.high / self.low) ** unit)
+        return self.low + unit * (self.high - self.low)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What is concluded of one loss.
+
+    ``row``: the setting with the highest expected score. ``expected`` (95 %): what it scores over retrainings on
+    average, by an evaluation without noise; ``rerun``: what one retraining does; ``gain``: ``expected`` less the
+    untrained model's (NaN where its score is not known). ``probability``: that the loss's best setting is the best of
+    all losses that have a curve. ``alike``: rows of the settings that are the loss's best with a probability of at
+    least 0.05, highest first, ``row`` among them; ``shares`` are these probabilities. ``raw``: the highest score as
+    measured, which flatters, and ``raw_row`` its setting. ``edges``: keys of the axes at whose end ``row`` lies, with
+    "lowest" or "highest". ``settings`` and ``runs``: how many the loss had, destroyed ones not counted.
+    """
+
+    loss: str
+    row: pd.Series
+    expected: Estimate
+    rerun: Estimate
+    gain: Estimate
+    probability: float
+    alike: tuple[pd.Series, ...]
+    shares: tuple[float, ...]
+    raw: float
+    raw_row: pd.Series
+    edges: Mapping[str, str]
+    settings: int
+    runs: int
+
+
+@dataclass(frozen=True)
+class Lead:
+    """The best loss against another, each at its best setting: by how much its expected score is better (95 %).
+
+    ``probability``: that it is better at all. More is better whatever the measure: a lead is positive.
+    """
+
+    first: Curve
+    second: Curve
+    difference: Estimate
+    probability: float
+
+    @property
+    def beyond_noise(self) -> bool:
+        """Whether the interval excludes no difference."""
+        return self.difference.excludes(0)
+
+
+@dataclass(frozen=True)
+class Smooth:
+    """What is concluded of one model and dataset by one measure; ``milestone``: the step, NaN for the runs themselves.
+
+    ``curves``: of each loss that has one, the most probable best first; ``leads``: of the first over each other.
+    ``without``: for each other loss, why it has none (a sentence). ``destroyed``: settings that were left out.
+    ``training`` (95 %): the standard deviation that another seed makes, and whether seeds have shown it (``seeded``) or
+    only the scatter about the curves. ``smallest``: the true difference between two settings, each run as often as most
+    here, that would have been seen 4 times in 5 at the 5 % level. ``settings`` are the rows of the fit, in its order.
+    """
+
+    model: str | None
+    dataset: str | None
+    measure: Measure
+    milestone: float
+    settings: pd.DataFrame
+    curves: tuple[Curve, ...] = ()
+    leads: tuple[Lead, ...] = ()
+    without: Mapping[str, str] = field(default_factory=dict)
+    destroyed: tuple[Destroyed, ...] = ()
+    axes: tuple[Along, ...] = ()
+    training: Estimate = field(default_factory=lambda: Estimate(math.nan))
+    seeded: bool = False
+    smallest: float = math.nan
+    posterior: gaussian.Posterior | None = None
+
+    def places(self, row: pd.Series, changed: Mapping[str, Floats]) -> tuple[Floats, Integers]:
+        """Give places (p, d) and curves (p,) of settings like ``row``, with p values of some axes in place of its own.
+
+        ``changed`` maps an axis' key to them; all of one length. They are what ``posterior.predict`` takes.
+        """
+        (count,) = {len(each) for each in changed.values()}
+        columns = [
+            [axis.unit(each) for each in changed.get(axis.key, [_number(row, axis.key)] * count)] for axis in self.axes
+        ]
+        position = int(self.settings.index.get_loc(row.name))  # type: ignore[arg-type]
+        assert self.posterior is not None  # noqa: S101 - what has curves has one
+        return np.asarray(columns, dtype=float).T, np.repeat(self.posterior.scores.curves[position], count)
+
+    def band(self, row: pd.Series, betas: Floats) -> tuple[Floats, Floats, Floats]:
+        """Give the expected score, and its 95 % limits, at betas (p,) of the curve on which a fitted ``row`` lies."""
+        assert self.posterior is not None  # noqa: S101
+        mean, covariance = self.posterior.predict(*self.places(row, {"beta": betas}))
+        half = float(stats.norm.ppf((1 + CONFIDENCE) / 2)) * np.sqrt(np.diag(covariance).clip(0))
+        mean = self.measure.sign * mean
+        return mean, mean - half, mean + half
+
+
+def conclusions(frame: pd.DataFrame, measure: Measure | None = None) -> list[Smooth]:
+    """Conclude from a ``statistics.settings`` frame, for each model and dataset, and each milestone after the runs.
+
+    By ``measure``, else by the one that ``best_settings`` chooses by. Where no loss has enough settings, or only reward
+    accuracy is known, ``curves`` is empty and ``without`` says why; a model without any score is left out.
+    """
+    runs, bases = frame[frame["kind"] == "run"], frame[frame["kind"] == "base"]
+    found = []
+    for _, own in runs.groupby(["model", "dataset"], sort=False, dropna=False):
+        by = measure or primary(own)
+        scored = evaluated_alike(own[np.isfinite(own[by.column])], by)
+        steps = sorted({float(each) for each in scored["milestone"].dropna()})
+        for step in (math.nan, *steps):
+            at_step = scored[scored["milestone"].isna() if math.isnan(step) else scored["milestone"] == step]
+            if len(at_step):
+                found.append(_conclude(pd.DataFrame(at_step), bases, by, step))
+    return found
+
+
+def _conclude(scored: pd.DataFrame, bases: pd.DataFrame, measure: Measure, step: float) -> Smooth:
+    first = scored.iloc[0]
+    bare = functools.partial(Smooth, first["model"], first["dataset"], measure, step)
+    losses = list(dict.fromkeys(_loss(row) for _, row in scored.iterrows()))
+    if measure is ACCURACY:
+        why = "Reward accuracy alone can look fine where the text is destroyed, so no curve is drawn through it."
+        return bare(scored, without=dict.fromkeys(losses, why))
+    lost = tuple(destroyed(scored, measure))
+    left = scored.drop(index=[each.row.name for each in lost])
+    axes, kinds = _axes(left), _kinds(left)
+    without = {loss: _why_not(loss, left, axes, kinds) for loss in losses}
+    without = {loss: why for loss, why in without.items() if why}
+    fitted = left[[_loss(row) not in without for _, row in left.iterrows()]]
+    values = fitted[measure.column].astype(float)
+    if len(fitted) and values.min() == values.max():
+        without |= dict.fromkeys((_loss(row) for _, row in fitted.iterrows()), "All settings have the same score.")
+        fitted = fitted.iloc[:0]
+    if not len(fitted):
+        return bare(scored, without=without, destroyed=lost)
+    posterior = gaussian.fit(_scores(fitted, bases, measure, axes, [kinds[index] for index in fitted.index]))
+    curves = _curves(fitted, measure, axes, posterior)
+    return bare(
+        fitted,
+        curves=tuple(curves),
+        leads=tuple(_leads(fitted, curves, posterior)),
+        without=without,
+        destroyed=lost,
+        axes=axes,
+        training=_estimate(posterior.noise),
+        seeded=posterior.scores.freedom > 0,
+        smallest=_smallest(posterior),
+        posterior=posterior,
+    )
+
+
+# ------------------------------------------------------------------------------------------------ what makes a curve
+
+
+def _loss(row: pd.Series) -> str:
+    return row["loss_type"] or "?"
+
+
+def _axes(settings: pd.DataFrame) -> tuple[Along, ...]:
+    """Give beta, over its logarithm, and each further axis that has numbers, over theirs where they are swept so."""
+    found = []
+    for key in ("beta", *_keys(settings)):
+        values = [_number(row, key) for _, row in settings.iterrows()]
+        known = [each for each in values if math.isfinite(each)]
+        if not known or (key != "beta" and (not _numeric(settings, key) or len(set(known)) < 2)):  # noqa: PLR2004
+            continue
+        log = min(known) > 0 and (key == "beta" or spread_evenly_in_log(known))
+        found.append(Along(key, min(known), max(known), log))
+    return tuple(found)
+
+
+def _keys(settings: pd.DataFrame) -> list[str]:
+    return [key for key in other_axes(settings) if key != STEP]
+
+
+def _numeric(settings: pd.DataFrame, key: str) -> bool:
+    """Tell whether all that have a value on an axis have a number there; some losses do not take every key."""
+    texts = {axis_value(row, key) for _, row in settings.iterrows()} - {"None", "?"}
+    return all(math.isfinite(_float(each)) for each in texts)
+
+
+def _number(row: pd.Series, key: str) -> float:
+    return float(row["beta"]) if key == "beta" else _float(axis_value(row, key))
+
+
+def _float(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _unit(row: pd.Series, axis: Along) -> float:
+    return axis.unit(_number(row, axis.key))
+
+
+def _kinds(settings: pd.DataFrame) -> dict[object, tuple[str, ...]]:
+    """Give, by row, the curve that it lies on: its loss, and its place on every axis that has no numbers."""
+    keys = [key for key in _keys(settings) if not _numeric(settings, key)]
+    return {
+        index: (_loss(row), *(axis_value(row, key) for key in keys), str(row["evaluated"]))
+        for index, row in settings.iterrows()
+    }
+
+
+def _why_not(
+    loss: str, settings: pd.DataFrame, axes: tuple[Along, ...], kinds: Mapping[object, tuple[str, ...]]
+) -> str:
+    """Say why a loss has no curve; nothing where it has one: a curve of it has 4 places along some axis."""
+    for kind in dict.fromkeys(each for each in kinds.values() if each[0] == loss):
+        own = settings[[kinds[index] == kind for index in settings.index]]
+        if any(len({_unit(row, axis) for _, row in own.iterrows()}) >= FEWEST for axis in axes):
+            return ""
+    names = listed([axis.key.rpartition(".")[2] for axis in axes]) or "beta"
+    return f"{loss} has fewer than {FEWEST} settings along {names}, too few for a curve."
+
+
+def _scores(
+    settings: pd.DataFrame,
+    bases: pd.DataFrame,
+    measure: Measure,
+    axes: tuple[Along, ...],
+    kinds: list[tuple[str, ...]],
+) -> gaussian.Scores:
+    names = list(dict.fromkeys(kinds))
+    base = base_of(settings.iloc[0], bases, measure)
+    rows = [row for _, row in settings.iterrows()]
+    spread: Spread = rows[0]["spread"].get(measure.column, Spread())
+    return gaussian.Scores(
+        places=np.asarray([[_unit(row, axis) for axis in axes] for row in rows], dtype=float),
+        curves=np.asarray([names.index(kind) for kind in kinds]),
+        seen=measure.sign * settings[measure.column].to_numpy(dtype=float),
+        covariance=_noise([*rows, *([] if base is None else [base])], measure),
+        seeds=settings["seeds"].to_numpy(dtype=float),
+        base=math.nan if base is None else measure.sign * float(base[measure.column]),
+        spread=spread.deviation,
+        freedom=spread.freedom,
+        between=spread.evaluation,
+    )
+
+
+def _noise(rows: list[pd.Series], measure: Measure) -> Floats:
+    """Give the covariance of the evaluation's noise: paired over common units, else of independent errors."""
+    values = [{key: each for key, each in measure.values(row).items() if math.isfinite(each)} for row in rows]
+    common = [key for key in values[0] if all(key in each for each in values)]
+    most = max(len(each) for each in values)
+    enough = len(common) == most if measure.unit == "generation" else 2 * len(common) >= most
+    if enough and len(common) >= _FEW_UNITS:
+        return gaussian.paired_covariance(np.asarray([[each[key] for each in values] for key in common]))
+    errors = [_error(row, list(each.values()), measure) for row, each in zip(rows, values, strict=True)]
+    return np.diag(np.square(np.nan_to_num(errors)))
+
+
+def _error(row: pd.Series, values: list[float], measure: Measure) -> float:
+    if len(values) > 1:
+        return float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    return float(row[measure.stderr]) if measure.stderr else math.nan
+
+
+# ------------------------------------------------------------------------------------------------ what is concluded
+
+
+def _curves(
+    settings: pd.DataFrame, measure: Measure, axes: tuple[Along, ...], posterior: gaussian.Posterior
+) -> list[Curve]:
+    losses = np.asarray([_loss(row) for _, row in settings.iterrows()])
+    names = list(dict.fromkeys(losses.tolist()))
+    highest = np.stack([posterior.draws[:, losses == name].max(axis=1) for name in names])
+    probable = np.bincount(highest.argmax(axis=0), minlength=len(names)) / highest.shape[1]
+    reruns = posterior.reruns
+    found = []
+    for name, probability in zip(names, probable, strict=True):
+        own = np.flatnonzero(losses == name)
+        best = own[int(posterior.draws[:, own].mean(axis=0).argmax())]
+        share = np.bincount(posterior.draws[:, own].argmax(axis=1), minlength=len(own)) / len(reruns)
+        alike = [place for place in np.argsort(-share, kind="stable") if share[place] >= ALIKE or own[place] == best]
+        raw = own[int(posterior.scores.seen[own].argmax())]
+        row = settings.iloc[best]
+        found.append(
+            Curve(
+                loss=name,
+                row=row,
+                expected=_estimate(measure.sign * posterior.draws[:, best]),
+                rerun=_estimate(measure.sign * reruns[:, best]),
+                gain=_estimate(measure.sign * (posterior.draws[:, best] - posterior.base)),
+                probability=float(probability),
+                alike=tuple(settings.iloc[own[place]] for place in alike),
+                shares=tuple(float(share[place]) for place in alike),
+                raw=measure.sign * float(posterior.scores.seen[raw]),
+                raw_row=settings.iloc[raw],
+                edges=_edges(row, settings.iloc[own], axes),
+                settings=len(own),
+                runs=int(settings["seeds"].iloc[own].sum()),
+            )
+        )
+    return sorted(found, key=lambda each: -each.probability)
+
+
+def _edges(row: pd.Series, own: pd.DataFrame, axes: tuple[Along, ...]) -> dict[str, str]:
+    """Name the axes at whose end a setting lies, among at least 2 places of its loss."""
+    found = {}
+    for axis in axes:
+        units = [_unit(each, axis) for _, each in own.iterrows()]
+        if min(units) < max(units) and _unit(row, axis) in {min(units), max(units)}:
+            found[axis.key] = "lowest" if _unit(row, axis) == min(units) else "highest"
+    return found
+
+
+def _leads(settings: pd.DataFrame, curves: list[Curve], posterior: gaussian.Posterior) -> list[Lead]:
+    at = {curve.loss: int(settings.index.get_loc(curve.row.name)) for curve in curves}  # type: ignore[arg-type]
+    found = []
+    for other in curves[1:]:
+        difference = posterior.draws[:, at[curves[0].loss]] - posterior.draws[:, at[other.loss]]
+        found.append(Lead(curves[0], other, _estimate(difference), float((difference > 0).mean())))
+    return found
+
+
+def _estimate(draws: Floats) -> Estimate:
+    """Give mean and central interval of draws (D,)."""
+    if not np.isfinite(draws).all():
+        return Estimate(math.nan)
+    low, high = np.quantile(draws, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Estimate(float(draws.mean()), float(low), float(high), CONFIDENCE, "curve")
+
+
+def _smallest(posterior: gaussian.Posterior) -> float:
+    """Give the difference between two settings that is seen with a power of 0.8 by a two-sided test at 5 %.
+
+    (z_0.975 + z_0.8) standard errors of a paired difference (Miller 2024, section 5), training noise among them.
+    """
+    scores = posterior.scores
+    count = len(scores.seen)
+    noise = scores.covariance[:count, :count]
+    pairs = np.diag(noise)[:, None] + np.diag(noise)[None, :] - 2 * noise
+    evaluation = float(np.median(pairs[np.triu_indices(count, 1)]))
+    training = 2 * float(np.mean(posterior.noise**2)) / float(np.median(scores.seeds))
+    factor = float(stats.norm.ppf((1 + CONFIDENCE) / 2) + stats.norm.ppf(POWER))
+    return factor * math.sqrt(max(evaluation, 0) + training)

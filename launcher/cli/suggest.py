@@ -1,0 +1,66 @@
+"""The verb `suggest`: which settings and seeds to run next, and the command that launches them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from launcher.cli.arguments import Parser, complained, count, sweep_arguments
+from launcher.cli.selection import open_sweep, runs_of
+from launcher.errors import StoreError, UsageError
+from launcher.planning.further import Further, words_for
+from launcher.runs.collect import collect
+from launcher.runs.run_state import states_of
+from launcher.runs.unreadable import Reading
+from launcher.store.output_folder import DEFAULT_OUTPUT_DIR, Store, SweepDir
+from launcher.views import suggestion
+
+if TYPE_CHECKING:
+    from analysis.next_runs import Suggestion
+
+EXAMPLES = (
+    "python -m launcher suggest smoke",
+    "python -m launcher suggest smoke --runs 12",
+    "python -m launcher suggest smoke --json | jq -r .command",
+)
+_FEW = 6
+
+
+def arguments(parser: Parser) -> None:
+    """What the verb may be given."""
+    sweep_arguments(parser)
+    parser.add_argument("--runs", type=count, default=_FEW, metavar="N", help=f"how many runs (default: {_FEW})")
+
+
+def suggest(options: argparse.Namespace) -> int:
+    """Show which runs tell most about which setting is best; launches nothing."""
+    directory, store, scheduler = open_sweep(options)
+    faults = directory.faults()
+    collect(directory, store, states_of(runs_of(directory, store), scheduler), Reading(faults.append))
+    found = _suggested(directory, options.runs)
+    words = words_for(_further(found, directory), directory.name, _said(store)) if found.runs else []
+    suggestion.show_suggestion(directory, found, words, as_json=options.json)
+    return complained(faults)
+
+
+def _suggested(directory: SweepDir, runs: int) -> Suggestion:
+    try:
+        from analysis.next_runs import suggest as next_runs
+        from analysis.read import ResultsError
+    except ImportError as error:
+        raise UsageError(f"{error.name or error} is not installed here; pip install 'prefsweep[analysis]'") from error
+    try:
+        return next_runs(directory.results_file, runs)
+    except ResultsError as error:
+        raise StoreError(str(error)) from error
+
+
+def _further(found: Suggestion, directory: SweepDir) -> list[Further]:
+    records = {record.run_id: record for record in directory.run_records()}
+    return [Further(records[run.like], {**run.changed, "seed": run.seed}) for run in found.runs]
+
+
+def _said(store: Store) -> str | None:
+    """The folder of everything, where a launch from here has to be told."""
+    return None if store.root == Path(DEFAULT_OUTPUT_DIR).absolute() else str(store.root)
