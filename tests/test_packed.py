@@ -709,16 +709,45 @@ def test_what_is_logged_is_the_same(configure: Configure, store: Store, loss_typ
     assert ours == {name: pytest.approx(value, rel=1e-5, abs=2e-6) for name, value in theirs.items()}
 
 
+def stopped(config: RunConfig, store: Store, name: str) -> None:
+    """Train to step 3."""
+    asked = iter([False, False, True])
+    with pytest.raises(train_module.Stopped):
+        train(config, store.run(name), store, lambda: next(asked))
+
+
 def test_a_run_that_goes_on_ends_with_the_same_bits(configure: Configure, store: Store) -> None:
     """Stopped after step 3 and resumed, with recomputed activations and two micro-batches a step."""
-    from launcher.worker.training.train import Stopped
-
     config = configure(trainer__gradient_checkpointing=True)
-    whole, asked = trained(config, store, "whole"), iter([False, False, True])
-    with pytest.raises(Stopped):
-        train(config, store.run("halved"), store, lambda: next(asked))
+    whole = trained(config, store, "whole")
+    stopped(config, store, "halved")
     again = trained(config, store, "halved")
     assert all(torch.equal(again[name], whole[name]) for name in whole)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_run_goes_on_as_it_began(
+    configure: Configure, store: Store, monkeypatch: pytest.MonkeyPatch, packed: bool
+) -> None:
+    """Whatever its half-trained weights would be found to be: the end is the same, to the last bit."""
+    config, verdicts = configure(), {True: None, False: "rounding"}
+    monkeypatch.setattr(packing, "why_not", lambda _model: verdicts[packed])
+    whole = trained(config, store, "whole")
+    stopped(config, store, "halved")
+    monkeypatch.setattr(packing, "why_not", lambda _model: verdicts[not packed])
+    again = trained(config, store, "halved")
+    assert all(torch.equal(again[name], whole[name]) for name in whole)
+    wanted = "packed, which was not exact: in the trained model, rounding" if packed else "padded: rounding"
+    assert (result(store, "halved").packing or "").startswith(wanted)
+
+
+def test_where_packing_is_switched_off_on_the_way_that_is_recorded(configure: Configure, store: Store) -> None:
+    """Such a run is neither; switched on on the way, it stays padded."""
+    for name, began in (("off", "auto"), ("on", False)):
+        stopped(configure(trainer__packed=began), store, name)
+        trained(configure(trainer__packed=False if began == "auto" else "auto"), store, name)
+    assert result(store, "off").packing == "packed up to step 3, then padded: trainer.packed=false"
+    assert result(store, "on").packing == "padded: trainer.packed=false"
 
 
 def test_the_table_of_a_packed_pass_has_the_values_of_a_padded_one(configure: Configure, store: Store) -> None:
