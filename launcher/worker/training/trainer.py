@@ -38,6 +38,7 @@ from launcher.worker.distributed import ranks, zero
 from launcher.worker.model import base_model, precision, weights
 from launcher.worker.model.precision import keep_master_weights
 from launcher.worker.scoring import attention
+from launcher.worker.scoring.attention import NotPackable
 from launcher.worker.training import checkpoints, first_step, milestones, packing
 from launcher.worker.training.kto import UnpairedTrainer, kto_arguments
 from launcher.worker.training.kto import collator as kto_collator
@@ -116,7 +117,13 @@ class _Kept(Trainer):
             self._turn(model)
         if self.meter is not None:
             self.meter.add(self._computed(inputs[COUNTS]))
-        loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)
+        try:
+            loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)
+        except NotPackable as reason:  # what a trial does not show: dropout of its own, recomputed layers
+            raise TrainingError(
+                f"pairs cannot go through the model packed, which its trial did not show: {reason}; "
+                "launch again with trainer.packed=false"
+            ) from reason
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"step {self.state.global_step + 1}: the loss is {loss.item()}; lower the learning rate"
