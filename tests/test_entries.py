@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import shutil
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from launcher.cluster.job_state import Phase
 from launcher.config import Model
 from launcher.dataset import three_actions
 from launcher.machine import snapshot
+from launcher.store import entries
 from launcher.store.entries import LIST, is_whole, lost_files, making
 from launcher.store.facts import Prepared
 from launcher.store.files import fact_text, write_derived
@@ -39,15 +42,22 @@ def _spoil(folder: Path, how: str) -> None:
             (folder / "sub" / "b").unlink()
         case "shorter":
             (folder / "a").write_text("o")
+        case "changed":
+            (folder / "sub" / "b").write_text("TWO")
+        case "restored":  # with its time
+            was = (folder / "a").stat()
+            (folder / "a").unlink()
+            (folder / "a").write_text("ONE")
+            os.utime(folder / "a", ns=(was.st_atime_ns, was.st_mtime_ns))
         case "list":
             (folder / LIST).unlink()
         case "torn list":
             (folder / LIST).write_text('{"files"')
 
 
-@pytest.mark.parametrize("how", ["gone", "shorter", "list", "torn list"])
+@pytest.mark.parametrize("how", ["gone", "shorter", "changed", "restored", "list", "torn list"])
 def test_an_entry_that_lost_a_file_is_made_again(tmp_path: Path, caplog: pytest.LogCaptureFixture, how: str) -> None:
-    """Or whose file has another size, or that does not say which it had; one that is whole is used."""
+    """Or whose file holds something else, or that does not say which it had; one that is whole is used."""
     folder = tmp_path / "kind" / "key"
     assert [_make(folder), _make(folder)] == [True, False]
     _spoil(folder, how)
@@ -59,6 +69,28 @@ def test_an_entry_that_lost_a_file_is_made_again(tmp_path: Path, caplog: pytest.
     assert (folder / "sub" / "b").read_text() == "two"
     assert is_whole(folder)
     assert [path.name for path in folder.parent.iterdir() if path.is_dir()] == ["key"]
+
+
+def test_a_copy_of_an_entry_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its files are others, and hold the same; a file that nobody has touched is not read."""
+    _make(folder := tmp_path / "entry")
+    shutil.copytree(folder, tmp_path / "copy", copy_function=shutil.copy)
+    assert is_whole(tmp_path / "copy")
+    read: list[str] = []
+    monkeypatch.setattr(entries, "checksums", lambda _folder, names: read.extend(names) or {})
+    assert is_whole(folder)
+    assert read == []
+
+
+def test_an_entry_of_an_older_version_is_known_by_its_sizes(tmp_path: Path) -> None:
+    """It has no checksums."""
+    _make(folder := tmp_path / "entry")
+    sizes = json.loads((folder / LIST).read_text())["files"]
+    (folder / LIST).write_text(json.dumps({"files": sizes}))
+    (folder / "a").write_text("ONE")
+    assert is_whole(folder)
+    (folder / "a").write_text("o")
+    assert lost_files(folder) == ["a"]
 
 
 def test_what_came_later_is_no_fault(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,12 +17,13 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from test_first_step import EXPERTS
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.masking_utils import create_causal_mask
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.utils import add_fused_lm_head
 from worker_fixtures import ARCHITECTURE, LORA, Configure
 
 from launcher.config import Lora, Model, RunConfig
-from launcher.errors import ConfigError
+from launcher.errors import ConfigError, TrainingError
 from launcher.machine.installed import package_dir
 from launcher.planning.planned_runs import run_id
 from launcher.store.files import read_fact
@@ -709,16 +711,45 @@ def test_what_is_logged_is_the_same(configure: Configure, store: Store, loss_typ
     assert ours == {name: pytest.approx(value, rel=1e-5, abs=2e-6) for name, value in theirs.items()}
 
 
+def stopped(config: RunConfig, store: Store, name: str) -> None:
+    """Train to step 3."""
+    asked = iter([False, False, True])
+    with pytest.raises(train_module.Stopped):
+        train(config, store.run(name), store, lambda: next(asked))
+
+
 def test_a_run_that_goes_on_ends_with_the_same_bits(configure: Configure, store: Store) -> None:
     """Stopped after step 3 and resumed, with recomputed activations and two micro-batches a step."""
-    from launcher.worker.training.train import Stopped
-
     config = configure(trainer__gradient_checkpointing=True)
-    whole, asked = trained(config, store, "whole"), iter([False, False, True])
-    with pytest.raises(Stopped):
-        train(config, store.run("halved"), store, lambda: next(asked))
+    whole = trained(config, store, "whole")
+    stopped(config, store, "halved")
     again = trained(config, store, "halved")
     assert all(torch.equal(again[name], whole[name]) for name in whole)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_run_goes_on_as_it_began(
+    configure: Configure, store: Store, monkeypatch: pytest.MonkeyPatch, packed: bool
+) -> None:
+    """Whatever its half-trained weights would be found to be: the end is the same, to the last bit."""
+    config, verdicts = configure(), {True: None, False: "rounding"}
+    monkeypatch.setattr(packing, "why_not", lambda _model: verdicts[packed])
+    whole = trained(config, store, "whole")
+    stopped(config, store, "halved")
+    monkeypatch.setattr(packing, "why_not", lambda _model: verdicts[not packed])
+    again = trained(config, store, "halved")
+    assert all(torch.equal(again[name], whole[name]) for name in whole)
+    wanted = "packed, which was not exact: in the trained model, rounding" if packed else "padded: rounding"
+    assert (result(store, "halved").packing or "").startswith(wanted)
+
+
+def test_where_packing_is_switched_off_on_the_way_that_is_recorded(configure: Configure, store: Store) -> None:
+    """Such a run is neither; switched on on the way, it stays padded."""
+    for name, began in (("off", "auto"), ("on", False)):
+        stopped(configure(trainer__packed=began), store, name)
+        trained(configure(trainer__packed=False if began == "auto" else "auto"), store, name)
+    assert result(store, "off").packing == "packed up to step 3, then padded: trainer.packed=false"
+    assert result(store, "on").packing == "padded: trainer.packed=false"
 
 
 def test_the_table_of_a_packed_pass_has_the_values_of_a_padded_one(configure: Configure, store: Store) -> None:
@@ -840,6 +871,50 @@ def test_what_a_training_opens_is_told(
     packing = result(store, "gated").packing or ""
     assert packing.startswith("packed, which was not exact: in the trained model, what stands beside a completion")
     assert f"WARNING: pairs went through the model {packing}" in "".join(capfd.readouterr())
+
+
+def masks_in_each_layer(model: Any) -> None:
+    """Let each layer make its mask itself."""
+    for layer in model.model.layers:
+        own = layer.self_attn.forward
+
+        def attend(hidden_states: torch.Tensor, own: Any = own, **told: Any) -> Any:
+            mask = create_causal_mask(
+                config=model.config, inputs_embeds=hidden_states, attention_mask=None, past_key_values=None
+            )
+            return own(hidden_states, **told | {"attention_mask": mask})
+
+        layer.self_attn.forward = attend
+
+
+def drops_of_its_own(model: Any) -> None:
+    """Let a layer drop weights that no configuration tells of."""
+    model.model.layers[1].self_attn.attention_dropout = 0.1
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (masks_in_each_layer, "its layers make their masks themselves, and again where activations are recomputed"),
+        (drops_of_its_own, "its attention drops weights"),
+    ],
+)
+def test_what_a_trial_does_not_show_ends_the_training_with_its_remedy(
+    configure: Configure, store: Store, monkeypatch: pytest.MonkeyPatch, change: Callable[[Any], None], words: str
+) -> None:
+    """In the backward, or in training alone; padded, the same model is trained where it can be."""
+
+    def changed(*given: Any) -> Any:
+        trainer = build_trainer(*given)
+        change(trainer.model)
+        return trainer
+
+    monkeypatch.setattr(train_module, "build_trainer", changed)
+    config = configure(trainer__gradient_checkpointing=True, trainer__max_steps=1)
+    with pytest.raises(TrainingError, match=f"{words}; launch again with trainer.packed=false"):
+        train(config, store.run("r"), store, lambda: False)
+    if change is masks_in_each_layer:
+        trained(replace(config, trainer=replace(config.trainer, packed=False)), store, "padded")
 
 
 def test_a_model_that_takes_no_long_rows_goes_padded(configure: Configure, store: Store) -> None:

@@ -1,23 +1,27 @@
-"""Cache entries: folders that are made once, and trusted only while all of their files are there.
+"""Cache entries: folders that are made once, and trusted only while all of their files are there as they were.
 
-Owns: the list of an entry's files with their sizes, written last; whether an entry is as it was made; making it again.
+Owns: the list of an entry's files with what they hold, written last; whether an entry is as it was made; making it
+again.
 Must not know: what an entry holds, where it lies (`output_folder` does).
 
-    <cache>/<kind>/<key>/.files.json    every file of the entry, with its size
+    <cache>/<kind>/<key>/.files.json    every file of the entry, with its size and its checksum
 
 A cluster's scratch disk loses its oldest files, one by one. So an entry is looked at before each use: a `stat` for each
-of its files. One that lacks a file, or its list, is made again, and a line says so.
+of its files, and one that was touched since is read. One that lacks a file, or its list, or holds something else, is
+made again, and a line says so.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from launcher.errors import StoreError, Unread, listed
 from launcher.machine import rights
+from launcher.store.checksums import checksums
 from launcher.store.facts import EntryFiles
 from launcher.store.files import building, read_fact, write_once
 
@@ -38,7 +42,10 @@ def making(folder: Path) -> Iterator[Path | None]:
 def list_files(folder: Path) -> None:
     """Write down which files an entry has; nothing where that was done before, in a folder that may be another's."""
     if not (folder / LIST).exists():
-        write_once(folder / LIST, EntryFiles(_sizes(folder)))
+        found = _files(folder)
+        sizes = {name: stat.st_size for name, stat in found.items()}
+        marks = {name: _mark(stat) for name, stat in found.items()}
+        write_once(folder / LIST, EntryFiles(sizes, checksums(folder, found), marks))
 
 
 def is_whole(folder: Path) -> bool:
@@ -54,8 +61,13 @@ def lost_files(folder: Path) -> list[str]:
         raise
     except StoreError:
         return [LIST]
-    there = _sizes(folder)
-    return [] if made is None else [name for name, size in made.files.items() if there.get(name) != size]
+    if made is None:
+        return []
+    there = _files(folder)
+    lost = {name for name, size in made.files.items() if name not in there or there[name].st_size != size}
+    touched = [name for name in made.sums if name not in lost and _mark(there[name]) != made.marks.get(name)]
+    lost.update(name for name, found in checksums(folder, touched).items() if found != made.sums[name])
+    return [name for name in made.files if name in lost]
 
 
 def _is_whole_or_said(folder: Path) -> bool:
@@ -75,6 +87,10 @@ def _fault(folder: Path) -> str | None:
     return None if (folder / LIST).is_file() else "does not say which files it was made with"
 
 
-def _sizes(folder: Path) -> dict[str, int]:
+def _files(folder: Path) -> dict[str, os.stat_result]:
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / LIST]
-    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+    return {path.relative_to(folder).as_posix(): path.stat() for path in files}
+
+
+def _mark(file: os.stat_result) -> str:
+    return f"{file.st_ino}:{file.st_mtime_ns}"

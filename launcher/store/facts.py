@@ -187,9 +187,17 @@ class Prepared:
 
 @dataclass(frozen=True)
 class EntryFiles:
-    """`.files.json` of a cache entry: every file that it was made with, by its path in it, and its size in bytes."""
+    """`.files.json` of a cache entry: every file that it was made with, by its path in it.
+
+    Attributes:
+        files: its size in bytes.
+        sums: its checksum (xxh3_128); none where an older version made the entry.
+        marks: its inode and its time of change; whoever changes what a file holds changes them.
+    """
 
     files: dict[str, int]
+    sums: dict[str, str] = field(default_factory=dict)
+    marks: dict[str, str] = field(default_factory=dict)
 
 
 # ------------------------------------------------------------------------------------------------ attempts

@@ -82,6 +82,7 @@ class CheckpointMarker:
         run: whose training it is of.
         sources: the hash of what that was trained on; None: that is not known.
         step: at which it was written.
+        packing: how pairs went through the model up to there, in words; None: an older version wrote it.
     """
 
     files: dict[str, int]
@@ -90,6 +91,7 @@ class CheckpointMarker:
     run: str | None = field(default=None, metadata=LEFT_OUT)
     sources: str | None = field(default=None, metadata=LEFT_OUT)
     step: int | None = field(default=None, metadata=LEFT_OUT)
+    packing: str | None = field(default=None, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True)

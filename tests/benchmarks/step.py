@@ -181,7 +181,7 @@ def product(made: Bench, *, packed: bool) -> Any:
     config, store = made.set_to(packed=packed), made.store
     trainer = build_trainer(config, store.run(f"packed-{packed}"), store, prepare(config, store), [])
     trainer._turn(trainer.model)
-    assert (trainer.why_padded is None) == packed, trainer.why_padded
+    assert trainer.way.packed == packed, trainer.way.why
     return trainer
 
 

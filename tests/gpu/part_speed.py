@@ -113,7 +113,7 @@ def _measure(machine: Machine, results: Results, cell: Cell) -> None:
         return
     ours, theirs = losses[OURS], losses[THEIRS]
     apart = max(abs(one - other) for one, other in zip(ours, theirs, strict=True))
-    packed = trainers[OURS].why_padded is None
+    packed = trainers[OURS].way.packed
     results.check(f"{cell.name}: packed, and the losses are TRL's", right=packed and apart <= NATS, apart=apart)
     others = {OURS: THEIRS, THEIRS: OURS}
     held = {name: sum(each.nbytes for each in trainer.model.parameters()) for name, trainer in trainers.items()}

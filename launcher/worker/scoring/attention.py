@@ -26,7 +26,12 @@ PACKED, PADDED = "packed_pairs", "right_padded_pairs"  # as transformers knows t
 TORCHS = "sdpa"  # torch's own, of which PADDED is a special case
 NATIVE = (TORCHS, "eager")  # what PACKED may stand for: another one is a user's wish
 
-_layout: ContextVar[Layout | None] = ContextVar("layout", default=None)
+_layout: ContextVar[Layout | None] = ContextVar("layout")  # not set where no forward is under way
+_OUTSIDE: Any = object()
+
+
+class NotPackable(Exception):
+    """A forward of packed pairs is not what the model computes."""
 
 
 def model_in(module: Any) -> PreTrainedModel | None:
@@ -100,13 +105,24 @@ def of_pairs(module: Any, *, packed: bool) -> Iterator[None]:
 
 
 @contextmanager
-def laid_out(layout: Layout) -> Iterator[None]:
-    """Within, a forward's row has this layout."""
+def laid_out(layout: Layout | None) -> Iterator[None]:
+    """Within, a forward's row has this layout; None: it is a padded batch all the same."""
     token = _layout.set(layout)
     try:
         yield
     finally:
         _layout.reset(token)
+
+
+def _mask_of_row(**told: Any) -> Any:
+    """The layout of the row in hand.
+
+    Raises:
+        NotPackable: a layer asks for its mask again as it is computed again, in the backward, which knows of no row.
+    """
+    if _layout.get(_OUTSIDE) is _OUTSIDE:
+        raise NotPackable("its layers make their masks themselves, and again where activations are recomputed")
+    return _mask(**told)
 
 
 def _mask(
@@ -118,7 +134,7 @@ def _mask(
     **told: Any,
 ) -> Any:
     """The layout of the row in hand; without one, the mask of torch's attention, as far as it needs one."""
-    layout, is_causal = _layout.get(), not use_vmap and "allow_is_bidirectional_skip" not in told
+    layout, is_causal = _layout.get(None), not use_vmap and "allow_is_bidirectional_skip" not in told
     if layout is None:
         if is_causal and attention_mask is not None and bool((attention_mask[:, 1:] <= attention_mask[:, :-1]).all()):
             attention_mask = None  # no token sees what is padded behind it
@@ -164,6 +180,6 @@ def _attention(
     return made.transpose(1, 2).contiguous(), None
 
 
-for _name in (PACKED, PADDED):
+for _name, _masked in ((PACKED, _mask_of_row), (PADDED, _mask)):
     AttentionInterface.register(_name, _attention)
-    AttentionMaskInterface.register(_name, _mask)
+    AttentionMaskInterface.register(_name, _masked)

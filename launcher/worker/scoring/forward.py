@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from launcher.worker.scoring import attention
+from launcher.worker.scoring.attention import NotPackable
 from launcher.worker.scoring.rounding import moved_by, precision_of_products
 from launcher.worker.scoring.rows import UNSCORED, pack
 
@@ -38,10 +39,6 @@ TIMES_OWN = 8
 LONGEST_WORDS = 200  # characters of what a model complains of
 
 
-class NotPackable(Exception):
-    """A forward of packed pairs is not what the model computes."""
-
-
 def forward(model: Any, **inputs: Any) -> Any:
     """What `model(**inputs)` gives for a padded batch of pairs, by way of one row where its attention is set to that.
 
@@ -56,7 +53,8 @@ def forward(model: Any, **inputs: Any) -> Any:
         return model(**inputs)
     packed = pack(*(inputs[name] for name in OWN))
     if not packed.here.numel():
-        return model(**inputs)  # the result has to hang on the model, and each rank has to make a forward
+        with attention.laid_out(None):
+            return model(**inputs)  # the result has to hang on the model, and each rank has to make a forward
     others = {name: value for name, value in inputs.items() if name not in OWN}
     with attention.laid_out(packed.layout):
         outputs = model(**packed.inputs, **others)

@@ -147,6 +147,12 @@ def sums_in(checkpoint: Path) -> dict[str, str]:
     return marker.sums if marker else {}
 
 
+def packing_in(checkpoint: Path) -> str | None:
+    """How pairs went through the model up to a checkpoint, in words; None where it does not say."""
+    marker = read_fact(checkpoint / MARKER, CheckpointMarker)
+    return marker.packing if marker else None
+
+
 def _step_in(checkpoint: Path, marker: CheckpointMarker) -> int | None:
     """The step of which it says itself that it is; an older version wrote that into the trainer's state alone."""
     if marker.step is not None:
@@ -227,11 +233,15 @@ def check_fits(checkpoint: Path, ranks: int, *, sharded: bool) -> None:
 
 
 def seal(
-    checkpoint: Path, ranks: int, sums: Mapping[str, str] = MappingProxyType({}), training: Training | None = None
+    checkpoint: Path,
+    ranks: int,
+    sums: Mapping[str, str] = MappingProxyType({}),
+    training: Training | None = None,
+    packing: str | None = None,
 ) -> None:
     """Close a checkpoint that all `ranks` have written: flush every file, then write the marker.
 
-    `sums`: the checksums of its files; `training`: whose it is.
+    `sums`: the checksums of its files; `training`: whose it is; `packing`: how pairs went through the model.
     """
     rights.follow_umask(checkpoint)
     files = [checkpoint / name for name in sorted({*written(checkpoint), *sums} - {MARKER})]
@@ -241,7 +251,8 @@ def seal(
         _flush(folder)
     sizes = {path.relative_to(checkpoint).as_posix(): path.stat().st_size for path in files}
     run, sources = (training.run, training.sources) if training else (None, None)
-    write_once(checkpoint / MARKER, CheckpointMarker(sizes, ranks, dict(sums), run, sources, step_of(checkpoint)))
+    marker = CheckpointMarker(sizes, ranks, dict(sums), run, sources, step_of(checkpoint), packing)
+    write_once(checkpoint / MARKER, marker)
     _flush(checkpoint)
 
 

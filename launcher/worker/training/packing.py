@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from launcher.worker.scoring import attention
 from launcher.worker.scoring.forward import longest_steady, why_not
 from launcher.worker.training.reference_model import reference_model
 
+PACKED = "packed"
 TRIAL = 3  # of how a model is tried: a verdict of another one does not count
 
 
@@ -106,20 +107,63 @@ def agreed(why: str | None) -> str | None:
     return ranks.first(lambda: next((each for each in against if each is not None), None))
 
 
-def words(why: str | None, doubt: str | None = None) -> str:
-    """How pairs go, for people; `doubt`: what speaks against it that was found after a training."""
-    if why is not None:
-        return f"padded: {why}"
-    if doubt is None:
-        return "packed"
-    return f"packed, which was not exact: in the trained model, {doubt}; trainer.packed=false avoids that"
+def words(why: str | None) -> str:
+    """How pairs go, for people."""
+    return PACKED if why is None else f"padded: {why}"
+
+
+@dataclass(frozen=True)
+class Way:
+    """How the pairs of a training go through its model: to the end as they began, unless its configuration forbids it.
+
+    Attributes:
+        why: why they go padded; None: packed, as far as is known.
+        began: how they went up to the checkpoint from which the training goes on, in words; None: it begins here, or
+            goes on from one that does not say.
+        step: that of the checkpoint.
+        doubt: what speaks against a packed training, found in its trained model.
+    """
+
+    why: str | None = None
+    began: str | None = None
+    step: int = 0
+    doubt: str | None = None
+
+    @property
+    def packed(self) -> bool:
+        """Whether they go packed."""
+        return self.why is None
+
+    def settled(self, model: Any) -> Way:
+        """What holds for this process. All ranks take part.
+
+        A model that is trained in part may be found to round otherwise than at the start: it is not tried again.
+        """
+        if self.began not in (None, PACKED):
+            return replace(self, why=self.why or self.began)
+        return self if self.why or self.began else replace(self, why=agreed(why_not(model)))
+
+    def looked_back_on(self, model: Any) -> Way:
+        """After the training: what weights of 0 kept still at its start may have grown. All ranks take part."""
+        return replace(self, doubt=agreed(why_not(model))) if self.packed else self
+
+    @property
+    def words(self) -> str:
+        """For people."""
+        if self.began not in (None, PACKED):
+            return str(self.began)
+        if self.began and self.why:
+            return f"packed up to step {self.step}, then padded: {self.why}"
+        if self.doubt:
+            return f"packed, which was not exact: in the trained model, {self.doubt}; trainer.packed=false avoids that"
+        return words(self.why)
 
 
 @contextmanager
 def of_held_out(trainer: Any, config: RunConfig, store: Store) -> Iterator[None]:
     """Within, held-out pairs go through a trainer's model packed, unless something is against it, which is said."""
     why = why_padded(config, store) or _of_balance(trainer) or why_not(trainer.model)
-    if why not in (None, trainer.why_padded):
+    if why not in (None, trainer.way.why):
         say(f"held-out pairs go through the model {words(why)}")
     with attention.of_pairs(trainer.model, packed=why is None):
         yield

@@ -29,6 +29,7 @@ from launcher.hub.published import check_fetched
 from launcher.losses import loss_named
 from launcher.model.files import model_files
 from launcher.store import model_marker
+from launcher.store.checkpoint_folders import step_of
 from launcher.store.files import Plain, fact_text, whole_or_gone, write_derived, write_once
 from launcher.store.measurements import revision_of
 from launcher.store.metrics_log import read_metrics
@@ -45,7 +46,6 @@ from launcher.worker.model.memory import Latest
 from launcher.worker.model.size import parameters
 from launcher.worker.training import checkpoints
 from launcher.worker.training.meter import Meter
-from launcher.worker.training.packing import words
 from launcher.worker.training.reference_table import prepare
 from launcher.worker.training.resume import checkpoint_to_resume, refuse
 from launcher.worker.training.trainer import Recorder, RunTrainer, build_trainer
@@ -114,6 +114,9 @@ def _go_on(trainer: RunTrainer, recorder: Recorder, run: RunDir, checkpoint: Pat
 
 def _go(trainer: RunTrainer, recorder: Recorder, checkpoint: Path | None) -> None:
     recorder.goes_on_from = checkpoint
+    if checkpoint is not None:
+        began = ranks.first(partial(checkpoints.packing_in, checkpoint))
+        trainer.way = replace(trainer.way, began=began, step=step_of(checkpoint))
     with progress.phase("step", progress.FIRST_STEP):
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     step, max_steps = trainer.state.global_step, trainer.state.max_steps
@@ -179,7 +182,7 @@ def _result(config: RunConfig, run: RunDir, trainer: RunTrainer, pairs: Pairs, b
         started=min((line["time"] - line["seconds"] for line in lines), default=began),
         ended=time.time(),
         model=run.run_id,
-        packing=words(trainer.why_padded, trainer.doubt),
+        packing=trainer.way.words,
     )
 
 

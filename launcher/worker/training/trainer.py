@@ -38,7 +38,7 @@ from launcher.worker.distributed import ranks, zero
 from launcher.worker.model import base_model, precision, weights
 from launcher.worker.model.precision import keep_master_weights
 from launcher.worker.scoring import attention
-from launcher.worker.scoring.forward import why_not
+from launcher.worker.scoring.attention import NotPackable
 from launcher.worker.training import checkpoints, first_step, milestones, packing
 from launcher.worker.training.kto import UnpairedTrainer, kto_arguments
 from launcher.worker.training.kto import collator as kto_collator
@@ -69,8 +69,7 @@ class _Kept(Trainer):
     saves_log: Path | None = None  # where the seconds of each save are noted
     training: checkpoints.Training | None = None  # what its checkpoints say that they are of
     base: Adapter | None = None  # what an adapter is to name as the model below it
-    why_padded: str | None = None  # why pairs go padded; None: packed
-    doubt: str | None = None  # what speaks against that at the end of a packed training
+    way: packing.Way = packing.Way()  # how pairs go through the model
     _is_turned = False  # whether the model computes attention as pairs need it
     meter: Meter | None = None  # is told of each batch that is trained on
 
@@ -87,27 +86,18 @@ class _Kept(Trainer):
             return super().train(*args, **kwargs)
 
     def _turn(self, model: Any) -> None:
-        """Before the first forward in this process: packed, if all ranks find that to be what padded is, else padded.
-
-        `model` is what the forwards go through, which may be divided among the ranks.
-        """
-        if self.why_padded is None:
-            self.why_padded = packing.agreed(why_not(model))
-        attention.turn(model, packed=self.why_padded is None)
+        """Before the first forward in this process; `model` is what they go through, maybe divided among the ranks."""
+        self.way = self.way.settled(model)
+        attention.turn(model, packed=self.way.packed)
         self._is_turned = True
         if ranks.is_first():
-            say(f"pairs go through the model {packing.words(self.why_padded)}")
+            say(f"pairs go through the model {self.way.words}")
 
     def look_back(self) -> None:
-        """After a packed training, try its model once more: what weights of 0 kept still at the start may have grown.
-
-        All ranks take part. Nothing can be done about it then, so it is said and recorded.
-        """
-        if self.why_padded is not None:
-            return
-        self.doubt = packing.agreed(why_not(self.model_wrapped))
-        if self.doubt is not None and ranks.is_first():
-            say(f"WARNING: pairs went through the model {packing.words(None, self.doubt)}")
+        """After a packed training, try its model once more; what is found can only be said and recorded."""
+        self.way = self.way.looked_back_on(self.model_wrapped)
+        if self.way.doubt is not None and ranks.is_first():
+            say(f"WARNING: pairs went through the model {self.way.words}")
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """The loss; in the first step of a training, after a look at whether it starts at the reference model."""
@@ -127,7 +117,13 @@ class _Kept(Trainer):
             self._turn(model)
         if self.meter is not None:
             self.meter.add(self._computed(inputs[COUNTS]))
-        loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)
+        try:
+            loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)
+        except NotPackable as reason:  # what a trial does not show: dropout of its own, recomputed layers
+            raise TrainingError(
+                f"pairs cannot go through the model packed, which its trial did not show: {reason}; "
+                "launch again with trainer.packed=false"
+            ) from reason
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"step {self.state.global_step + 1}: the loss is {loss.item()}; lower the learning rate"
@@ -136,7 +132,7 @@ class _Kept(Trainer):
 
     def _computed(self, counts: Counts) -> Counts:
         """What the forward computes of a batch: all places of the padded one, or the tokens of one row."""
-        return counts.packed if self.why_padded is None else counts
+        return counts.packed if self.way.packed else counts
 
     def _save(self, output_dir: str | None = None, *args: Any, **kwargs: Any) -> None:
         super()._save(output_dir, *args, **kwargs)
@@ -161,7 +157,7 @@ class _Kept(Trainer):
             sums = ranks.gather(list(checksums.checksums(checkpoint, mine).items()))
             if self.args.should_save:
                 fence.check()
-                checkpoints.seal(checkpoint, self.args.world_size, dict(sums), self.training)
+                checkpoints.seal(checkpoint, self.args.world_size, dict(sums), self.training, self.way.words)
         if self.args.should_save:
             if self.saves_log is not None:
                 append_line(self.saves_log, plain(Saved(self.state.global_step, time.perf_counter() - began)))
@@ -319,7 +315,7 @@ def build_trainer(
         # TRL rounds adapters on packed weights to bfloat16; peft would load a checkpoint's as float32, as all others.
         for parameter in trainer.model.parameters():
             parameter.data = parameter.data.float() if parameter.requires_grad else parameter.data
-    trainer.why_padded = packing.why_trained_padded(config, store, trainer)
+    trainer.way = packing.Way(packing.why_trained_padded(config, store, trainer))
     trainer.base = base_model.name_of(config.model, store)
     trainer.precision = precision.dtype_of(config.model)
     trainer.training = checkpoints.Training.of(run)
