@@ -94,7 +94,7 @@ LOSSES = (
     # TRL's
     Loss("sigmoid", keys=(*DIVERGENCES, *WEIGHTING)),
     Loss("sigmoid_norm", keys=(*DIVERGENCES, *WEIGHTING)),
-    Loss("hinge", keys=(*DIVERGENCES, *WEIGHTING)),
+    Loss("hinge", keys=DIVERGENCES),  # weighted, TRL 1.16 has no backward of it: it changes what relu has kept
     Loss("ipo", keys=(*DIVERGENCES, *WEIGHTING)),
     Loss("exo_pair", keys=("loss.label_smoothing", *DIVERGENCES, *WEIGHTING)),
     Loss("robust", keys=("loss.label_smoothing", *DIVERGENCES, *WEIGHTING), needs=("loss.label_smoothing",)),

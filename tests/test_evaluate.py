@@ -13,7 +13,6 @@ import pytest
 import torch
 from worker_fixtures import ARCHITECTURE, LORA, Configure
 
-from launcher import losses
 from launcher.config import Dataset, Hub, RunConfig
 from launcher.errors import ConfigError, StoreError
 from launcher.hub.push import publish
@@ -29,6 +28,7 @@ from launcher.worker.evaluation.preference import evaluate, evaluate_base, pair_
 from launcher.worker.model import weights as models
 from launcher.worker.model.text import rendered
 from launcher.worker.training import train as training
+from launcher.worker.training.losses import Objective
 from launcher.worker.training.train import train
 
 KEYS = {
@@ -107,21 +107,21 @@ def test_one_forward_gives_the_losses_of_the_whole_grid(
     assert len(forwards) == 2  # 6 pairs, 3 at a time
     assert losses.keys() == set(grid)
     for objective in grid:
-        trainer.set_objective(*objective)
+        trainer.set_objective(Objective(*objective))
         assert losses[objective] == pytest.approx(trainer.evaluate()["eval_loss"], rel=1e-5)
 
 
-def test_no_other_loss_is_taken_that_needs_more_than_the_run_has(
-    configure: Configure, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Not those on other rows, with a key, or, where the run has ld_alpha, those for which that is not defined."""
-    monkeypatch.setattr(losses, "LOSSES", (*losses.LOSSES, losses.Loss("hinge", keys={"desirable_weight": 0})))
-    names = ("kto", "kto_pair", "hinge", "ipo")
-    runs = [RunRecord(name, "tiny", "d", name, 0.1, 1, {}, {}, []) for name in names]
+def test_no_other_loss_is_taken_that_needs_more_than_the_run_has(configure: Configure, store: Store) -> None:
+    """Not those on other rows, of other keys, without a reference where they need one, or that have no ld_alpha."""
+    names = ("kto", "kto_pair", "hinge", "ipo", "simpo")
+    keys = {"hinge": {"use_weighting": True}}
+    runs = [RunRecord(name, "tiny", "d", name, 0.1, 1, {}, {}, [], keys.get(name, {})) for name in names]
     store.sweep("grid").add_launch(Launch([], runs))
-    own, ipo, kto_pair = ("sigmoid", 0.1), ("ipo", 0.1), ("kto_pair", 0.1)
-    assert evaluation.objectives_of(configure(sweep="grid"), store) == [own, ipo, kto_pair]
+    own, ipo, kto_pair, simpo = ("sigmoid", 0.1), ("ipo", 0.1), ("kto_pair", 0.1), ("simpo", 0.1)
+    assert evaluation.objectives_of(configure(sweep="grid"), store) == [own, ipo, kto_pair, simpo]
     assert evaluation.objectives_of(configure(sweep="grid", trainer__ld_alpha=0.5), store) == [own, ipo]
+    free = configure(sweep="grid", loss_type="cpo")
+    assert evaluation.objectives_of(free, store) == [("cpo", 0.1), simpo]
 
 
 def test_pair_metrics_weigh_every_pair_alike(configure: Configure, store: Store) -> None:

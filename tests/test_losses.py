@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 from trl.trainer.utils import add_fused_lm_head
 from worker_fixtures import make_config, write_pairs
 
-from launcher.config import Model, RunConfig, Trainer
-from launcher.losses import LOSS_KEYS, LOSSES, OUR_LOSSES, loss_named
+from launcher.config import Loss, Model, RunConfig, Trainer
+from launcher.losses import LOG_RATIO, LOSSES, OUR_LOSSES, TRAINER_KEYS, loss_named
 from launcher.machine.installed import trl_losses
 from launcher.store.output_folder import Store
 from launcher.worker.model import weights
-from launcher.worker.training.losses import FORMULAS, kto_pair_loss, logratios
+from launcher.worker.training.formulas import FORMULAS, REWARDS, kto_pair_loss
+from launcher.worker.training.losses import Objective, logratios
 from launcher.worker.training.reference_table import prepare
 from launcher.worker.training.trainer import RunTrainer, build_trainer
 
@@ -77,7 +78,7 @@ def batch_of(chosen: Any, rejected: Any, reference: Any = None) -> tuple[Any, di
 def loss_through_trainer(
     trainer: RunTrainer, loss_type: str, beta: float, chosen: Any, rejected: Any, reference: Any = None
 ) -> float:
-    trainer.set_objective(loss_type, beta)
+    trainer.set_objective(Objective(loss_type, beta))
     outputs, inputs = batch_of(chosen, rejected, reference)
     return float(trainer._compute_loss(lambda **_: outputs, inputs, return_outputs=False))
 
@@ -191,19 +192,21 @@ PAIRED = sorted(trl_losses() | FORMULAS.keys())
 def test_the_table_and_the_formulas_belong_together() -> None:
     """Each paired loss of ours has one formula of its name, and each other row is of a loss that TRL computes."""
     assert FORMULAS.keys() == {name for name in OUR_LOSSES if loss_named(name).paired}
+    assert REWARDS.keys() == {loss.name for loss in LOSSES if loss.reward != LOG_RATIO}
     assert {loss.name for loss in LOSSES} - set(OUR_LOSSES) <= trl_losses()
     assert len({loss.name for loss in LOSSES}) == len(LOSSES)
 
 
 def test_the_keys_of_losses_are_null_by_default() -> None:
     """So they enter no run's id until one is given."""
-    assert [getattr(Trainer(), key) for key in LOSS_KEYS] == [None] * len(LOSS_KEYS)
+    assert [getattr(Trainer(), key) for key in TRAINER_KEYS] == [None] * len(TRAINER_KEYS)
+    assert set(vars(Loss()).values()) == {None}
 
 
 @pytest.mark.parametrize("loss_type", PAIRED)
 def test_every_loss_that_looks_at_neighbours_is_known_to(trainer: RunTrainer, loss_type: str) -> None:
     """Of all others two halves of a micro-batch have the mean loss of the whole, so it may be halved."""
-    trainer.set_objective(loss_type, 0.5)
+    trainer.set_objective(Objective(loss_type, 0.5))
     outputs, inputs = batch_of(CHOSEN, REJECTED)
     halves = [half_of(outputs, inputs, rows) for rows in ([0, 1, 4, 5], [2, 3, 6, 7])]
     whole, *parts = (trainer.loss_of(*each) for each in ((outputs, inputs), *halves))
@@ -213,7 +216,7 @@ def test_every_loss_that_looks_at_neighbours_is_known_to(trainer: RunTrainer, lo
 @pytest.mark.parametrize("loss_type", PAIRED)
 def test_the_table_knows_which_losses_have_a_reference(trainer: RunTrainer, loss_type: str) -> None:
     """Only these depend on the reference values."""
-    trainer.set_objective(loss_type, 0.5)
+    trainer.set_objective(Objective(loss_type, 0.5))
     outputs, inputs = batch_of(CHOSEN, REJECTED)
     shifted = inputs | {"ref_rejected_logps": inputs["ref_rejected_logps"] + 1}
     first, second = trainer.loss_of(outputs, inputs), trainer.loss_of(outputs, shifted)
@@ -254,7 +257,7 @@ def test_gradients_agree_with_finite_differences(
     trainer, _, store = trained_parts
     inputs = a_batch(trainer)
     module = weights.load_policy(IN_DOUBLE, store).double()
-    trainer.set_objective(loss_type, 0.3)
+    trainer.set_objective(Objective(loss_type, 0.3))
     generator = torch.Generator().manual_seed(0)
     trainer._compute_loss(in_float64(module), inputs, return_outputs=False).backward()
     for _ in range(3):
@@ -268,7 +271,7 @@ def test_gradients_of_the_fused_head(trained_parts: tuple[RunTrainer, RunConfig,
     """The gradient that training uses equals the one through plain logits in float64, up to float32."""
     trainer, config, store = trained_parts
     inputs = a_batch(trainer)
-    trainer.set_objective(loss_type, 0.3)
+    trainer.set_objective(Objective(loss_type, 0.3))
     fused, exact = weights.load_policy(config.model, store), weights.load_policy(config.model, store).double()
     add_fused_lm_head(fused, outputs=("log_probs", "entropy", "mean_logits", "is_top1"))
     trainer._compute_loss(fused, inputs, return_outputs=False).backward()

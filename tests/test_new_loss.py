@@ -21,25 +21,28 @@ PARTS = ("launcher", "conf", "sweeps", "slurm")
 FORMULA = '''
 
 def hinge_margin_loss(
-    chosen_logratios: torch.Tensor, rejected_logratios: torch.Tensor, beta: float, margin: float = 1.0
-) -> torch.Tensor:
+    chosen_logratios: Tensor, rejected_logratios: Tensor, beta: float, margin: float = 1.0
+) -> Tensor:
     """The mean of max(0, margin - beta (r_c - r_r))."""
     return torch.relu(margin - beta * (chosen_logratios - rejected_logratios)).mean()
 '''
-KEY = """
-# The least difference of rewards with which hinge_margin is content; null: 1.
-margin: null
+KEY = """\
+  # The least difference of rewards with which hinge_margin is content; null: 1.
+  margin: null
 """
 # What is written behind what, in which file.
 CHANGES = {
-    "launcher/losses.py": [("    # ours\n", '    Loss("hinge_margin", ours=True, keys={"margin": 0}),\n')],
-    "launcher/worker/training/losses.py": [
+    "launcher/losses.py": [("    # ours\n", '    Loss("hinge_margin", ours=True, keys=("loss.margin",)),\n')],
+    "launcher/worker/training/formulas.py": [
         ("return torch.cat([chosen_losses, rejected_losses]).mean()\n", FORMULA),
-        ('= {"kto_pair": kto_pair_loss', ', "hinge_margin": hinge_margin_loss'),
+        ('    "kto_pair": kto_pair_loss,\n', '    "hinge_margin": hinge_margin_loss,\n'),
     ],
-    "launcher/config.py": [("    ld_alpha: float | None = None\n", "    margin: float | None = None\n")],
-    "conf/trainer/full.yaml": [("ld_alpha: null", KEY)],
-    "conf/trainer/lora.yaml": [("ld_alpha: null", KEY)],
+    "launcher/planning/loss_rules.py": [
+        ('    "loss.tau": {"": _ABOVE_NONE},\n', '    "loss.margin": {"": _ABOVE_NONE},\n'),
+        ('    "loss.tau": {"": 0.05},\n', '    "loss.margin": {"": 1.0},\n'),
+    ],
+    "launcher/config.py": [("    weights: list[float] | None = None\n", "    margin: float | None = None\n")],
+    "conf/config.yaml": [("  weights: null\n", KEY)],
 }
 RUN = ["model=tiny", "trainer=full", "beta=0.5", "trainer.learning_rate=1e-4", "trainer.warmup_ratio=0"]
 LITTLE = ["dataset.train_pairs=32", "dataset.test_pairs=8", "evaluation.generations=2", "evaluation.max_new_tokens=2",
@@ -98,17 +101,17 @@ def without(copy: Path, name: str) -> Iterator[None]:
     ("file", "words"),
     [
         ("launcher/losses.py", "loss_type=hinge_margin: not a loss of the installed TRL"),
-        ("launcher/config.py", "Key 'margin' not in 'Trainer'"),
-        ("launcher/worker/training/losses.py", "KeyError: 'hinge_margin'"),
+        ("launcher/config.py", "Key 'margin' not in 'Loss'"),
+        ("launcher/worker/training/formulas.py", "KeyError: 'hinge_margin'"),
     ],
 )
 def test_each_of_its_modules_is_needed(copy: Path, tmp_path: Path, file: str, words: str) -> None:
     """Without its row or its key's type the launch is refused; without its formula there is none to train with.
 
-    That these are enough, the tests below show. The two files of conf/ are where a user finds the key.
+    That these are enough, the tests below show. conf/ is where a user finds the key, and loss_rules.py has its range.
     """
-    formula = ["-c", "from launcher.worker.training.losses import FORMULAS; FORMULAS['hinge_margin']"]
-    planned = ["-m", "launcher", "-m", *RUN, "loss_type=hinge_margin", "trainer.margin=0.25", "dry_run=true"]
+    formula = ["-c", "from launcher.worker.training.formulas import FORMULAS; FORMULAS['hinge_margin']"]
+    planned = ["-m", "launcher", "-m", *RUN, "loss_type=hinge_margin", "loss.margin=0.25", "dry_run=true"]
     with without(copy, file):
         lacking = python(copy, tmp_path, *(formula if "worker" in file else planned))
     assert lacking.returncode != 0
@@ -117,12 +120,12 @@ def test_each_of_its_modules_is_needed(copy: Path, tmp_path: Path, file: str, wo
 
 def test_it_trains_by_its_formula(copy: Path, tmp_path: Path) -> None:
     """Two steps without the key and with it: their losses, and the held-out one, are those of the formula."""
-    done = launch(copy, tmp_path, *RUN, *LITTLE, "loss_type=hinge_margin", "trainer.margin=null,0.25")
+    done = launch(copy, tmp_path, *RUN, *LITTLE, "loss_type=hinge_margin", "loss.margin=null,0.25")
     assert done.returncode == 0, done.stdout + done.stderr
     (results,) = tmp_path.glob("outputs/sweeps/*/results.jsonl")
     rows = [json.loads(line) for line in results.read_text().splitlines()]
     runs: list[dict[str, Any]] = [row for row in rows if row["kind"] == "run"]
-    assert [run["axes"] for run in runs] == [{"trainer.margin": None}, {"trainer.margin": 0.25}]
+    assert [run["axes"] for run in runs] == [{"loss.margin": None}, {"loss.margin": 0.25}]
     for run, margin in zip(runs, (1.0, 0.25), strict=True):
         first, second = run["curve"]
         assert first["loss"] == pytest.approx(margin, abs=1e-5)  # where all log-ratios are 0
@@ -138,15 +141,15 @@ def test_only_its_value_enters_a_runs_id(copy: Path, tmp_path: Path) -> None:
     assert planned_ids(copy, tmp_path, *known) == [run.run_id for run in sweep_of(*known).runs]
     (hinge,) = sweep_of(*RUN, "loss_type=hinge").runs
     bare = run_id(hinge.objective | {"loss_type": "hinge_margin"})
-    with_null, with_value = planned_ids(copy, tmp_path, *RUN, "loss_type=hinge_margin", "trainer.margin=null,0.25")
+    with_null, with_value = planned_ids(copy, tmp_path, *RUN, "loss_type=hinge_margin", "loss.margin=null,0.25")
     assert with_null == bare != with_value
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["loss_type=ipo", "trainer.margin=2"], "trainer.margin=2.0: only loss_type=hinge_margin takes it; set it to"),
-        (["loss_type=hinge_margin", "trainer.margin=0"], "trainer.margin=0.0: must be a number greater than 0"),
+        (["loss_type=ipo", "loss.margin=2"], "loss.margin=2.0: only loss_type=hinge_margin takes it; set it to"),
+        (["loss_type=hinge_margin", "loss.margin=0"], "loss.margin=0.0: must be a number greater than 0"),
     ],
 )
 def test_what_is_wrong_with_its_key_is_told(copy: Path, tmp_path: Path, given: list[str], message: str) -> None:

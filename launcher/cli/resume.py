@@ -12,12 +12,13 @@ from launcher.cli.watch import after_submission
 from launcher.cluster.scheduler import scheduler_for
 from launcher.machine.terminal import complain
 from launcher.planning.launches import recorded_sweep
+from launcher.planning.loss_rules import trains_as_recorded
 from launcher.planning.planned_runs import executor_of
 from launcher.planning.prerequisites import shut_to_group
 from launcher.runs.run_state import RunState
 from launcher.store.hashes import Hashes
 from launcher.submission.adopt import adopt
-from launcher.submission.decide import decide
+from launcher.submission.decide import Action, Decision, decide
 from launcher.submission.environment import in_environment
 from launcher.submission.plan import plan_batches
 from launcher.submission.same_content import compare, with_inputs
@@ -64,11 +65,18 @@ def resume(options: argparse.Namespace) -> int:
         decided = decide(sweep, store, scheduler, given, insisted=insisted)
         decisions = [d for d in decided if d.run.run_id in names]
         planned = plan_batches(sweep, decisions, store, scheduler, decided)
+        show_notes(_under_their_names(planned.decisions))
         plan.show_plan(planned, None, store, as_json=options.json, sources=taken)
         with working() as tell:
             act(planned, store, scheduler, ["resume", directory.name, *words], tell)
     code = after_submission(planned, store, scheduler, quiet=options.json)
     return complained(left_out.values()) or code
+
+
+def _under_their_names(decisions: Sequence[Decision]) -> list[str]:
+    """What those runs train that go on, though no launch would give them their names today; a line for each loss."""
+    going_on = [each.run.config for each in decisions if each.action in (Action.SUBMIT, Action.RESUME)]
+    return list(dict.fromkeys(filter(None, map(trains_as_recorded, going_on))))
 
 
 def _to_be_submitted(sweep: Sweep, states: Sequence[RunState]) -> Sequence[Run]:

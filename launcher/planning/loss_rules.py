@@ -94,6 +94,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "trainer.desirable_weight": {"": 1.0},
     "trainer.undesirable_weight": {"": 1.0},
 }
+EXAMPLES = {"loss.label_smoothing": 0.1, "trainer.micro_batch_size": 2}  # of what some losses cannot do without
 KEYS = tuple(dict.fromkeys(key for loss in LOSSES for key in loss.keys))
 # Another name of what some keys would make of a loss.
 _INSTEAD = {("sigmoid", "loss.length_normalized", True): "DPO of mean log-ratios is loss_type=sigmoid_norm; give that"}
@@ -197,7 +198,9 @@ def _other_name_problems(config: RunConfig, loss: Loss) -> Iterator[ConfigError]
     for key in loss.needs:
         if attrgetter(key)(config) is None:
             needing = next(part.name for part in loss.terms if key in part.needs)
-            remedy = f"loss_type={needing} needs one, such as 0.1: without it, its formula is that of loss_type=sigmoid"
+            remedy = (
+                f"loss_type={needing} needs one, such as {EXAMPLES[key]}: without it, its formula is that of sigmoid"
+            )
             yield ConfigError(key, UNSAID, remedy)
     sorting = [part.name for part in loss.terms if part.name in ("aot", "aot_unpaired")]
     if sorting and config.trainer.micro_batch_size == 1:
@@ -212,7 +215,8 @@ def trains_as_recorded(config: RunConfig) -> str | None:
     problem = next(_other_name_problems(config, loss_named(config.loss_type)), None)
     if problem is None:
         return None
-    return f"loss_type={config.loss_type} of this run trains the formula of loss_type=sigmoid, as it was launched"
+    told = f"loss_type={config.loss_type} goes on with the formula of loss_type=sigmoid, as it was launched"
+    return f"{told}; a new run of it needs {problem.key}, such as {EXAMPLES[problem.key]}"
 
 
 def trained_by(config: RunConfig) -> Plain:
@@ -236,7 +240,7 @@ def _term(config: RunConfig, loss: Loss) -> Plain:
 
 
 def _value(config: RunConfig, key: str, loss: Loss) -> Any:
-    value, defaults = attrgetter(key)(config), DEFAULTS[key]
+    value, defaults = attrgetter(key)(config), DEFAULTS.get(key, {})
     return defaults.get(loss.name, defaults.get("")) if value is None else value
 
 
