@@ -15,7 +15,7 @@ from test_loss_formulas import SMOOTHED
 from worker_fixtures import Configure, make_config, write_pairs
 
 from launcher.config import Loss, RunConfig
-from launcher.losses import LOSSES
+from launcher.losses import LOSSES, reward_of
 from launcher.machine.installed import trl_losses
 from launcher.planning.estimate import total
 from launcher.planning.plain_trl import compared
@@ -23,6 +23,7 @@ from launcher.store.files import read_fact, read_lines
 from launcher.store.output_folder import Store
 from launcher.store.results import Evaluation, Result
 from launcher.submission.reference_job import lost_tables, preparation_of
+from launcher.views.results import show_results
 from launcher.worker.dataset.prepared_rows import prepared
 from launcher.worker.evaluation.preference import evaluate
 from launcher.worker.model import weights
@@ -277,3 +278,20 @@ def test_the_launch_names_what_it_leaves_out(launch: Launch) -> None:
     plan = json.loads(launch(*given, "--json").stdout)
     assert [run["loss"] for run in plan["runs"]] == [{}, {"lam": 0.3}]
     assert [twin["same_as"] for twin in plan["same_weights"]] == [plan["runs"][0]["run_id"]]
+
+
+@pytest.mark.parametrize("losses", [("simpo", "ipo", "sigmoid"), ("ipo", "sigmoid")])
+def test_the_table_of_results_says_which_margins_compare(
+    tmp_path: Path, losses: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A line below it names the losses of each reward, where there are several."""
+    scores = {"reward_margin": 0.5, "reward_accuracy": 1.0}
+    rows = [
+        {"run_id": name, "status": "TRAINED", "loss_type": name, "evaluation": scores, "reward": reward_of(name, {})}
+        for name in losses
+    ]
+    show_results(Store(tmp_path).sweep("s"), [{"run_id": "base", "status": "TRAINED"}, *rows])
+    said = capsys.readouterr().out
+    line = "only within one reward: beta / |y| log pi: simpo; beta (log pi - log pi_ref): ipo, sigmoid"
+    assert (line in said) is ("simpo" in losses)
+    assert ("within one reward" in said) is ("simpo" in losses)

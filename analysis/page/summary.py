@@ -45,7 +45,8 @@ def findings(frame: pd.DataFrame, best: list[Best]) -> list[str]:
         return [progress, "No run has been evaluated yet, so nothing can be said about which setting is best."]
     datasets = {each.row["model"]: each.row["dataset"] for each in best}
     several = any(datasets[each.row["model"]] != each.row["dataset"] for each in best)
-    return [*(" ".join(winner(group, name_dataset=several)) for group in by_model(best)), progress]
+    groups = by_model(best)
+    return [*(" ".join(winner(each, name_dataset=several, name_reward=len(groups) > 1)) for each in groups), progress]
 
 
 def _progress(runs: pd.DataFrame) -> str:
@@ -63,11 +64,12 @@ def _progress(runs: pd.DataFrame) -> str:
     return f"{text} They took {fixed(hours, 1)} GPU-hours." if hours > 0 else text
 
 
-def winner(group: list[Best], *, name_dataset: bool) -> list[str]:
+def winner(group: list[Best], *, name_dataset: bool, name_reward: bool = False) -> list[str]:
     """Name the best loss and setting of one model, how sure its gain is, and how sure its lead."""
     first = max(group, key=lambda each: each.rank)
     where = f"On {first.row['model'] or 'an unnamed model'}"
     where += f" with {first.row['dataset']}" if name_dataset else ""
+    where += f" by the reward {first.row['reward']}" if name_reward and first.measure is ACCURACY else ""
     what = f"{first.row['loss_type']} at {setting(first.row)}"
     score = f"{first.measure.name} {fixed(first.value)}{_gain(first)}."
     if first.all_tie:
