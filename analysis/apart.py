@@ -222,23 +222,33 @@ def settings_of(frame: pd.DataFrame) -> list[str]:
     keys = setting_keys(frame)
     words = dict(zip(keys, short_names(keys), strict=True))
     runs = frame[frame["kind"] == "run"]
-    taken = _taken(runs, keys)
+    telling = _telling(runs, keys)
     dataset_matters = any(len(group) > 1 for group in runs.groupby("model", dropna=False)["dataset"].unique())
     names = []
     for row in frame.to_dict("records"):
         parts = [str(row["dataset"])] if dataset_matters else []
         if row["kind"] == "run":
             known = [key for key in keys if row["objective"] or key in row["axes"] or key == STEP]
-            known = [key for key in known if (row["loss_type"], key) in taken]
+            known = [key for key in known if (row["loss_type"], key) in telling]
             parts += [f"{words[key]}={brief(axis_value(row, key))}" for key in known] + [row["evaluated"]]
         names.append(", ".join(filter(None, parts)))
     return names
 
 
-def _taken(runs: pd.DataFrame, keys: Sequence[str]) -> set[tuple[Any, str]]:
-    """Give the keys of which some run of a loss has a value, each with the loss; of others there is nothing to say."""
-    rows = runs.to_dict("records")
-    return {(row["loss_type"], key) for key in keys for row in rows if axis_value(row, key) != _NULL}
+def _telling(runs: pd.DataFrame, keys: Sequence[str]) -> set[tuple[Any, str]]:
+    """Give the keys that tell runs of a loss apart, each with the loss.
+
+    Not those of which none of its runs has a value; nor, of keys that only some losses take, those whose value loss and
+    beta say: the one that all have, or a margin that goes with beta.
+    """
+    found: dict[tuple[Any, str], dict[str, set[str]]] = {}
+    for row in runs.to_dict("records"):
+        for key in keys:
+            found.setdefault((row["loss_type"], key), {}).setdefault(show(row["beta"]), set()).add(axis_value(row, key))
+    without = {place for place, values in found.items() if set().union(*values.values()) == {_NULL}}
+    of_some = {key for _, key in without}
+    said = {place for place, values in found.items() if all(len(each) == 1 for each in values.values())}
+    return {place for place in found if place not in without and not (place in said and place[1] in of_some)}
 
 
 def short_names(keys: Sequence[str]) -> list[str]:

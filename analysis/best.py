@@ -91,16 +91,22 @@ def best_settings(frame: pd.DataFrame) -> list[Best]:
     By MT-Bench score, else golden reward, else a program's first score. A model with none is judged by reward accuracy,
     which alone can hide a destroyed model: of the settings whose accuracy cannot be told from the highest, the one that
     stayed closest to the reference (lowest KL) is chosen. Losses without any score are left out, and so are settings
-    that were judged, or evaluated, otherwise than most.
+    that were judged, or evaluated, otherwise than most. By accuracy only those of one reward compare.
     """
     runs, bases = frame[frame["kind"] == "run"], frame[frame["kind"] == "base"]
     chosen = []
     for _, own in runs.groupby(["model", "dataset"], sort=False, dropna=False):
         measure = primary(own)
-        scored = evaluated_alike(own[np.isfinite(own[measure.column])], measure)
-        groups = scored.groupby("loss_type", sort=False, dropna=False)
-        chosen += [_best(group, measure, bases, scored) for _, group in groups]
+        for alike in _by_reward(own) if measure is ACCURACY else [own]:
+            scored = evaluated_alike(alike[np.isfinite(alike[measure.column])], measure)
+            groups = scored.groupby("loss_type", sort=False, dropna=False)
+            chosen += [_best(group, measure, bases, scored) for _, group in groups]
     return chosen
+
+
+def _by_reward(runs: pd.DataFrame) -> list[pd.DataFrame]:
+    """The settings of each reward: accuracies of several rewards are of several questions."""
+    return [pd.DataFrame(group) for _, group in runs.groupby("reward", sort=False, dropna=False)]
 
 
 def evaluated_alike(scored: pd.DataFrame, measure: Measure) -> pd.DataFrame:
@@ -202,9 +208,14 @@ def lead(first: Best, second: Best) -> Lead:
     return Lead(first, second, plain, corrected, looked_at)
 
 
+def group_of(best: Best) -> tuple[object, ...]:
+    """Give what best settings that compare have in common: model, dataset and, of reward accuracies, the reward."""
+    return best.row["model"], best.row["dataset"], best.row["reward"] if best.measure is ACCURACY else None
+
+
 def by_model(best: Sequence[Best]) -> list[list[Best]]:
-    """Group the best settings by model and dataset."""
-    groups: dict[tuple[object, object], list[Best]] = {}
+    """Group the best settings that compare."""
+    groups: dict[tuple[object, ...], list[Best]] = {}
     for each in best:
-        groups.setdefault((each.row["model"], each.row["dataset"]), []).append(each)
+        groups.setdefault(group_of(each), []).append(each)
     return list(groups.values())

@@ -64,7 +64,7 @@ def _score(name: str, meaning: str, unit: str, key: str = "") -> Column:
 _SCORES = (
     ("heldout_loss", "the run's own loss on held-out pairs", "of its loss_type", "loss"),
     ("reward_accuracy", "held-out pairs whose chosen answer gets the higher implicit reward", "0..1"),
-    ("reward_margin", "mean implicit reward of chosen less rejected, scaled by beta", "nats"),
+    ("reward_margin", "mean implicit reward of chosen less rejected", "of its reward"),
     ("kl", "KL to the reference model, per generation", "nats"),
     ("kl_stderr", "standard error of kl", "nats"),
     ("golden_reward", "mean golden reward of the generations", "of the scorer"),
@@ -101,6 +101,7 @@ TEXT = (
     ),
     Column("address", "text", "the published model: REPOSITORY@REVISION, or a folder", place="revision.address"),
     Column("command", "text", "the command that makes this run alone"),
+    Column("reward", "text", "what accuracy and margin are made of, by its loss; only those of one reward compare"),
 )
 NUMBERS = (
     Column("beta", "number", "beta of the loss"),

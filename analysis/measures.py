@@ -19,6 +19,7 @@ from analysis.columns import CATEGORIES
 from analysis.judges import BY, PROGRAMS, UNKNOWN, judge_of
 
 CHANCE = 0.5  # reward accuracy of a coin
+LOG_RATIO = "beta (log pi - log pi_ref)"  # the one reward that rows knew before they named theirs
 
 
 @dataclass(frozen=True)

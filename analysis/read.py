@@ -29,6 +29,7 @@ import pandas as pd
 from analysis.apart import SECTIONS, at, evaluated, place_of, settings_of, unique_names
 from analysis.columns import COLUMNS, LABELS, MADE_BY, NUMBERS, SCORES, TEXT
 from analysis.judges import by_judge
+from analysis.measures import LOG_RATIO
 
 # Controls and lone surrogates can be written neither to XML nor to UTF-8.
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
@@ -65,6 +66,8 @@ def load(*paths: str | Path) -> pd.DataFrame:
     frame = pd.DataFrame(_merged(rows), columns=[each.name for each in COLUMNS], dtype=object)
     numbers = [each.name for each in (*NUMBERS, *SCORES)]
     frame[numbers] = frame[numbers].astype(float)
+    unnamed = (frame["kind"] == "run") & frame["reward"].isna()
+    frame.loc[unnamed, "reward"] = LOG_RATIO
     for section in SECTIONS:
         frame[section] = pd.Series(unique_names(frame, section), index=frame.index, dtype=object)
     frame["evaluated"] = evaluated(frame)

@@ -25,7 +25,7 @@ _STATE = (
     *("tokens_per_second", "peak_memory_bytes", "mfu", "attempts", "job_id", "address"),
 )
 _SCORES = (
-    *("training_loss", "heldout_loss", "reward_accuracy", "reward_margin", "kl", "kl_stderr"),
+    *("training_loss", "heldout_loss", "reward_accuracy", "reward_margin", "reward", "kl", "kl_stderr"),
     *("golden_reward", "golden_reward_stderr", "pairs", "generations", "mt_bench", "mt_bench_se"),
 )
 _LISTS = ("golden_rewards", "hosts")  # of plain values, which Parquet has

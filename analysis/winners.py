@@ -76,10 +76,10 @@ def winners(best: Sequence[Best], concluded: Sequence[Smooth]) -> list[Winner]:
 
 
 def by_model(found: Sequence[Winner]) -> list[list[Winner]]:
-    """Group them by model and dataset."""
-    groups: dict[tuple[object, object], list[Winner]] = {}
+    """Group them as ``best.by_model`` does."""
+    groups: dict[tuple[object, ...], list[Winner]] = {}
     for each in found:
-        groups.setdefault((each.best.row["model"], each.best.row["dataset"]), []).append(each)
+        groups.setdefault(plain.group_of(each.best), []).append(each)
     return list(groups.values())
 
 

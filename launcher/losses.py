@@ -7,7 +7,7 @@ a key may have, and which formulas coincide (`planning.loss_rules`).
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from difflib import SequenceMatcher
 from typing import Any
@@ -17,6 +17,7 @@ from launcher.config import RunConfig
 
 PLUS = "+"  # between the parts of a sum, `sigmoid+sft`
 LOG_RATIO = "beta (log pi - log pi_ref)"  # the reward of a completion, where its row says nothing else
+LOG_PROB, MEAN_LOG_PROB = "beta log pi", "beta / |y| log pi"
 WEIGHTING = ("loss.use_weighting",)
 DIVERGENCES = ("loss.f_divergence", "loss.alpha")  # alpha is that of the alpha divergence
 WEIGHTS = ("loss.weights",)
@@ -73,11 +74,11 @@ LOSSES = (
     Loss("cdpo", ours=True, keys=("loss.label_smoothing",), needs=("loss.label_smoothing",)),
     Loss("dpop", ours=True, keys=("loss.lam",)),
     Loss(
-        "simpo", ours=True, reference=False, reward="beta / |y| log pi", ld_alpha=False,
+        "simpo", ours=True, reference=False, reward=MEAN_LOG_PROB, ld_alpha=False,
         keys=("loss.gamma", "loss.length_normalized"),
     ),
     Loss(
-        "cpo", ours=True, reference=False, reward="beta log pi", ld_alpha=False,
+        "cpo", ours=True, reference=False, reward=LOG_PROB, ld_alpha=False,
         keys=("loss.alpha", "loss.length_normalized"),
     ),
     Loss(
@@ -161,6 +162,17 @@ def loss_named(name: str) -> Loss:
         needs=tuple(dict.fromkeys(key for part in parts for key in part.needs)),
         parts=parts,
     )
+
+
+def reward_of(name: str, keys: Mapping[str, Any]) -> str:
+    """What the reward of a completion is under a loss with these keys, in words that only the same reward has."""
+    loss = loss_named(name)
+    if not loss.paired:  # their accuracy and margin are of desirable and undesirable ones, whatever their prompts
+        return f"{loss.reward}, of unpaired completions"
+    if loss.reward in (LOG_PROB, MEAN_LOG_PROB) and keys.get("length_normalized") is not None:
+        return MEAN_LOG_PROB if keys["length_normalized"] else LOG_PROB
+    shaped = any(part.name == "alphapo" and part.reward == loss.reward for part in loss.terms)
+    return f"{loss.reward}, alpha {keys['alpha']:g}" if shaped and keys.get("alpha") is not None else loss.reward
 
 
 def _of_all(key: str, parts: Collection[Loss]) -> bool:

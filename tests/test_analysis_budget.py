@@ -77,3 +77,21 @@ def test_a_setting_names_no_key_that_its_loss_does_not_take(tmp_path: Path) -> N
         for loss, gamma in (("ipo", None), ("simpo", None), ("simpo", 0.3))
     ]
     assert list(runs_of(frame_of(tmp_path, rows))["setting"]) == ["", "gamma=None", "gamma=0.3"]
+
+
+def test_a_setting_names_no_key_that_loss_and_beta_say(tmp_path: Path) -> None:
+    """A margin that goes with beta, and a share that all runs of the loss have: they would only take curves apart."""
+    values = [
+        ("ipo", 0.1, None, None),
+        ("simpo", 2.0, 1.0, None),
+        ("simpo", 10.0, 5.0, None),
+        ("robust", 0.1, None, 0.2),
+    ]
+    rows = [
+        run_row(
+            loss, beta, run_id=f"{loss}-{beta}-{rate}",
+            axes={"loss_type": loss, "beta": beta, "loss.gamma": gamma, "loss.label_smoothing": share, "rate": rate},
+        )
+        for loss, beta, gamma, share in values for rate in (1, 2)
+    ]  # fmt: skip
+    assert list(runs_of(frame_of(tmp_path, rows))["setting"]) == ["rate=1", "rate=2"] * 4

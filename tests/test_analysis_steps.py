@@ -94,7 +94,8 @@ def test_runs_are_counted_and_milestones_beside_them(tmp_path: Path) -> None:
     assert {each.looked_at for each in best} == {12}
     told = summary.findings(frame, winners(best, ()))[-1]
     assert told == (
-        "4 of 4 runs are trained and 4 evaluated. 8 of their milestones are evaluated as well. They took 8.0 GPU-hours."
+        "4 of 4 runs are trained and 4 evaluated. 8 of their milestones are evaluated as well. "
+        "Of each loss (ipo and sigmoid) 2 settings with 1 seed were scored. They took 8.0 GPU-hours."
     )
 
 

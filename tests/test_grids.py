@@ -174,6 +174,17 @@ def test_a_loss_of_the_command_line_chooses_among_the_grids(write: Write) -> Non
         points("loss_type=hinge,sft")
 
 
+def test_a_loss_that_is_zipped_is_chosen_with_what_varies_with_it(write: Write) -> None:
+    """Of axes that vary together the values of that loss remain."""
+    write(
+        "overrides: {model: tiny, trainer: full}\n"
+        "grids:\n  - {zip: [{loss_type: [sigmoid, ipo, sigmoid], beta: [0.1, 0.2, 0.3]}]}\n  - {loss_type: hinge}\n"
+    )
+    assert [each[:2] for each in points("loss_type=sigmoid,hinge")] == [
+        *(("sigmoid", 0.1), ("sigmoid", 0.3), ("hinge", 0.1)),
+    ]
+
+
 def test_a_loss_of_the_command_line_is_an_axis_where_grids_name_none(write: Write) -> None:
     """They differ in something else then, and each gets all losses."""
     write("overrides: {model: tiny, trainer: full}\ngrids: [{beta: 0.1, seed: 1}, {beta: 0.2, seed: 2}]\n")

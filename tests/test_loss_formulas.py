@@ -153,7 +153,7 @@ def aot_unpaired(p: Pairs, b: float, label_smoothing: float = 0.0) -> Array:
 
 
 def robust(p: Pairs, b: float, label_smoothing: float, **keys: Any) -> Array:
-    """Chowdhury et al., equation 12: unbiased though labels are flipped."""
+    """Robust DPO (arXiv:2403.00409): unbiased though a share of the labels is flipped."""
     h, e = b * delta(p, **keys), label_smoothing
     return ((1 - e) * softplus(-h) - e * softplus(h)) / (1 - 2 * e)
 

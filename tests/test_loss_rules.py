@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import re
 from typing import Any
 
 import pytest
-from conftest import sweep_of
+from conftest import REPOSITORY, sweep_of
 
 from launcher.config import LOSS, Loss, RunConfig
 from launcher.errors import ConfigError, UsageError
@@ -228,6 +229,20 @@ def test_a_run_of_before_goes_on_as_it_was_launched() -> None:
     words = trains_as_recorded(recorded.config) or ""
     assert "goes on with the formula of loss_type=sigmoid, as it was launched" in words
     assert trains_as_recorded(run.config) is None
+
+
+def test_the_documentation_has_every_loss() -> None:
+    """docs/losses.md has a line for each, with its keys, and whether it asks the reference model."""
+    lines = (REPOSITORY / "docs" / "losses.md").read_text(encoding="utf-8").splitlines()
+    cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines if line.startswith("| `")]
+    told = {row[0].split("`")[1]: row for row in cells if len(row) == 6}
+    assert told.keys() == {loss.name for loss in LOSSES} | trl_losses()
+    for loss in LOSSES:
+        _, _, _, keys, reference, computed = told[loss.name]
+        assert sorted(re.findall(r"`([^`]+)`", keys)) == sorted(loss.keys), loss.name
+        assert [f"`{key}` (needed)" in keys for key in loss.needs] == [True] * len(loss.needs), loss.name
+        assert reference.startswith("yes" if loss.reference else "for its" if loss.needs_table else "no"), loss.name
+        assert (computed == "us") == (loss.ours and loss.paired), loss.name
 
 
 @pytest.mark.parametrize("name", ["sigmoid+sft", "simpo+sft", "sigmoid+simpo", "sft+kto_pair"])

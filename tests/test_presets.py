@@ -146,5 +146,8 @@ def test_a_preset_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[st
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert "preset=dpo_zephir: no such file in conf/preset; did you mean 'dpo_zephyr'" in line
     assert "there are: " + ", ".join(NAMES) in line
+    for override in ("+preset=[dpo_zephyr,ld_dpo]", "preset@trainer=ld_dpo"):
+        with pytest.raises(ConfigError, match=r"give one, \+preset=NAME"):
+            config_of(override)
     with pytest.raises(UsageError, match="preset=ld_dpo: preset says what is trained; another value is another run"):
         change_settings({"cluster": {}}, ["+preset=ld_dpo"])

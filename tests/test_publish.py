@@ -742,6 +742,21 @@ def test_the_card_tells_commits_error_bars_and_how_to_load_it() -> None:
     assert 'AutoModelForCausalLM.from_pretrained("/x")' in full
 
 
+def test_the_card_has_the_loss_with_its_numbers() -> None:
+    """Its own keys, a beta where its formula has one, and what its margin is made of, where that is no log-ratio."""
+    simpo = {**subject().objective, "loss_type": "simpo", "beta": 2.0, "loss": {"gamma": 0.5, "lam": None}}
+    text = card(subject(objective=simpo))
+    assert "with the loss `simpo` at beta 2.0, `loss.gamma` 0.5." in text
+    assert "| loss.gamma | 0.5 |" in text
+    assert "lam" not in text.partition("## How it was trained")[2].partition("##")[0].replace("lambda", "")
+    assert "Accuracy and margin are of the reward `beta / |y| log pi`; those of other rewards do not compare." in text
+    orpo = card(subject(objective={**subject().objective, "loss_type": "orpo", "loss": {"lam": 0.1}}))
+    assert "with the loss `orpo` at `loss.lam` 0.1." in orpo
+    ipo = card(subject())
+    assert "with the loss `ipo` at beta 0.01." in ipo
+    assert "of the reward" not in ipo
+
+
 def test_the_card_names_all_that_the_pairs_come_from() -> None:
     """The parts of a mixture and the instructions of weak_rejects with their commits; a folder's path stays here."""
     mixture = [{"path": "org/a", "revision": None}, {"path": "/home/me/secret"}, {"path": "org/b", "revision": "v1"}]

@@ -12,6 +12,7 @@ from conftest import Launch, sweep_of
 from launcher.errors import ConfigError
 from launcher.machine.installed import data_dir, transformers_names
 from launcher.planning import prerequisites
+from launcher.planning.budget import budgets
 
 NAMES = sorted(path.stem for path in data_dir("sweeps").glob("*.yaml"))
 
@@ -117,3 +118,24 @@ def test_a_plan_of_60_runs_asks_no_hub_and_takes_seconds(launch: Launch, tmp_pat
     assert not re.search("at most|<= ", done.stdout)
     assert "disk: about 869 GB of final models" in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "losses", "settings", "seeds"), [("fair_losses", 9, 9, 3), ("fair_losses_small", 6, 3, 2)]
+)
+def test_fair_sweeps_give_each_loss_the_same(name: str, losses: int, settings: int, seeds: int) -> None:
+    """As many settings and seeds for each loss, whose revisions tell all runs apart in one repository."""
+    sweep = sweep_of(f"+sweeps={name}", "hub=folder", "hub.repo=one")
+    given = budgets(sweep.runs)
+    assert {each.size for each in given} == {(settings, seeds, seeds)}
+    assert (len(given), sweep.duplicates, sweep.twins) == (losses, 0, ())
+    assert len({run.config.hub.revision for run in sweep.runs}) == len(sweep.runs) == losses * settings * seeds
+
+
+def test_fair_losses_state_their_budget_and_take_a_larger_model(launch: Launch) -> None:
+    """In the plan, also of one override for 7B weights, and of the loss that is asked for."""
+    done = launch("-m", "+sweeps=fair_losses", "dry_run=true", "model=zephyr_7b_sft", "loss_type=orpo,sigmoid+sft")
+    assert done.returncode == 0, done.stderr
+    assert "\nbudget: 9 settings x 3 seeds for each of sigmoid+sft, orpo\n" in done.stdout
+    assert "zephyr-7b-sft-orpo-" in done.stdout
+    assert "loss_type=orpo,sigmoid+sft leaves out 7 of the 9 grids of sweeps/fair_losses.yaml" in done.stderr

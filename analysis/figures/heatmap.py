@@ -15,8 +15,8 @@ from analysis.figures import look
 from analysis.figures.axes import Axis
 from analysis.figures.figure import Figure, Panel, lay_out
 from analysis.figures.look import Record
-from analysis.figures.records import in_panel, panel_of, place, records_of
-from analysis.measures import judged_by, primary
+from analysis.figures.records import in_panel, panel_of, place, records_of, rewards_of
+from analysis.measures import ACCURACY, judged_by, primary
 from analysis.rows import other_axes
 
 _WIDEST, _CELL = 640, (64, 40)  # pixels
@@ -88,10 +88,14 @@ _MAX_CELLS = 2500  # of all heat maps together
 
 
 def figure(pooled: pd.DataFrame) -> Figure | None:
-    """Draw the score over two axes, a panel for each place on the others; None where fewer than two vary."""
+    """Draw the score over two axes, a panel for each place on the others; None where fewer than two vary.
+
+    Nor is there one of accuracies of several rewards, which do not compare.
+    """
     measure, pair = primary(pooled), axes_of(pooled)
     points = records_of(pooled, measure.estimate)
-    if pair is None or not points:
+    several = measure is ACCURACY and len(rewards_of(pooled)) > 1  # which one colour scale would compare
+    if pair is None or not points or several:
         return None
     rows = {row["run_id"]: row for _, row in pooled.iterrows()}
     cells = [each | _cell(rows[each["run_id"]], pair) for each in points[:_MAX_CELLS]]

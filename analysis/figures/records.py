@@ -58,6 +58,11 @@ def losses_of(runs: pd.DataFrame) -> list[str]:
     return list(dict.fromkeys(loss or "?" for loss in runs["loss_type"]))
 
 
+def rewards_of(runs: pd.DataFrame) -> list[str]:
+    """Name the rewards that accuracy and margin are made of, in order of appearance."""
+    return list(dict.fromkeys(runs["reward"]))
+
+
 def panel_of(row: pd.Series, axes: Sequence[str]) -> str:
     """Name the panel of a row where panels differ in model, dataset and these axes."""
     rest = [f"{name}={brief(place(row, axis))}" for name, axis in zip(short_names(axes), axes, strict=True)]

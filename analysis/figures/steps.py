@@ -16,7 +16,7 @@ from analysis.figures.axes import Axis, spread_evenly_in_log
 from analysis.figures.figure import Figure, Panel, lay_out
 from analysis.figures.look import Record
 from analysis.figures.records import in_panel, losses_of, panel_of, place, points_of, score_axis
-from analysis.measures import judged_by, primary
+from analysis.measures import ACCURACY, judged_by, primary
 from analysis.rows import other_axes
 
 _STEPS = (STEP, "trainer.max_steps")
@@ -43,7 +43,8 @@ def figure(pooled: pd.DataFrame, bases: pd.DataFrame) -> Figure | None:
     def panel(name: str, loss: str) -> Panel | None:
         own = [each for each in in_panel(points, name) if each["loss"] == loss]
         marks = panels.base_marks(own, base)
-        return _panel(own, marks, (axis, score), betas, measure.label) if own else None
+        scores = score_axis(own) if own and measure is ACCURACY else score  # of the loss's own reward
+        return _panel(own, marks, (axis, scores), betas, measure.label) if own else None
 
     makers = [lambda name, _, loss=loss: panel(name, loss) for loss in losses_of(pooled)]
     return lay_out(

@@ -50,6 +50,7 @@ def cautions(
         *_noise(frame, settings, intervals=bool(plain)),
         *_contents(runs),
         *_settings(runs),
+        *_rewards(runs),
         *_code(frame),
     ]
     if any(each.difference.method == "unpaired" for each in best):
@@ -241,6 +242,23 @@ def _settings(runs: pd.DataFrame) -> list[str]:
     if repeated:
         found.append(f"{repeated} runs share all axes with another and differ in their config only; see the configs.")
     return found
+
+
+def _rewards(runs: pd.DataFrame) -> list[str]:
+    """Say that accuracy and margin are of several rewards, where some are known."""
+    known = runs[np.isfinite(runs["reward_accuracy"]) | np.isfinite(runs["reward_margin"])]
+    losses = {
+        str(reward): list(dict.fromkeys(map(str, own["loss_type"])))
+        for reward, own in known.groupby("reward", sort=False, dropna=False)
+    }
+    if len(losses) < 2:  # noqa: PLR2004 - one reward compares with itself
+        return []
+    each = "; ".join(f"{reward}: {listed(names)}" for reward, names in losses.items())
+    text = (
+        f"Accuracy and margin on held-out pairs are of what each loss calls a reward ({each}). Those of two rewards "
+        "answer two questions and do not compare: compare such losses by what their models write."
+    )
+    return [text]
 
 
 def _code(frame: pd.DataFrame) -> list[str]:

@@ -140,13 +140,14 @@ def _figure(figure: Figure, image: str) -> dict[str, str]:
 def _runs(frame: pd.DataFrame) -> tuple[list[tuple[str, str]], list[list[Cell]]]:
     """Give header (name, CSS class) and rows of the page's table of runs, columns without any value left out."""
     measures = shown(present(frame))
-    rows = [_row(row, measures) for _, row in frame.iterrows()]
+    rewards = len(frame["reward"].dropna().unique()) > 1
+    rows = [_row(row, measures, rewards=rewards) for _, row in frame.iterrows()]
     names = [name for name in rows[0] if any(row[name].text not in {"", words.MISSING} for row in rows)]
     header = [(name, rows[0][name].css) for name in names]
     return header, [[row[name] for name in names] for row in rows]
 
 
-def _row(row: pd.Series, measures: list[Measure]) -> dict[str, Cell]:
+def _row(row: pd.Series, measures: list[Measure], *, rewards: bool) -> dict[str, Cell]:
     base = row["kind"] == "base"
     status = "untrained" if base else str(row["status"] or "?")
     reason = "" if base else str(row["reason"] or "")
@@ -161,6 +162,7 @@ def _row(row: pd.Series, measures: list[Measure]) -> dict[str, Cell]:
         "KL": _value(row["kl"], words.fixed),
         "accuracy": _value(row["reward_accuracy"], words.fixed),
         "margin": _value(row["reward_margin"], words.fixed),
+        **({"of the reward": _text(row["reward"])} if rewards else {}),
         "held-out loss": _value(row["heldout_loss"], words.number),
         "steps": Cell(_steps(row), _key(row["step"]), "number"),
         "time": _value(row["seconds"], words.duration),

@@ -47,13 +47,16 @@ def findings(frame: pd.DataFrame, found: Sequence[Winner]) -> list[str]:
         return [progress, "No run has been evaluated yet, so nothing can be said about which setting is best."]
     datasets = {each.row["model"]: each.row["dataset"] for each in found}
     several = any(datasets[each.row["model"]] != each.row["dataset"] for each in found)
-    return [*(text for group in by_model(found) for text in _of_model(group, name_dataset=several)), progress]
+    groups = by_model(found)
+    each_in_words = (_of_model(each, name_dataset=several, name_reward=len(groups) > 1) for each in groups)
+    return [*(text for texts in each_in_words for text in texts), progress]
 
 
-def _of_model(group: list[Winner], *, name_dataset: bool) -> list[str]:
+def _of_model(group: list[Winner], *, name_dataset: bool, name_reward: bool) -> list[str]:
+    where = _where(group[0].best, name_dataset=name_dataset, name_reward=name_reward)
     if group[0].smooth and group[0].smooth.curves:
-        return curves.winner(group, group[0].smooth, _where(group[0].best, name_dataset=name_dataset))
-    return [" ".join(winner([each.best for each in group], name_dataset=name_dataset))]
+        return curves.winner(group, group[0].smooth, where)
+    return [" ".join(winner([each.best for each in group], where))]
 
 
 def _progress(runs: pd.DataFrame) -> str:
@@ -71,10 +74,9 @@ def _progress(runs: pd.DataFrame) -> str:
     return f"{text} They took {fixed(hours, 1)} GPU-hours." if hours > 0 else text
 
 
-def winner(group: list[Best], *, name_dataset: bool) -> list[str]:
+def winner(group: list[Best], where: str) -> list[str]:
     """Name the best loss and setting of one model, how sure its gain is, and how sure its lead."""
     first = max(group, key=lambda each: each.rank)
-    where = _where(first, name_dataset=name_dataset)
     what = f"{first.row['loss_type']} at {setting(first.row)}"
     score = f"{first.measure.name} {fixed(first.value)}{_gain(first)}."
     if first.all_tie:
@@ -86,9 +88,10 @@ def winner(group: list[Best], *, name_dataset: bool) -> list[str]:
     return [text, *_ties(first), *(_lead_over(each) for each in leads(group)[:1]), *_by_accuracy(first)]
 
 
-def _where(best: Best, *, name_dataset: bool) -> str:
+def _where(best: Best, *, name_dataset: bool, name_reward: bool) -> str:
     with_dataset = f" with {best.row['dataset']}" if name_dataset else ""
-    return f"On {best.row['model'] or 'an unnamed model'}{with_dataset}"
+    by_reward = f" by the reward {best.row['reward']}" if name_reward and best.measure is ACCURACY else ""
+    return f"On {best.row['model'] or 'an unnamed model'}{with_dataset}{by_reward}"
 
 
 def _gain(best: Best) -> str:

@@ -15,6 +15,8 @@ from typing import Any
 
 import yaml
 
+from launcher.config import LOSS
+from launcher.losses import LOG_RATIO, loss_named, reward_of
 from launcher.machine.locate import is_hub_id, place_of
 from launcher.store.files import Plain, plain
 from launcher.store.measurements import Measured
@@ -218,9 +220,21 @@ def _what_it_is(subject: Subject) -> str:
     return (
         f"# {subject.name}\n\n"
         f"{kind} {_source(subject, 'model')}, preference-tuned on {_source(subject, 'dataset')} with the loss "
-        f"`{objective['loss_type']}` at beta {objective['beta']}. {point} run of a sweep by prefsweep; `config.yaml` "
+        f"{_loss(objective)}. {point} run of a sweep by prefsweep; `config.yaml` "
         f"is its whole objective, `metrics.jsonl` its training curve, {measured} all that was measured.\n"
     )
+
+
+def _loss(objective: Plain) -> str:
+    """The loss with its numbers: a beta where its formula has one, and its own keys."""
+    numbers = [f"beta {objective['beta']}"] if loss_named(objective["loss_type"]).beta else []
+    numbers += [f"`{key}` {value}" for key, value in _keys(objective).items()]
+    return f"`{objective['loss_type']}`" + (f" at {', '.join(numbers)}" if numbers else "")
+
+
+def _keys(objective: Plain) -> Plain:
+    """The keys of the loss that have a value."""
+    return {f"{LOSS}.{key}": value for key, value in objective.get(LOSS, {}).items() if value is not None}
 
 
 def _sources(config: Plain) -> list[Plain]:
@@ -274,7 +288,16 @@ def _results(subject: Subject) -> str:
     counts = [f"{count} {words}" for count, words in counted if count]
     told = f"Measured on {' and '.join(counts)}. " if counts else ""
     table = _table(("measure", "value", "standard error"), rows)
-    return f"## Results\n\n{told}{_judged(subject)}{LIMITS}\n\n{table}"
+    return f"## Results\n\n{told}{_reward(subject)}{_judged(subject)}{LIMITS}\n\n{table}"
+
+
+def _reward(subject: Subject) -> str:
+    """What accuracy and margin are made of, where it is not what most would think."""
+    reward = reward_of(str(subject.objective["loss_type"]), subject.objective.get(LOSS, {}))
+    found = subject.measured.preference or Evaluation()
+    known = found.reward_accuracy is not None or found.reward_margin is not None
+    told = f"Accuracy and margin are of the reward `{reward}`; those of other rewards do not compare. "
+    return told if known and reward != LOG_RATIO else ""
 
 
 def _judged(subject: Subject) -> str:
@@ -315,7 +338,7 @@ def _training(subject: Subject) -> str:
         result |= result.get("throughput") or {}
     else:
         result |= {"steps": subject.step, "loss": None, "seconds": None}  # those of the whole training
-    rows = [(key, objective[key]) for key in ("loss_type", "beta", "seed")]
+    rows = [(key, objective[key]) for key in ("loss_type", "beta", "seed")] + list(_keys(objective).items())
     rows += [(f"trainer.{key}", value) for key, value in objective["trainer"].items() if value is not None]
     computed = [key.name for key in fields(Throughput)]
     shown = ("steps", "train_pairs", "loss", "dtype", "device", "seconds", *computed, "versions")

@@ -73,7 +73,7 @@ def _on_top(grids: tuple[Grid, ...], given: Mapping[str, Axis], name: str) -> Gr
     if losses is not None and differ(grids, LOSS):
         kept = _of_these_losses(grids, losses, name)
         if len(kept) < len(grids):
-            words = ", ".join(dict.fromkeys(_word(value) for value in losses.of(LOSS)))
+            words = ",".join(dict.fromkeys(_word(value) for value in losses.of(LOSS)))
             left = f"{len(grids) - len(kept)} of the {len(grids)} grids of sweeps/{name}.yaml"
             remarks.append(f"{LOSS}={words} leaves out {left}, which are of other losses")
         grids, given = kept, {key: axis for key, axis in given.items() if key != LOSS}

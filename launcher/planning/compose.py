@@ -1,4 +1,4 @@
-"""argv -> resolved configs. With `axes` and `overrides`, which it stands on, the only importer of hydra.
+"""argv -> resolved configs. With `asked`, and what both stand on, the only importer of hydra.
 
 Owns: Hydra's composition, and what its errors mean to the user.
 Must not know: run ids, the run directory, schedulers. Writes nothing.

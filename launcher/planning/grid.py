@@ -83,8 +83,8 @@ class Grids:
     @property
     def fixed(self) -> list[str]:
         """The overrides that all points have, of sections of the configuration in which nothing varies."""
-        every = {key for grid in self.grids for key in grid.keys}
-        varied = {section_of(key) for key in every if key in self._moving or differ(self.grids, key)}
+        keys, moving = {key for grid in self.grids for key in grid.keys}, self._moving
+        varied = {section_of(key) for key in keys if key in moving or differ(self.grids, key)}
         first = self.grids[0].axes if self.grids else ()
         values = (axis.values[0] for axis in first if len(axis.values) == 1)
         found = [override for value in values for of_key in value for override in of_key]

@@ -153,6 +153,8 @@ def check_choice(override: Override) -> None:
     group, value = override.key_or_group, override.value()
     if override.package is None and (override.is_add() or override.is_force_add()):
         raise wrong(override, f"{group} is there; leave out the +")
+    if group == PRESET and (override.package is not None or isinstance(value, list)):
+        raise wrong(override, f"give one, +{PRESET}=NAME; with commas between several and -m they are an axis")
     for name in value if isinstance(value, list) else [value]:
         if name not in options(group) | examples(group):
             are_meant = str(name).startswith("examples/") and examples(group)

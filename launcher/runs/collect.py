@@ -17,6 +17,7 @@ from typing import Any
 from launcher.config import OBJECTIVE
 from launcher.errors import StoreError
 from launcher.hub.published import published_of
+from launcher.losses import reward_of
 from launcher.runs.run_state import RunState
 from launcher.runs.status import Status
 from launcher.runs.unreadable import Reading, check_readable
@@ -100,6 +101,7 @@ def _named(record: RunRecord, state: RunState, directory: SweepDir) -> Plain:
         "step": facts.step,
         "max_steps": facts.max_steps,
         "milestone": None,
+        "reward": reward_of(record.loss_type, record.loss),
         "command": _command(record),
     }
 

@@ -50,8 +50,20 @@ def show_results(directory: SweepDir, rows: Sequence[Plain]) -> None:
         table.add_row(*_result_cells(row, programs, with_bench=bool(bench), name_judge=name_judge))
     console = Screen()
     console.print(table)
+    if line := _rewards_line(rows):
+        console.print(line, soft_wrap=True)
     report = command("python", "-m", "analysis", directory.path)
     console.print(f"{directory.results_file}; report: {report}", soft_wrap=True)
+
+
+def _rewards_line(rows: Sequence[Plain]) -> str:
+    """That accuracies and margins of the table are of several rewards; nothing where they are of one."""
+    losses: dict[str, dict[str, None]] = {}
+    for row in rows:
+        if (row.get("evaluation") or {}).get("reward_margin") is not None and row.get("reward"):
+            losses.setdefault(row["reward"], {})[row["loss_type"]] = None
+    each = "; ".join(f"{reward}: {', '.join(names)}" for reward, names in losses.items())
+    return f"accuracy and margin compare only within one reward: {each}" if len(losses) > 1 else ""
 
 
 def _program_scores(rows: Sequence[Plain]) -> list[str]:

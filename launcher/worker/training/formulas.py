@@ -66,7 +66,7 @@ def dpop_loss(chosen_logratios: Tensor, rejected_logratios: Tensor, beta: float,
 def simpo_reward(
     log_probs: Tensor, tokens: Tensor, beta: float, length_normalized: bool = True, **_others: Any
 ) -> Tensor:
-    """SimPO's implicit reward, beta / |y| log pi(y|x) (arXiv:2405.14734, section 2.2); else beta log pi(y|x)."""
+    """SimPO's implicit reward, beta / |y| log pi(y|x) (arXiv:2405.14734); else beta log pi(y|x)."""
     return beta * (log_probs / tokens if length_normalized else log_probs)
 
 
@@ -79,7 +79,7 @@ def simpo_loss(
     gamma: float = 0.5,
     length_normalized: bool = True,
 ) -> Tensor:
-    """SimPO (Meng, Xia, Chen, arXiv:2405.14734, section 2.3, "the SimPO objective").
+    """SimPO (Meng, Xia, Chen, arXiv:2405.14734, "The SimPO objective").
 
         loss = - log s(beta / |y_c| log pi(y_c|x) - beta / |y_r| log pi(y_r|x) - gamma)
 
@@ -123,7 +123,7 @@ def cpo_loss(
 def orpo_reward(log_probs: Tensor, tokens: Tensor, *_beta: float, **_others: Any) -> Tensor:
     """The log odds of a completion, log(p / (1 - p)) with log p = log pi(y|x) / |y| (arXiv:2403.07691, equation 4).
 
-    The difference of two is the logarithm of ORPO's odds ratio (equation 5). A mean log-prob counts as at most minus
+    The difference of two is the logarithm of ORPO's odds ratio. A mean log-prob counts as at most minus
     the precision, where odds would be infinite.
     """
     mean = (log_probs / tokens).clamp(max=-torch.finfo(log_probs.dtype).eps)
@@ -138,7 +138,7 @@ def orpo_loss(
     beta: float = 0.0,  # noqa: ARG001 - it has none
     lam: float = 0.1,
 ) -> Tensor:
-    """ORPO (Hong, Lee, Thorne, arXiv:2403.07691, equations 6 and 7).
+    """ORPO (Hong, Lee, Thorne, arXiv:2403.07691, equations 4 and 7, and the likelihood that it is added to).
 
         loss = - 1 / |y_c| log pi(y_c|x) - lambda log s(log odds(y_c|x) - log odds(y_r|x))
 
