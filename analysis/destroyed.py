@@ -10,7 +10,7 @@ Within a loss, settings are destroyed
 
 They are at most a third of the loss's settings (of the model's, by KL), or they are no exception. A setting is never
 destroyed for its KL alone: a policy may go far and write well. The rule looks only downwards, so it never takes away
-the best.
+the best; where a score merely falls very steeply towards the end of a grid, it takes that end away, which costs little.
 """
 
 from __future__ import annotations

@@ -195,7 +195,7 @@ def _conclude(scored: pd.DataFrame, bases: pd.DataFrame, measure: Measure, step:
     if not len(fitted):
         return bare(scored, without=without, destroyed=lost)
     posterior = gaussian.fit(_scores(fitted, bases, measure, axes, [kinds[index] for index in fitted.index]))
-    curves = _curves(fitted, measure, axes, posterior)
+    curves = _curves(fitted, scored, measure, axes, posterior)
     return bare(
         fitted,
         curves=tuple(curves),
@@ -322,7 +322,11 @@ def _error(row: pd.Series, values: list[float], measure: Measure) -> float:
 
 
 def _curves(
-    settings: pd.DataFrame, measure: Measure, axes: tuple[Along, ...], posterior: gaussian.Posterior
+    settings: pd.DataFrame,
+    scored: pd.DataFrame,
+    measure: Measure,
+    axes: tuple[Along, ...],
+    posterior: gaussian.Posterior,
 ) -> list[Curve]:
     losses = np.asarray([_loss(row) for _, row in settings.iterrows()])
     names = list(dict.fromkeys(losses.tolist()))
@@ -349,7 +353,7 @@ def _curves(
                 shares=tuple(float(share[place]) for place in alike),
                 raw=measure.sign * float(posterior.scores.seen[raw]),
                 raw_row=settings.iloc[raw],
-                edges=_edges(row, settings.iloc[own], axes),
+                edges=_edges(row, scored[[_loss(each) == name for _, each in scored.iterrows()]], axes),
                 settings=len(own),
                 runs=int(settings["seeds"].iloc[own].sum()),
             )
@@ -358,7 +362,7 @@ def _curves(
 
 
 def _edges(row: pd.Series, own: pd.DataFrame, axes: tuple[Along, ...]) -> dict[str, str]:
-    """Name the axes at whose end a setting lies, among at least 2 places of its loss."""
+    """Name the axes at whose end a setting lies, among at least 2 places of its loss, destroyed ones too."""
     found = {}
     for axis in axes:
         units = [_unit(each, axis) for _, each in own.iterrows()]
