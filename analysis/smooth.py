@@ -184,8 +184,9 @@ def _conclude(scored: pd.DataFrame, bases: pd.DataFrame, measure: Measure, step:
         return bare(scored, without=dict.fromkeys(losses, why))
     lost = tuple(destroyed(scored, measure))
     left = scored.drop(index=[each.row.name for each in lost])
-    axes, kinds = _axes(left), _kinds(left)
-    without = {loss: _why_not(loss, left, axes, kinds) for loss in losses}
+    # One that is destroyed was a setting all the same: three others that are left still lie on their loss's curve.
+    kinds, axes = _kinds(scored), _axes(left)
+    without = {loss: _why_not(loss, scored, kinds, axes) for loss in losses}
     without = {loss: why for loss, why in without.items() if why}
     fitted = left[[_loss(row) not in without for _, row in left.iterrows()]]
     values = fitted[measure.column].astype(float)
@@ -265,7 +266,7 @@ def _kinds(settings: pd.DataFrame) -> dict[object, tuple[str, ...]]:
 
 
 def _why_not(
-    loss: str, settings: pd.DataFrame, axes: tuple[Along, ...], kinds: Mapping[object, tuple[str, ...]]
+    loss: str, settings: pd.DataFrame, kinds: Mapping[object, tuple[str, ...]], axes: tuple[Along, ...]
 ) -> str:
     """Say why a loss has no curve; nothing where it has one: a curve of it has 4 places along some axis."""
     for kind in dict.fromkeys(each for each in kinds.values() if each[0] == loss):

@@ -33,16 +33,14 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from measured import parser, record, table
 from rich.console import Console
 
 from analysis import gaussian
 from analysis.best import corrected_level
-from analysis.destroyed import destroyed
+from analysis.destroyed import below_a_gap
 from analysis.gaussian import Floats
 from analysis.intervals import CONFIDENCE, Estimate, normal_interval, widened
-from analysis.measures import GOLDEN
 from analysis.smooth import FEWEST, central
 
 LOSSES, QUESTIONS, COLLAPSED = 3, 80, 3.0
@@ -152,14 +150,9 @@ def simulated(row: Row, random: np.random.Generator, *, equal: bool) -> Sweep:
         freedom=freedom,
         between=float(np.sum(left**2)) / freedom / (QUESTIONS - 1) / QUESTIONS if freedom else 0,
     )
-    return Sweep(truth, scores, _lost(scores) if row.shape == "collapsed" else np.zeros(count, dtype=bool))
-
-
-def _lost(scores: gaussian.Scores) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-    """Which settings the report's rule takes for destroyed, their KL not being known."""
-    frame = pd.DataFrame({"loss_type": scores.curves, "golden_reward": scores.seen, "kl": math.nan})
-    found = {each.row.name for each in destroyed(frame, GOLDEN)}
-    return np.asarray([index in found for index in frame.index])
+    lost = np.zeros(count, dtype=bool)
+    lost[list(below_a_gap(scores.seen, scores.curves))] = True  # as the report does, KL not being known
+    return Sweep(truth, scores, lost)
 
 
 # ------------------------------------------------------------------------------------------------ the ways
