@@ -303,7 +303,7 @@ def _scores(
 
 def _noise(rows: list[pd.Series], measure: Measure) -> Floats:
     """Give the covariance of the evaluation's noise: paired over common units, else of independent errors."""
-    values = [{key: each for key, each in measure.values(row).items() if math.isfinite(each)} for row in rows]
+    values = [measure.units(row) for row in rows]
     common = [key for key in values[0] if all(key in each for each in values)]
     most = max(len(each) for each in values)
     enough = len(common) == most if measure.unit == "generation" else 2 * len(common) >= most

@@ -250,7 +250,7 @@ def test_several_sweeps_are_one(tmp_path: Path) -> None:
     assert [each.loss for each in found.curves] == [each.loss for each in whole.curves]
     assert found.curves[0].expected.value == pytest.approx(whole.curves[0].expected.value, abs=0.01)
     (half,) = conclusions(statistics.settings(statistics.with_estimates(analysis.load(folders[0]))))
-    assert half.curves[0].settings == 5
+    assert half.curves[0].settings + len(half.destroyed) == 5
 
 
 def test_questions_are_paired(tmp_path: Path) -> None:
@@ -269,6 +269,22 @@ def test_questions_are_paired(tmp_path: Path) -> None:
     expected, gain = found.curves[0].expected, found.curves[0].gain
     assert expected.high - expected.low > 3 * (gain.high - gain.low)
     assert gain.low < 0.3 < gain.high
+
+
+@pytest.mark.parametrize(("prompts", "wider"), [(16, 3.2), (4, 1.0), (None, 1.0)])
+def test_texts_of_one_prompt_are_one_unit(tmp_path: Path, prompts: int | None, wider: float) -> None:
+    """64 texts on 16 prompts that decide the score say as much as 16; of 4, or of an unknown number, each counts."""
+    random = np.random.default_rng(34)
+    shifts = {beta: np.tile(random.normal(0, 1, 16), 4) for beta in BETAS[:2]}
+    rows = sweep(betas=BETAS[:2], losses=["ipo"])
+    for row in rows[1:]:
+        rewards = [each + float(shift) for each, shift in zip(row["golden_rewards"], shifts[row["beta"]], strict=True)]
+        scored = evaluation(rewards, kl=1.0) | {"prompts": prompts}
+        row |= {"golden_rewards": rewards, "evaluation": scored}
+    runs = [row for _, row in settings_of(tmp_path, rows).iterrows() if row["kind"] == "run"]
+    contrast = np.asarray([1.0, -1.0])
+    plain = np.var(np.subtract(*(row["golden_rewards"] for row in runs)), ddof=1) / 64
+    assert contrast @ smooth._noise(runs, GOLDEN) @ contrast / plain == pytest.approx(wider, rel=0.3)
 
 
 # ------------------------------------------------------------------------------------------------ destroyed
