@@ -21,7 +21,7 @@ from scipy import stats
 
 from analysis import gaussian
 from analysis.apart import STEP, axis_value
-from analysis.best import evaluated_alike
+from analysis.best import corrected_level, evaluated_alike
 from analysis.destroyed import Destroyed, destroyed
 from analysis.figures.axes import spread_evenly_in_log
 from analysis.gaussian import Floats, Integers
@@ -92,18 +92,20 @@ class Curve:
 class Lead:
     """The best loss against another, each at its best setting: by how much its expected score is better (95 %).
 
+    ``corrected`` is the same at Bonferroni's level for all pairs of losses, as the scores chose the pair.
     ``probability``: that it is better at all. More is better whatever the measure: a lead is positive.
     """
 
     first: Curve
     second: Curve
     difference: Estimate
+    corrected: Estimate
     probability: float
 
     @property
     def beyond_noise(self) -> bool:
-        """Whether the interval excludes no difference."""
-        return self.difference.excludes(0)
+        """Whether the corrected interval excludes no difference."""
+        return self.corrected.excludes(0)
 
 
 @dataclass(frozen=True)
@@ -182,8 +184,9 @@ def _conclude(scored: pd.DataFrame, bases: pd.DataFrame, measure: Measure, step:
         return bare(scored, without=dict.fromkeys(losses, why))
     lost = tuple(destroyed(scored, measure))
     left = scored.drop(index=[each.row.name for each in lost])
-    axes, kinds = _axes(left), _kinds(left)
-    without = {loss: _why_not(loss, left, axes, kinds) for loss in losses}
+    # One that is destroyed was a setting all the same: three others that are left still lie on their loss's curve.
+    kinds, axes = _kinds(scored), _axes(left)
+    without = {loss: _why_not(loss, scored, kinds, axes) for loss in losses}
     without = {loss: why for loss, why in without.items() if why}
     fitted = left[[_loss(row) not in without for _, row in left.iterrows()]]
     values = fitted[measure.column].astype(float)
@@ -193,7 +196,7 @@ def _conclude(scored: pd.DataFrame, bases: pd.DataFrame, measure: Measure, step:
     if not len(fitted):
         return bare(scored, without=without, destroyed=lost)
     posterior = gaussian.fit(_scores(fitted, bases, measure, axes, [kinds[index] for index in fitted.index]))
-    curves = _curves(fitted, measure, axes, posterior)
+    curves = _curves(fitted, scored, measure, axes, posterior)
     return bare(
         fitted,
         curves=tuple(curves),
@@ -201,7 +204,7 @@ def _conclude(scored: pd.DataFrame, bases: pd.DataFrame, measure: Measure, step:
         without=without,
         destroyed=lost,
         axes=axes,
-        training=_estimate(posterior.noise),
+        training=central(posterior.noise),
         seeded=posterior.scores.freedom > 0,
         smallest=_smallest(posterior),
         posterior=posterior,
@@ -263,7 +266,7 @@ def _kinds(settings: pd.DataFrame) -> dict[object, tuple[str, ...]]:
 
 
 def _why_not(
-    loss: str, settings: pd.DataFrame, axes: tuple[Along, ...], kinds: Mapping[object, tuple[str, ...]]
+    loss: str, settings: pd.DataFrame, kinds: Mapping[object, tuple[str, ...]], axes: tuple[Along, ...]
 ) -> str:
     """Say why a loss has no curve; nothing where it has one: a curve of it has 4 places along some axis."""
     for kind in dict.fromkeys(each for each in kinds.values() if each[0] == loss):
@@ -300,7 +303,7 @@ def _scores(
 
 def _noise(rows: list[pd.Series], measure: Measure) -> Floats:
     """Give the covariance of the evaluation's noise: paired over common units, else of independent errors."""
-    values = [{key: each for key, each in measure.values(row).items() if math.isfinite(each)} for row in rows]
+    values = [measure.units(row) for row in rows]
     common = [key for key in values[0] if all(key in each for each in values)]
     most = max(len(each) for each in values)
     enough = len(common) == most if measure.unit == "generation" else 2 * len(common) >= most
@@ -320,7 +323,11 @@ def _error(row: pd.Series, values: list[float], measure: Measure) -> float:
 
 
 def _curves(
-    settings: pd.DataFrame, measure: Measure, axes: tuple[Along, ...], posterior: gaussian.Posterior
+    settings: pd.DataFrame,
+    scored: pd.DataFrame,
+    measure: Measure,
+    axes: tuple[Along, ...],
+    posterior: gaussian.Posterior,
 ) -> list[Curve]:
     losses = np.asarray([_loss(row) for _, row in settings.iterrows()])
     names = list(dict.fromkeys(losses.tolist()))
@@ -339,15 +346,15 @@ def _curves(
             Curve(
                 loss=name,
                 row=row,
-                expected=_estimate(measure.sign * posterior.draws[:, best]),
-                rerun=_estimate(measure.sign * reruns[:, best]),
-                gain=_estimate(measure.sign * (posterior.draws[:, best] - posterior.base)),
+                expected=central(measure.sign * posterior.draws[:, best]),
+                rerun=central(measure.sign * reruns[:, best]),
+                gain=central(measure.sign * (posterior.draws[:, best] - posterior.base)),
                 probability=float(probability),
                 alike=tuple(settings.iloc[own[place]] for place in alike),
                 shares=tuple(float(share[place]) for place in alike),
                 raw=measure.sign * float(posterior.scores.seen[raw]),
                 raw_row=settings.iloc[raw],
-                edges=_edges(row, settings.iloc[own], axes),
+                edges=_edges(row, scored[[_loss(each) == name for _, each in scored.iterrows()]], axes),
                 settings=len(own),
                 runs=int(settings["seeds"].iloc[own].sum()),
             )
@@ -356,7 +363,7 @@ def _curves(
 
 
 def _edges(row: pd.Series, own: pd.DataFrame, axes: tuple[Along, ...]) -> dict[str, str]:
-    """Name the axes at whose end a setting lies, among at least 2 places of its loss."""
+    """Name the axes at whose end a setting lies, among at least 2 places of its loss, destroyed ones too."""
     found = {}
     for axis in axes:
         units = [_unit(each, axis) for _, each in own.iterrows()]
@@ -367,19 +374,20 @@ def _edges(row: pd.Series, own: pd.DataFrame, axes: tuple[Along, ...]) -> dict[s
 
 def _leads(settings: pd.DataFrame, curves: list[Curve], posterior: gaussian.Posterior) -> list[Lead]:
     at = {curve.loss: int(settings.index.get_loc(curve.row.name)) for curve in curves}  # type: ignore[arg-type]
+    level = corrected_level(math.comb(len(curves), 2)) if len(curves) > 1 else CONFIDENCE
     found = []
     for other in curves[1:]:
-        difference = posterior.draws[:, at[curves[0].loss]] - posterior.draws[:, at[other.loss]]
-        found.append(Lead(curves[0], other, _estimate(difference), float((difference > 0).mean())))
+        ahead = posterior.draws[:, at[curves[0].loss]] - posterior.draws[:, at[other.loss]]
+        found.append(Lead(curves[0], other, central(ahead), central(ahead, level), float((ahead > 0).mean())))
     return found
 
 
-def _estimate(draws: Floats) -> Estimate:
+def central(draws: Floats, confidence: float = CONFIDENCE) -> Estimate:
     """Give mean and central interval of draws (D,)."""
     if not np.isfinite(draws).all():
         return Estimate(math.nan)
-    low, high = np.quantile(draws, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Estimate(float(draws.mean()), float(low), float(high), CONFIDENCE, "curve")
+    low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Estimate(float(draws.mean()), float(low), float(high), confidence, "curve")
 
 
 def _smallest(posterior: gaussian.Posterior) -> float:

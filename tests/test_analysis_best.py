@@ -59,7 +59,7 @@ def _setting(kind: str, loss: str | None, beta: float, scores: np.ndarray) -> di
 
 def winner(best: list[Best]) -> str:
     """The paragraph on the model."""
-    return summary.winner(best, name_dataset=False)[0]
+    return summary.winner(best, "On m")[0]
 
 
 def test_95_percent_intervals_hold_the_truth_95_times_in_100() -> None:
@@ -161,7 +161,7 @@ def test_reward_accuracy_alone_does_not_choose(tmp_path: Path) -> None:
     _, best = judged(tmp_path, rows)
     assert (best[0].measure, best[0].row["beta"]) == (ACCURACY, 0.1)
     assert "the lowest of the settings within noise of the highest accuracy" in " ".join(
-        summary.winner(best, name_dataset=False)
+        summary.winner(best, "On m")
     )
     assert leads(best) == []
 
