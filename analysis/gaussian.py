@@ -34,8 +34,8 @@ _FLAT = 30.0  # standard deviation of what is flat, in those of the scores
 _LENGTHS = (0.1, 3.0)  # of length scales, in widths of the grid
 _LENGTH = (0.5, 0.9)  # median, and standard deviation of the logarithm
 _AMPLITUDES = (0.05, 4.0)  # of s, w and tau, in standard deviations of the scores
-_LOGS=0
-_LOGW=0
+_LOGS = 0
+_LOGW = 0
 _CURVE, _OFFSET, _TRAINING = 1.5, 1.0, 1.0  # scales of s, w and tau in the same
 
 
@@ -155,7 +155,8 @@ def fit(scores: Scores) -> Posterior:
         + length_logs[:, None, None, None]
         + training_logs[:, None, None]
         + (_half_normal(amplitudes, _CURVE * scores.scale) - _LOGS * np.log(amplitudes))[:, None]
-        + _half_normal(offsets, _OFFSET * scores.scale) - _LOGW * np.log(offsets)
+        + _half_normal(offsets, _OFFSET * scores.scale)
+        - _LOGW * np.log(offsets)
     )
     weights = np.exp(logs - logs.max())
     kept = _resampled(weights.reshape(-1) / weights.sum(), _KEPT)
