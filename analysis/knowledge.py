@@ -9,9 +9,10 @@ covariance K of the expected scores, and noise v of a run,
     m' ~ N(m, C),   C = K[:, X] (K[X, X] + v I)^-1 K[X, :]
 
 whatever the scores of X will be (Frazier, Powell and Dayanik 2009, "The Knowledge-Gradient Policy for Correlated Normal
-Beliefs", equation 5). What they are worth is E[max m'] over the settings trained then, less max m over those trained
-now. A batch is chosen run by run, each given those before it, whose scores are not known yet. Where no single run would
-change what is named, the next is one that may be much better than that (expected improvement), so that several do.
+Beliefs"; of several at once Wu and Frazier 2016, "The Parallel Knowledge Gradient Method"). What they are worth is
+E[max m'] over the settings trained then, less max m over those trained now. A batch is chosen run by run, each given
+those before it, whose scores are not known yet. Where no single run would change what is named, the next is the one
+that promises most to be better (expected improvement, Jones, Schonlau and Welch 1998), so that several together do.
 """
 
 from __future__ import annotations
@@ -59,8 +60,7 @@ def choose(mean: Floats, covariance: Floats, trained: Integers, noise: float, ru
         )  # of all expected scores, by a run at each place
         values = np.asarray([_worth(drawn, steps * shift, known, place) for place, shift in enumerate(shifts)])
         if values.max() - worth < _NOTHING * math.sqrt(noise):
-            values = worth + _improvement(drawn.mean(axis=0), left, known)
-            place, gain = int(values.argmax()), 0.0
+            place, gain = int(_improvement(drawn.mean(axis=0), left, known).argmax()), 0.0
         else:
             place, gain = int(values.argmax()), float(values.max()) - worth
         found.append(Choice(place, gain))
@@ -71,12 +71,13 @@ def choose(mean: Floats, covariance: Floats, trained: Integers, noise: float, ru
 
 
 def _improvement(mean: Floats, covariance: Floats, known: Booleans) -> Floats:
-    """Give by how much each place is expected to be better than the best that is known, where it is better at all."""
+    """Give by how much each place is expected to be better than the best that is known, where it is better; 0 of that."""
     best = int(np.where(known, mean, -np.inf).argmax())
     variance = np.diag(covariance) + covariance[best, best] - 2 * covariance[best]
     deviation = np.sqrt(variance.clip(1e-18))
     lead = (mean - mean[best]) / deviation
-    return np.asarray(deviation * (lead * stats.norm.cdf(lead) + stats.norm.pdf(lead)))
+    gains = deviation * (lead * stats.norm.cdf(lead) + stats.norm.pdf(lead))
+    return np.asarray(np.where(np.arange(len(mean)) == best, 0, gains))
 
 
 def _worth(drawn: Floats, moved: Floats, known: Booleans, place: int) -> float:
