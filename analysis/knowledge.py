@@ -71,7 +71,7 @@ def choose(mean: Floats, covariance: Floats, trained: Integers, noise: float, ru
 
 
 def _improvement(mean: Floats, covariance: Floats, known: Booleans) -> Floats:
-    """Give by how much each place is expected to be better than the best that is known, where it is better; 0 of that."""
+    """Give by how much each place is expected to exceed the best that is known, where it does; 0 of that itself."""
     best = int(np.where(known, mean, -np.inf).argmax())
     variance = np.diag(covariance) + covariance[best, best] - 2 * covariance[best]
     deviation = np.sqrt(variance.clip(1e-18))
