@@ -29,14 +29,15 @@ Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 Integers = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 
 _SEED = 20240118  # the same answer at every reading
-_KEPT, _EACH = 128, 32  # places of the grid that are kept, as often as their weight says; draws from each
+_KEPT, _EACH = 128, 16  # places of the grid that are kept, as often as their weight says; draws from each
 _FLAT = 30.0  # standard deviation of what is flat, in those of the scores
-_LENGTHS = (0.1, 3.0)  # of length scales, in widths of the grid
-_LENGTH = (0.5, 0.9)  # median, and standard deviation of the logarithm
-_AMPLITUDES = (0.05, 4.0)  # of s, w and tau, in standard deviations of the scores
-_LOGS = 0
-_LOGW = 0
-_CURVE, _OFFSET, _TRAINING = 1.5, 1.0, 1.0  # scales of s, w and tau in the same
+# The grid of hyperparameters, and their priors.
+_LENGTHS = (0.1, 3.0)  # from and to, in widths of the axis
+_LENGTH = (0.5, 0.9)  # log-normal: median, and standard deviation of the logarithm
+_AMPLITUDES = (0.05, 4.0)  # s and w from and to, in standard deviations of the scores
+_CURVE, _OFFSET = 1.5, 1.0  # c of s and of w, whose density is v^(-1/2) exp(-v^2 / 2 c^2), in the same
+_TRAININGS = (0.03, 1.5)  # tau from and to, in standard deviations of single runs' scores
+_TRAINING = 1.0  # half-normal: its scale, in the same
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,8 @@ class Scores:
     @property
     def scale_of_runs(self) -> float:
         """The standard deviation of the scores of single runs, of which seeds average several."""
-        return math.sqrt(self.scale**2 + (np.mean(1 - 1 / self.seeds) * self.spread**2 if self.freedom else 0))
+        averaged = float(np.mean(1 - 1 / self.seeds)) * self.spread**2 if self.freedom else 0.0
+        return math.sqrt(self.scale**2 + averaged)
 
     @property
     def flat(self) -> float:
@@ -91,11 +93,6 @@ class Grid:
     offset: Floats
     training: Floats
     weight: Floats
-
-    def at(self, chosen: Integers) -> Grid:
-        """Give some of them, in that order."""
-        parts = (self.lengths, self.amplitude, self.offset, self.training, self.weight)
-        return Grid(*(each[chosen] for each in parts))
 
 
 @dataclass(frozen=True)
@@ -148,27 +145,29 @@ def fit(scores: Scores) -> Posterior:
     """Give the posterior of at least 2 settings whose scores are not all equal; the same one at every call."""
     lengths, length_logs = _lengths(scores)
     trainings, training_logs = _trainings(scores)
-    apart = _decorrelated(scores, lengths, trainings)
     amplitudes, offsets = _amplitudes(scores)
+    apart = _decorrelated(scores, lengths, trainings)
     logs = (
         apart.likelihoods(amplitudes, offsets)
         + length_logs[:, None, None, None]
         + training_logs[:, None, None]
-        + (_half_normal(amplitudes, _CURVE * scores.scale) - _LOGS * np.log(amplitudes))[:, None]
-        + _half_normal(offsets, _OFFSET * scores.scale)
-        - _LOGW * np.log(offsets)
+        + _small(amplitudes, _CURVE * scores.scale)[:, None]
+        + _small(offsets, _OFFSET * scores.scale)
     )
-    weights = np.exp(logs - logs.max())
-    kept = _resampled(weights.reshape(-1) / weights.sum(), _KEPT)
+    kept = _resampled(np.exp(logs - logs.max()), _KEPT)
     length, training, amplitude, offset = np.unravel_index(kept, logs.shape)
     drawn = apart.draws(length, training, amplitudes[amplitude], offsets[offset])
-    once, counts = np.unique(kept, return_counts=True)
-    length, training, amplitude, offset = np.unravel_index(once, logs.shape)
-    grid = Grid(lengths[length], amplitudes[amplitude], offsets[offset], trainings[training], counts / counts.sum())
+    _, first, often = np.unique(kept, return_index=True, return_counts=True)
+    grid = Grid(
+        lengths[length[first]],
+        amplitudes[amplitude[first]],
+        offsets[offset[first]],
+        trainings[training[first]],
+        often / len(kept),
+    )
     count = len(scores.seen)
     base = drawn[:, count] if scores.based else np.full(len(drawn), math.nan)
-    tau = trainings[np.unravel_index(kept, logs.shape)[1]]
-    return Posterior(scores, grid, drawn[:, :count], np.repeat(tau, _EACH), base)
+    return Posterior(scores, grid, drawn[:, :count], np.repeat(trainings[training], _EACH), base)
 
 
 def paired_covariance(values: Floats) -> Floats:
@@ -225,13 +224,18 @@ def _half_normal(values: Floats, scale: float) -> Floats:
     return np.asarray(np.log(values) - 0.5 * (values / scale) ** 2)
 
 
+def _small(values: Floats, scale: float) -> Floats:
+    """Give the same of a density that is larger near 0: settings, or losses, may well be all alike."""
+    return np.asarray(_half_normal(values, scale) - 0.5 * np.log(values))
+
+
 def _trainings(scores: Scores) -> tuple[Floats, Floats]:
     """Give values of tau with the logarithms of their prior, in which the spread between seeds is accounted for.
 
     With f degrees of freedom, f spread^2 / (tau^2 + between) is chi-squared.
     """
     scale = scores.scale_of_runs
-    low, high = 0.03 * scale, 1.5 * scale
+    low, high = (each * scale for each in _TRAININGS)
     fine = np.geomspace(low, max(high, 3 * scores.spread) if scores.freedom else high, 400)
     logs = _half_normal(fine, _TRAINING * scale)
     if scores.freedom:
@@ -245,8 +249,10 @@ def _trainings(scores: Scores) -> tuple[Floats, Floats]:
 
 
 def _resampled(weights: Floats, count: int) -> Integers:
-    """Give ``count`` places, each as often as its weight says (systematic resampling, without chance)."""
-    return np.searchsorted(np.cumsum(weights), (np.arange(count) + 0.5) / count).clip(0, len(weights) - 1)
+    """Give ``count`` flat indices, each as often as its weight says (systematic resampling, without chance)."""
+    cumulated = np.cumsum(weights)
+    wanted = cumulated[-1] * (np.arange(count) + 0.5) / count
+    return np.asarray(np.searchsorted(cumulated, wanted).clip(0, weights.size - 1))
 
 
 # ------------------------------------------------------------------------------------------------ the posterior

@@ -21,7 +21,7 @@ from scipy import stats
 
 from analysis import gaussian
 from analysis.apart import STEP, axis_value
-from analysis.best import evaluated_alike
+from analysis.best import corrected_level, evaluated_alike
 from analysis.destroyed import Destroyed, destroyed
 from analysis.figures.axes import spread_evenly_in_log
 from analysis.gaussian import Floats, Integers
@@ -92,18 +92,20 @@ class Curve:
 class Lead:
     """The best loss against another, each at its best setting: by how much its expected score is better (95 %).
 
+    ``corrected`` is the same at Bonferroni's level for all pairs of losses, as the scores chose the pair.
     ``probability``: that it is better at all. More is better whatever the measure: a lead is positive.
     """
 
     first: Curve
     second: Curve
     difference: Estimate
+    corrected: Estimate
     probability: float
 
     @property
     def beyond_noise(self) -> bool:
-        """Whether the interval excludes no difference."""
-        return self.difference.excludes(0)
+        """Whether the corrected interval excludes no difference."""
+        return self.corrected.excludes(0)
 
 
 @dataclass(frozen=True)
@@ -201,7 +203,7 @@ def _conclude(scored: pd.DataFrame, bases: pd.DataFrame, measure: Measure, step:
         without=without,
         destroyed=lost,
         axes=axes,
-        training=_estimate(posterior.noise),
+        training=central(posterior.noise),
         seeded=posterior.scores.freedom > 0,
         smallest=_smallest(posterior),
         posterior=posterior,
@@ -339,9 +341,9 @@ def _curves(
             Curve(
                 loss=name,
                 row=row,
-                expected=_estimate(measure.sign * posterior.draws[:, best]),
-                rerun=_estimate(measure.sign * reruns[:, best]),
-                gain=_estimate(measure.sign * (posterior.draws[:, best] - posterior.base)),
+                expected=central(measure.sign * posterior.draws[:, best]),
+                rerun=central(measure.sign * reruns[:, best]),
+                gain=central(measure.sign * (posterior.draws[:, best] - posterior.base)),
                 probability=float(probability),
                 alike=tuple(settings.iloc[own[place]] for place in alike),
                 shares=tuple(float(share[place]) for place in alike),
@@ -367,19 +369,20 @@ def _edges(row: pd.Series, own: pd.DataFrame, axes: tuple[Along, ...]) -> dict[s
 
 def _leads(settings: pd.DataFrame, curves: list[Curve], posterior: gaussian.Posterior) -> list[Lead]:
     at = {curve.loss: int(settings.index.get_loc(curve.row.name)) for curve in curves}  # type: ignore[arg-type]
+    level = corrected_level(math.comb(len(curves), 2)) if len(curves) > 1 else CONFIDENCE
     found = []
     for other in curves[1:]:
-        difference = posterior.draws[:, at[curves[0].loss]] - posterior.draws[:, at[other.loss]]
-        found.append(Lead(curves[0], other, _estimate(difference), float((difference > 0).mean())))
+        ahead = posterior.draws[:, at[curves[0].loss]] - posterior.draws[:, at[other.loss]]
+        found.append(Lead(curves[0], other, central(ahead), central(ahead, level), float((ahead > 0).mean())))
     return found
 
 
-def _estimate(draws: Floats) -> Estimate:
+def central(draws: Floats, confidence: float = CONFIDENCE) -> Estimate:
     """Give mean and central interval of draws (D,)."""
     if not np.isfinite(draws).all():
         return Estimate(math.nan)
-    low, high = np.quantile(draws, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Estimate(float(draws.mean()), float(low), float(high), CONFIDENCE, "curve")
+    low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Estimate(float(draws.mean()), float(low), float(high), confidence, "curve")
 
 
 def _smallest(posterior: gaussian.Posterior) -> float:

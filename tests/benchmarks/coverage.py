@@ -14,13 +14,14 @@ evaluation on 80 questions one of se to each mean. Truth is drawn anew for each 
 - edge        monotone: the best lies at the lowest or the highest beta
 - collapsed   as quadratic; the lowest beta of one loss is destroyed, 3 lower
 
-Losses lie 0.1 apart (standard deviation). `false lead` is of as many further sweeps whose three losses have one curve.
+Losses lie 0.1 apart (standard deviation). `lead` is how often some loss is said to lead another falsely, in
+as many further sweeps whose three losses have one curve.
 
 What is judged is the best setting of the best loss as each way names it: raw by the highest score (plain, and
 Bonferroni's, are today's intervals about it), the curve by the highest expected score. `bias` is what it is said to
-score less what it scores by its truth; `coverage` how often the 95 % interval holds that, in `rerun` what one retraining
-of it scores; `regret` how much worse its truth is than that of the sweep's truly best setting. `loss` is the coverage
-over the best settings of each loss.
+score less what it scores by its truth; `coverage` how often the 95 % interval holds that, in `rerun` what one
+retraining of it scores; `regret` how much worse its truth is than that of the sweep's truly best setting. `loss` is the
+coverage over the best settings of each loss.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from analysis.destroyed import destroyed
 from analysis.gaussian import Floats
 from analysis.intervals import CONFIDENCE, Estimate, normal_interval, widened
 from analysis.measures import GOLDEN
-from analysis.smooth import FEWEST
+from analysis.smooth import FEWEST, central
 
 LOSSES, QUESTIONS, COLLAPSED = 3, 80, 3.0
 BETAS = {2: (0.01, 0.1), 4: (0.01, 0.05, 0.1, 0.5), 10: (0.01, *(step / 10 for step in range(1, 10)))}
@@ -120,7 +121,7 @@ def curve_of(shape: str, random: np.random.Generator) -> Curve:
         left, right = random.uniform(0.2, 1, 2)
         return lambda x: -np.where(x < peak, left * (peak - x), right * (x - peak))
     if shape == "edge":
-        bend, falls = random.uniform(0.5, 2), random.random() < 0.5  # noqa: PLR2004
+        bend, falls = random.uniform(0.5, 2), random.random() < 0.5
         return lambda x: -drop * (x if falls else 1 - x) ** bend
     return lambda x: -drop * ((x - peak) / max(peak, 1 - peak)) ** 2
 
@@ -176,11 +177,13 @@ def by_highest(sweep: Sweep, random: np.random.Generator, tau: float, *, correct
 
     noise = scores.covariance
     own = [interval(scores.seen[at], noise[at, at], 1 / scores.seeds[at]) for at in bests]
-    first, second = sorted(range(LOSSES), key=lambda loss: -scores.seen[bests[loss]])[:2]
-    one, other = bests[first], bests[second]
-    apart = noise[one, one] + noise[other, other] - 2 * noise[one, other]
-    lead = interval(scores.seen[one] - scores.seen[other], apart, 1 / scores.seeds[one] + 1 / scores.seeds[other])
-    return _judged(sweep, bests, own, own, first, lead.excludes(0), random, tau)
+    first, *others = sorted(range(LOSSES), key=lambda loss: -scores.seen[bests[loss]])
+    one, leads = bests[first], []
+    for other in (bests[loss] for loss in others):
+        apart = noise[one, one] + noise[other, other] - 2 * noise[one, other]
+        share = 1 / scores.seeds[one] + 1 / scores.seeds[other]
+        leads.append(interval(scores.seen[one] - scores.seen[other], apart, share).excludes(0))
+    return _judged(sweep, bests, own, own, first, any(leads), random, tau)
 
 
 def by_curve(sweep: Sweep, random: np.random.Generator, tau: float) -> Judged:
@@ -192,13 +195,13 @@ def by_curve(sweep: Sweep, random: np.random.Generator, tau: float) -> Judged:
     draws, reruns = posterior.draws, posterior.reruns
     curves = sweep.scores.curves[left]
     bests = [_highest(draws.mean(axis=0), curves == loss) for loss in range(LOSSES)]
-    expected, rerun = ([_central(each[:, at]) for at in bests] for each in (draws, reruns))
+    expected, rerun = ([central(each[:, at]) for at in bests] for each in (draws, reruns))
     highest = np.stack([draws[:, curves == loss].max(axis=1) for loss in range(LOSSES)])
     shares = np.bincount(highest.argmax(axis=0), minlength=LOSSES)
     first, *others = np.argsort(-shares, kind="stable")
-    leads = [_central(draws[:, bests[first]] - draws[:, bests[other]]).excludes(0) for other in others]
-    lead = any(leads)
-    return _judged(sweep, [int(left[at]) for at in bests], expected, rerun, int(first), lead, random, tau)
+    level = corrected_level(math.comb(LOSSES, 2))
+    leads = [central(draws[:, bests[first]] - draws[:, bests[other]], level).excludes(0) for other in others]
+    return _judged(sweep, [int(left[at]) for at in bests], expected, rerun, int(first), any(leads), random, tau)
 
 
 def _without(scores: gaussian.Scores, left: gaussian.Integers) -> gaussian.Scores:
@@ -216,11 +219,6 @@ def _without(scores: gaussian.Scores, left: gaussian.Integers) -> gaussian.Score
 
 def _highest(values: Floats, among: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> int:
     return int(np.where(among, values, -np.inf).argmax())
-
-
-def _central(draws: Floats) -> Estimate:
-    low, high = np.quantile(draws, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Estimate(float(draws.mean()), float(low), float(high))
 
 
 def _judged(
