@@ -206,9 +206,10 @@ def _by_curve(found: Between) -> dict[str, str]:
         "against": f"{found.second.best.row['loss_type']} at {setting(found.second.row)}",
         "expected lead": f"{signed(lead.difference.value)} {found.first.measure.name}" if lead else MISSING,
         "95 % interval": limits(lead.difference) if lead else MISSING,
+        "for all pairs": limits(lead.corrected) if lead else MISSING,
         "better with": probability(lead.probability) if lead else MISSING,
         WITHOUT: f"{limits(found.corrected.corrected)} for {found.corrected.looked_at}",
-        "verdict": _verdict(lead.difference) if lead else _verdict_of(found.corrected),
+        "verdict": _verdict(lead.corrected) if lead else _verdict_of(found.corrected),
     }
 
 
