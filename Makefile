@@ -38,6 +38,7 @@ bench: .venv/tested
 	python tests/benchmarks/queueing.py $(JSON:%=--json %)
 	python tests/benchmarks/scale.py $(JSON:%=--json %)
 	OMP_NUM_THREADS=1 python tests/benchmarks/coverage.py $(JSON:%=--json %)
+	OMP_NUM_THREADS=1 python tests/benchmarks/next_runs.py $(JSON:%=--json %)
 
 SEED ?= 1
 FAULTS ?= 200

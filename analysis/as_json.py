@@ -95,6 +95,7 @@ def _lead(found: Between) -> Plain:
         "first": found.first.best.row["loss_type"],
         "second": found.second.best.row["loss_type"],
         "expected": _estimate(lead.difference) if lead else None,
+        "corrected": _estimate(lead.corrected) if lead else None,
         "probability": lead.probability if lead else None,
         "without_assuming_smoothness": {
             "difference": _estimate(plain.difference),

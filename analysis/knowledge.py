@@ -9,12 +9,15 @@ covariance K of the expected scores, and noise v of a run,
     m' ~ N(m, C),   C = K[:, X] (K[X, X] + v I)^-1 K[X, :]
 
 whatever the scores of X will be (Frazier, Powell and Dayanik 2009, "The Knowledge-Gradient Policy for Correlated Normal
-Beliefs", equation 5). What they are worth is E[max m'] over the settings trained then, less max m over those trained
-now. A batch is chosen run by run, each given those before it, whose scores are not known yet.
+Beliefs"; of several at once Wu and Frazier 2016, "The Parallel Knowledge Gradient Method"). What they are worth is
+E[max m'] over the settings trained then, less max m over those trained now. A batch is chosen run by run, each given
+those before it, whose scores are not known yet. Where no single run would change what is named, the next is the one
+that promises most to be better (expected improvement, Jones, Schonlau and Welch 1998), so that several together do.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +29,7 @@ Booleans = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
 
 _DRAWS = 512  # of what the further runs' scores may make of the expected ones
 _NORMAL = stats.norm.ppf((np.arange(_DRAWS) + 0.5) / _DRAWS)  # evenly: chance is in their order alone
+_NOTHING = 1e-4  # standard deviations of a run's noise; less is no gain
 _MANY = 4000  # joint draws of the expected scores
 _SEED = 20240118  # the same answer at every reading
 
@@ -54,13 +58,26 @@ def choose(mean: Floats, covariance: Floats, trained: Integers, noise: float, ru
         shifts = (
             left / np.sqrt(np.diag(left).clip(0) + noise)[:, None]
         )  # of all expected scores, by a run at each place
-        values = [_worth(drawn, steps * shift, known, place) for place, shift in enumerate(shifts)]
-        place = int(np.argmax(values))
-        found.append(Choice(place, max(0.0, values[place] - worth)))
-        worth, drawn = max(worth, values[place]), drawn + steps * shifts[place]
+        values = np.asarray([_worth(drawn, steps * shift, known, place) for place, shift in enumerate(shifts)])
+        if values.max() - worth < _NOTHING * math.sqrt(noise):
+            place, gain = int(_improvement(drawn.mean(axis=0), left, known).argmax()), 0.0
+        else:
+            place, gain = int(values.argmax()), float(values.max()) - worth
+        found.append(Choice(place, gain))
+        worth, drawn = worth + gain, drawn + steps * shifts[place]
         left = left - np.outer(shifts[place], shifts[place])
         known[place] = True
     return found
+
+
+def _improvement(mean: Floats, covariance: Floats, known: Booleans) -> Floats:
+    """Give by how much each place is expected to exceed the best that is known, where it does; 0 of that itself."""
+    best = int(np.where(known, mean, -np.inf).argmax())
+    variance = np.diag(covariance) + covariance[best, best] - 2 * covariance[best]
+    deviation = np.sqrt(variance.clip(1e-18))
+    lead = (mean - mean[best]) / deviation
+    gains = deviation * (lead * stats.norm.cdf(lead) + stats.norm.pdf(lead))
+    return np.asarray(np.where(np.arange(len(mean)) == best, 0, gains))
 
 
 def _worth(drawn: Floats, moved: Floats, known: Booleans, place: int) -> float:

@@ -21,7 +21,7 @@ from analysis.smooth import Curve, Lead, Smooth
 from analysis.words import MISSING, fixed, limits, or_missing, share, signed
 
 WITHOUT = "without assuming smoothness"  # the column of Bonferroni's intervals, where others have curves
-_ALIKE = 6  # settings within noise of the best that a table names
+_ALIKE = 4  # settings within noise of the best that a table names
 
 
 @dataclass(frozen=True)
@@ -161,8 +161,8 @@ def probability(value: float) -> str:
 
 def alike(curve: Curve) -> str:
     """Name the settings that may be the loss's best, the most probable first."""
-    names = [setting(row).removeprefix("beta ") for row in curve.alike[:_ALIKE]]
-    return ", ".join(names) + (f" and {len(curve.alike) - _ALIKE} more" if len(curve.alike) > _ALIKE else "")
+    names = [setting(row).removeprefix("beta ") for row in curve.alike]
+    return ", ".join(names if len(names) <= _ALIKE + 1 else [*names[:_ALIKE], f"{len(names) - _ALIKE} more"])
 
 
 def raw(winner: Winner) -> str:
@@ -206,9 +206,10 @@ def _by_curve(found: Between) -> dict[str, str]:
         "against": f"{found.second.best.row['loss_type']} at {setting(found.second.row)}",
         "expected lead": f"{signed(lead.difference.value)} {found.first.measure.name}" if lead else MISSING,
         "95 % interval": limits(lead.difference) if lead else MISSING,
+        "for all pairs": limits(lead.corrected) if lead else MISSING,
         "better with": probability(lead.probability) if lead else MISSING,
         WITHOUT: f"{limits(found.corrected.corrected)} for {found.corrected.looked_at}",
-        "verdict": _verdict(lead.difference) if lead else _verdict_of(found.corrected),
+        "verdict": _verdict(lead.corrected) if lead else _verdict_of(found.corrected),
     }
 
 

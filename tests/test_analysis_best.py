@@ -160,9 +160,7 @@ def test_reward_accuracy_alone_does_not_choose(tmp_path: Path) -> None:
     ]
     _, best = judged(tmp_path, rows)
     assert (best[0].measure, best[0].row["beta"]) == (ACCURACY, 0.1)
-    assert "the lowest of the settings within noise of the highest accuracy" in " ".join(
-        summary.winner(best, "On m")
-    )
+    assert "the lowest of the settings within noise of the highest accuracy" in " ".join(summary.winner(best, "On m"))
     assert leads(best) == []
 
 

@@ -46,7 +46,8 @@ def _probable(smooth: Smooth) -> list[str]:
 def _lead(lead: Lead) -> str:
     other = f"the next, {lead.second.loss} at {setting(lead.second.row)}"
     noise = "" if lead.beyond_noise else ", so which of them is better is within noise"
-    return f"its expected lead over {other}, is {fixed(lead.difference.value)} ({limits(lead.difference)}){noise}"
+    pairs = "" if lead.corrected == lead.difference else "; corrected for all pairs of losses"
+    return f"its expected lead over {other}, is {fixed(lead.difference.value)} ({limits(lead.corrected)}{pairs}){noise}"
 
 
 def _raw(curve: Curve) -> str:
