@@ -67,9 +67,9 @@ prepare.score = counting
 
 # When a training begins, all ranks try to pack; here only rank 1 finds something.
 RANK_1_WILL_NOT_PACK = """
-from launcher.worker.training import trainer
-honest = trainer.why_not
-trainer.why_not = lambda model: honest(model) or ("rank 1 is against it" if rank == 1 else None)
+from launcher.worker.training import packing
+honest = packing.why_not
+packing.why_not = lambda model: honest(model) or ("rank 1 is against it" if rank == 1 else None)
 """
 
 # After step 4, before its checkpoint: the last whole one is that of step 2.

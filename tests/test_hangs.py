@@ -17,6 +17,7 @@ from waiting import eventually
 from worker_fixtures import make_config, write_pairs
 
 from launcher.cluster import slurm_node
+from launcher.cluster.node_list import members, names
 from launcher.config import RunConfig
 from launcher.store.facts import Cause, Failure
 from launcher.store.files import read_fact, read_lines, typed
@@ -64,7 +65,16 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 SHOWN = "Partition=main ReqNodeList=n1 ExcNodeList=n7 NumNodes=2 NumCPUs=2"
-WITHOUT_N3 = ["show job 77", "show partition -o", "requeue 77", "show job 77", "update JobId=77 ExcNodeList=n7,n3"]
+WITHOUT_N3 = ["show job 77", "show node -o", "requeue 77", "show job 77", "update JobId=77 ExcNodeList=n7,n3"]
+
+
+def shown(states: list[str]) -> str:
+    """What `scontrol show node -o` says of the partition's nodes n1, n2 ...; n7, which jobs avoid, is the last one."""
+    names = [*(f"n{number}" for number in range(1, len(states))), "n7"]
+    return "\n".join(
+        f"NodeName={name} Arch=x86_64 State={state} ThreadsPerCore=1 Owner=N/A Partitions=all,main BootTime=x"
+        for name, state in zip(names, states, strict=True)
+    )
 
 
 class Job:
@@ -82,10 +92,9 @@ class Job:
 
     def nodes(self, count: int) -> None:
         """So many has the partition."""
-        partition = f"PartitionName=main AllowGroups=ALL State=UP TotalCPUs=99 TotalNodes={count}"
         (self.folder / "bin" / "scontrol").write_text(
             f"#!/bin/sh\necho $* >>{self.folder}/asked\n"
-            f'case "$*" in "show partition"*) echo {partition};; *) echo {SHOWN};; esac\n'
+            f'case "$*" in "show node"*) echo "{shown(["IDLE"] * count)}";; *) echo {SHOWN};; esac\n'
         )
 
     def start(self, before: str, ranks: int = 2, *, queue: bool = False) -> list[Any]:
@@ -139,24 +148,37 @@ def test_a_hang_puts_the_job_back_into_the_queue_without_the_node(tmp_path: Path
     assert (back.step, back.node, back.why) == (2, "n3", hung.lost[0].reason)
 
 
+def test_a_node_list_means_each_of_its_nodes() -> None:
+    """Numbers keep their zeros, and a name may have several brackets."""
+    assert members(names("n1,gpu[08-10,12],rack[1-2]n[0,3]")) == [
+        "n1", "gpu08", "gpu09", "gpu10", "gpu12", "rack1n0", "rack1n3", "rack2n0", "rack2n3",
+    ]  # fmt: skip
+
+
+FIVE = ["IDLE"] * 5  # n1 to n4, and n7
+
+
 @pytest.mark.parametrize(
-    ("job", "nodes", "spares"),
+    ("job", "states", "spares"),
     [
-        (SHOWN, 4, True),
-        (SHOWN, 3, False),  # it would wait for ever
-        (SHOWN.replace("n7", "n[7-9]").replace("NumNodes=2", "NumNodes=1"), 7, False),  # it may be nobody's fault
-        (SHOWN.replace("n7", "(null)"), 3, True),
-        (SHOWN.replace("=main", "=main,other"), 4, True),
-        (SHOWN.replace("=main", "=other"), 1, True),
-        ("slurm_load_jobs error: Invalid job id specified", 1, True),
+        (SHOWN, FIVE, True),
+        (SHOWN, FIVE[:4], True),
+        (SHOWN.replace("NumNodes=2", "NumNodes=3"), FIVE[:4], False),  # it would wait for ever
+        (SHOWN, ["IDLE", "MIXED+DRAIN", "ALLOCATED", "IDLE*", "IDLE"], False),  # n2 and n4 may not come back
+        (SHOWN, ["IDLE", "DOWN+NOT_RESPONDING", "ALLOCATED", "IDLE+MAINTENANCE", "IDLE"], False),
+        (SHOWN, ["IDLE", "MIXED+PLANNED", "ALLOCATED", "IDLE+CLOUD+POWERED_DOWN", "DOWN"], True),
+        (SHOWN.replace("n7", "n[1-2,7]").replace("NumNodes=2", "NumNodes=1"), [*FIVE, "IDLE"], False),  # nobody's fault
+        (SHOWN.replace("n7", "(null)"), FIVE[:4], True),
+        (SHOWN.replace("=main", "=main,all"), FIVE, True),
+        (SHOWN.replace("=main", "=other"), FIVE[:2], True),
+        ("slurm_load_jobs error: Invalid job id specified", FIVE[:2], True),
     ],
 )
 def test_a_job_keeps_away_from_a_node_while_it_has_enough(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str, nodes: int, spares: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str, states: list[str], spares: bool
 ) -> None:
-    """As many as it takes, and half of the partition; where SLURM does not say, as if it had."""
-    partition = f"PartitionName=main State=UP TotalNodes={nodes}"
-    (tmp_path / "scontrol").write_text(f"#!/bin/sh\n[ $2 = partition ] && echo '{partition}' || echo '{job}'\n")
+    """As many as it takes, and half of those that can be had; where SLURM does not say, as if it had."""
+    (tmp_path / "scontrol").write_text(f"#!/bin/sh\n[ $2 = node ] && echo '{shown(states)}' || echo '{job}'\n")
     (tmp_path / "scontrol").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     assert slurm_node.spares("77", "n3") is spares
@@ -167,7 +189,7 @@ def test_a_hang_leaves_a_job_the_nodes_that_it_needs(tmp_path: Path, pairs: Path
     hung = job(tmp_path, pairs, checkpoint__every=1)
     hung.nodes(2)
     assert finish(hung.start(SLEEP.format(rank=1), queue=True), 120) == [1, 1]
-    assert hung.asked == ["show job 77", "show partition -o", "requeue 77"]
+    assert hung.asked == ["show job 77", "show node -o", "requeue 77"]
     assert any("77 goes back into the queue, though on n3: too few are left" in hung.log(rank) for rank in (0, 1))
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from math import prod
+from itertools import product
 
 
 def names(text: str | None) -> list[str]:
@@ -17,9 +17,21 @@ def names(text: str | None) -> list[str]:
 
 def count(nodes: Iterable[str]) -> int:
     """How many nodes such parts mean."""
-    return sum(prod(map(_members, re.findall(r"\[([^\]]*)\]", part))) for part in nodes)
+    return len(members(nodes))
 
 
-def _members(brackets: str) -> int:
-    spans = (re.fullmatch(r"(\d+)-(\d+)", each) for each in brackets.split(","))
-    return sum(int(span[2]) - int(span[1]) + 1 if span else 1 for span in spans)
+def members(nodes: Iterable[str]) -> list[str]:
+    """The nodes that such parts mean: `n[08-10]` is n08, n09 and n10."""
+    return ["".join(made) for part in nodes for made in product(*map(_spelt, re.findall(r"\[[^\]]*\]|[^\[]+", part)))]
+
+
+def _spelt(piece: str) -> list[str]:
+    """What a piece of a part stands for: itself, or each number in its brackets, with as many digits as the first."""
+    if not piece.startswith("["):
+        return [piece]
+    found = []
+    for each in piece[1:-1].split(","):
+        span = re.fullmatch(r"(\d+)-(\d+)", each)
+        numbers = range(int(span[1]), int(span[2]) + 1) if span else ()
+        found += [f"{number:0{len(span[1])}}" for number in numbers] if span else [each]
+    return found

@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
-from launcher.cluster.node_list import names
+from launcher.cluster.node_list import members, names
 from launcher.cluster.offer import Offer
 from launcher.cluster.task import Task
 from launcher.store.facts import Failure
@@ -39,8 +39,12 @@ REQUEST = "PREFSWEEP_REQUEST"  # set by the job's script: the file by which a ta
 REQUEST_CODE = 250  # above what shells make of signals (128 to 192), below 255, which ssh and apptainer use
 COMPLAINT = "@COMPLAINT@"  # stands in a request for what SLURM will have complained of
 END_TIME = re.compile(r"\bEndTime=(\d+-\d+-\d+T\d+:\d+:\d+)")  # in an answer of `scontrol show job`
-PARTITIONS_COMMAND = ["scontrol", "show", "partition", "-o"]
-TOTAL_NODES = re.compile(r"^PartitionName=(\S+).*\bTotalNodes=(\d+)", re.MULTILINE)  # in its answer
+NODES_COMMAND = ["scontrol", "show", "node", "-o"]
+NODE = re.compile(r"^NodeName=(\S+).*?\bState=(\S+).*?\bPartitions=(\S+)", re.MULTILINE)  # in its answer
+# In a node's state: no job begins there for now, and may never. The star is that of one that does not respond.
+NOT_TO_BE_HAD = re.compile(
+    r"\*|\b(DOWN|DRAIN\w*|FAIL\w*|MAINT\w*|NOT_RESPONDING|NO_RESPOND|RESERVED|INVAL\w*|UNKNOWN)\b"
+)
 _START = ("SLURM_JOB_ID", "SLURM_RESTART_COUNT", "SLURM_STEP_ID")  # these name a start of a job
 
 
@@ -97,16 +101,23 @@ def requeue(job_id: str, refused: Mapping[Path, Failure], without: str | None) -
 
 
 def spares(job_id: str, node: str) -> bool:
-    """Whether enough nodes are left to the job without that one; where SLURM does not say, it is thought so."""
+    """Whether enough nodes are left to the job without that one; where SLURM does not say, it is thought so.
+
+    Those count that a job can have now: one that is drained may stay so for weeks, while the job waits.
+    """
     try:
-        job, partitions = (_answer(command).stdout for command in (_show(job_id), PARTITIONS_COMMAND))
+        job, there = (_answer(command).stdout for command in (_show(job_id), NODES_COMMAND))
     except (OSError, subprocess.TimeoutExpired):
         return True
     partition, nodes = re.search(r"\bPartition=(\S+)", job), re.search(r"\bNumNodes=(\d+)", job)
     if partition is None or nodes is None:
         return True
-    totals = [int(total) for name, total in TOTAL_NODES.findall(partitions) if name in partition[1].split(",")]
-    return Offer(min(totals, default=None)).has_enough(int(nodes[1]), {*_avoided(job), node})
+    avoided = {*members(_avoided(job)), node}
+    usable = [
+        {name for name, state, of in NODE.findall(there) if each in of.split(",") and not NOT_TO_BE_HAD.search(state)}
+        for each in partition[1].split(",")
+    ]
+    return all(Offer(len(each)).has_enough(int(nodes[1]), each & avoided) for each in usable if each)
 
 
 def _show(job_id: str) -> list[str]:
