@@ -8,11 +8,10 @@ a key may have, and which formulas coincide (`planning.loss_rules`).
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any
 
-from launcher.config import Loss as LossKeys
 from launcher.config import RunConfig
 
 PLUS = "+"  # between the parts of a sum, `sigmoid+sft`
@@ -134,7 +133,7 @@ _NO_LOSSES = {  # what is here in place of methods whose names are no names of l
     "it is loss_type=sigmoid+bco_pair+sft with loss.weights=[0.8,0.2,1]": "mpo",
     "it is loss_type=sigmoid with loss.use_weighting=true": "wpo",
     "it is loss_type=sigmoid with loss.f_divergence": "f_dpo",
-    "it is loss_type=cpo with loss.length_normalized=true": "cpo_simpo",
+    "it is loss_type=simpo+sft with loss.weights": "cpo_simpo",
     "DPO of mean log-ratios is loss_type=sigmoid_norm": "ln_dpo dpo_norm",
     "that method's loss is not computed here": (
         "tdpo tpo spo mdpo sdpo odpo epo gpo bpo dro spin kpo lipo rebel beta_dpo alpha_dpo rrhf"
@@ -186,17 +185,9 @@ def _of_all(key: str, parts: Collection[Loss]) -> bool:
 
 def given(config: RunConfig) -> dict[str, Any]:
     """The keys of a run's loss that have a value, for its formula; without the sections that they stand in."""
-    found = {**_of_trainer(config), **_of_loss(config.loss)}
-    return {key: value for key, value in found.items() if value is not None}
-
-
-def _of_trainer(config: RunConfig) -> dict[str, Any]:
     taken = loss_named(config.loss_type).keys
-    return {key: getattr(config.trainer, key) for key in TRAINER_KEYS if f"trainer.{key}" in taken}
-
-
-def _of_loss(keys: LossKeys) -> dict[str, Any]:
-    return asdict(keys)
+    of_trainer = {key: getattr(config.trainer, key) for key in TRAINER_KEYS if f"trainer.{key}" in taken}
+    return {key: value for key, value in {**of_trainer, **vars(config.loss)}.items() if value is not None}
 
 
 def what_instead(name: str, known: Collection[str]) -> str:

@@ -74,6 +74,7 @@ def refusal(*given: str) -> str:
         (["loss_type=sigmoid+sft", "loss.gamma=1"], "only loss_type=simpo or alphapo takes it"),
         (["loss_type=sigmoid+sigmoid"], "sigmoid is in it twice"),
         (["loss_type=sigmoid+kto"], "kto trains on completions with a label, and cannot be in a sum"),
+        (["loss_type=exo_pair+aot"], "loss.label_smoothing: TRL has one for all parts, exo_pair's null is 1e-3"),
         (["loss_type=sigmoid+"], "loss_type=sigmoid+: '' is not a loss"),
         (["loss_type=sigmod+sft"], "loss_type=sigmod+sft: 'sigmod' is not a loss of the installed TRL; did you mean"),
         (["loss_type=sigmoid+aot", "loss.use_weighting=true"], "every part of a sum has to take it, and aot cannot"),

@@ -33,7 +33,7 @@ def record_of(run: Run) -> RunRecord:
         seed=config.seed,
         axes=run.axes,
         settings=run.settings,
-        loss=given(config),
+        loss=given(config) or None,
         overrides=list(run.overrides),
     )
 

@@ -145,6 +145,9 @@ def _sum_problems(config: RunConfig, loss: Loss) -> Iterator[ConfigError]:
         yield ConfigError("loss_type", name, f"{twice} is in it twice; give it once, with its loss.weights")
     if alone := next((part.name for part in loss.parts if not part.paired), None):
         yield ConfigError("loss_type", name, f"{alone} trains on completions with a label, and cannot be in a sum")
+    if config.loss.label_smoothing is None and "exo_pair" in names and (other := {"aot", "aot_unpaired"} & {*names}):
+        remedy = f"TRL has one for all parts, exo_pair's null is 1e-3, that of {min(other)} 0; give one"
+        yield ConfigError("loss.label_smoothing", UNSAID, remedy)
     if weights is not None and len(weights) != len(names):
         remedy = f"has {len(weights)} for the {len(names)} losses of {name}; give one each, in that order"
         yield ConfigError("loss.weights", weights, remedy)

@@ -101,7 +101,7 @@ def _named(record: RunRecord, state: RunState, directory: SweepDir) -> Plain:
         "step": facts.step,
         "max_steps": facts.max_steps,
         "milestone": None,
-        "reward": reward_of(record.loss_type, record.loss),
+        "reward": reward_of(record.loss_type, record.loss or {}),
         "command": _command(record),
     }
 

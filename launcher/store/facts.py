@@ -28,7 +28,7 @@ class RunRecord:
         axes: its value of each key that varies.
         settings: what belongs to no objective, by section.
         overrides: the command line that gives this run alone.
-        loss: the keys of its loss that have a value.
+        loss: the keys of its loss that have a value; None where none has.
     """
 
     run_id: str
@@ -40,7 +40,7 @@ class RunRecord:
     axes: Plain
     settings: Plain
     overrides: list[str]
-    loss: Plain = field(default_factory=dict)
+    loss: Plain | None = field(default=None, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True)
