@@ -29,6 +29,7 @@ Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 Integers = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 
 _SEED = 20240118  # the same answer at every reading
+_LARGE = 400  # settings; above, the posterior is narrow and the grid of what costs most is a coarser one
 _KEPT, _EACH = 128, 16  # places of the grid that are kept, as often as their weight says; draws from each
 _FLAT = 30.0  # standard deviation of what is flat, in those of the scores
 # The grid of hyperparameters, and their priors.
@@ -211,7 +212,8 @@ def _lengths(scores: Scores) -> tuple[Floats, Floats]:
     Of three axes and more, one length for all.
     """
     axes = scores.places.shape[1]
-    values = np.geomspace(*_LENGTHS, 4 if axes > 1 else 6)
+    count = (3 if axes > 1 else 4) if len(scores.seen) > _LARGE else (4 if axes > 1 else 6)
+    values = np.geomspace(*_LENGTHS, count)
     logs = -0.5 * (np.log(values / _LENGTH[0]) / _LENGTH[1]) ** 2
     if axes > 2:  # noqa: PLR2004
         return np.repeat(values[:, None], axes, axis=1), logs
@@ -244,7 +246,7 @@ def _trainings(scores: Scores) -> tuple[Floats, Floats]:
         mass = np.cumsum(np.exp(logs - logs.max()))
         first, last = np.searchsorted(mass, np.asarray([0.003, 0.997]) * mass[-1])
         low, high = fine[first], fine[min(int(last), len(fine) - 1)]
-    values = np.geomspace(low, high, 7)
+    values = np.geomspace(low, high, 4 if len(scores.seen) > _LARGE else 7)
     return values, np.interp(np.log(values), np.log(fine), logs)
 
 
@@ -311,7 +313,10 @@ class _Decorrelated:
         shifts = offsets @ drawn
         share = (curved / (1 + curved))[..., None]
         left = share * (seen[..., None] - shifts) + np.sqrt(share) * random.standard_normal(shifts.shape)
-        found = self.root[length, training] @ (shifts + left)
+        found = shifts + left
+        for basis in set(zip(length.tolist(), training.tolist(), strict=True)):
+            own = (length == basis[0]) & (training == basis[1])
+            found[own] = self.root[basis] @ found[own]
         return np.asarray(found.transpose(0, 2, 1).reshape(-1, seen.shape[1]) + self.centre)
 
     @staticmethod

@@ -262,3 +262,21 @@ def test_the_same_scores_have_the_same_posterior() -> None:
     assert (once.draws == again.draws).all()
     moved = replace(scores, seen=7 + 100 * scores.seen, covariance=100**2 * scores.covariance, base=7 + 100 * 0.3)
     assert gaussian.fit(moved).draws == pytest.approx(7 + 100 * once.draws, rel=1e-6, abs=1e-4)
+
+
+def test_hundreds_of_settings_take_a_coarser_grid() -> None:
+    """Of 402 settings the posterior is narrow: fewer hyperparameters are tried, and the curve is found as well."""
+    random = np.random.default_rng(9)
+    places = np.tile(np.linspace(0, 1, 134), 3)
+    truth = -np.square(places - 0.4)
+    scores = Scores(
+        places[:, None],
+        np.repeat([0, 1, 2], 134),
+        truth + random.normal(0, 0.1, 402),
+        1e-4 * np.eye(402),
+        np.ones(402),
+    )
+    posterior = gaussian.fit(scores)
+    assert np.unique(posterior.grid.lengths).size <= 4
+    assert posterior.noise.mean() == pytest.approx(0.1, rel=0.15)
+    assert posterior.draws.mean(axis=0) == pytest.approx(truth, abs=0.06)
