@@ -9,6 +9,7 @@ from test_analysis_read import Row, base_row, run_row, write_rows
 
 import analysis
 from analysis import statistics
+from analysis.winners import winners
 from analysis.best import best_settings
 from analysis.page import budget, cautions, summary
 
@@ -35,7 +36,7 @@ def said(folder: Path, rows: list[Row]) -> tuple[str, list[str]]:
     settings = statistics.settings(frame)
     best = best_settings(settings)
     found = [text for text in cautions.cautions(frame, best, settings) if "budget" in text]
-    return " ".join(summary.findings(frame, best)), found
+    return " ".join(summary.findings(frame, winners(best, ()))), found
 
 
 def test_equal_budgets_are_stated(tmp_path: Path) -> None:

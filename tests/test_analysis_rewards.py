@@ -15,6 +15,7 @@ from analysis.figures import figures
 from analysis.measures import LOG_RATIO
 from analysis.page import cautions, summary
 from analysis.statistics import settings, with_estimates
+from analysis.winners import winners
 from launcher import losses
 
 MEAN = "beta / |y| log pi"
@@ -103,7 +104,7 @@ def test_without_text_no_loss_is_best_of_those_with_other_rewards(tmp_path: Path
     pooled = settings(frame)
     best = best_settings(pooled)
     assert {each.row["loss_type"]: each.looked_at for each in best} == {"ipo": 4, "sigmoid": 4, "simpo": 2}
-    told = summary.findings(frame, best)
+    told = summary.findings(frame, winners(best, ()))
     assert [f"by the reward {LOG_RATIO}" in line or f"by the reward {MEAN}" in line for line in told[:2]] == [
         True,
         True,
