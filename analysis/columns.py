@@ -71,6 +71,7 @@ _SCORES = (
     ("golden_reward_stderr", "standard error of golden_reward", "of the scorer"),
     ("pairs", "held-out pairs", "pairs"),
     ("generations", "generations that were scored", "texts"),
+    ("prompts", "prompts that the generations continue, taking turns", "prompts"),
     ("evaluation_seconds", "time of the evaluation", "s", "seconds"),
     ("mt_bench", "MT-Bench score, mean over questions and turns", "1..10"),
     ("mt_bench_se", "standard error of mt_bench", "1..10"),

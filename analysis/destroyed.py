@@ -2,15 +2,16 @@
 
 Owns: the rule. Must not know: curves, intervals, how such a setting is drawn or what is said of it.
 
-Within a loss, settings are destroyed
+Within a loss, settings count as destroyed
 
-- whose score (or golden reward, where another measure decides) is below that of all others of the loss by more than
-  three times as much as the others of the model, of every loss, are apart from each other; or
+- whose score (or golden reward, where another measure decides) is below all others of the loss by more than three times
+  as much as those of the model that score at least as well as these, of every loss, are apart from each other; or
 - whose KL is more than ten times the highest KL of all others of the model, and whose score is below their median.
 
 They are at most a third of the loss's settings (of the model's, by KL), or they are no exception. A setting is never
 destroyed for its KL alone: a policy may go far and write well. The rule looks only downwards, so it never takes away
-the best.
+the best. It is an eager one: where a score merely falls steeply towards an end of the grid that lies apart, it may take
+that end away, which costs the best setting next to nothing, while a destroyed one that stays spoils the curve.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from analysis.gaussian import Floats
 from analysis.measures import GOLDEN, Measure
 from analysis.words import fixed, number
 
@@ -52,28 +55,28 @@ def destroyed(settings: pd.DataFrame, measure: Measure) -> list[Destroyed]:
 
 
 def _by_score(scores: pd.Series, settings: pd.DataFrame, measure: Measure) -> dict[Hashable, str]:
-    low = {
-        index: next_one
-        for _, own in settings.groupby("loss_type", sort=False, dropna=False)
-        for index, next_one in _below_a_gap(scores[own.index], scores).items()
-    }
-    own = measure.sign * scores
+    losses = settings["loss_type"].fillna("?").to_numpy(dtype=str)
+    found = below_a_gap(scores.to_numpy(dtype=float), losses)
     return {
-        index: f"{measure.name} {fixed(float(score))}, where the next has {fixed(measure.sign * low[index])}"
-        for index, score in own.items()
-        if index in low
+        settings.index[place]: f"{measure.name} {fixed(measure.sign * float(scores.iloc[place]))}, "
+        f"where the next has {fixed(measure.sign * above)}"
+        for place, above in found.items()
     }
 
 
-def _below_a_gap(own: pd.Series, every: pd.Series) -> dict[Hashable, float]:
-    """Give those of a loss below a gap three times as wide as all of the model above it, each with the score above."""
-    ordered = own.sort_values()
-    for count in range(math.floor(_SHARE * len(own)), 0, -1):
-        above = float(ordered.iloc[count])
-        others, gap = every[every >= above], above - float(ordered.iloc[count - 1])
-        if len(others) >= _FEWEST and gap > _GAP * float(others.max() - others.min()):
-            return dict.fromkeys(ordered.index[:count], above)
-    return {}
+def below_a_gap(scores: Floats, losses: np.ndarray[tuple[int, ...], Any]) -> dict[int, float]:
+    """Give the places of scores (n,) that are far below all others of their loss (n,), with the loss's next score."""
+    found: dict[int, float] = {}
+    for loss in np.unique(losses):
+        own = np.flatnonzero(losses == loss)
+        ordered = own[np.argsort(scores[own], kind="stable")]
+        for count in range(math.floor(_SHARE * len(own)), 0, -1):
+            above, gap = float(scores[ordered[count]]), float(scores[ordered[count]] - scores[ordered[count - 1]])
+            others = scores[scores >= above]
+            if len(others) >= _FEWEST and gap > _GAP * float(np.ptp(others)):
+                found |= dict.fromkeys(ordered[:count].tolist(), above)
+                break
+    return found
 
 
 def _by_kl(scores: pd.Series, settings: pd.DataFrame) -> dict[Hashable, str]:

@@ -185,11 +185,11 @@ def paired_covariance(values: Floats) -> Floats:
     common = centred.mean(axis=1)
     own = centred - common[:, None]
     covariance = own.T @ own / units
-    level = np.trace(covariance) / settings
-    apart = float(np.sum((covariance - level * np.eye(settings)) ** 2))
+    equal = (np.eye(settings) - 1 / settings) * np.trace(covariance) / (settings - 1)  # noise that differences have
+    apart = float(np.sum((covariance - equal) ** 2))
     unsure = float(np.sum(np.sum(own**2, axis=1) ** 2) / units - np.sum(covariance**2)) / units
     share = min(1.0, unsure / apart) if apart > 0 else 1.0
-    shrunk = (1 - share) * covariance + share * level * np.eye(settings)
+    shrunk = (1 - share) * covariance + share * equal
     cross = (1 - share) * own.T @ common / units  # a setting that varies more than others with the unit's difficulty
     whole = shrunk + cross[:, None] + cross[None, :] + float(common @ common) / units
     return np.asarray(whole / (units - 1))

@@ -75,10 +75,26 @@ class Measure:
         items = values.items() if isinstance(values, dict) else enumerate(values)
         return {str(key): value for key, value in items}
 
+    def units(self, row: pd.Series) -> dict[str, float]:
+        """Give a row's finite values by independent units: of a question, its mean over turns; of a prompt, over texts.
+
+        Prompts take turns in writing texts. Of fewer than 10 prompts, or where their number is not known, each text is
+        a unit: then it is these prompts alone that the scores are about.
+        """
+        values = {key: value for key, value in self.values(row).items() if math.isfinite(value)}
+        prompts = row.get("prompts", math.nan)
+        if self.unit != "generation" or not _FEWEST_UNITS <= prompts < len(values):
+            return values
+        texts: dict[str, list[float]] = {}
+        for place, value in values.items():
+            texts.setdefault(str(int(place) % int(prompts)), []).append(value)
+        return {prompt: math.fsum(own) / len(own) for prompt, own in texts.items()}
+
 
 MT_BENCH = Measure("mt_bench", "MT-Bench", "mt_bench_se", "mt_bench_scores", "question")
 GOLDEN = Measure("golden_reward", "Golden reward", "golden_reward_stderr", "golden_rewards")
 ACCURACY = Measure("reward_accuracy", "Reward accuracy", unit="pair", against="chance")
+_FEWEST_UNITS = 10
 _TASKS = 6  # scores of programs with a figure and a column on the page; the tables have all
 # Of a score whose name has one of these words in it, less is better.
 _LOWER = {

@@ -184,8 +184,9 @@ def _conclude(scored: pd.DataFrame, bases: pd.DataFrame, measure: Measure, step:
         return bare(scored, without=dict.fromkeys(losses, why))
     lost = tuple(destroyed(scored, measure))
     left = scored.drop(index=[each.row.name for each in lost])
-    axes, kinds = _axes(left), _kinds(left)
-    without = {loss: _why_not(loss, left, axes, kinds) for loss in losses}
+    # One that is destroyed was a setting all the same: three others that are left still lie on their loss's curve.
+    kinds, axes = _kinds(scored), _axes(left)
+    without = {loss: _why_not(loss, scored, kinds, axes) for loss in losses}
     without = {loss: why for loss, why in without.items() if why}
     fitted = left[[_loss(row) not in without for _, row in left.iterrows()]]
     values = fitted[measure.column].astype(float)
@@ -195,7 +196,7 @@ def _conclude(scored: pd.DataFrame, bases: pd.DataFrame, measure: Measure, step:
     if not len(fitted):
         return bare(scored, without=without, destroyed=lost)
     posterior = gaussian.fit(_scores(fitted, bases, measure, axes, [kinds[index] for index in fitted.index]))
-    curves = _curves(fitted, measure, axes, posterior)
+    curves = _curves(fitted, scored, measure, axes, posterior)
     return bare(
         fitted,
         curves=tuple(curves),
@@ -265,7 +266,7 @@ def _kinds(settings: pd.DataFrame) -> dict[object, tuple[str, ...]]:
 
 
 def _why_not(
-    loss: str, settings: pd.DataFrame, axes: tuple[Along, ...], kinds: Mapping[object, tuple[str, ...]]
+    loss: str, settings: pd.DataFrame, kinds: Mapping[object, tuple[str, ...]], axes: tuple[Along, ...]
 ) -> str:
     """Say why a loss has no curve; nothing where it has one: a curve of it has 4 places along some axis."""
     for kind in dict.fromkeys(each for each in kinds.values() if each[0] == loss):
@@ -302,7 +303,7 @@ def _scores(
 
 def _noise(rows: list[pd.Series], measure: Measure) -> Floats:
     """Give the covariance of the evaluation's noise: paired over common units, else of independent errors."""
-    values = [{key: each for key, each in measure.values(row).items() if math.isfinite(each)} for row in rows]
+    values = [measure.units(row) for row in rows]
     common = [key for key in values[0] if all(key in each for each in values)]
     most = max(len(each) for each in values)
     enough = len(common) == most if measure.unit == "generation" else 2 * len(common) >= most
@@ -322,7 +323,11 @@ def _error(row: pd.Series, values: list[float], measure: Measure) -> float:
 
 
 def _curves(
-    settings: pd.DataFrame, measure: Measure, axes: tuple[Along, ...], posterior: gaussian.Posterior
+    settings: pd.DataFrame,
+    scored: pd.DataFrame,
+    measure: Measure,
+    axes: tuple[Along, ...],
+    posterior: gaussian.Posterior,
 ) -> list[Curve]:
     losses = np.asarray([_loss(row) for _, row in settings.iterrows()])
     names = list(dict.fromkeys(losses.tolist()))
@@ -349,7 +354,7 @@ def _curves(
                 shares=tuple(float(share[place]) for place in alike),
                 raw=measure.sign * float(posterior.scores.seen[raw]),
                 raw_row=settings.iloc[raw],
-                edges=_edges(row, settings.iloc[own], axes),
+                edges=_edges(row, scored[[_loss(each) == name for _, each in scored.iterrows()]], axes),
                 settings=len(own),
                 runs=int(settings["seeds"].iloc[own].sum()),
             )
@@ -358,7 +363,7 @@ def _curves(
 
 
 def _edges(row: pd.Series, own: pd.DataFrame, axes: tuple[Along, ...]) -> dict[str, str]:
-    """Name the axes at whose end a setting lies, among at least 2 places of its loss."""
+    """Name the axes at whose end a setting lies, among at least 2 places of its loss, destroyed ones too."""
     found = {}
     for axis in axes:
         units = [_unit(each, axis) for _, each in own.iterrows()]

@@ -257,7 +257,7 @@ def _between_evaluations(once: pd.DataFrame, keys: list[str], measure: Measure) 
     """
     squares = freedom = 0.0
     for _, group in once.groupby(keys, dropna=False):
-        values = [measure.values(row) for _, row in group.iterrows()]
+        values = [measure.units(row) for _, row in group.iterrows()]
         common = [key for key in values[0] if all(key in each for each in values)]
         table = np.asarray([[each[key] for each in values] for key in common], dtype=float)
         if len(values) > 1 and len(common) > 1 and np.isfinite(table).all():

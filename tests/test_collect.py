@@ -77,6 +77,15 @@ def test_a_run_has_every_documented_key(sweep: Sweep, store: Store) -> None:
     assert wanted <= paths(row)
 
 
+def test_how_many_prompts_the_texts_continue_is_told(sweep: Sweep, store: Store) -> None:
+    """Texts of one prompt are no independent ones; where it was not recorded, the number is null."""
+    done, begun, *_ = (store.run(run.run_id) for run in sweep.runs)
+    write_once(begun.result_file, {"steps": 2, "max_steps": 2, "seconds": 60.0, "loss": 0.5})
+    write_once(begun.evaluation_file, EVALUATION | {"settings": {"prompts": ["a", "b", "c"]}})
+    told = {row["run_id"]: row["evaluation"]["prompts"] for row in rows_of(sweep, store) if row["evaluation"]}
+    assert (told[done.run_id], told[begun.run_id]) == (None, 3)
+
+
 def test_a_benchmark_is_one_row(sweep: Sweep, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a name and a class of result it can be asked for, and is collected, from runs with and without its file."""
     monkeypatch.setitem(BENCHMARKS, "new", ProgramResult)

@@ -222,6 +222,7 @@ def _scores(measured: Measured) -> Plain:
     preference = plain(measured.preference) if measured.preference else {}
     bench = plain(measured.mt_bench) if measured.mt_bench else {}
     scores = {key: preference.get(key) for key in SCORE_KEYS} if preference else {}
+    scores |= {"prompts": len(preference["settings"].get("prompts", [])) or None} if preference else {}
     for name, program in (("lm_eval", measured.lm_eval), ("command", measured.command)):
         scores |= {f"{name}/{key}": value for key, value in program.scores.items()} if program else {}
     return {

@@ -3,6 +3,7 @@
     python tests/benchmarks/coverage.py
     --sweeps N       simulated sweeps a row (1000)
     --row WORDS      only rows that have all of these words in their name: "flat 10"
+    --maximum        the curve's interval is that of the highest expected score in each draw, not of the best setting's
     --json FILE      a line of JSON for each row, added at once
 
 A sweep has three losses over 2, 4 or 10 betas with 1 or 3 seeds. Training adds noise of standard deviation tau, the
@@ -33,16 +34,14 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from measured import parser, record, table
 from rich.console import Console
 
 from analysis import gaussian
 from analysis.best import corrected_level
-from analysis.destroyed import destroyed
+from analysis.destroyed import below_a_gap
 from analysis.gaussian import Floats
 from analysis.intervals import CONFIDENCE, Estimate, normal_interval, widened
-from analysis.measures import GOLDEN
 from analysis.smooth import FEWEST, central
 
 LOSSES, QUESTIONS, COLLAPSED = 3, 80, 3.0
@@ -152,14 +151,9 @@ def simulated(row: Row, random: np.random.Generator, *, equal: bool) -> Sweep:
         freedom=freedom,
         between=float(np.sum(left**2)) / freedom / (QUESTIONS - 1) / QUESTIONS if freedom else 0,
     )
-    return Sweep(truth, scores, _lost(scores) if row.shape == "collapsed" else np.zeros(count, dtype=bool))
-
-
-def _lost(scores: gaussian.Scores) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-    """Which settings the report's rule takes for destroyed, their KL not being known."""
-    frame = pd.DataFrame({"loss_type": scores.curves, "golden_reward": scores.seen, "kl": math.nan})
-    found = {each.row.name for each in destroyed(frame, GOLDEN)}
-    return np.asarray([index in found for index in frame.index])
+    lost = np.zeros(count, dtype=bool)
+    lost[list(below_a_gap(scores.seen, scores.curves))] = True  # as the report does, KL not being known
+    return Sweep(truth, scores, lost)
 
 
 # ------------------------------------------------------------------------------------------------ the ways
@@ -186,7 +180,7 @@ def by_highest(sweep: Sweep, random: np.random.Generator, tau: float, *, correct
     return _judged(sweep, bests, own, own, first, any(leads), random, tau)
 
 
-def by_curve(sweep: Sweep, random: np.random.Generator, tau: float) -> Judged:
+def by_curve(sweep: Sweep, random: np.random.Generator, tau: float, *, maximum: bool) -> Judged:
     """The curve's way, on what is not destroyed."""
     if len(np.unique(sweep.scores.places)) < FEWEST:
         return Judged(*[math.nan] * len(fields(Judged)))
@@ -197,6 +191,7 @@ def by_curve(sweep: Sweep, random: np.random.Generator, tau: float) -> Judged:
     bests = [_highest(draws.mean(axis=0), curves == loss) for loss in range(LOSSES)]
     expected, rerun = ([central(each[:, at]) for at in bests] for each in (draws, reruns))
     highest = np.stack([draws[:, curves == loss].max(axis=1) for loss in range(LOSSES)])
+    expected = [central(each) for each in highest] if maximum else expected
     shares = np.bincount(highest.argmax(axis=0), minlength=LOSSES)
     first, *others = np.argsort(-shares, kind="stable")
     level = corrected_level(math.comb(LOSSES, 2))
@@ -257,16 +252,16 @@ def rows() -> Iterator[Row]:
         yield Row("quadratic", 10, 1, *noise)
 
 
-def result_of(row: Row, sweeps: int) -> Result:
+def result_of(row: Row, sweeps: int, *, maximum: bool = False) -> Result:
     """Simulate and judge a row; the same numbers at each call."""
     random = np.random.default_rng([ord(each) for each in row.name])
     found: dict[str, list[Judged]] = {"plain": [], "bonferroni": [], "curve": []}
     false: dict[str, list[float]] = {name: [] for name in found}
     for _ in range(sweeps):
         sweep = simulated(row, random, equal=False)
-        for name, judged in _all_ways(sweep, random, row.tau).items():
+        for name, judged in _all_ways(sweep, random, row.tau, maximum).items():
             found[name].append(judged)
-        for name, judged in _all_ways(simulated(row, random, equal=True), random, row.tau).items():
+        for name, judged in _all_ways(simulated(row, random, equal=True), random, row.tau, maximum).items():
             false[name].append(judged.lead)
     plain, bonferroni, curve = ({key.name: _mean(each, key.name) for key in fields(Judged)} for each in found.values())
     return Result(
@@ -275,11 +270,11 @@ def result_of(row: Row, sweeps: int) -> Result:
     )
 
 
-def _all_ways(sweep: Sweep, random: np.random.Generator, tau: float) -> dict[str, Judged]:
+def _all_ways(sweep: Sweep, random: np.random.Generator, tau: float, maximum: bool) -> dict[str, Judged]:
     return {
         "plain": by_highest(sweep, random, tau, corrected=False),
         "bonferroni": by_highest(sweep, random, tau, corrected=True),
-        "curve": by_curve(sweep, random, tau),
+        "curve": by_curve(sweep, random, tau, maximum=maximum),
     }
 
 
@@ -287,17 +282,19 @@ def _mean(judged: list[Judged], name: str) -> float:
     return float(np.mean([getattr(each, name) for each in judged]))
 
 
-def main(sweeps: int, words: list[str], json: Path | None) -> None:
+def main(sweeps: int, words: list[str], json: Path | None, *, maximum: bool) -> None:
     """Measure and print."""
     names = [each.name for each in fields(Result)]
     shown = table("simulated sweeps", "row", "tau, se", *names, numbers=names)
     for row in rows():
         if all(word in row.name.split() for word in words):
             began = time.process_time()
-            found = result_of(row, sweeps)
+            found = result_of(row, sweeps, maximum=maximum)
             shown.add_row(row.name, f"{row.tau:.2f}, {row.se:.2f}", *(_cell(each) for each in asdict(found).values()))
             seconds = time.process_time() - began
-            record(json, "coverage", sweeps=sweeps, cpu_seconds=seconds, **asdict(row), **asdict(found))
+            record(
+                json, "coverage", sweeps=sweeps, maximum=maximum, cpu_seconds=seconds, **asdict(row), **asdict(found)
+            )
     Console(width=220).print(shown)
 
 
@@ -309,5 +306,6 @@ if __name__ == "__main__":
     made = parser(__doc__)
     made.add_argument("--sweeps", type=int, default=1000, metavar="N", help="simulated sweeps a row (1000)")
     made.add_argument("--row", default="", metavar="WORDS", help="only rows with all of these words in their name")
+    made.add_argument("--maximum", action="store_true", help="judge by the maximum inside each draw")
     given = made.parse_args()
-    main(given.sweeps, given.row.split(), given.json)
+    main(given.sweeps, given.row.split(), given.json, maximum=given.maximum)

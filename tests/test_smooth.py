@@ -1,0 +1,377 @@
+"""What is concluded from curves over beta: of made-up sweeps whose truth is known, and of what no curve fits."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_analysis_read import Row, base_row, evaluation, run_row, write_rows
+
+import analysis
+from analysis import smooth, statistics
+from analysis.destroyed import destroyed
+from analysis.measures import GOLDEN, MT_BENCH
+from analysis.smooth import Smooth, conclusions
+
+sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
+
+import coverage
+
+BETAS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0)
+Truth = Callable[[str, float], float]
+
+
+def peaked(loss: str, beta: float) -> float:
+    """IPO best at 0.3 and by 0.3 better than the others."""
+    return 0.3 * (loss == "ipo") - 0.2 * math.log(beta / 0.3) ** 2
+
+
+def sweep(
+    truth: Truth = peaked,
+    losses: Iterable[str] = ("sigmoid", "ipo"),
+    betas: Iterable[float] = BETAS,
+    seeds: int = 1,
+    tau: float = 0.03,
+    **changes: object,
+) -> list[Row]:
+    """A sweep whose golden rewards have that truth over the untrained model, and a little noise."""
+    random = np.random.default_rng(31)
+    base = base_row(count=64)
+    rows = [base]
+    for loss in losses:
+        for beta in betas:
+            for seed in range(1, seeds + 1):
+                lift = truth(loss, beta) + random.normal(0, tau)
+                rewards = [each + lift + random.normal(0, 0.1) for each in base["golden_rewards"]]
+                scored = {"golden_rewards": rewards, "evaluation": evaluation(rewards, kl=1 / beta)}
+                rows.append(run_row(loss, beta, run_id=f"{loss}-{beta}-{seed}", seed=seed, **(scored | changes)))
+    return rows
+
+
+def settings_of(folder: Path, rows: list[Row]) -> pd.DataFrame:
+    return statistics.settings(statistics.with_estimates(analysis.load(write_rows(folder, rows))))
+
+
+def concluded(folder: Path, rows: list[Row]) -> Smooth:
+    """What is said of the one model that there is."""
+    (found,) = conclusions(settings_of(folder, rows))
+    return found
+
+
+# ------------------------------------------------------------------------------------------------ conclusions
+
+
+def test_the_best_setting_is_named_with_what_a_rerun_scores(tmp_path: Path) -> None:
+    """Losses by the probability that they are the best; score, rerun and gain hold their truths; neighbours tie."""
+    found = concluded(tmp_path, sweep())
+    first, second = found.curves
+    assert (first.loss, second.loss) == ("ipo", "sigmoid")
+    assert first.row["beta"] in {0.2, 0.3, 0.5}
+    assert first.probability > 0.95
+    assert first.probability + second.probability == pytest.approx(1)
+    gain = peaked("ipo", first.row["beta"])
+    assert first.gain.low < gain < first.gain.high
+    level = math.fsum(base_row(count=64)["golden_rewards"]) / 64
+    assert first.expected.low < gain + level < first.expected.high
+    assert first.rerun.high - first.rerun.low > first.expected.high - first.expected.low
+    assert 0.3 in {row["beta"] for row in first.alike}
+    assert 0.01 not in {row["beta"] for row in first.alike}
+    assert sorted(first.shares, reverse=True) == list(first.shares)
+    assert first.raw == max(row["golden_reward"] for _, row in found.settings.iterrows())
+    assert (first.settings, first.runs, first.edges) == (10, 10, {})
+
+
+def test_a_lead_is_said_where_there_is_one(tmp_path: Path) -> None:
+    """A loss that is better by 0.3 leads; one that is as good does not."""
+    (lead,) = concluded(tmp_path / "better", sweep()).leads
+    assert lead.beyond_noise
+    assert lead.difference.low < 0.3 < lead.difference.high
+    (equal,) = concluded(tmp_path / "equal", sweep(lambda _, beta: peaked("", beta))).leads
+    assert not equal.beyond_noise
+    assert equal.corrected.low < 0 < equal.corrected.high
+
+
+def test_all_pairs_of_losses_widen_a_lead(tmp_path: Path) -> None:
+    """Of three losses there are three pairs: leads are judged at 1 - 0.05 / 3."""
+    found = concluded(tmp_path, sweep(losses=("sigmoid", "ipo", "hinge"), betas=BETAS[:5]))
+    assert [lead.corrected.confidence for lead in found.leads] == pytest.approx([1 - 0.05 / 3] * 2)
+    assert all(lead.corrected.low < lead.difference.low for lead in found.leads)
+
+
+def test_a_best_at_the_end_of_the_grid_is_told(tmp_path: Path) -> None:
+    """The score rises up to the highest beta: the edge is named; where it peaks inside there is none."""
+    found = concluded(tmp_path, sweep(lambda _, beta: math.log(beta) / 3, losses=["ipo"]))
+    assert found.curves[0].edges == {"beta": "highest"}
+    assert found.curves[0].probability == 1
+    assert found.leads == ()
+
+
+def test_seeds_are_counted_and_tell_the_training_noise(tmp_path: Path) -> None:
+    """Three seeds of ten settings: 30 runs a loss, tau within a third of its truth, and said to be from seeds."""
+    found = concluded(tmp_path, sweep(seeds=3, tau=0.1))
+    assert [each.runs for each in found.curves] == [30, 30]
+    assert found.seeded
+    assert found.training.value == pytest.approx(0.1, rel=0.34)
+    assert not concluded(tmp_path / "one", sweep()).seeded
+
+
+def test_the_smallest_difference_is_the_one_that_a_test_sees_four_times_in_five(tmp_path: Path) -> None:
+    """2.8 standard errors of the difference of two settings: of 64 paired generations, and of training twice."""
+    found = concluded(tmp_path, sweep(seeds=3, tau=0.1))
+    assert found.posterior is not None
+    tau = math.sqrt(np.mean(found.posterior.noise**2))
+    expected = 2.8 * math.sqrt(2 * 0.1**2 / 64 / 3 + 2 * tau**2 / 3)
+    assert found.smallest == pytest.approx(expected, rel=0.05)
+
+
+def test_the_band_goes_through_the_settings(tmp_path: Path) -> None:
+    """At the betas that were run it is their expected score; beyond the grid it opens."""
+    found = concluded(tmp_path, sweep())
+    curve = found.curves[0]
+    betas = np.asarray([curve.row["beta"], 9.0])
+    mean, low, high = found.band(curve.row, betas)
+    assert mean[0] == pytest.approx(curve.expected.value, abs=0.01)
+    assert (low[0], high[0]) == pytest.approx((curve.expected.low, curve.expected.high), abs=0.02)
+    assert high[1] - low[1] > 3 * (high[0] - low[0])
+
+
+def test_less_is_better_where_the_measure_says_so(tmp_path: Path) -> None:
+    """By perplexity the lowest is the best; values are printed as they are, leads as improvements."""
+    rows = sweep()
+    for row in rows[1:]:
+        ppl = 30 - 10 * row["evaluation"]["golden_reward"]
+        row["evaluation"] = {"command/ppl": ppl, "command/ppl_stderr": 0.2}
+        row["golden_rewards"] = None
+    rows = rows[1:]
+    found = concluded(tmp_path, rows)
+    assert found.measure.lower
+    first = found.curves[0]
+    assert (first.loss, first.row["beta"] in {0.2, 0.3, 0.5}) == ("ipo", True)
+    assert first.raw == min(row["evaluation"]["command/ppl"] for row in rows)
+    assert first.expected.low < first.expected.value < first.expected.high
+    assert found.leads[0].difference.value > 0
+    assert math.isnan(first.gain.value)
+    mean, low, high = found.band(first.row, np.asarray([0.3]))
+    assert low[0] < mean[0] < high[0]
+    assert mean[0] == pytest.approx(first.expected.value, abs=1)
+
+
+# ------------------------------------------------------------------------------------------------ what makes a curve
+
+
+def test_fewer_than_four_settings_make_no_curve(tmp_path: Path) -> None:
+    """One loss with three betas has none, in a sentence, and is in no probability; the other has."""
+    rows = [*sweep(losses=["ipo"]), *sweep(losses=["sigmoid"], betas=BETAS[:3])[1:]]
+    found = concluded(tmp_path, rows)
+    assert [each.loss for each in found.curves] == ["ipo"]
+    assert found.without == {"sigmoid": "sigmoid has fewer than 4 settings along beta, too few for a curve."}
+    nothing = concluded(tmp_path / "none", rows[-3:])
+    assert (nothing.curves, nothing.posterior, list(nothing.without)) == ((), None, ["sigmoid"])
+
+
+def test_settings_that_score_alike_make_no_curve(tmp_path: Path) -> None:
+    """A score that is the same everywhere has no scale."""
+    rows = sweep(losses=["ipo"])
+    for row in rows[1:]:
+        row |= {"golden_rewards": [0.5] * 64, "evaluation": evaluation([0.5] * 64, kl=1.0)}
+    assert concluded(tmp_path, rows).without == {"ipo": "All settings have the same score."}
+
+
+def test_no_curve_goes_through_reward_accuracy(tmp_path: Path) -> None:
+    """It can look fine where the text is destroyed."""
+    accuracy = {"reward_accuracy": 0.8, "pairs": 200}
+    rows = [run_row("ipo", beta, golden_rewards=None, evaluation=accuracy) for beta in BETAS]
+    found = concluded(tmp_path, rows)
+    assert found.curves == ()
+    assert found.without["ipo"].startswith("Reward accuracy alone")
+
+
+def with_axis(rows: list[Row], **axes: object) -> list[Row]:
+    """Rows of a sweep with a further axis of the trainer."""
+    keys = {f"trainer.{name}": value for name, value in axes.items()}
+    end = "-".join(str(each) for each in axes.values())
+    return [row | {"axes": row["axes"] | keys, "run_id": f"{row['run_id']}-{end}"} for row in rows]
+
+
+def test_a_numeric_axis_is_one_of_the_curve(tmp_path: Path) -> None:
+    """Learning rates, swept by factors, lie on the same surface, over their logarithms; the best has both."""
+    rows = [base_row(count=64)]
+    for rate in (1e-5, 1e-4, 1e-3):
+        slope = 0.3 * math.log10(rate / 1e-4) ** 2
+        rows += with_axis(sweep(lambda _, beta, off=slope: peaked("", beta) - off, ["ipo"])[1:], learning_rate=rate)
+    found = concluded(tmp_path, rows)
+    assert [(axis.key, axis.log) for axis in found.axes] == [("beta", True), ("trainer.learning_rate", True)]
+    first = found.curves[0]
+    assert first.row["axes"]["trainer.learning_rate"] == 1e-4
+    assert (first.settings, first.edges) == (30, {})
+    between = found.band(first.row, np.asarray([0.3]))[0][0]
+    places, curves = found.places(first.row, {"trainer.learning_rate": np.asarray([1e-5]), "beta": np.asarray([0.3])})
+    assert found.posterior is not None
+    assert found.posterior.predict(places, curves)[0][0] < between - 0.15
+
+
+def test_an_axis_of_words_makes_curves_of_their_own(tmp_path: Path) -> None:
+    """Both are the loss's; settings are counted together, and the better one is named."""
+    rows = [base_row(count=64)]
+    for packing, off in (("full", 0.0), ("lora", -0.3)):
+        rows += with_axis(sweep(lambda _, beta, off=off: peaked("", beta) + off, ["ipo"])[1:], kind=packing)
+    found = concluded(tmp_path, rows)
+    assert [axis.key for axis in found.axes] == ["beta"]
+    assert found.curves[0].settings == 20
+    assert found.curves[0].row["axes"]["trainer.kind"] == "full"
+    assert found.posterior is not None
+    assert len(set(found.posterior.scores.curves.tolist())) == 2
+
+
+def test_milestones_have_curves_of_their_own(tmp_path: Path) -> None:
+    """The models after 10 steps are concluded from apart, and are no settings of the runs that ended."""
+    rows = sweep(losses=["ipo"])
+    early = sweep(lambda _, beta: -0.2 * math.log(beta / 0.9) ** 2, losses=["ipo"])[1:]
+    for row in early:
+        row |= {"run_id": f"{row['run_id']}@10", "milestone": 10, "step": 10}
+    found = conclusions(settings_of(tmp_path, rows + early))
+    assert [each.milestone for each in found] == [pytest.approx(math.nan, nan_ok=True), 10]
+    assert [each.curves[0].settings for each in found] == [10, 10]
+    assert found[0].curves[0].row["beta"] < found[1].curves[0].row["beta"]
+
+
+def test_several_sweeps_are_one(tmp_path: Path) -> None:
+    """Odd betas in one sweep and even ones in another: the same is concluded as from all of them in one."""
+    rows = sweep()
+    parts = [[rows[0], *rows[1::2]], [rows[0], *rows[2::2]]]
+    folders = [write_rows(tmp_path / str(number), part) for number, part in enumerate(parts)]
+    together = statistics.settings(statistics.with_estimates(analysis.load(*folders)))
+    (found,), whole = conclusions(together), concluded(tmp_path / "whole", rows)
+    assert [each.loss for each in found.curves] == [each.loss for each in whole.curves]
+    assert found.curves[0].expected.value == pytest.approx(whole.curves[0].expected.value, abs=0.01)
+    (half,) = conclusions(statistics.settings(statistics.with_estimates(analysis.load(folders[0]))))
+    assert half.curves[0].settings + len(half.destroyed) == 5
+
+
+def test_questions_are_paired(tmp_path: Path) -> None:
+    """Questions differ by 2 and settings hardly: gains are known far better than scores are."""
+    random = np.random.default_rng(33)
+    difficulty = random.normal(5, 2, 80)
+
+    def judged(row: Row, lift: float) -> Row:
+        scores = {f"q{n}": float(each + lift + random.normal(0, 0.3)) for n, each in enumerate(difficulty)}
+        mean = math.fsum(scores.values()) / 80
+        return row | {"mt_bench_scores": scores, "evaluation": (row["evaluation"] or {}) | {"mt_bench": mean}}
+
+    rows = [judged(base_row(), 0), *(judged(run_row("ipo", beta), peaked("ipo", beta)) for beta in BETAS)]
+    found = concluded(tmp_path, rows)
+    assert found.measure == MT_BENCH
+    expected, gain = found.curves[0].expected, found.curves[0].gain
+    assert expected.high - expected.low > 3 * (gain.high - gain.low)
+    assert gain.low < 0.3 < gain.high
+
+
+@pytest.mark.parametrize(("prompts", "wider"), [(16, 3.2), (4, 1.0), (None, 1.0)])
+def test_texts_of_one_prompt_are_one_unit(tmp_path: Path, prompts: int | None, wider: float) -> None:
+    """64 texts on 16 prompts that decide the score say as much as 16; of 4, or of an unknown number, each counts."""
+    random = np.random.default_rng(34)
+    shifts = {beta: np.tile(random.normal(0, 1, 16), 4) for beta in BETAS[:2]}
+    rows = sweep(betas=BETAS[:2], losses=["ipo"])
+    for row in rows[1:]:
+        rewards = [each + float(shift) for each, shift in zip(row["golden_rewards"], shifts[row["beta"]], strict=True)]
+        scored = evaluation(rewards, kl=1.0) | {"prompts": prompts}
+        row |= {"golden_rewards": rewards, "evaluation": scored}
+    runs = [row for _, row in settings_of(tmp_path, rows).iterrows() if row["kind"] == "run"]
+    contrast = np.asarray([1.0, -1.0])
+    plain = np.var(np.subtract(*(row["golden_rewards"] for row in runs)), ddof=1) / 64
+    assert contrast @ smooth._noise(runs, GOLDEN) @ contrast / plain == pytest.approx(wider, rel=0.3)
+
+
+# ------------------------------------------------------------------------------------------------ destroyed
+
+
+def frame_of(scores: dict[str, list[float]], kl: float | list[float] = 1.0) -> pd.DataFrame:
+    """Settings of losses with these golden rewards, over the betas from below."""
+    rows = [
+        {"loss_type": loss, "beta": BETAS[place], "golden_reward": score}
+        for loss, own in scores.items()
+        for place, score in enumerate(own)
+    ]
+    return pd.DataFrame(rows).assign(kl=kl)
+
+
+def of(frame: pd.DataFrame) -> list[tuple[str, float]]:
+    return [(each.row["loss_type"], each.row["beta"]) for each in destroyed(frame, GOLDEN)]
+
+
+def test_a_score_far_below_all_others_is_destroyed() -> None:
+    """By more than three times what the others differ by; said with the score and the next."""
+    scores = {"ipo": [-3.0, 0.1, 0.2, 0.3, 0.2], "sigmoid": [0.0, 0.2, 0.3, 0.3, 0.1]}
+    found = destroyed(frame_of(scores), GOLDEN)
+    assert [(each.row["loss_type"], each.row["beta"]) for each in found] == [("ipo", 0.01)]
+    assert found[0].reason == "golden reward \N{MINUS SIGN}3.00, where the next has 0.10"
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        pytest.param([-0.5, 0.1, 0.2, 0.3, 0.2], id="a steep end"),
+        pytest.param([-3.0, -2.0, 0.2, 0.3, 0.2], id="a slope"),
+        pytest.param([-3.0, -3.1, 0.2, 0.3, 0.2], id="more than a third"),
+        pytest.param([3.0, 0.1, 0.2, 0.3, 0.2], id="far above"),
+        pytest.param([-3.0, -3.1, -3.2, -3.1, -3.0], id="all of a loss"),
+    ],
+)
+def test_what_is_not_far_off_is_not_destroyed(own: list[float]) -> None:
+    """Curves may fall steeply, whole losses may be bad, and a high score is never taken away."""
+    assert of(frame_of({"ipo": own, "sigmoid": [0.0, 0.2, 0.3, 0.3, 0.1]})) == []
+
+
+def test_a_policy_far_away_that_scores_low_is_destroyed() -> None:
+    """KL of more than ten times the next, below the median; one that scores well is not, nor one of twice the KL."""
+    own = [0.1, 0.2, 0.3, 0.2, 0.25, 0.28]
+    assert of(frame_of({"ipo": own}, [500.0, 9, 8, 7, 6, 5])) == [("ipo", 0.01)]
+    assert of(frame_of({"ipo": own[::-1]}, [500.0, 9, 8, 7, 6, 5])) == []
+    assert of(frame_of({"ipo": own}, [20.0, 9, 8, 7, 6, 5])) == []
+
+
+def test_the_edge_of_the_grid_is_that_of_all_settings(tmp_path: Path) -> None:
+    """The best lies just above the destroyed lowest beta: it is not at an edge."""
+    rows = sweep(lambda _, beta: -9.0 if beta == 0.01 else -0.1 * math.log(beta), losses=["ipo"])
+    found = concluded(tmp_path, rows)
+    assert [each.row["beta"] for each in found.destroyed] == [0.01]
+    assert found.curves[0].row["beta"] == 0.02
+    assert found.curves[0].edges == {}
+
+
+def test_destroyed_settings_are_left_out_and_told(tmp_path: Path) -> None:
+    """IPO at the lowest beta collapses: no curve bends to it, it is listed with its reason, the best stays."""
+    found = concluded(
+        tmp_path, sweep(lambda loss, beta: -9.0 if (loss, beta) == ("ipo", 0.01) else 0.1 * peaked(loss, beta))
+    )
+    assert [each.row["beta"] for each in found.destroyed] == [0.01]
+    assert {each.loss: each.settings for each in found.curves} == {"ipo": 9, "sigmoid": 10}
+    assert found.curves[0].expected.high - found.curves[0].expected.low < 0.3
+
+
+# ------------------------------------------------------------------------------------------------ truth
+
+
+@pytest.mark.parametrize("shape", ["quadratic", "flat", "collapsed"])
+def test_the_winner_is_not_flattered(shape: str) -> None:
+    """Of simulated sweeps of one seed, curves hold the truth of the best setting, which the raw scores flatter."""
+    found = coverage.result_of(coverage.Row(shape, 10, 1, 0.1, 0.08), 60)
+    assert found.plain < 0.5
+    assert found.curve >= 0.88
+    assert found.curve_rerun >= 0.86
+    assert found.bias_curve < 0.4 * found.bias_raw
+    assert found.lead_curve <= 0.08
+    assert found.regret_curve <= found.regret_raw
+
+
+def test_what_evaluations_alone_make_between_seeds_is_known(tmp_path: Path) -> None:
+    """Three runs that differ in 64 generations by 0.1 each: a variance of 0.01 / 64 between them."""
+    settings = settings_of(tmp_path, sweep(seeds=3))
+    spread = settings["spread"].iloc[-1][GOLDEN.column]
+    assert spread.evaluation == pytest.approx(0.1**2 / 64, rel=0.15)
+    assert smooth.FEWEST == 4
