@@ -21,7 +21,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -29,6 +29,8 @@ Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 Integers = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 
 _SEED = 20240118  # the same answer at every reading
+_LARGE = 400  # settings; above, the posterior is narrow and the grid of what costs most is a coarser one
+_NEARLY_ALL, _NEAR = 0.9, 1.1  # share of the weight on one tau, and the factor between two, from which on it is refined
 _KEPT, _EACH = 128, 16  # places of the grid that are kept, as often as their weight says; draws from each
 _FLAT = 30.0  # standard deviation of what is flat, in those of the scores
 # The grid of hyperparameters, and their priors.
@@ -71,6 +73,17 @@ class Scores:
     def scale(self) -> float:
         """The standard deviation of the scores, the unit of the priors."""
         return float(np.std(self.seen, ddof=1))
+
+    @property
+    def large(self) -> bool:
+        """Whether there are hundreds of settings."""
+        return len(self.seen) > _LARGE
+
+    def thinned(self) -> Scores:
+        """Give some of the settings, evenly picked, without the untrained model."""
+        own = np.arange(0, len(self.seen), math.ceil(2 * len(self.seen) / _LARGE))
+        picked = {name: getattr(self, name)[own] for name in ("places", "curves", "seen", "seeds")}
+        return replace(self, **picked, covariance=self.covariance[np.ix_(own, own)], base=math.nan)
 
     @property
     def scale_of_runs(self) -> float:
@@ -143,31 +156,23 @@ class Posterior:
 
 def fit(scores: Scores) -> Posterior:
     """Give the posterior of at least 2 settings whose scores are not all equal; the same one at every call."""
-    lengths, length_logs = _lengths(scores)
-    trainings, training_logs = _trainings(scores)
-    amplitudes, offsets = _amplitudes(scores)
-    apart = _decorrelated(scores, lengths, trainings)
-    logs = (
-        apart.likelihoods(amplitudes, offsets)
-        + length_logs[:, None, None, None]
-        + training_logs[:, None, None]
-        + _small(amplitudes, _CURVE * scores.scale)[:, None]
-        + _small(offsets, _OFFSET * scores.scale)
-    )
-    kept = _resampled(np.exp(logs - logs.max()), _KEPT)
-    length, training, amplitude, offset = np.unravel_index(kept, logs.shape)
-    drawn = apart.draws(length, training, amplitudes[amplitude], offsets[offset])
+    places = _places(scores, *_trained_within(scores))
+    while closer := _closer(places):
+        places = _places(scores, *closer)
+    kept = _resampled(np.exp(places.logs - places.logs.max()), _KEPT)
+    length, training, amplitude, offset = np.unravel_index(kept, places.logs.shape)
+    drawn = places.apart.draws(length, training, places.amplitudes[amplitude], places.offsets[offset])
     _, first, often = np.unique(kept, return_index=True, return_counts=True)
     grid = Grid(
-        lengths[length[first]],
-        amplitudes[amplitude[first]],
-        offsets[offset[first]],
-        trainings[training[first]],
+        places.lengths[length[first]],
+        places.amplitudes[amplitude[first]],
+        places.offsets[offset[first]],
+        places.trainings[training[first]],
         often / len(kept),
     )
     count = len(scores.seen)
     base = drawn[:, count] if scores.based else np.full(len(drawn), math.nan)
-    return Posterior(scores, grid, drawn[:, :count], np.repeat(trainings[training], _EACH), base)
+    return Posterior(scores, grid, drawn[:, :count], np.repeat(places.trainings[training], _EACH), base)
 
 
 def paired_covariance(values: Floats) -> Floats:
@@ -198,6 +203,43 @@ def paired_covariance(values: Floats) -> Floats:
 # ------------------------------------------------------------------------------------------------ the grid
 
 
+@dataclass(frozen=True)
+class _Places:
+    """All combinations of some values of each hyperparameter, with ``logs`` (L, T, S, W) of prior times likelihood."""
+
+    lengths: Floats
+    trainings: Floats
+    amplitudes: Floats
+    offsets: Floats
+    apart: _Decorrelated
+    logs: Floats
+
+
+def _places(scores: Scores, low: float, high: float) -> _Places:
+    """Weigh the grid whose values of tau are within these."""
+    lengths, length_logs = _lengths(scores)
+    trainings = np.geomspace(low, high, 4 if scores.large else 7)
+    amplitudes, offsets = _amplitudes(scores)
+    apart = _decorrelated(scores, lengths, trainings)
+    logs = (
+        apart.likelihoods(amplitudes, offsets)
+        + length_logs[:, None, None, None]
+        + _of_training(scores, trainings)[:, None, None]
+        + _small(amplitudes, _CURVE * scores.scale)[:, None]
+        + _small(offsets, _OFFSET * scores.scale)
+    )
+    return _Places(lengths, trainings, amplitudes, offsets, apart, logs)
+
+
+def _closer(places: _Places) -> tuple[float, float] | None:
+    """Give a narrower range for tau, where nearly all weight is on one value and its neighbours are not near."""
+    share = np.exp(places.logs - places.logs.max()).sum(axis=(0, 2, 3))
+    best, last = int(share.argmax()), len(share) - 1
+    if share[best] < _NEARLY_ALL * share.sum() or places.trainings[1] < _NEAR * places.trainings[0]:
+        return None
+    return float(places.trainings[max(best - 1, 0)]), float(places.trainings[min(best + 1, last)])
+
+
 def _amplitudes(scores: Scores) -> tuple[Floats, Floats]:
     """Give values of s and of w; of one curve alone no offset can be told."""
     low, high = (each * scores.scale for each in _AMPLITUDES)
@@ -211,7 +253,8 @@ def _lengths(scores: Scores) -> tuple[Floats, Floats]:
     Of three axes and more, one length for all.
     """
     axes = scores.places.shape[1]
-    values = np.geomspace(*_LENGTHS, 4 if axes > 1 else 6)
+    count = (3 if axes > 1 else 4) if scores.large else (4 if axes > 1 else 6)
+    values = np.geomspace(*_LENGTHS, count)
     logs = -0.5 * (np.log(values / _LENGTH[0]) / _LENGTH[1]) ** 2
     if axes > 2:  # noqa: PLR2004
         return np.repeat(values[:, None], axes, axis=1), logs
@@ -229,23 +272,31 @@ def _small(values: Floats, scale: float) -> Floats:
     return np.asarray(_half_normal(values, scale) - 0.5 * np.log(values))
 
 
-def _trainings(scores: Scores) -> tuple[Floats, Floats]:
-    """Give values of tau with the logarithms of their prior, in which the spread between seeds is accounted for.
+def _of_training(scores: Scores, trainings: Floats) -> Floats:
+    """Give the logarithms of the prior of values of tau, the spread between seeds accounted for.
 
     With f degrees of freedom, f spread^2 / (tau^2 + between) is chi-squared.
     """
-    scale = scores.scale_of_runs
-    low, high = (each * scale for each in _TRAININGS)
-    fine = np.geomspace(low, max(high, 3 * scores.spread) if scores.freedom else high, 400)
-    logs = _half_normal(fine, _TRAINING * scale)
+    logs = _half_normal(trainings, _TRAINING * scores.scale_of_runs)
     if scores.freedom:
-        variance = fine**2 + scores.between
+        variance = trainings**2 + scores.between
         logs -= 0.5 * scores.freedom * (np.log(variance) + scores.spread**2 / variance)
-        mass = np.cumsum(np.exp(logs - logs.max()))
-        first, last = np.searchsorted(mass, np.asarray([0.003, 0.997]) * mass[-1])
-        low, high = fine[first], fine[min(int(last), len(fine) - 1)]
-    values = np.geomspace(low, high, 7)
-    return values, np.interp(np.log(values), np.log(fine), logs)
+    return logs
+
+
+def _trained_within(scores: Scores) -> tuple[float, float]:
+    """Give a range that holds tau: by seeds, where there are; of hundreds of settings, by what some of them say."""
+    low, high = (each * scores.scale_of_runs for each in _TRAININGS)
+    if scores.large:
+        noise = fit(scores.thinned()).noise
+        return 0.8 * float(noise.min()), 1.25 * float(noise.max())
+    if not scores.freedom:
+        return low, high
+    fine = np.geomspace(low, max(high, 3 * scores.spread), 400)
+    logs = _of_training(scores, fine)
+    mass = np.cumsum(np.exp(logs - logs.max()))
+    first, last = np.searchsorted(mass, np.asarray([0.003, 0.997]) * mass[-1])
+    return float(fine[first]), float(fine[min(int(last), len(fine) - 1)])
 
 
 def _resampled(weights: Floats, count: int) -> Integers:
@@ -311,7 +362,10 @@ class _Decorrelated:
         shifts = offsets @ drawn
         share = (curved / (1 + curved))[..., None]
         left = share * (seen[..., None] - shifts) + np.sqrt(share) * random.standard_normal(shifts.shape)
-        found = self.root[length, training] @ (shifts + left)
+        found = shifts + left
+        for basis in set(zip(length.tolist(), training.tolist(), strict=True)):
+            own = (length == basis[0]) & (training == basis[1])
+            found[own] = self.root[basis] @ found[own]
         return np.asarray(found.transpose(0, 2, 1).reshape(-1, seen.shape[1]) + self.centre)
 
     @staticmethod
