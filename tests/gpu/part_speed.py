@@ -34,6 +34,7 @@ from launcher.worker.dataset.lengths import Lengths
 from launcher.worker.model.size import multiplied
 from launcher.worker.model.tiny import byte_tokenizer
 from launcher.worker.training.losses import REFERENCE_COLUMNS
+from launcher.worker.training.losses import Objective
 from launcher.worker.training.trainer import RECOMPUTES, RunTrainer
 
 REAL = {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32,
@@ -96,7 +97,7 @@ def _measure(machine: Machine, results: Results, cell: Cell) -> None:
     rows = _rows(lengths, (TINY if machine.tiny else REAL)["vocab_size"])
     model = _model(machine)
     trainers = {THEIRS: _trainer(Plain, copy.deepcopy(model), cell, machine, rows),
-                OURS: _trainer(RunTrainer, model, cell, machine, rows)}  # fmt: skip
+                OURS: _trainer(partial(RunTrainer, objective=Objective("sigmoid", 0.1)), model, cell, machine, rows)}  # fmt: skip
     collate = DataCollatorForPreference(pad_token_id=0)
     batches = [collate(rows[start : start + cell.size]) for start in range(0, len(rows), cell.size)]
     losses, seconds, peaks = {}, {name: [] for name in trainers}, dict.fromkeys(trainers, 0)
