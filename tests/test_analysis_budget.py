@@ -9,9 +9,9 @@ from test_analysis_read import Row, base_row, run_row, write_rows
 
 import analysis
 from analysis import statistics
-from analysis.winners import winners
 from analysis.best import best_settings
 from analysis.page import budget, cautions, summary
+from analysis.winners import winners
 
 
 def frame_of(folder: Path, rows: list[Row]) -> pd.DataFrame:

@@ -99,7 +99,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeScheduler:
     return scheduler
 
 
-LOSSES = ["loss_type=sigmoid,ipo,hinge,robust", "cluster.runs_per_job=1"]
+LOSSES = ["loss_type=sigmoid,ipo,hinge,exo_pair", "cluster.runs_per_job=1"]
 WORDS = ["-m", *(word for word in GRID if not word.startswith("loss_type")), *LOSSES]
 
 

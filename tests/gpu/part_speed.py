@@ -33,8 +33,7 @@ from launcher.model.operations import peak_tflops, per_token, share_of_peak
 from launcher.worker.dataset.lengths import Lengths
 from launcher.worker.model.size import multiplied
 from launcher.worker.model.tiny import byte_tokenizer
-from launcher.worker.training.losses import REFERENCE_COLUMNS
-from launcher.worker.training.losses import Objective
+from launcher.worker.training.losses import REFERENCE_COLUMNS, Objective
 from launcher.worker.training.trainer import RECOMPUTES, RunTrainer
 
 REAL = {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32,
@@ -44,6 +43,7 @@ TINY = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "nu
 BATCHES, ROUNDS = 6, 3
 LORA = {"r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
 OURS, THEIRS = "prefsweep", "TRL"
+BETA = 0.1
 NATS = 0.05  # between two losses of the same pairs, near log 2: rounding of bfloat16
 
 
@@ -96,8 +96,9 @@ def _measure(machine: Machine, results: Results, cell: Cell) -> None:
     lengths = Lengths(*(each // 8 + 1 for each in counts)) if machine.tiny else drawn
     rows = _rows(lengths, (TINY if machine.tiny else REAL)["vocab_size"])
     model = _model(machine)
+    product = partial(RunTrainer, objective=Objective("sigmoid", BETA))
     trainers = {THEIRS: _trainer(Plain, copy.deepcopy(model), cell, machine, rows),
-                OURS: _trainer(partial(RunTrainer, objective=Objective("sigmoid", 0.1)), model, cell, machine, rows)}  # fmt: skip
+                OURS: _trainer(product, model, cell, machine, rows)}  # fmt: skip
     collate = DataCollatorForPreference(pad_token_id=0)
     batches = [collate(rows[start : start + cell.size]) for start in range(0, len(rows), cell.size)]
     losses, seconds, peaks = {}, {name: [] for name in trainers}, dict.fromkeys(trainers, 0)
@@ -150,7 +151,7 @@ def _model(machine: Machine) -> Any:
 def _trainer(kind: Any, model: Any, cell: Cell, machine: Machine, rows: Rows) -> Any:
     told = DPOConfig(
         output_dir=str(machine.folder / "speed"),
-        beta=0.1,
+        beta=BETA,
         per_device_train_batch_size=cell.size,
         precompute_ref_log_probs=not cell.lora,
         max_steps=1,
