@@ -18,6 +18,7 @@ from launcher.errors import UNSAID, ConfigError, suggestion
 MISSING: Any = "???"  # OmegaConf's mark for a value that the user must give
 
 OBJECTIVE = ("model", "dataset", "trainer", "loss_type", "beta", "seed")  # what is trained, hence a run's identity
+PRESET = "preset"  # a group that no run has until it is asked for: `+preset=NAME`, or without the +
 LOSS = "loss"  # the keys of losses, a part of it where one of them has a value
 OF_THE_LAUNCH = ("dry_run", "output_dir", "retrain", "sweep")  # one for all of its runs
 WEAK_REJECTS = "weak_rejects"  # the builder whose pairs a model writes, on a node

@@ -955,10 +955,9 @@ def test_a_training_that_differs_goes_padded(
     configure: Configure, store: Store, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Where the comparison at its start fails, though the base model had passed, it is said."""
-    from launcher.worker.training import trainer
-
     honest = trained(configure(trainer__packed=False), store, "honest")
-    monkeypatch.setattr(trainer, "why_not", lambda _: "log-probs differ from padded ones by 3 nats")
+    assert packing.why_padded(configure(), store) is None
+    monkeypatch.setattr(packing, "why_not", lambda _: "log-probs differ from padded ones by 3 nats")
     found = trained(configure(), store, "r")
     assert furthest(found, honest) < 5e-6
     assert result(store, "r").packing == "padded: log-probs differ from padded ones by 3 nats"

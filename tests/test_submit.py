@@ -126,7 +126,7 @@ def test_a_removed_run_that_is_another_by_now_is_named(store: Store, monkeypatch
     launch(sweep, store, FakeScheduler())
     shutil.rmtree(store.run(sweep.runs[0].run_id).path)
     (other,) = sweep_of("model=tiny", "seed=7").runs
-    monkeypatch.setattr("launcher.planning.launches.plan_run", lambda *_: other)
+    monkeypatch.setattr("launcher.planning.launches.plan_run", lambda *_, **__: other)
     with pytest.raises(StoreError, match=f"was removed, and its settings now give {other.run_id}; launch the sweep"):
         recorded_sweep(store.sweep(sweep.name), store, LOSSES)
 

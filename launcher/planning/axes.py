@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 from hydra.core.override_parser.types import Glob, Override, Transformer
 
-from launcher.config import LOSS, OBJECTIVE
+from launcher.config import LOSS, OBJECTIVE, PRESET
 from launcher.errors import UsageError
 from launcher.planning.as_typed import POINTS
 from launcher.planning.one_run import one_value
-from launcher.planning.overrides import BLANK, PRESET, Overrides, aliased, as_text, expand, options, wrong
+from launcher.planning.overrides import BLANK, Overrides, aliased, as_text, expand, options, wrong
 
 MAX_POINTS = 100_000  # planning so many takes minutes; more is a slip of the pen
 

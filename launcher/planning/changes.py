@@ -12,13 +12,13 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from launcher.config import LOSS, OBJECTIVE, OF_THE_LAUNCH, RunConfig, canonical
+from launcher.config import LOSS, OBJECTIVE, OF_THE_LAUNCH, PRESET, RunConfig, canonical
 from launcher.errors import UNSAID, ConfigError, UsageError, near_choice, suggestion
 from launcher.machine.installed import trl_losses
 from launcher.planning.compose import apply_override, free_mappings, full_keys
 from launcher.planning.kinds import is_free
 from launcher.planning.one_run import one_value
-from launcher.planning.overrides import PRESET, chooses_group, parse, wrong
+from launcher.planning.overrides import chooses_group, parse, wrong
 from launcher.planning.planned_runs import plan_run
 from launcher.store.files import Plain
 from launcher.store.results import BENCHMARKS

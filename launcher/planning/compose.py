@@ -25,7 +25,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, Node, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
 
-from launcher.config import MISSING, RunConfig
+from launcher.config import MISSING, PRESET, RunConfig
 from launcher.errors import UNSAID, ConfigError, UsageError, suggestion
 from launcher.machine.installed import data_dir
 from launcher.machine.terminal import Say, silent
@@ -35,7 +35,6 @@ from launcher.planning.asked import read_grids
 from launcher.planning.grid import Grids, section_of
 from launcher.planning.kinds import FREE, wanted_of
 from launcher.planning.overrides import (
-    PRESET,
     SPELT,
     Overrides,
     as_text,

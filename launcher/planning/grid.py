@@ -12,10 +12,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from launcher.config import LOSS, OBJECTIVE
+from launcher.config import LOSS, OBJECTIVE, PRESET
 from launcher.errors import UNSAID, ConfigError
 from launcher.planning.axes import Axis, check_size
-from launcher.planning.overrides import PRESET, Overrides, aliased, meaning, parse
+from launcher.planning.overrides import Overrides, aliased, meaning, parse
 
 _TRAINED = (*OBJECTIVE, LOSS, PRESET)  # sections whose values make runs; another value of others makes none
 

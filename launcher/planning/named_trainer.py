@@ -10,11 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from launcher.config import Model
+from launcher.config import PRESET, Model
 from launcher.errors import ConfigError
 from launcher.machine.locate import place_of
 from launcher.planning.estimate import parameters
-from launcher.planning.overrides import PRESET
 from launcher.sweep import Run, Sweep
 
 LARGE = 1e9  # weights

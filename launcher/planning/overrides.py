@@ -17,7 +17,7 @@ from typing import Any
 from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException
 
-from launcher.config import canonical
+from launcher.config import PRESET, canonical
 from launcher.errors import UNSAID, ConfigError, UsageError, near_choice
 from launcher.losses import ALIASES
 from launcher.machine.installed import data_dir
@@ -31,7 +31,6 @@ SHORTHANDS = ("model", "dataset")  # groups whose value may be a Hub id or a fol
 BLANK = {"custom", "mixture", "weak_rejects"}  # files of conf/ that say nothing until the user does
 # What is a file elsewhere, and several keys here.
 _INSTEAD = {("trainer", "qlora"): "; QLoRA is trainer=lora model.quantization=4bit"}
-PRESET = "preset"  # a group that no run has until it is asked for: `+preset=NAME`, or without the +
 SPELT = {"loss.lambda": "loss.lam"}  # lambda is a word of Python's own
 TEMPLATE = "model.chat_template"
 MIXTURE = "dataset.mixture"
