@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -27,6 +28,8 @@ from scipy import stats
 from analysis.intervals import CONFIDENCE, Estimate, less, widened
 from analysis.measures import ACCURACY, CHANCE, Measure, primary
 from analysis.statistics import base_of, difference, score
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -190,7 +193,7 @@ def _tied(row: pd.Series, other: pd.Series, measure: Measure, level: float) -> b
 def leads(best: Sequence[Best]) -> list[Lead]:
     """Compare each model's best loss with each other loss's best, highest first; none by reward accuracy."""
     found = []
-    for group in by_model(best):
+    for group in by_model(best, lambda each: each):
         first, *others = sorted(group, key=lambda each: -each.rank)
         if first.measure is not ACCURACY:
             found += [lead(first, other) for other in others]
@@ -208,14 +211,14 @@ def lead(first: Best, second: Best) -> Lead:
     return Lead(first, second, plain, corrected, looked_at)
 
 
-def group_of(best: Best) -> tuple[object, ...]:
-    """Give what best settings that compare have in common: model, dataset and, of reward accuracies, the reward."""
-    return best.row["model"], best.row["dataset"], best.row["reward"] if best.measure is ACCURACY else None
+def by_model(found: Iterable[T], best_of: Callable[[T], Best]) -> list[list[T]]:
+    """Group best settings, or what has one each, by what those that compare have in common.
 
-
-def by_model(best: Sequence[Best]) -> list[list[Best]]:
-    """Group the best settings that compare."""
-    groups: dict[tuple[object, ...], list[Best]] = {}
-    for each in best:
-        groups.setdefault(group_of(each), []).append(each)
+    That is model, dataset and, of reward accuracies, the reward.
+    """
+    groups: dict[tuple[object, ...], list[T]] = {}
+    for each in found:
+        best = best_of(each)
+        reward = best.row["reward"] if best.measure is ACCURACY else None
+        groups.setdefault((best.row["model"], best.row["dataset"], reward), []).append(each)
     return list(groups.values())

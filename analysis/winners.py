@@ -76,11 +76,8 @@ def winners(best: Sequence[Best], concluded: Sequence[Smooth]) -> list[Winner]:
 
 
 def by_model(found: Sequence[Winner]) -> list[list[Winner]]:
-    """Group them as ``best.by_model`` does."""
-    groups: dict[tuple[object, ...], list[Winner]] = {}
-    for each in found:
-        groups.setdefault(plain.group_of(each.best), []).append(each)
-    return list(groups.values())
+    """Group those that compare."""
+    return plain.by_model(found, lambda each: each.best)
 
 
 def between(found: Sequence[Winner]) -> list[Between]:
