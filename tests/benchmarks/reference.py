@@ -35,6 +35,7 @@ from worker_fixtures import LORA, make_config, write_pairs
 
 from launcher.config import Model, RunConfig
 from launcher.store.output_folder import Store
+from launcher.worker.dataset import pairs as of_pairs
 from launcher.worker.distributed import ranks, zero
 from launcher.worker.model import weights
 from launcher.worker.training import reference_table
@@ -142,7 +143,7 @@ def truth(job: Job) -> list[tuple[float, float]]:
     store = Store(job.folder / "truth")
     folder = base_model.ensure_base(job.config.model, store)
     model = weights.from_folder(folder, job.config.model, torch.float32).eval()
-    pairs, _ = reference_table.tokenise(job.config, store).train, None
+    pairs = of_pairs.tokenise(job.config, store).train
     alpha = job.config.trainer.ld_alpha
     return [_pair(model, pair, job.config.trainer.max_length, 1.0 if alpha is None else alpha) for pair in pairs]
 
