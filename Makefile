@@ -4,9 +4,9 @@
 # make faults 200 faults, in the order of a seed, into sweeps on a real SLURM (SEED=1 FAULTS=200; about half an hour)
 # make gpu    what only a GPU can show, on a machine with one of NVIDIA's, in 8 minutes (PYTHON, where there is no .venv)
 # make slurm-versions   the tests on SLURM, on this machine's own version and on two newer ones (slurm/README.md)
-# make bench  what a grid, a step, queueing, the verbs, shared work and interruptions cost, as ratios to what one would run
-#             instead; 10,000 runs on SLURM (docs/benchmarks.md; JSON=FILE: as lines of JSON, too); what the intervals of a
-#             report hold, on 33,000 simulated sweeps (docs/statistics.md)
+# make bench  what a grid, a step, an evaluation, queueing, the verbs, shared work and interruptions cost, as ratios to
+#             what one would run instead; 10,000 runs on SLURM (docs/benchmarks.md; JSON=FILE: as lines of JSON, too);
+#             what the intervals of a report hold, on 33,000 simulated sweeps (docs/statistics.md)
 PYTHON ?= python3.11
 INSTALL := .venv/bin/pip --disable-pip-version-check install --quiet --constraint constraints.txt
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -35,6 +35,7 @@ bench: .venv/tested
 	OMP_NUM_THREADS=1 python tests/benchmarks/resume.py $(JSON:%=--json %)
 	python tests/benchmarks/grid.py $(JSON:%=--json %)
 	python tests/benchmarks/step.py $(JSON:%=--json %)
+	python tests/benchmarks/evaluation.py $(JSON:%=--json %)
 	python tests/benchmarks/queueing.py $(JSON:%=--json %)
 	python tests/benchmarks/scale.py $(JSON:%=--json %)
 	OMP_NUM_THREADS=1 python tests/benchmarks/coverage.py $(JSON:%=--json %)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from by_hand import kl_by_hand
+from peft import get_peft_model
 from worker_fixtures import ARCHITECTURE, LORA, Configure
 
-from launcher.config import Dataset, Hub, RunConfig
+from launcher.config import Dataset, Hub, Lora, RunConfig
 from launcher.errors import ConfigError, StoreError
 from launcher.hub.push import publish
 from launcher.store.facts import Launch, RunRecord
@@ -21,15 +25,24 @@ from launcher.store.files import plain, read_fact, write_derived
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import Point, RunDir
 from launcher.worker.dataset.pairs import first_distinct, tokenise
-from launcher.worker.evaluation import golden
+from launcher.worker.evaluation import generations, golden
 from launcher.worker.evaluation import preference as evaluation
-from launcher.worker.evaluation.generations import Batch, kl_to_reference, next_log_probs, sample, until_end
-from launcher.worker.evaluation.preference import evaluate, evaluate_base, pair_metrics
+from launcher.worker.evaluation.generations import (
+    Batch,
+    kl_to_reference,
+    next_log_probs,
+    own_log_probs,
+    sample,
+    until_end,
+)
+from launcher.worker.evaluation.preference import evaluate, evaluate_base, generation_metrics, pair_metrics
 from launcher.worker.model import weights as models
 from launcher.worker.model.text import rendered
+from launcher.worker.training import packing
 from launcher.worker.training import train as training
 from launcher.worker.training.losses import Objective
 from launcher.worker.training.train import train
+from launcher.worker.training.trainer import lora_config
 
 KEYS = {
     "loss", "losses", "reward_accuracy", "reward_margin", "kl", "kl_stderr", "golden_reward", "golden_reward_stderr",
@@ -138,9 +151,26 @@ def test_pair_metrics_weigh_every_pair_alike(configure: Configure, store: Store)
     assert found[2].reward_margin == pytest.approx(found[0].reward_margin, abs=1e-5)
 
 
-def two_models(configure: Configure, store: Store) -> tuple[RunConfig, torch.nn.Module, torch.nn.Module]:
+def test_a_trained_model_is_tried_once(configure: Configure, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether its pairs go packed is known from the end of its training; one that comes from its folder is tried."""
+    tried: list[None] = []
+    honest = packing.why_not
+    monkeypatch.setattr(packing, "why_not", lambda model: tried.append(None) or honest(model))
+    config = configure(trainer__max_steps=1)
+    run = trained(config, store)
+    before = len(tried)
+    evaluated(config, run, store)
+    assert len(tried) == before
+    training.forget_trained()
+    evaluated(config, run, store)
+    assert len(tried) == before + 1
+
+
+def two_models(
+    configure: Configure, store: Store, **changes: Any
+) -> tuple[RunConfig, torch.nn.Module, torch.nn.Module]:
     """A config, a policy, and a reference that is far from it."""
-    config = configure()
+    config = configure(**changes)
     policy = models.load_policy(config.model, store).eval()
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(0)
@@ -205,6 +235,64 @@ def test_the_sampled_distribution_is_the_one_that_is_scored(
     batch = next(sample(policy, models.tokenizer(config.model, store), ["Story:", "A much longer opening"], settings))
     again = next_log_probs(policy, batch, 0.7)
     assert torch.allclose(again[batch.written], kept[0][batch.written], atol=1e-4)
+
+
+@pytest.mark.parametrize("lora", [None, LORA])
+def test_batches_are_written_together_and_read_as_if_alone(
+    configure: Configure, store: Store, monkeypatch: pytest.MonkeyPatch, lora: Lora | None
+) -> None:
+    """In float32: the same tokens, places and log-probs as one batch after another, and one forward over each text."""
+    config, policy, _ = two_models(configure, store)
+    if lora is not None:
+        policy = get_peft_model(policy, lora_config(lora)).eval()
+    tokens = models.tokenizer(config.model, store)
+    settings = replace(config.evaluation, generations=10, batch_size=4, max_new_tokens=40)
+    prompts: list[Any] = ["Story:", "A much longer opening", "A", "Story:", "the"]
+    monkeypatch.setattr(generations, "end_tokens", lambda *_: [tokens.eos_token_id, *range(50, 80)])
+
+    def written() -> list[Batch]:
+        return list(sample(policy, tokens, prompts, settings, keep_logits=True))
+
+    together = written()
+    monkeypatch.setattr(generations, "AT_ONCE", 0)
+    alone = written()
+    assert [len(batch.prompts) for batch in together] == [4, 4, 2]
+    assert len({batch.ids.shape[1] for batch in alone}) > 1
+    for ours, theirs in zip(together, alone, strict=True):
+        assert ours.texts == theirs.texts
+        for name in ("ids", "attention", "written"):
+            assert torch.equal(getattr(ours, name), getattr(theirs, name))
+        kept, forward = (each(policy, ours, 0.7) for each in (own_log_probs, next_log_probs))
+        assert torch.allclose(kept[ours.written], forward[ours.written], atol=1e-4)
+
+
+def test_in_float32_texts_cost_one_forward_of_each_model(
+    configure: Configure, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The policy's is that in which it writes, all short batches at once.
+
+    In bfloat16, where rounding decides which token is drawn, each batch is written by itself, and read once more.
+    """
+    made: list[str] = []
+    monkeypatch.setattr(generations, "continued", noting(made, "written", generations.continued))
+    monkeypatch.setattr(generations, "next_log_probs", noting(made, "read", next_log_probs))
+    monkeypatch.setattr(evaluation, "next_log_probs", noting(made, "reference", next_log_probs))
+    for dtype, expected in (
+        ("float32", ["written", "reference", "reference"]),
+        ("bfloat16", ["written", "read", "reference"] * 2),
+    ):
+        config, policy, reference = two_models(configure, store, model__dtype=dtype)
+        made.clear()
+        found = generation_metrics(policy, lambda: contextlib.nullcontext(reference), config, store)  # noqa: B023
+        assert made == expected
+        assert found.kl == pytest.approx(
+            kl_by_hand(config, policy, reference, store), rel=1e-4 if "32" in dtype else 0.1
+        )
+
+
+def noting(made: list[str], what: str, work: Callable[..., Any]) -> Callable[..., Any]:
+    """The same, and a note of each call."""
+    return lambda *given, **more: (made.append(what), work(*given, **more))[1]
 
 
 @pytest.mark.parametrize("lora", [None, LORA])

@@ -102,6 +102,16 @@ def test_a_models_own_settings_do_not_reach_its_sampling(
         assert writer.generation_config.to_dict() == said
 
 
+def test_each_batch_is_drawn_by_its_own_seed(configure: Configure, store: Store) -> None:
+    """Written with others or not: its texts are what the process's own random numbers draw after that seed alone."""
+    config = configure()
+    module, tokens = weights.load_policy(config.model, store).eval(), weights.tokenizer(config.model, store)
+    settings = replace(config.evaluation, generations=5, batch_size=2, max_new_tokens=8, temperature=0.7, seed=3)
+    found = [batch.texts for batch in sample(module, tokens, list(PROMPTS), settings)]
+    asked = (PROMPTS, PROMPTS, PROMPTS[:1])
+    assert found == [drawn(module, tokens, each, 8, 3 + 2 * place, 0.7) for place, each in enumerate(asked)]
+
+
 def test_a_base_that_was_written_by_its_own_settings_is_written_anew(
     configure: Configure, store: Store, tmp_path: Path
 ) -> None:

@@ -32,7 +32,7 @@ from launcher.worker import progress
 from launcher.worker.dataset.pairs import collator
 from launcher.worker.dataset.prompts import prompts
 from launcher.worker.evaluation import golden
-from launcher.worker.evaluation.generations import kl_to_reference, next_log_probs, sample
+from launcher.worker.evaluation.generations import kl_to_reference, next_log_probs, own_log_probs, sample
 from launcher.worker.model import base_model, precision, sampling, weights
 from launcher.worker.model.tabular import action_probabilities
 from launcher.worker.model.text import Prompt
@@ -192,11 +192,12 @@ def generation_metrics(model: torch.nn.Module, reference: Reference | None, conf
     asked: list[Prompt] = []
     texts: list[str] = []
     divergences: list[float] = []
-    for batch in sample(model, tokenizer, prompts(config, store), settings):
+    keep = reference is not None
+    for batch in sample(model, tokenizer, prompts(config, store), settings, keep_logits=keep):
         asked += batch.prompts
         texts += batch.texts
         if reference is not None:
-            ours = next_log_probs(model, batch, settings.temperature)
+            ours = own_log_probs(model, batch, settings.temperature)
             with reference() as base:
                 theirs = next_log_probs(base, batch, settings.temperature)
             divergences += kl_to_reference(ours, theirs, batch)

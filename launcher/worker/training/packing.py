@@ -122,12 +122,14 @@ class Way:
             goes on from one that does not say.
         step: that of the checkpoint.
         doubt: what speaks against a packed training, found in its trained model.
+        is_tried: whether that model was tried, so that no doubt means that there is none.
     """
 
     why: str | None = None
     began: str | None = None
     step: int = 0
     doubt: str | None = None
+    is_tried: bool = False
 
     @property
     def packed(self) -> bool:
@@ -145,7 +147,7 @@ class Way:
 
     def looked_back_on(self, model: Any) -> Way:
         """After the training: what weights of 0 kept still at its start may have grown. All ranks take part."""
-        return replace(self, doubt=agreed(why_not(model))) if self.packed else self
+        return replace(self, doubt=agreed(why_not(model)), is_tried=True) if self.packed else self
 
     @property
     def words(self) -> str:
@@ -162,7 +164,9 @@ class Way:
 @contextmanager
 def of_held_out(trainer: Any, config: RunConfig, store: Store) -> Iterator[None]:
     """Within, held-out pairs go through a trainer's model packed, unless something is against it, which is said."""
-    why = why_padded(config, store) or _of_balance(trainer) or why_not(trainer.model)
+    why = why_padded(config, store) or _of_balance(trainer)
+    if why is None:
+        why = trainer.way.doubt if trainer.way.is_tried else why_not(trainer.model)
     if why not in (None, trainer.way.why):
         say(f"held-out pairs go through the model {words(why)}")
     with attention.of_pairs(trainer.model, packed=why is None):
