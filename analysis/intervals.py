@@ -13,7 +13,7 @@ from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 FloatArray = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
@@ -99,9 +99,19 @@ def proportion_interval(share: float, count: float, confidence: float = CONFIDEN
     """Give a share (0..1) of ``count`` trials with Wilson's score interval (Wilson 1927)."""
     if not (0 <= share <= 1 and count >= 1 and math.isfinite(count)):
         return Estimate(share, confidence=confidence)
-    test = stats.binomtest(round(share * count), round(count))
-    interval = test.proportion_ci(confidence, method="wilson")
-    return Estimate(share, min(interval.low, share), max(interval.high, share), confidence, "Wilson")
+    trials = round(count)
+    seen, normal = round(share * count) / trials, NormalDist().inv_cdf((1 + confidence) / 2)
+    middle = (seen + normal**2 / (2 * trials)) / (1 + normal**2 / trials)
+    half = normal / (1 + normal**2 / trials) * math.sqrt(seen * (1 - seen) / trials + normal**2 / (4 * trials**2))
+    low, high = max(0.0, middle - half), min(1.0, middle + half)
+    return Estimate(share, min(low, share), max(high, share), confidence, "Wilson")
+
+
+def student_interval(values: FloatArray, confidence: float = CONFIDENCE) -> Estimate:
+    """Give the mean of at least 2 ``values`` (n,) with Student's interval."""
+    mean, stderr = float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values))
+    half = _student((1 + confidence) / 2, len(values) - 1) * stderr
+    return Estimate(mean, mean - half, mean + half, confidence, "normal")
 
 
 def unpaired_difference(first: Estimate, second: Estimate) -> Estimate:
@@ -127,10 +137,9 @@ def widened(estimate: Estimate, stderr: float, freedom: float) -> Estimate:
     return replace(estimate, low=low, high=high)
 
 
-@functools.cache
 def _student(share: float, freedom: float) -> float:
-    """Give the quantile of Student's t; remembered, as all intervals of a report ask for a few."""
-    return float(stats.t.ppf(share, freedom))
+    """Give the quantile of Student's t; of ``scipy.stats`` the import alone would take as long as a report does."""
+    return float(special.stdtrit(freedom, share))
 
 
 def less(estimate: Estimate, point: float) -> Estimate:
