@@ -4,7 +4,6 @@ Owns: the choice, its correction, the comparisons between winners. Must not know
 
 The choice is made on the numbers that it is then judged by, so the best of k is optimistic. Every verdict therefore
 uses an interval with Bonferroni's correction
-
 for all K settings of the model that were looked at, of every loss, since the best of all is what people remember.
 
 - Best setting of a loss against the untrained model: one comparison of K.
@@ -16,16 +15,14 @@ for all K settings of the model that were looked at, of every loss, since the be
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from analysis.intervals import CONFIDENCE, Estimate, less, widened
+from analysis.intervals import CONFIDENCE, Estimate, less, student_interval, widened
 from analysis.measures import ACCURACY, CHANCE, Measure, primary
 from analysis.statistics import base_of, difference, score
 
@@ -181,13 +178,10 @@ def _tied(row: pd.Series, other: pd.Series, measure: Measure, level: float) -> b
     if len(pairs) < 2:  # noqa: PLR2004 - nothing to pair
         apart = difference(row, other, measure, level)
         return not apart.excludes(0) if apart.known else (True if apart.value == 0 else None)
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore", RuntimeWarning)
-        interval = stats.ttest_1samp(pairs, 0).confidence_interval(level)
-    mean = float(pairs.mean())
-    estimate = Estimate(mean, float(interval.low), float(interval.high), level)
-    wide = _with_seeds(estimate, row, measure, 1 / row["seeds"] + 1 / other["seeds"])
-    return not wide.excludes(0) if wide.known else mean == 0
+    with np.errstate(all="ignore"):
+        apart = student_interval(pairs, level)
+    wide = _with_seeds(apart, row, measure, 1 / row["seeds"] + 1 / other["seeds"])
+    return not wide.excludes(0) if wide.known else wide.value == 0
 
 
 def leads(best: Sequence[Best]) -> list[Lead]:

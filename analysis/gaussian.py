@@ -314,15 +314,16 @@ class _Decorrelated:
     """The scores in bases, one for each length scale (L) and training noise (T), in which all but offsets is apart.
 
     There the noise is 1 everywhere, and the curves of amplitude 1 have the variances ``curved`` (L, T, N). ``seen``
-    (L, T, N), and ``offsets`` (L, T, N, q), which are what each offset adds to the scores, are in that basis; ``root``
-    (L, T, N, N) leads out of it. ``log_root`` (T,): half the logarithm of the noise's determinant. So one eigenvalue
-    problem serves all amplitudes and offsets.
+    (L, T, N), and ``offsets`` (L, T, N, q), which are what each offset adds to the scores, are in that basis;
+    ``factor`` (T, N, N), Cholesky's of the noise, times ``vectors`` (L, T, N, N) leads out of it. ``log_root`` (T,):
+    half the logarithm of the noise's determinant. So one eigenvalue problem serves all amplitudes and offsets.
     """
 
     curved: Floats
     seen: Floats
     offsets: Floats
-    root: Floats
+    factor: Floats
+    vectors: Floats
     log_root: Floats
     flat: Floats  # (q,) the standard deviation of what is flat, 0 of the curves' own offsets
     centre: float
@@ -361,11 +362,12 @@ class _Decorrelated:
         drawn = mean + factor.transpose(0, 2, 1) @ random.standard_normal((len(length), size, _EACH))
         shifts = offsets @ drawn
         share = (curved / (1 + curved))[..., None]
-        left = share * (seen[..., None] - shifts) + np.sqrt(share) * random.standard_normal(shifts.shape)
-        found = shifts + left
+        found = random.standard_normal(shifts.shape)
+        found *= np.sqrt(share)
+        found += share * seen[..., None] + (1 - share) * shifts
         for basis in set(zip(length.tolist(), training.tolist(), strict=True)):
             own = (length == basis[0]) & (training == basis[1])
-            found[own] = self.root[basis] @ found[own]
+            found[own] = self.factor[basis[1]] @ (self.vectors[basis] @ found[own])
         return np.asarray(found.transpose(0, 2, 1).reshape(-1, seen.shape[1]) + self.centre)
 
     @staticmethod
@@ -388,7 +390,6 @@ def _decorrelated(scores: Scores, lengths: Floats, trainings: Floats) -> _Decorr
     factor = np.linalg.cholesky(_noise(scores, trainings))
     inverse = np.linalg.inv(factor)
     values, vectors = np.linalg.eigh(inverse @ kernels @ inverse.transpose(0, 2, 1))
-    into = vectors.swapaxes(-1, -2) @ inverse
     names = np.unique(scores.curves)
     offsets = np.zeros((size, len(names) + 1 + scores.based))
     offsets[:count, : len(names)] = scores.curves[:, None] == names
@@ -396,9 +397,12 @@ def _decorrelated(scores: Scores, lengths: Floats, trainings: Floats) -> _Decorr
     offsets[count:, len(names) + 1 :] = 1
     centre = float(scores.seen.mean())
     seen = np.append(scores.seen, scores.base)[:size] - centre
+    into = vectors.swapaxes(-1, -2) @ (inverse @ np.column_stack([seen, offsets]))
+    signs = np.where(into[..., :1] < 0, -1, 1)  # a vector's own is arbitrary, and rounding would choose the draws
+    vectors, into = vectors * signs.swapaxes(-1, -2), into * signs
     log_root = np.log(np.diagonal(factor, axis1=1, axis2=2)).sum(axis=1)
     flat = np.where(np.arange(offsets.shape[1]) < len(names), 0, scores.flat)
-    return _Decorrelated(values.clip(0), into @ seen, into @ offsets, factor @ vectors, log_root, flat, centre)
+    return _Decorrelated(values.clip(0), into[..., 0], into[..., 1:], factor, vectors, log_root, flat, centre)
 
 
 def _noise(scores: Scores, trainings: Floats) -> Floats:

@@ -14,10 +14,10 @@ import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from analysis import gaussian
 from analysis.apart import STEP, axis_value
@@ -151,7 +151,7 @@ class Smooth:
         """Give the expected score, and its 95 % limits, at betas (p,) of the curve on which a fitted ``row`` lies."""
         assert self.posterior is not None  # noqa: S101
         mean, covariance = self.posterior.predict(*self.places(row, {"beta": betas}))
-        half = float(stats.norm.ppf((1 + CONFIDENCE) / 2)) * np.sqrt(np.diag(covariance).clip(0))
+        half = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * np.sqrt(np.diag(covariance).clip(0))
         mean = self.measure.sign * mean
         return mean, mean - half, mean + half
 
@@ -401,5 +401,5 @@ def _smallest(posterior: gaussian.Posterior) -> float:
     pairs = np.diag(noise)[:, None] + np.diag(noise)[None, :] - 2 * noise
     evaluation = float(np.median(pairs[np.triu_indices(count, 1)]))
     training = 2 * float(np.mean(posterior.noise**2)) / float(np.median(scores.seeds))
-    factor = float(stats.norm.ppf((1 + CONFIDENCE) / 2) + stats.norm.ppf(POWER))
+    factor = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) + NormalDist().inv_cdf(POWER)
     return factor * math.sqrt(max(evaluation, 0) + training)

@@ -44,6 +44,17 @@ def test_the_paired_interval_is_scipys() -> None:
     assert ours.method == "paired"
 
 
+@pytest.mark.parametrize(("size", "method"), [(12, "BCa"), (64, "BCa"), (1500, "percentile")])
+def test_a_means_interval_is_scipys(size: int, method: str) -> None:
+    """Of a skewed sample, from the same resamples: the limits are the same numbers."""
+    values = np.random.default_rng(7).lognormal(size=size)
+    ours = intervals.mean_interval(values.tolist(), resamples=1999)
+    scipys = stats.bootstrap(
+        (values,), np.mean, n_resamples=1999, method=method, rng=np.random.default_rng(intervals._SEED)
+    ).confidence_interval
+    assert (ours.low, ours.high) == pytest.approx((scipys.low, scipys.high), rel=1e-4)
+
+
 def test_the_paired_interval_covers_the_truth(monkeypatch: pytest.MonkeyPatch) -> None:
     """Over simulated sweeps whose true difference is known, 95 % intervals hold it about as often as they say."""
     monkeypatch.setattr(intervals, "RESAMPLES", 999)

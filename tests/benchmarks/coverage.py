@@ -5,6 +5,7 @@
     --row WORDS      only rows that have all of these words in their name: "flat 10"
     --maximum        the curve's interval is that of the highest expected score in each draw, not of the best setting's
     --json FILE      a line of JSON for each row, added at once
+    --docs           each row goes into the table of docs/statistics.md, at once
 
 A sweep has three losses over 2, 4 or 10 betas with 1 or 3 seeds. Training adds noise of standard deviation tau, the
 evaluation on 80 questions one of se to each mean. Truth is drawn anew for each sweep:
@@ -34,7 +35,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
-from measured import parser, record, table
+from measured import parser, record, table, write_into
 from rich.console import Console
 
 from analysis import gaussian
@@ -47,6 +48,7 @@ from analysis.smooth import FEWEST, central
 LOSSES, QUESTIONS, COLLAPSED = 3, 80, 3.0
 BETAS = {2: (0.01, 0.1), 4: (0.01, 0.05, 0.1, 0.5), 10: (0.01, *(step / 10 for step in range(1, 10)))}
 NOISE = ((0.10, 0.08), (0.03, 0.10), (0.10, 0.15), (0.20, 0.08))  # tau, se: the first everywhere, the others once
+DOCS = Path(__file__).parents[2] / "docs" / "statistics.md"
 Curve = Callable[[Floats], Floats]
 
 
@@ -282,7 +284,7 @@ def _mean(judged: list[Judged], name: str) -> float:
     return float(np.mean([getattr(each, name) for each in judged]))
 
 
-def main(sweeps: int, words: list[str], json: Path | None, *, maximum: bool) -> None:
+def main(sweeps: int, words: list[str], json: Path | None, docs: Path | None, *, maximum: bool) -> None:
     """Measure and print."""
     names = [each.name for each in fields(Result)]
     shown = table("simulated sweeps", "row", "tau, se", *names, numbers=names)
@@ -292,6 +294,8 @@ def main(sweeps: int, words: list[str], json: Path | None, *, maximum: bool) -> 
             found = result_of(row, sweeps, maximum=maximum)
             shown.add_row(row.name, f"{row.tau:.2f}, {row.se:.2f}", *(_cell(each) for each in asdict(found).values()))
             seconds = time.process_time() - began
+            if docs:
+                into_docs(docs, row, sweeps, found)
             record(
                 json, "coverage", sweeps=sweeps, maximum=maximum, cpu_seconds=seconds, **asdict(row), **asdict(found)
             )
@@ -302,10 +306,27 @@ def _cell(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.3f}"
 
 
+def into_docs(page: Path, row: Row, sweeps: int, found: Result) -> None:
+    """Write a row into the table of the docs: shares in percent."""
+    biases = (found.bias_raw, found.bias_curve)
+    held = (found.plain, found.bonferroni, found.curve, found.curve_rerun)
+    regrets = (found.regret_raw, found.regret_curve)
+    leads = (found.lead_plain, found.lead_bonferroni, found.lead_curve)
+    cells = [
+        *(f"{each:+.2f}".replace("-", "\N{MINUS SIGN}") for each in biases),
+        *(f"{100 * each:.1f}" for each in held),
+        *(f"{each:.3f}" for each in regrets),
+        *(f"{100 * each:.1f}" for each in leads),
+    ]
+    begins = [row.shape, str(row.betas), str(row.seeds), f"{row.tau:.2f}, {row.se:.2f}"]
+    write_into(page, begins, f"{sweeps:,}", *("" if "nan" in each else each for each in cells))
+
+
 if __name__ == "__main__":
     made = parser(__doc__)
     made.add_argument("--sweeps", type=int, default=1000, metavar="N", help="simulated sweeps a row (1000)")
     made.add_argument("--row", default="", metavar="WORDS", help="only rows with all of these words in their name")
     made.add_argument("--maximum", action="store_true", help="judge by the maximum inside each draw")
+    made.add_argument("--docs", action="store_true", help="write each row into docs/statistics.md")
     given = made.parse_args()
-    main(given.sweeps, given.row.split(), given.json, maximum=given.maximum)
+    main(given.sweeps, given.row.split(), given.json, DOCS if given.docs else None, maximum=given.maximum)

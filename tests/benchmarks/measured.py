@@ -68,6 +68,15 @@ def record(file: Path | None, benchmark: str, **values: object) -> None:
         lines.write(json.dumps(line) + "\n")
 
 
+def write_into(page: Path, begins: Sequence[str], *cells: str) -> None:
+    """Replace the row of a Markdown page's table that begins with these cells, at once."""
+    lines = page.read_text(encoding="utf-8").splitlines(keepends=True)
+    start = f"| {' | '.join(begins)} |"
+    (at,) = [place for place, line in enumerate(lines) if line.startswith(start)]
+    lines[at] = f"| {' | '.join([*begins, *cells])} |\n"
+    page.write_text("".join(lines), encoding="utf-8")
+
+
 def machine() -> str:
     """Its cores and what they are, as in `2 x Intel(R) Xeon(R) Processor`."""
     cpuinfo = Path("/proc/cpuinfo")
