@@ -48,14 +48,16 @@ _READ_AS: dict[str, type] = {**_NUMBERS, f"{_TAG}bool": bool}
 POINTS = "points"  # the key whose values are whole grid points: mappings from keys of any section to a value each
 _OF_POINTS: Any = object()  # stands for the type of such a mapping
 _OF_KEYS = {"sweeps": str, "preset": str, POINTS: _OF_POINTS}  # keys that the schema does not have
+_NESTED = re.compile(r"\$\{[^{}]*\$\{")
 _SWITCH = re.compile("true|false", re.IGNORECASE)  # of YAML's words for them those of a command line: on is text
 
 
 def read_override(text: str) -> Override:
     """An override in Hydra's grammar, with the words of text keys as they stand in it.
 
-    A piece of a split, `train[:90%]`, is a word too. Hydra's grammar has no place for one, so that only what it cannot
-    read is read again in this way, and nothing that it can read means anything else.
+    A piece of a split, `train[:90%]`, is a word too, and so is an interpolation within one, `${number:${beta}}`.
+    Hydra's grammar has no place for them, so that only what it cannot read is read again in this way, and nothing that
+    it can read means anything else.
 
     Raises:
         HydraException: it is not in that grammar, or makes a number where text is wanted.
@@ -63,11 +65,17 @@ def read_override(text: str) -> Override:
     try:
         override = _read(text)
     except HydraException:
-        if (spelled := _with_pieces(text)) == text:
+        if (spelled := _with_pieces(_with_interpolations(text))) == text:
             raise
         override = _read(spelled)
     override.input_line = text
     return override
+
+
+def _with_interpolations(text: str) -> str:
+    """The text with its value in quotes where that is a word with one interpolation within another."""
+    key, _, value = text.partition("=")
+    return f'{key}="{value}"' if _NESTED.search(value) and not re.search(r"""['"\\,]""", value) else text
 
 
 def _with_pieces(text: str) -> str:

@@ -22,7 +22,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, Node, OmegaConf
+from omegaconf import DictConfig, ListConfig, Node, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
 
 from launcher.config import MISSING, PRESET, RunConfig
@@ -46,8 +46,13 @@ from launcher.planning.overrides import (
 )
 from launcher.store.files import Plain
 
-# `${number:${beta}}` in conf/: 3, where beta is the float 3.0, as run ids have it.
-OmegaConf.register_new_resolver("number", lambda value: f"{value:.12g}", replace=True)
+
+def _in_a_name(value: Any) -> str:
+    """`${number:${beta}}` in conf/: 3, where beta is the float 3.0, as run ids have it; of a list, all of them."""
+    return "-".join(map(_in_a_name, value)) if isinstance(value, ListConfig) else f"{value:.12g}"
+
+
+OmegaConf.register_new_resolver("number", _in_a_name, replace=True)
 
 # OmegaConf's words for what stands in braces and is no key, `${HOME}` or `${HOME:-x}`.
 _UNKNOWN = re.compile(r"(?:Interpolation key '|Unsupported interpolation type )[#!]?([A-Za-z_]\w*)")

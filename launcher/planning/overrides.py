@@ -19,7 +19,7 @@ from hydra.errors import HydraException
 
 from launcher.config import PRESET, canonical
 from launcher.errors import UNSAID, ConfigError, UsageError, near_choice
-from launcher.losses import ALIASES
+from launcher.losses import ALIASES, PLUS
 from launcher.machine.installed import data_dir
 from launcher.machine.locate import place_of, split_revision
 from launcher.planning.as_typed import read_override
@@ -198,7 +198,10 @@ def expand(override: str) -> Overrides:
 def aliased(override: str) -> str | None:
     """The loss that an override means by another of its names; None where it names none, or by its own."""
     value = parse(override).value() if override.partition("=")[0] == "loss_type" else None
-    return ALIASES.get(value) if isinstance(value, str) else None
+    if not isinstance(value, str):
+        return None
+    own = PLUS.join(ALIASES.get(part, part) for part in value.split(PLUS))
+    return own if own != value else None
 
 
 def _located(override: str, value: str) -> tuple[str, str]:
