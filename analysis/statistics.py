@@ -194,7 +194,7 @@ def _groups(frame: pd.DataFrame) -> Iterator[list[pd.Series]]:
     judges = [each.column for each in text_measures(frame) if each.by]
     keys = [*(frame[name] for name in names), *(scores[name].notna() for name in judges)]
     again = frame.groupby([*keys, frame["seed"]], dropna=False).cumcount()
-    scored = np.isfinite(scores).any(axis=1).to_numpy()
+    scored = np.isfinite(scores.to_numpy(dtype=float)).any(axis=1)
     rows = [row for _, row in frame.iterrows()]
     which = frame.groupby([*keys, again], sort=False, dropna=False).ngroup().to_numpy()
     for places in np.split(np.argsort(which, kind="stable"), np.cumsum(np.bincount(which))[:-1]):
