@@ -138,7 +138,8 @@ def test_the_sdist_builds_the_same_wheel(dist: Path, wheel: Path, tmp_path: Path
 def test_what_the_package_index_shows(wheel: Path) -> None:
     """The README is the description; the metadata name addresses, keywords and exactly the supported Pythons."""
     with zipfile.ZipFile(wheel) as archive:
-        known = email.message_from_bytes(archive.read(f"prefsweep-{__version__}.dist-info/METADATA"))
+        text = archive.read(f"prefsweep-{__version__}.dist-info/METADATA").decode()
+    known = email.message_from_string(text)
     assert str(known.get_payload()).strip() == (REPOSITORY / "README.md").read_text(encoding="utf-8").strip()
     assert known["Description-Content-Type"] == "text/markdown"
     assert known["Keywords"]
@@ -169,17 +170,16 @@ def another(folder: Path, name: str, distribution: str) -> Path:
 
 
 @pytest.fixture
-def copied(programs: Path, tmp_path: Path) -> Iterator[Path]:
-    """Such an environment to spoil; a copy of its packages, on the path of the same Python."""
+def copied(programs: Path, tmp_path: Path) -> Path:
+    """The packages of such an environment, to spoil."""
     (packages,) = (programs.parent / "lib").glob("python3*/site-packages")
-    shutil.copytree(packages, tmp_path / "packages")
-    return tmp_path / "packages"
+    return Path(shutil.copytree(packages, tmp_path / "packages"))
 
 
-def refused(programs: Path, packages: Path, folder: Path, *before: Path) -> str:
-    """The one line with which `python -m prefsweep` ends where the path begins with these folders."""
+def refused(packages: Path, folder: Path, *before: Path) -> str:
+    """The one line with which `python -m prefsweep` ends where the path is these folders, and no other packages."""
     path = os.pathsep.join(map(str, [*before, packages]))
-    done = answer(programs / "python", "-P", "-m", "prefsweep", *TINY, folder=folder, PYTHONPATH=path)
+    done = answer(PYTHON, "-S", "-P", "-m", "prefsweep", *TINY, folder=folder, PYTHONPATH=path)
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1), done.stdout + done.stderr
     return done.stderr
 
@@ -193,10 +193,10 @@ def test_a_distribution_that_overwrites_a_package_of_ours_is_named(
     wheel = another(tmp_path, name, "rockets")
     run(*pip, "install", "--quiet", "--no-deps", "--upgrade", "--target", copied, wheel, folder=tmp_path)
     assert (copied / name / "__init__.py").read_text().startswith('"""Starts')
-    said = refused(programs, copied, elsewhere)
+    said = refused(copied, elsewhere)
     assert said.startswith(f"prefsweep: {copied / name / '__init__.py'} is no longer ours but that of rockets: install")
     (copied / name / "__init__.py").unlink()
-    assert "is incomplete; `pip install --force-reinstall" in refused(programs, copied, elsewhere)
+    assert "is incomplete; `pip install --force-reinstall" in refused(copied, elsewhere)
 
 
 def test_a_package_that_comes_first_on_the_path_is_named(
@@ -205,6 +205,6 @@ def test_a_package_that_comes_first_on_the_path_is_named(
     """PYTHONPATH may have a project with a `launcher` of its own; `prefsweep` in a folder with one is still ours."""
     (tmp_path / "project" / "launcher").mkdir(parents=True)
     (tmp_path / "project" / "launcher" / "__init__.py").touch()
-    said = refused(programs, copied, elsewhere, tmp_path / "project")
+    said = refused(copied, elsewhere, tmp_path / "project")
     assert f"finds another launcher first, {tmp_path / 'project'}" in said
     assert run(programs / "prefsweep", "--version", folder=tmp_path / "project") == f"prefsweep {__version__}\n"

@@ -51,6 +51,7 @@ COLOURS = {
     "blue": "#79c0ff", "magenta": "#d2a8ff", "cyan": "#76e3ea", "white": "#d8dee6",
 }  # fmt: skip
 
+PADDING = re.compile(rb"(?: |\x1b\[[0-9;]*m)+(?=\r?\n)")
 STAYED = -1  # the place of all rows together that are as they were
 
 Segment = tuple[int, str, str, bool]  # column, text, colour, whether it is bold
@@ -72,8 +73,7 @@ class Terminal:
     def __init__(self, folder: Path) -> None:
         self._screen = pyte.Screen(COLUMNS, ROWS)
         self._stream = pyte.ByteStream(self._screen)
-        # What is made for a wider terminal fits ours without the folder, and without the blanks at its lines' ends.
-        self._hidden = re.compile(f"{re.escape(str(folder))}/?| +(?=\r?\n)".encode())
+        self._folder = re.compile(f"{re.escape(str(folder))}/?".encode())
         wide = COLUMNS + len(f"{folder}/")
         self._process, self._file = pty.fork()
         if not self._process:
@@ -109,7 +109,9 @@ class Terminal:
         parts = [os.read(self._file, 65536)]
         while select.select([self._file], [], [], TOGETHER_SECONDS)[0]:
             parts.append(os.read(self._file, 65536))
-        self._stream.feed(self._hidden.sub(b"", b"".join(parts)))
+        # What was made for a wider terminal fits ours without the folder, and without the blanks at its lines' ends.
+        told = self._folder.sub(b"", b"".join(parts))
+        self._stream.feed(PADDING.sub(lambda found: found[0].replace(b" ", b""), told))
         return True
 
     def _lines(self) -> Block:
