@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from launcher import __version__
 from launcher.cli.arguments import DONE, VERBS, Parser, complained, count
 from launcher.cli.watch import after_submission, damages_in
 from launcher.cluster.scheduler import Scheduler, said_by_environment, scheduler_for
@@ -68,6 +69,7 @@ def launch_parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action="version", version=f"prefsweep {__version__}")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="overrides of conf/config.yaml")
     parser.add_argument("-m", "--multirun", action="store_true", help="run every combination of the values given")
     parser.add_argument("--output-dir", metavar="FOLDER", help="the same as output_dir=FOLDER")
