@@ -18,9 +18,10 @@ from hydra.core.override_parser.types import Override
 from launcher.errors import UNSAID, ConfigError
 from launcher.planning.as_typed import POINTS
 from launcher.planning.axes import Axis, axis_of
+from launcher.planning.conf_places import sweep_names
 from launcher.planning.grid import Grid, Grids, differ
 from launcher.planning.overrides import Overrides, meaning, parse, wrong
-from launcher.planning.sweep_file import read_sweep_file, sweep_files
+from launcher.planning.sweep_file import read_sweep_file
 
 LOSS = "loss_type"
 
@@ -59,7 +60,7 @@ def _remarks(parsed: Sequence[Override]) -> tuple[str, ...]:
     """
     for override in parsed:
         name = str(override.value())
-        if override.key_or_group == "sweep" and name in sweep_files():
+        if override.key_or_group == "sweep" and name in sweep_names():
             if override.is_add():
                 raise wrong(override, f"only names the sweep; for the file sweeps/{name}.yaml give +sweeps={name}")
             return (f"sweep={name} only names the sweep; for the file sweeps/{name}.yaml give +sweeps={name}",)

@@ -20,9 +20,9 @@ from hydra.errors import HydraException
 from launcher.config import PRESET, canonical
 from launcher.errors import UNSAID, ConfigError, UsageError, near_choice
 from launcher.losses import ALIASES
-from launcher.machine.installed import data_dir
 from launcher.machine.locate import place_of, split_revision
 from launcher.planning.as_typed import read_override
+from launcher.planning.conf_places import choices, conf_dirs, is_group, looked_in
 from launcher.planning.kinds import wanted_of
 from launcher.planning.names import name_of
 
@@ -121,13 +121,16 @@ def _problem(override: Override) -> str | None:
     return None
 
 
-@cache
 def options(group: str) -> frozenset[str]:
     """The names of a group's files in `conf/`."""
-    return frozenset(file.stem for file in (data_dir("conf") / group).glob("*.yaml"))
+    return _options(group, conf_dirs())
 
 
 @cache
+def _options(group: str, _places: tuple[Path, ...]) -> frozenset[str]:
+    return choices(group)
+
+
 def examples(group: str) -> frozenset[str]:
     """Those that are to be completed by the user, as they are named: no axis over the whole group has them."""
     return frozenset(f"examples/{name}" for name in options(f"{group}/examples"))
@@ -135,12 +138,12 @@ def examples(group: str) -> frozenset[str]:
 
 def chooses_group(override: Override) -> bool:
     """Whether an override picks a file of conf/ rather than setting a value (Hydra's own rule)."""
-    return _is_group(override.key_or_group) and not isinstance(override.value(), dict)
+    return _is_group(override.key_or_group, conf_dirs()) and not isinstance(override.value(), dict)
 
 
 @cache
-def _is_group(key: str) -> bool:
-    return (data_dir("conf") / key).is_dir()
+def _is_group(key: str, _places: tuple[Path, ...]) -> bool:
+    return is_group(key)
 
 
 def check_choice(override: Override) -> None:
@@ -160,7 +163,8 @@ def check_choice(override: Override) -> None:
             known = sorted(examples(group) if are_meant else options(group) - {"custom"})
             also = ", ORG/NAME@REVISION or ./FOLDER" if group in SHORTHANDS else ""
             near = _INSTEAD.get((group, str(name))) or near_choice(name, known)
-            there = f"no such file in conf/{group}{near}; there are: {', '.join(known)}{also}"
+            looked = looked_in(conf_dirs(), group)
+            there = f"no such file in conf/{group}{near}; there are: {', '.join(known)}{also}{looked}"
             raise wrong(override, there)
 
 
