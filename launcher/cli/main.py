@@ -16,12 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from launcher import __version__
-from launcher.cli.arguments import DONE, FAILED, VERBS, WRONG, Parser, as_called, folder_given, program
+from launcher.cli.arguments import FAILED, VERBS, WRONG, Parser, as_called, folder_given, program
 from launcher.errors import PrefsweepError, UsageError, near_choice
 from launcher.machine import disk, rights
 from launcher.machine.default_folder import OUTPUT_DIR, default_output_dir
-from launcher.machine.terminal import OUTPUT, complain, prepare_streams, say, until_unread
+from launcher.machine.terminal import OUTPUT, complain, prepare_streams, until_unread
 
 LAUNCH = "launch"  # may be said, and need not be
 _MODULES = {"list": "list_sweeps", "rm": "remove", "gc": "garbage", "du": "disk_use"}  # where a verb's name is one of Python's own, or says too little
@@ -58,9 +57,6 @@ def _in_words(error: OSError) -> str:
 
 
 def _answer(argv: Sequence[str]) -> int:
-    if argv and argv[0] == "--version":
-        say(f"prefsweep {__version__}")
-        return DONE
     if not argv or argv[0] not in VERBS:
         from launcher.cli.launch import launch
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from hydra.core.override_parser.types import Override
 
@@ -41,7 +42,7 @@ def read_grids(argv: Sequence[str], *, multirun: bool) -> Grids:
     if not names:
         return Grids((Grid(tuple(given.values())),), remarks=_remarks(parsed))
     name = str(names[0].value())
-    return _on_top(read_sweep_file(name), given, name)
+    return _on_top(read_sweep_file(name), given, name if name in sweep_names() else Path(name).stem)
 
 
 def _check_given_once(given: Mapping[str, Axis]) -> None:

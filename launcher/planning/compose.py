@@ -210,9 +210,7 @@ def compose_point(
     """
     parsed = [parse(override) for override in overrides]
     chosen = [override for override in parsed if chooses_group(override)]
-    for override in chosen:
-        check_choice(override)
-    groups = tuple(f"{_group(override)}={as_text(override.value())}" for override in chosen)
+    groups = groups_of(overrides)
     once = tuple(
         override for override, o in zip(overrides, parsed, strict=True) if override in fixed and o not in chosen
     )
@@ -231,6 +229,18 @@ def compose_point(
         raise ConfigError(key, UNSAID, what + _for_a_variable(key, what)) from error
     members = {override.get_key_element(): override.value() for override in chosen}
     return Composed(overrides, config, {key: _axis_value(config, key, members) for key in varied})
+
+
+def groups_of(overrides: Overrides) -> Overrides:
+    """Those of the overrides that choose files of `conf/`, as Hydra has to be told of them.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    chosen = [override for override in map(parse, overrides) if chooses_group(override)]
+    for override in chosen:
+        check_choice(override)
+    return tuple(f"{_group(override)}={as_text(override.value())}" for override in chosen)
 
 
 def _for_a_variable(key: str, what: str) -> str:

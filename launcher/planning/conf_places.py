@@ -16,6 +16,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from launcher.machine.installed import data_dir
@@ -47,35 +48,37 @@ def asked_for(asked: Asked) -> Iterator[None]:
 
 def config_name() -> str:
     """The name of the file that configurations begin with."""
-    return _asked[-1].name if _asked else CONFIG
+    return _now().name
 
 
 def conf_dirs() -> tuple[Path, ...]:
     """The folders that are there, each once, the first of which wins; ours comes last."""
-    return _each_once([*_given(), Path("conf"), *_of_variable(), data_dir("conf")])
+    return _found(os.getcwd(), os.environ.get(VARIABLE), _now(), data_dir("conf"))  # noqa: PTH109 - asked for each key
 
 
 def sweep_dirs() -> tuple[Path, ...]:
     """The same for sweep files."""
-    of_conf = [*_given(), Path("conf")]
-    places = [*(folder / "sweeps" for folder in of_conf[:-1]), Path("sweeps"), Path("conf/sweeps")]
-    return _each_once([*places, *(folder / "sweeps" for folder in _of_variable()), data_dir("sweeps")])
+    given, variable = _now().folder, os.environ.get(VARIABLE)
+    first = [given / "sweeps"] if given else []
+    last = [Path(variable).expanduser() / "sweeps"] if variable else []
+    return _each_once([*first, Path("sweeps"), Path("conf/sweeps"), *last, data_dir("sweeps")])
 
 
 def own_dirs() -> tuple[Path, ...]:
     """The user's, without the one that the command names: they have groups, and no file to begin with."""
-    given = _each_once(_given())
-    return tuple(folder for folder in conf_dirs()[:-1] if folder not in given)
+    given = _now().folder
+    return tuple(folder for folder in conf_dirs()[:-1] if given is None or folder != given.resolve())
 
 
-def _given() -> list[Path]:
-    folder = _asked[-1].folder if _asked else None
-    return [] if folder is None else [folder]
+def _now() -> Asked:
+    return _asked[-1] if _asked else Asked()
 
 
-def _of_variable() -> list[Path]:
-    named = os.environ.get(VARIABLE)
-    return [Path(named).expanduser()] if named else []
+@cache
+def _found(here: str, variable: str | None, asked: Asked, ours: Path) -> tuple[Path, ...]:
+    """The folders of `conf/`, which is asked for each key of thousands of runs."""
+    own = [Path(variable).expanduser()] if variable else []
+    return _each_once([*([asked.folder] if asked.folder else []), Path(here, "conf"), *own, ours])
 
 
 def _each_once(folders: list[Path]) -> tuple[Path, ...]:

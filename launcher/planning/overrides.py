@@ -115,10 +115,34 @@ def _problem(override: Override) -> str | None:
     if not key:
         return "not a valid override, expected key=value"
     if override.is_hydra_override():
-        return "Hydra's own settings have no effect here; leave it out"
+        return _in_place_of_hydra(key)
     if override.is_delete() and "." not in key and wanted_of(key) is not None:
         return f"every run has {key}; give {key}=..."
     return None
+
+
+# What we have in place of Hydra's own settings; the first beginning that fits holds.
+_FOR_HYDRA = {
+    "hydra.run": "where runs lie is output_dir=FOLDER",
+    "hydra.sweep.": "where runs lie is output_dir=FOLDER",
+    "hydra.output_subdir": "where runs lie is output_dir=FOLDER",
+    "hydra/launcher": "where jobs go is cluster=slurm or cluster=local, with cluster.KEY=VALUE",
+    "hydra.launcher": "where jobs go is cluster=slurm or cluster=local, with cluster.KEY=VALUE",
+    "hydra/sweeper": "an axis is KEY=A,B with -m, or a file, +sweeps=NAME",
+    "hydra.sweeper": "an axis is KEY=A,B with -m, or a file, +sweeps=NAME",
+    "hydra.mode": "several values of a key need -m",
+    "hydra.searchpath": "files of your own are found by --config-dir FOLDER, in ./conf, or in $PREFSWEEP_CONF",
+    "hydra.job.env": "what a job needs before it starts is cluster.setup=[LINE, ...]",
+    "hydra.job.chdir": "a job's folder is its own; where runs lie is output_dir=FOLDER",
+    "hydra.job.name": "a sweep's name is sweep=NAME, what its jobs' names begin with cluster.job_name",
+    "hydra.job.config_name": "another file to begin with is --config-name NAME",
+    "hydra": "what runs print is shown by the verb logs, what they log by tracking=NAME",
+}
+
+
+def _in_place_of_hydra(key: str) -> str:
+    instead = next(told for beginning, told in _FOR_HYDRA.items() if key.startswith(beginning))
+    return f"Hydra's own settings have no effect here: {instead}; leave it out"
 
 
 def options(group: str) -> frozenset[str]:
