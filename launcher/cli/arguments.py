@@ -83,7 +83,7 @@ def sweep_arguments(parser: Parser, default: str = "the sweep launched last") ->
 def chosen_arguments(parser: Parser, which: str = "run ids or their beginnings (default: all)") -> None:
     """A sweep, and which of its runs."""
     parser.add_argument("sweep", metavar="SWEEP")
-    parser.add_argument("runs", nargs="*", metavar="RUN", help=which)
+    parser.add_argument("runs", nargs="*", default=[], metavar="RUN", help=which)
     from launcher.runs.status import Status  # imports what facts are made of, which no completion waits for
 
     states = [status.lower() for status in Status]

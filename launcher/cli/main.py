@@ -16,14 +16,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from launcher.cli.arguments import FAILED, VERBS, WRONG, Parser, as_called, folder_given, program
+from launcher.cli.arguments import DONE, FAILED, VERBS, WRONG, Parser, as_called, folder_given, program
+from launcher.cli.complete import LAUNCH, MODULES, candidates, words_of
 from launcher.errors import PrefsweepError, UsageError, near_choice
 from launcher.machine import disk, rights
 from launcher.machine.default_folder import OUTPUT_DIR, default_output_dir
-from launcher.machine.terminal import OUTPUT, complain, prepare_streams, until_unread
-
-LAUNCH = "launch"  # may be said, and need not be
-_MODULES = {"list": "list_sweeps", "rm": "remove", "gc": "garbage", "du": "disk_use"}  # where a verb's name is one of Python's own, or says too little
+from launcher.machine.terminal import OUTPUT, complain, prepare_streams, say, until_unread
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,11 +60,15 @@ def _answer(argv: Sequence[str]) -> int:
 
         _check_verb(argv[0] if argv else "")
         return launch(argv[1:] if argv and argv[0] == LAUNCH else argv)
+    if argv[0] == "completion" and argv[1:2] in (["--line"], ["--words"]):  # asked by its scripts
+        for each in candidates(words_of(argv[2]) if argv[1] == "--line" else argv[2:]):
+            say(each)
+        return DONE
     name = argv[0]
     options = verb_parser(name).parse_intermixed_args(_with_folder(argv[1:]))
     options.folder_given = options.output_dir is not None
     options.output_dir = options.output_dir or default_output_dir()
-    code: int = getattr(_verb(name), _MODULES.get(name, name))(options)
+    code: int = getattr(_verb(name), MODULES.get(name, name))(options)
     return code
 
 
@@ -93,7 +95,7 @@ def _with_folder(words: Sequence[str]) -> list[str]:
 
 
 def _verb(name: str) -> Any:
-    return importlib.import_module(f"launcher.cli.{_MODULES.get(name, name)}")
+    return importlib.import_module(f"launcher.cli.{MODULES.get(name, name)}")
 
 
 def verb_parser(name: str) -> Parser:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 from yaml import YAMLError
@@ -42,6 +43,19 @@ def read_sweep_file(name: str) -> tuple[Grid, ...]:
         content = read_yaml(path.read_text(encoding="utf-8"), _kind_in_file)
     except (YAMLError, UnicodeDecodeError) as error:
         raise ConfigError("sweeps", name, f"{path} is not readable as YAML: {first_line(error)}") from error
+    try:
+        return _grids_of(content, name, path)
+    except ConfigError as error:
+        raise ConfigError(error.key, error.value, _in_file(error.remedy, path)) from error
+    except UsageError as error:
+        raise UsageError(_in_file(str(error), path)) from error
+
+
+def _in_file(said: str, path: Path) -> str:
+    return said if str(path) in said else f"{said} (in {path})"
+
+
+def _grids_of(content: Any, name: str, path: Path) -> tuple[Grid, ...]:
     if not isinstance(content, dict) or not set(content) <= set(_OF_A_FILE):
         keys = f"{', '.join(_OF_A_FILE[:-1])} and {_OF_A_FILE[-1]}"
         raise ConfigError("sweeps", name, f"{path} may hold the keys {keys}, and no others")
