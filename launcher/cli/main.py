@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import gc
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code: 0 done, 1 something failed, 2 the command or config was wrong."""
     argv = list(sys.argv[1:] if argv is None else argv)
     prepare_streams()
+    if not os.environ.get(OUTPUT_DIR):
+        os.environ.pop(OUTPUT_DIR, None)  # an empty variable is none, also where the configuration asks for it
     gc.set_threshold(100_000)  # of thousands of runs there are many plain values, and hardly a cycle to be looked for
     return until_unread(lambda: _ended(argv))
 
