@@ -144,7 +144,8 @@ def at_terminal(command: list[str], setup: str, typed: str, becomes: str, path: 
     """What the terminal shows after something was typed."""
     process, terminal = pty.fork()
     if process == 0:
-        os.execvpe(command[0], command, {**os.environ, "TERM": "dumb", "PATH": path, "PS1": "$ ", "HOME": os.getcwd()})
+        given = {"TERM": "dumb", "PATH": path, "PS1": "$ ", "HOME": str(Path.cwd())}
+        os.execvpe(command[0], command, {**os.environ, **given})  # noqa: S606 - the shell itself is tested
     try:
         os.write(terminal, f"{setup}; echo rea''dy\n".encode())
         until(terminal, "ready\r\n")

@@ -106,7 +106,7 @@ def test_some_runs_of_a_sweep(store: Store, scheduler: FakeScheduler, capsys: py
     """They are no runs of the sweep any more, and their results are not in results.jsonl."""
     gone, left = launched(store, scheduler, "beta=0.1,0.2", "sweep=one")
     write_derived(store.sweep("one").results_file, "{}\n")
-    assert main(["rm", "one", gone.run_id[:18], "--yes"]) == 0
+    assert main(["rm", "one", gone.run_id[:-4], "--yes"]) == 0
     assert [named.run_id for named in store.sweep("one").run_names()] == [left.run_id]
     assert [record.run_id for record in store.sweep("one").run_records()] == [left.run_id]
     assert store.sweep("one").faults() == []

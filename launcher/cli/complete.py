@@ -26,6 +26,7 @@ _OF_SWEEPS = ("status", "cancel", "resume", "evaluate", "collect", "suggest", "d
               "report", "du", "rm")  # fmt: skip
 _OF_RUNS = ("cancel", "resume", "publish", "rm")  # their further words are runs of that sweep
 _TAKE_OVERRIDES = ("fetch", "doctor", "resume", "evaluate")
+_OF_FOLDERS = ("--output-dir", "--config-dir", "-cd", "--output")
 _STATES = ("new", "pending", "running", "trained", "failed", "cancelled", "timeout", "lost", "unreadable")
 _VALUES = {"--state": _STATES, "--hub": ("folder", "huggingface"), "--cfg": ("job", "hydra", "all"),
            "--info": ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")}  # fmt: skip
@@ -47,36 +48,28 @@ def candidates(words: Sequence[str]) -> list[str]:
     *before, word = words or [""]
     verb = before[0] if before else ""
     if not before:
-        verbs = [each for each in (LAUNCH, *VERBS) if each.startswith(word)]
-        return verbs if word and verbs and "=" not in word else _starting(word, [*verbs, *_of_launch(word)])
+        verbs = _starting(word, [LAUNCH, *VERBS])
+        return verbs if word and verbs else _starting(word, [*verbs, *_of_launch(word)])
     found = _after(verb, before, word)
     return _starting(word, found)
 
 
 def _after(verb: str, before: Sequence[str], word: str) -> Iterable[str]:
     last = before[-1]
-    if last in ("-h", "--help"):
-        return [] if verb in VERBS else _groups_and_keys()
-    if last in _VALUES:
-        return _VALUES[last]
-    if last in ("--output-dir", "--config-dir", "-cd", "--output"):
-        return []  # the shell knows folders
+    if last in _VALUES or last in _OF_FOLDERS:
+        return _VALUES.get(last, ())  # folders the shell knows
     if verb not in VERBS:
-        return _of_launch(word)
-    if word.startswith("-"):
-        return options_of(verb)
-    if verb == "completion":
-        return ("bash", "zsh", "fish")
-    return _of_verb(verb, before, word)
+        return _groups_and_keys() if last in ("-h", "--help") else _of_launch(word)
+    return options_of(verb) if word.startswith("-") else _of_verb(verb, before, word)
 
 
 def _of_verb(verb: str, before: Sequence[str], word: str) -> Iterable[str]:
     output, given = _output_dir(before), _given(verb, before[1:])
     found = list(_overrides(word)) if verb in _TAKE_OVERRIDES and (given or verb in ("fetch", "doctor")) else []
-    if verb == "logs":
-        return _runs(output)
-    if verb == "run":
-        return [f"{output}/runs/{run}" for run in _runs(output)]
+    if verb == "completion":
+        return ("bash", "zsh", "fish")
+    if verb in ("logs", "run"):
+        return [f"{output}/runs/{run}" if verb == "run" else run for run in _runs(output)]
     if verb == "report" or (verb in _OF_SWEEPS and not given):
         return [*_names(output / "sweeps"), *found]
     if verb in _OF_RUNS and given:
@@ -127,11 +120,15 @@ def _overrides(word: str) -> Iterable[str]:
     if not sign:
         names = [f"{group}=" for group in groups() if group != "preset"]
         return [*names, "+sweeps=", "+preset=", *(f"{key}=" for key in _keys(word)), *_sections(word)]
-    known = sweep_names() if key == "+sweeps" else choices(key.lstrip("+")) if key.lstrip("+") in groups() else ()
-    if not known and key == "loss_type":
-        known = _losses()
     done, comma, _ = value.rpartition(",")
-    return [f"{key}={done}{comma}{name}" for name in (known or _written(key))]
+    group = key.lstrip("+")
+    if key == "+sweeps":
+        known: Iterable[str] = sweep_names()
+    elif group in groups():
+        known = choices(group)
+    else:
+        known = _losses() if key == "loss_type" else _written(key)
+    return [f"{key}={done}{comma}{name}" for name in known]
 
 
 def _losses() -> Iterable[str]:

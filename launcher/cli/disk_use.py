@@ -42,8 +42,8 @@ def _of_all(store: Store) -> Iterator[Part]:
         yield Part(f"sweeps: {kind}", space(sweep.path / kind for sweep in store.sweeps()).taken)
     others = [each for sweep in store.sweeps() for each in _inside(sweep.path) if each.name not in ("code", "jobs")]
     yield Part("sweeps: launches, results, reports", space(others).taken)
-    for kind in folders_in(store.root / "cache"):
-        yield Part(f"cache: {kind.name}", space([kind]).taken)
+    for folder in folders_in(store.root / "cache"):
+        yield Part(f"cache: {folder.name}", space([folder]).taken)
     yield Part("hub: published models (files shared with runs counted here too)", space([store.root / "hub"]).taken)
 
 

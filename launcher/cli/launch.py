@@ -115,7 +115,7 @@ def _places(options: argparse.Namespace) -> Asked:
     with asked_for(asked):
         if not any((place / f"{name}.yaml").is_file() for place in conf_dirs()):
             places = ", ".join(map(str, conf_dirs()))
-            raise UsageError(f"--config-name {name}: no such file; looked in {places}; --config-dir FOLDER names another")
+            raise UsageError(f"--config-name {name}: no such file in {places}; --config-dir FOLDER names another")
     return asked
 
 

@@ -2,8 +2,8 @@
 
 Owns: the choice of the verb, what an error becomes. Must not know: what a launch or a verb does.
 
-Each verb is a module, which has its EXAMPLES, its `arguments` and a function of the module's name. Only the one that was
-typed is imported: the verbs stay quick.
+Each verb is a module, which has its EXAMPLES, its `arguments` and a function of the module's name. Only the one that
+was typed is imported: the verbs stay quick.
 """
 
 from __future__ import annotations

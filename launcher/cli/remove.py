@@ -28,7 +28,9 @@ EXAMPLES = (
 def arguments(parser: Parser) -> None:
     """What the verb may be given."""
     parser.add_argument("sweep", metavar="SWEEP", help="by name or folder")
-    parser.add_argument("runs", nargs="*", default=[], metavar="RUN", help="run ids or their beginnings (default: the whole sweep)")
+    parser.add_argument(
+        "runs", nargs="*", default=[], metavar="RUN", help="run ids or their beginnings (default: the whole sweep)"
+    )
     deletion_arguments(parser)
     parser.add_argument("--published", action="store_true", help="also the models in hub/ of the runs that are deleted")
 

@@ -282,7 +282,7 @@ def best_of(publications: Sequence[Publication], count: int) -> tuple[list[Publi
     """
     measure, ranked = _by_score([(each, _scores(each.point)) for each in publications])
     if not ranked:
-        raise UsageError(f"--best {count}: none of these models has a score yet ({', '.join(RANKED_BY)}); evaluate them")
+        raise UsageError(f"--best {count}: none of these models has a score ({', '.join(RANKED_BY)}); evaluate them")
     left = len(publications) - len(ranked)
     told = [f"{each.point.name}: {measure} {score}" for each, score in ranked[:count]]
     without = f"left out, since {measure} is lacking or was measured otherwise: {left} of {len(publications)} models"

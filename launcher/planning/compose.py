@@ -21,7 +21,6 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
-from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
@@ -89,24 +88,26 @@ def compose(
             points.append(compose_point(overrides, varied, fixed, frozenset(may_be_open)))
         longer = names.told_apart([point.config for point in points])
         points = [_named_apart(point, longer, varied, may_be_open) for point in points] if longer else points
-        _composer.cache_clear()
     if not points:
         raise UsageError("the grid is empty: every combination is excluded or an axis has no value")
     return grids, points
 
 
 @contextmanager
-def hydra_at_conf() -> Iterator[ConfigLoader]:
+def hydra_at_conf() -> Iterator[ConfigLoaderImpl]:
     """Hydra, looking for files where we do, and reading them as we do; gives its loader."""
     read_conf_as_typed()
     *own, ours = conf_dirs()
     with initialize_config_dir(config_dir=str(ours), version_base="1.3"):
-        loader = GlobalHydra.instance().config_loader()
+        loader = cast(ConfigLoaderImpl, GlobalHydra.instance().config_loader())
         path = create_config_search_path(str(ours))
         for folder in reversed(own):
             path.prepend(GROUPS_ONLY if folder in own_dirs() else "command line", str(folder))
         loader.repository.initialize_sources(path)
-        yield loader
+        try:
+            yield loader
+        finally:
+            _composer.cache_clear()
 
 
 def _named_apart(

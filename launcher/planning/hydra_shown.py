@@ -76,7 +76,10 @@ def shown_info(argv: Sequence[str], what: str, *, multirun: bool) -> str:
 
 def _part(argv: Sequence[str], part: str, *, multirun: bool) -> Iterator[str]:
     if part == "plugins":
-        yield from ("plugins", "  none is used: runs are submitted by prefsweep itself (cluster=...), and axes are its own")
+        yield from (
+            "plugins",
+            "  none: runs are submitted by prefsweep itself (cluster=...), and axes are its own",
+        )
     elif part == "config":
         yield from ("configuration", shown_config(argv, "job", None, multirun=multirun)[0].rstrip())
     else:
@@ -89,7 +92,9 @@ def _part(argv: Sequence[str], part: str, *, multirun: bool) -> Iterator[str]:
             found = loader.compute_defaults_list(config_name(), list(groups_of(point.overrides)), RunMode.RUN)
             if part == "defaults":
                 yield "defaults list, what comes later wins"
-                yield from (f"  {each.config_path}{f' @ {each.package}' * bool(each.package)}" for each in found.defaults)
+                yield from (
+                    f"  {each.config_path}{f' @ {each.package}' * bool(each.package)}" for each in found.defaults
+                )
             else:
                 yield "defaults tree"
                 yield from _tree(found.defaults_tree, 1)
@@ -100,5 +105,3 @@ def _tree(node: object, depth: int) -> Iterator[str]:
     yield "  " * depth + str(path)
     for child in getattr(node, "children", None) or ():
         yield from _tree(child, depth + 1)
-
-

@@ -27,7 +27,7 @@ _OF_A_FILE = ("overrides", "grid", *_OF_A_GRID, "grids")
 
 
 def read_sweep_file(name: str) -> tuple[Grid, ...]:
-    """The grids of `sweeps/NAME.yaml`, or of a path's file: one, or those of its `grids`, each with what stands beside them.
+    """The grids of `sweeps/NAME.yaml`, or of a file: one, or those of its `grids`, each with what stands beside them.
 
     Raises:
         UsageError: there is no such file, or it has not that form.

@@ -171,8 +171,8 @@ class Left:
 def garbage_of(holdings: Holdings, scheduler: Scheduler) -> tuple[list[Left], list[str]]:
     """What nothing refers to any more, and what is worth a note: what stays, and why.
 
-    Runs that no sweep holds; snapshots of the code from which no job runs; models and reference tables in the cache that
-    no run names; parts that somebody who was killed has left.
+    Runs that no sweep holds; snapshots of the code from which no job runs; models and reference tables in the cache
+    that no run names; parts that somebody who was killed has left.
     """
     store, notes = holdings.store, list[str]()
     every = store.runs()
@@ -223,8 +223,8 @@ def _entries(store: Store, runs: Sequence[RunDir], notes: list[str], *, at_work:
 
 def _parts(root: Path) -> Iterator[Path]:
     """What is half made, or half removed, and has been left so."""
-    places = [root / "runs", root / "sweeps", root / "cache", root / "hub"]
-    for place in [*places, *(each for place in places for each in folders_in(place))]:
+    above = [root / "runs", root / "sweeps", root / "cache", root / "hub"]
+    for place in [*above, *(folder for each in above for folder in folders_in(each))]:
         for path in sorted(place.glob(".*")) if place.is_dir() else ():
             found = _PART.fullmatch(path.name)
             if found and not path.is_symlink() and _is_left(path, place / f".{found['name']}.lock"):
@@ -251,4 +251,3 @@ def without_runs(directory: SweepDir, going: Collection[str]) -> None:
         if fact is not None and any(run["run_id"] in going for run in fact["runs"]):
             left = {**fact, "runs": [run for run in fact["runs"] if run["run_id"] not in going]}
             write_derived(path, fact_text(left))
-

@@ -1,6 +1,6 @@
 """What takes space on the disk, and taking it away.
 
-Owns: how much folders take, and what is free once they are gone; removing a path of the output folder, and nothing else.
+Owns: how much folders take, and what is free once they are gone; removing a path of the output folder.
 Must not know: what a path is for, whether anybody still needs it.
 
 A file may have two names, as a published model and a run's: it takes its space once, which is free when both are gone.

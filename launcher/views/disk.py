@@ -39,9 +39,7 @@ def show_sweeps(store: Store, rows: Sequence[Row], *, as_json: bool) -> None:
         say(f"no sweep in {store.root}; launch one with -m")
         return
     columns = ("sweep", "runs", "states", "last launched", "disk")
-    cells = [
-        (row.sweep, str(row.runs), _counts(row.states), _when(row.launched), in_words(row.disk)) for row in rows
-    ]
+    cells = [(row.sweep, str(row.runs), _counts(row.states), _when(row.launched), in_words(row.disk)) for row in rows]
     Screen().print(table_of(f"sweeps in {store.root}", columns, [(each, "") for each in cells]), crop=False)
 
 
