@@ -229,5 +229,5 @@ def test_the_folder_of_everything(
     monkeypatch.setenv("PREFSWEEP_OUTPUT_DIR", str(store.root))
     assert main(["du", "one"]) == 0
     assert main(["du", "one", "--output-dir", "."]) == 2
-    assert main(["du", "won"]) == 2
+    assert main(["du", "onne"]) == 2
     assert "did you mean 'one'" in capsys.readouterr().err

@@ -41,9 +41,16 @@ def keys_of(text: str) -> list[Key]:
             above.append((indent, match["key"]))
             if name.partition(".")[0] != "defaults":
                 value = re.sub(r"\s+#.*", "", match["value"] or "").strip()
-                found.append(Key(name, value, tuple(comment)))
+                found.append(Key(name, value, tuple(comment) or _shared(found, name)))
         comment = []
     return found
+
+
+def _shared(found: list[Key], name: str) -> tuple[str, ...]:
+    """The comment of the key before, or of the section, which is said of several that stand below it."""
+    above = name.rpartition(".")[0]
+    beside = found and (found[-1].name == above or (found[-1].value and found[-1].name.rpartition(".")[0] == above))
+    return found[-1].comment if beside else ()
 
 
 def header_of(text: str) -> str:
@@ -97,7 +104,11 @@ def help_of(word: str) -> str:
     word = word.lstrip("+~").partition("=")[0]
     lines = list(_of_group(word)) if word in groups() else []
     keys = {name: key for name, key in all_keys().items() if name == word or name.startswith(f"{word}.")}
-    lines += [line for name, key in keys.items() for line in _of_key(name, key)]
+    told: tuple[str, ...] = ()
+    for name, key in keys.items():
+        lines += [f"# {line}" for line in key.comment if key.comment != told]
+        lines.append(f"{name}={key.value}" if key.value else f"{name}:")
+        told = key.comment
     if not lines:
         known = [*groups(), *all_keys()]
         raise UsageError(f"--help {word}: no such group or key{suggestion(word, known)}{looked_in(conf_dirs())}")
@@ -112,11 +123,6 @@ def _of_group(group: str) -> Iterator[str]:
         file = conf_file(group, name)
         yield f"  {name:{width}}  {header_of(_read(file)) if file else ''}".rstrip()
     yield ""
-
-
-def _of_key(name: str, key: Key) -> Iterator[str]:
-    yield from (f"# {line}" for line in key.comment)
-    yield f"{name}={key.value}" if key.value else f"{name}:"
 
 
 def groups_told() -> str:
