@@ -190,7 +190,7 @@ def test_gc_takes_what_nothing_refers_to(
     write_once(kept.cache_file, CacheUse(["models/needed"]))
     assert main(["gc", "--yes"]) == 0
     told = capsys.readouterr().out
-    assert f"1 runs that no sweep holds ({alone.run_id})" in told
+    assert f"runs that no sweep holds: 1 ({alone.run_id})" in told
     assert [path.exists() for path in (kept.path, needed, young)] == [True, True, True]
     assert [path.exists() for path in (alone.path, unneeded, old)] == [False, False, False]
     assert main(["gc", "--yes"]) == 0

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from launcher.cli.arguments import DONE, Parser
 from launcher.cli.remove import asked, check_same, deletion_arguments
 from launcher.cluster.scheduler import scheduler_to_ask
-from launcher.errors import UsageError
-from launcher.runs.holdings import Holdings, Left, garbage_of
+from launcher.errors import UsageError, listed
+from launcher.runs.holdings import NAMED, Holdings, Left, garbage_of
 from launcher.store.disk_use import check_within, remove, space
 from launcher.store.output_folder import Store
 from launcher.views.console import show_notes
@@ -43,11 +43,10 @@ def garbage(options: argparse.Namespace) -> int:
 
 
 def _parts(found: Sequence[Left]) -> list[Part]:
-    """By what it is: one of a kind by its name, several by their number."""
+    """By what it is, with how many there are of it."""
     kinds = dict.fromkeys(each.what for each in found)
     of_kind = {kind: [each.path for each in found if each.what == kind] for kind in kinds}
     return [
-        Part(f"{len(paths)} {kind} ({', '.join(path.name for path in paths[:3])}{', ...' * (len(paths) > 3)})",  # noqa: PLR2004 - names enough
-             space(paths).taken)
+        Part(f"{kind}: {len(paths)} ({listed((path.name for path in paths), NAMED)})", space(paths).taken)
         for kind, paths in of_kind.items()
-    ]  # fmt: skip
+    ]

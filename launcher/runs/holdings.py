@@ -32,7 +32,7 @@ from launcher.store.run_folder import RunDir, points_of
 NAMED = 3  # of several runs, by name
 LEFT_SECONDS = 24 * 3600.0  # what has not been written to for so long, and is not under its lock, was left behind
 _PART = re.compile(r"\.(?P<name>.+)\.(?:removed\.)?[0-9a-f]{12}")
-NAMED_BY_RUNS = ("models", "reference")  # kinds of cache entries that runs name
+NAMED_BY_RUNS = {"models": "models", "reference": "reference tables"}  # kinds of cache entries that runs name
 
 
 @dataclass(frozen=True)
@@ -212,13 +212,13 @@ def _entries(store: Store, runs: Sequence[RunDir], notes: list[str], *, at_work:
     uses = {run.run_id: read_fact(run.cache_file, CacheUse) for run in runs}
     silent = [run_id for run_id, use in uses.items() if use is None and store.run(run_id).result_file.exists()]
     if at_work or silent:
-        why = "jobs are at work" if at_work else f"{listed(silent, NAMED)} were trained before runs named theirs"
+        why = "jobs are at work" if at_work else f"runs were trained before they named theirs ({listed(silent, NAMED)})"
         notes.append(f"models and reference tables in {store.root / 'cache'} are all kept: {why}")
         return
     named = {entry for use in uses.values() if use is not None for entry in use.entries}
     for each in every:
         if each.relative_to(store.root / "cache").as_posix() not in named:
-            yield Left(each, f"{each.parent.name} in the cache that no run names")
+            yield Left(each, f"{NAMED_BY_RUNS[each.parent.name]} in the cache that no run names")
 
 
 def _parts(root: Path) -> Iterator[Path]:

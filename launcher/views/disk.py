@@ -76,7 +76,7 @@ def show_going(parts: Sequence[Part], freed: int, notes: Sequence[str], *, is_do
         say(f"{verb} {part.name}: {in_words(part.disk)}")
     for note in notes:
         say(note)
-    say(f"together {in_words(freed)} that are free afterwards")
+    say(f"that frees {in_words(freed)}" if is_done else f"that would free {in_words(freed)}")
 
 
 def say_nothing_to_delete(where: str) -> None:
