@@ -14,7 +14,7 @@ from fakes import FakeScheduler, submit
 from launcher.cli import main
 from launcher.errors import ConfigError, UsageError
 from launcher.machine.installed import data_dir, trl_losses
-from launcher.planning import sweep_file
+from launcher.planning import conf_places
 from launcher.planning.budget import Budget, budgets
 from launcher.planning.compose import compose
 from launcher.planning.launches import recorded_sweep
@@ -38,7 +38,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     """Write the sweep file `mine`."""
     folder = tmp_path / "sweeps"
     folder.mkdir()
-    monkeypatch.setattr(sweep_file, "data_dir", lambda name: folder if name == "sweeps" else data_dir(name))
+    monkeypatch.setattr(conf_places, "data_dir", lambda name: folder if name == "sweeps" else data_dir(name))
     monkeypatch.chdir(tmp_path)
 
     def written(text: str) -> None:

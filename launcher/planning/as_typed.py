@@ -45,6 +45,8 @@ _OTHER_BASE = re.compile(
 )  # 010 is 8 in YAML, and 1:30 is 90; as on a command line, it is text
 PIECE_OR_QUOTED = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|(?<=[\w.-])\[((?:-?\d+%?)?:(?:-?\d+%?)?)\]""")
 _READ_AS: dict[str, type] = {**_NUMBERS, f"{_TAG}bool": bool}
+BEGIN = "config"  # the file that a configuration begins with
+GROUPS_ONLY = "groups only"  # who has put a folder into Hydra's search path in which that file is another program's
 POINTS = "points"  # the key whose values are whole grid points: mappings from keys of any section to a value each
 _OF_POINTS: Any = object()  # stands for the type of such a mapping
 _OF_KEYS = {"sweeps": str, "preset": str, POINTS: _OF_POINTS}  # keys that the schema does not have
@@ -209,6 +211,10 @@ def read_conf_as_typed() -> None:
 
 
 class _ConfFiles(FileConfigSource):
+    def is_config(self, config_path: str) -> bool:
+        is_begin = config_path.removesuffix(".yaml") == BEGIN
+        return not (is_begin and self.provider == GROUPS_ONLY) and bool(super().is_config(config_path))
+
     def load_config(self, config_path: str) -> ConfigResult:
         found = super().load_config(config_path)
         text = (Path(self.path) / self._normalize_file_name(config_path)).read_text(encoding="utf-8")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from hydra.core.override_parser.types import Override
 
@@ -20,9 +21,10 @@ from launcher.config import PRESET
 from launcher.errors import UNSAID, ConfigError
 from launcher.planning.as_typed import POINTS
 from launcher.planning.axes import Axis, axis_of
+from launcher.planning.conf_places import sweep_names
 from launcher.planning.grid import Grid, Grids, differ, section_of
 from launcher.planning.overrides import Overrides, meaning, parse, wrong
-from launcher.planning.sweep_file import read_sweep_file, sweep_files
+from launcher.planning.sweep_file import read_sweep_file
 
 LOSS = "loss_type"
 
@@ -46,7 +48,7 @@ def read_grids(argv: Sequence[str], *, multirun: bool) -> Grids:
     if not names:
         return Grids((Grid(tuple(given.values())),), remarks=_remarks(parsed))
     name = str(names[0].value())
-    return _on_top(read_sweep_file(name), given, name)
+    return _on_top(read_sweep_file(name), given, name if name in sweep_names() else Path(name).stem)
 
 
 def _check_given_once(given: Mapping[str, Axis]) -> None:
@@ -65,7 +67,7 @@ def _remarks(parsed: Sequence[Override]) -> tuple[str, ...]:
     """
     for override in parsed:
         name = str(override.value())
-        if override.key_or_group == "sweep" and name in sweep_files():
+        if override.key_or_group == "sweep" and name in sweep_names():
             if override.is_add():
                 raise wrong(override, f"only names the sweep; for the file sweeps/{name}.yaml give +sweeps={name}")
             return (f"sweep={name} only names the sweep; for the file sweeps/{name}.yaml give +sweeps={name}",)

@@ -11,13 +11,13 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from rich.table import Table
 
 from launcher.config import Judge
+from launcher.machine.default_folder import default_output_dir
 from launcher.machine.terminal import Say, Screen, command, complain, legible, rewrite, say
-from launcher.store.output_folder import DEFAULT_OUTPUT_DIR, SweepDir
+from launcher.store.output_folder import SweepDir
 
 TERMINAL_SECONDS, LOG_SECONDS = 0.3, 5.0  # between two words on what is being done
 
@@ -25,7 +25,7 @@ TERMINAL_SECONDS, LOG_SECONDS = 0.3, 5.0  # between two words on what is being d
 def verb_command(directory: SweepDir, verb: str, *words: str) -> str:
     """A verb for this sweep as it may be pasted into a shell; with the folder of everything, where that is not ours."""
     root = directory.path.parent.parent
-    place = [] if root == Path(DEFAULT_OUTPUT_DIR).absolute() else ["--output-dir", str(root)]
+    place = [] if root == default_output_dir().absolute() else ["--output-dir", str(root)]
     return command("python", "-m", "launcher", verb, directory.name, *words, *place)
 
 
