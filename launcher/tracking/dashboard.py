@@ -19,8 +19,8 @@ from typing import Any
 
 from launcher.config import Tracking
 from launcher.errors import UsageError
-from launcher.machine.accounts import lacks_login, project
-from launcher.machine.terminal import command, complain
+from launcher.machine.accounts import installed, lacks_login, project
+from launcher.machine.terminal import complain
 from launcher.store.files import write_derived
 from launcher.store.output_folder import SweepDir
 from launcher.tracking.trackio_tracker import set_trackio_environment
@@ -253,20 +253,28 @@ def _library(name: str, extra: str) -> Any:
         raise UsageError(f"dashboard: {error}; pip install 'prefsweep[{extra}]'") from error
 
 
+def has_tracker(directory: SweepDir) -> bool:
+    """Whether the sweep was tracked by something that has pages: `auto` is W&B where its package and a login are here.
+
+    Raises:
+        UsageError: the sweep has no run yet.
+    """
+    backend = Page.of(directory).tracking.backend
+    if backend == "auto":
+        return installed("wandb") and lacks_login() is None
+    return backend != "off"
+
+
 def open_dashboard(directory: SweepDir, port: int | None, *, browser: bool) -> tuple[list[str], bool]:
-    """Make or start the dashboard that goes with how the sweep was tracked.
+    """Make or start the dashboard of the tracker with which the sweep was launched last.
 
     Returns:
         What to tell the user, and whether a server now runs in this process.
 
     Raises:
-        UsageError: the sweep has no dashboard, with what there is instead.
+        UsageError: it cannot be made, with what there is instead.
     """
     page = Page.of(directory)
-    backend = page.tracking.backend
-    if backend == "off":
-        instead = f"`{command('python', '-m', 'analysis', directory.path)}` makes its report"
-        raise UsageError(f"{page.sweep}: was launched with tracking=off, so it has no dashboard; {instead}")
-    if backend in SERVERS:
+    if page.tracking.backend in SERVERS:
         return [serve(page, directory, port, browser=browser)], True
     return publish(page, directory), False
