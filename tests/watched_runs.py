@@ -58,7 +58,7 @@ def _state(store: Store, run_id: str, kind: str, place: int) -> RunState:
         return RunState(run, facts, Status.RUNNING, None, JobState(Phase.RUNNING, node=node), None)
     if kind == "failed":
         status = (Status.FAILED, Status.TIMEOUT, Status.LOST, Status.CANCELLED)[place % 4]
-        facts = RunFacts(**known, started=True, step=at, failure=REASON, traceback=TRACEBACK)
+        facts = RunFacts(**known, started=True, step=at, seconds_per_step=7.5, failure=REASON, traceback=TRACEBACK)
         return RunState(run, facts, status, REASON, UNKNOWN, None)
     if kind == "trained":
         write_once(run.result_file, {"steps": STEPS, "max_steps": STEPS, "seconds": 3000.0})

@@ -12,12 +12,12 @@ from functools import cached_property
 from rich.console import ConsoleOptions, RenderResult
 from rich.text import Text
 
-from launcher.machine.terminal import Screen, legible
+from launcher.machine.terminal import Screen
 from launcher.runs.status import BAD, Status
 from launcher.views import marks
 from launcher.views.console import duration
 from launcher.views.matrix import matrix
-from launcher.views.run_lines import Columns, Shown, clock
+from launcher.views.run_lines import Columns, Shown, clock, in_a_line
 
 MANY = 20  # runs; of more, those at work and those that failed have lines, and all have letters
 LISTED = 20  # lines of either where nothing limits the height
@@ -62,7 +62,7 @@ class Board:
 
     def _head(self, width: int, *, ascii_only: bool) -> list[Text]:
         counts = marks.counts((each.status for each in self.runs), letters=self._folds)
-        title = Text.assemble((f"sweep {legible(self.title)}", "bold"), f"  {_so_many(len(self.runs))}:")
+        title = Text.assemble((f"sweep {in_a_line(self.title)}", "bold"), f"  {_so_many(len(self.runs))}:")
         share = sum(each.share for each in self.runs) / max(1, len(self.runs))
         said = [f"{share:.0%} of the steps"] if any(each.step for each in self.runs) else []
         said += [f"about {duration(self.seconds_left)} left"] if self.seconds_left else []
@@ -77,7 +77,7 @@ class Board:
         """As many as a terminal has room for; where nothing limits the height, whole."""
         if not self.notes:
             return []
-        texts = [Text(legible(" ".join(note.split()))) for note in self.notes]
+        texts = [Text(in_a_line(note)) for note in self.notes]
         if self.height is None:
             return [Text(), *(line for text in texts for line in _wrapped(text, width))]
         few = texts[: max(1, self.height // 8)]

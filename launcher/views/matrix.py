@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
-from launcher.machine.terminal import legible
 from launcher.runs.status import Status
 from launcher.store.facts import RunName
 from launcher.views import marks
+from launcher.views.run_lines import in_a_line
 
 GAP = "  "
 Runs = Sequence[tuple[RunName, Status]]
@@ -115,5 +115,5 @@ def _width(keys: Sequence[str] | Rows) -> int:
 
 
 def _label(key: str, width: int) -> str:
-    text = legible(key)
+    text = in_a_line(key)
     return text.ljust(width) if len(text) <= width else text[: width - 1] + "…"

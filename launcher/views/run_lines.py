@@ -64,6 +64,11 @@ class Shown:
         return 1.0 if facts.trained else (self.step or 0) / (facts.max_steps or 1)
 
 
+def in_a_line(text: str) -> str:
+    """A text of whatever origin as a terminal shows it in one line, and obeys nothing of it."""
+    return legible(" ".join(text.split()))
+
+
 def node_of(state: RunState) -> str:
     """Where it is or was at work."""
     return state.job.node or state.facts.host or ""
@@ -108,7 +113,7 @@ def why(shown: Shown) -> str:
     state = shown.state
     said = [waiting(state) if shown.status is Status.PENDING else "", state.reason or stage(state)]
     published = f"published: {state.facts.address}" if state.facts.address and shown.status is Status.TRAINED else ""
-    return " ".join("; ".join(filter(None, [*said, published])).split())
+    return "; ".join(filter(None, [*said, published]))
 
 
 # ------------------------------------------------------------------------------------------------ names
@@ -157,7 +162,7 @@ class Columns:
         """Widths that fit these runs, of which there are names that tell them from every one of their sweep."""
         wide = width >= WIDE
         named = labels(every, width // 3 if wide else (width + 20) // 4)
-        named = {each.name.run_id: legible(named[each.name.run_id]) for each in runs}
+        named = {each.name.run_id: in_a_line(named[each.name.run_id]) for each in runs}
         return cls(
             named=named,
             width=width,
@@ -192,14 +197,14 @@ class Columns:
         if not self._moves(shown):
             room = self.width - sum(self._sizes[:2]) - 2 * self.gap
             steps = shown.steps if shown.share < 1 else ""
-            text = Text(legible(": ".join(filter(None, [steps, why(shown)]))))
+            text = Text(in_a_line(": ".join(filter(None, [steps, why(shown)]))))
             text.truncate(max(1, room), overflow="ellipsis")
             return self._line([*first, text])
         curves = [self._curve(shown.curve, key) for key in ("loss", "reward_margin")]
         about = "; ".join(filter(None, [node_of(shown.state), shown.state.reason]))
         bar = Text(marks.bar(shown.share, self.bar, ascii_only=self.ascii_only), "cyan")
         left = Text(duration(shown.seconds_left))
-        return self._line([*first, bar, Text(shown.steps), *curves, left, Text(legible(" ".join(about.split())))])
+        return self._line([*first, bar, Text(shown.steps), *curves, left, Text(in_a_line(about))])
 
     def _moves(self, shown: Shown) -> bool:
         return shown.status is Status.RUNNING and shown.step is not None and not doing(shown.state)
