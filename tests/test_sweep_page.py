@@ -133,8 +133,10 @@ def test_requests_are_told_nobody(server: Server, capfd: pytest.CaptureFixture[s
 
 def test_a_port_that_is_taken_is_said(server: Server) -> None:
     """In one line, with the way out."""
-    with pytest.raises(UsageError, match=f"--port {server.port}: something listens there already"):
+    with pytest.raises(UsageError, match=f"--port {server.port}: Address already in use; give another"):
         Server(lambda *_: PAGE, server.port)
+    with pytest.raises(UsageError, match=r"--port 70000: .*0-65535"):
+        Server(lambda *_: PAGE, 70000)
 
 
 # ------------------------------------------------------------------------------------------------ what it tells
@@ -248,6 +250,21 @@ def test_the_report_is_made_when_results_have_changed(store: Store, monkeypatch:
     os.utime(directory.report / "report.html", (time.time() + 60, time.time() + 60))
     LiveReport(directory, store).look(states)
     assert len(made) == 2  # as it is now, it was made of these
+
+
+def test_while_runs_are_in_flight_the_report_rests(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as it took to make, since others use the machine, which the page says; not once all runs have ended."""
+    directory, made, number = recorded(store, 1, 1, 3), list[int](), iter(range(9))
+    monkeypatch.setattr(LiveReport, "_start", lambda _: made.append(1))
+    monkeypatch.setattr("launcher.live.report.collect", lambda *_: directory.results_file.write_text(str(next(number))))
+    report = LiveReport(directory, store)
+    one, two = states_of(directory, store, 2, 0, 1), states_of(directory, store, 1, 0, 2)
+    report.look(one)
+    report._rested = time.monotonic() + 1000
+    report.look(two)
+    assert (len(made), report.told()["behind"]) == (1, True)
+    report.look(states_of(directory, store, 0, 0, 3))
+    assert (len(made), report.told()["behind"]) == (2, False)
 
 
 def test_a_report_that_cannot_be_made_says_why(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,11 @@ SIZES = [(80, 24), (80, 50), (160, 50), (60, 12), (40, 8)]
 
 def board(store: Store, models: int, losses: int, betas: int, height: int | None = None, **states: int) -> Board:
     directory = recorded(store, models, losses, betas)
-    return Board(directory.name, shown_runs(directory, states_of(directory, store, **states), Curves()), height=height)
+    return Board(
+        directory.name,
+        shown_runs(directory.run_names(), states_of(directory, store, **states), Curves()),
+        height=height,
+    )
 
 
 def text_of(shown: Board, width: int) -> list[str]:
@@ -129,7 +133,7 @@ def test_nothing_on_the_screen_is_obeyed(store: Store, hostile: str) -> None:
         store.run(hostile), RunFacts(attempts=1, host=hostile), Status.FAILED, hostile, JobState(Phase.FAILED), None
     )
     directory = recorded(store, 1, 1, 1)
-    lines = text_of(Board(hostile, shown_runs(directory, [state], Curves()), notes=[hostile]), 80)
+    lines = text_of(Board(hostile, shown_runs(directory.run_names(), [state], Curves()), notes=[hostile]), 80)
     assert not any(set("\x1b\n\u202e") & set(line) for line in lines)
     assert any("[red]a[/red]" in line for line in lines) == (hostile == "[red]a[/red]")
 

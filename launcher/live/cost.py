@@ -26,12 +26,15 @@ class Cost:
     directory: SweepDir
     store: Store
     _configs: dict[str, RunConfig] = field(default_factory=dict)
+    _looked_for: set[str] = field(default_factory=set)
     _trained: dict[str, tuple[float, bool]] = field(default_factory=dict)  # seconds, and whether on a GPU
     _planned: str | None = None
 
     def told(self, runs: Sequence[Shown]) -> Plain:
         """`planned` in words, `spent` and `expected` in `unit`; None is what is not known."""
-        self._read(self.directory.run_records())
+        if any(each.name.run_id not in self._looked_for for each in runs):
+            self._read(self.directory.run_records())
+            self._looked_for |= {each.name.run_id for each in runs}
         spent, expected, on_gpu = 0.0, 0.0, False
         unknown = 0
         for each in runs:
@@ -54,12 +57,11 @@ class Cost:
 
     def _read(self, records: Sequence[RunRecord]) -> None:
         """The configurations of runs that are new, and the estimate for all of them."""
-        fresh = [record for record in records if record.run_id not in self._configs]
-        for record in fresh:
+        for record in records:
             with suppress(ConfigError, StoreError, TypeError):
                 objective = self.store.run(record.run_id).read_config()
                 self._configs[record.run_id] = from_plain({**objective, **record.settings})
-        if fresh and len(self._configs) == len(records):
+        if self._configs.keys() == {record.run_id for record in records}:
             hours = estimate.total(self._configs.values(), None).gpu_hours
             self._planned = None if hours is None else estimate.in_hours(hours)
 

@@ -139,12 +139,12 @@
     box.append(frame);
   };
   const report = (now) => {
-    const { version, making, why } = now.report;
+    const { version, making, behind, why } = now.report;
     const is_read = document.activeElement?.tagName === "IFRAME";
     find("report").hidden = false;
     const note = [];
     if (!version) note.push(why ? "" : making ? "It is being made." : "It appears with the first results.");
-    else note.push(make("a", { href: "report", target: "_blank", rel: "noopener", textContent: "The report by itself" }), making ? " · being made anew" : "");
+    else note.push(make("a", { href: "report", target: "_blank", rel: "noopener", textContent: "The report by itself" }), making ? " · being made anew" : behind ? " · there are newer results: it is made anew soon" : "");
     if (why) note.push(` ${why}`);
     if (version && version !== shown && version !== coming) {
       if (shown && is_read) {

@@ -22,6 +22,7 @@ from launcher.live.report import LiveReport
 from launcher.live.server import Answer, Server
 from launcher.runs.run_state import RunState, states_of
 from launcher.store.curve import Curves
+from launcher.store.facts import RunName
 from launcher.store.output_folder import Store, SweepDir
 from launcher.views.live import Pace, shown_runs
 from launcher.views.states import notes
@@ -43,6 +44,7 @@ class SweepPage:
         self._directory, self._store, self._scheduler = directory, store, scheduler
         self._curves, self._pace, self._cost = Curves(), Pace(), Cost(directory, store)
         self._report = LiveReport(directory, store)
+        self._names: Sequence[RunName] = ()
         self._states: Sequence[RunState] = ()
         self._asked, self._look_again = 0.0, 0.0
         self._left: float | None = None
@@ -91,7 +93,7 @@ class SweepPage:
         try:
             self._ask()
             self._report.look(self._states)
-            runs = shown_runs(self._directory, self._states, self._curves)
+            runs = shown_runs(self._names, self._states, self._curves)
             said = [*self._complaints, *notes(self._directory, self._states)]
             now = told(self._directory, runs, said, self._asked)
             now |= {"seconds_left": self._left, "cost": self._cost.told(runs), "report": self._report.told()}
@@ -102,9 +104,9 @@ class SweepPage:
     def _ask(self) -> None:
         if time.monotonic() < self._look_again:
             return
-        runs = [self._store.run(named.run_id) for named in self._directory.run_names()]
         try:
-            self._states = states_of(runs, self._scheduler)
+            self._names = self._directory.run_names()
+            self._states = states_of([self._store.run(named.run_id) for named in self._names], self._scheduler)
         except PrefsweepError as error:
             self._complaints = [str(error)]
         else:

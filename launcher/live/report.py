@@ -23,7 +23,7 @@ from launcher.runs.unreadable import Reading
 from launcher.store.files import Plain
 from launcher.store.output_folder import Store, SweepDir
 
-REST_SECONDS = 5.0  # at least, between two; and as long as the last one took, since others use this machine
+REST_SECONDS = 5.0  # at least, between two while runs are in flight; and as long as the last took: others work here
 NICENESS = 10
 WORDS_BYTES = 2000  # of what a report that failed has complained of
 
@@ -40,19 +40,20 @@ class LiveReport:
         self._words: IO[bytes] | None = None
         self._began, self._rested = 0.0, 0.0
         self.version = 1 if self._page.exists() else 0
+        self.is_behind = False  # there are results of which it does not tell
         self.why = ""  # there is none, or none of the last results
 
     def look(self, states: Sequence[RunState]) -> None:
         """Have the report made of these states, unless they say what the last ones did, or one is being made."""
-        if self._is_busy() or time.monotonic() < self._rested:
-            return
         results = [
             (state.run.run_id, state.status, state.facts.evaluated, state.facts.address, state.facts.attempts)
             for state in states
         ]
-        if results == self._found or not any(state.facts.trained for state in states):
+        self.is_behind = results != self._found and any(state.facts.trained for state in states)
+        rests = time.monotonic() < self._rested and any(state.in_flight for state in states)
+        if self._is_busy() or rests or not self.is_behind:
             return
-        self._found = results
+        self._found, self.is_behind = results, False
         try:
             collect(self._directory, self._store, states, Reading())
         except (OSError, StoreError) as error:
@@ -65,8 +66,9 @@ class LiveReport:
             self._start()
 
     def told(self) -> Plain:
-        """Which version there is (0: none), whether another is being made, and why one could not be."""
-        return {"version": self.version, "making": self._child is not None, "why": self.why}
+        """Which version there is (0: none), whether another is being made, or will be, and why one could not be."""
+        making = self._child is not None
+        return {"version": self.version, "making": making, "behind": self.is_behind and not making, "why": self.why}
 
     def read(self) -> bytes | None:
         """The page as it is now; None where there is none."""

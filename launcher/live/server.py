@@ -59,15 +59,14 @@ class Server:
         """Listen on this port of loopback; on any that is free where none, or 0, is given.
 
         Raises:
-            UsageError: something listens there already.
+            UsageError: nobody may, or somebody listens there already.
         """
         self.token = secrets.token_urlsafe(TOKEN_BYTES)
         try:
             self._listener = _Listener(port or 0, self.token, pages)
         except (OSError, OverflowError) as error:
-            raise UsageError(
-                f"--port {port}: something listens there already; give another, or none to have one chosen"
-            ) from error
+            why = getattr(error, "strerror", None) or error
+            raise UsageError(f"--port {port}: {why}; give another, or none to have one chosen") from error
         self._thread = threading.Thread(target=self._listener.serve_forever, args=(0.2,), daemon=True)
 
     @property

@@ -29,10 +29,10 @@ READ_SECONDS = 5.0  # between two readings of the logs of runs at work
 DRAWN_SECONDS = 0.5  # within which a change of the terminal's size is followed
 
 
-def shown_runs(directory: SweepDir, states: Sequence[RunState], curves: Curves) -> list[Shown]:
+def shown_runs(names: Sequence[RunName], states: Sequence[RunState], curves: Curves) -> list[Shown]:
     """The runs with their names, and of those at work the curves as they are now."""
-    names = {name.run_id: name for name in directory.run_names()}
-    return [_shown(names.get(state.run.run_id), state, curves) for state in states]
+    named = {name.run_id: name for name in names}
+    return [_shown(named.get(state.run.run_id), state, curves) for state in states]
 
 
 def _shown(name: RunName | None, state: RunState, curves: Curves) -> Shown:
@@ -68,9 +68,9 @@ class Watch:
     def show(self, states: Sequence[RunState], notes: Sequence[str], seconds: float) -> None:
         """Show these states for so many seconds; meanwhile the logs of runs at work are read on."""
         until, size = time.monotonic() + seconds, None
-        left = self._pace.left(states)
+        left, names = self._pace.left(states), self._directory.run_names()
         while True:
-            runs = shown_runs(self._directory, states, self._curves)
+            runs = shown_runs(names, states, self._curves)
             read = time.monotonic()
             while time.monotonic() < min(until, read + READ_SECONDS) or size != self._console.size:
                 if size != self._console.size:
@@ -110,6 +110,7 @@ class Progress:
         self._console = Screen()
         self._live = Live(console=self._console, auto_refresh=False) if can_redraw() else None
         self._started, self._said = time.time(), ""
+        self._names: list[RunName] = []
 
     def __enter__(self) -> Self:
         if self._live:
@@ -126,7 +127,8 @@ class Progress:
         """Show these states."""
         sentence, left = self._sentence(states), self._pace.left(states)
         if self._live:
-            runs = shown_runs(self._directory, states, self._curves)
+            self._names = self._names or self._directory.run_names()
+            runs = shown_runs(self._names, states, self._curves)
             height = self._console.height - 1  # the cursor has a line of its own
             self._live.update(Board(self._directory.name, runs, frozenset(), [sentence], height, left), refresh=True)
         elif sentence != self._said:

@@ -61,7 +61,7 @@ def show_status(
         return
     console = Screen()
     if console.is_terminal:
-        console.print(Board(directory.name, shown_runs(directory, states, Curves()), frozenset(only)))
+        console.print(Board(directory.name, shown_runs(directory.run_names(), states, Curves()), frozenset(only)))
     else:
         console.print(_state_table(directory, listed), crop=False)
         console.print(_summary(states))
