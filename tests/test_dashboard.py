@@ -88,6 +88,17 @@ def test_without_an_account_the_definitions_are_files(store: Store) -> None:
     assert '"value": "shown"' in json.dumps(workspace["spec"]["section"]["runSets"][0]["filters"])
 
 
+def test_all_runs_of_a_sweep_are_drawn(store: Store) -> None:
+    """In the workspace and in each plot of curves, where the library would draw ten."""
+    sweep = sweep_of("model=tiny", "loss_type=ipo", "beta=range(1,31)", "sweep=shown", "tracking=wandb")
+    store.sweep("shown").add_launch(Launch(list(sweep.axes), [record_of(run) for run in sweep.runs]))
+    lines, _ = open_dashboard(store.sweep("shown"), None, browser=False)
+    workspace, report = (json.loads(Path(line).read_text()) for line in lines[1:])
+    assert workspace["spec"]["section"]["settings"]["maxRuns"] == 30
+    curves = [each for each in panels(report) + panels(workspace) if each["viewType"] == "Run History Line Plot"]
+    assert {each["config"]["limit"] for each in curves} == {30}
+
+
 def test_with_an_account_they_are_saved(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """W&B is sent both, and the user is told their addresses."""
     directory = launched(store, "wandb")

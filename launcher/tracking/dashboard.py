@@ -38,11 +38,13 @@ class Page:
     Attributes:
         sweep: its name: W&B's group.
         losses: its loss types, in order.
+        runs: how many it has; the library would show ten.
         tracking: the tracking section with which it was launched last.
     """
 
     sweep: str
     losses: tuple[str, ...]
+    runs: int
     tracking: Tracking
 
     @classmethod
@@ -52,7 +54,8 @@ class Page:
         if not records:
             raise UsageError(f"{directory.name}: has no run yet, so no dashboard")
         tracking = Tracking(**records[-1].settings.get("tracking", {}))
-        return cls(directory.name, tuple(dict.fromkeys(record.loss_type for record in records)), tracking)
+        losses = tuple(dict.fromkeys(record.loss_type for record in records))
+        return cls(directory.name, losses, len({record.run_id for record in records}), tracking)
 
     @property
     def project(self) -> str:
@@ -108,13 +111,13 @@ def _quiet_wandb() -> Iterator[None]:
 def workspace(page: Page, entity: str) -> Any:
     """The sweep's view of its project: curves, scores by beta, parallel coordinates, of this sweep's runs only."""
     workspaces, filters = (_library(name, "wandb") for name in ("wandb_workspaces.workspaces", "wandb_workspaces.expr"))
-    sections = {"Training": _curves(), "By beta": _by_beta(), "All axes": [_parallel()]}
+    sections = {"Training": _curves(page), "By beta": _by_beta(), "All axes": [_parallel()]}
     return workspaces.Workspace(
         entity=entity,
         project=page.project,
         name=page.sweep,
         sections=[workspaces.Section(name=name, panels=panels, is_open=True) for name, panels in sections.items()],
-        settings=workspaces.WorkspaceSettings(x_axis="train/step"),
+        settings=workspaces.WorkspaceSettings(x_axis="train/step", max_runs=page.runs),
         runset_settings=workspaces.RunsetSettings(filters=filters.And(filters.Metric("Group") == page.sweep)),
     )
 
@@ -132,7 +135,7 @@ def report(page: Page, entity: str, *, saved: bool = True) -> Any:
 
     blocks = grid("Best runs", [_bars(score) for score in SCORES]) + grid("All axes", [_parallel()])
     for loss in page.losses:
-        blocks += grid(f"loss_type={loss}", [*_curves(), *_by_beta()], loss_type=loss)
+        blocks += grid(f"loss_type={loss}", [*_curves(page), *_by_beta()], loss_type=loss)
     return reports.Report(entity=entity, project=page.project, title=page.sweep, blocks=blocks, width="fluid")
 
 
@@ -150,12 +153,10 @@ def _runs_of(page: Page, entity: str, name: str, only: dict[str, str]) -> Any:
     )
 
 
-def _curves() -> list[Any]:
+def _curves(page: Page) -> list[Any]:
     reports = _library("wandb_workspaces.reports.v2", "wandb")
-    return [
-        reports.LinePlot(title=name, x="train/step", y=[f"train/{name}"], legend_template="${config:beta} ${run:name}")
-        for name in CURVES
-    ]
+    shown: dict[str, Any] = {"legend_template": "${config:beta} ${run:name}", "max_runs_to_show": page.runs}
+    return [reports.LinePlot(title=name, x="train/step", y=[f"train/{name}"], **shown) for name in CURVES]
 
 
 def _by_beta() -> list[Any]:
