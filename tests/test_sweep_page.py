@@ -316,7 +316,7 @@ def test_hostile_text_is_text(store: Store, monkeypatch: pytest.MonkeyPatch, tmp
     assert "<title>● many</title>" in dom
 
 
-SWEEP = ["-m", "+sweeps=smoke", "model=tiny", "loss_type=sigmoid", "trainer.max_steps=150", "tracking=off", "hub=off"]
+SWEEP = ["-m", "+sweeps=smoke", "model=tiny", "loss_type=sigmoid", "trainer.max_steps=300", "tracking=off", "hub=off"]
 
 
 def test_a_sweep_that_is_running_is_seen_to_move(tmp_path: Path) -> None:
@@ -343,7 +343,7 @@ def test_a_sweep_that_is_running_is_seen_to_move(tmp_path: Path) -> None:
         assert eventually(lambda: any((run["step"] or 0) > 2 for run in now().get("running", [])))
         before = now()["share"]
         dom = seen(address, tmp_path / "profile")
-        assert re.search(r"step \d+ of 150", dom)
+        assert re.search(r"step \d+ of 300", dom)
         assert dom.count("<polyline") == 3
         assert eventually(lambda: now()["share"] > before)
         assert launching.wait(LONGEST_WAIT) == 0, launching.communicate()
