@@ -59,7 +59,7 @@ COLUMNS = 4  # behind an id: state, reason or exit code, nodes, name, which sque
 SIGNAL = re.compile(r"RaisedSignal:([0-9]+)\(.*\)")  # of a script that a signal has ended; not in 22.05
 # Squeue's last columns, which sacct's answer has not: for how long it has run, and when it starts.
 # Answers that were recorded earlier lack the second.
-RAN = re.compile(r"\|([\d:-]+)(?:\|(N/A|\d{4}-[\dT:-]+))?$")
+RAN = re.compile(r"\|([\d:-]+)(?:\|([^|]*))?$")
 WARNED_EARLY_SECONDS = 60  # man sbatch, --signal: "may be sent up to 60 seconds earlier than specified"
 # Options on which the launcher counts, so that `cluster.extra` may not change them, and the key that says it instead.
 KEPT_OPTIONS = {

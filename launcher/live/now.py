@@ -14,7 +14,7 @@ from launcher.store.files import Plain
 from launcher.store.output_folder import SweepDir
 from launcher.views.console import logs_command
 from launcher.views.marks import LETTERS, ORDER
-from launcher.views.run_lines import Shown, doing, node_of, stage, waiting, why
+from launcher.views.run_lines import Shown, doing, node_of, stage, why
 
 CURVES = 24  # runs at work that are drawn
 FAILURES = 50  # that are listed
@@ -101,7 +101,7 @@ def _grid(runs: Sequence[Shown]) -> Plain:
     rows: dict[str, dict[float, list[list[str]]]] = {}
     for each in runs:
         name = f"{each.name.model} {each.name.loss_type}" if several else each.name.loss_type
-        about = why(each) or waiting(each.state)
+        about = why(each)
         cell = [LETTERS[each.status], each.status, f"{each.name.run_id}: {each.status}{about and f', {about}'}"]
         rows.setdefault(name, {}).setdefault(each.name.beta, []).append(cell)
     cells = [{"name": name, "cells": [row.get(beta, []) for beta in betas]} for name, row in rows.items()]

@@ -95,11 +95,16 @@ def stage(state: RunState) -> str:
     return ""
 
 
-def waiting(state: RunState) -> str:
-    """The place of a waiting run's job among those of this sweep, and when its scheduler expects it to start."""
-    job = state.job
-    place = f"no. {job.place} of this sweep's in the queue" if job.place else ""
-    return ", ".join(filter(None, [f"starts about {clock(job.start)}" if job.start else "", place]))
+def _start(state: RunState) -> str:
+    """When its scheduler expects a waiting run's job to start."""
+    start = state.job.start if state.status is Status.PENDING else None
+    return f"starts about {clock(start)}" if start else ""
+
+
+def _place(state: RunState) -> str:
+    """The place of its job among those of this sweep; one that waits for something else than its turn has none."""
+    waits = state.status is Status.PENDING and state.job.cause is None
+    return f"no. {state.job.place} of this sweep's in the queue" if waits and state.job.place else ""
 
 
 def clock(seconds: float) -> str:
@@ -111,7 +116,7 @@ def clock(seconds: float) -> str:
 def why(shown: Shown) -> str:
     """Why a run is where it is, in one line, then where its model is."""
     state = shown.state
-    said = [waiting(state) if shown.status is Status.PENDING else "", state.reason or stage(state)]
+    said = [_start(state), state.reason or stage(state), _place(state)]
     published = f"published: {state.facts.address}" if state.facts.address and shown.status is Status.TRAINED else ""
     return "; ".join(filter(None, [*said, published]))
 
