@@ -27,7 +27,7 @@ VERBS = {
     "evaluate": "measure what is missing: answers in jobs, judging here",
     "collect": "write results.jsonl from what is there now",
     "suggest": "the settings and seeds to run next, and the command that launches them",
-    "dashboard": "the sweep's W&B workspace and report, or its local trackio or TensorBoard page",
+    "dashboard": "the sweep's own page while it runs, or that of its tracker: W&B, trackio, TensorBoard",
     "fetch": "what nodes without internet need: models, data, judge questions, fetched here",
     "sync": "upload what nodes without internet kept for W&B",
     "publish": "push the models that are trained and not published, each as one revision",

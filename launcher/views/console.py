@@ -24,9 +24,17 @@ TERMINAL_SECONDS, LOG_SECONDS = 0.3, 5.0  # between two words on what is being d
 
 def verb_command(directory: SweepDir, verb: str, *words: str) -> str:
     """A verb for this sweep as it may be pasted into a shell; with the folder of everything, where that is not ours."""
+    return command("python", "-m", "launcher", verb, directory.name, *words, *_place(directory))
+
+
+def logs_command(directory: SweepDir, run_id: str) -> str:
+    """What shows all that a run of this sweep printed, likewise."""
+    return command("python", "-m", "launcher", "logs", run_id, *_place(directory))
+
+
+def _place(directory: SweepDir) -> list[str]:
     root = directory.path.parent.parent
-    place = [] if root == default_output_dir().absolute() else ["--output-dir", str(root)]
-    return command("python", "-m", "launcher", verb, directory.name, *words, *place)
+    return [] if root == default_output_dir().absolute() else ["--output-dir", str(root)]
 
 
 def show_notes(notes: Sequence[str]) -> None:
