@@ -29,6 +29,7 @@ VERBS = {
     "fetch": "what nodes without internet need: models, data, judge questions, fetched here",
     "sync": "upload what nodes without internet kept for W&B",
     "publish": "push the models that are trained and not published, each as one revision",
+    "schema": "the JSON schema of a YAML file, for editors: completion, meanings, mistyped keys",
     "doctor": "what this machine and its cluster offer, and a file for conf/cluster",
 }
 
