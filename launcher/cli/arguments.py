@@ -37,6 +37,7 @@ VERBS = {
     "rm": "delete a sweep with its runs, or some of its runs",
     "gc": "delete what nothing refers to any more",
     "completion": "the script that completes commands in bash, zsh or fish",
+    "schema": "the JSON schema of a YAML file, for editors: completion, meanings, mistyped keys",
     "doctor": "what this machine and its cluster offer, and a file for conf/cluster",
 }
 
