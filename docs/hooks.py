@@ -59,7 +59,7 @@ def _page_of(meant: str) -> str | None:
     if meant == "README.md":
         return "index.md"
     if first == "docs":
-        return "/".join(inner)
+        return "/".join(inner) or "index.md"
     if first in ("conf", "sweeps"):
         group = inner[0] if inner and not inner[0].endswith(".yaml") else ""
         return f"reference/files.md#{first}{group}"

@@ -46,7 +46,7 @@ def keys_page() -> str:
     parts = [
         "# Every key",
         "A run's configuration, key by key. The default is the value of a run for which nothing is said. Each key can be "
-        "an axis of a [grid](../grids.md). Between keys there are [rules](rules.md).",
+        "an axis of a grid. Between keys there are [rules](rules.md).",
         "This page is made from the types in `launcher/config.py`, the comments above the keys in [conf/](files.md) and "
         "the tables of the rules; [the schema](../editor.md) for an editor says the same.",
         "## At the top",
