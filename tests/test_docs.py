@@ -31,9 +31,9 @@ def commands() -> list[tuple[str, str]]:
     for page in PAGES:
         for fenced, indented in _BLOCK.findall(page.read_text(encoding="utf-8")):
             lines = re.sub(r"\\\n\s*", "", fenced or indented).splitlines()
-            for line in (each.strip().removeprefix("$ ").removeprefix("HF_HUB_OFFLINE=1 ") for each in lines):
-                if line.startswith(("python -m launcher ", "python -m analysis ")) and " ... " not in line:
-                    found.append((str(page.relative_to(REPOSITORY)), line))
+            told = (each.strip().removeprefix("$ ").removeprefix("HF_HUB_OFFLINE=1 ") for each in lines)
+            ours = [line for line in told if line.startswith(("python -m launcher ", "python -m analysis "))]
+            found += [(str(page.relative_to(REPOSITORY)), line) for line in ours if " ... " not in line]
     return found
 
 

@@ -151,3 +151,16 @@ def test_the_same_program(capsys: pytest.CaptureFixture[str]) -> None:
     for verb in ("cancel", "rm", "resume"):
         code, _, error = answer(capsys, verb)
         assert (code, "required: SWEEP;" in error) == (2, True)
+
+
+def test_a_plan_for_slurm_where_there_is_none(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A laptop shows the plan, and says what only the scheduler could tell; a launch is refused as before."""
+    monkeypatch.setenv("PATH", "/nonexistent")
+    words = ("cluster=slurm", "model=tiny", "evaluation=none")
+    told = shown(capsys, *words, "dry_run=true")
+    assert "1 runs, 1 submit" in told
+    assert "only the scheduler can tell: scontrol: not found" in told
+    code, _, error = answer(capsys, *words)
+    assert (code, "there is no sbatch on the PATH" in error) == (2, True)

@@ -162,7 +162,7 @@ def _launch(options: argparse.Namespace, argv: Sequence[str]) -> int:
     lengths, twice = check_lengths(settled.sweep, data), under_other_names(settled.sweep, known)
     settled = replace(settled, notes=told_once([*said, *settled.notes, *twice, *lengths], data))
     settled.lines.extend(note_missing(settled.sweep, options.overrides))
-    scheduler = scheduler_for(executor_of(settled.sweep.runs))
+    scheduler = scheduler_for(executor_of(settled.sweep.runs), may_lack=config.dry_run)
     sweep, taken = in_environment(settled.sweep, scheduler)
     short = short_of_disk(sweep, store, scheduler.at_once(sweep.runs[0].config.cluster))
     large = check_ranks((run.config.cluster for run in sweep.runs), scheduler, dry_run=config.dry_run)

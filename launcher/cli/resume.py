@@ -62,7 +62,7 @@ def resume(options: argparse.Namespace) -> int:
             adopt(runs_of(directory, store), scheduler)
         states = choose(options, directory, store, scheduler)
         names = {state.run.run_id for state in states}
-        scheduler = scheduler_for(executor_of(_to_be_submitted(sweep, states)))
+        scheduler = scheduler_for(executor_of(_to_be_submitted(sweep, states)), may_lack=options.dry_run)
         sweep, taken = in_environment(sweep, scheduler)
         show_notes([*shut_to_group(store.root), *compare(sweep, store, scheduler).notes])
         insisted = names if options.runs or options.state or overrides else ()
