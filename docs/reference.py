@@ -54,9 +54,17 @@ def keys_page() -> str:
     ]
     for key in keys():
         if key.below:
-            group = f" The files that it may name: [conf/{key.name}](files.md#conf{key.name})." if key.name in GROUPS else ""
+            group = (
+                f" The files that it may name: [conf/{key.name}](files.md#conf{key.name})."
+                if key.name in GROUPS
+                else ""
+            )
             inner = [each for each in key.all() if each is not key and not each.name.startswith(_REPEATED)]
-            parts += [f"## {key.name}", f"{_prose(key.about)}{group}", _table([each for each in inner if not each.below])]
+            parts += [
+                f"## {key.name}",
+                f"{_prose(key.about)}{group}",
+                _table([each for each in inner if not each.below]),
+            ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -273,7 +281,9 @@ def files_page() -> str:
     parts = ["# Every file of conf and sweeps", "The files that come with prefsweep, with what each says of itself."]
     for group in ("", *GROUPS, "preset"):
         parts.append(f"## conf{f'/{group}' if group else ''}")
-        parts += [_file(REPOSITORY / "conf" / group / f"{name}.yaml") for name in (choices_of(group) if group else ["config"])]
+        parts += [
+            _file(REPOSITORY / "conf" / group / f"{name}.yaml") for name in (choices_of(group) if group else ["config"])
+        ]
     parts.append("## sweeps")
     parts += [_file(file) for file in sorted((REPOSITORY / "sweeps").glob("*.yaml"))]
     return "\n\n".join(parts) + "\n"
@@ -287,7 +297,7 @@ def _file(file: Path) -> str:
 
 
 def _title(header: str) -> str:
-    sentence = header.split(". ")[0].rstrip(".")
+    sentence = header.split(". ", maxsplit=1)[0].rstrip(".")
     return sentence.replace('"', "'")
 
 

@@ -160,7 +160,7 @@ def test_a_plan_for_slurm_where_there_is_none(
     monkeypatch.setenv("PATH", "/nonexistent")
     words = ("cluster=slurm", "model=tiny", "evaluation=none")
     told = shown(capsys, *words, "dry_run=true")
-    assert "1 runs, 1 submit" in told
+    assert "1 run, 1 submit" in told
     assert "only the scheduler can tell: scontrol: not found" in told
     code, _, error = answer(capsys, *words)
     assert (code, "there is no sbatch on the PATH" in error) == (2, True)

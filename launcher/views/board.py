@@ -12,6 +12,7 @@ from functools import cached_property
 from rich.console import ConsoleOptions, RenderResult
 from rich.text import Text
 
+from launcher.errors import number_of
 from launcher.machine.terminal import Screen
 from launcher.runs.status import BAD, Status
 from launcher.views import marks
@@ -127,7 +128,7 @@ class Board:
 
 
 def _so_many(runs: int) -> str:
-    return f"{runs} run{'' if runs == 1 else 's'}"
+    return number_of(runs, "run")
 
 
 def _left_out(runs: Sequence[Shown]) -> Text:

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from rich.table import Table
 
 from launcher.config import Judge
+from launcher.errors import number_of
 from launcher.machine.default_folder import default_output_dir
 from launcher.machine.terminal import Say, Screen, command, complain, legible, rewrite, say
 from launcher.store.output_folder import SweepDir
@@ -110,7 +111,7 @@ def say_judging_ahead(models: int, estimate: tuple[int, int, int], judge: Judge)
     calls, read, written = estimate
     if models:
         say(
-            f"{models} models have no MT-Bench answers yet; judging them will be {calls:,} calls of "
+            f"{number_of(models, 'model')} without MT-Bench answers; judging will be {number_of(calls, 'call')} of "
             f"{judge_name(judge)}, about {read:,} tokens to read, were every answer of full length, "
             f"and {written:,} to write"
         )

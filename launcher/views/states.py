@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.table import Table
 
 from launcher.cluster.job_state import SUSPENDED, Phase
-from launcher.errors import StoreError
+from launcher.errors import StoreError, number_of
 from launcher.machine.disk import in_words
 from launcher.machine.terminal import Screen, say, say_json
 from launcher.runs.black_holes import black_holes
@@ -149,7 +149,7 @@ def _throughputs(states: Iterable[RunState]) -> list[str]:
     if not (known := at_work or trained):
         return []
     rates = [each.tokens_per_second or 0.0 for each in known]
-    runs = f"{len(known)} run{'s' if len(known) > 1 else ''} {'at work' if at_work else 'trained'}"
+    runs = f"{number_of(len(known), 'run')} {'at work' if at_work else 'trained'}"
     parts = [
         f"{_ends(rates, '{:,.0f}')} tokens/s (prompts and answers once)",
         *_told("{} % padding", [each.padding for each in known], 100),
@@ -173,7 +173,9 @@ def _ends(values: Sequence[float], how: str) -> str:
 def _summary(states: Iterable[RunState]) -> str:
     states = list(states)
     counts = Counter(state.status for state in states)
-    return f"{len(states)} runs: " + ", ".join(f"{count} {status}" for status, count in counts.most_common())
+    return f"{number_of(len(states), 'run')}: " + ", ".join(
+        f"{count} {status}" for status, count in counts.most_common()
+    )
 
 
 def show_log(path: Path, *, follow: bool, ended: Ended) -> None:
@@ -198,17 +200,18 @@ def show_log(path: Path, *, follow: bool, ended: Ended) -> None:
 def say_submitted(directory: SweepDir, count: int, *, quiet: bool) -> None:
     """Where to look from now on."""
     if not quiet:
-        say(f"{count} runs submitted; `{verb_command(directory, 'status', '--watch')}` shows how they do")
+        say(f"{number_of(count, 'run')} submitted; `{verb_command(directory, 'status', '--watch')}` shows how they do")
 
 
 def say_submitted_to_evaluate(directory: SweepDir, count: int) -> None:
     """What to do when the jobs are done."""
-    say(f"{count} jobs submitted; when they are done, the same command judges what they wrote (sweep {directory.name})")
+    jobs = number_of(count, "job")
+    say(f"{jobs} submitted; then the same command judges what they wrote (sweep {directory.name})")
 
 
 def say_interrupted(directory: SweepDir, count: int) -> None:
     """What Ctrl-C did."""
-    say(f"\n{count} runs asked to stop at their next step; `{verb_command(directory, 'resume')}` goes on")
+    say(f"\n{number_of(count, 'run')} asked to stop at the next step; `{verb_command(directory, 'resume')}` goes on")
 
 
 def say_cancelled(
@@ -223,7 +226,7 @@ def say_cancelled(
         _of_those_asked_for(hidden, "in flight elsewhere, and not reached from here"),
         _of_those_asked_for(len(goes_on) - hidden, "not reached, and in flight as before"),
     ]
-    say("; ".join(filter(None, [f"{len(stopped)} runs of {directory.name} cancelled", *others])))
+    say("; ".join(filter(None, [f"{number_of(len(stopped), 'run')} of {directory.name} cancelled", *others])))
 
 
 def _of_those_asked_for(count: int, how: str) -> str:
