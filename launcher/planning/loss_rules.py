@@ -39,8 +39,8 @@ class Range:
 
     def problem(self, value: float) -> str | None:
         """What would be right in place of a value; None where it is."""
-        if said := next((words for never, words in self.never.items() if abs(value - never) <= self.near), None):
-            return said
+        if other := next((words for never, words in self.never.items() if abs(value - never) <= self.near), None):
+            return other
         if math.isfinite(value) and self.above < value < self.below and value >= self.least:
             return None
         bounds = {"greater than": self.above, "at least": self.least, "less than": self.below}
