@@ -247,8 +247,8 @@ def compare(sweep: Sweep, store: Store, scheduler: Scheduler, *, retrain: bool =
         again = {store.run(run.run_id) for run in sweep.runs} - busy
         return Compared(why | {each.run_id: UNRECORDED for each in unknown if each in again})
     note = (
-        f"{number_of(len(unknown), 'run')} of sweep {sweep.name}: trained before files of this machine were recorded, so "
-        "that nobody knows whether data or model files have changed since"
+        f"{number_of(len(unknown), 'run')} of sweep {sweep.name}: trained before files of this machine were recorded; "
+        "whether data or model files have changed since is not known"
     )
     return Compared(notes=[note] if unknown else [])
 
