@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -26,6 +27,7 @@ from fakes import FakeScheduler
 from waiting import LONGEST_WAIT, eventually
 from watched_runs import STEPS, recorded, states_of
 
+from launcher.cli import dashboard as verb
 from launcher.errors import SchedulerError, UsageError
 from launcher.live import page as pages
 from launcher.live.page import SweepPage
@@ -137,6 +139,28 @@ def test_a_port_that_is_taken_is_said(server: Server) -> None:
         Server(lambda *_: PAGE, server.port)
     with pytest.raises(UsageError, match=r"--port 70000: .*0-65535"):
         Server(lambda *_: PAGE, 70000)
+
+
+def test_a_browser_is_led_there_by_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which nobody else may read: a command's arguments are everybody's. At the end of ssh there is none."""
+    opened: list[tuple[str, str, int]] = []
+
+    def opens(address: str) -> bool:
+        file = Path(address.removeprefix("file://"))
+        opened.append((address, file.read_text(), file.parent.stat().st_mode & 0o777))
+        return True
+
+    monkeypatch.setattr("webbrowser.open", opens)
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.delenv("SSH_CONNECTION", raising=False)
+    with verb._opened("http://127.0.0.1:1/TOKEN/", Namespace(no_browser=False)) as was:
+        assert was
+    ((address, text, mode),) = opened
+    assert ("TOKEN" in address, "url=http://127.0.0.1:1/TOKEN/" in text, mode) == (False, True, 0o700)
+    monkeypatch.setenv("SSH_CONNECTION", "there")
+    with verb._opened("http://127.0.0.1:1/TOKEN/", Namespace(no_browser=False)) as was:
+        assert not was
+    assert len(opened) == 1
 
 
 # ------------------------------------------------------------------------------------------------ what it tells

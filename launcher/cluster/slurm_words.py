@@ -320,7 +320,7 @@ def read_queue(text: str, names: Names | None = None, scripts: Names = MappingPr
 
 def _time(text: str) -> float | None:
     """A time as squeue prints it, in seconds since 1970; None where it says none."""
-    with suppress(ValueError):
+    with suppress(ValueError, OverflowError):
         return datetime.fromisoformat(text).timestamp()
     return None
 

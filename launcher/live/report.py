@@ -44,13 +44,18 @@ class LiveReport:
         self.why = ""  # there is none, or none of the last results
 
     def look(self, states: Sequence[RunState]) -> None:
-        """Have the report made of these states, unless they say what the last ones did, or one is being made."""
+        """Have the report made of these states, unless they say what the last ones did, or one is being made.
+
+        The first waits for a run that is evaluated, or for the end of all.
+        """
         results = [
             (state.run.run_id, state.status, state.facts.evaluated, state.facts.address, state.facts.attempts)
             for state in states
         ]
-        self.is_behind = results != self._found and any(state.facts.trained for state in states)
-        rests = time.monotonic() < self._rested and any(state.in_flight for state in states)
+        is_over = not any(state.in_flight for state in states)
+        has_results = any(state.facts.trained and (state.facts.evaluated or is_over) for state in states)
+        self.is_behind = results != self._found and has_results
+        rests = time.monotonic() < self._rested and not is_over
         if self._is_busy() or rests or not self.is_behind:
             return
         self._found, self.is_behind = results, False
