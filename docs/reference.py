@@ -56,7 +56,8 @@ RULES_INTRODUCTION = f"""\
 What a launch checks before it submits anything. Each row is a refusal, in the words in which it is printed:
 `KEY=VALUE: {UNKNOWN}`, with exit code 2. {UNKNOWN} stands for what depends on your configuration or your files.
 
-This page is read from the code that refuses; what a function words for itself is not in it. The range of each single key is in [every key](keys.md), too."""
+This page is read from the code that refuses; what a function words for itself is not in it. The range of each single
+key is in [every key](keys.md), too."""
 
 
 def keys_page() -> str:
