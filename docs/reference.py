@@ -1,4 +1,4 @@
-"""The generated pages of the reference, as Markdown: every key, every rule, every verb, every file of conf/ and sweeps/.
+"""The generated pages of the reference, as Markdown: every key, rule and verb, every file of conf/ and sweeps/.
 
 Owns: their form. What they say stands elsewhere: in the keys' comments and types, in the refusals of the rules, in the
 verbs' help.
@@ -36,19 +36,35 @@ TITLES = {
 }
 LAST = ("launcher.errors", "launcher.config", "launcher.worker")  # what the others raise, a job's own
 _WORDS = {str: "text", int: "whole number", float: "number", bool: "`true` or `false`", NoneType: "`null`", Any: "any"}
+LISTED = 2  # values of a default that are shown one by one
+CONFIG_ERROR = 3  # its arguments: key, value, remedy
 HARMLESS = ("items", "join", "values", "sorted", "min")  # calls that only arrange what a table says
 _REPEATED = "evaluation.cluster."
+
+
+KEYS_INTRODUCTION = """\
+# Every key
+
+A run's configuration, key by key. The default is the value of a run for which nothing is said. Each key can be an axis
+of a grid. Between keys there are [rules](rules.md).
+
+This page is made from the types in `launcher/config.py`, the comments above the keys in [conf/](files.md) and the
+tables of the rules. [The schema](../editor.md) for an editor says the same."""
+RULES_INTRODUCTION = f"""\
+# Every rule
+
+What a launch checks before it submits anything. Each row is a refusal, in the words in which it is printed:
+`KEY=VALUE: {UNKNOWN}`, with exit code 2. {UNKNOWN} stands for what depends on your configuration or your files.
+
+This page is read from the code that refuses; what a function words for itself is not in it. The range of each single
+key is in [every key](keys.md), too."""
 
 
 def keys_page() -> str:
     """Every key with its type, range, default and meaning, a table for each section."""
     top = [key for key in keys() if not key.below]
     parts = [
-        "# Every key",
-        "A run's configuration, key by key. The default is the value of a run for which nothing is said. Each key can be "
-        "an axis of a grid. Between keys there are [rules](rules.md).",
-        "This page is made from the types in `launcher/config.py`, the comments above the keys in [conf/](files.md) and "
-        "the tables of the rules; [the schema](../editor.md) for an editor says the same.",
+        KEYS_INTRODUCTION,
         "## At the top",
         _table(top),
     ]
@@ -83,7 +99,7 @@ def _kind(key: Key) -> str:
     if key.of_items:
         words = [f"list of {', '.join(f'`{each}`' for each in key.of_items)}"]
     bounds = {"at least": key.bounds.least, "greater than": key.bounds.above, "less than": key.bounds.below}
-    told = " and ".join(f"{word} {bound:g}" for word, bound in bounds.items() if abs(bound) != float("inf"))
+    told = " and ".join(f"{word} {bound:.12g}" for word, bound in bounds.items() if abs(bound) != float("inf"))
     nullable = ", or `null`" if NoneType in options_of(key.kind) else ""
     return f"{' or '.join(words)}{f', {told}' if told else ''}{nullable}"
 
@@ -100,7 +116,7 @@ def _default(key: Key) -> str:
 
 def _shown(value: Any) -> str:
     if isinstance(value, list):
-        return f"[{', '.join(map(_shown, value))}]" if len(value) < 3 else f"a list of {len(value)}"
+        return f"[{', '.join(map(_shown, value))}]" if len(value) <= LISTED else f"a list of {len(value)}"
     return {None: "null", True: "true", False: "false"}.get(value, str(value)) if not isinstance(value, dict) else "{}"
 
 
@@ -128,11 +144,7 @@ class Rule:
 def rules_page() -> str:
     """Every refusal that a configuration may meet before anything is submitted."""
     parts = [
-        "# Every rule",
-        "What a launch checks before it submits anything. Each row is a refusal, in the words in which it is printed: "
-        f"`KEY=VALUE: …`, with exit code 2. {UNKNOWN} stands for what depends on your configuration or your files.",
-        "This page is read from the code that refuses, so it is complete. The range of each single key is in "
-        "[every key](keys.md), too.",
+        RULES_INTRODUCTION,
     ]
     for name, title in TITLES.items():
         parts += [f"## {title}", _rows(rules_of(f"launcher.planning.{name}"))]
@@ -206,7 +218,10 @@ def _refusals(body: list[ast.stmt], known: Mapping[str, Any]) -> Iterator[tuple[
         inner |= {id(each) for handler in handlers for each in ast.walk(handler)}
         for node in ast.walk(statement):
             if id(node) not in inner and isinstance(node, ast.Call) and ast.unparse(node.func).endswith("ConfigError"):
-                yield _text(node.args[0], known), _text(node.args[2], known) if len(node.args) > 2 else UNKNOWN
+                yield (
+                    _text(node.args[0], known),
+                    _text(node.args[2], known) if len(node.args) == CONFIG_ERROR else UNKNOWN,
+                )
         for block in (*blocks, *(handler.body for handler in handlers)):
             yield from _refusals(block, known)
 
@@ -297,7 +312,11 @@ def _file(file: Path) -> str:
 
 
 def _title(header: str) -> str:
+<<<<<<< HEAD
     sentence = header.split(". ", maxsplit=1)[0].rstrip(".")
+=======
+    sentence = header.partition(". ")[0].rstrip(".")
+>>>>>>> front-docs
     return sentence.replace('"', "'")
 
 
