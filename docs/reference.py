@@ -312,11 +312,7 @@ def _file(file: Path) -> str:
 
 
 def _title(header: str) -> str:
-<<<<<<< HEAD
-    sentence = header.split(". ", maxsplit=1)[0].rstrip(".")
-=======
     sentence = header.partition(". ")[0].rstrip(".")
->>>>>>> front-docs
     return sentence.replace('"', "'")
 
 

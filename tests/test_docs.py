@@ -28,16 +28,6 @@ _ASKED = ("sweeps", "preset", "points")  # keys of a command line that no run ha
 
 def commands() -> list[tuple[str, str]]:
     """Each command of ours that stands in a block of a page, whole."""
-<<<<<<< HEAD
-    found = []
-    for page in PAGES:
-        for fenced, indented in _BLOCK.findall(page.read_text(encoding="utf-8")):
-            lines = re.sub(r"\\\n\s*", "", fenced or indented).splitlines()
-            told = (each.strip().removeprefix("$ ").removeprefix("HF_HUB_OFFLINE=1 ") for each in lines)
-            ours = [line for line in told if line.startswith(("python -m launcher ", "python -m analysis "))]
-            found += [(str(page.relative_to(REPOSITORY)), line) for line in ours if " ... " not in line]
-    return found
-=======
     return [
         (str(page.relative_to(REPOSITORY)), command)
         for page in PAGES
@@ -46,7 +36,6 @@ def commands() -> list[tuple[str, str]]:
         if (command := line.strip().removeprefix("$ ").removeprefix("HF_HUB_OFFLINE=1 ")).startswith(_OURS)
         and " ... " not in command
     ]
->>>>>>> front-docs
 
 
 @pytest.mark.parametrize(("page", "command"), commands(), ids=lambda each: each)
