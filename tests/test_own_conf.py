@@ -164,3 +164,20 @@ def test_a_plan_for_slurm_where_there_is_none(
     assert "only the scheduler can tell: scontrol: not found" in told
     code, _, error = answer(capsys, *words)
     assert (code, "there is no sbatch on the PATH" in error) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("cpus_per_gpuu: 1", "cluster.cpus_per_gpuu: no such key; did you mean 'cpus_per_gpu'?"),
+        ("nodes: many", "cluster.nodes: must be a whole number"),
+    ],
+)
+def test_a_wrong_key_in_a_file_of_ones_own_is_one_line(
+    here: Path, text: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the file, the key, and what would be right."""
+    file = here / "conf/cluster/mine.yaml"
+    write(file, f"defaults: [slurm]\n{text}\n")
+    code, _, err = answer(capsys, "model=tiny", "cluster=mine", "dry_run=true")
+    assert (code, err.strip().splitlines()[-1]) == (2, f"prefsweep: {file}: {said}")
