@@ -84,7 +84,7 @@ class Measure:
         """
         values = {key: value for key, value in self.values(row).items() if math.isfinite(value)}
         prompts = row.get("prompts", math.nan)
-        if self.unit != "generation" or not _FEWEST_UNITS <= prompts < len(values):
+        if self.unit != "generation" or not _FEWEST_UNITS <= prompts < len(self.values(row)):
             return values
         texts: dict[str, list[float]] = {}
         for place, value in values.items():
