@@ -391,7 +391,7 @@ def _decorrelated(scores: Scores, lengths: Floats, trainings: Floats) -> _Decorr
     kernels = np.zeros((len(lengths), 1, size, size))
     same = scores.curves[:, None] == scores.curves[None, :]
     kernels[:, 0, :count, :count] = [matern(scores.places, scores.places, each) * same for each in lengths]
-    factor = np.linalg.cholesky(_noise(scores, trainings))
+    factor = np.asarray(np.linalg.cholesky(_noise(scores, trainings)), dtype=float)
     inverse = np.linalg.inv(factor)
     values, vectors = np.linalg.eigh(inverse @ kernels @ inverse.transpose(0, 2, 1))
     names = np.unique(scores.curves)

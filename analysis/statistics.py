@@ -177,8 +177,7 @@ def settings(frame: pd.DataFrame) -> pd.DataFrame:
     ``seeds`` counts the runs, ``run_ids`` names them, and ``spread`` maps a measure's column to the Spread of its
     model and dataset, where seeds were repeated.
     """
-    rows = [_pooled([row for _, row in group.iterrows()]) for group in _groups(frame)]
-    pooled = pd.DataFrame(rows).reset_index(drop=True)
+    pooled = pd.DataFrame([_pooled(rows) for rows in _groups(frame)])
     groups = frame.groupby(["model", "dataset"], dropna=False)
     known = {_place(own.iloc[0]): _spreads(own) for _, own in groups}
     spreads = [known[_place(row)] if row["kind"] == "run" else {} for _, row in pooled.iterrows()]
@@ -186,16 +185,21 @@ def settings(frame: pd.DataFrame) -> pd.DataFrame:
     return with_estimates(pooled) if len(pooled) < len(frame) else pooled
 
 
-def _groups(frame: pd.DataFrame) -> Iterator[pd.DataFrame]:
-    """Give the rows of each setting. Runs of one seed are never pooled: something else tells them apart."""
+def _groups(frame: pd.DataFrame) -> Iterator[list[pd.Series]]:
+    """Give the rows of each setting, those with a score where there are.
+
+    Runs of one seed are never pooled: something else tells them apart.
+    """
     names = ["kind", "model", "dataset", "loss_type", "beta", "setting", "base"]
     scores = frame[[each.column for each in (*measures_of(frame), ACCURACY)]]
     judges = [each.column for each in text_measures(frame) if each.by]
     keys = [*(frame[name] for name in names), *(scores[name].notna() for name in judges)]
     again = frame.groupby([*keys, frame["seed"]], dropna=False).cumcount()
-    for _, group in frame.groupby([*keys, again], sort=False, dropna=False):
-        scored = group[np.isfinite(group[scores.columns]).any(axis=1)]
-        yield pd.DataFrame(scored if len(scored) else group)
+    scored = np.isfinite(scores.to_numpy(dtype=float)).any(axis=1)
+    rows = [row for _, row in frame.iterrows()]
+    which = frame.groupby([*keys, again], sort=False, dropna=False).ngroup().to_numpy()
+    for places in np.split(np.argsort(which, kind="stable"), np.cumsum(np.bincount(which))[:-1]):
+        yield [rows[place] for place in (places[scored[places]] if scored[places].any() else places)]
 
 
 def _pooled(rows: list[pd.Series]) -> dict[str, Any]:

@@ -162,6 +162,23 @@ def test_a_browser_draws_every_chart(folder: Path, tmp_path: Path) -> None:
     assert not [tag for tag, _ in found if tag == "img"]
 
 
+def test_the_script_is_bundled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A later report reads it from the user's cache; where that cannot be written, it is bundled again."""
+    bundled = []
+
+    def bundle() -> str:
+        bundled.append(1)
+        return "draw()"
+
+    monkeypatch.setattr(look, "_bundle", bundle)
+    for cache in (tmp_path / "cache", tmp_path / "cache", Path("/dev/null/none")):
+        monkeypatch.setenv("PREFSWEEP_CACHE", str(cache))
+        look.script.cache_clear()
+        assert look.script() == "draw()"
+    look.script.cache_clear()
+    assert len(bundled) == 2
+
+
 def test_every_figure_has_words_for_it(page: Page) -> None:
     """Each chart has a label for those who cannot see it, and a still image with the same words."""
     labels = [attrs["aria-label"] for _, attrs in page.elements if "data-specification" in attrs]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -481,6 +482,20 @@ def test_the_winner_is_not_flattered(shape: str) -> None:
     assert found.bias_curve < 0.4 * found.bias_raw
     assert found.lead_curve <= 0.08
     assert found.regret_curve <= found.regret_raw
+
+
+def test_a_measured_row_replaces_its_own_in_the_docs(tmp_path: Path) -> None:
+    """Each row of the simulation has one there; the others stay as they were."""
+    page, written = tmp_path / "statistics.md", coverage.DOCS.read_text(encoding="utf-8")
+    rows, width = list(coverage.rows()), len(fields(coverage.Result))
+    page.write_text(written, encoding="utf-8")
+    coverage.into_docs(page, rows[0], 1000, coverage.Result(*[0.25] * width))
+    coverage.into_docs(page, rows[0], 2000, coverage.Result(-0.5, *[math.nan] * (width - 1)))
+    new = [line for line in page.read_text(encoding="utf-8").splitlines() if line not in written.splitlines()]
+    assert new == [f"| quadratic | 2 | 1 | 0.10, 0.08 | 2,000 | \N{MINUS SIGN}0.50 |{'  |' * 10}"]
+    for row in rows:
+        coverage.into_docs(page, row, 1000, coverage.Result(*[0.25] * width))
+    assert page.read_text(encoding="utf-8").count("| 1,000 | +0.25 |") == len(rows)
 
 
 def test_what_evaluations_alone_make_between_seeds_is_known(tmp_path: Path) -> None:

@@ -6,17 +6,21 @@ Must not know: what a chart shows.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import math
+import os
 import textwrap
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import Any, Literal
 
 import altair as alt
 import vl_convert
 
 from analysis.figures.axes import Axis
+from launcher.machine.user_cache import user_cache
 
 Record = dict[str, Any]
 Specification = dict[str, Any]  # of Vega-Lite
@@ -195,6 +199,22 @@ def svg_to_pdf(image: str) -> bytes:
 
 @functools.cache
 def script() -> str:
-    """Give the JavaScript that draws charts in a page (Vega, Vega-Lite, vega-embed: BSD-3-Clause), 0.9 MB."""
+    """Give the JavaScript that draws charts in a page (Vega, Vega-Lite, vega-embed: BSD-3-Clause), 0.9 MB.
+
+    Bundling it takes longer than all else of a small report, so it is remembered for each version of vl-convert.
+    """
+    file = user_cache(os.environ) / "vega" / f"{version('vl-convert-python')}.js"
+    with contextlib.suppress(OSError, ValueError):
+        return file.read_text(encoding="utf-8")
+    bundle = _bundle()
+    with contextlib.suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        aside = file.with_suffix(f".{os.getpid()}")
+        aside.write_text(bundle, encoding="utf-8")
+        aside.replace(file)
+    return bundle
+
+
+def _bundle() -> str:
     bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     return bundle.replace("\r\n", "\n").replace("</script", "<\\/script").replace("<!--", "<\\!--")
