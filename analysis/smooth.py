@@ -117,8 +117,9 @@ class Lead:
 class Smooth:
     """What is concluded of one model and dataset by one measure; ``milestone``: the step, NaN for the runs themselves.
 
-    ``curves``: of each loss that has one, the most probable best first; ``leads``: of the first over each other.
-    ``without``: for each other loss, why it has none (a sentence). ``destroyed``: settings that were left out.
+    ``curves``: of each loss that has one, by the expected score of its best setting, the best first; ``leads``: of the
+    first over each other. ``without``: for each other loss, why it has none (a sentence). ``destroyed``: settings that
+    were left out.
     ``training`` (95 %): the standard deviation that another seed makes, and whether seeds have shown it (``seeded``) or
     only the scatter about the curves. ``smallest``: the true difference between two settings, each run as often as most
     here, that would have been seen 4 times in 5 at the 5 % level. ``settings`` are the rows of the fit, in its order.
@@ -159,7 +160,8 @@ class Smooth:
         mean, covariance = self.posterior.predict(*self.places(row, {"beta": betas}))
         half = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * np.sqrt(np.diag(covariance).clip(0))
         mean = self.measure.sign * mean
-        return mean, mean - half, mean + half
+        low, high = (each.clip(*self.measure.ends) for each in (mean - half, mean + half))
+        return mean.clip(*self.measure.ends), low, high
 
 
 def conclusions(frame: pd.DataFrame, measure: Measure | None = None) -> list[Smooth]:
@@ -181,9 +183,7 @@ def conclusions(frame: pd.DataFrame, measure: Measure | None = None) -> list[Smo
     return found
 
 
-def _conclude(
-    scored: pd.DataFrame, runs: pd.DataFrame, bases: pd.DataFrame, measure: Measure, step: float
-) -> Smooth:
+def _conclude(scored: pd.DataFrame, runs: pd.DataFrame, bases: pd.DataFrame, measure: Measure, step: float) -> Smooth:
     """Conclude from the ``scored`` settings; ``runs`` has all that the model has, with and without a score."""
     first = scored.iloc[0]
     bare = functools.partial(Smooth, first["model"], first["dataset"], measure, step)
@@ -387,8 +387,8 @@ def _curves(
             Curve(
                 loss=name,
                 row=row,
-                expected=central(measure.sign * posterior.draws[:, best]),
-                rerun=central(measure.sign * reruns[:, best]),
+                expected=_within(measure, central(measure.sign * posterior.draws[:, best])),
+                rerun=_within(measure, central(measure.sign * reruns[:, best])),
                 gain=central(measure.sign * (posterior.draws[:, best] - posterior.base)),
                 probability=float(probability),
                 alike=tuple(settings.iloc[own[place]] for place in alike),
@@ -400,7 +400,14 @@ def _curves(
                 runs=int(settings["seeds"].iloc[own].sum()),
             )
         )
-    return sorted(found, key=lambda each: -each.probability)
+    return sorted(found, key=lambda each: -measure.sign * each.expected.value)
+
+
+def _within(measure: Measure, estimate: Estimate) -> Estimate:
+    """Cut an estimate where the measure ends, of which the model knows nothing."""
+    low, high = measure.ends
+    ends = {name: min(max(getattr(estimate, name), low), high) for name in ("value", "low", "high")}
+    return replace(estimate, **ends)
 
 
 def _edges(row: pd.Series, own: pd.DataFrame, axes: tuple[Along, ...]) -> dict[str, str]:

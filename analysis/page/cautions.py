@@ -36,6 +36,7 @@ def cautions(
     runs = frame[frame["kind"] == "run"]
     curved = {(each.model, each.dataset) for each in concluded if each.curves}
     plain = [each for each in best if (each.row["model"], each.row["dataset"]) not in curved]
+    not_curved = [(row["model"], row["dataset"]) not in curved for _, row in settings.iterrows()]
     found = [
         *_damage(frame),
         *curves.cautions(concluded, next(iter(frame["sweep"].dropna()), "SWEEP").partition(", ")[0]),
@@ -48,7 +49,7 @@ def cautions(
         *_choice(plain),
         *budget.cautions(runs),
         *data.cautions(runs),
-        *_noise(frame, settings, intervals=bool(plain)),
+        *_noise(frame, settings[not_curved], intervals=bool(plain)),
         *_contents(runs),
         *_settings(runs),
         *_rewards(runs),
