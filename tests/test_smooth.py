@@ -231,6 +231,41 @@ def test_an_axis_of_words_makes_curves_of_their_own(tmp_path: Path) -> None:
     assert len(set(found.posterior.scores.curves.tolist())) == 2
 
 
+def test_each_loss_has_the_width_of_its_own_grid(tmp_path: Path) -> None:
+    """SimPO's betas of 2 to 7 beside 0.01 to 1: the same is concluded as if it had those betas."""
+    rows = sweep(losses=("sigmoid", "simpo"), tau=0.01)
+    common = concluded(tmp_path / "common", rows)
+    for row in rows:
+        if row["loss_type"] == "simpo":
+            beta = 7 * row["beta"] ** 0.27
+            row |= {"beta": beta, "axes": row["axes"] | {"beta": beta}}
+    own = concluded(tmp_path / "own", rows)
+    assert own.axes[0].ranges == {"sigmoid": (0.01, 1.0), "simpo": (pytest.approx(2.02, abs=0.01), 7.0)}
+    for one, other in zip(common.curves, own.curves, strict=True):
+        assert one.loss == other.loss
+        assert one.expected.value == pytest.approx(other.expected.value, abs=1e-4)
+        assert one.expected.low == pytest.approx(other.expected.low, abs=1e-4)
+
+
+def test_a_run_without_a_score_is_part_of_the_range(tmp_path: Path) -> None:
+    """Half of a grid is trained: the curve is as straight over it as over the whole grid."""
+    rows = sweep(losses=["ipo"])
+    rows[-1] |= {"golden_rewards": None, "evaluation": None, "status": "RUNNING"}
+    assert concluded(tmp_path, rows).axes[0].ranges == {"ipo": (0.01, 1.0)}
+
+
+def test_limits_end_where_the_measure_does(tmp_path: Path) -> None:
+    """MT-Bench has no score above 10, whatever the noise."""
+    rows = judged_sweep(lambda *_: [])
+    for row in rows:
+        row["mt_bench_scores"] = {key: min(10.0, each + 4.8) for key, each in row["mt_bench_scores"].items()}
+        row["evaluation"]["mt_bench"] = math.fsum(row["mt_bench_scores"].values()) / 80
+    found = concluded(tmp_path, rows)
+    assert all(curve.rerun.high <= 10 for curve in found.curves)
+    high = found.band(found.curves[0].row, np.asarray([1e-6, 1e6]))[2]
+    assert high.max() == 10
+
+
 def test_milestones_have_curves_of_their_own(tmp_path: Path) -> None:
     """The models after 10 steps are concluded from apart, and are no settings of the runs that ended."""
     rows = sweep(losses=["ipo"])
