@@ -35,7 +35,7 @@ from analysis.words import listed
 FEWEST = 4  # places on an axis that a curve takes
 ALIKE = 0.05  # probability of being the loss's best from which on a setting is within noise of it
 POWER = 0.8
-_UNTIED = "Its settings were not scored on the same questions or prompts, so no curve is drawn through the scores."
+_UNTIED = "Settings were not scored on the same questions or prompts, so no curve is drawn through their scores."
 
 
 @dataclass(frozen=True)

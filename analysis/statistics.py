@@ -255,13 +255,13 @@ def seed_spread(frame: pd.DataFrame, measure: Measure) -> Spread:
 
 
 def _on_same_units(once: pd.DataFrame, keys: list[str], measure: Measure) -> pd.DataFrame:
-    """Give runs with the scores that those of one setting have on the same units, NaN where these cannot be told."""
+    """Give runs with the scores that those of one setting have on the same units, without those that share none."""
     scores = once[measure.column].copy()
     for _, group in once.groupby(keys, dropna=False):
         if len(group) > 1:
             found = on_same_units([row for _, row in group.iterrows()], measure)
             scores.loc[group.index] = found.scores if found else math.nan
-    return once.assign(**{measure.column: scores})
+    return once.assign(**{measure.column: scores})[scores.notna()]
 
 
 def _between_evaluations(once: pd.DataFrame, keys: list[str], measure: Measure) -> float:
