@@ -1,4 +1,4 @@
-"""What a finished (or half-finished) sweep says: tables, figures and one page to share.
+"""prefsweep: what a finished (or half-finished) sweep says, in tables, figures and one page to share.
 
 Owns: everything that is made from ``results.jsonl``.
 Must not know: how runs are launched. Of ``launcher`` only ``python -m analysis`` imports something, how to print; the

@@ -37,8 +37,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _answer(arguments: argparse.Namespace) -> int:
+    return report_on(arguments.sweep_dir, arguments.output, as_json=arguments.json)
+
+
+def report_on(sweep_dir: list[Path], output: Path | None, *, as_json: bool) -> int:
+    """Write the report on these sweeps and say what is best; give the exit code."""
     try:
-        return _write(_distinct(arguments.sweep_dir), arguments.output, as_json=arguments.json)
+        return _write(_distinct(sweep_dir), output, as_json=as_json)
     except ImportError as error:
         return _refuse(f"{error.name or error}: not installed here; pip install 'prefsweep[analysis]'")
     except PermissionError as error:

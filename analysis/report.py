@@ -14,7 +14,7 @@ from analysis import as_json, best, smooth, statistics, tables
 from analysis.figures import figures, look
 from analysis.figures.figure import Figure
 from analysis.page import cautions, page, summary
-from analysis.winners import Winner, best_rows, winners
+from analysis.winners import RUNS, Winner, best_rows, winners
 
 _ENDS = ("svg", "png", "pdf")
 # how the names of figures begin that an earlier report may have had
@@ -84,7 +84,7 @@ def _write_tables(frame: pd.DataFrame, runs: pd.DataFrame, found: list[Winner], 
         "runs.tex": tables.to_latex(tables.short_table(runs), "All runs."),
         "best.csv": tables.to_csv(rows),
         "best.md": tables.to_markdown(rows),
-        "best.tex": tables.to_latex(rows, "The best setting of each loss."),
+        "best.tex": tables.to_latex(rows.drop(columns=RUNS, errors="ignore"), "The best setting of each loss."),
     }
     for name, text in written.items():
         (folder / name).write_text(text, encoding="utf-8")

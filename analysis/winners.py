@@ -21,6 +21,7 @@ from analysis.smooth import Curve, Lead, Smooth
 from analysis.words import MISSING, fixed, limits, or_missing, share, signed
 
 WITHOUT = "without assuming smoothness"  # the column of Bonferroni's intervals, where others have curves
+RUNS = "runs"  # the column of their ids, for `publish`, `logs` and `status`
 _ALIKE = 4  # settings within noise of the best that a table names
 
 
@@ -139,6 +140,7 @@ def _with_curve(winner: Winner, names: Sequence[str]) -> dict[str, str]:
         "raw, flattered": raw(winner),
         "settings": budget(winner),
         WITHOUT: f"{limits(best.corrected)} for {best.looked_at}",
+        RUNS: ", ".join(winner.row["run_ids"]),
     }
 
 
@@ -154,6 +156,7 @@ def _without_curve(winner: Winner) -> dict[str, str]:
         "corrected": f"{limits(best.corrected)} for {best.looked_at}",
         "verdict": winner.verdict,
         "ties with": ties(best),
+        RUNS: ", ".join(best.row["run_ids"]),
     }
 
 

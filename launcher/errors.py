@@ -1,4 +1,4 @@
-"""Every error of ours, the hint for a mistyped word, names on one line. The message is one line for the user.
+"""Every error of ours, the hint for a mistyped word, names and numbers of things. The message is one line.
 
 Owns: the tree of errors and what each names. Must not know: anything of ours.
 """
@@ -232,6 +232,11 @@ def listed(names: Iterable[object], at_most: int) -> str:
     every = list(map(str, names))
     more = f" and {len(every) - at_most} more" if len(every) > at_most else ""
     return ", ".join(every[:at_most]) + more
+
+
+def number_of(count: int, noun: str) -> str:
+    """A number of things: `1 run`, `1,000 runs`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 class JudgeError(PrefsweepError):

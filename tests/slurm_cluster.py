@@ -25,7 +25,7 @@ from waiting import LONGEST_WAIT, eventually
 
 SCRIPT = Path(__file__).parent.parent / "slurm" / "dev-cluster"
 OTHER_SLURM = SCRIPT.with_name("dev-cluster-root")
-VERSION = os.environ.get("PREFSWEEP_TEST_SLURM")
+VERSION = os.environ.get("PREFSWEEP_TEST_SLURM") or None
 # What status says of a job whose process has got kill -9; without accounting, squeue alone is asked, which knows less.
 LAST_PRINTED = r"(: last printed: .*)?"
 KILLED = rf"FAILED (exit code (9|137)|signal 9){LAST_PRINTED}"

@@ -321,7 +321,7 @@ def test_a_black_hole_is_excluded_for_every_run_and_named(store: Store, capsys: 
         "ended on n2 before it began: exit code 1: module: command not found"
     }
     assert {state.status for state in states[2:]} == {Status.FAILED}
-    show_status(store.sweep("tiny-movie_reviews"), states, [], as_json=False, clear=False)
+    show_status(store.sweep("tiny-movie_reviews"), states, [], as_json=False)
     assert "n2: 6 runs ended there before they began" in capsys.readouterr().out
 
     decisions = submit(sweep_of(*MANY), store, scheduler, [])

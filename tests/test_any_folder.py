@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 NAMES = ["plain", "out[/b]", "[a] it's", "dönnées ±", "a $HOME", "x\x1b[31m"]
 VERBS = [
     ("status", "s"), ("cancel", "s"), ("collect", "s"), ("publish", "s", "--dry-run"), ("resume", "s"), ("sync", "s"),
-    ("dashboard", "s"), ("evaluate", "s", "--dry-run"), ("publish", "s"), ("status", "s", "--json"),
+    ("evaluate", "s", "--dry-run"), ("publish", "s"), ("status", "s", "--json"),
 ]  # fmt: skip
 
 

@@ -198,3 +198,14 @@ def test_a_launch_that_does_not_need_the_hub_imports_nothing_of_it(store: Store,
     command = [sys.executable, "-c", QUICK, "-m", *GRID, f"output_dir={store.root}", f"hub={where}", "dry_run=true"]
     done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, check=False)
     assert done.stdout.endswith("[]\n"), done.stdout + done.stderr
+
+
+def test_runs_that_differ_in_a_list_are_told_how_to_name_it(store: Store) -> None:
+    """`loss.weights` are several numbers, of which a name takes one after another; what is said works as typed."""
+    argv = ["model=tiny", "hub=folder", "loss_type=sigmoid+sft", "loss.weights=[1,0.5],[1,0.25]"]
+    with pytest.raises(ConfigError, match=r"such as \$\{number:\$\{loss\.weights\}\}$"):
+        claim_revisions(sweep_of(*argv), store, token=False)
+    named, _ = claim_revisions(
+        sweep_of(*argv, "hub.revision=${loss_type}-${number:${loss.weights}}"), store, token=False
+    )
+    assert [run.config.hub.revision for run in named.runs] == ["sigmoid+sft-1-0.5", "sigmoid+sft-1-0.25"]

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from launcher.config import OBJECTIVE, RunConfig, canonical
 from launcher.errors import ConfigError, UsageError
 from launcher.machine.installed import data_dir
-from launcher.planning import sweep_file
+from launcher.planning import conf_places
 from launcher.planning.compose import compose
 from launcher.planning.overrides import BLANK
 from launcher.planning.planned_runs import portable, run_id
@@ -141,7 +141,7 @@ def test_model_may_be_a_hub_id_or_a_folder(tmp_path: Path) -> None:
 def sweep_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "sweeps"
     folder.mkdir()
-    monkeypatch.setattr(sweep_file, "data_dir", lambda name: folder if name == "sweeps" else data_dir(name))
+    monkeypatch.setattr(conf_places, "data_dir", lambda name: folder if name == "sweeps" else data_dir(name))
     return folder
 
 

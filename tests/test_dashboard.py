@@ -27,7 +27,7 @@ from launcher.store.facts import Attempt, Launch
 from launcher.store.files import append_line
 from launcher.store.output_folder import Store, SweepDir
 from launcher.tracking import process as tracking
-from launcher.tracking.dashboard import SERVERS, Page, open_dashboard
+from launcher.tracking.dashboard import SERVERS, Page, has_tracker, open_dashboard
 
 ARGUMENTS = ("model=tiny", "loss_type=ipo,sigmoid", "beta=0.1,0.5", "sweep=shown")
 
@@ -64,7 +64,7 @@ def grids(report: dict[str, Any]) -> list[dict[str, Any]]:
 
 def test_without_an_account_the_definitions_are_files(store: Store) -> None:
     """Workspace and report: accuracy, margin and loss by step, KL and scores by beta, for each loss type; all axes."""
-    directory = launched(store, "auto")
+    directory = launched(store, "wandb")
     lines, serves = open_dashboard(directory, None, browser=False)
     assert not serves
     assert "wandb login" in lines[0]
@@ -88,6 +88,17 @@ def test_without_an_account_the_definitions_are_files(store: Store) -> None:
     assert '"value": "shown"' in json.dumps(workspace["spec"]["section"]["runSets"][0]["filters"])
 
 
+def test_all_runs_of_a_sweep_are_drawn(store: Store) -> None:
+    """In the workspace and in each plot of curves, where the library would draw ten."""
+    sweep = sweep_of("model=tiny", "loss_type=ipo", "beta=range(1,31)", "sweep=shown", "tracking=wandb")
+    store.sweep("shown").add_launch(Launch(list(sweep.axes), [record_of(run) for run in sweep.runs]))
+    lines, _ = open_dashboard(store.sweep("shown"), None, browser=False)
+    workspace, report = (json.loads(Path(line).read_text()) for line in lines[1:])
+    assert workspace["spec"]["section"]["settings"]["maxRuns"] == 30
+    curves = [each for each in panels(report) + panels(workspace) if each["viewType"] == "Run History Line Plot"]
+    assert {each["config"]["limit"] for each in curves} == {30}
+
+
 def test_with_an_account_they_are_saved(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """W&B is sent both, and the user is told their addresses."""
     directory = launched(store, "wandb")
@@ -103,10 +114,15 @@ def test_with_an_account_they_are_saved(store: Store, monkeypatch: pytest.Monkey
     assert all(Path(line).exists() for line in lines[1:])
 
 
-def test_what_has_no_dashboard_says_what_there_is(store: Store) -> None:
-    """tracking=off, and a local tracker that has nothing yet, are one line with a remedy."""
-    with pytest.raises(UsageError, match="python -m analysis"):
-        open_dashboard(launched(store, "off"), None, browser=False)
+@pytest.mark.parametrize("backend", ["off", "auto"])
+def test_a_sweep_without_a_tracker_has_its_own_page(store: Store, backend: str) -> None:
+    """And so has one that W&B was to track if there were an account; which whoever named W&B is told to get."""
+    assert not has_tracker(launched(store, backend))
+    assert has_tracker(launched(Store(store.root / "other"), "wandb"))
+
+
+def test_a_tracker_that_has_nothing_yet_says_so(store: Store) -> None:
+    """In one line, with what to wait for."""
     with pytest.raises(UsageError, match="once they train"):
         open_dashboard(launched(Store(store.root / "other"), "trackio"), None, browser=False)
 

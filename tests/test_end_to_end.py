@@ -214,7 +214,7 @@ def test_cancel_and_run_by_hand(launch: Launch, tmp_path: Path) -> None:
     assert "RUNNING" in busy.stderr
     done = launch("cancel", "slow", run.name[:12])
     assert done.returncode == 0
-    assert "1 runs of slow cancelled" in done.stdout
+    assert "1 run of slow cancelled" in done.stdout
     assert launcher.wait(timeout=LONGEST_WAIT) == 1
     by_hand = launch("run", str(run))
     assert by_hand.returncode == 0, by_hand.stdout + by_hand.stderr

@@ -157,7 +157,7 @@ def test_the_command_that_has_answers_judged_is_one_that_does(
     trained(sweep := sweep_of(*GRID), store)
     answered(sweep_of(*GRID, *bench), store)
     names = [run.run_id for run in sweep.runs]
-    said = "2 runs have MT-Bench answers and no scores: python -m launcher evaluate s"
+    said = "2 runs with MT-Bench answers and no scores: python -m launcher evaluate s"
     results.say_unjudged(store.sweep("s"), names)
     assert capsys.readouterr().out == f"{said} --benchmark mt_bench\n"
     submit(sweep_of(*GRID, *bench), store, FakeScheduler(), [])
@@ -426,7 +426,7 @@ def test_evaluate_from_the_command_line(launch: Launch, tmp_path: Path, bench: l
     assert unset.stderr.startswith("prefsweep: evaluation.judge.base_url: has no value")
     cost = launch("evaluate", "s", "--benchmark", "mt_bench", "--dry-run", *bench[1:])
     assert cost.returncode == 0, cost.stderr
-    assert "3 models have no MT-Bench answers yet; judging them will be 18 calls of the judge (" in cost.stdout
+    assert "3 models without MT-Bench answers; judging will be 18 calls of the judge (" in cost.stdout
     done = launch("evaluate", "s", "--benchmark", "mt_bench", *words)
     assert done.returncode == 0, done.stdout + done.stderr
     for said in ("2 runs, 2 evaluate", "3 models have answers without scores: 18 calls of rule at http://127.0.0.1",

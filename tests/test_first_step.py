@@ -144,6 +144,19 @@ def test_every_loss_starts_at_its_known_value(
     assert loss == pytest.approx(KNOWN[loss_type](0.1), rel=1e-4 if dtype == "float32" else 1e-2)
 
 
+WEIGHTED = {"loss__use_weighting": True}
+
+
+@pytest.mark.parametrize(
+    ("loss_type", "loss"),
+    [("sigmoid", WEIGHTED), ("robust", {**WEIGHTED, "loss__label_smoothing": 0.2}), ("sigmoid+sft", {})],
+)
+def test_a_loss_that_looks_beyond_the_weighted_sum_passes(world: World, loss_type: str, loss: dict[str, Any]) -> None:
+    """WPO's weights and `sft` go by every token, `trainer.ld_alpha` by some of them: an honest model passes."""
+    run = world.train(loss_type=loss_type, **loss, trainer__ld_alpha=0.4, trainer__max_steps=1)
+    assert len(read_lines(run.metrics_file)) == 1
+
+
 @pytest.mark.parametrize("loss_type", ["sigmoid", "kto"])
 def test_each_micro_batch_of_the_first_step_is_looked_at(
     world: World, starts: list[first_step.Start], loss_type: str

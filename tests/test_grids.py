@@ -14,7 +14,7 @@ from fakes import FakeScheduler, submit
 from launcher.cli import main
 from launcher.errors import ConfigError, UsageError
 from launcher.machine.installed import data_dir, trl_losses
-from launcher.planning import sweep_file
+from launcher.planning import conf_places
 from launcher.planning.budget import Budget, budgets
 from launcher.planning.compose import compose
 from launcher.planning.launches import recorded_sweep
@@ -38,7 +38,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     """Write the sweep file `mine`."""
     folder = tmp_path / "sweeps"
     folder.mkdir()
-    monkeypatch.setattr(sweep_file, "data_dir", lambda name: folder if name == "sweeps" else data_dir(name))
+    monkeypatch.setattr(conf_places, "data_dir", lambda name: folder if name == "sweeps" else data_dir(name))
     monkeypatch.chdir(tmp_path)
 
     def written(text: str) -> None:
@@ -96,6 +96,48 @@ def test_each_grid_has_its_own_zip_and_exclude(write: Write) -> None:
         ("ipo", 0.2, 2e-5, 42),
         *(("hinge", 0.1, 1e-3, 42), ("hinge", 0.2, 1e-4, 42)),
     ]
+
+
+def test_an_exclude_that_leaves_out_nothing_is_said(write: Write) -> None:
+    """No grid has that combination; one that leaves out a row of a zip, or a point of one grid alone, does its work."""
+    write(
+        "overrides: {model: tiny, trainer: full}\n"
+        "exclude: [{beta: 3}, {loss_type: ipo, seed: 1}, {beta: 0.2, trainer.learning_rate: 1e-4}]\n"
+        "grids:\n"
+        "  - {loss_type: ipo, seed: [1, 2]}\n"
+        "  - loss_type: hinge\n"
+        "    zip: [{beta: [0.1, 0.2], trainer.learning_rate: [1e-3, 1e-4]}]\n"
+    )
+    assert notes() == ["exclude: {beta: 3} leaves out no run: no combination has it"]
+    assert points() == [("ipo", 0.1, 2e-5, 2), ("hinge", 0.1, 1e-3, 42)]
+
+
+def test_a_losses_own_key_holds_for_the_grids_that_name_it(write: Write) -> None:
+    """Typed beside the file; one that no grid names holds for all, and a loss that does not take it is refused."""
+    write(
+        "overrides: {model: tiny, trainer: full}\n"
+        "grids:\n  - {loss_type: sigmoid, beta: 0.1}\n  - {loss_type: simpo, beta: 2, loss.gamma: [0.5, 1]}\n"
+    )
+    _, found = compose(["+sweeps=mine", "loss.gamma=3"], multirun=True)
+    assert [(point.config["loss_type"], point.config["loss"]["gamma"]) for point in found] == [
+        ("sigmoid", None),
+        ("simpo", 3.0),
+    ]
+    said = "as given holds in place of what each grid of sweeps/mine.yaml says of it"
+    assert notes("loss.gamma=3") == [f"loss.gamma {said}"]
+    assert notes("loss_type=simpo", "loss.gamma=3")[1:] == [f"loss.gamma {said}"]
+    with pytest.raises(ConfigError, match=r"loss\.tau=0\.1: only loss_type=discopop takes it"):
+        sweep_of("+sweeps=mine", "loss.tau=0.1")
+
+
+def test_runs_of_two_grids_that_differ_in_what_is_not_trained_are_told_apart(write: Write) -> None:
+    """The key in which they differ is named."""
+    write(
+        "overrides: {model: tiny, trainer: full, loss_type: ipo}\n"
+        "grids:\n  - {beta: 0.1}\n  - {beta: [0.1, 0.2], hub.revision: 'x${beta}'}\n"
+    )
+    with pytest.raises(UsageError, match=r"have this id and differ in hub\.revision; it is no part of what is trained"):
+        sweep_of("+sweeps=mine")
 
 
 def test_what_a_grid_says_takes_the_place_of_what_stands_beside_it(write: Write) -> None:

@@ -14,7 +14,7 @@ from launcher.config import LOSS, Loss, RunConfig
 from launcher.errors import ConfigError, UsageError
 from launcher.losses import LOSSES, PLUS, loss_named
 from launcher.machine.installed import trl_losses
-from launcher.planning.loss_rules import DEFAULTS, KEYS, RANGES, trained_by, trains_as_recorded
+from launcher.planning.loss_rules import DEFAULTS, KEYS, RANGES, keys_in_words, trained_by, trains_as_recorded
 from launcher.planning.planned_runs import plan_run
 from launcher.worker.training import losses as of_worker
 from launcher.worker.training.formulas import FORMULAS
@@ -175,6 +175,22 @@ def test_of_runs_that_would_train_the_same_weights_the_first_stays(given: list[s
     assert (len(sweep.runs), len(sweep.twins)) == (kept, left)
     assert {twin.of for twin in sweep.twins} <= {run.run_id for run in sweep.runs}
     assert {twin.run_id for twin in sweep.twins}.isdisjoint(run.run_id for run in sweep.runs)
+
+
+def test_an_alpha_that_trl_takes_for_reverse_kl_is_refused() -> None:
+    """Within 1e-6 of 1 it falls back to it; a little farther off, the value is shown with all its digits."""
+    for alpha in ("1", "1.0000001", "0.9999999"):
+        with pytest.raises(ConfigError, match=r"is then loss\.f_divergence=reverse_kl"):
+            sweep_of(*RUN, "loss_type=sigmoid", "loss.f_divergence=alpha_divergence", f"loss.alpha={alpha}")
+    near = planned("loss_type=sigmoid", "loss.f_divergence=alpha_divergence", "loss.alpha=1.00001")
+    assert "alpha=1.00001" in keys_in_words(near)
+
+
+def test_other_names_of_losses_are_known_in_sums() -> None:
+    """As they are alone."""
+    assert planned("loss_type=dpo+sft").loss_type == "sigmoid+sft"
+    with pytest.raises(ConfigError, match="sigmoid is in it twice"):
+        sweep_of(*RUN, "loss_type=sigmoid+dpo")
 
 
 def test_losses_under_two_names_are_the_same() -> None:

@@ -146,6 +146,10 @@ def test_a_preset_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[st
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert "preset=dpo_zephir: no such file in conf/preset; did you mean 'dpo_zephyr'" in line
     assert "there are: " + ", ".join(NAMES) in line
+    with pytest.raises(
+        ConfigError, match=r"preset: is given 2 times; give one, or an axis of them: \+preset=rpo,ld_dpo"
+    ):
+        config_of("+preset=rpo", "+preset=ld_dpo")
     for override in ("+preset=[dpo_zephyr,ld_dpo]", "preset@trainer=ld_dpo"):
         with pytest.raises(ConfigError, match=r"give one, \+preset=NAME"):
             config_of(override)

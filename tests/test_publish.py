@@ -658,7 +658,7 @@ def test_a_run_that_its_job_is_to_publish_is_in_flight_until_it_has(
     (state,) = states_of([run], scheduler)
     assert (state.status, state.reason) == (Status.TRAINED, "not published: the Hub was away")
     assert state.facts.finished
-    show_status(store.sweep(sweep.name), [state], [], as_json=False, clear=False)
+    show_status(store.sweep(sweep.name), [state], [], as_json=False)
     assert (
         f"1 run is not published: use `python -m launcher publish {sweep.name} --output-dir" in capsys.readouterr().out
     )

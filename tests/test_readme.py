@@ -1,6 +1,6 @@
-"""The README's commands, run as written, answer what the README shows.
+"""The commands of docs/walkthrough.md, run as written, answer what it shows; what the README says of the demo holds.
 
-`python tests/test_readme.py` writes the answers into the README again.
+`python tests/test_readme.py` writes the answers into the page again.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from conftest import clean_environment
+from hub_contents import model_files
+from worker_fixtures import write_pairs
 
 from launcher.cli.arguments import VERBS
-from launcher.cli.main import verb_parser
 
 REPOSITORY = Path(__file__).parent.parent
-README = REPOSITORY / "README.md"
+README, WALK = REPOSITORY / "README.md", REPOSITORY / "docs/walkthrough.md"
 BLOCK = re.compile(r"```console\n(.*?)```", re.DOTALL)
 
 
@@ -68,8 +70,8 @@ def check(answered: str, shown: str) -> None:
 
 
 def test_every_console_block_answers_as_shown(tmp_path: Path) -> None:
-    """Each command runs, in order, in one folder; words, run ids and numbers are those in the README."""
-    for block in BLOCK.findall(README.read_text(encoding="utf-8")):
+    """Each command runs, in order, in one folder; words, run ids and numbers are those on the page."""
+    for block in BLOCK.findall(WALK.read_text(encoding="utf-8")):
         check(run_block(block, tmp_path), block)
 
 
@@ -98,21 +100,41 @@ def test_the_two_tables_of_the_demo_agree() -> None:
         assert float(difference) == pytest.approx(best - untrained, abs=0.0061)
 
 
-def test_every_verb_and_option_is_in_the_readme() -> None:
-    """Nothing can be typed that the README does not mention."""
+def test_your_own_model_and_data_are_planned_as_typed(tmp_path: Path) -> None:
+    """Each command of that section, in a folder with a model, pairs and a file of the cluster: without a SLURM, too."""
+    (tmp_path / "sft").mkdir()
+    for name, content in model_files("zephyr_7b_sft", seed=0).items():
+        (tmp_path / "sft" / name).write_bytes(content)
+    write_pairs(tmp_path / "pairs")
+    (tmp_path / "conf/cluster").mkdir(parents=True)
+    (tmp_path / "conf/cluster/mine.yaml").write_text("defaults: [slurm]\npartition: gpu\naccount: me\n")
+    section = README.read_text(encoding="utf-8").partition("## Your own model and data")[2]
+    block = re.findall(r"```bash\n(.*?)```", section, re.DOTALL)[0].replace("\\\n", "")
+    commands = [shlex.split(line, comments=True) for line in block.splitlines()]
+    planned = [words for words in commands if any(word.startswith(("model=", "doctor")) for word in words)]
+    assert len(planned) == 4
+    for words in planned:
+        assert words[0] == "prefsweep"
+        given = [*words[1:], *([] if "doctor" in words or "dry_run=true" in words else ["dry_run=true"])]
+        done = subprocess.run(
+            [sys.executable, "-m", "launcher", *given], cwd=tmp_path, env=clean_environment(),
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{words}\n{done.stdout}{done.stderr}"
+        assert ("of training" in done.stdout or "submit" in done.stdout) or "doctor" in words
+
+
+def test_every_verb_is_in_the_readme() -> None:
+    """Its table says what each is for; the options are in each verb's help, of which the site makes a page."""
     text = README.read_text(encoding="utf-8")
-    for verb in VERBS:
-        assert re.search(rf"`{verb}[ `]", text)
-        options = re.findall(r"(--[a-z-]+)", verb_parser(verb).format_usage())
-        missing = [option for option in options if option not in text and option not in ("--output-dir", "--every")]
-        assert not missing, f"{verb}: {missing}"
+    assert [verb for verb in VERBS if verb != "launch" and f"`{verb}`" not in text] == []
 
 
 def main() -> None:
-    """Write the answers into the README."""
+    """Write the answers into the page."""
     with tempfile.TemporaryDirectory() as folder:
-        text = BLOCK.sub(lambda match: f"```console\n{run_block(match[1], Path(folder))}```", README.read_text())
-    README.write_text(text)
+        text = BLOCK.sub(lambda match: f"```console\n{run_block(match[1], Path(folder))}```", WALK.read_text())
+    WALK.write_text(text)
 
 
 if __name__ == "__main__":

@@ -219,7 +219,7 @@ def test_runs_of_which_nothing_is_recorded_are_counted_and_left_alone(project: P
         write_derived(run.sources_file, json.dumps({"model": {}, "dataset": {"commits": {}}}))
     append(project.folder / "pairs/train.jsonl")
     assert actions(project.plan("beta=0.1,0.2,0.3")) == [Action.SKIP, Action.SKIP, Action.SUBMIT]
-    assert [each for each in project.said if each.startswith("2 runs of sweep tiny-pairs were trained before files")]
+    assert [each for each in project.said if each.startswith("2 runs of sweep tiny-pairs: trained before files")]
     assert actions(project.plan("beta=0.1", retrain=True, dry_run=True)) == [Action.SUBMIT]
 
 

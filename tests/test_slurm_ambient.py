@@ -82,7 +82,7 @@ def test_no_variable_doubles_a_run_or_counts_in_silence(site: Site) -> None:
         there = replace(here, variables=(*shell.items(), ("GATE", str(gate))))
         told = there.launch(*words, f"seed=range(1,{number + 1})")
         context = f"launch {number} of seed {SEED}: {shell}\n{told}"
-        assert re.search("^1 runs submitted", told, re.MULTILINE), context
+        assert re.search("^1 run submitted", told, re.MULTILINE), context
         (jobs[number],) = set(here.recorded()) - set(jobs.values())
         _check_told(shell, told, context)
         _check_job(site, jobs[number], shell, context)

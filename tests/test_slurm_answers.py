@@ -68,7 +68,7 @@ def of_squeue(answer: Answer) -> list[str]:
         return ["unknown" if "Invalid job id" in answer.text else "no answer"]
     options = dict(pairwise(answer.command))
     columns = options.get("-o", QUEUE)
-    if columns == QUEUE:
+    if QUEUE.startswith(columns):  # recorded before squeue was asked when a job is expected to start
         return states(words.read_queue(answer.text))
     if columns == "%F|%j":
         return [str(words.read_named(answer.text, answer.command[-1]))]

@@ -324,7 +324,7 @@ def test_cancel_and_resume_on_arrays(site: Site) -> None:
     here.launch(*TINY, "sweep=cancel", "seed=range(0,6)", "cluster.max_parallel=2")
     here.wait("cancel", "RUNNING", 2)
     first, *_ = [run["run_id"] for run in here.status("cancel")]
-    assert "1 runs of cancel cancelled" in here.launch("cancel", "cancel", str(first))
+    assert "1 run of cancel cancelled" in here.launch("cancel", "cancel", str(first))
     here.wait("cancel", "CANCELLED", 1)
     here.launch("cancel", "cancel", "--state", "pending")
     here.wait("cancel", "RUNNING", 2)

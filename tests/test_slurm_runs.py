@@ -219,7 +219,7 @@ def test_a_run_preempted_twice_is_one_wandb_run(launched: Launched, mode: str) -
         folders = sorted(run.glob("tracking/wandb/offline-run-*"))
         assert all(folder.name.endswith(f"-{run.name}") for folder in folders)
         assert history(folders[-1]) == logged
-        assert "1 runs of preempted uploaded" in here.launch("sync", "preempted")
+        assert "1 run of preempted uploaded" in here.launch("sync", "preempted")
     assert "0 runs of preempted uploaded" in here.launch("sync", "preempted")
     assert list(wandb.runs) == [run.name]
     told = wandb.runs[run.name]

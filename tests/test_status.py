@@ -250,7 +250,7 @@ def test_what_is_suspended_is_told_with_the_command_that_lets_it_go_on(capsys: p
     facts = replace(WAITING, job_id="7_0", job=Job("7_0", "slurm"))
     one = RunState(run, facts, Status.PENDING, None, stands, None, stands)
     two = replace(one, facts=replace(facts, job=Job("7_1", "slurm"), table=None), table=UNKNOWN)
-    show_status(SweepDir(Path("/sweeps/s")), [one, two, replace(two, job=UNKNOWN)], [], as_json=False, clear=False)
+    show_status(SweepDir(Path("/sweeps/s")), [one, two, replace(two, job=UNKNOWN)], [], as_json=False)
     said = [f"job {job} is suspended; `scontrol resume {job}` lets it go on" for job in ("7", "5")]
     assert [line for line in capsys.readouterr().out.splitlines() if "resume" in line] == said
 

@@ -18,8 +18,6 @@ from finished_runs import evaluation, trained_runs
 from waiting import LONGEST_WAIT
 
 from launcher.cli import main
-from launcher.machine.installed import data_dir
-from launcher.planning import sweep_file
 from launcher.planning.further import Further, words_for
 from launcher.store.facts import Launch, RunRecord
 from launcher.store.output_folder import Store
@@ -99,11 +97,12 @@ def test_what_the_sweep_file_excludes_is_not_suggested(
     """A beta beyond the highest that would be the next is left out where the launch's file excludes it; it is said."""
     swept(store, "loss_type=ipo", "beta=0.02,0.05,0.1,0.2")
     beyond = [run["beta"] for run in answer(store, capsys, "--runs", "4")["runs"] if run["beta"] > 0.2]
-    (tmp_path / "mine.yaml").write_text(
+    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "sweeps" / "mine.yaml").write_text(
         "grids:\n- {loss_type: ipo, beta: [0.02, 0.05, 0.1, 0.2], exclude: ["
         + ", ".join(f"{{loss_type: ipo, beta: {beta}}}" for beta in set(beyond)) + "]}\n"
     )  # fmt: skip
-    monkeypatch.setattr(sweep_file, "data_dir", lambda name: tmp_path if name == "sweeps" else data_dir(name))
+    monkeypatch.chdir(tmp_path)
     store.sweep("demo").add_launch(Launch([], [], argv=["-m", "+sweeps=mine"]))
     found = answer(store, capsys, "--runs", "4")
     assert beyond

@@ -19,9 +19,8 @@ from hypothesis import strategies as st
 from launcher.config import OBJECTIVE, RunConfig
 from launcher.errors import ConfigError, UsageError
 from launcher.machine.installed import data_dir
-from launcher.planning import compose as compose_module
+from launcher.planning import conf_places
 from launcher.planning import overrides as overrides_module
-from launcher.planning import sweep_file
 from launcher.planning.as_typed import read_override
 from launcher.planning.changes import change_settings
 from launcher.planning.compose import compose
@@ -63,9 +62,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(autouse=True)
 def own_files(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (compose_module, sweep_file, overrides_module):
-        monkeypatch.setattr(module, "data_dir", lambda name: folders.get(name) or data_dir(name))
-    overrides_module.options.cache_clear()
+    monkeypatch.setattr(conf_places, "data_dir", lambda name: folders.get(name) or data_dir(name))
+    overrides_module._options.cache_clear()
 
 
 def value_of(config: Any, parts: tuple[str, ...]) -> Any:
@@ -145,7 +143,7 @@ def test_files_of_conf_keep_what_was_typed(folders: dict[str, Path], text: str) 
         f"name: x\npath: &it {text}\nrevision: *it\ncolumns: {{prompt: {text}}}\nprompts:\n  - {text}\n"
         f"mixture:\n  - &part {{path: a, revision: {text}}}\n  - <<: *part\n    path: {text}\n"
     )
-    overrides_module.options.cache_clear()
+    overrides_module._options.cache_clear()
     config = compose(["cluster=mine", "dataset=mine"], multirun=False)[1][0].config
     cluster, dataset = config["cluster"], config["dataset"]
     assert [cluster[key] for key in ("account", "time")] == [text, text]
@@ -225,7 +223,7 @@ def test_only_true_and_false_switch(folders: dict[str, Path], word: str) -> None
     (folders["conf"] / "evaluation" / "mine.yaml").write_text(
         f"defaults: [preference, _self_]\ncluster: {{extra: {{comment: {word}}}}}\n"
     )
-    overrides_module.options.cache_clear()
+    overrides_module._options.cache_clear()
     config = compose(["cluster=mine", "evaluation=mine"], multirun=False)[1][0].config
     assert config["cluster"]["extra"] == {"comment": kept, "kill-on-invalid-dep": kept}
     assert config["evaluation"]["cluster"]["extra"] == argv == {"comment": kept}
@@ -313,7 +311,7 @@ def test_names_of_files_are_text(folders: dict[str, Path], name: str) -> None:
     """Of sweep files, and of the files of `conf/`, on the command line and in a sweep file."""
     (folders["conf"] / "trainer" / f"{name}.yaml").write_text((folders["conf"] / "trainer" / "full.yaml").read_text())
     (folders["sweeps"] / f"{name.replace('.', '_')}.yaml").write_text(f"overrides:\n  trainer: {name}\n")
-    overrides_module.options.cache_clear()
+    overrides_module._options.cache_clear()
     assert compose([f"trainer={name}"], multirun=False)[1][0].config["trainer"]["lora"] is None
     assert compose([f"trainer=lora,{name}"], multirun=True)[1][1].config["trainer"]["lora"] is None
     grid, (point,) = compose([f"+sweeps={name.replace('.', '_')}"], multirun=True)

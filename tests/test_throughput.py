@@ -248,12 +248,12 @@ def test_status_tells_what_runs_at_work_compute(capsys: pytest.CaptureFixture[st
     trained = replace(working, facts=RunFacts(throughput=slow, trained=True), status=Status.TRAINED)
     old = replace(working, facts=RunFacts())
     sweep = SweepDir(Path("/sweeps/s"))
-    show_status(sweep, [working, other, trained, old], [], as_json=False, clear=False)
+    show_status(sweep, [working, other, trained, old], [], as_json=False)
     words = "2 runs at work: 8,000 to 12,346 tokens/s (prompts and answers once), 20 to 43 % padding, 31 % of the GPUs'"
     assert f"{words} peak (MFU), memory up to 61 GB a rank\n" in capsys.readouterr().out
-    show_status(sweep, [trained, replace(old, status=Status.TRAINED)], [], as_json=False, clear=False)
+    show_status(sweep, [trained, replace(old, status=Status.TRAINED)], [], as_json=False)
     assert "1 run trained: 8,000 tokens/s (prompts and answers once), 20 % padding, memory" in capsys.readouterr().out
-    show_status(sweep, [old], [], as_json=False, clear=False)
+    show_status(sweep, [old], [], as_json=False)
     assert "tokens/s" not in capsys.readouterr().out
     told = [_state_json(RunName("r", "m", "ipo", 0.1), state)["throughput"] for state in (working, old)]
     assert told == [{**plain(fast)}, None]

@@ -174,7 +174,7 @@ def test_what_another_machine_was_at_is_cancelled_and_launched_here(
     states = states_of([run], fake)
     assert (states[0].status, states[0].reason) == (Status.RUNNING, "was started on former; ask there")
     assert cancel(states, fake, note=told.append) == states
-    assert told == [f"the jobs of 1 runs are not shown here, {MAY}"]
+    assert told == [f"the jobs of 1 run are not shown here, {MAY}"]
     assert states_of([run], fake)[0].status is Status.CANCELLED
     assert actions(decide(sweep, store, fake)) == [Action.SUBMIT]
 

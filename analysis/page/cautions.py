@@ -26,6 +26,7 @@ _UNKNOWN_SEEDS = (
     "Training again with another seed would move the scores too, and by how much is not known without an axis over "
     "seed (seed=1,2,3)."
 )
+_OTHER_SEEDS = "The scores are means over seeds; by how much another seed moves them is not estimated for this measure."
 _NAMED_RUNS = 6  # run ids written out in a sentence
 
 
@@ -185,7 +186,7 @@ def _choice(best: list[Best]) -> list[str]:
     text = (
         f"The best settings were chosen among up to {most} of a model on the numbers that they are judged by, and the "
         "best of several is optimistic. The verdicts therefore use intervals with Bonferroni's correction for all "
-        "settings of the model, of every loss."
+        "settings that they were compared with, of every loss."
     )
     return [text]
 
@@ -194,7 +195,8 @@ def _noise(frame: pd.DataFrame, settings: pd.DataFrame, *, intervals: bool) -> l
     """Say what noise is not in the intervals; ``intervals``: whether there are models without curves."""
     found = [*_reruns(settings)]
     if not found and intervals and judged(frame).any():
-        found = [f"The intervals hold the noise of evaluation only. {_UNKNOWN_SEEDS}"]
+        several = settings["seeds"].max() > 1
+        found = [f"The intervals hold the noise of evaluation only. {_OTHER_SEEDS if several else _UNKNOWN_SEEDS}"]
     for measure in present(frame):
         counts = [sum(map(math.isfinite, measure.values(row).values())) for _, row in frame.iterrows()]
         few = min(filter(None, counts), default=_FEW)

@@ -6,13 +6,15 @@ Owns: these. Must not know: what a verb does or takes besides, or anything of a 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import NoReturn
 
 from launcher.errors import UsageError
 from launcher.machine.terminal import complain
-from launcher.runs.status import Status
 
+AS_MODULE = "python -m launcher"
 DONE, FAILED, WRONG = 0, 1, 2  # exit codes: WRONG is the command or the config
 
 
@@ -25,10 +27,17 @@ VERBS = {
     "evaluate": "measure what is missing: answers in jobs, judging here",
     "collect": "write results.jsonl from what is there now",
     "suggest": "the settings and seeds to run next, and the command that launches them",
-    "dashboard": "the sweep's W&B workspace and report, or its local trackio or TensorBoard page",
+    "dashboard": "the sweep's own page while it runs, or that of its tracker: W&B, trackio, TensorBoard",
     "fetch": "what nodes without internet need: models, data, judge questions, fetched here",
     "sync": "upload what nodes without internet kept for W&B",
     "publish": "push the models that are trained and not published, each as one revision",
+    "report": "the report on a sweep, or on several: tables, figures, one page",
+    "list": "the sweeps in the output folder: runs, states, when they were launched, disk",
+    "du": "what takes the disk: of all, or of a sweep, run by run",
+    "rm": "delete a sweep with its runs, or some of its runs",
+    "gc": "delete what nothing refers to any more",
+    "completion": "the script that completes commands in bash, zsh or fish",
+    "schema": "the JSON schema of a YAML file, for editors: completion, meanings, mistyped keys",
     "doctor": "what this machine and its cluster offer, and a file for conf/cluster",
 }
 
@@ -66,16 +75,28 @@ def count(text: str) -> int:
     return int(text)
 
 
-def sweep_arguments(parser: Parser) -> None:
+def sweep_arguments(parser: Parser, default: str = "the sweep launched last") -> None:
     """A sweep, and JSON."""
-    parser.add_argument("sweep", nargs="?", metavar="SWEEP", help="default: the sweep launched last")
+    parser.add_argument("sweep", nargs="?", metavar="SWEEP", help=f"by name or folder; default: {default}")
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
 
 
 def chosen_arguments(parser: Parser, which: str = "run ids or their beginnings (default: all)") -> None:
     """A sweep, and which of its runs."""
     parser.add_argument("sweep", metavar="SWEEP")
-    parser.add_argument("runs", nargs="*", metavar="RUN", help=which)
+    parser.add_argument("runs", nargs="*", default=[], metavar="RUN", help=which)
+    from launcher.runs.status import Status  # imports what facts are made of, which no completion waits for
+
     states = [status.lower() for status in Status]
     parser.add_argument("--state", action="append", default=[], choices=states, help="only runs in this state")
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+
+
+def program() -> str:
+    """How this program was called: `prefsweep`, the command that an installation has, or as a module."""
+    return "prefsweep" if Path(sys.argv[0]).name == "prefsweep" else AS_MODULE
+
+
+def as_called(text: str) -> str:
+    """Commands of a help text as this program was called."""
+    return text.replace(AS_MODULE, program())

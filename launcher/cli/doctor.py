@@ -12,7 +12,7 @@ from launcher.cli.arguments import DONE, Parser
 from launcher.cluster.doctor import findings, locked_here, read_answer, write_question
 from launcher.cluster.scheduler import AUTO, ClusterScheduler, Scheduler, scheduler_for, scheduler_to_ask
 from launcher.config import Cluster, RunConfig, from_plain
-from launcher.errors import Refused, SchedulerError, UsageError
+from launcher.errors import Refused, SchedulerError, UsageError, number_of
 from launcher.machine.disk import existing, in_words
 from launcher.machine.terminal import complain
 from launcher.planning import estimate
@@ -87,7 +87,7 @@ def _needed(configs: Sequence[RunConfig], scheduler: Scheduler) -> list[tuple[st
     needed = estimate.total(configs, scheduler.at_once(configs[0].cluster)).disk_bytes if configs else None
     if needed is None:
         return []
-    return [("disk needed", f"about {in_words(needed)} for {len(configs)} runs, models and checkpoints")]
+    return [("disk needed", f"about {in_words(needed)} for {number_of(len(configs), 'run')}, models and checkpoints")]
 
 
 def _probe(options: argparse.Namespace, cluster: ClusterScheduler | None) -> list[tuple[str, str]]:

@@ -105,7 +105,7 @@ def arguments(parser: Parser) -> None:
     """What the verb may be given."""
     parser.add_argument("sweep", metavar="SWEEP")
     parser.add_argument(
-        "overrides", nargs="*", metavar="evaluation...=value", help="in place of what it was launched with"
+        "overrides", nargs="*", default=[], metavar="evaluation...=value", help="in place of what it was launched with"
     )
     named = "only this one (may be given again); default: those of evaluation.benchmarks"
     parser.add_argument("--benchmark", action="append", default=[], metavar="NAME", help=named)

@@ -11,7 +11,8 @@ from launcher.cli.arguments import DONE, Parser
 from launcher.cli.launch import composed
 from launcher.cli.selection import open_sweep
 from launcher.errors import UsageError
-from launcher.machine.installed import data_dir, package_dir, trl_losses
+from launcher.machine.installed import package_dir, trl_losses
+from launcher.planning.conf_places import sweep_file
 from launcher.planning.fetch import Item, carry_out, check_room, items_of
 from launcher.planning.hub_sources import Settled, pin_sources, settle
 from launcher.planning.launches import recorded_sweep
@@ -72,7 +73,7 @@ def _sweep_of(options: argparse.Namespace) -> tuple[Sweep, Store]:
     first, *others = options.words
     if "=" not in first and not others:
         known = {sweep.name for sweep in Store(options.output_dir.absolute()).sweeps()}
-        if first in known or not (data_dir("sweeps") / f"{first}.yaml").is_file():
+        if first in known or sweep_file(first) is None:
             options.sweep = first
             directory, store, _ = open_sweep(options)
             return recorded_sweep(directory, store, trl_losses()), store

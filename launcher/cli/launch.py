@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from launcher.cli.arguments import DONE, VERBS, Parser, complained, count
+from launcher import __version__
+from launcher.cli.arguments import DONE, VERBS, Parser, as_called, complained, count, program
 from launcher.cli.watch import after_submission, damages_in
 from launcher.cluster.scheduler import Scheduler, said_by_environment, scheduler_for
 from launcher.errors import SchedulerError, UsageError, listed
@@ -20,7 +21,8 @@ from launcher.hub.revisions import missing_token
 from launcher.machine.accounts import has_token
 from launcher.machine.installed import trl_losses
 from launcher.machine.once import Once
-from launcher.machine.terminal import Say, complain, silent
+from launcher.machine.terminal import Say, complain, say, silent
+from launcher.planning.conf_places import Asked, asked_for, conf_dirs
 from launcher.planning.data_counts import Look, look
 from launcher.planning.hub_sources import Settled, pin_sources, settle
 from launcher.planning.lengths import check_lengths
@@ -59,18 +61,35 @@ conf/config.yaml has every key with its meaning; conf/<group>/ has the choices o
 
 
 def launch_parser() -> Parser:
-    """What a launch may be given; its help lists the verbs."""
-    verbs = "\n".join(f"  {verb:10}{meaning}" for verb, meaning in VERBS.items())
+    """What a launch may be given; its help lists the verbs, and the groups with their choices."""
+    from launcher.planning.key_help import groups_told
+
+    verbs = "\n".join(f"  {verb:11}{meaning}" for verb, meaning in VERBS.items())
+    verbs = f"verbs ({program()} VERB --help):\n{verbs}"
     parser = Parser(
-        prog="python -m launcher",
-        description=DESCRIPTION,
-        epilog=f"verbs (python -m launcher VERB --help):\n{verbs}",
+        prog=program(),
+        description=as_called(DESCRIPTION),
+        epilog=f"groups and their choices ({program()} --help GROUP has the keys):\n{groups_told()}\n\n{verbs}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
+        add_help=False,
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="overrides of conf/config.yaml")
+    helped = "this; with the name of a group or a key, what it means"
+    parser.add_argument("-h", "--help", nargs="?", const="", metavar="GROUP", help=helped)
+    parser.add_argument("--version", action="store_true", help="print the version")
     parser.add_argument("-m", "--multirun", action="store_true", help="run every combination of the values given")
-    parser.add_argument("--output-dir", metavar="FOLDER", help="the same as output_dir=FOLDER")
+    where = "the same as output_dir=FOLDER; default: $PREFSWEEP_OUTPUT_DIR, else outputs"
+    parser.add_argument("--output-dir", metavar="FOLDER", help=where)
+    parser.add_argument("-c", "--cfg", choices=("job", "hydra", "all"), help="print the configuration, launch nothing")
+    parser.add_argument("-p", "--package", metavar="KEY", help="of --cfg only what is below a key")
+    parser.add_argument(
+        "-i", "--info", nargs="?", const="all", metavar="WHAT",
+        help="print how the configuration comes about: all, config, defaults, defaults-tree, plugins or searchpath",
+    )  # fmt: skip
+    own = "a folder with files of your own, in front of ./conf, $PREFSWEEP_CONF and ours"
+    parser.add_argument("-cd", "--config-dir", type=Path, metavar="FOLDER", help=own)
+    parser.add_argument("-cn", "--config-name", default="config", metavar="NAME", help="begin with another config file")
     parser.add_argument("--json", action="store_true", help="print the plan as JSON, and do not follow the jobs")
     parser.add_argument(
         "--show-data", type=count, default=0, metavar="N", help="print the first N rows as they are trained on"
@@ -81,10 +100,55 @@ def launch_parser() -> Parser:
 def launch(argv: Sequence[str]) -> int:
     """Plan, show and submit what the command line asks for; returns the exit code."""
     options = launch_parser().parse_intermixed_args(argv)
+    if options.version:
+        say(f"prefsweep {__version__}")
+        return DONE
+    with asked_for(_places(options)):
+        return _launch(options, argv)
+
+
+def _places(options: argparse.Namespace) -> Asked:
+    folder, name = options.config_dir, options.config_name.removesuffix(".yaml")
+    if folder is not None and not folder.is_dir():
+        raise UsageError(f"--config-dir {folder}: no such folder")
+    asked = Asked(folder and folder.absolute(), name)
+    with asked_for(asked):
+        if not any((place / f"{name}.yaml").is_file() for place in conf_dirs()):
+            places = ", ".join(map(str, conf_dirs()))
+            raise UsageError(f"--config-name {name}: no such file in {places}; --config-dir FOLDER names another")
+    return asked
+
+
+def _shown(options: argparse.Namespace) -> int:
+    """What is shown of groups, keys and the configuration, without a launch."""
+    if options.help is not None:
+        from launcher.planning.key_help import help_of
+
+        say(help_of(options.help) if options.help else launch_parser().format_help().rstrip())
+        return DONE
+    from launcher.planning.hydra_shown import INFO, shown_config, shown_info
+
+    if options.info is not None:
+        if options.info not in INFO:
+            raise UsageError(f"--info {options.info}: must be one of {', '.join(INFO)}, with overrides before it")
+        say(shown_info(options.overrides, options.info, multirun=options.multirun))
+        return DONE
+    text, runs = shown_config(options.overrides, options.cfg, options.package, multirun=options.multirun)
+    say(text.rstrip())
+    if runs > 1:
+        complain(f"that is the first of {runs} runs")
+    return DONE
+
+
+def _launch(options: argparse.Namespace, argv: Sequence[str]) -> int:
+    if options.help is not None or options.cfg or options.info:
+        return _shown(options)
+    if options.package is not None:
+        raise UsageError(f"--package {options.package}: needs --cfg job, hydra or all")
     if options.output_dir is not None:
         options.overrides = _with_folder(options.overrides, options.output_dir)
     if not options.overrides and not options.multirun:
-        launch_parser().print_help()
+        say(launch_parser().format_help().rstrip())
         return DONE
     with console.working() as tell:
         sweep, said = composed(options.overrides, multirun=options.multirun, tell=tell)
@@ -98,7 +162,7 @@ def launch(argv: Sequence[str]) -> int:
     lengths, twice = check_lengths(settled.sweep, data), under_other_names(settled.sweep, known)
     settled = replace(settled, notes=told_once([*said, *settled.notes, *twice, *lengths], data))
     settled.lines.extend(note_missing(settled.sweep, options.overrides))
-    scheduler = scheduler_for(executor_of(settled.sweep.runs))
+    scheduler = scheduler_for(executor_of(settled.sweep.runs), may_lack=config.dry_run)
     sweep, taken = in_environment(settled.sweep, scheduler)
     short = short_of_disk(sweep, store, scheduler.at_once(sweep.runs[0].config.cluster))
     large = check_ranks((run.config.cluster for run in sweep.runs), scheduler, dry_run=config.dry_run)

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from launcher.cli.arguments import DONE, Parser
+from launcher.cli.selection import find_run
 from launcher.cluster.scheduler import scheduler_to_ask
 from launcher.errors import StoreError, UsageError
 from launcher.machine.terminal import complain
-from launcher.runs.run_state import read_facts, require_run, states_of
+from launcher.runs.run_state import read_facts, states_of
 from launcher.runs.unreadable import Reading
 from launcher.store.attempts import Attempts
-from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir, RunDir
 from launcher.views import states as views_states
 
@@ -26,7 +26,7 @@ EXAMPLES = (
 
 def arguments(parser: Parser) -> None:
     """What the verb may be given."""
-    parser.add_argument("run", metavar="RUN", help="a run id")
+    parser.add_argument("run", metavar="RUN", help="a run id, its beginning, or the run's folder")
     parser.add_argument("--follow", action="store_true", help="go on as the run prints, until it ends")
     parser.add_argument("--attempt", type=int, metavar="N", help="default: the last")
     parser.add_argument(
@@ -36,7 +36,7 @@ def arguments(parser: Parser) -> None:
 
 def logs(options: argparse.Namespace) -> int:
     """Print what one process of a run printed."""
-    run = require_run(Store(options.output_dir.absolute()).run(options.run))
+    run = find_run(options, options.run)
     found = Attempts.of(run)
     attempts = {attempt.number: attempt for attempt in found.all}
     if not attempts:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 EXAMPLES = (
     "python -m launcher publish smoke",
     "python -m launcher publish smoke --hub huggingface --repo me/scan",
+    "python -m launcher publish smoke --best 3",
     "python -m launcher publish smoke --collection 3",
 )
 
@@ -36,6 +37,8 @@ def arguments(parser: Parser) -> None:
     )
     parser.add_argument("--repo", metavar="REPO", help="another repository: NAME or OWNER/NAME")
     parser.add_argument("--public", action="store_true", help="where everybody sees it (hub.private=false)")
+    only = "only the N best models, by MT-Bench, golden reward or accuracy"
+    parser.add_argument("--best", type=count, metavar="N", help=only)
     best = "gather the N best models in a Hub collection, by MT-Bench, golden reward or accuracy"
     parser.add_argument("--collection", type=count, metavar="N", help=best)
     parser.add_argument("--dry-run", action="store_true", help="show what would be pushed, and push nothing")
@@ -43,13 +46,16 @@ def arguments(parser: Parser) -> None:
 
 def publish(options: argparse.Namespace) -> int:
     """Push the chosen runs' models, or with --dry-run only say which."""
-    from launcher.hub.publish import act, gather
+    from launcher.hub.publish import act, best_of, gather
     from launcher.planning.prerequisites import shut_to_group
 
     directory, store, scheduler = open_sweep(options)
     states, read = choose(options, directory, store, scheduler), Reading(complain)
     given = {"store": options.hub, "repo": options.repo, "public": options.public}
     publications = _decided(states, launched_with(directory), given, read)
+    if options.best is not None:
+        publications, told = best_of(publications, options.best)
+        show_notes(told)
     if options.dry_run:
         results.show_publications(directory, publications, as_json=options.json)
         return FAILED if read.faults or any(each.verdict.error for each in publications) else DONE

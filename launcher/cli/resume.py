@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 from collections.abc import Sequence
 
@@ -31,12 +32,14 @@ EXAMPLES = (
     "python -m launcher resume smoke",
     "python -m launcher resume smoke tiny-ipo",
     "python -m launcher resume smoke cluster.time=8:00:00 cluster.exclude=n3",
+    "python -m launcher resume smoke --dry-run",
 )
 
 
 def arguments(parser: Parser) -> None:
     """What the verb may be given."""
     chosen_arguments(parser, "run ids or their beginnings (default: all), and key=value for new settings")
+    parser.add_argument("--dry-run", action="store_true", help="show what would be submitted; writes nothing")
 
 
 def resume(options: argparse.Namespace) -> int:
@@ -49,16 +52,17 @@ def resume(options: argparse.Namespace) -> int:
     options.runs = [word for word in words if "=" not in word]
     given = {word.lstrip("+").partition("=")[0].removeprefix("cluster.").removeprefix("extra.") for word in overrides}
     directory, store, scheduler = open_sweep(options)
-    with store.submitting():
+    with contextlib.nullcontext() if options.dry_run else store.submitting():
         changed = functools.partial(change_settings, overrides=overrides) if overrides else dict
         known = Hashes(store, complain)
         left_out: dict[str, str] = {}
         sweep = with_inputs(recorded_sweep(directory, store, trl_losses(), changed, left_out), known)
-        known.keep()
-        adopt(runs_of(directory, store), scheduler)
+        if not options.dry_run:
+            known.keep()
+            adopt(runs_of(directory, store), scheduler)
         states = choose(options, directory, store, scheduler)
         names = {state.run.run_id for state in states}
-        scheduler = scheduler_for(executor_of(_to_be_submitted(sweep, states)))
+        scheduler = scheduler_for(executor_of(_to_be_submitted(sweep, states)), may_lack=options.dry_run)
         sweep, taken = in_environment(sweep, scheduler)
         show_notes([*shut_to_group(store.root), *compare(sweep, store, scheduler).notes])
         insisted = names if options.runs or options.state or overrides else ()
@@ -66,7 +70,10 @@ def resume(options: argparse.Namespace) -> int:
         decisions = [d for d in decided if d.run.run_id in names]
         planned = plan_batches(sweep, decisions, store, scheduler, decided)
         show_notes(_under_their_names(planned.decisions))
-        plan.show_plan(planned, None, store, as_json=options.json, sources=taken)
+        asked = scheduler if options.dry_run else None
+        plan.show_plan(planned, asked, store, as_json=options.json, sources=taken)
+        if options.dry_run:
+            return complained(left_out.values())
         with working() as tell:
             act(planned, store, scheduler, ["resume", directory.name, *words], tell)
     code = after_submission(planned, store, scheduler, quiet=options.json)

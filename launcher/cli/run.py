@@ -19,7 +19,7 @@ from launcher.runs.run_state import require_run, states_of
 from launcher.runs.status import Status
 from launcher.store.attempts import Attempts
 from launcher.store.files import Plain
-from launcher.store.output_folder import DEFAULT_OUTPUT_DIR, Store
+from launcher.store.output_folder import Store
 from launcher.store.run_folder import AttemptDir, RunDir
 from launcher.store.work_done import is_published, lacking
 from launcher.submission.adopt import adopt
@@ -36,7 +36,7 @@ def arguments(parser: Parser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Make one run in this process."""
-    if options.output_dir != Path(DEFAULT_OUTPUT_DIR):
+    if options.folder_given:
         raise UsageError(f"--output-dir {options.output_dir}: RUN_DIR says where the run lies; leave it out")
     run = require_run(RunDir(options.run_dir.absolute()))
     store = Store(run.path.parent.parent)

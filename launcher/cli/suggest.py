@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher.cli.arguments import Parser, complained, count, sweep_arguments
 from launcher.cli.selection import open_sweep, runs_of
 from launcher.errors import StoreError, UsageError
+from launcher.machine.default_folder import default_output_dir
 from launcher.planning.asked import excluded_by
 from launcher.planning.further import Further, words_for
 from launcher.planning.overrides import meaning
 from launcher.runs.collect import collect
 from launcher.runs.run_state import states_of
 from launcher.runs.unreadable import Reading
-from launcher.store.output_folder import DEFAULT_OUTPUT_DIR, Store, SweepDir
+from launcher.store.output_folder import Store, SweepDir
 from launcher.views import suggestion
 
 if TYPE_CHECKING:
@@ -80,4 +80,4 @@ def _further(found: Suggestion, directory: SweepDir) -> list[Further]:
 
 def _said(store: Store) -> str | None:
     """The folder of everything, where a launch from here has to be told."""
-    return None if store.root == Path(DEFAULT_OUTPUT_DIR).absolute() else str(store.root)
+    return None if store.root == default_output_dir().absolute() else str(store.root)

@@ -25,6 +25,7 @@ from launcher.submission.decide import Action, Decision
 from launcher.submission.plan import Plan
 from launcher.views import results
 from launcher.views import states as views_states
+from launcher.views.live import Progress
 
 POLL_SECONDS = 2.0
 
@@ -63,7 +64,7 @@ def _follow(
 def watch(runs: Sequence[RunDir], directory: SweepDir, scheduler: Scheduler) -> list[RunState] | None:
     """Show how the runs do until none is in flight; None where the user has ended it."""
     try:
-        with views_states.Progress(directory) as progress:
+        with Progress(directory) as progress:
             while True:
                 states = states_of(runs, scheduler)
                 progress.show(states)

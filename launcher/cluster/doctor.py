@@ -18,6 +18,7 @@ from launcher.cluster.batch import Batch
 from launcher.cluster.local import LocalScheduler
 from launcher.cluster.scheduler import EXECUTORS
 from launcher.config import Cluster
+from launcher.errors import number_of
 from launcher.machine import disk, rights, snapshot
 from launcher.machine.accounts import has_token
 from launcher.machine.gpus import visible_gpus
@@ -55,7 +56,7 @@ def _of_machine(output_dir: Path) -> Iterator[Finding]:
         yield "its file system", _abilities(place)
     missing = [name for name in WORKER_PACKAGES if package_dir(name) is None]
     yield "this Python", "has all that a run needs" if not missing else f"lacks {', '.join(missing)}"
-    yield "this machine", f"{len(visible_gpus())} GPUs, {os.cpu_count()} cores"
+    yield "this machine", f"{number_of(len(visible_gpus()), 'GPU')}, {number_of(os.cpu_count() or 1, 'core')}"
 
 
 def _abilities(folder: Path) -> str:

@@ -5,7 +5,7 @@ Owns: those words. Must not know: any scheduler's own, runs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from launcher.store.facts import Cause
@@ -33,6 +33,8 @@ class JobState:
 
     The words are for the eyes of the user alone. `rank_told`: whether they say which rank was the first to go.
     `minutes`: whole ones, for how long it has run since it started last; None where nobody says.
+    `place`: of a job that waits, its place among those that were asked about, the first to start being 1; `start`: when
+    it is expected to, in seconds since 1970; None where nobody says. Both change with every answer.
     `only_there`: whether only another machine can say, so that it is taken to be so. `cluster`: the one that has the
     job, where another one answers here.
     """
@@ -45,6 +47,8 @@ class JobState:
     minutes: int | None = None
     only_there: bool = False
     cluster: str | None = None
+    place: int | None = field(default=None, compare=False)
+    start: float | None = field(default=None, compare=False)
 
 
 UNKNOWN = JobState(Phase.UNKNOWN)

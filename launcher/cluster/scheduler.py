@@ -140,8 +140,10 @@ EXECUTORS: dict[str, Callable[[], Scheduler]] = {"slurm": SlurmScheduler, "local
 """By name; `auto` asks them in this order, and this machine is always here."""
 
 
-def scheduler_for(executor: str) -> Scheduler:
+def scheduler_for(executor: str, *, may_lack: bool = False) -> Scheduler:
     """The executor of that name, or for `auto` the first that is here: a cluster's, else this machine.
+
+    `may_lack`: also one that is named and is not here, for a plan of what is launched elsewhere.
 
     Raises:
         ConfigError: there is no such executor here.
@@ -153,7 +155,7 @@ def scheduler_for(executor: str) -> Scheduler:
         raise ConfigError("cluster.executor", executor, f"must be one of {', '.join((AUTO, *sorted(EXECUTORS)))}")
     scheduler = EXECUTORS[executor]()
     missing = scheduler.missing()
-    if missing is not None:
+    if missing is not None and not may_lack:
         raise ConfigError("cluster.executor", executor, f"{missing}; on one machine use cluster=local")
     return scheduler
 

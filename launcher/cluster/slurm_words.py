@@ -10,8 +10,11 @@ import re
 import shlex
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
+from itertools import count
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -54,7 +57,9 @@ CLUSTERS_COMMAND = ["sacctmgr", "-nP", "show", "cluster", "format=cluster,contro
 CLUSTER = re.compile(r"([\w.@+-]+)\|([0-9]+)")  # what that answers
 COLUMNS = 4  # behind an id: state, reason or exit code, nodes, name, which squeue's script is said with
 SIGNAL = re.compile(r"RaisedSignal:([0-9]+)\(.*\)")  # of a script that a signal has ended; not in 22.05
-RAN = re.compile(r"\|(?=[\d:-]+$)")  # before squeue's last column, which sacct's answer has not
+# Squeue's last columns, which sacct's answer has not: for how long it has run, and when it starts.
+# Answers that were recorded earlier lack the second.
+RAN = re.compile(r"\|([\d:-]+)(?:\|([^|]*))?$")
 WARNED_EARLY_SECONDS = 60  # man sbatch, --signal: "may be sent up to 60 seconds earlier than specified"
 # Options on which the launcher counts, so that `cluster.extra` may not change them, and the key that says it instead.
 KEPT_OPTIONS = {
@@ -273,7 +278,7 @@ def at(command: list[str], cluster: str | None) -> list[str]:
 
 def queue_command(ids: Iterable[str]) -> list[str]:
     """Ask squeue for these jobs, those included that ended a short time ago; a line for each task of an array."""
-    return ["squeue", "-h", "-a", "-r", "-t", "all", "-o", "%i|%T|%r|%N|%j|%o|%M", "-j", ",".join(_parents(ids))]
+    return ["squeue", "-h", "-a", "-r", "-t", "all", "-o", "%i|%T|%r|%N|%j|%o|%M|%S", "-j", ",".join(_parents(ids))]
 
 
 def accounting_command(ids: Iterable[str]) -> list[str]:
@@ -302,12 +307,22 @@ def _parents(ids: Iterable[str]) -> list[str]:
 def read_queue(text: str, names: Names | None = None, scripts: Names = MappingProxyType({})) -> dict[str, JobState]:
     """What squeue answered of the jobs with these names or scripts, or of all: each by id."""
     states: dict[str, JobState] = {}
-    for ids, (word, reason, node, ran) in _lines(text, names, scripts):
+    place = count(1)  # squeue sorts by priority
+    for ids, (word, reason, node, ran, start) in _lines(text, names, scripts):
         if STATE.fullmatch(word):
             why = "" if reason in NOTHING or _is_stale(word, reason) else SIGNAL.sub(r"signal \1", reason)
-            state = _state(word, why, node)
-            states |= dict.fromkeys(ids, replace(state, minutes=minutes_passed(ran)))
+            state = replace(_state(word, why, node), minutes=minutes_passed(ran))
+            for each in ids:
+                waits = state.phase is Phase.PENDING
+                states[each] = replace(state, place=next(place), start=_time(start)) if waits else state
     return states
+
+
+def _time(text: str) -> float | None:
+    """A time as squeue prints it, in seconds since 1970; None where it says none."""
+    with suppress(ValueError, OverflowError):
+        return datetime.fromisoformat(text).timestamp()
+    return None
 
 
 def _is_stale(word: str, reason: str) -> bool:
@@ -318,7 +333,7 @@ def _is_stale(word: str, reason: str) -> bool:
 def read_accounting(text: str, names: Names | None = None) -> dict[str, JobState]:
     """What sacct answered, likewise."""
     states: dict[str, JobState] = {}
-    for ids, (words, code, node, _) in _lines(text, names):
+    for ids, (words, code, node, *_) in _lines(text, names):
         word = words.partition(" ")[0]  # "CANCELLED by 1000"
         if STATE.fullmatch(word) and EXIT_CODE.fullmatch(code):
             state = _state(word, exit_words(code) if word == "FAILED" else "", node)
@@ -338,10 +353,16 @@ def _lines(
         job, *columns = line.strip().split("|", COLUMNS)
         if len(columns) < COLUMNS - 1 or not NODES.fullmatch(columns[2]):
             continue
-        mark, ran = (*RAN.split(columns[3]), "")[:2] if len(columns) == COLUMNS else (None, "")
+        mark, ran, start = _last(columns[3]) if len(columns) == COLUMNS else (None, "", "")
         ids = [each for each in task_ids(job) if names is None or _is_meant(each, mark, names, scripts)]
         if ids:
-            yield ids, [*columns[:3], ran]
+            yield ids, [*columns[:3], ran, start]
+
+
+def _last(text: str) -> tuple[str, str, str]:
+    """Name and script, for how long it has run, and when it starts: the end of a line of squeue."""
+    found = RAN.search(text)
+    return (text[: found.start()], found[1], found[2] or "") if found else (text, "", "")
 
 
 def _is_meant(job_id: str, mark: str | None, names: Names, scripts: Names) -> bool:

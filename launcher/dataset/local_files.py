@@ -22,7 +22,7 @@ from launcher.dataset.columns import absent, columns_of, missing_columns, wanted
 from launcher.dataset.layouts import Listing, is_whole_table, split_files
 from launcher.dataset.naming import is_cut, naming_of
 from launcher.dataset.rows import Row, read_all
-from launcher.errors import ConfigError
+from launcher.errors import ConfigError, number_of
 from launcher.machine.locate import place_of
 from launcher.model.template import template_here
 
@@ -131,7 +131,9 @@ def held_out_of(count: int, test_pairs: int | None) -> int:
     """
     held_out = test_pairs or max(1, int(count * HELD_OUT))
     if held_out >= count:
-        raise ConfigError("dataset.test_pairs", held_out, f"the file has only {count} pairs, none is left to train")
+        raise ConfigError(
+            "dataset.test_pairs", held_out, f"the file has only {number_of(count, 'pair')}, none is left to train"
+        )
     return held_out
 
 

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from launcher.config import Hub
 from launcher.errors import PublishError, StoreError, UsageError, listed
@@ -39,6 +40,7 @@ SHOWN = 3  # names of files
 COMPARED = 1 << 20  # bytes of a file that was copied
 MAX_NOTE = 500  # characters that the Hub takes
 OF_A_MODEL = ("base", "dtype", "attn_implementation", "batch_size", "samples")  # in which models may differ
+Kind = TypeVar("Kind")
 RANKED_BY = ("mt_bench", "golden_reward", "reward_accuracy")  # the first that some model has; more is better
 
 
@@ -272,14 +274,33 @@ def best_models(outcomes: Sequence[Outcome]) -> list[tuple[str, Revision]]:
     return [(f"{revision.revision}: {measure} {score}", revision) for revision, score in ranked]
 
 
+def best_of(publications: Sequence[Publication], count: int) -> tuple[list[Publication], list[str]]:
+    """Those of the `count` best models, the best first, and what is to be said of the choice, a line for each.
+
+    Raises:
+        UsageError: none has a score by which models are ranked.
+    """
+    measure, ranked = _by_score([(each, _scores(each.point)) for each in publications])
+    if not ranked:
+        raise UsageError(f"--best {count}: none of these models has a score ({', '.join(RANKED_BY)}); evaluate them")
+    left = len(publications) - len(ranked)
+    told = [f"{each.point.name}: {measure} {score}" for each, score in ranked[:count]]
+    without = f"left out, since {measure} is lacking or was measured otherwise: {left} of {len(publications)} models"
+    return [each for each, _ in ranked[:count]], [*told, *([without] if left else [])]
+
+
 def _ranked(outcomes: Sequence[Outcome]) -> tuple[str | None, list[tuple[Revision, _Score]]]:
     """By which score the models on the Hub are ranked, and those that have it, best first."""
     published = [(revision, each.point) for each in outcomes if (revision := each.revision)]
-    results = [(revision, _scores(point)) for revision, point in published if revision.store == "huggingface"]
+    return _by_score([(revision, _scores(point)) for revision, point in published if revision.store == "huggingface"])
+
+
+def _by_score(results: Sequence[tuple[Kind, dict[str, _Score]]]) -> tuple[str | None, list[tuple[Kind, _Score]]]:
+    """By which score things are ranked, and those that have it, measured as most of them were, best first."""
     measure = next((name for name in RANKED_BY if any(name in scores for _, scores in results)), None)
     if measure is None:
         return None, []
-    scored = [(revision, scores[measure]) for revision, scores in results if measure in scores]
+    scored = [(each, scores[measure]) for each, scores in results if measure in scores]
     (way, _), *_ = Counter(score.way for _, score in scored).most_common(1)
     return measure, sorted((each for each in scored if each[1].way == way), key=lambda result: -result[1].value)
 

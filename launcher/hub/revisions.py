@@ -189,11 +189,18 @@ def _held(hub: Hub, holder: str) -> ConfigError:
     return ConfigError("hub.revision", hub.revision, remedy)
 
 
+def _resolved(key: str, *, several: bool) -> str:
+    """A key's value within a name, as OmegaConf is asked for it; of a list, its numbers one after another."""
+    return f"${{number:${{{key}}}}}" if several else f"${{{key}}}"
+
+
 def _shared(hub: Hub, owner: Owner, run: Run) -> ConfigError:
     differing = [key.lstrip("+") for key in run.axes if run.axes[key] != owner[1].get(key)]
+    apart = differing[0] if differing else "seed"
+    several = isinstance(run.axes.get(apart), list)
     return ConfigError(
         "hub.revision",
         hub.revision,
         f"{owner[0]} and {run.run_id} would both write it to {hub.repo}; "
-        f"put what tells them apart into hub.revision, such as ${{{differing[0] if differing else 'seed'}}}",
+        f"put what tells them apart into hub.revision, such as {_resolved(apart, several=several)}",
     )

@@ -22,6 +22,7 @@ TRAINING = ("torch", "transformers", "trl", "datasets", "peft", "accelerate")  #
 INSTALL_BITSANDBYTES = "bitsandbytes is not installed here; pip install bitsandbytes"
 
 
+@cache
 def data_dir(name: str) -> Path:
     """The folder of `conf`, `sweeps` or `slurm`: inside the installed package, beside it in a checkout."""
     package = Path(__file__).parent.parent

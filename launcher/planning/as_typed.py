@@ -45,17 +45,21 @@ _OTHER_BASE = re.compile(
 )  # 010 is 8 in YAML, and 1:30 is 90; as on a command line, it is text
 PIECE_OR_QUOTED = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|(?<=[\w.-])\[((?:-?\d+%?)?:(?:-?\d+%?)?)\]""")
 _READ_AS: dict[str, type] = {**_NUMBERS, f"{_TAG}bool": bool}
+BEGIN = "config"  # the file that a configuration begins with
+GROUPS_ONLY = "groups only"  # who has put a folder into Hydra's search path in which that file is another program's
 POINTS = "points"  # the key whose values are whole grid points: mappings from keys of any section to a value each
 _OF_POINTS: Any = object()  # stands for the type of such a mapping
 _OF_KEYS = {"sweeps": str, "preset": str, POINTS: _OF_POINTS}  # keys that the schema does not have
+_NESTED = re.compile(r"\$\{[^{}]*\$\{")
 _SWITCH = re.compile("true|false", re.IGNORECASE)  # of YAML's words for them those of a command line: on is text
 
 
 def read_override(text: str) -> Override:
     """An override in Hydra's grammar, with the words of text keys as they stand in it.
 
-    A piece of a split, `train[:90%]`, is a word too. Hydra's grammar has no place for one, so that only what it cannot
-    read is read again in this way, and nothing that it can read means anything else.
+    A piece of a split, `train[:90%]`, is a word too, and so is an interpolation within one, `${number:${beta}}`.
+    Hydra's grammar has no place for them, so that only what it cannot read is read again in this way, and nothing that
+    it can read means anything else.
 
     Raises:
         HydraException: it is not in that grammar, or makes a number where text is wanted.
@@ -63,11 +67,17 @@ def read_override(text: str) -> Override:
     try:
         override = _read(text)
     except HydraException:
-        if (spelled := _with_pieces(text)) == text:
+        if (spelled := _with_pieces(_with_interpolations(text))) == text:
             raise
         override = _read(spelled)
     override.input_line = text
     return override
+
+
+def _with_interpolations(text: str) -> str:
+    """The text with its value in quotes where that is a word with one interpolation within another."""
+    key, _, value = text.partition("=")
+    return f'{key}="{value}"' if _NESTED.search(value) and not re.search(r"""['"\\,]""", value) else text
 
 
 def _with_pieces(text: str) -> str:
@@ -201,6 +211,10 @@ def read_conf_as_typed() -> None:
 
 
 class _ConfFiles(FileConfigSource):
+    def is_config(self, config_path: str) -> bool:
+        is_begin = config_path.removesuffix(".yaml") == BEGIN
+        return not (is_begin and self.provider == GROUPS_ONLY) and bool(super().is_config(config_path))
+
     def load_config(self, config_path: str) -> ConfigResult:
         found = super().load_config(config_path)
         text = (Path(self.path) / self._normalize_file_name(config_path)).read_text(encoding="utf-8")

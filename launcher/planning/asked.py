@@ -13,15 +13,19 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from hydra.core.override_parser.types import Override
 
+from launcher.config import LOSS as OF_THE_LOSS
+from launcher.config import PRESET
 from launcher.errors import UNSAID, ConfigError, UsageError
 from launcher.planning.as_typed import POINTS
 from launcher.planning.axes import Axis, axis_of
-from launcher.planning.grid import Grid, Grids, differ
+from launcher.planning.conf_places import sweep_names
+from launcher.planning.grid import Grid, Grids, differ, section_of
 from launcher.planning.overrides import Overrides, meaning, parse, wrong
-from launcher.planning.sweep_file import read_sweep_file, sweep_files
+from launcher.planning.sweep_file import read_sweep_file
 
 LOSS = "loss_type"
 
@@ -36,12 +40,16 @@ def read_grids(argv: Sequence[str], *, multirun: bool) -> Grids:
     names = [o for o in parsed if o.key_or_group == "sweeps"]
     if len(names) > 1 or any(o.is_sweep_override() for o in names):
         raise ConfigError("sweeps", UNSAID, "give one sweep file at a time")
+    if len(presets := [o for o in parsed if o.key_or_group == PRESET]) > 1:
+        both = ",".join(str(o.value()) for o in presets)
+        remedy = f"is given {len(presets)} times; give one, or an axis of them: +{PRESET}={both}"
+        raise ConfigError(PRESET, UNSAID, remedy)
     given = {o.get_key_element(): axis_of(o, multirun=multirun) for o in parsed if o not in names}
     _check_given_once(given)
     if not names:
         return Grids((Grid(tuple(given.values())),), remarks=_remarks(parsed))
     name = str(names[0].value())
-    return _on_top(read_sweep_file(name), given, name)
+    return _on_top(read_sweep_file(name), given, name if name in sweep_names() else Path(name).stem)
 
 
 def excluded_by(argv: Sequence[str]) -> tuple[frozenset[tuple[str, str]], ...]:
@@ -70,7 +78,7 @@ def _remarks(parsed: Sequence[Override]) -> tuple[str, ...]:
         return ()  # whoever writes out the runs, as `suggest` does, has a grid
     for override in parsed:
         name = str(override.value())
-        if override.key_or_group == "sweep" and name in sweep_files():
+        if override.key_or_group == "sweep" and name in sweep_names():
             if override.is_add():
                 raise wrong(override, f"only names the sweep; for the file sweeps/{name}.yaml give +sweeps={name}")
             return (f"sweep={name} only names the sweep; for the file sweeps/{name}.yaml give +sweeps={name}",)
@@ -80,7 +88,7 @@ def _remarks(parsed: Sequence[Override]) -> tuple[str, ...]:
 def _on_top(grids: tuple[Grid, ...], given: Mapping[str, Axis], name: str) -> Grids:
     """The file's grids with the command line's axes."""
     remarks: list[str] = []
-    losses = given.get(LOSS)
+    all_grids, losses = grids, given.get(LOSS)
     if losses is not None and differ(grids, LOSS):
         kept = _of_these_losses(grids, losses, name)
         if len(kept) < len(grids):
@@ -88,10 +96,20 @@ def _on_top(grids: tuple[Grid, ...], given: Mapping[str, Axis], name: str) -> Gr
             left = f"{len(grids) - len(kept)} of the {len(grids)} grids of sweeps/{name}.yaml"
             remarks.append(f"{LOSS}={words} leaves out {left}, which are of other losses")
         grids, given = kept, {key: axis for key, axis in given.items() if key != LOSS}
-    top = Grid(tuple(given.values()))
-    replaced = [key for key in given if differ(grids, key.lstrip("+~"))]
+    replaced = [key for key in given if differ(all_grids, key.lstrip("+~"))]
     remarks += [f"{key} as given holds in place of what each grid of sweeps/{name}.yaml says of it" for key in replaced]
-    return Grids(tuple(grid.under(top) for grid in grids), name, tuple(remarks))
+    return Grids(tuple(grid.under(_of_its_loss(grid, grids, given)) for grid in grids), name, tuple(remarks))
+
+
+def _of_its_loss(grid: Grid, grids: Sequence[Grid], given: Mapping[str, Axis]) -> Grid:
+    """What is typed, as it holds for one of a file's grids; where some name a loss's own key, it holds for these."""
+
+    def holds(key: str) -> bool:
+        own = key.lstrip("+~")
+        elsewhere = any(each.values_of(own) for each in grids) and not grid.values_of(own)
+        return section_of(own) != OF_THE_LOSS or not elsewhere
+
+    return Grid(tuple(axis for key, axis in given.items() if holds(key)))
 
 
 def _of_these_losses(grids: Sequence[Grid], losses: Axis, name: str) -> tuple[Grid, ...]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, cast
@@ -19,19 +20,21 @@ from typing import Any, cast
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import create_config_search_path
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, Node, OmegaConf
+from omegaconf import DictConfig, ListConfig, Node, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
 
 from launcher.config import MISSING, PRESET, RunConfig
 from launcher.errors import UNSAID, ConfigError, UsageError, suggestion
-from launcher.machine.installed import data_dir
 from launcher.machine.terminal import Say, silent
 from launcher.planning import names
-from launcher.planning.as_typed import read_conf_as_typed, read_yaml
+from launcher.planning.as_typed import GROUPS_ONLY, read_conf_as_typed, read_yaml
 from launcher.planning.asked import read_grids
+from launcher.planning.conf_places import conf_dirs, conf_file, config_name, own_dirs
 from launcher.planning.grid import Grids, section_of
 from launcher.planning.kinds import FREE, wanted_of
 from launcher.planning.overrides import (
@@ -46,8 +49,13 @@ from launcher.planning.overrides import (
 )
 from launcher.store.files import Plain
 
-# `${number:${beta}}` in conf/: 3, where beta is the float 3.0, as run ids have it.
-OmegaConf.register_new_resolver("number", lambda value: f"{value:.12g}", replace=True)
+
+def _in_a_name(value: Any) -> str:
+    """`${number:${beta}}` in conf/: 3, where beta is the float 3.0, as run ids have it; of a list, all of them."""
+    return "-".join(map(_in_a_name, value)) if isinstance(value, ListConfig) else f"{value:.12g}"
+
+
+OmegaConf.register_new_resolver("number", _in_a_name, replace=True)
 
 # OmegaConf's words for what stands in braces and is no key, `${HOME}` or `${HOME:-x}`.
 _UNKNOWN = re.compile(r"(?:Interpolation key '|Unsupported interpolation type )[#!]?([A-Za-z_]\w*)")
@@ -76,8 +84,7 @@ def compose(
     Raises:
         UsageError: an override, a sweep file or a value is wrong, or the grid is empty.
     """
-    read_conf_as_typed()
-    with initialize_config_dir(config_dir=str(data_dir("conf").absolute()), version_base="1.3"):
+    with hydra_at_conf():
         grids = read_grids(argv, multirun=multirun)
         varied, fixed = grids.varied, frozenset(grids.fixed)
         points = []
@@ -86,10 +93,26 @@ def compose(
             points.append(compose_point(overrides, varied, fixed, frozenset(may_be_open)))
         longer = names.told_apart([point.config for point in points])
         points = [_named_apart(point, longer, varied, may_be_open) for point in points] if longer else points
-        _composer.cache_clear()
     if not points:
         raise UsageError("the grid is empty: every combination is excluded or an axis has no value")
     return grids, points
+
+
+@contextmanager
+def hydra_at_conf() -> Iterator[ConfigLoaderImpl]:
+    """Hydra, looking for files where we do, and reading them as we do; gives its loader."""
+    read_conf_as_typed()
+    *own, ours = conf_dirs()
+    with initialize_config_dir(config_dir=str(ours), version_base="1.3"):
+        loader = cast(ConfigLoaderImpl, GlobalHydra.instance().config_loader())
+        path = create_config_search_path(str(ours))
+        for folder in reversed(own):
+            path.prepend(GROUPS_ONLY if folder in own_dirs() else "command line", str(folder))
+        loader.repository.initialize_sources(path)
+        try:
+            yield loader
+        finally:
+            _composer.cache_clear()
 
 
 def _named_apart(
@@ -115,7 +138,7 @@ class _Composer:
 
     def __init__(self, groups: Overrides, fixed: Overrides, may_be_open: frozenset[str]) -> None:
         ConfigStore.instance().store(name="schema", node=RunConfig)
-        self.base = hydra_compose("config", overrides=list(groups))
+        self.base = hydra_compose(config_name(), overrides=list(groups))
         free_mappings(self.base)
         for key in _left_open(groups):
             OmegaConf.update(self.base, key, None if key in may_be_open else MISSING)
@@ -159,8 +182,8 @@ class _Composer:
 def _left_open(groups: Overrides) -> Iterator[str]:
     """What chosen files that stand on others leave to the user: a merge passes `???` over where there is a value."""
     for group, _, name in (choice.partition("=") for choice in groups):
-        file = data_dir("conf") / group / f"{name}.yaml"
-        content = read_yaml(file.read_text(encoding="utf-8"), lambda _: str) if file.is_file() else {}
+        file = conf_file(group.lstrip("+"), name)
+        content = {} if file is None else read_yaml(file.read_text(encoding="utf-8"), lambda _: str)
         yield from (f"{group}.{key}" for key in _missing(content) if "defaults" in content)
 
 
@@ -193,9 +216,7 @@ def compose_point(
     """
     parsed = [parse(override) for override in overrides]
     chosen = [override for override in parsed if chooses_group(override)]
-    for override in chosen:
-        check_choice(override)
-    groups = tuple(f"{_group(override)}={as_text(override.value())}" for override in chosen)
+    groups = groups_of(overrides)
     once = tuple(
         override for override, o in zip(overrides, parsed, strict=True) if override in fixed and o not in chosen
     )
@@ -214,6 +235,18 @@ def compose_point(
         raise ConfigError(key, UNSAID, what + _for_a_variable(key, what)) from error
     members = {override.get_key_element(): override.value() for override in chosen}
     return Composed(overrides, config, {key: _axis_value(config, key, members) for key in varied})
+
+
+def groups_of(overrides: Overrides) -> Overrides:
+    """Those of the overrides that choose files of `conf/`, as Hydra has to be told of them.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    chosen = [override for override in map(parse, overrides) if chooses_group(override)]
+    for override in chosen:
+        check_choice(override)
+    return tuple(f"{_group(override)}={as_text(override.value())}" for override in chosen)
 
 
 def _for_a_variable(key: str, what: str) -> str:

@@ -52,6 +52,18 @@ class Grid:
             if not any(excluded <= set(map(meaning, overrides)) for excluded in self.exclude):
                 yield overrides
 
+    def has(self, excluded: frozenset[tuple[str, str]]) -> bool:
+        """Whether one of its combinations is left out by this."""
+        rest = set(excluded)
+        for axis in self.axes:
+            keys = {key.lstrip("+~") for key in axis.keys}
+            own = {each for each in excluded if each[0] in keys}
+            said = ({meaning(override) for of_key in value for override in of_key} for value in axis.values)
+            if own and not any(own <= value for value in said):
+                return False
+            rest -= own
+        return not rest
+
     def under(self, top: Grid) -> Grid:
         """This grid with another's axes behind its own, in place of those of the same keys, and what both leave out."""
         replaced = {key.lstrip("+~") for key in top.keys}
@@ -94,7 +106,11 @@ class Grids:
     def notes(self) -> list[str]:
         """What is worth a word: names that stand for others, or may be meant for something else."""
         given = dict.fromkeys(alias for grid in self.grids for axis in grid.axes for alias in axis.aliases)
-        return [*self.remarks, *(f"{alias} is loss_type={aliased(alias)}, as TRL calls it" for alias in given)]
+        meant = (f"{alias} is loss_type={aliased(alias)}, as TRL calls it" for alias in given)
+        excluded = dict.fromkeys(each for grid in self.grids for each in grid.exclude)
+        idle = (each for each in excluded if not any(grid.has(each) for grid in self.grids))
+        none = (f"exclude: {_in_words(each)} leaves out no run: no combination has it" for each in idle)
+        return [*self.remarks, *meant, *none]
 
     def points(self) -> Iterator[Overrides]:
         """Each grid's points, one grid after another.
@@ -116,6 +132,10 @@ class Grids:
 def differ(grids: tuple[Grid, ...], key: str) -> bool:
     """Whether grids say different things of a key; one that says nothing of it leaves it as it is elsewhere."""
     return len({frozenset(grid.values_of(key)) for grid in grids}) > 1
+
+
+def _in_words(excluded: frozenset[tuple[str, str]]) -> str:
+    return "{" + ", ".join(f"{key}: {value}" for key, value in sorted(excluded)) + "}"
 
 
 def section_of(key: str) -> str:

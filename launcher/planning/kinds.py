@@ -16,7 +16,7 @@ from launcher.config import Cluster, Evaluation, RunConfig, Trainer
 
 Option = bool | str | None  # of a batch system: true switches it on, false off, null takes it away; all else is text
 # What OmegaConf would not let the schema itself say of these keys.
-_FINER: dict[tuple[type, str], Any] = {
+FINER: dict[tuple[type, str], Any] = {
     (Cluster, "extra"): dict[str, Option],
     (Evaluation, "cluster"): Cluster,
     (Trainer, "packed"): bool | str,
@@ -45,11 +45,11 @@ def kind_of(key: str) -> Any:
 
 def kind_below(kind: Any, part: str) -> Any:
     """The type of what a mapping or a list of this type holds under a name, or a number."""
-    for option in _options(kind):
+    for option in options_of(kind):
         if option is Any:
             return Any
         if is_dataclass(option):
-            return _FINER.get((option, part), get_type_hints(option).get(part))  # type: ignore[arg-type]
+            return FINER.get((option, part), get_type_hints(option).get(part))  # type: ignore[arg-type]
         if get_origin(option) is dict:
             return get_args(option)[1]
         if get_origin(option) is list and part.isdecimal():
@@ -57,23 +57,24 @@ def kind_below(kind: Any, part: str) -> Any:
     return None
 
 
-def _options(kind: Any) -> tuple[Any, ...]:
+def options_of(kind: Any) -> tuple[Any, ...]:
+    """The types of which a value has one."""
     return get_args(kind) if isinstance(kind, UnionType) else (kind,)
 
 
 def takes_text(kind: Any) -> bool:
     """Whether a word may stand for a value of this type: it is text, or a section, which has the names of files."""
-    return any(option is str or is_dataclass(option) for option in _options(kind))
+    return any(option is str or is_dataclass(option) for option in options_of(kind))
 
 
 def is_text(kind: Any) -> bool:
     """Whether a value of this type may be any text."""
-    return str in _options(kind)
+    return str in options_of(kind)
 
 
 def stays_text(read_as: type, kind: Any) -> bool:
     """Whether a word stays text though a grammar would read it as of another type: where text is wanted, not that."""
-    return takes_text(kind) and read_as not in _options(kind)
+    return takes_text(kind) and read_as not in options_of(kind)
 
 
 def is_free(key: str) -> bool:
@@ -86,8 +87,8 @@ def wanted_of(key: str) -> str | None:
     kind = kind_of(key)
     if kind is None:
         return None
-    in_words = [_in_words(option) for option in _options(kind) if option is not NoneType]
-    return " or ".join(in_words) + (", or null" if NoneType in _options(kind) else "")
+    in_words = [_in_words(option) for option in options_of(kind) if option is not NoneType]
+    return " or ".join(in_words) + (", or null" if NoneType in options_of(kind) else "")
 
 
 def _in_words(kind: Any) -> str:

@@ -29,17 +29,18 @@ SMOOTHED = 0.5  # the share of wrong labels from which on they say nothing, or t
 
 @dataclass(frozen=True)
 class Range:
-    """Between which numbers a value must lie, and which of them it must not be, with what the loss then is."""
+    """Between which numbers a value must lie, and which it must not be, or be `near`, with what the loss then is."""
 
     above: float = -math.inf
     least: float = -math.inf
     below: float = math.inf
     never: Mapping[float, str] = field(default_factory=dict)
+    near: float = 0.0
 
     def problem(self, value: float) -> str | None:
         """What would be right in place of a value; None where it is."""
-        if value in self.never:
-            return self.never[value]
+        if other := next((words for never, words in self.never.items() if abs(value - never) <= self.near), None):
+            return other
         if math.isfinite(value) and self.above < value < self.below and value >= self.least:
             return None
         bounds = {"greater than": self.above, "at least": self.least, "less than": self.below}
@@ -74,7 +75,8 @@ RANGES: dict[str, dict[str, Range]] = {
             never={
                 0: "is then loss.f_divergence=forward_kl; give that",
                 1: "is then loss.f_divergence=reverse_kl; set both to null",
-            }
+            },
+            near=1e-6,  # from there on TRL takes reverse_kl
         ),
     },
     "loss.tau": {"": _ABOVE_NONE},
@@ -267,4 +269,6 @@ def _place(key: str) -> str:
 def _word(value: Any) -> str:
     if isinstance(value, list):
         return f"[{','.join(map(_word, value))}]"
-    return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, float):
+        return f"{value:.12g}"
+    return str(value).lower() if isinstance(value, bool) else str(value)

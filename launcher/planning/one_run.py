@@ -5,7 +5,9 @@ Owns: these words, and how a text that has commas is given. Must not know: how a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
 
 from launcher.config import LOSS, OBJECTIVE
 from launcher.errors import UNSAID, ConfigError, UsageError
@@ -38,8 +40,24 @@ def unlike(first: Run, second: Run, runs: Sequence[Run]) -> UsageError:
     keys = [key for key, value in second.axes.items() if value != first.axes.get(key)]
     keys.sort(key=lambda key: key.lstrip("+~").partition(".")[0] in (*OBJECTIVE, LOSS))
     if not keys:
-        return UsageError(f"{first.run_id}: two runs with different settings have this id; launch them by two commands")
+        apart = ", ".join(sorted(_differing(first, second)))
+        remedy = "it is no part of what is trained: give both the same, or launch them by two commands"
+        return UsageError(f"{first.run_id}: two runs of the sweep have this id and differ in {apart}; {remedy}")
     return no_axis(keys[0], runs)
+
+
+def _differing(first: Run, second: Run) -> list[str]:
+    """The keys in which two runs differ, as they are typed."""
+    before, now = (dict(_leaves(asdict(run.config))) for run in (first, second))
+    return [key for key in before.keys() | now.keys() if before.get(key) != now.get(key)]
+
+
+def _leaves(section: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in section.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
 
 
 def no_axis(key: str, runs: Sequence[Run]) -> ConfigError:

@@ -19,10 +19,10 @@ from hydra.errors import HydraException
 
 from launcher.config import PRESET, canonical
 from launcher.errors import UNSAID, ConfigError, UsageError, near_choice
-from launcher.losses import ALIASES
-from launcher.machine.installed import data_dir
+from launcher.losses import ALIASES, PLUS
 from launcher.machine.locate import place_of, split_revision
 from launcher.planning.as_typed import read_override
+from launcher.planning.conf_places import choices, conf_dirs, is_group, looked_in
 from launcher.planning.kinds import wanted_of
 from launcher.planning.names import name_of
 
@@ -115,19 +115,46 @@ def _problem(override: Override) -> str | None:
     if not key:
         return "not a valid override, expected key=value"
     if override.is_hydra_override():
-        return "Hydra's own settings have no effect here; leave it out"
+        return _in_place_of_hydra(key)
     if override.is_delete() and "." not in key and wanted_of(key) is not None:
         return f"every run has {key}; give {key}=..."
     return None
 
 
-@cache
+# What we have in place of Hydra's own settings; the first beginning that fits holds.
+_FOR_HYDRA = {
+    "hydra.run": "where runs lie is output_dir=FOLDER",
+    "hydra.sweep.": "where runs lie is output_dir=FOLDER",
+    "hydra.output_subdir": "where runs lie is output_dir=FOLDER",
+    "hydra/launcher": "where jobs go is cluster=slurm or cluster=local, with cluster.KEY=VALUE",
+    "hydra.launcher": "where jobs go is cluster=slurm or cluster=local, with cluster.KEY=VALUE",
+    "hydra/sweeper": "an axis is KEY=A,B with -m, or a file, +sweeps=NAME",
+    "hydra.sweeper": "an axis is KEY=A,B with -m, or a file, +sweeps=NAME",
+    "hydra.mode": "several values of a key need -m",
+    "hydra.searchpath": "files of your own are found by --config-dir FOLDER, in ./conf, or in $PREFSWEEP_CONF",
+    "hydra.job.env": "what a job needs before it starts is cluster.setup=[LINE, ...]",
+    "hydra.job.chdir": "a job's folder is its own; where runs lie is output_dir=FOLDER",
+    "hydra.job.name": "a sweep's name is sweep=NAME, what its jobs' names begin with cluster.job_name",
+    "hydra.job.config_name": "another file to begin with is --config-name NAME",
+    "hydra": "what runs print is shown by the verb logs, what they log by tracking=NAME",
+}
+
+
+def _in_place_of_hydra(key: str) -> str:
+    instead = next(told for beginning, told in _FOR_HYDRA.items() if key.startswith(beginning))
+    return f"Hydra's own settings have no effect here: {instead}; leave it out"
+
+
 def options(group: str) -> frozenset[str]:
     """The names of a group's files in `conf/`."""
-    return frozenset(file.stem for file in (data_dir("conf") / group).glob("*.yaml"))
+    return _options(group, conf_dirs())
 
 
 @cache
+def _options(group: str, _places: tuple[Path, ...]) -> frozenset[str]:
+    return choices(group)
+
+
 def examples(group: str) -> frozenset[str]:
     """Those that are to be completed by the user, as they are named: no axis over the whole group has them."""
     return frozenset(f"examples/{name}" for name in options(f"{group}/examples"))
@@ -135,12 +162,12 @@ def examples(group: str) -> frozenset[str]:
 
 def chooses_group(override: Override) -> bool:
     """Whether an override picks a file of conf/ rather than setting a value (Hydra's own rule)."""
-    return _is_group(override.key_or_group) and not isinstance(override.value(), dict)
+    return _is_group(override.key_or_group, conf_dirs()) and not isinstance(override.value(), dict)
 
 
 @cache
-def _is_group(key: str) -> bool:
-    return (data_dir("conf") / key).is_dir()
+def _is_group(key: str, _places: tuple[Path, ...]) -> bool:
+    return is_group(key)
 
 
 def check_choice(override: Override) -> None:
@@ -160,7 +187,8 @@ def check_choice(override: Override) -> None:
             known = sorted(examples(group) if are_meant else options(group) - {"custom"})
             also = ", ORG/NAME@REVISION or ./FOLDER" if group in SHORTHANDS else ""
             near = _INSTEAD.get((group, str(name))) or near_choice(name, known)
-            there = f"no such file in conf/{group}{near}; there are: {', '.join(known)}{also}"
+            looked = looked_in(conf_dirs(), group)
+            there = f"no such file in conf/{group}{near}; there are: {', '.join(known)}{also}{looked}"
             raise wrong(override, there)
 
 
@@ -198,7 +226,10 @@ def expand(override: str) -> Overrides:
 def aliased(override: str) -> str | None:
     """The loss that an override means by another of its names; None where it names none, or by its own."""
     value = parse(override).value() if override.partition("=")[0] == "loss_type" else None
-    return ALIASES.get(value) if isinstance(value, str) else None
+    if not isinstance(value, str):
+        return None
+    own = PLUS.join(ALIASES.get(part, part) for part in value.split(PLUS))
+    return own if own != value else None
 
 
 def _located(override: str, value: str) -> tuple[str, str]:

@@ -28,18 +28,26 @@ from launcher.store.results import BENCHMARKS
 TRACKERS = ("auto", "wandb", "trackio", "tensorboard", "off")
 TRACKING_MODES = (None, "online", "offline")
 HUB_STORES = ("auto", "huggingface", "folder", "off")
-HUB_WHEN = ("job", "login")
-CONTAINER_RUNTIMES = ("pyxis", "apptainer")
-GOLDEN_REWARDS = ("vader",)
+# The words that each of these keys may have, where it has a value.
+CHOICES: dict[str, tuple[str, ...]] = {
+    "model.dtype": DTYPES,
+    "model.quantization": QUANTIZATIONS,
+    "dataset.golden_reward": ("vader",),
+    "cluster.executor": (AUTO, *sorted(EXECUTORS)),
+    "cluster.container_runtime": ("pyxis", "apptainer"),
+    "hub.store": HUB_STORES,
+    "hub.when": ("job", "login"),
+    "tracking.backend": TRACKERS,
+}
 _QUERY = re.compile(r"(api-version=[A-Za-z0-9.-]+)?")  # of the judge's address, as Azure has it: no secret
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 
-_SEEDS = 2**32  # as many as numpy takes
-_SEED_KEYS = ("seed", "evaluation.seed", "evaluation.mt_bench.seed")
-_COLDEST = 1e-6  # below it, logits are beyond what a float32 holds
+SEEDS = 2**32  # as many as numpy takes
+SEED_KEYS = ("seed", "evaluation.seed", "evaluation.mt_bench.seed")
+COLDEST = 1e-6  # below it, logits are beyond what a float32 holds
 _ATTENTIONS = ("eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3", "flash_attention_4")
 # What each of these numbers must be at least, where it, and the section that holds it, has a value.
-_LEAST = {
+LEAST = {
     1: {
         "trainer": ("batch_size", "micro_batch_size", "max_length", "max_steps"),
         "cluster": (
@@ -142,17 +150,8 @@ def _source_problems(config: RunConfig) -> Iterator[ConfigError]:
         yield ConfigError(
             "model.quantization", model.quantization, "packed weights cannot be trained; give trainer=lora too"
         )
-    chosen = {
-        "model.dtype": (model.dtype, DTYPES),
-        "model.quantization": (model.quantization or QUANTIZATIONS[0], QUANTIZATIONS),
-        "dataset.golden_reward": (dataset.golden_reward or GOLDEN_REWARDS[0], GOLDEN_REWARDS),
-        "cluster.executor": (config.cluster.executor, (AUTO, *sorted(EXECUTORS))),
-        "cluster.container_runtime": (config.cluster.container_runtime, CONTAINER_RUNTIMES),
-        "hub.store": (config.hub.store, HUB_STORES),
-        "hub.when": (config.hub.when, HUB_WHEN),
-    }
-    for key, (value, known) in chosen.items():
-        if value not in known:
+    for key, known in CHOICES.items():
+        if (value := attrgetter(key)(config)) is not None and value not in known:
             near = suggestion(value, known) if key == "model.dtype" else near_choice(value, known)  # half is half
             yield ConfigError(key, value, f"must be one of {', '.join(known)}{near}")
 
@@ -200,9 +199,6 @@ def _warmup_problems(trainer: Trainer) -> Iterator[ConfigError]:
 
 
 def _tracking_problems(tracking: Tracking) -> Iterator[ConfigError]:
-    if tracking.backend not in TRACKERS:
-        near = near_choice(tracking.backend, TRACKERS)
-        yield ConfigError("tracking.backend", tracking.backend, f"must be one of {', '.join(TRACKERS)}{near}")
     if tracking.mode not in TRACKING_MODES:
         yield ConfigError(
             "tracking.mode", tracking.mode, "must be online, offline or null (online where the server answers)"
@@ -228,11 +224,11 @@ def _evaluation_problems(evaluation: Evaluation) -> Iterator[ConfigError]:
             evaluation.lm_eval.tasks,
             "names no task; give one or more, as `lm_eval ls tasks` lists them",
         )
-    if not (evaluation.temperature >= _COLDEST and math.isfinite(evaluation.temperature)):
+    if not (evaluation.temperature >= COLDEST and math.isfinite(evaluation.temperature)):
         yield ConfigError(
             "evaluation.temperature",
             evaluation.temperature,
-            f"must be at least {_COLDEST:g}, since the KL is one of distributions; 1 is the model's own",
+            f"must be at least {COLDEST:g}, since the KL is one of distributions; 1 is the model's own",
         )
     if not re.fullmatch(r"auto(:[1-9]\d*)?|[1-9]\d*", evaluation.lm_eval.batch_size):
         yield ConfigError(
@@ -267,16 +263,16 @@ def _judge_problems(judge: Judge) -> Iterator[ConfigError]:
 
 
 def _count_problems(config: RunConfig) -> Iterator[ConfigError]:
-    for least, sections in _LEAST.items():
+    for least, sections in LEAST.items():
         for section, keys in sections.items():
             held = attrgetter(section)(config)
             for key in keys if held is not None else ():
                 value = getattr(held, key)
                 if value is not None and not (value >= least and math.isfinite(value)):
                     yield ConfigError(f"{section}.{key}", value, f"must be at least {least}")
-    for key in _SEED_KEYS:
-        if not 0 <= (seed := attrgetter(key)(config)) < _SEEDS:
-            yield ConfigError(key, seed, f"must be at least 0 and less than {_SEEDS}")
+    for key in SEED_KEYS:
+        if not 0 <= (seed := attrgetter(key)(config)) < SEEDS:
+            yield ConfigError(key, seed, f"must be at least 0 and less than {SEEDS}")
 
 
 def _evaluation_cluster_problems(

@@ -9,14 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 from yaml import YAMLError
 
 from launcher.errors import UNSAID, ConfigError, UsageError, suggestion
-from launcher.machine.installed import data_dir
 from launcher.planning.as_typed import read_yaml
 from launcher.planning.axes import Axis, axis, axis_of
+from launcher.planning.conf_places import looked_in, sweep_dirs, sweep_file, sweep_names
 from launcher.planning.grid import Grid
 from launcher.planning.kinds import kind_at
 from launcher.planning.overrides import as_text, expand, first_line, meaning, parse
@@ -25,25 +26,36 @@ _OF_A_GRID = ("zip", "exclude")  # what may stand beside axes in an entry of `gr
 _OF_A_FILE = ("overrides", "grid", *_OF_A_GRID, "grids")
 
 
-def sweep_files() -> list[str]:
-    """The names of those that there are."""
-    return sorted(file.stem for file in data_dir("sweeps").glob("*.yaml"))
-
-
 def read_sweep_file(name: str) -> tuple[Grid, ...]:
-    """The grids of `sweeps/NAME.yaml`: one, or those of its `grids`, each with what stands beside them.
+    """The grids of `sweeps/NAME.yaml`, or of a file: one, or those of its `grids`, each with what stands beside them.
 
     Raises:
         UsageError: there is no such file, or it has not that form.
     """
-    path = data_dir("sweeps") / f"{name}.yaml"
-    if not re.fullmatch(r"[\w-]+", name) or not path.is_file():
-        known = sweep_files()
-        raise ConfigError("sweeps", name, f"no such sweep file{suggestion(name, known)}; there are: {', '.join(known)}")
+    path = sweep_file(name)
+    if path is None:
+        known = sweep_names()
+        there = f"there are: {', '.join(known)}{looked_in(sweep_dirs())}"
+        raise ConfigError("sweeps", name, f"no such sweep file{suggestion(name, known)}; {there}")
+    if not re.fullmatch(r"[\w-]+", path.stem):
+        raise ConfigError("sweeps", name, "names the sweep after its file; call that by letters, digits, _ and -")
     try:
         content = read_yaml(path.read_text(encoding="utf-8"), _kind_in_file)
     except (YAMLError, UnicodeDecodeError) as error:
         raise ConfigError("sweeps", name, f"{path} is not readable as YAML: {first_line(error)}") from error
+    try:
+        return _grids_of(content, name, path)
+    except ConfigError as error:
+        raise ConfigError(error.key, error.value, _in_file(error.remedy, path)) from error
+    except UsageError as error:
+        raise UsageError(_in_file(str(error), path)) from error
+
+
+def _in_file(said: str, path: Path) -> str:
+    return said if str(path) in said else f"{said} (in {path})"
+
+
+def _grids_of(content: Any, name: str, path: Path) -> tuple[Grid, ...]:
     if not isinstance(content, dict) or not set(content) <= set(_OF_A_FILE):
         keys = f"{', '.join(_OF_A_FILE[:-1])} and {_OF_A_FILE[-1]}"
         raise ConfigError("sweeps", name, f"{path} may hold the keys {keys}, and no others")

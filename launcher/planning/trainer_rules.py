@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from operator import attrgetter
 
 from launcher.config import PACKED_AUTO, DeepSpeed, Trainer
 from launcher.errors import ConfigError
@@ -51,6 +52,8 @@ OPTIMIZER_PACKAGES = {
     "grokadamw": ("grokadamw", "grokadamw"),
     "stable_adamw": ("optimi", "torch-optimi"),
 }
+POSITIVE = ("learning_rate", "epochs", "max_grad_norm")
+SHARES = ("warmup_ratio", "lora.dropout")  # from 0, and less than 1
 # Its state in the nodes' memory, these stay AdamW; accelerate makes plain Adam of any other without a word, or fails.
 OFFLOADED = ("adamw_torch", "adamw_torch_fused", "paged_adamw_32bit")
 
@@ -67,11 +70,10 @@ def trainer_problems(trainer: Trainer) -> Iterator[ConfigError]:
         yield ConfigError("trainer.ld_alpha", trainer.ld_alpha, "must be from 0 to 1; null: every token counts in full")
     if trainer.packed is not False and trainer.packed != PACKED_AUTO:
         yield ConfigError("trainer.packed", trainer.packed, f"must be {PACKED_AUTO} or false")
-    if not 0 <= trainer.warmup_ratio < 1:
-        yield ConfigError("trainer.warmup_ratio", trainer.warmup_ratio, "must be at least 0 and less than 1")
-    if trainer.lora is not None and not 0 <= trainer.lora.dropout < 1:
-        yield ConfigError("trainer.lora.dropout", trainer.lora.dropout, "must be at least 0 and less than 1")
-    for key in ("learning_rate", "epochs", "max_grad_norm"):
+    for key in SHARES if trainer.lora is not None else SHARES[:1]:
+        if not 0 <= (share := attrgetter(key)(trainer)) < 1:
+            yield ConfigError(f"trainer.{key}", share, "must be at least 0 and less than 1")
+    for key in POSITIVE:
         if not (getattr(trainer, key) > 0 and math.isfinite(getattr(trainer, key))):
             yield ConfigError(f"trainer.{key}", getattr(trainer, key), "must be a number greater than 0")
     yield from _schedule_problems(trainer)

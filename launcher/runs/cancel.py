@@ -17,7 +17,7 @@ from launcher.cluster import scheduler as executors
 from launcher.cluster.batch import Batch
 from launcher.cluster.job_state import Phase
 from launcher.cluster.scheduler import Scheduler
-from launcher.errors import ConfigError, SchedulerError, StoreError
+from launcher.errors import ConfigError, SchedulerError, StoreError, number_of
 from launcher.machine import rights
 from launcher.machine.terminal import Say, silent
 from launcher.machine.users import our_name
@@ -76,7 +76,7 @@ def cancel(
     _ask_earlier(past, wishes, read, note)
     if wishes.asked:
         flush(states[0].run.path)
-    tell(f"cancelling {len(wishes.jobs):,} jobs")
+    tell(f"cancelling {number_of(len(wishes.jobs), 'job')}")
     left = [job for key, job in wishes.jobs.items() if key not in theirs.asked]
     unneeded = _without_other_work(left, wishes.stopped, read)
     unused = read(lambda: _unused(tables, states, wanted)) or ()
@@ -87,7 +87,7 @@ def cancel(
     wishes.withdraw(missed, but_of=elsewhere)
     reached = {each.run for each in own if each.job not in missed or each.run in elsewhere} - wishes.refused
     if told := len(hidden & reached):
-        note(f"the jobs of {told} runs are not shown here, and may go on: {GO_ON}")
+        note(f"the jobs of {number_of(told, 'run')} are not shown here, and may go on: {GO_ON}")
     return [state for state in wanted if state.run.path in reached]
 
 

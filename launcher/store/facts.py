@@ -186,6 +186,17 @@ class Prepared:
 
 
 @dataclass(frozen=True)
+class CacheUse:
+    """`cache.json` of a run: what it has in the cache that is large.
+
+    Attributes:
+        entries: its reference table and a model that was made for it, as paths below the cache's folder.
+    """
+
+    entries: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class EntryFiles:
     """`.files.json` of a cache entry: every file that it was made with, by its path in it.
 

@@ -26,6 +26,7 @@ Must not know: how a file is written (`files` does), what a fact means, what a s
                           /sources.json              what it was trained on: commits, or the hashes of files
                           /before/001/               a training that was set aside by retrain=true: all that it left
                           /data.json                 its rows: used, left out, lengths; made again by each attempt
+                          /cache.json                its table and model in the cache, as `gc` asks; by each attempt
                           /revision.json             where the model was published
                           /evaluations/              the other benchmarks: <benchmark>.json, and a folder for each
     <output>/sweeps/<sweep>/launches/001.json        argv, axes and the runs that it added or changed, in order
@@ -74,8 +75,6 @@ from launcher.store.reading import may_be_there, unread
 from launcher.store.run_folder import BATCH_FILE, AttemptDir, RunDir
 from launcher.store.seen import names_in
 from launcher.store.work_list import listed_in, works_of
-
-DEFAULT_OUTPUT_DIR = "outputs"  # as in conf/config.yaml
 
 
 @dataclass(frozen=True)
@@ -168,25 +167,26 @@ class SweepDir:
 
     def _found(self) -> list[Launch | StoreError | None]:
         try:
-            return [_launch_in(path) for path in self._launch_files()]
+            return [_launch_in(path) for path in self.launch_files()]
         except StoreError as error:
             return [error]
 
-    def _launch_files(self) -> list[Path]:
+    def launch_files(self) -> list[Path]:
+        """The files of `launches`, oldest first."""
         folder = self.path / "launches"
         numbered = sorted((number, name) for name in names_in(folder) if (number := launch_in(name)) is not None)
         return [folder / name for _, name in numbered]
 
     def add_launch(self, launch: Launch) -> None:
         """Record one launch under the next free number."""
-        number = max((launch_in(path.name) or 0 for path in self._launch_files()), default=0) + 1
+        number = max((launch_in(path.name) or 0 for path in self.launch_files()), default=0) + 1
         while not write_once(self.path / "launches" / f"{number:03d}.json", divided(launch)):
             number += 1
 
     def launched(self) -> float:
         """When it was launched last, by the clock of its disk; whatever else is written here changes nothing."""
         with contextlib.suppress(OSError, StoreError, IndexError):
-            return self._launch_files()[-1].stat().st_mtime
+            return self.launch_files()[-1].stat().st_mtime
         return 0.0
 
     def run_names(self) -> list[RunName]:
@@ -195,7 +195,7 @@ class SweepDir:
         Where a launch cannot be read, or is gone, its runs are found by the jobs that they have had.
         """
         try:
-            every = [fact for path in self._launch_files() if (fact := read_fact(path, NamedRuns))]
+            every = [fact for path in self.launch_files() if (fact := read_fact(path, NamedRuns))]
         except StoreError:
             every = [NamedRuns([name_of(record) for record in self.run_records()]), NamedRuns(self._names_by_jobs())]
         names = {run.run_id: run for launch in every for run in launch.runs}

@@ -326,6 +326,11 @@ class RunDir:
         return self.path / "data.json"
 
     @property
+    def cache_file(self) -> Path:
+        """Derived: which entries of the cache it needs."""
+        return self.path / "cache.json"
+
+    @property
     def revision_file(self) -> Path:
         return self.path / "revision.json"
 

@@ -17,7 +17,7 @@ from functools import partial
 
 from launcher.cluster.scheduler import Scheduler
 from launcher.dataset.inputs import Inputs, changes, content_of, differences, inputs_of
-from launcher.errors import StoreError, UsageError, listed
+from launcher.errors import StoreError, UsageError, listed, number_of
 from launcher.planning.planned_runs import named_by_content, respelled, run_id, without_paths
 from launcher.runs.run_state import states_of
 from launcher.store.attempts import Attempts
@@ -247,8 +247,8 @@ def compare(sweep: Sweep, store: Store, scheduler: Scheduler, *, retrain: bool =
         again = {store.run(run.run_id) for run in sweep.runs} - busy
         return Compared(why | {each.run_id: UNRECORDED for each in unknown if each in again})
     note = (
-        f"{len(unknown)} runs of sweep {sweep.name} were trained before files of this machine were recorded: whether "
-        "their data or model files have changed since is not known"
+        f"{number_of(len(unknown), 'run')} of sweep {sweep.name}: trained before files of this machine were recorded; "
+        "whether data or model files have changed since is not known"
     )
     return Compared(notes=[note] if unknown else [])
 

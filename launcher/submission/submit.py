@@ -18,7 +18,7 @@ from launcher.cluster.local import this_process
 from launcher.cluster.scheduler import Scheduler
 from launcher.config import Cluster
 from launcher.dataset.inputs import inputs_of
-from launcher.errors import ConfigError, Refused, SchedulerError, StoreError
+from launcher.errors import ConfigError, Refused, SchedulerError, StoreError, number_of
 from launcher.machine import disk, rights, snapshot
 from launcher.machine.gpus import VISIBLE, visible_gpus
 from launcher.machine.installed import missing_to_train, trl_losses
@@ -105,7 +105,7 @@ def _too_large(asked: Iterable[Cluster]) -> Iterator[ConfigError]:
         if cluster.nodes > 1:
             yield ConfigError("cluster.nodes", cluster.nodes, "this is one machine; use cluster=slurm, or 1")
         if cluster.gpus_per_node > max(1, gpus):
-            there = f"{gpus or 'no'} GPU{'' if gpus == 1 else 's'}"
+            there = number_of(gpus, "GPU") if gpus else "no GPUs"
             visible = f" visible ({VISIBLE}={os.environ[VISIBLE]})" if VISIBLE in os.environ else ""
             others = "" if gpus or visible else f", or name those that nvidia-smi does not tell of in {VISIBLE}"
             remedy = f"this machine has {there}{visible}; use cluster=slurm, or at most {max(1, gpus)}{others}"
@@ -153,7 +153,7 @@ def act(plan: Plan, store: Store, scheduler: Scheduler, argv: Sequence[str] | No
             for jobs in _hand_over_all(plan, store, scheduler, tell):
                 submitted += jobs
     except SchedulerError as error:
-        raise type(error)(f"{error} ({len(submitted)} jobs of runs were submitted before)") from error
+        raise type(error)(f"{error} ({number_of(len(submitted), 'job')} of runs submitted before)") from error
     return submitted
 
 

@@ -19,8 +19,8 @@ from typing import Any
 
 from launcher.config import Tracking
 from launcher.errors import UsageError
-from launcher.machine.accounts import lacks_login, project
-from launcher.machine.terminal import command, complain
+from launcher.machine.accounts import installed, lacks_login, project
+from launcher.machine.terminal import complain
 from launcher.store.files import write_derived
 from launcher.store.output_folder import SweepDir
 from launcher.tracking.trackio_tracker import set_trackio_environment
@@ -38,11 +38,13 @@ class Page:
     Attributes:
         sweep: its name: W&B's group.
         losses: its loss types, in order.
+        runs: how many it has; the library would show ten.
         tracking: the tracking section with which it was launched last.
     """
 
     sweep: str
     losses: tuple[str, ...]
+    runs: int
     tracking: Tracking
 
     @classmethod
@@ -52,7 +54,8 @@ class Page:
         if not records:
             raise UsageError(f"{directory.name}: has no run yet, so no dashboard")
         tracking = Tracking(**records[-1].settings.get("tracking", {}))
-        return cls(directory.name, tuple(dict.fromkeys(record.loss_type for record in records)), tracking)
+        losses = tuple(dict.fromkeys(record.loss_type for record in records))
+        return cls(directory.name, losses, len({record.run_id for record in records}), tracking)
 
     @property
     def project(self) -> str:
@@ -108,13 +111,13 @@ def _quiet_wandb() -> Iterator[None]:
 def workspace(page: Page, entity: str) -> Any:
     """The sweep's view of its project: curves, scores by beta, parallel coordinates, of this sweep's runs only."""
     workspaces, filters = (_library(name, "wandb") for name in ("wandb_workspaces.workspaces", "wandb_workspaces.expr"))
-    sections = {"Training": _curves(), "By beta": _by_beta(), "All axes": [_parallel()]}
+    sections = {"Training": _curves(page), "By beta": _by_beta(), "All axes": [_parallel()]}
     return workspaces.Workspace(
         entity=entity,
         project=page.project,
         name=page.sweep,
         sections=[workspaces.Section(name=name, panels=panels, is_open=True) for name, panels in sections.items()],
-        settings=workspaces.WorkspaceSettings(x_axis="train/step"),
+        settings=workspaces.WorkspaceSettings(x_axis="train/step", max_runs=page.runs),
         runset_settings=workspaces.RunsetSettings(filters=filters.And(filters.Metric("Group") == page.sweep)),
     )
 
@@ -132,7 +135,7 @@ def report(page: Page, entity: str, *, saved: bool = True) -> Any:
 
     blocks = grid("Best runs", [_bars(score) for score in SCORES]) + grid("All axes", [_parallel()])
     for loss in page.losses:
-        blocks += grid(f"loss_type={loss}", [*_curves(), *_by_beta()], loss_type=loss)
+        blocks += grid(f"loss_type={loss}", [*_curves(page), *_by_beta()], loss_type=loss)
     return reports.Report(entity=entity, project=page.project, title=page.sweep, blocks=blocks, width="fluid")
 
 
@@ -150,12 +153,10 @@ def _runs_of(page: Page, entity: str, name: str, only: dict[str, str]) -> Any:
     )
 
 
-def _curves() -> list[Any]:
+def _curves(page: Page) -> list[Any]:
     reports = _library("wandb_workspaces.reports.v2", "wandb")
-    return [
-        reports.LinePlot(title=name, x="train/step", y=[f"train/{name}"], legend_template="${config:beta} ${run:name}")
-        for name in CURVES
-    ]
+    shown: dict[str, Any] = {"legend_template": "${config:beta} ${run:name}", "max_runs_to_show": page.runs}
+    return [reports.LinePlot(title=name, x="train/step", y=[f"train/{name}"], **shown) for name in CURVES]
 
 
 def _by_beta() -> list[Any]:
@@ -253,20 +254,28 @@ def _library(name: str, extra: str) -> Any:
         raise UsageError(f"dashboard: {error}; pip install 'prefsweep[{extra}]'") from error
 
 
+def has_tracker(directory: SweepDir) -> bool:
+    """Whether the sweep was tracked by something that has pages: `auto` is W&B where its package and a login are here.
+
+    Raises:
+        UsageError: the sweep has no run yet.
+    """
+    backend = Page.of(directory).tracking.backend
+    if backend == "auto":
+        return installed("wandb") and lacks_login() is None
+    return backend != "off"
+
+
 def open_dashboard(directory: SweepDir, port: int | None, *, browser: bool) -> tuple[list[str], bool]:
-    """Make or start the dashboard that goes with how the sweep was tracked.
+    """Make or start the dashboard of the tracker with which the sweep was launched last.
 
     Returns:
         What to tell the user, and whether a server now runs in this process.
 
     Raises:
-        UsageError: the sweep has no dashboard, with what there is instead.
+        UsageError: it cannot be made, with what there is instead.
     """
     page = Page.of(directory)
-    backend = page.tracking.backend
-    if backend == "off":
-        instead = f"`{command('python', '-m', 'analysis', directory.path)}` makes its report"
-        raise UsageError(f"{page.sweep}: was launched with tracking=off, so it has no dashboard; {instead}")
-    if backend in SERVERS:
+    if page.tracking.backend in SERVERS:
         return [serve(page, directory, port, browser=browser)], True
     return publish(page, directory), False

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from launcher.errors import number_of
 from launcher.planning.budget import Budget, budgets
 from launcher.store.files import Plain
 from launcher.sweep import Sweep
@@ -45,5 +46,5 @@ def _line(own: Sequence[Budget]) -> str:
 
 def _size(budget: Budget) -> str:
     fewest, most = budget.fewest_seeds, budget.most_seeds
-    seeds = f"{most} seed{'' if most == 1 else 's'}" if fewest == most else f"{fewest} to {most} seeds"
-    return f"{budget.settings} setting{'' if budget.settings == 1 else 's'} x {seeds}"
+    seeds = number_of(most, "seed") if fewest == most else f"{fewest} to {most} seeds"
+    return f"{number_of(budget.settings, 'setting')} x {seeds}"

@@ -11,22 +11,31 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from rich.table import Table
 
 from launcher.config import Judge
+from launcher.errors import number_of
+from launcher.machine.default_folder import default_output_dir
 from launcher.machine.terminal import Say, Screen, command, complain, legible, rewrite, say
-from launcher.store.output_folder import DEFAULT_OUTPUT_DIR, SweepDir
+from launcher.store.output_folder import SweepDir
 
 TERMINAL_SECONDS, LOG_SECONDS = 0.3, 5.0  # between two words on what is being done
 
 
 def verb_command(directory: SweepDir, verb: str, *words: str) -> str:
     """A verb for this sweep as it may be pasted into a shell; with the folder of everything, where that is not ours."""
+    return command("python", "-m", "launcher", verb, directory.name, *words, *_place(directory))
+
+
+def logs_command(directory: SweepDir, run_id: str) -> str:
+    """What shows all that a run of this sweep printed, likewise."""
+    return command("python", "-m", "launcher", "logs", run_id, *_place(directory))
+
+
+def _place(directory: SweepDir) -> list[str]:
     root = directory.path.parent.parent
-    place = [] if root == Path(DEFAULT_OUTPUT_DIR).absolute() else ["--output-dir", str(root)]
-    return command("python", "-m", "launcher", verb, directory.name, *words, *place)
+    return [] if root == default_output_dir().absolute() else ["--output-dir", str(root)]
 
 
 def show_notes(notes: Sequence[str]) -> None:
@@ -102,7 +111,7 @@ def say_judging_ahead(models: int, estimate: tuple[int, int, int], judge: Judge)
     calls, read, written = estimate
     if models:
         say(
-            f"{models} models have no MT-Bench answers yet; judging them will be {calls:,} calls of "
+            f"{number_of(models, 'model')} without MT-Bench answers; judging will be {number_of(calls, 'call')} of "
             f"{judge_name(judge)}, about {read:,} tokens to read, were every answer of full length, "
             f"and {written:,} to write"
         )

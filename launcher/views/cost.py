@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from launcher.errors import number_of
 from launcher.planning import estimate
 from launcher.planning.data_counts import Look
 from launcher.planning.estimate import Hours
@@ -128,5 +129,5 @@ def _measured(decisions: Sequence[Decision]) -> str:
     where = f" on {', '.join(devices)}" if devices else ""
     ends = dict.fromkeys(f"{100 * share:.1f}" for share in (min(shares), max(shares))) if shares else ()
     reached = f", at {' to '.join(ends)} % of its peak (MFU)" if ends else ""
-    runs = f"{count} run{'s' if count > 1 else ''}"
+    runs = number_of(count, "run")
     return f"measured: {hours:,.1f} GPU-hours for {runs}, as earlier ones took{where}{reached}"

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
+from launcher.errors import number_of
 from launcher.machine.disk import in_words
 from launcher.machine.terminal import Screen, say, say_json
 from launcher.planning.fetch import Item
@@ -37,7 +38,7 @@ def show_items(items: Sequence[Item], *, dry_run: bool) -> None:
 def say_fetched(item: Item) -> None:
     """That one of them is here, and is what the Hub lists."""
     again = f", {in_words(item.again)} of it fetched again" if item.again else ""
-    say(f"{item.needed.source}: here and checked, {len(item.files)} files, {in_words(item.size)}{again}")
+    say(f"{item.needed.source}: here and checked, {number_of(len(item.files), 'file')}, {in_words(item.size)}{again}")
 
 
 def say_all_here(items: Sequence[Item]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from rich.table import Table
 
 from launcher.cluster.scheduler import Scheduler
+from launcher.errors import number_of
 from launcher.evaluation import scores
 from launcher.losses import given
 from launcher.machine.terminal import Screen, say_json
@@ -75,7 +76,7 @@ def _jobs_in_words(plan: Plan) -> str:
     jobs = sum(planned.batch.size for planned in plan.batches)
     tables = len({planned.table.batch.name for planned in plan.batches if planned.table})
     pieces = f", in {len(plan.batches)} pieces" if len(plan.batches) > 1 else ""
-    what = f"There would be {jobs} jobs{pieces}"
+    what = f"There would be {number_of(jobs, 'job')}{pieces}"
     if tables:
         what += f", after {tables} for the reference table" + ("s" if tables > 1 else "")
     if then := sum(planned.evaluation.batch.size for planned in plan.batches if planned.evaluation):
@@ -148,7 +149,7 @@ def _price(decision: Decision) -> list[str]:
 
 def _totals(sweep: Sweep, decisions: Sequence[Decision]) -> str:
     counts = Counter(decision.action for decision in decisions)
-    parts = [f"{len(decisions)} runs"] + [f"{count} {action}" for action, count in sorted(counts.items())]
+    parts = [number_of(len(decisions), "run")] + [f"{count} {action}" for action, count in sorted(counts.items())]
     if sweep.duplicates:
         parts.append(f"{sweep.duplicates} duplicates dropped")
     if sweep.twins:
@@ -211,7 +212,7 @@ def _at_a_time(plan: Plan) -> list[str]:
         return []
     gpus = plan.batches[0].batch.resources.gpus_per_node
     taking = f", with {gpus} GPUs each" if gpus > 1 else ""
-    at_once = f"up to {plan.at_once} job{'' if plan.at_once == 1 else 's'} at a time on this machine"
+    at_once = f"up to {number_of(plan.at_once, 'job')} at a time on this machine"
     return [at_once + taking] if taking or plan.at_once > 1 else []
 
 

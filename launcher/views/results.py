@@ -12,6 +12,7 @@ from dataclasses import asdict
 from rich.table import Table
 
 from launcher.config import Judge
+from launcher.errors import number_of
 from launcher.evaluation.judge import Spent
 from launcher.evaluation.scores import Waiting
 from launcher.hub.publish import Outcome, Publication
@@ -101,13 +102,15 @@ def say_unjudged(directory: SweepDir, run_ids: Sequence[str]) -> None:
         settings = {record.run_id: record.settings for record in directory.run_records()}
         asked = all("mt_bench" in settings[run_id].get("evaluation", {}).get("benchmarks", []) for run_id in run_ids)
         wanted = [] if asked else ["--benchmark", "mt_bench"]
-        say(f"{len(run_ids)} runs have MT-Bench answers and no scores: {verb_command(directory, 'evaluate', *wanted)}")
+        runs = number_of(len(run_ids), "run")
+        say(f"{runs} with MT-Bench answers and no scores: {verb_command(directory, 'evaluate', *wanted)}")
 
 
 def say_judged_otherwise(run_ids: Sequence[str], judge: Judge) -> None:
     """That scores are there, but not from who is asked for now."""
     if run_ids:
-        say(f"{len(run_ids)} runs were judged by another judge than {judge.model}, or otherwise; --again judges anew:")
+        runs = number_of(len(run_ids), "run")
+        say(f"{runs} judged by another judge than {judge.model}, or otherwise; --again judges again:")
         say("  " + " ".join(run_ids))
 
 
@@ -138,7 +141,7 @@ def judging_progress() -> Callable[[Spent, int], None]:
 def say_judged(spent: Spent, asked: Sequence[Waiting]) -> None:
     """What judging has cost, and what could not be read."""
     used = f"{spent.prompt_tokens:,} tokens read and {spent.completion_tokens:,} written"
-    say(f"{len(asked)} models scored: {spent.calls} calls, {used}")
+    say(f"{number_of(len(asked), 'model')} scored: {number_of(spent.calls, 'call')}, {used}")
     if spent.unparsable:
         say(
             f"{spent.unparsable} verdicts have no readable rating, so their questions no score: judgements.jsonl has "
@@ -206,6 +209,7 @@ def say_dashboard(lines: Sequence[str], *, serving: bool) -> None:
 def say_uploaded(directory: SweepDir, done: int, left: int, waiting: int, words: str) -> None:
     """What `sync` has uploaded, and what it has not."""
     later = f", {waiting} in flight and left for later" if waiting else ""
-    say(f"{done} runs of {directory.name} uploaded to W&B{later}")
+    say(f"{number_of(done, 'run')} of {directory.name} uploaded to W&B{later}")
     if left:
-        complain(f"{left} runs could not be uploaded: {words}; `{verb_command(directory, 'sync')}` tries again")
+        runs = number_of(left, "run")
+        complain(f"{runs} could not be uploaded: {words}; `{verb_command(directory, 'sync')}` tries again")

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from launcher.config import RunConfig, Trainer
+from launcher.errors import number_of
 from launcher.losses import given
 from launcher.planning.loss_rules import keys_in_words
 from launcher.planning.trainer_rules import WITHOUT_WARMUP
@@ -108,5 +109,5 @@ def _warmup(trainer: Trainer) -> str:
 
 def _length(trainer: Trainer) -> str:
     if trainer.max_steps is not None:
-        return f"{trainer.max_steps} steps"
+        return number_of(trainer.max_steps, "step")
     return f"{trainer.epochs:g} epoch{'' if trainer.epochs == 1 else 's'}"

@@ -159,6 +159,7 @@ def next_log_probs(model: torch.nn.Module, batch: Batch, temperature: float) -> 
     attention = batch.attention[:, :-1].to(device)  # from the last token nothing is predicted
     places = (attention.cumsum(dim=1) - 1).clamp(min=0)
     arguments: dict[str, Any] = {"attention_mask": attention, "position_ids": places, "use_cache": False}
-    kept = batch.written.shape[1]
+    # By their places: a slice of the hidden states torch multiplies text by text, reading the head's weights each time.
+    kept = torch.arange(attention.shape[1] - batch.written.shape[1], attention.shape[1], device=device)
     logits = model(input_ids=batch.ids[:, :-1].to(device), **arguments, logits_to_keep=kept).logits
     return torch.log_softmax(logits.float() / temperature, dim=-1)

@@ -205,7 +205,10 @@ class PreferenceTrainer(DPOTrainer):
         ratios = torch.cat(logratios(outputs[0], inputs, self.ld_alpha))
         reference = torch.cat([inputs[name] for name in REFERENCE_COLUMNS])
         kinds = torch.arange(2, device=ratios.device).repeat_interleave(len(ratios) // 2)
-        return [Scored(outputs[0], ratios, reference, inputs["completion_mask"], kinds)]
+        tails = None
+        if self.ld_alpha is not None:
+            tails = sums_and_tails(outputs[0].log_probs, inputs["completion_mask"])[1]
+        return [Scored(outputs[0], ratios, reference, inputs["completion_mask"], kinds, tails, self.ld_alpha)]
 
 
 class Watched:
@@ -231,6 +234,7 @@ class Scored:
         reference: its log pi_ref.
         completion_mask: 1 where a token belongs to it, (completions, length).
         kinds: a number for each, the same for those that the loss treats alike.
+        tails: under `ld_alpha`, the policy's log-prob of the part of each that `ld_alpha` weighs.
     """
 
     outputs: Any
@@ -238,6 +242,8 @@ class Scored:
     reference: torch.Tensor
     completion_mask: torch.Tensor
     kinds: torch.Tensor
+    tails: torch.Tensor | None = None
+    ld_alpha: float | None = None
 
     @property
     def tokens(self) -> torch.Tensor:
@@ -247,12 +253,18 @@ class Scored:
     def at(self, ratios: torch.Tensor) -> Any:
         """The outputs of a policy that has these log-ratios.
 
-        A completion's whole log-prob stands on its first token: so the sum has no rounding, and `ld_alpha`, which
-        weighs the last tokens of a pair's longer completion, changes nothing.
+        A completion's log-prob stands on its first token, so that the sum has no rounding. What `ld_alpha` weighs
+        stands on its last: the sum with weights is then the given one, and the plain sum, which WPO's weights and
+        `sft` go by, has all of it.
         """
         own = self.completion_mask[:, 1:]
-        first = (own == 1) & (own.cumsum(dim=1) == 1)
-        return replace(self.outputs, log_probs=first * (self.reference + ratios)[:, None])
+        place = own.cumsum(dim=1)
+        first, sums = (own == 1) & (place == 1), self.reference + ratios
+        if self.tails is None or self.ld_alpha is None:
+            return replace(self.outputs, log_probs=first * sums[:, None])
+        last = (own == 1) & (place == place[:, -1:])
+        weighed = first * (sums - self.ld_alpha * self.tails)[:, None]
+        return replace(self.outputs, log_probs=weighed + last * self.tails[:, None])
 
 
 @contextmanager

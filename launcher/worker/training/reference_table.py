@@ -117,9 +117,10 @@ def prepare(config: RunConfig, store: Store) -> Pairs:
 
 def entries_of(config: RunConfig, store: Store) -> list[str]:
     """What a run that is prepared has in the cache, as paths below the cache's folder: its table, and a model made."""
-    table = store.cache("reference", prepare(config, store).table)
-    made = [table, Path(base_model.ensure_base(config.model, store))]
-    cache = table.parent.parent
+    table = prepare(config, store).table
+    tables = [store.cache("reference", table)] if table else []
+    made = [*tables, Path(base_model.ensure_base(config.model, store))]
+    cache = store.root / "cache"
     return [folder.relative_to(cache).as_posix() for folder in made if folder.is_relative_to(cache)]
 
 

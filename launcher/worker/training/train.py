@@ -30,6 +30,7 @@ from launcher.losses import loss_named
 from launcher.model.files import model_files
 from launcher.store import model_marker
 from launcher.store.checkpoint_folders import step_of
+from launcher.store.facts import CacheUse
 from launcher.store.files import Plain, fact_text, whole_or_gone, write_derived, write_once
 from launcher.store.measurements import revision_of
 from launcher.store.metrics_log import read_metrics
@@ -46,7 +47,7 @@ from launcher.worker.model.memory import Latest
 from launcher.worker.model.size import parameters
 from launcher.worker.training import checkpoints
 from launcher.worker.training.meter import Meter
-from launcher.worker.training.reference_table import prepare
+from launcher.worker.training.reference_table import entries_of, prepare
 from launcher.worker.training.resume import checkpoint_to_resume, refuse
 from launcher.worker.training.trainer import Recorder, RunTrainer, build_trainer
 
@@ -80,6 +81,7 @@ def train(config: RunConfig, run: RunDir, store: Store, stop_requested: Callable
     _trained.forget()
     pairs = prepare(config, store)
     ranks.first(partial(write_derived, run.data_file, fact_text(pairs.counts)))
+    ranks.first(lambda: write_derived(run.cache_file, fact_text(CacheUse(entries_of(config, store)))))
     meter = Meter(paired=loss_named(config.loss_type).paired, tflops=config.cluster.gpu_tflops)
     milestones = config.checkpoint.milestones or ()
     recorder = Recorder(run.metrics_file, config.checkpoint.every, stop_requested, milestones, meter)
