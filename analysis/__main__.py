@@ -24,7 +24,7 @@ examples:
   python -m analysis outputs/sweeps/demo        write its report to outputs/sweeps/demo/report/
   python -m analysis outputs/sweeps/demo --output /tmp/demo-report
   python -m analysis outputs/sweeps/dpo outputs/sweeps/ipo    one report on two sweeps
-  python -m analysis outputs/sweeps/demo --json | jq '.models[].losses[] | {loss_type, rerun, probability}'
+  python -m analysis outputs/sweeps/demo --json | jq '.models[].losses[] | {loss_type, rerun: .curve.rerun}'
 
 exit codes: 0 done, 2 the results are missing or broken, or the report cannot be written
 """

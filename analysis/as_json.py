@@ -54,19 +54,19 @@ def _loss(winner: Winner) -> Plain:
     return {
         "loss_type": winner.best.row["loss_type"],
         "verdict": winner.verdict,
-        "curve": _curve(winner.curve) if winner.curve else None,
+        "curve": _curve(winner.curve, winner.probability) if winner.curve else None,
         "no_curve": None if winner.curve else why,
         "without_assuming_smoothness": _best(winner.best),
     }
 
 
-def _curve(curve: Curve) -> Plain:
+def _curve(curve: Curve, probability: float | None) -> Plain:
     return {
         "best": _setting(curve.row),
         "rerun": _estimate(curve.rerun),
         "expected": _estimate(curve.expected),
         "to_untrained": _estimate(curve.gain),
-        "probability": curve.probability,
+        "probability": probability,
         "within_noise": [
             _setting(row) | {"probability": likely} for row, likely in zip(curve.alike, curve.shares, strict=True)
         ],

@@ -175,13 +175,14 @@ def fit(scores: Scores) -> Posterior:
     return Posterior(scores, grid, drawn[:, :count], np.repeat(places.trainings[training], _EACH), base)
 
 
-def paired_covariance(values: Floats) -> Floats:
+def paired_covariance(values: Floats, alike: Floats | None = None) -> Floats:
     """Give the covariance (n, n) of the means of n settings over the m units that they share, from ``values`` (m, n).
 
     It is what a bootstrap of the units converges to: the units' covariance over m. Its part that settings do not share
     is shrunk towards equal and independent noise as far as m units leave it unknown (Ledoit and Wolf 2004, "A
     well-conditioned estimator for large-dimensional covariance matrices"): without that, n settings near m units would
-    have directions that seem to have no noise.
+    have directions that seem to have no noise. ``alike`` (n, n), whose rows add up to 0, is what equal noise makes of
+    this part, but for a factor, where settings lack units.
     """
     units, settings = values.shape
     centred = values - values.mean(axis=0)
@@ -190,7 +191,10 @@ def paired_covariance(values: Floats) -> Floats:
     common = centred.mean(axis=1)
     own = centred - common[:, None]
     covariance = own.T @ own / units
-    equal = (np.eye(settings) - 1 / settings) * np.trace(covariance) / (settings - 1)  # noise that differences have
+    if alike is None:
+        equal = (np.eye(settings) - 1 / settings) * np.trace(covariance) / (settings - 1)  # noise that differences have
+    else:
+        equal = alike * np.trace(covariance) / np.trace(alike)
     apart = float(np.sum((covariance - equal) ** 2))
     unsure = float(np.sum(np.sum(own**2, axis=1) ** 2) / units - np.sum(covariance**2)) / units
     share = min(1.0, unsure / apart) if apart > 0 else 1.0

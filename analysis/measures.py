@@ -49,6 +49,19 @@ class Measure:
         """Whether it asks the same of a model whatever data set it is trained on."""
         return self.unit in {"question", "task"}
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The lowest and the highest score that there can be, as far as that is known."""
+        if self.unit == "question":
+            return 1, 10
+        return (0, 1) if self.column.startswith(("lm_eval/acc", "lm_eval/exact_match")) else (-math.inf, math.inf)
+
+    def alone(self, row: pd.Series) -> str:
+        """Name the one question, or prompt, that a row was scored on; nothing where there are several."""
+        if self.unit == "generation" and row.get("prompts", math.nan) == 1:
+            return "one prompt"
+        return f"one {self.unit}" if len(self.values(row)) == 1 else ""
+
     def category(self, name: str) -> str:
         """The column of the mean over an MT-Bench category."""
         return f"mt_bench_{name}{self.by}"
@@ -84,7 +97,7 @@ class Measure:
         """
         values = {key: value for key, value in self.values(row).items() if math.isfinite(value)}
         prompts = row.get("prompts", math.nan)
-        if self.unit != "generation" or not _FEWEST_UNITS <= prompts < len(values):
+        if self.unit != "generation" or not _FEWEST_UNITS <= prompts < len(self.values(row)):
             return values
         texts: dict[str, list[float]] = {}
         for place, value in values.items():

@@ -101,19 +101,20 @@ class _Line:
 
     def places(self, lost: Sequence[pd.Series], frame: pd.DataFrame) -> Iterator[Place]:
         """Give the places between and beyond; ``lost`` are destroyed settings of the model, of every loss."""
-        values = [self.axis.value(each) for each in self.known]
+        values = [self.axis.value(each, self._loss) for each in self.known]
+        tried = sorted({*values, *self._betas(frame)})
         shut = self._betas(pd.DataFrame(list(lost)))
-        taken = [*self.known, *(self.axis.unit(each) for each in self._betas(frame))]
+        taken = [*self.known, *(self.axis.unit(each, self._loss) for each in self._betas(frame))]
         for unit in self._units():
-            value = _rounded(self.axis.value(unit))
-            place = self.axis.unit(value)
+            value = _rounded(self.axis.value(unit, self._loss))
+            place = self.axis.unit(value, self._loss)
             side = -1 if place < self.known[0] else 1 if place > self.known[-1] else 0
             near = min(abs(place - each) for each in taken) < _NEAR
             if near or (side and side not in self.sides) or not all(_apart(values, value, each) for each in shut):
                 continue
             taken.append(place)
             row = self.rows.iloc[int(np.abs(self.known - place).argmin())]
-            yield Place(row, {self.axis.key: value}, self._why(values, side, value))
+            yield Place(row, {self.axis.key: value}, self._why(tried, value))
 
     def _units(self) -> Iterator[float]:
         """Give where places could lie, the middles of gaps first."""
@@ -133,12 +134,17 @@ class _Line:
         alike = np.logical_and.reduce([rows[key] == first[key] for key in keys])
         return [float(each) for each in rows[alike]["beta"].dropna()]
 
-    def _why(self, values: Sequence[float], side: int, value: float) -> str:
+    def _why(self, tried: Sequence[float], value: float) -> str:
+        """Say where a value lies among those that were run, or will be."""
         name = self.axis.key.rpartition(".")[2]
-        if side:
-            return f"beyond the {'lowest' if side < 0 else 'highest'} {name}, where the best may lie"
-        after = next(index for index, each in enumerate(values) if each > value)
-        return f"between {name} {number(values[after - 1])} and {number(values[after])}"
+        below, above = [each for each in tried if each < value], [each for each in tried if each > value]
+        if below and above:
+            return f"between {name} {number(below[-1])} and {number(above[0])}"
+        return f"beyond the {'highest' if below else 'lowest'} {name}, where the best may lie"
+
+    @property
+    def _loss(self) -> str:
+        return str(self.rows.iloc[0]["loss_type"] or "?")
 
 
 def _apart(values: Sequence[float], one: float, other: float) -> bool:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from analysis.read import load
 from analysis.smooth import FEWEST, Smooth, conclusions
 from analysis.words import number
 
+LeftOut = Callable[[str, Mapping[str, float]], bool]  # a run's id, and what a new one like it would have otherwise
 _MOST = 150  # places that are compared; of more, the most promising
 
 
@@ -62,8 +64,8 @@ class Suggestion:
     notes: tuple[str, ...]
 
 
-def suggest(results: Path, count: int) -> Suggestion:
-    """Suggest ``count`` runs for the sweep whose ``results.jsonl`` this is.
+def suggest(results: Path, count: int, left_out: LeftOut = lambda *_: False) -> Suggestion:
+    """Suggest ``count`` runs for the sweep whose ``results.jsonl`` this is, none of which is ``left_out``.
 
     Raises ``read.ResultsError`` where the file cannot be used.
     """
@@ -71,13 +73,30 @@ def suggest(results: Path, count: int) -> Suggestion:
     settings = statistics.settings(frame)
     known = [each for each in conclusions(settings) if math.isnan(each.milestone)]
     seeds, notes = _Seeds(frame), [*_waiting(frame), *([] if known else [_NONE])]
-    found = [_run(each, seeds) for each in itertools.islice(_fill(known, settings, notes), count)]
+    wanted = _Wanted(left_out, notes)
+    found = [_run(each, seeds) for each in itertools.islice(wanted.of(_fill(known, settings, notes)), count)]
     left = count - len(found)
-    found += _by_gain([along_curves(each, frame, left) for each in known if each.posterior and left], left)
+    found += _by_gain([along_curves(each, frame, left, wanted) for each in known if each.posterior and left], left)
     return Suggestion(tuple(found), tuple(dict.fromkeys(notes)))
 
 
 _NONE = "no run has been evaluated yet, so nothing can be said about which to run next"
+
+
+class _Wanted:
+    """Which places nobody has left out on purpose; ``notes`` takes that there are others."""
+
+    def __init__(self, left_out: LeftOut = lambda *_: False, notes: list[str] | None = None) -> None:
+        self._left_out, self._notes = left_out, [] if notes is None else notes
+
+    def of(self, places: Iterable[Place]) -> Iterator[Place]:
+        """Give those of ``places``."""
+        for place in places:
+            if not self._left_out(str(place.row["run_ids"][0]), place.changed):
+                yield place
+                continue
+            values = ", ".join(f"{key}={number(value)}" for key, value in place.changed.items())
+            self._notes.append(f"{place.row['loss_type']} at {values} is not among them: the sweep file excludes it")
 
 
 class _Seeds:
@@ -85,6 +104,7 @@ class _Seeds:
 
     def __init__(self, frame: pd.DataFrame) -> None:
         self._taken: dict[tuple[Any, ...], set[int]] = {}
+        self._suggested: Counter[tuple[Any, ...]] = Counter()
         for _, row in frame[(frame["kind"] == "run") & np.isfinite(frame["seed"])].iterrows():
             self._taken.setdefault(_identity(Place(row)), set()).add(int(row["seed"]))
 
@@ -94,7 +114,16 @@ class _Seeds:
         usual = int(place.row["seed"]) if math.isfinite(place.row["seed"]) else 0
         seed = max(taken) + 1 if taken else usual
         taken.add(seed)
+        self._suggested[_identity(place)] += 1
         return seed
+
+    def why(self, place: Place) -> str:
+        """Say why a run is made there, before its seed is taken."""
+        before = self._suggested[_identity(place)]
+        if place.why and not before:
+            return place.why
+        count = before + (0 if place.changed else int(place.row["seeds"]))
+        return f"again: {count} seed{'' if count == 1 else 's'} {'with those above' if before else 'so far'}"
 
 
 def _identity(place: Place) -> tuple[Any, ...]:
@@ -133,6 +162,7 @@ def _fill(known: Sequence[Smooth], settings: pd.DataFrame, notes: list[str]) -> 
 def _run(place: Place, seeds: _Seeds) -> NextRun:
     row = place.row
     others = {key.rpartition(".")[2]: value for key, value in place.changed.items() if key != "beta"}
+    reason = seeds.why(place)
     return NextRun(
         like=str(row["run_ids"][0]),
         model=row["model"],
@@ -142,7 +172,7 @@ def _run(place: Place, seeds: _Seeds) -> NextRun:
         setting=", ".join(f"{key}={number(value)}" for key, value in others.items()) or str(row["setting"]),
         seed=seeds.next_of(place),
         changed=place.changed,
-        reason=place.why or f"again: {row['seeds']} seed{'' if row['seeds'] == 1 else 's'} so far",
+        reason=reason,
     )
 
 
@@ -155,14 +185,17 @@ def _by_gain(queues: Sequence[list[tuple[float, NextRun]]], count: int) -> list[
     return found
 
 
-def along_curves(smooth: Smooth, frame: pd.DataFrame, count: int) -> list[tuple[float, NextRun]]:
+def along_curves(
+    smooth: Smooth, frame: pd.DataFrame, count: int, wanted: _Wanted | None = None
+) -> list[tuple[float, NextRun]]:
     """Give a model's next runs, the one that tells most first; ``frame`` has all of its runs, with and without scores.
 
     With each comes its worth, which compares between models: its gain in standard deviations of a run's noise.
     """
     posterior, seeds = smooth.posterior, _Seeds(frame)
     assert posterior is not None  # noqa: S101 - of models that have one
-    places = [*(Place(row) for _, row in smooth.settings.iterrows()), *candidates(smooth, posterior, frame)]
+    new = (wanted or _Wanted()).of(candidates(smooth, posterior, frame))
+    places = [*(Place(row) for _, row in smooth.settings.iterrows()), *new]
     mean, covariance = posterior.predict(*_where(smooth, places))
     kept = _promising(mean, covariance)
     mean, covariance, places = mean[kept], covariance[np.ix_(kept, kept)], [places[index] for index in kept]

@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import NormalDist
 
 import numpy as np
@@ -29,35 +29,40 @@ from analysis.intervals import CONFIDENCE, Estimate
 from analysis.measures import ACCURACY, Measure, primary
 from analysis.rows import other_axes
 from analysis.statistics import Spread, base_of
+from analysis.units import Evaluations, on_same_units
 from analysis.words import listed
 
 FEWEST = 4  # places on an axis that a curve takes
 ALIKE = 0.05  # probability of being the loss's best from which on a setting is within noise of it
 POWER = 0.8
-_FEW_UNITS = 10  # common to all settings; of fewer, no covariance is estimated
+_UNTIED = "Settings were not scored on the same questions or prompts, so no curve is drawn through their scores."
 
 
 @dataclass(frozen=True)
 class Along:
-    """A numeric axis: its key ("beta", "trainer.learning_rate"), ``low`` and ``high`` of what was run, log or not."""
+    """A numeric axis: its key ("beta", "trainer.learning_rate"), log or not, and its ``ranges`` (low, high) by loss.
+
+    A loss's range is that of its own grid: 2 to 10 of one loss is as wide as 0.01 to 1 of another.
+    """
 
     key: str
-    low: float
-    high: float
     log: bool
+    ranges: Mapping[str, tuple[float, float]]
 
-    def unit(self, value: float) -> float:
+    def unit(self, value: float, loss: str) -> float:
         """Map a value to 0 (low) .. 1 (high), beyond the grid to less or more; what has none lies in the middle."""
-        if not (math.isfinite(value) and self.high > self.low):
+        low, high = self.ranges.get(loss, (0.0, 0.0))
+        if not (math.isfinite(value) and high > low and (value > 0 or not self.log)):
             return 0.5
-        low, high, value = (math.log(each) if self.log else each for each in (self.low, self.high, value))
+        low, high, value = (math.log(each) if self.log else each for each in (low, high, value))
         return (value - low) / (high - low)
 
-    def value(self, unit: float) -> float:
+    def value(self, unit: float, loss: str) -> float:
         """Map it back."""
+        low, high = self.ranges[loss]
         if self.log:
-            return float(self.low * (self.high / self.low) ** unit)
-        return self.low + unit * (self.high - self.low)
+            return float(low * (high / low) ** unit)
+        return low + unit * (high - low)
 
 
 @dataclass(frozen=True)
@@ -112,8 +117,9 @@ class Lead:
 class Smooth:
     """What is concluded of one model and dataset by one measure; ``milestone``: the step, NaN for the runs themselves.
 
-    ``curves``: of each loss that has one, the most probable best first; ``leads``: of the first over each other.
-    ``without``: for each other loss, why it has none (a sentence). ``destroyed``: settings that were left out.
+    ``curves``: of each loss that has one, by the expected score of its best setting, the best first; ``leads``: of the
+    first over each other. ``without``: for each other loss, why it has none (a sentence). ``destroyed``: settings that
+    were left out.
     ``training`` (95 %): the standard deviation that another seed makes, and whether seeds have shown it (``seeded``) or
     only the scatter about the curves. ``smallest``: the true difference between two settings, each run as often as most
     here, that would have been seen 4 times in 5 at the 5 % level. ``settings`` are the rows of the fit, in its order.
@@ -141,7 +147,8 @@ class Smooth:
         """
         (count,) = {len(each) for each in changed.values()}
         columns = [
-            [axis.unit(each) for each in changed.get(axis.key, [_number(row, axis.key)] * count)] for axis in self.axes
+            [axis.unit(each, _loss(row)) for each in changed.get(axis.key, [_number(row, axis.key)] * count)]
+            for axis in self.axes
         ]
         position = int(self.settings.index.get_loc(row.name))  # type: ignore[arg-type]
         assert self.posterior is not None  # noqa: S101 - what has curves has one
@@ -153,7 +160,8 @@ class Smooth:
         mean, covariance = self.posterior.predict(*self.places(row, {"beta": betas}))
         half = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * np.sqrt(np.diag(covariance).clip(0))
         mean = self.measure.sign * mean
-        return mean, mean - half, mean + half
+        low, high = (each.clip(*self.measure.ends) for each in (mean - half, mean + half))
+        return mean.clip(*self.measure.ends), low, high
 
 
 def conclusions(frame: pd.DataFrame, measure: Measure | None = None) -> list[Smooth]:
@@ -171,21 +179,27 @@ def conclusions(frame: pd.DataFrame, measure: Measure | None = None) -> list[Smo
         for step in (math.nan, *steps):
             at_step = scored[scored["milestone"].isna() if math.isnan(step) else scored["milestone"] == step]
             if len(at_step):
-                found.append(_conclude(pd.DataFrame(at_step), bases, by, step))
+                found.append(_conclude(pd.DataFrame(at_step), pd.DataFrame(own), bases, by, step))
     return found
 
 
-def _conclude(scored: pd.DataFrame, bases: pd.DataFrame, measure: Measure, step: float) -> Smooth:
+def _conclude(scored: pd.DataFrame, runs: pd.DataFrame, bases: pd.DataFrame, measure: Measure, step: float) -> Smooth:
+    """Conclude from the ``scored`` settings; ``runs`` has all that the model has, with and without a score."""
     first = scored.iloc[0]
     bare = functools.partial(Smooth, first["model"], first["dataset"], measure, step)
     losses = list(dict.fromkeys(_loss(row) for _, row in scored.iterrows()))
     if measure is ACCURACY:
         why = "Reward accuracy alone can look fine where the text is destroyed, so no curve is drawn through it."
         return bare(scored, without=dict.fromkeys(losses, why))
-    lost = tuple(destroyed(scored, measure))
+    base = base_of(first, bases, measure)
+    fair = _fair(scored, base, measure)
+    if fair is None:
+        return bare(scored, without=dict.fromkeys(losses, _UNTIED))
+    measured = dict(scored.iterrows())
+    lost = tuple(replace(each, row=measured[each.row.name]) for each in destroyed(fair, measure))
     left = scored.drop(index=[each.row.name for each in lost])
     # One that is destroyed was a setting all the same: three others that are left still lie on their loss's curve.
-    kinds, axes = _kinds(scored), _axes(left)
+    kinds, axes = _kinds(scored), _axes(left, runs)
     without = {loss: _why_not(loss, scored, kinds, axes) for loss in losses}
     without = {loss: why for loss, why in without.items() if why}
     fitted = left[[_loss(row) not in without for _, row in left.iterrows()]]
@@ -195,7 +209,10 @@ def _conclude(scored: pd.DataFrame, bases: pd.DataFrame, measure: Measure, step:
         fitted = fitted.iloc[:0]
     if not len(fitted):
         return bare(scored, without=without, destroyed=lost)
-    posterior = gaussian.fit(_scores(fitted, bases, measure, axes, [kinds[index] for index in fitted.index]))
+    scores = _scores(fitted, base, measure, axes, [kinds[index] for index in fitted.index])
+    if scores is None:
+        return bare(scored, without=without | dict.fromkeys(losses, _UNTIED), destroyed=lost)
+    posterior = gaussian.fit(scores)
     curves = _curves(fitted, scored, measure, axes, posterior)
     return bare(
         fitted,
@@ -218,17 +235,25 @@ def _loss(row: pd.Series) -> str:
     return row["loss_type"] or "?"
 
 
-def _axes(settings: pd.DataFrame) -> tuple[Along, ...]:
-    """Give beta, over its logarithm, and each further axis that has numbers, over theirs where they are swept so."""
+def _axes(settings: pd.DataFrame, grid: pd.DataFrame) -> tuple[Along, ...]:
+    """Give beta, over its logarithm, and each further axis that has numbers, over theirs where they are swept so.
+
+    ``grid`` has all runs of the model, scored or not: so far a loss's range goes.
+    """
     found = []
     for key in ("beta", *_keys(settings)):
-        values = [_number(row, key) for _, row in settings.iterrows()]
-        known = [each for each in values if math.isfinite(each)]
+        known = _known(settings, key)
         if not known or (key != "beta" and (not _numeric(settings, key) or len(set(known)) < 2)):  # noqa: PLR2004
             continue
         log = min(known) > 0 and (key == "beta" or spread_evenly_in_log(known))
-        found.append(Along(key, min(known), max(known), log))
+        whole = {loss: _known(pd.DataFrame(own), key) for loss, own in grid.groupby(grid["loss_type"].fillna("?"))}
+        whole = {str(loss): [each for each in values if each > 0 or not log] for loss, values in whole.items()}
+        found.append(Along(key, log, {loss: (min(values), max(values)) for loss, values in whole.items() if values}))
     return tuple(found)
+
+
+def _known(settings: pd.DataFrame, key: str) -> list[float]:
+    return [value for _, row in settings.iterrows() if math.isfinite(value := _number(row, key))]
 
 
 def _keys(settings: pd.DataFrame) -> list[str]:
@@ -253,7 +278,7 @@ def _float(text: str) -> float:
 
 
 def _unit(row: pd.Series, axis: Along) -> float:
-    return axis.unit(_number(row, axis.key))
+    return axis.unit(_number(row, axis.key), _loss(row))
 
 
 def _kinds(settings: pd.DataFrame) -> dict[object, tuple[str, ...]]:
@@ -277,39 +302,55 @@ def _why_not(
     return f"{loss} has fewer than {FEWEST} settings along {names}, too few for a curve."
 
 
+def _fair(scored: pd.DataFrame, base: pd.Series | None, measure: Measure) -> pd.DataFrame | None:
+    """Give the settings with the scores that they have on the same units; None where these tie them too little."""
+    found = _evaluations([row for _, row in scored.iterrows()], base, measure)
+    return scored.assign(**{measure.column: found[0].scores[: len(scored)]}) if found else None
+
+
+def _evaluations(
+    rows: list[pd.Series], base: pd.Series | None, measure: Measure
+) -> tuple[Evaluations, pd.Series | None] | None:
+    """Give the scores of ``rows`` on the same units, and of the untrained model, which is None where it shares few."""
+    for last in (base, None) if base is not None else (None,):
+        found = on_same_units([*rows, *([] if last is None else [last])], measure)
+        if found:
+            return found, last
+    return None
+
+
 def _scores(
     settings: pd.DataFrame,
-    bases: pd.DataFrame,
+    base: pd.Series | None,
     measure: Measure,
     axes: tuple[Along, ...],
     kinds: list[tuple[str, ...]],
-) -> gaussian.Scores:
+) -> gaussian.Scores | None:
+    """Give what a fit takes; None where the settings were not scored on the same units."""
     names = list(dict.fromkeys(kinds))
-    base = base_of(settings.iloc[0], bases, measure)
     rows = [row for _, row in settings.iterrows()]
+    evaluated = _evaluations(rows, base, measure)
+    if evaluated is None:
+        return None
+    found, base = evaluated
+    noise = found.covariance
     spread: Spread = rows[0]["spread"].get(measure.column, Spread())
     return gaussian.Scores(
         places=np.asarray([[_unit(row, axis) for axis in axes] for row in rows], dtype=float),
         curves=np.asarray([names.index(kind) for kind in kinds]),
-        seen=measure.sign * settings[measure.column].to_numpy(dtype=float),
-        covariance=_noise([*rows, *([] if base is None else [base])], measure),
+        seen=measure.sign * found.scores[: len(rows)],
+        covariance=_errors([*rows, *([] if base is None else [base])], measure) if noise is None else noise,
         seeds=settings["seeds"].to_numpy(dtype=float),
-        base=math.nan if base is None else measure.sign * float(base[measure.column]),
+        base=math.nan if base is None else measure.sign * float(found.scores[-1]),
         spread=spread.deviation,
         freedom=spread.freedom,
         between=spread.evaluation,
     )
 
 
-def _noise(rows: list[pd.Series], measure: Measure) -> Floats:
-    """Give the covariance of the evaluation's noise: paired over common units, else of independent errors."""
-    values = [measure.units(row) for row in rows]
-    common = [key for key in values[0] if all(key in each for each in values)]
-    most = max(len(each) for each in values)
-    enough = len(common) == most if measure.unit == "generation" else 2 * len(common) >= most
-    if enough and len(common) >= _FEW_UNITS:
-        return gaussian.paired_covariance(np.asarray([[each[key] for each in values] for key in common]))
-    errors = [_error(row, list(each.values()), measure) for row, each in zip(rows, values, strict=True)]
+def _errors(rows: list[pd.Series], measure: Measure) -> Floats:
+    """Give the covariance of the evaluation's noise where it is not paired: of independent errors."""
+    errors = [_error(row, list(measure.units(row).values()), measure) for row in rows]
     return np.diag(np.square(np.nan_to_num(errors)))
 
 
@@ -333,33 +374,40 @@ def _curves(
     names = list(dict.fromkeys(losses.tolist()))
     highest = np.stack([posterior.draws[:, losses == name].max(axis=1) for name in names])
     probable = np.bincount(highest.argmax(axis=0), minlength=len(names)) / highest.shape[1]
-    reruns = posterior.reruns
+    reruns, measured = posterior.reruns, settings[measure.column].to_numpy(dtype=float)
     found = []
     for name, probability in zip(names, probable, strict=True):
         own = np.flatnonzero(losses == name)
         best = own[int(posterior.draws[:, own].mean(axis=0).argmax())]
         share = np.bincount(posterior.draws[:, own].argmax(axis=1), minlength=len(own)) / len(reruns)
         alike = [place for place in np.argsort(-share, kind="stable") if share[place] >= ALIKE or own[place] == best]
-        raw = own[int(posterior.scores.seen[own].argmax())]
+        raw = own[int((measure.sign * measured[own]).argmax())]
         row = settings.iloc[best]
         found.append(
             Curve(
                 loss=name,
                 row=row,
-                expected=central(measure.sign * posterior.draws[:, best]),
-                rerun=central(measure.sign * reruns[:, best]),
+                expected=_within(measure, central(measure.sign * posterior.draws[:, best])),
+                rerun=_within(measure, central(measure.sign * reruns[:, best])),
                 gain=central(measure.sign * (posterior.draws[:, best] - posterior.base)),
                 probability=float(probability),
                 alike=tuple(settings.iloc[own[place]] for place in alike),
                 shares=tuple(float(share[place]) for place in alike),
-                raw=measure.sign * float(posterior.scores.seen[raw]),
+                raw=float(measured[raw]),
                 raw_row=settings.iloc[raw],
                 edges=_edges(row, scored[[_loss(each) == name for _, each in scored.iterrows()]], axes),
                 settings=len(own),
                 runs=int(settings["seeds"].iloc[own].sum()),
             )
         )
-    return sorted(found, key=lambda each: -each.probability)
+    return sorted(found, key=lambda each: -measure.sign * each.expected.value)
+
+
+def _within(measure: Measure, estimate: Estimate) -> Estimate:
+    """Cut an estimate where the measure ends, of which the model knows nothing."""
+    low, high = measure.ends
+    ends = {name: min(max(getattr(estimate, name), low), high) for name in ("value", "low", "high")}
+    return replace(estimate, **ends)
 
 
 def _edges(row: pd.Series, own: pd.DataFrame, axes: tuple[Along, ...]) -> dict[str, str]:

@@ -30,6 +30,7 @@ from analysis.intervals import (
     widened,
 )
 from analysis.measures import ACCURACY, CHANCE, Measure, measures_of, present, text_measures
+from analysis.units import on_same_units
 
 _MANY = 150  # rows; above, their intervals are made with a fifth of the resamples
 _AVERAGED = [each.name for each in (*NUMBERS, *SCORES) if each.name not in {"beta", "seed"}]
@@ -244,13 +245,23 @@ def seed_spread(frame: pd.DataFrame, measure: Measure) -> Spread:
     """
     runs = frame[(frame["kind"] == "run") & frame["milestone"].isna() & np.isfinite(frame[measure.column])]
     keys = ["model", "dataset", "loss_type", "beta", "setting"]
-    once = runs.drop_duplicates([*keys, "seed"])
+    once = _on_same_units(runs.drop_duplicates([*keys, "seed"]), keys, measure)
     scores = once.groupby(keys, dropna=False)[measure.column]
     freedom = float((scores.count() - 1).sum())
     if freedom <= 0:
         return Spread()
     squares = float(((scores.count() - 1) * scores.var(ddof=1).fillna(0)).sum())
     return Spread(math.sqrt(squares / freedom), freedom, _between_evaluations(once, keys, measure))
+
+
+def _on_same_units(once: pd.DataFrame, keys: list[str], measure: Measure) -> pd.DataFrame:
+    """Give runs with the scores that those of one setting have on the same units, without those that share none."""
+    scores = once[measure.column].copy()
+    for _, group in once.groupby(keys, dropna=False):
+        if len(group) > 1:
+            found = on_same_units([row for _, row in group.iterrows()], measure)
+            scores.loc[group.index] = found.scores if found else math.nan
+    return once.assign(**{measure.column: scores})[scores.notna()]
 
 
 def _between_evaluations(once: pd.DataFrame, keys: list[str], measure: Measure) -> float:

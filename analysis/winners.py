@@ -47,15 +47,23 @@ class Winner:
         return self.curve.row if self.curve else self.best.row
 
     @property
+    def probability(self) -> float | None:
+        """The probability that its loss is the best of those with a curve; None without another to compare with."""
+        compared = self.smooth is not None and len(self.smooth.curves) > 1
+        return self.curve.probability if self.curve and compared else None
+
+    @property
     def verdict(self) -> str:
         """Whether it differs from the untrained model by more than noise: by its curve, where that can be said."""
+        if alone := _alone(self):
+            return alone
         known = self.curve is not None and self.curve.gain.known
         return _verdict(self.curve.gain, self.measure) if self.curve and known else _verdict_of(self.best)
 
 
 @dataclass(frozen=True)
 class Between:
-    """The most probable best loss against another: by their curves, and their highest scores without assuming any."""
+    """The best loss by its expected score against another: by their curves, and by their highest scores."""
 
     first: Winner
     second: Winner
@@ -127,7 +135,7 @@ def _with_curve(winner: Winner, names: Sequence[str]) -> dict[str, str]:
         f"{names[0] if len(names) == 1 else 'score'} of a rerun": f"{rerun}{several}",
         "to untrained": gain,
         "verdict": winner.verdict,
-        "best loss": probability(curve.probability) if curve else MISSING,
+        "best loss": MISSING if (likely := winner.probability) is None else probability(likely),
         "within noise": alike(curve) if curve else MISSING,
         "raw, flattered": raw(winner),
         "settings": budget(winner),
@@ -162,7 +170,8 @@ def probability(value: float) -> str:
 def alike(curve: Curve) -> str:
     """Name the settings that may be the loss's best, the most probable first."""
     names = [setting(row).removeprefix("beta ") for row in curve.alike]
-    return ", ".join(names if len(names) <= _ALIKE + 1 else [*names[:_ALIKE], f"{len(names) - _ALIKE} more"])
+    apart = "; " if any(", " in each for each in names) else ", "
+    return apart.join(names if len(names) <= _ALIKE + 1 else [*names[:_ALIKE], f"{len(names) - _ALIKE} more"])
 
 
 def raw(winner: Winner) -> str:
@@ -209,7 +218,7 @@ def _by_curve(found: Between) -> dict[str, str]:
         "for all pairs": limits(lead.corrected) if lead else MISSING,
         "better with": probability(lead.probability) if lead else MISSING,
         WITHOUT: f"{limits(found.corrected.corrected)} for {found.corrected.looked_at}",
-        "verdict": _verdict(lead.corrected) if lead else _verdict_of(found.corrected),
+        "verdict": _alone(found.first) or (_verdict(lead.corrected) if lead else _verdict_of(found.corrected)),
     }
 
 
@@ -222,8 +231,13 @@ def _by_score(found: Between) -> dict[str, str]:
         "lead": f"{signed(lead.difference.value)} {lead.first.measure.name}",
         "95 % interval": limits(lead.difference),
         "corrected": f"{limits(lead.corrected)} for {lead.looked_at}",
-        "verdict": _verdict_of(lead),
+        "verdict": _alone(found.first) or _verdict_of(lead),
     }
+
+
+def _alone(winner: Winner) -> str:
+    """Say that what is compared was scored on one unit alone, of which no verdict follows."""
+    return f"{alone} only" if (alone := winner.measure.alone(winner.row)) else ""
 
 
 def _verdict_of(found: Best | plain.Lead) -> str:

@@ -148,7 +148,7 @@ def test_questions_pair_by_their_ids(tmp_path: Path) -> None:
     assert frame.iloc[1]["mt_bench_difference"] == Estimate(pytest.approx(1.0), 1.0, 1.0, 0.95, "paired")
     settings = statistics.settings(frame)
     text = " ".join(cautions.cautions(frame, best_settings(settings), settings))
-    assert "Not every question of MT-Bench has a score for tiny-ipo-beta0.1-0123abcd" in text
+    assert "Not every question has a score of MT-Bench. Missing are 10 for tiny-ipo-beta0.1-0123abcd." in text
 
 
 def test_reward_accuracy_alone_does_not_choose(tmp_path: Path) -> None:

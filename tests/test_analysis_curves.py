@@ -15,11 +15,11 @@ import pytest
 from test_analysis_read import Row, base_row, command, evaluation, run_row, write_rows
 
 import analysis
-from analysis import statistics
+from analysis import as_json, statistics
 from analysis.best import Best, best_settings
 from analysis.figures import figures
 from analysis.intervals import Estimate
-from analysis.page import cautions, summary
+from analysis.page import cautions, curves, summary
 from analysis.smooth import Smooth, conclusions
 from analysis.winners import WITHOUT, Winner, best_rows, between, lead_rows, winners
 from analysis.words import MISSING
@@ -115,11 +115,70 @@ def test_the_first_sentences_name_the_rerun_and_how_sure_it_is(tmp_path: Path) -
 def test_equal_losses_are_within_noise(tmp_path: Path) -> None:
     """No loss is called the best of two that are alike."""
     told = Told(tmp_path, curved({"sigmoid": 0.3, "ipo": 0.3}))
-    assert "the most probable best is" in told.findings
+    assert "On tiny the best by its expected score is" in told.findings
     assert "so which of them is better is within noise" in told.findings
     (row,) = lead_rows(between(told.winners))
     assert row["verdict"] == "within noise"
     assert WITHOUT in row
+
+
+def test_one_loss_alone_is_no_best_loss(tmp_path: Path) -> None:
+    """Nothing was compared with it: no probability, in the sentence, the table and JSON."""
+    told = Told(tmp_path, curved({"ipo": 0.5}))
+    assert "On tiny the best of ipo, the one loss with a curve, is beta " in told.findings
+    assert "the best loss with a probability" not in told.findings
+    assert told.rows[0]["best loss"] == MISSING
+    (model,) = as_json.told(told.winners)["models"]
+    assert model["losses"][0]["curve"]["probability"] is None
+
+
+def test_a_score_that_is_no_better_than_expected_is_not_called_flattering(tmp_path: Path) -> None:
+    """Flat scores whose highest lies below what the curve expects are said to be what they are."""
+    told = Told(tmp_path, curved({"ipo": 0.5}))
+    smooth = told.concluded[0]
+    for away, words in ((-0.1, ", is no better than is expected of a rerun."), (0.1, ", flatters: it was chosen")):
+        curve = replace(smooth.curves[0], raw=smooth.curves[0].expected.value + away)
+        (_, text) = curves.winner(told.winners, replace(smooth, curves=(curve,)), "On tiny")
+        assert f"The highest score measured of ipo, {curve.raw:.2f}" in text
+        assert words in text
+
+
+def test_no_lead_is_negative(tmp_path: Path) -> None:
+    """The loss that is named is the one whose best setting is expected to score most, whatever its probability."""
+    rows = [*curved({"sigmoid": 0.3}, seeds=3), *curved({"ipo": 0.3}, BETAS[:4])[1:]]
+    told = Told(tmp_path, rows)
+    assert all(lead.difference.value >= 0 for lead in told.concluded[0].leads)
+    expected = [curve.expected.value for curve in told.concluded[0].curves]
+    assert expected == sorted(expected, reverse=True)
+
+
+def test_of_one_prompt_no_verdict_follows(tmp_path: Path) -> None:
+    """However sure the gain on it is."""
+    rows = curved(LEVELS)
+    for row in rows:
+        row["evaluation"] = (row["evaluation"] or {}) | {"prompts": 1}
+    told = Told(tmp_path, rows)
+    assert {row["verdict"] for row in told.rows} == {"one prompt only"}
+    assert {row["verdict"] for row in lead_rows(between(told.winners))} == {"one prompt only"}
+    assert "; one prompt says nothing of others." in told.findings
+
+
+def test_the_noise_of_training_is_said_once(tmp_path: Path) -> None:
+    """Where curves have it, of seeds, no other number stands beside it."""
+    text = Told(tmp_path, curved(LEVELS, seeds=3)).cautions
+    assert text.count("by a standard deviation of") == 1
+    assert "By seeds another training" in text
+
+
+def test_settings_within_noise_are_told_apart(tmp_path: Path) -> None:
+    """Their parts are separated by commas, so they are by semicolons."""
+    rows = [base_row(count=60)]
+    for rate in (1e-5, 1e-4):
+        axis = {"trainer.learning_rate": rate}
+        own = curved({"ipo": 0.3})[1:]
+        rows += [row | {"axes": row["axes"] | axis, "run_id": f"{row['run_id']}-{rate:g}"} for row in own]
+    (row,) = Told(tmp_path, rows).rows
+    assert "; " in row["within noise"]
 
 
 def test_too_few_settings_are_judged_as_before_and_that_is_said(tmp_path: Path) -> None:

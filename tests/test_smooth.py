@@ -16,8 +16,10 @@ from test_analysis_read import Row, base_row, evaluation, run_row, write_rows
 import analysis
 from analysis import smooth, statistics
 from analysis.destroyed import destroyed
+from analysis.gaussian import Floats
 from analysis.measures import GOLDEN, MT_BENCH
 from analysis.smooth import Smooth, conclusions
+from analysis.units import on_same_units, without_gaps
 
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 
@@ -229,6 +231,41 @@ def test_an_axis_of_words_makes_curves_of_their_own(tmp_path: Path) -> None:
     assert len(set(found.posterior.scores.curves.tolist())) == 2
 
 
+def test_each_loss_has_the_width_of_its_own_grid(tmp_path: Path) -> None:
+    """SimPO's betas of 2 to 7 beside 0.01 to 1: the same is concluded as if it had those betas."""
+    rows = sweep(losses=("sigmoid", "simpo"), tau=0.01)
+    common = concluded(tmp_path / "common", rows)
+    for row in rows:
+        if row["loss_type"] == "simpo":
+            beta = 7 * row["beta"] ** 0.27
+            row |= {"beta": beta, "axes": row["axes"] | {"beta": beta}}
+    own = concluded(tmp_path / "own", rows)
+    assert own.axes[0].ranges == {"sigmoid": (0.01, 1.0), "simpo": (pytest.approx(2.02, abs=0.01), 7.0)}
+    for one, other in zip(common.curves, own.curves, strict=True):
+        assert one.loss == other.loss
+        assert one.expected.value == pytest.approx(other.expected.value, abs=1e-4)
+        assert one.expected.low == pytest.approx(other.expected.low, abs=1e-4)
+
+
+def test_a_run_without_a_score_is_part_of_the_range(tmp_path: Path) -> None:
+    """Half of a grid is trained: the curve is as straight over it as over the whole grid."""
+    rows = sweep(losses=["ipo"])
+    rows[-1] |= {"golden_rewards": None, "evaluation": None, "status": "RUNNING"}
+    assert concluded(tmp_path, rows).axes[0].ranges == {"ipo": (0.01, 1.0)}
+
+
+def test_limits_end_where_the_measure_does(tmp_path: Path) -> None:
+    """MT-Bench has no score above 10, whatever the noise."""
+    rows = judged_sweep(lambda *_: [])
+    for row in rows:
+        row["mt_bench_scores"] = {key: min(10.0, each + 4.8) for key, each in row["mt_bench_scores"].items()}
+        row["evaluation"]["mt_bench"] = math.fsum(row["mt_bench_scores"].values()) / 80
+    found = concluded(tmp_path, rows)
+    assert all(curve.rerun.high <= 10 for curve in found.curves)
+    high = found.band(found.curves[0].row, np.asarray([1e-6, 1e6]))[2]
+    assert high.max() == 10
+
+
 def test_milestones_have_curves_of_their_own(tmp_path: Path) -> None:
     """The models after 10 steps are concluded from apart, and are no settings of the runs that ended."""
     rows = sweep(losses=["ipo"])
@@ -285,7 +322,119 @@ def test_texts_of_one_prompt_are_one_unit(tmp_path: Path, prompts: int | None, w
     runs = [row for _, row in settings_of(tmp_path, rows).iterrows() if row["kind"] == "run"]
     contrast = np.asarray([1.0, -1.0])
     plain = np.var(np.subtract(*(row["golden_rewards"] for row in runs)), ddof=1) / 64
-    assert contrast @ smooth._noise(runs, GOLDEN) @ contrast / plain == pytest.approx(wider, rel=0.3)
+    found = on_same_units(runs, GOLDEN)
+    assert found is not None
+    assert found.covariance is not None
+    assert contrast @ found.covariance @ contrast / plain == pytest.approx(wider, rel=0.3)
+
+
+# ------------------------------------------------------------------------------------------------ missing units
+
+
+def judged_sweep(lacking: Callable[[str, Floats], Iterable[int]], measure: str = "mt_bench_scores") -> list[Row]:
+    """Two losses over five betas, on 80 questions, equal on each question, and 0.5 above the untrained model there.
+
+    ``lacking`` gives the places of the questions that a loss ("base": the untrained model) has no score of, by how hard
+    they are.
+    """
+    random = np.random.default_rng(13)
+    difficulty = random.normal(0, 2, 80)
+    rows = []
+    for loss, beta in (("base", 1.0), *((loss, beta) for loss in ("sigmoid", "ipo") for beta in BETAS[:10:2])):
+        scores = 5 + 0.5 * (loss != "base") + difficulty + random.normal(0, 0.5, 80)
+        scores[list(lacking(loss, difficulty))] = np.nan
+        mean = float(np.nanmean(scores))
+        row = base_row() if loss == "base" else run_row(loss, beta)
+        known = {"evaluation": {"mt_bench": mean, "kl": 1.0}, "golden_rewards": None}
+        if measure == "golden_rewards":
+            known = {"evaluation": {"golden_reward": mean, "kl": 1.0, "prompts": 80}}
+            values: object = [float(each) if math.isfinite(each) else None for each in scores]
+        else:
+            values = {f"q{place}": float(each) for place, each in enumerate(scores) if math.isfinite(each)}
+        rows.append(row | known | {measure: values})
+    return rows
+
+
+def hardest(count: int, *names: str) -> Callable[[str, Floats], Iterable[int]]:
+    return lambda loss, difficulty: np.argsort(difficulty)[:count].tolist() if loss in names else []
+
+
+@pytest.mark.parametrize(
+    ("count", "names", "measure"),
+    [
+        pytest.param(25, ("ipo",), "mt_bench_scores", id="many of one loss"),
+        pytest.param(5, ("ipo",), "mt_bench_scores", id="few of one loss"),
+        pytest.param(25, ("base",), "mt_bench_scores", id="of the untrained model"),
+        pytest.param(25, ("ipo",), "golden_rewards", id="golden rewards"),
+    ],
+)
+def test_missing_questions_make_no_winner(tmp_path: Path, count: int, names: tuple[str, ...], measure: str) -> None:
+    """Losses equal on each question stay equal, and 0.5 above the untrained model, whoever lacks the hard ones."""
+    found = concluded(tmp_path, judged_sweep(hardest(count, *names), measure))
+    (lead,) = found.leads
+    assert not lead.beyond_noise
+    assert abs(lead.difference.value) < 0.15
+    for curve in found.curves:
+        assert curve.gain.low < 0.5 < curve.gain.high
+        assert curve.gain.high - curve.gain.low < 0.6
+        assert 0.05 < curve.probability < 0.95
+
+
+def test_questions_that_are_missing_here_and_there_cost_little(tmp_path: Path) -> None:
+    """One in 20 is missing anywhere, so that hardly a question has all scores: gains are known as well as before."""
+    random = np.random.default_rng(14)
+    found = concluded(tmp_path, judged_sweep(lambda *_: np.flatnonzero(random.random(80) < 0.05).tolist()))
+    whole = concluded(tmp_path / "whole", judged_sweep(lambda *_: []))
+    for curve, full in zip(found.curves, whole.curves, strict=True):
+        assert curve.gain.low < 0.5 < curve.gain.high
+        assert curve.gain.high - curve.gain.low < 1.3 * (full.gain.high - full.gain.low)
+
+
+def test_scores_on_other_questions_make_no_curve(tmp_path: Path) -> None:
+    """One loss on the first half, the other on the second: nothing says which is better, in a sentence."""
+    halves = {"sigmoid": range(40), "ipo": range(40, 80)}
+    rows = judged_sweep(lambda loss, _: halves.get(loss, []))
+    alone = concluded(tmp_path, rows[1:])
+    assert alone.curves == ()
+    assert set(alone.without) == {"sigmoid", "ipo"}
+    assert all("same questions" in why for why in alone.without.values())
+    assert not concluded(tmp_path / "tied", rows).leads[0].beyond_noise  # through the untrained model, which has all
+    without = concluded(tmp_path / "base", judged_sweep(lambda loss, _: range(79) if loss == "base" else []))
+    assert [each.gain.known for each in without.curves] == [False, False]
+
+
+def table_with_gaps(random: np.random.Generator) -> Floats:
+    """80 units of 6 settings, one of which lacks the 25 hardest, and all one value in ten."""
+    unit = random.normal(0, 2, 80)
+    values = unit[:, None] + np.arange(6) / 5 + random.normal(0, 0.5, (80, 6))
+    values[np.argsort(unit)[:25], 2] = np.nan
+    values[random.random((80, 6)) < 0.1] = np.nan
+    return np.asarray(values[np.isfinite(values).any(axis=1)])
+
+
+def by_regression(values: Floats) -> Floats:
+    """The settings' scores over all units by least squares on a column for each unit and each setting."""
+    unit, own = np.nonzero(np.isfinite(values))
+    columns = np.hstack([np.eye(len(values))[unit], np.eye(values.shape[1])[own]])
+    solved = np.linalg.lstsq(columns, values[unit, own], rcond=None)[0]
+    return np.asarray(solved[: len(values)].mean() + solved[len(values) :])
+
+
+def test_a_table_with_gaps_is_that_of_a_regression_on_units() -> None:
+    """Scores as by regression; their noise as by resampling the units; a table without gaps is left alone."""
+    random = np.random.default_rng(15)
+    values = table_with_gaps(random)
+    whole = without_gaps(values)
+    assert whole.scores == pytest.approx(by_regression(values))
+    again = np.asarray([by_regression(values[random.integers(0, len(values), len(values))]) for _ in range(150)])
+    for one, other in ((0, 1), (0, 2), (2, 3)):
+        contrast = np.eye(6)[one] - np.eye(6)[other]
+        resampled = np.std(again @ contrast, ddof=1)
+        assert math.sqrt(contrast @ whole.covariance @ contrast) == pytest.approx(resampled, rel=0.2)
+    assert without_gaps(values[np.isfinite(values).all(axis=1)]).alike is None
+    pair = without_gaps(np.asarray([[1.0, 2.0]] * 12 + [[1.0, np.nan]] * 30))
+    assert pair.ties == pytest.approx(12)
+    assert without_gaps(np.asarray([[1.0, np.nan], [np.nan, 2.0]])).ties == 0
 
 
 # ------------------------------------------------------------------------------------------------ destroyed

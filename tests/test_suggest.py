@@ -19,7 +19,7 @@ from waiting import LONGEST_WAIT
 
 from launcher.cli import main
 from launcher.planning.further import Further, words_for
-from launcher.store.facts import RunRecord
+from launcher.store.facts import Launch, RunRecord
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import RunDir
 
@@ -87,8 +87,53 @@ def test_what_is_suggested_lies_near_the_best(store: Store, capsys: pytest.Captu
     runs = answer(store, capsys, "--runs", "3")["runs"]
     assert {run["loss_type"] for run in runs} == {"ipo"}
     assert all(0.2 <= run["beta"] <= 0.8 for run in runs)
-    assert all(run["reason"].startswith(("between beta", "again: 1 seed")) for run in runs)
+    assert all(run["reason"].startswith(("between beta", "again: ")) for run in runs)
     assert all(run["gain"] >= 0 and 0 <= run["probability"] <= 1 for run in runs)
+
+
+def test_what_the_sweep_file_excludes_is_not_suggested(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A beta beyond the highest that would be the next is left out where the launch's file excludes it; it is said."""
+    swept(store, "loss_type=ipo", "beta=0.02,0.05,0.1,0.2")
+    beyond = [run["beta"] for run in answer(store, capsys, "--runs", "4")["runs"] if run["beta"] > 0.2]
+    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "sweeps" / "mine.yaml").write_text(
+        "grids:\n- {loss_type: ipo, beta: [0.02, 0.05, 0.1, 0.2], exclude: ["
+        + ", ".join(f"{{loss_type: ipo, beta: {beta}}}" for beta in set(beyond)) + "]}\n"
+    )  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    store.sweep("demo").add_launch(Launch([], [], argv=["-m", "+sweeps=mine"]))
+    found = answer(store, capsys, "--runs", "4")
+    assert beyond
+    assert not {run["beta"] for run in found["runs"]} & set(beyond)
+    for beta in set(beyond):
+        assert f"ipo at beta={beta:g} is not among them: the sweep file excludes it" in found["notes"]
+
+
+def test_a_beta_that_is_not_scored_yet_is_part_of_the_grid(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    """Between the highest scored beta and one whose run has no score yet nothing lies beyond the grid."""
+    runs = swept(store, "loss_type=ipo", "beta=0.02,0.05,0.1,0.2,0.8")
+    (last,) = [run for run in runs if run.read_config()["beta"] == 0.8]
+    last.evaluation_file.unlink()
+    found = answer(store, capsys, "--runs", "6")["runs"]
+    inside = [run for run in found if 0.2 < run["beta"] < 0.8 and not run["reason"].startswith("again")]
+    assert inside
+    assert {run["reason"] for run in inside} == {"between beta 0.2 and 0.8"}
+
+
+def test_a_setting_that_is_suggested_twice_counts_the_seeds_above(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second run of a setting in the list is not told to be its first or second seed again."""
+    swept(store, "loss_type=ipo", f"beta={','.join(map(str, BETAS))}")
+    seen: dict[float, int] = {}
+    for run in answer(store, capsys, "--runs", "12")["runs"]:
+        count = seen[run["beta"]] = seen.get(run["beta"], 0) + 1
+        before = count - 1 + (run["beta"] in BETAS)
+        if count > 1:
+            assert run["reason"] == f"again: {before} seed{'' if before == 1 else 's'} with those above"
+    assert max(seen.values()) > 1
 
 
 def test_where_the_best_lies_at_the_edge_it_looks_beyond(store: Store, capsys: pytest.CaptureFixture[str]) -> None:

@@ -37,6 +37,7 @@ def cautions(
     runs = frame[frame["kind"] == "run"]
     curved = {(each.model, each.dataset) for each in concluded if each.curves}
     plain = [each for each in best if (each.row["model"], each.row["dataset"]) not in curved]
+    not_curved = [(row["model"], row["dataset"]) not in curved for _, row in settings.iterrows()]
     found = [
         *_damage(frame),
         *curves.cautions(concluded, next(iter(frame["sweep"].dropna()), "SWEEP").partition(", ")[0]),
@@ -44,11 +45,12 @@ def cautions(
         *_judges(frame, best),
         *_two_bases(frame),
         *_partial(runs, best),
+        *_gaps(frame),
         *_disagreement(settings, best),
         *_choice(plain),
         *budget.cautions(runs),
         *data.cautions(runs),
-        *_noise(frame, settings, intervals=bool(plain)),
+        *_noise(frame, settings[not_curved], intervals=bool(plain)),
         *_contents(runs),
         *_settings(runs),
         *_rewards(runs),
@@ -116,7 +118,7 @@ def _two_bases(frame: pd.DataFrame) -> list[str]:
 
 
 def _partial(runs: pd.DataFrame, best: list[Best]) -> list[str]:
-    """Say which trained runs lack a measure by which others are chosen, and which were judged on fewer questions."""
+    """Say which trained runs lack a measure by which others are chosen."""
     found = []
     for measure in dict.fromkeys(each.measure for each in best if each.measure is not ACCURACY):
         models = {each.row["model"] for each in best if each.measure == measure}
@@ -124,11 +126,32 @@ def _partial(runs: pd.DataFrame, best: list[Best]) -> list[str]:
         if len(without):
             names = _some([str(name) for name in without["run_id"]])
             found.append(f"No {measure.name} is known for {names}, so the choice of the best passes over them.")
-    counts = [sum(map(math.isfinite, each.values())) for each in runs["mt_bench_scores"]]
-    fewer = runs[[0 < count < max(counts, default=0) for count in counts]]
-    if len(fewer):
-        names = _some([str(name) for name in fewer["run_id"]])
-        found.append(f"Not every question of MT-Bench has a score for {names}; differences use those that both have.")
+    return found
+
+
+def _gaps(frame: pd.DataFrame) -> list[str]:
+    """Say which rows lack scores of questions, or generations, that others of their model have, and of how many."""
+    found = []
+    for measure in text_measures(frame):
+        lacking: dict[int, list[str]] = {}
+        for _, own in frame[np.isfinite(frame[measure.column])].groupby(["model", "evaluated"], dropna=False):
+            rows = [row for _, row in own.iterrows()]
+            known = [{key for key, each in measure.values(row).items() if math.isfinite(each)} for row in rows]
+            every = len(set().union(*known))
+            for row, keys in zip(rows, known, strict=True):
+                if 0 < len(keys) < every:
+                    name = str(row["run_id"]) if row["kind"] == "run" else f"the untrained {row['model']}"
+                    lacking.setdefault(every - len(keys), []).append(name)
+        if lacking:
+            ordered = sorted(lacking, reverse=True)
+            most, fewer = ordered[:_NAMED_RUNS], ordered[_NAMED_RUNS:]
+            counts = [f"{count} for {_some(lacking[count])}" for count in most]
+            counts += [f"fewer for {sum(len(lacking[count]) for count in fewer)} more"] if fewer else []
+            found.append(
+                f"Not every {measure.unit} has a score of {measure.name}. Missing are "
+                f"{'; '.join(counts)}. A mean as measured depends on which "
+                f"those are; differences use the {measure.unit}s that both have, and curves allow for how hard each is."
+            )
     return found
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from analysis.measures import Measure
 from analysis.rows import setting
 from analysis.smooth import Curve, Lead, Smooth
 from analysis.winners import WITHOUT, Winner, probability
@@ -18,20 +19,31 @@ _NAMED = 6  # settings written out in a sentence
 
 def winner(group: Sequence[Winner], smooth: Smooth, where: str) -> list[str]:
     """Name the best loss and setting of one model and what a rerun scores; in a second paragraph, how sure that is."""
-    first, sure = smooth.curves[0], bool(smooth.leads) and all(each.beyond_noise for each in smooth.leads)
-    best = "the best" if sure or (not smooth.leads and len(first.alike) == 1) else "the most probable best"
+    first = smooth.curves[0]
     text = (
-        f"{where} {best} is {first.loss} at {setting(first.row)}: a rerun of it is expected to have "
-        f"{smooth.measure.name} {fixed(first.rerun.value)} (95 % interval {limits(first.rerun)}){_gain(first)}."
+        f"{where} {_what(smooth)}: a rerun of it is expected to have "
+        f"{smooth.measure.name} {fixed(first.rerun.value)} (95 % interval {limits(first.rerun)})"
+        f"{_gain(first, smooth.measure.alone(first.row))}."
     )
-    more = [*_alike(first), _raw(first), *_without(group), *_smallest(smooth)]
+    more = [*_alike(first), _raw(first, smooth.measure), *_without(group), *_smallest(smooth)]
     return [" ".join([text, *_probable(smooth)]), " ".join(more)]
 
 
-def _gain(curve: Curve) -> str:
+def _what(smooth: Smooth) -> str:
+    """Name the setting that is expected to score best, and say of how much that is the best."""
+    first = smooth.curves[0]
+    if not smooth.leads:
+        return f"the best of {first.loss}, the one loss with a curve, is {setting(first.row)}"
+    sure = all(each.beyond_noise for each in smooth.leads)
+    best = "the best" if sure else "the best by its expected score"
+    return f"{best} is {first.loss} at {setting(first.row)}"
+
+
+def _gain(curve: Curve, alone: str) -> str:
     if not curve.gain.known:
         return ""
     noise = "" if curve.gain.excludes(0) else "; the difference is within noise"
+    noise = f"; {alone} says nothing of others" if alone else noise
     return f", {signed(curve.gain.value)} against the untrained model on average ({limits(curve.gain)}){noise}"
 
 
@@ -50,9 +62,13 @@ def _lead(lead: Lead) -> str:
     return f"its expected lead over {other}, is {fixed(lead.difference.value)} ({limits(lead.corrected)}{pairs}){noise}"
 
 
-def _raw(curve: Curve) -> str:
+def _raw(curve: Curve, measure: Measure) -> str:
     at = "" if curve.raw_row.name == curve.row.name else f" (at {setting(curve.raw_row)})"
-    return f"The highest score measured of {curve.loss}, {fixed(curve.raw)}{at}, flatters: it was chosen for that."
+    flatters = measure.sign * curve.raw > measure.sign * curve.expected.value
+    more = ", flatters: it was chosen for that" if flatters else ", is no better than is expected of a rerun"
+    return (
+        f"The {'lowest' if measure.lower else 'highest'} score measured of {curve.loss}, {fixed(curve.raw)}{at}{more}."
+    )
 
 
 def _alike(curve: Curve) -> list[str]:

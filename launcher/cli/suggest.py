@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from launcher.cli.arguments import Parser, complained, count, sweep_arguments
 from launcher.cli.selection import open_sweep, runs_of
 from launcher.errors import StoreError, UsageError
 from launcher.machine.default_folder import default_output_dir
+from launcher.planning.asked import excluded_by
 from launcher.planning.further import Further, words_for
+from launcher.planning.overrides import meaning
 from launcher.runs.collect import collect
 from launcher.runs.run_state import states_of
 from launcher.runs.unreadable import Reading
@@ -38,20 +41,34 @@ def suggest(options: argparse.Namespace) -> int:
     directory, store, scheduler = open_sweep(options)
     faults = directory.faults()
     collect(directory, store, states_of(runs_of(directory, store), scheduler), Reading(faults.append))
-    found = _suggested(directory, options.runs)
+    found = _suggested(directory, options.runs, _left_out(directory))
     words = words_for(_further(found, directory), directory.name, _said(store)) if found.runs else []
     suggestion.show_suggestion(directory, found, words, as_json=options.json)
     return complained(faults)
 
 
-def _suggested(directory: SweepDir, runs: int) -> Suggestion:
+def _left_out(directory: SweepDir) -> Callable[[str, Mapping[str, Any]], bool]:
+    """Tells whether a run like one of the sweep, but for some values, is among what its sweep files exclude."""
+    excluded = tuple(each for launch in directory.launches() for each in excluded_by(launch.argv))
+    records = {record.run_id: record for record in directory.run_records()} if excluded else {}
+
+    def left_out(like: str, changed: Mapping[str, Any]) -> bool:
+        if not excluded or not changed:
+            return False
+        meant = set(map(meaning, Further(records[like], changed).overrides.values()))
+        return any(each <= meant for each in excluded)
+
+    return left_out
+
+
+def _suggested(directory: SweepDir, runs: int, left_out: Callable[[str, Mapping[str, Any]], bool]) -> Suggestion:
     try:
         from analysis.next_runs import suggest as next_runs
         from analysis.read import ResultsError
     except ImportError as error:
         raise UsageError(f"{error.name or error} is not installed here; pip install 'prefsweep[analysis]'") from error
     try:
-        return next_runs(directory.results_file, runs)
+        return next_runs(directory.results_file, runs, left_out)
     except ResultsError as error:
         raise StoreError(str(error)) from error
 

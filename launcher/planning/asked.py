@@ -10,6 +10,7 @@ values were chosen for those, so that it says which of them to run.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from hydra.core.override_parser.types import Override
 
 from launcher.config import LOSS as OF_THE_LOSS
 from launcher.config import PRESET
-from launcher.errors import UNSAID, ConfigError
+from launcher.errors import UNSAID, ConfigError, UsageError
 from launcher.planning.as_typed import POINTS
 from launcher.planning.axes import Axis, axis_of
 from launcher.planning.conf_places import sweep_names
@@ -51,6 +52,14 @@ def read_grids(argv: Sequence[str], *, multirun: bool) -> Grids:
     return _on_top(read_sweep_file(name), given, name if name in sweep_names() else Path(name).stem)
 
 
+def excluded_by(argv: Sequence[str]) -> tuple[frozenset[tuple[str, str]], ...]:
+    """What the sweep file of a launch that was made excludes now; nothing where there is none any more."""
+    names = [word.partition("=")[2] for word in argv if word.partition("=")[0].lstrip("+") == "sweeps"]
+    with contextlib.suppress(UsageError):
+        return tuple(each for name in names for grid in read_sweep_file(name) for each in grid.exclude)
+    return ()
+
+
 def _check_given_once(given: Mapping[str, Axis]) -> None:
     """Check that no key is given both by itself and in `points`, where it would have two values."""
     inside = given[POINTS].keys if POINTS in given else ()
@@ -65,6 +74,8 @@ def _remarks(parsed: Sequence[Override]) -> tuple[str, ...]:
     Raises:
         ConfigError: it is given as a file would be.
     """
+    if any(override.key_or_group == POINTS for override in parsed):
+        return ()  # whoever writes out the runs, as `suggest` does, has a grid
     for override in parsed:
         name = str(override.value())
         if override.key_or_group == "sweep" and name in sweep_names():
