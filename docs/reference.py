@@ -207,9 +207,7 @@ def _within(node: ast.stmt, calls: list[ast.Call]) -> list[ast.Call]:
     return [call for call in calls if node.lineno <= call.lineno <= (node.end_lineno or 0)]
 
 
-def _refusals(
-    body: list[ast.stmt], known: Mapping[str, Any], calls: list[ast.Call]
-) -> Iterator[tuple[str, str]]:
+def _refusals(body: list[ast.stmt], known: Mapping[str, Any], calls: list[ast.Call]) -> Iterator[tuple[str, str]]:
     """Of statements, with what is known of names there: constants of the module, of loops over tables, texts."""
     known = dict(known)
     for statement in body:
