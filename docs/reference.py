@@ -135,7 +135,7 @@ def _plain(text: str) -> str:
 
 @dataclass(frozen=True)
 class Rule:
-    """A refusal: of which key, and its words, with UNKNOWN where they depend on the configuration; of which loss alone."""
+    """A refusal: of which key, its words, with UNKNOWN where they depend on the configuration; of which loss alone."""
 
     key: str
     refusal: str
