@@ -27,8 +27,14 @@ def _read(file: Path) -> Comments:
 
 
 def _typed(file: Path) -> dict[str, Written]:
-    """The keys of a file that may be typed: not those of its `defaults`, nor of items of lists."""
-    return {name: key for name, key in _read(file).keys.items() if name != "defaults" and ITEM not in name}
+    """The keys of a file that may be typed, not those of its `defaults`, nor of items of lists.
+
+    One without a comment has that of its section.
+    """
+    found = _read(file).keys
+    typed = {name: key for name, key in found.items() if name != "defaults" and ITEM not in name}
+    sections = {name: found.get(name.rpartition(".")[0], key) for name, key in typed.items()}
+    return {name: Written(key.value, key.comment or sections[name].comment) for name, key in typed.items()}
 
 
 def keys_in(group: str) -> dict[str, Written]:
@@ -61,11 +67,9 @@ def help_of(word: str) -> str:
     lines = list(_of_group(word)) if word in groups() else []
     every = all_keys()
     keys = {name: key for name, key in every.items() if name == word or name.startswith(f"{word}.")}
-    section = every.get(word.rpartition(".")[0])
     told: tuple[str, ...] = ()
     for name, key in keys.items():
-        comment = section.comment if section and name == word and not key.comment else key.comment
-        lines += [f"# {line}" for line in comment if comment != told]
+        lines += [f"# {line}" for line in key.comment if key.comment != told]
         lines.append(f"{name}={key.value}" if key.value else f"{name}:")
         told = key.comment
     if not lines:
