@@ -159,7 +159,6 @@ def refusals() -> list[tuple[str, str]]:
         "evaluation=lm_eval",
         "tracking.mode=now",
         "model.quantization=4bit",
-        "dataset.train_split=train[",
     ],
 )
 def test_a_refusal_stands_in_the_page_of_rules(command: str, refusals: list[tuple[str, str]]) -> None:
