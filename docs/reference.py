@@ -135,10 +135,11 @@ def _plain(text: str) -> str:
 
 @dataclass(frozen=True)
 class Rule:
-    """A refusal: of which key, and its words, with UNKNOWN where they depend on the configuration."""
+    """A refusal: of which key, its words, with UNKNOWN where they depend on the configuration; of which loss alone."""
 
     key: str
     refusal: str
+    loss: str = ""
 
 
 def rules_page() -> str:
@@ -155,7 +156,7 @@ def rules_page() -> str:
 
 def _rows(found: Iterable[Rule]) -> str:
     told = dict.fromkeys(rule for rule in found if any(map(str.isalpha, rule.refusal)))
-    rows = [f"| {_code(rule.key)} | {_prose(rule.refusal)} |" for rule in told]
+    rows = [f"| {_code(rule.key)}{rule.loss and f' of {rule.loss}'} | {_prose(rule.refusal)} |" for rule in told]
     return "\n".join(["| key | refusal |", "|---|---|", *rows])
 
 
@@ -180,9 +181,8 @@ def _of_tables(name: str) -> Iterator[Rule]:
     if name == loss_rules.__name__:
         for key, of_losses in loss_rules.RANGES.items():
             for loss, bounds in of_losses.items():
-                which = f"of {loss}, " if loss else ""
-                yield Rule(key, which + str(bounds.problem(math.nan)))
-                yield from (Rule(f"{key}={value:g}", which + why) for value, why in bounds.never.items())
+                yield Rule(key, str(bounds.problem(math.nan)), loss)
+                yield from (Rule(f"{key}={value:g}", why, loss) for value, why in bounds.never.items())
     if name == trainer_rules.__name__:
         yield from (Rule(f"trainer.lr_scheduler={each}", why) for each, why in trainer_rules.SCHEDULES_REFUSED.items())
         yield from (Rule(f"trainer.optimizer={each}", why) for each, why in trainer_rules.OPTIMIZERS_REFUSED.items())
@@ -193,37 +193,42 @@ def rules_of(name: str) -> Iterator[Rule]:
     yield from _of_tables(name)
     module = importlib.import_module(name)
     tree = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))
-    for function in ast.walk(tree):
-        if isinstance(function, ast.FunctionDef):
+    nodes = list(ast.walk(tree))
+    calls = [node for node in nodes if isinstance(node, ast.Call) and _called(node).endswith("ConfigError")]
+    for function in nodes:
+        if isinstance(function, ast.FunctionDef) and (inner := _within(function, calls)):
             given = {each.arg for each in ast.walk(function.args) if isinstance(each, ast.arg)}
             known = {each: value for each, value in vars(module).items() if each not in given}
-            yield from (Rule(key, text) for key, text in _refusals(function.body, known))
+            yield from (Rule(key, text) for key, text in _refusals(function.body, known, inner))
 
 
-def _refusals(body: list[ast.stmt], known: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _within(node: ast.stmt, calls: list[ast.Call]) -> list[ast.Call]:
+    """Those of the calls that stand on the lines of a statement."""
+    return [call for call in calls if node.lineno <= call.lineno <= (node.end_lineno or 0)]
+
+
+def _refusals(body: list[ast.stmt], known: Mapping[str, Any], calls: list[ast.Call]) -> Iterator[tuple[str, str]]:
     """Of statements, with what is known of names there: constants of the module, of loops over tables, texts."""
     known = dict(known)
     for statement in body:
-        if isinstance(statement, ast.FunctionDef | ast.ClassDef):
-            continue
         if isinstance(statement, ast.Assign):
             known |= _assigned(statement.targets[0], statement.value, known)
+        mine = _within(statement, calls)
+        if not mine or isinstance(statement, ast.FunctionDef | ast.ClassDef):
+            continue
         if isinstance(statement, ast.For):
             for bound in _bindings(statement, known):
-                yield from _refusals(statement.body, {**known, **bound})
+                yield from _refusals(statement.body, {**known, **bound}, mine)
             continue
         blocks = [getattr(statement, name, None) or [] for name in ("body", "orelse", "finalbody")]
-        inner = {id(each) for block in blocks for child in block for each in ast.walk(child)}
-        handlers = getattr(statement, "handlers", [])
-        inner |= {id(each) for handler in handlers for each in ast.walk(handler)}
-        for node in ast.walk(statement):
-            if id(node) not in inner and isinstance(node, ast.Call) and ast.unparse(node.func).endswith("ConfigError"):
-                yield (
-                    _text(node.args[0], known),
-                    _text(node.args[2], known) if len(node.args) == CONFIG_ERROR else UNKNOWN,
-                )
-        for block in (*blocks, *(handler.body for handler in handlers)):
-            yield from _refusals(block, known)
+        blocks += [handler.body for handler in getattr(statement, "handlers", [])]
+        inner = [call for block in blocks for child in block for call in _within(child, mine)]
+        for call in mine:
+            if call not in inner:
+                told = _text(call.args[2], known) if len(call.args) == CONFIG_ERROR else UNKNOWN
+                yield _text(call.args[0], known), told
+        for block in blocks:
+            yield from _refusals(block, known, mine)
 
 
 def _assigned(target: ast.expr, value: ast.expr, known: Mapping[str, Any]) -> dict[str, Any]:

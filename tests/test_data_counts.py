@@ -26,7 +26,7 @@ from launcher.config import Dataset, Model, RunConfig, from_plain
 from launcher.errors import ConfigError
 from launcher.planning import data_counts
 from launcher.planning.data_counts import Counted, Look
-from launcher.planning.named_trainer import check_named
+from launcher.planning.named_trainer import check_named, demo_named
 from launcher.store.counts import DataCounts, SplitCounts
 from launcher.store.facts import Attempt, TableWork
 from launcher.store.files import plain, read_fact
@@ -470,12 +470,17 @@ def test_one_s_own_or_a_large_model_names_its_trainer(
     sweep = sweep_of(*[word.replace("./SFT", str(folder)) for word in argv], "beta=0.1")
     if named:
         check_named(sweep)
+        of_demo = any(word.startswith(("trainer=lora", "trainer=full")) for word in argv)
+        notes = demo_named(sweep)
+        assert [note.partition(":")[0] for note in notes] == (
+            [f"{argv[1].partition(',')[0]} on model={sweep.runs[0].config.model.name}"] if of_demo else []
+        )
         return
     with pytest.raises(ConfigError) as caught:
         check_named(sweep)
     said = str(caught.value)
     assert said.startswith("trainer=lora: is the demo's (learning rate ")
-    assert "give trainer=lora or trainer=full" in said
+    assert "give trainer=zephyr_lora or trainer=zephyr_full" in said
     assert "trainer.max_length=1024" in said
     assert "\n" not in said
 

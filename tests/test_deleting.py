@@ -17,6 +17,7 @@ from launcher.cluster.job_state import Phase
 from launcher.errors import StoreError
 from launcher.runs.run_state import states_of
 from launcher.store.disk_use import remove, space
+from launcher.store.entries import LIST
 from launcher.store.facts import CacheUse, Revision
 from launcher.store.files import write_derived, write_once
 from launcher.store.output_folder import Store
@@ -184,6 +185,8 @@ def test_gc_takes_what_nothing_refers_to(
     old, young = store.root / "cache" / "models" / ".a.0123456789ab", store.root / "hub" / ".b.removed.0123456789ab"
     for folder in (needed, unneeded, old, young):
         folder.mkdir(parents=True)
+    for entry in (needed, unneeded):
+        (entry / LIST).write_text("{}")
     os.utime(old, (time.time() - 2 * 86400,) * 2)
     assert main(["gc", "--dry-run"]) == 0
     assert "are all kept" in capsys.readouterr().err  # the run that stays does not say what it needs
@@ -195,6 +198,36 @@ def test_gc_takes_what_nothing_refers_to(
     assert [path.exists() for path in (alone.path, unneeded, old)] == [False, False, False]
     assert main(["gc", "--yes"]) == 0
     assert "nothing to delete" in capsys.readouterr().out
+
+
+def test_gc_leaves_alone_what_others_call_so(
+    store: Store, scheduler: FakeScheduler, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Folders of other programs in `runs/` and `cache/` stay, in a folder that is ours and in one that is not."""
+    launched(store, scheduler, "beta=0.1", "sweep=one")
+    foreign = [store.root / "runs/exp1/weights", store.root / "cache/models/theirs", store.root / "cache/reference/a"]
+    elsewhere = tmp_path / "project"
+    for folder in (*foreign, elsewhere / "runs/exp1", elsewhere / "cache/models/theirs"):
+        folder.mkdir(parents=True)
+        (folder / "best.pt").write_bytes(b"weights")
+    assert main(["gc", "--yes"]) == 0
+    assert "and no runs of ours, so left alone: exp1" in capsys.readouterr().err
+    assert main(["gc", "--yes", "--output-dir", str(elsewhere)]) == 2
+    assert "nobody has launched into this folder" in capsys.readouterr().err
+    assert all((folder / "best.pt").exists() for folder in (*foreign, elsewhere / "runs/exp1"))
+
+
+@pytest.mark.parametrize(
+    "words", [["rm", ""], ["rm", "one", ""], ["cancel", ""], ["status", ""], ["cancel", "one", ""]]
+)
+def test_an_empty_name_names_nothing(
+    store: Store, scheduler: FakeScheduler, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`rm "$SWEEP"` with a variable that nobody has set must not take the latest sweep, nor all runs of one."""
+    (run,) = launched(store, scheduler, "beta=0.1", "sweep=one", finished=words[0] != "cancel")
+    assert main([*words, *(["--yes"] if words[0] == "rm" else [])]) == 2
+    assert "empty" in capsys.readouterr().err
+    assert run.path.exists()
 
 
 def test_list_and_du(store: Store, scheduler: FakeScheduler, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import re
 import shlex
 import subprocess
@@ -22,7 +23,8 @@ from launcher.planning.overrides import parse
 
 PAGES = sorted([*(REPOSITORY / "docs").rglob("*.md"), REPOSITORY / "slurm" / "README.md"])
 _BLOCK = re.compile(r"```\w*\n(.*?)```|((?:^(?: {4}|\t)[^\n]*\n)+)", re.DOTALL | re.MULTILINE)
-_OURS = ("python -m launcher ", "python -m analysis ")
+_OURS = re.compile(r"(?:prefsweep|python -m (?:launcher|analysis)) ")
+_SHELL = (">", ">>", "|")  # the words of a command end there
 _ASKED = ("sweeps", "preset", "points")  # keys of a command line that no run has
 
 
@@ -33,7 +35,7 @@ def commands() -> list[tuple[str, str]]:
         for page in PAGES
         for fenced, indented in _BLOCK.findall(page.read_text(encoding="utf-8"))
         for line in re.sub(r"\\\n\s*", "", fenced or indented).splitlines()
-        if (command := line.strip().removeprefix("$ ").removeprefix("HF_HUB_OFFLINE=1 ")).startswith(_OURS)
+        if _OURS.match(command := line.strip().removeprefix("$ ").removeprefix("HF_HUB_OFFLINE=1 "))
         and " ... " not in command
     ]
 
@@ -42,8 +44,8 @@ def commands() -> list[tuple[str, str]]:
 def test_what_a_page_says_to_type_is_a_command(page: str, command: str) -> None:
     """The verb and its options are there, and each key is one of the schema's, with a value of Hydra's grammar."""
     assert page
-    _, _, program, *words = shlex.split(command, comments=True)
-    words = words[: words.index(">")] if ">" in words else words
+    words = list(itertools.takewhile(lambda word: word not in _SHELL, shlex.split(command, comments=True)))
+    program, words = (words[2], words[3:]) if words[0] == "python" else (words[0], words[1:])
     if program == "analysis":
         assert analysis_parser().parse_args(words).sweep_dir
         return
@@ -61,6 +63,19 @@ def test_a_key_that_is_none_is_seen() -> None:
     """A page that says `betta=0.1` would fail."""
     assert kind_of(parse("betta=0.1").key_or_group) is None
     assert len(commands()) > 60
+
+
+def test_the_first_page_names_every_page() -> None:
+    """Of those that the site's navigation has, but for itself."""
+    nav = (REPOSITORY / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:")[2]
+    elsewhere = {
+        "slurm.md": "../slurm/README.md",
+        "contributing.md": "../CONTRIBUTING.md",
+        "changes.md": "../CHANGELOG.md",
+    }
+    pages = {elsewhere.get(page, page) for page in re.findall(r": (\S+\.md)$", nav, re.MULTILINE)} - {"index.md"}
+    named = re.findall(r"\]\(([^)#]+)", (REPOSITORY / "docs/index.md").read_text(encoding="utf-8"))
+    assert pages - set(named) == set()
 
 
 def test_each_fault_names_tests_that_exist() -> None:
@@ -107,16 +122,21 @@ def test_each_link_leads_somewhere(page: Path) -> None:
 
 @pytest.fixture(scope="module")
 def refusals() -> list[tuple[str, str]]:
-    """Each row of the page of rules: key, and refusal as a pattern."""
+    """Each row of the page of rules: key and refusal, as patterns; the key is empty where the row names none."""
     sys.path.insert(0, str(REPOSITORY / "docs"))
     try:
         import reference
     finally:
         sys.path.remove(str(REPOSITORY / "docs"))
     text = reference.rules_page()
-    rows = re.findall(r"^\| (?:`(.*?)`|the key) \| (.*) \|$", text, re.MULTILINE)
+    rows = re.findall(r"^\| (?:`([^`]*)`[^|`]*|the key) \| (.*) \|$", text, re.MULTILINE)
+    assert len(rows) == sum(line.startswith("| ") for line in text.splitlines()) - text.count("| key | refusal |")
     plain = [(key, re.sub(r"\\(.)", r"\1", said.replace("&lt;", "<").replace("&gt;", ">"))) for key, said in rows]
-    return [(key, ".*".join(map(re.escape, said.split(reference.UNKNOWN)))) for key, said in plain]
+
+    def pattern(said: str) -> str:
+        return ".*".join(map(re.escape, said.split(reference.UNKNOWN)))
+
+    return [(pattern(key.partition("=")[0]), pattern(said)) for key, said in plain]
 
 
 @pytest.mark.parametrize(
@@ -150,9 +170,7 @@ def test_a_refusal_stands_in_the_page_of_rules(command: str, refusals: list[tupl
         composed(["+sweeps=smoke", *command.split()], multirun=True)
     found = caught.value
     assert any(
-        re.fullmatch(said, found.remedy, re.DOTALL)
-        for key, said in refusals
-        if key.partition("=")[0] in (found.key, "")
+        re.fullmatch(said, found.remedy, re.DOTALL) for key, said in refusals if not key or re.fullmatch(key, found.key)
     ), found
 
 

@@ -9,8 +9,9 @@ import yaml
 
 from launcher import __version__
 from launcher.cli.main import main
+from launcher.planning.comments import Written, comments_in
 from launcher.planning.conf_places import choices, conf_dirs, groups
-from launcher.planning.key_help import all_keys, help_of, keys_of
+from launcher.planning.key_help import all_keys, help_of
 
 
 @pytest.fixture(autouse=True)
@@ -136,10 +137,20 @@ def test_every_key_has_a_comment_that_is_found() -> None:
     """Of all files of conf/: what --help tells of a key is what stands above it."""
     lacking = [name for name, key in all_keys().items() if key.value and not key.comment]
     assert [name for name in lacking if not name.endswith(".name") and ".config." not in name] == []
-    text = "# A file.\n# @package _global_\na:\n  # One.\n  # Two.\n  b: 1  # no\nc: [1]\n"
-    found = [(key.name, key.value, key.comment) for key in keys_of(text)]
-    assert found[1:] == [("a.b", "1", ("One.", "Two.")), ("c", "[1]", ())]
+    header = "# A file.\n# @package _global_\n# yaml-language-server: $schema=x\n"
+    found = comments_in(f"{header}a:\n  # One.\n  # Two.\n  b: 1  # no\nc: [1]\n")
+    assert found.header == "A file."
+    assert found.keys == {"a": Written("", ()), "a.b": Written("1", ("One.", "Two.")), "c": Written("[1]", ())}
     assert help_of("seed").startswith("# Seed of data order")
+    assert not any("yaml-language-server" in help_of(word) for word in (*groups(), *all_keys()))
+
+
+def test_a_file_that_is_no_yaml_is_in_no_helps_way(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """--help lists it by name, and tells the keys of the others."""
+    write(here / "conf" / "trainer" / "broken.yaml", "learning_rate: [1\n")
+    told = shown(capsys, "--help", "trainer")
+    assert "  broken" in told
+    assert "trainer.learning_rate=" in told
 
 
 def test_the_same_program(capsys: pytest.CaptureFixture[str]) -> None:
@@ -164,3 +175,20 @@ def test_a_plan_for_slurm_where_there_is_none(
     assert "only the scheduler can tell: scontrol: not found" in told
     code, _, error = answer(capsys, *words)
     assert (code, "there is no sbatch on the PATH" in error) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("cpus_per_gpuu: 1", "cluster.cpus_per_gpuu: no such key; did you mean 'cpus_per_gpu'?"),
+        ("nodes: many", "cluster.nodes: must be a whole number"),
+    ],
+)
+def test_a_wrong_key_in_a_file_of_ones_own_is_one_line(
+    here: Path, text: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the file, the key, and what would be right."""
+    file = here / "conf/cluster/mine.yaml"
+    write(file, f"defaults: [slurm]\n{text}\n")
+    code, _, err = answer(capsys, "model=tiny", "cluster=mine", "dry_run=true")
+    assert (code, err.strip().splitlines()[-1]) == (2, f"prefsweep: {file}: {said}")

@@ -26,8 +26,8 @@ def arguments(parser: Parser) -> None:
 def garbage(options: argparse.Namespace) -> int:
     """Delete runs that no sweep holds, code that no job runs, models and tables that no run names, left parts."""
     store = Store(options.output_dir.absolute())
-    if not (store.root / "sweeps").is_dir() and not (store.root / "runs").is_dir():
-        raise UsageError(f"{store.root}: is no output folder; give --output-dir FOLDER")
+    if not store.is_used:
+        raise UsageError(f"{store.root}: nobody has launched into this folder; give --output-dir FOLDER")
     found, notes = garbage_of(Holdings.of(store), scheduler_to_ask())
     show_notes(notes)
     for each in found:

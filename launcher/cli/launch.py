@@ -26,7 +26,7 @@ from launcher.planning.conf_places import Asked, asked_for, conf_dirs
 from launcher.planning.data_counts import Look, look
 from launcher.planning.hub_sources import Settled, pin_sources, settle
 from launcher.planning.lengths import check_lengths
-from launcher.planning.named_trainer import check_named
+from launcher.planning.named_trainer import check_named, demo_named
 from launcher.planning.needed import note_missing
 from launcher.planning.planned_runs import executor_of, plan, plan_run
 from launcher.planning.prerequisites import check_sources, check_writable, fetch_sources, short_of_disk
@@ -160,7 +160,7 @@ def _launch(options: argparse.Namespace, argv: Sequence[str]) -> int:
     check_named(sweep)
     data = look(settled.sweep, store, options.show_data, say_working)
     lengths, twice = check_lengths(settled.sweep, data), under_other_names(settled.sweep, known)
-    settled = replace(settled, notes=told_once([*said, *settled.notes, *twice, *lengths], data))
+    settled = replace(settled, notes=told_once([*said, *demo_named(sweep), *settled.notes, *twice, *lengths], data))
     settled.lines.extend(note_missing(settled.sweep, options.overrides))
     scheduler = scheduler_for(executor_of(settled.sweep.runs), may_lack=config.dry_run)
     sweep, taken = in_environment(settled.sweep, scheduler)

@@ -36,6 +36,8 @@ def find_sweep(options: argparse.Namespace, named: str | None) -> SweepDir:
     Raises:
         UsageError: there is no such sweep, or the folder lies elsewhere than --output-dir says.
     """
+    if named == "":
+        raise UsageError("the sweep's name is empty; give one, or leave the word out")  # "$SWEEP" that nobody has set
     store = Store(options.output_dir.absolute())
     names = [sweep.name for sweep in store.sweeps()]
     if named and named not in names and (place := _sweep_at(Path(named))) is not None:
@@ -98,8 +100,9 @@ def choose(
     """
     states = states_of(runs_of(directory, store), scheduler, around)
     for name in options.runs:
-        if not any(state.run.run_id.startswith(name) for state in states):
-            raise UsageError(f"{name}: no run of {directory.name} is called so; `status {directory.name}` lists them")
+        if not name or not any(state.run.run_id.startswith(name) for state in states):
+            told = name or "an empty name"
+            raise UsageError(f"{told}: no run of {directory.name} is called so; `status {directory.name}` lists them")
     if options.runs:
         states = [state for state in states if state.run.run_id.startswith(tuple(options.runs))]
     wanted = {word.upper() for word in options.state}

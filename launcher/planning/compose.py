@@ -36,7 +36,7 @@ from launcher.planning.as_typed import GROUPS_ONLY, read_conf_as_typed, read_yam
 from launcher.planning.asked import read_grids
 from launcher.planning.conf_places import conf_dirs, conf_file, config_name, own_dirs
 from launcher.planning.grid import Grids, section_of
-from launcher.planning.kinds import FREE, wanted_of
+from launcher.planning.kinds import FREE, names_below, wanted_of
 from launcher.planning.overrides import (
     SPELT,
     Overrides,
@@ -223,7 +223,7 @@ def compose_point(
     try:
         composer = _composer(groups, once, may_be_open)
     except HydraException as error:
-        raise UsageError(f"{' '.join(groups)}: {first_line(error)}") from error
+        raise _wrong_in_a_file(error) or UsageError(f"{' '.join(groups)}: {first_line(error)}") from error
     try:
         config = composer.point([o for o in parsed if o not in chosen and o.input_line not in once])
     except (MissingMandatoryValue, InterpolationToMissingValueError) as error:
@@ -235,6 +235,20 @@ def compose_point(
         raise ConfigError(key, UNSAID, what + _for_a_variable(key, what)) from error
     members = {override.get_key_element(): override.value() for override in chosen}
     return Composed(overrides, config, {key: _axis_value(config, key, members) for key in varied})
+
+
+def _wrong_in_a_file(error: HydraException) -> UsageError | None:
+    """What is wrong with a key of a file of `conf/`, with the file; None where the error is another."""
+    place = re.match(r"In '(.+?)': \w+ raised while composing config:", str(error))
+    found = re.search(r"full_key: (\S+)", str(error))
+    if place is None or found is None:
+        return None
+    key, (group, _, name) = found[1], place[1].rpartition("/")
+    section, _, last = key.rpartition(".")
+    there = names_below(section)
+    near = suggestion(last, there) or f"; there are: {', '.join(there)}"
+    what = f"no such key{near}" if wanted_of(key) is None else f"must be {wanted_of(key)}"
+    return UsageError(f"{conf_file(group, name) or place[1]}: {key}: {what}")
 
 
 def groups_of(overrides: Overrides) -> Overrides:

@@ -1,95 +1,57 @@
-"""What `--help` says of groups and keys: the comments of `conf/`, which are above each key. Imports no Hydra.
+"""What `--help` says of groups and keys, and TAB completes, from all folders of `conf/`. Imports no Hydra.
 
-Owns: reading a file's keys with their comments. Must not know: what a value does.
+Owns: which of several files tells of a key. Must not know: what a value does; which comment belongs to which key
+(`comments`); the types, ranges and defaults of keys (`keys`, which takes longer to import than an answer may).
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import yaml
+
 from launcher.errors import UsageError, suggestion
+from launcher.planning.comments import ITEM, Comments, Written, comments_in
 from launcher.planning.conf_places import choices, conf_dirs, conf_file, groups, looked_in
-
-_KEY = re.compile(r"(?P<indent> *)(?P<key>[\w.-]+):(?: +(?P<value>.*))?$")
-
-
-@dataclass(frozen=True)
-class Key:
-    """A key of a file: in one piece, `lora.r`, its value as it is written (empty: a section), its comment in lines."""
-
-    name: str
-    value: str
-    comment: tuple[str, ...]
-
-
-def keys_of(text: str) -> list[Key]:
-    """The keys of a YAML file in order, each with the comment above it; not those of `defaults`, nor of lists."""
-    found, comment, above = list[Key](), list[str](), list[tuple[int, str]]()
-    for line in text.splitlines():
-        stripped = line.strip()
-        if stripped.startswith("#"):
-            comment.append(stripped.lstrip("# ").rstrip())
-            continue
-        if match := _KEY.match(line):
-            indent = len(match["indent"])
-            above = [(depth, name) for depth, name in above if depth < indent]
-            name = ".".join([*(each for _, each in above), match["key"]])
-            above.append((indent, match["key"]))
-            if name.partition(".")[0] != "defaults":
-                value = re.sub(r"\s+#.*", "", match["value"] or "").strip()
-                found.append(Key(name, value, tuple(comment) or _shared(found, name)))
-        comment = []
-    return found
-
-
-def _shared(found: list[Key], name: str) -> tuple[str, ...]:
-    """The comment of the key before, or of the section, which is said of several that stand below it."""
-    above = name.rpartition(".")[0]
-    beside = found and (found[-1].name == above or (found[-1].value and found[-1].name.rpartition(".")[0] == above))
-    return found[-1].comment if beside else ()
-
-
-def header_of(text: str) -> str:
-    """What a file says of itself: the comment with which it begins, if a key's does not follow at once; on one line."""
-    lines = []
-    for line in text.splitlines():
-        if not line.startswith("#") or line.startswith(("# @package", "# yaml-language-server")):
-            if line.startswith("#"):
-                continue
-            break
-        lines.append(line.lstrip("# "))
-    return " ".join(lines)
 
 
 @cache
-def _read(file: Path) -> str:
-    return file.read_text(encoding="utf-8", errors="replace")
+def _read(file: Path) -> Comments:
+    """What a file says; nothing where it is no YAML, which a launch that names it refuses."""
+    try:
+        return comments_in(file.read_text(encoding="utf-8", errors="replace"))
+    except yaml.YAMLError:
+        return Comments("", {})
 
 
-def keys_in(group: str) -> dict[str, Key]:
+def _typed(file: Path) -> dict[str, Written]:
+    """The keys of a file that may be typed, not those of its `defaults`, nor of items of lists.
+
+    One without a comment has that of its section.
+    """
+    found = _read(file).keys
+    typed = {name: key for name, key in found.items() if name != "defaults" and ITEM not in name}
+    sections = {name: found.get(name.rpartition(".")[0], key) for name, key in typed.items()}
+    return {name: Written(key.value, key.comment or sections[name].comment) for name, key in typed.items()}
+
+
+def keys_in(group: str) -> dict[str, Written]:
     """The keys of a group by their names in one piece, `trainer.lora.r`: of all its files, each as the first has it."""
     files = [conf_file(group, name) for name in sorted(choices(group), key=lambda name: (name == "custom", name))]
-    found: dict[str, Key] = {}
+    found: dict[str, Written] = {}
     for file in files:
-        for key in keys_of(_read(file)) if file is not None else ():
-            name = f"{group}.{key.name}"
+        for last, key in _typed(file).items() if file is not None else ():
+            name = f"{group}.{last}"
             if name not in found or (key.comment and not found[name].comment):
                 found[name] = key
     return found
 
 
-def own_keys() -> dict[str, Key]:
-    """The keys of config.yaml itself."""
-    return {key.name: key for key in keys_of(_read(conf_dirs()[-1] / "config.yaml"))}
-
-
-def all_keys() -> dict[str, Key]:
+def all_keys() -> dict[str, Written]:
     """Every key that may be given, but for presets."""
-    found = own_keys()
+    found = _typed(conf_dirs()[-1] / "config.yaml")
     for group in groups():
         found |= keys_in(group) if group != "preset" else {}
     return found
@@ -103,14 +65,15 @@ def help_of(word: str) -> str:
     """
     word = word.lstrip("+~").partition("=")[0]
     lines = list(_of_group(word)) if word in groups() else []
-    keys = {name: key for name, key in all_keys().items() if name == word or name.startswith(f"{word}.")}
+    every = all_keys()
+    keys = {name: key for name, key in every.items() if name == word or name.startswith(f"{word}.")}
     told: tuple[str, ...] = ()
     for name, key in keys.items():
         lines += [f"# {line}" for line in key.comment if key.comment != told]
         lines.append(f"{name}={key.value}" if key.value else f"{name}:")
         told = key.comment
     if not lines:
-        known = [*groups(), *all_keys()]
+        known = [*groups(), *every]
         raise UsageError(f"--help {word}: no such group or key{suggestion(word, known)}{looked_in(conf_dirs())}")
     return "\n".join(lines)
 
@@ -121,7 +84,7 @@ def _of_group(group: str) -> Iterator[str]:
     width = max(map(len, choices(group)))
     for name in sorted(choices(group)):
         file = conf_file(group, name)
-        yield f"  {name:{width}}  {header_of(_read(file)) if file else ''}".rstrip()
+        yield f"  {name:{width}}  {_read(file).header if file else ''}".rstrip()
     yield ""
 
 

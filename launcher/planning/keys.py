@@ -21,7 +21,7 @@ from launcher.config import PACKED_AUTO, PRESET, WEAK_REJECTS, RunConfig
 from launcher.dataset.builders import BUILDERS
 from launcher.losses import ALIASES, LOSSES
 from launcher.machine.installed import data_dir
-from launcher.planning.comments import Comments, comments_in
+from launcher.planning.comments import ITEM, comments_in
 from launcher.planning.kinds import FINER, options_of
 from launcher.planning.loss_rules import DIVERGENCES, RANGES
 from launcher.planning.rules import CHOICES, LEAST, SEED_KEYS, SEEDS, TRACKING_MODES
@@ -177,23 +177,24 @@ def _both_map(one: Any, other: Any) -> bool:
 def _comments() -> dict[str, str]:
     """By key its comment: in `config.yaml`, else in the file of its group that explains most, `custom` before all."""
     conf = data_dir("conf")
-    found = {key.removeprefix("defaults."): text for key, text in _read(conf / "config.yaml").keys.items()}
+    found = {key.removeprefix(f"defaults{ITEM}."): text for key, text in _about(conf / "config.yaml").items()}
     for group in (*GROUPS, PRESET):
         above = "" if group == PRESET else f"{group}."
-        files = [_read(conf / group / f"{name}.yaml").keys for name in _most_telling(group)]
+        files = [_about(conf / group / f"{name}.yaml") for name in _most_telling(group)]
         for told in files:
             found = {**{f"{above}{key}": text for key, text in told.items()}, **found}
     return found
 
 
 def _most_telling(group: str) -> list[str]:
-    told = {name: len(_read(data_dir("conf") / group / f"{name}.yaml").keys) for name in choices_of(group)}
+    told = {name: len(_about(data_dir("conf") / group / f"{name}.yaml")) for name in choices_of(group)}
     return sorted(told, key=lambda name: (name != "custom", -told[name], name))
 
 
 @cache
-def _read(file: Path) -> Comments:
-    return comments_in(file.read_text(encoding="utf-8"))
+def _about(file: Path) -> dict[str, str]:
+    found = comments_in(file.read_text(encoding="utf-8")).about()
+    return {key if key.startswith("defaults") else key.replace(ITEM, ""): text for key, text in found.items()}
 
 
 def _ranges() -> dict[str, Bounds]:

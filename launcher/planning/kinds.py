@@ -7,7 +7,7 @@ Must not know: the grammars in which values are typed (`as_typed` reads them), w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from functools import cache
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -89,6 +89,11 @@ def wanted_of(key: str) -> str | None:
         return None
     in_words = [_in_words(option) for option in options_of(kind) if option is not NoneType]
     return " or ".join(in_words) + (", or null" if NoneType in options_of(kind) else "")
+
+
+def names_below(key: str) -> list[str]:
+    """The keys of a section; none where it is no section."""
+    return [each.name for kind in options_of(kind_of(key)) if is_dataclass(kind) for each in fields(kind)]
 
 
 def _in_words(kind: Any) -> str:

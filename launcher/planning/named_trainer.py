@@ -18,6 +18,7 @@ from launcher.sweep import Run, Sweep
 
 LARGE = 1e9  # weights
 CHOSEN = ("trainer.learning_rate", "trainer.max_length")  # with both given, the demo's file decides little
+OF_THE_DEMO = {"lora": "zephyr_lora", "full": "zephyr_full"}  # each with what stands for it on a 7B
 REMEDY = {"trainer.learning_rate": "5e-6", "trainer.max_length": "1024"}
 
 
@@ -31,6 +32,18 @@ def check_named(sweep: Sweep) -> None:
         given = {override.partition("=")[0].lstrip("+") for override in run.overrides}
         if given.isdisjoint({"trainer", PRESET}) and not given.issuperset(CHOSEN) and not _suits_demo(run, given):
             raise _unnamed(run, given)
+
+
+def demo_named(sweep: Sweep) -> list[str]:
+    """A word where the demo's own trainer is named for such a model, with neither of CHOSEN: it stays the demo's."""
+    for run in sweep.runs:
+        given = {override.partition("=")[0].lstrip("+") for override in run.overrides}
+        trainer = run.config.trainer
+        if trainer.name in OF_THE_DEMO and given.isdisjoint({*CHOSEN, PRESET}) and not _suits_demo(run, given):
+            settings = f"learning rate {trainer.learning_rate:g}, max_length {trainer.max_length}"
+            instead = f"trainer={OF_THE_DEMO[trainer.name]} has those of a 7B, or give {' and '.join(CHOSEN)}"
+            return [f"trainer={trainer.name} on model={run.config.model.name}: {settings} are the demo's; {instead}"]
+    return []
 
 
 def _suits_demo(run: Run, given: Collection[str]) -> bool:
@@ -52,6 +65,6 @@ def _unnamed(run: Run, given: Collection[str]) -> ConfigError:
         "trainer",
         trainer.name,
         f"is the demo's (learning rate {trainer.learning_rate:g}, max_length {trainer.max_length}), and was not chosen "
-        f"for model={run.config.model.name}; give trainer=lora or trainer=full, whose other keys can be given too, "
+        f"for model={run.config.model.name}; give trainer=zephyr_lora or trainer=zephyr_full (those of a 7B), "
         f"or {keys}",
     )

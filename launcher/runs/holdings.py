@@ -23,6 +23,8 @@ from launcher.runs.idle_jobs import idle_jobs
 from launcher.runs.run_state import RunState, states_of
 from launcher.runs.status import Status
 from launcher.store.age import age
+from launcher.store.config_file import has_run_id
+from launcher.store.entries import LIST
 from launcher.store.facts import CacheUse, Revision
 from launcher.store.files import fact_text, read_fact, write_derived
 from launcher.store.locks import Timeout, held
@@ -106,8 +108,9 @@ def going_with(
     store = holdings.store
     every = [store.run(named.run_id) for named in directory.run_names()]
     for word in chosen:
-        if not any(run.run_id.startswith(word) for run in every):
-            raise UsageError(f"{word}: no run of {directory.name} is called so; `status {directory.name}` lists them")
+        if not word or not any(run.run_id.startswith(word) for run in every):
+            told = word or "an empty name"
+            raise UsageError(f"{told}: no run of {directory.name} is called so; `status {directory.name}` lists them")
     runs = [run for run in every if run.run_id.startswith(tuple(chosen))] if chosen else every
     whole = len(runs) == len(every)
     shared = {run.run_id: others for run in runs if (others := holdings.others(run.run_id, directory.name))}
@@ -178,13 +181,21 @@ def garbage_of(holdings: Holdings, scheduler: Scheduler) -> tuple[list[Left], li
     every = store.runs()
     states = states_of(every, scheduler)
     busy = [state for state in states if state.in_flight or state.status is Status.UNREADABLE or state.facts.unreadable]
-    going = {run.run_id for run in every if run.run_id not in holdings.holders} - {s.run.run_id for s in busy}
+    unheld = [run for run in every if run.run_id not in holdings.holders]
+    if foreign := [run.run_id for run in unheld if not _is_ours(run)]:
+        notes.append(f"in {store.root / 'runs'}, and no runs of ours, so left alone: {listed(foreign, NAMED)}")
+    going = {run.run_id for run in unheld if _is_ours(run)} - {state.run.run_id for state in busy}
     found = [Left(run.path, "runs that no sweep holds") for run in every if run.run_id in going]
     found += _snapshots(holdings, states, busy, scheduler)
     staying = [run for run in every if run.run_id not in going]
     found += _entries(store, staying, notes, at_work=bool(busy))
     found += [Left(path, "parts that were left") for path in _parts(store.root)]
     return found, notes
+
+
+def _is_ours(run: RunDir) -> bool:
+    """Whether a folder among the runs is one: other programs call theirs `runs`, too."""
+    return has_run_id(run.run_id) and run.config_file.is_file()
 
 
 def _snapshots(
@@ -206,7 +217,7 @@ def _snapshots(
 def _entries(store: Store, runs: Sequence[RunDir], notes: list[str], *, at_work: bool) -> Iterator[Left]:
     """The cache entries that no run names; none as long as there is a run that does not say which ones it needs."""
     every = [each for kind in NAMED_BY_RUNS for each in folders_in(store.root / "cache" / kind)]
-    every = [each for each in every if not each.name.startswith(".")]
+    every = [each for each in every if not each.name.startswith(".") and (each / LIST).is_file()]
     if not every:
         return
     uses = {run.run_id: read_fact(run.cache_file, CacheUse) for run in runs}

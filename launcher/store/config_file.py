@@ -53,6 +53,11 @@ def read(file: Path, run_id: str) -> Plain:
     return {str(key): value for key, value in config.items()}
 
 
+def has_run_id(name: str) -> bool:
+    """Whether this is the name of a run, and not that of any folder."""
+    return _ID.search(name) is not None
+
+
 def beginning_of(objective: Plain) -> str:
     """How the id of an objective begins, by what can be read in it; it has always been so."""
     beta = re.sub(r"\.0$", "", repr(canonical(float(objective["beta"]))))
@@ -69,7 +74,7 @@ def _check_beginning(file: Path, config: Plain, run_id: str) -> None:
         beginning = beginning_of(config)
     except (KeyError, TypeError, ValueError):  # which whoever needs it tells
         return
-    if _ID.search(run_id) and run_id[: -len("-00000000")] != beginning:
+    if has_run_id(run_id) and run_id[: -len("-00000000")] != beginning:
         check(file, f"a run {beginning}-...", run_id)
 
 

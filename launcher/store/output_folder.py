@@ -318,6 +318,11 @@ class Store:
             places += folders_in(self.root / "cache")
         return list(filter(may_be_there, places))
 
+    @property
+    def is_used(self) -> bool:
+        """Whether anybody has launched into this folder."""
+        return may_be_there(self._lock) or bool(self.sweeps())
+
     @contextlib.contextmanager
     def submitting(self) -> Iterator[None]:
         """From the decision to the last recorded job id, so that two launchers never submit one run twice.
