@@ -17,6 +17,7 @@ import analysis
 from analysis import smooth, statistics
 from analysis.destroyed import destroyed
 from analysis.gaussian import Floats
+from analysis.intervals import Estimate
 from analysis.measures import GOLDEN, MT_BENCH
 from analysis.smooth import Smooth, conclusions
 from analysis.units import on_same_units, without_gaps
@@ -243,8 +244,8 @@ def test_each_loss_has_the_width_of_its_own_grid(tmp_path: Path) -> None:
     assert own.axes[0].ranges == {"sigmoid": (0.01, 1.0), "simpo": (pytest.approx(2.02, abs=0.01), 7.0)}
     for one, other in zip(common.curves, own.curves, strict=True):
         assert one.loss == other.loss
-        assert one.expected.value == pytest.approx(other.expected.value, abs=1e-4)
-        assert one.expected.low == pytest.approx(other.expected.low, abs=1e-4)
+        assert one.expected.value == pytest.approx(other.expected.value, abs=0.02)  # draws differ, the posterior not
+        assert one.expected.low == pytest.approx(other.expected.low, abs=0.02)
 
 
 def test_a_run_without_a_score_is_part_of_the_range(tmp_path: Path) -> None:
@@ -254,16 +255,11 @@ def test_a_run_without_a_score_is_part_of_the_range(tmp_path: Path) -> None:
     assert concluded(tmp_path, rows).axes[0].ranges == {"ipo": (0.01, 1.0)}
 
 
-def test_limits_end_where_the_measure_does(tmp_path: Path) -> None:
-    """MT-Bench has no score above 10, whatever the noise."""
-    rows = judged_sweep(lambda *_: [])
-    for row in rows:
-        row["mt_bench_scores"] = {key: min(10.0, each + 4.8) for key, each in row["mt_bench_scores"].items()}
-        row["evaluation"]["mt_bench"] = math.fsum(row["mt_bench_scores"].values()) / 80
-    found = concluded(tmp_path, rows)
-    assert all(curve.rerun.high <= 10 for curve in found.curves)
-    high = found.band(found.curves[0].row, np.asarray([1e-6, 1e6]))[2]
-    assert high.max() == 10
+def test_limits_end_where_the_measure_does() -> None:
+    """MT-Bench has no score above 10, whatever the noise; of a golden reward no end is known."""
+    beyond = Estimate(9.9, 9.5, 10.3)
+    assert smooth._within(MT_BENCH, beyond) == Estimate(9.9, 9.5, 10)
+    assert smooth._within(GOLDEN, beyond) == beyond
 
 
 def test_milestones_have_curves_of_their_own(tmp_path: Path) -> None:
