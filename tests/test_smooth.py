@@ -237,7 +237,7 @@ def test_each_loss_has_the_width_of_its_own_grid(tmp_path: Path) -> None:
     rows = sweep(losses=("sigmoid", "simpo"), tau=0.01)
     common = concluded(tmp_path / "common", rows)
     for row in rows:
-        if row["loss_type"] == "simpo":
+        if row.get("loss_type") == "simpo":
             beta = 7 * row["beta"] ** 0.27
             row |= {"beta": beta, "axes": row["axes"] | {"beta": beta}}
     own = concluded(tmp_path / "own", rows)

@@ -7,8 +7,8 @@ from conftest import sweep_of
 
 from launcher.errors import UsageError, near_choice, suggestion
 from launcher.losses import OUR_LOSSES, what_instead
-from launcher.machine.installed import KNOWN_TRL_LOSSES
-from launcher.planning import sweep_file
+from launcher.machine.installed import KNOWN_TRL_LOSSES, data_dir
+from launcher.planning import conf_places
 from launcher.planning.compose import compose
 from launcher.planning.planned_runs import plan, plan_run
 from launcher.planning.prerequisites import check_sources
@@ -68,7 +68,7 @@ def test_dpo_is_sigmoid(tmp_path_factory: pytest.TempPathFactory, monkeypatch: p
     both, duplicates, _ = planned("loss_type=dpo,sigmoid,ipo")
     assert (both[0], len(both), duplicates) == (ids[0], 2, 1)
     folder = tmp_path_factory.mktemp("sweeps")
-    monkeypatch.setattr(sweep_file, "data_dir", lambda _: folder)
+    monkeypatch.setattr(conf_places, "data_dir", lambda name: folder if name == "sweeps" else data_dir(name))
     (folder / "mine.yaml").write_text(
         "grid: {loss_type: [dpo, ipo], beta: [0.1, 0.2]}\nexclude:\n  - {loss_type: dpo, beta: 0.2}\n"
     )

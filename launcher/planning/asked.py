@@ -23,7 +23,7 @@ from launcher.errors import UNSAID, ConfigError, UsageError
 from launcher.planning.as_typed import POINTS
 from launcher.planning.axes import Axis, axis_of
 from launcher.planning.conf_places import sweep_names
-from launcher.planning.grid import Grid, Grids, differ, section_of
+from launcher.planning.grid import Grid, Grids, differ, idle_excludes, section_of
 from launcher.planning.overrides import Overrides, meaning, parse, wrong
 from launcher.planning.sweep_file import read_sweep_file
 
@@ -87,7 +87,7 @@ def _remarks(parsed: Sequence[Override]) -> tuple[str, ...]:
 
 def _on_top(grids: tuple[Grid, ...], given: Mapping[str, Axis], name: str) -> Grids:
     """The file's grids with the command line's axes."""
-    remarks: list[str] = []
+    remarks = idle_excludes(grids)
     all_grids, losses = grids, given.get(LOSS)
     if losses is not None and differ(grids, LOSS):
         kept = _of_these_losses(grids, losses, name)

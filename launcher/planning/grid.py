@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from launcher.config import LOSS, OBJECTIVE, PRESET
@@ -107,10 +107,7 @@ class Grids:
         """What is worth a word: names that stand for others, or may be meant for something else."""
         given = dict.fromkeys(alias for grid in self.grids for axis in grid.axes for alias in axis.aliases)
         meant = (f"{alias} is loss_type={aliased(alias)}, as TRL calls it" for alias in given)
-        excluded = dict.fromkeys(each for grid in self.grids for each in grid.exclude)
-        idle = (each for each in excluded if not any(grid.has(each) for grid in self.grids))
-        none = (f"exclude: {_in_words(each)} leaves out no run: no combination has it" for each in idle)
-        return [*self.remarks, *meant, *none]
+        return [*self.remarks, *meant]
 
     def points(self) -> Iterator[Overrides]:
         """Each grid's points, one grid after another.
@@ -132,6 +129,13 @@ class Grids:
 def differ(grids: tuple[Grid, ...], key: str) -> bool:
     """Whether grids say different things of a key; one that says nothing of it leaves it as it is elsewhere."""
     return len({frozenset(grid.values_of(key)) for grid in grids}) > 1
+
+
+def idle_excludes(grids: Sequence[Grid]) -> list[str]:
+    """What is to be left out of grids that none of them has, each in a line."""
+    excluded = dict.fromkeys(each for grid in grids for each in grid.exclude)
+    idle = (each for each in excluded if not any(grid.has(each) for grid in grids))
+    return [f"exclude: {_in_words(each)} leaves out no run: no combination has it" for each in idle]
 
 
 def _in_words(excluded: frozenset[tuple[str, str]]) -> str:

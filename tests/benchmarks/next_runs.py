@@ -48,7 +48,8 @@ LOSSES, RUNS = 3, 6
 BETAS = np.geomspace(0.01, 1, 5)
 STEP = 1 / (len(BETAS) - 1)
 REACH = np.linspace(-STEP, 1 + STEP, 241)
-AXIS = Along("beta", float(BETAS[0]), float(BETAS[-1]), log=True)
+RANGE = (float(BETAS[0]), float(BETAS[-1]))
+AXIS = Along("beta", log=True, ranges={str(loss): RANGE for loss in range(LOSSES)})
 Curve = Callable[[Floats], Floats]
 Place = tuple[int, float]  # loss, and where on the axis
 Seen = dict[Place, list[float]]  # the scores of each seed
@@ -119,8 +120,8 @@ def named(posterior: gaussian.Posterior, seen: Seen) -> Place:
 def suggested(seen: Seen, posterior: gaussian.Posterior, _: np.random.Generator) -> list[Place]:
     """As the verb does."""
     rows = [
-        {"kind": "run", "model": "m", "dataset": "d", "loss_type": str(loss), "beta": AXIS.value(place), "setting": "",
-         "seed": 1.0, "seeds": 1, "run_ids": ["r"], "axes": {}, "objective": {}}
+        {"kind": "run", "model": "m", "dataset": "d", "loss_type": str(loss), "beta": AXIS.value(place, str(loss)),
+         "setting": "", "seed": 1.0, "seeds": 1, "run_ids": ["r"], "axes": {}, "objective": {}}
         for loss, place in seen
     ]  # fmt: skip
     frame = pd.DataFrame(rows)
@@ -130,7 +131,7 @@ def suggested(seen: Seen, posterior: gaussian.Posterior, _: np.random.Generator)
 
 def _nearest(beta: float, loss: int, seen: Seen) -> float:
     """The place of a beta; of one that was run exactly that which is known."""
-    place = AXIS.unit(beta)
+    place = AXIS.unit(beta, str(loss))
     return next((known for of, known in seen if of == loss and math.isclose(known, place, abs_tol=1e-9)), place)
 
 
