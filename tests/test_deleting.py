@@ -225,8 +225,10 @@ def test_an_empty_name_names_nothing(
 ) -> None:
     """`rm "$SWEEP"` with a variable that nobody has set must not take the latest sweep, nor all runs of one."""
     (run,) = launched(store, scheduler, "beta=0.1", "sweep=one", finished=words[0] != "cancel")
-    assert main([*words, *(["--yes"] if words[0] == "rm" else [])]) == 2
-    assert "empty" in capsys.readouterr().err
+    for more in ([], ["--output-dir", ""]):
+        assert main([*words, *(["--yes"] if words[0] == "rm" else []), *more]) == 2
+        assert "empty" in capsys.readouterr().err
+    assert main(["gc", "--yes", "--output-dir", ""]) == 2
     assert run.path.exists()
 
 

@@ -75,6 +75,13 @@ def count(text: str) -> int:
     return int(text)
 
 
+def folder(text: str) -> Path:
+    """A folder, as argparse's `type`: none is no folder, and not this one (a variable that nobody has set)."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty; give a folder, or leave it out")
+    return Path(text)
+
+
 def sweep_arguments(parser: Parser, default: str = "the sweep launched last") -> None:
     """A sweep, and JSON."""
     parser.add_argument("sweep", nargs="?", metavar="SWEEP", help=f"by name or folder; default: {default}")

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from launcher import __version__
-from launcher.cli.arguments import DONE, VERBS, Parser, as_called, complained, count, program
+from launcher.cli.arguments import DONE, VERBS, Parser, as_called, complained, count, folder, program
 from launcher.cli.watch import after_submission, damages_in
 from launcher.cluster.scheduler import Scheduler, said_by_environment, scheduler_for
 from launcher.errors import SchedulerError, UsageError, listed
@@ -80,7 +80,7 @@ def launch_parser() -> Parser:
     parser.add_argument("--version", action="store_true", help="print the version")
     parser.add_argument("-m", "--multirun", action="store_true", help="run every combination of the values given")
     where = "the same as output_dir=FOLDER; default: $PREFSWEEP_OUTPUT_DIR, else outputs"
-    parser.add_argument("--output-dir", metavar="FOLDER", help=where)
+    parser.add_argument("--output-dir", type=folder, metavar="FOLDER", help=where)
     parser.add_argument("-c", "--cfg", choices=("job", "hydra", "all"), help="print the configuration, launch nothing")
     parser.add_argument("-p", "--package", metavar="KEY", help="of --cfg only what is below a key")
     parser.add_argument(

@@ -14,10 +14,9 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from launcher.cli.arguments import DONE, FAILED, VERBS, WRONG, Parser, as_called, folder_given, program
+from launcher.cli.arguments import DONE, FAILED, VERBS, WRONG, Parser, as_called, folder, folder_given, program
 from launcher.cli.complete import LAUNCH, MODULES, candidates, words_of
 from launcher.errors import PrefsweepError, UsageError, near_choice
 from launcher.machine import disk, rights
@@ -113,6 +112,6 @@ def verb_parser(name: str) -> Parser:
     )
     verb.arguments(parser)
     where = f"where everything is; default: ${OUTPUT_DIR}, else outputs"
-    folder = argparse.SUPPRESS if name in ("run", "completion") else where  # a RUN_DIR says it, a script has none
-    parser.add_argument("--output-dir", type=Path, metavar="FOLDER", help=folder)
+    told = argparse.SUPPRESS if name in ("run", "completion") else where  # a RUN_DIR says it, a script has none
+    parser.add_argument("--output-dir", type=folder, metavar="FOLDER", help=told)
     return parser
