@@ -29,7 +29,7 @@ RUN = ("model=tiny", "trainer=full", "hub.when=login", "evaluation=none")
 @pytest.fixture
 def scheduler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeScheduler:
     fake = FakeScheduler()
-    for module in ("remove", "garbage", "list_sweeps", "selection"):
+    for module in ("remove", "garbage", "list_sweeps", "selection", "report"):
         monkeypatch.setattr(f"launcher.cli.{module}.scheduler_to_ask", lambda: fake)
     monkeypatch.chdir(tmp_path)
     return fake
@@ -230,6 +230,27 @@ def test_an_empty_name_names_nothing(
         assert "empty" in capsys.readouterr().err
     assert main(["gc", "--yes", "--output-dir", ""]) == 2
     assert run.path.exists()
+
+
+def test_a_report_is_on_what_there_is_by_now(
+    store: Store, scheduler: FakeScheduler, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody has typed `collect` since the runs ended; results that lie elsewhere are read as they are."""
+    first, second = launched(store, scheduler, "beta=0.1,0.2", "sweep=one", finished=False)
+    finish(first)
+    assert main(["collect", "one"]) == 0
+    finish(second)
+    capsys.readouterr()
+    for named in ("one", "outputs/sweeps/one"):
+        assert main(["report", named, "--json"]) == 0
+    rows = [json.loads(line) for line in store.sweep("one").results_file.read_text().splitlines()]
+    assert {row["run_id"]: row["status"] for row in rows if row["kind"] == "run"} == {
+        run.run_id: "TRAINED" for run in (first, second)
+    }
+    elsewhere = store.root.parent / "copy"
+    elsewhere.mkdir()
+    (elsewhere / "results.jsonl").write_text(store.sweep("one").results_file.read_text())
+    assert main(["report", "copy", "--json"]) == 0
 
 
 def test_list_and_du(store: Store, scheduler: FakeScheduler, capsys: pytest.CaptureFixture[str]) -> None:

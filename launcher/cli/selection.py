@@ -40,7 +40,7 @@ def find_sweep(options: argparse.Namespace, named: str | None) -> SweepDir:
         raise UsageError("the sweep's name is empty; give one, or leave the word out")  # "$SWEEP" that nobody has set
     store = Store(options.output_dir.absolute())
     names = [sweep.name for sweep in store.sweeps()]
-    if named and named not in names and (place := _sweep_at(Path(named))) is not None:
+    if named and named not in names and (place := sweep_at(Path(named))) is not None:
         if options.folder_given and not place.path.parent.parent.samefile(store.root):
             raise UsageError(f"{named}: lies in another folder than --output-dir {options.output_dir}; leave that out")
         return place
@@ -54,7 +54,7 @@ def find_sweep(options: argparse.Namespace, named: str | None) -> SweepDir:
     return store.sweep(name)
 
 
-def _sweep_at(path: Path) -> SweepDir | None:
+def sweep_at(path: Path) -> SweepDir | None:
     """The sweep whose folder this is, `outputs/sweeps/smoke`, however it is spelt."""
     place = path.absolute() if not path.is_absolute() and ".." not in path.parts else path.resolve()
     known = place.parent.name == "sweeps" and place in [each.path for each in Store(place.parent.parent).sweeps()]
