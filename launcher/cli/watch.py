@@ -5,13 +5,15 @@ Owns: the wait, and what Ctrl-C does in it. Must not know: why anything was subm
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 from launcher.cli.arguments import DONE, FAILED, complained
 from launcher.cli.selection import runs_of
 from launcher.cluster.scheduler import Scheduler
+from launcher.errors import StoreError
 from launcher.evaluation.missing_benchmarks import awaits_judge
 from launcher.machine.terminal import complain
 from launcher.runs.cancel import cancel
@@ -34,12 +36,25 @@ def after_submission(plan: Plan, store: Store, scheduler: Scheduler, *, quiet: b
     """Follow local jobs to their end; leave detached ones alone."""
     directory = store.sweep(plan.sweep.name)
     submitted = [d for d in plan.decisions if d.action is not Action.SKIP]
-    if scheduler.detached or quiet:
-        views_states.say_submitted(directory, len(submitted), quiet=quiet)
+    if quiet:
+        code, faults = DONE, list[str]()
+    elif scheduler.detached:
+        views_states.say_submitted(directory, len(submitted), _jobs_of(submitted, store))
         code, faults = DONE, list[str]()
     else:
         code, faults = _follow(plan.decisions, directory, store, scheduler)
     return complained([*faults, *damages_in(plan, directory)]) or code
+
+
+def _jobs_of(submitted: Iterable[Decision], store: Store) -> list[str]:
+    """The ids of the jobs, an array's once; none of a run whose records cannot be read."""
+    found: dict[str, None] = {}
+    for decision in submitted:
+        with contextlib.suppress(StoreError):
+            job = store.run(decision.run.run_id).attempts()[-1].job
+            if job is not None:
+                found[job.job_id.partition("_")[0]] = None
+    return list(found)
 
 
 def damages_in(plan: Plan, directory: SweepDir) -> list[str]:

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.text import Text
 
 Say = Callable[[str], None]  # is told what is done while it is done
-WIDE = 160  # columns of a pipe or a log, which has no edge at which to break ids
+WIDE = 400  # columns of a pipe or a log, which has no edge at which to break ids
 OUTPUT = "the output"  # the file that an error of stdout names
 _HARMLESS = "legible"  # the name of our way with what an encoding lacks
 # Controls but tab and line feed, overrides of the direction of writing, breaks of Unicode, half pairs.

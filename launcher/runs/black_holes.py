@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 from launcher.cluster.job_state import JobState, Phase
 from launcher.cluster.scheduler import JobKey, key_of
-from launcher.errors import number_of
 from launcher.runs.moved import has_moved
 from launcher.runs.run_state import RunState
 from launcher.runs.status import Status
@@ -37,8 +36,7 @@ class BlackHole:
     @property
     def in_words(self) -> str:
         """For whoever may have the node mended."""
-        runs = number_of(self.runs, "run")
-        return f"{self.node}: {runs} ended there before the start; look at it, or give cluster.exclude"
+        return f"{self.node}: {self.runs} runs ended there before they began; look at it, or give cluster.exclude"
 
 
 def black_holes(states: Iterable[RunState], learnt: Collection[str] = ()) -> dict[str, BlackHole]:

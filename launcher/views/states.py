@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.table import Table
 
 from launcher.cluster.job_state import SUSPENDED, Phase
-from launcher.errors import StoreError, number_of
+from launcher.errors import StoreError, listed, number_of
 from launcher.machine.disk import in_words
 from launcher.machine.terminal import Screen, say, say_json
 from launcher.runs.black_holes import black_holes
@@ -36,6 +36,7 @@ from launcher.views.table import Lines, Row, table_of
 
 Ended = Callable[[], bool]
 LOG_POLL_SECONDS = 0.5
+SHOWN_JOBS = 4  # of a launch, by id
 TRACEBACKS, TRACEBACK_LINES = 3, 3  # shown by status: several runs of a sweep mostly fail alike
 
 
@@ -197,10 +198,12 @@ def show_log(path: Path, *, follow: bool, ended: Ended) -> None:
             time.sleep(LOG_POLL_SECONDS)
 
 
-def say_submitted(directory: SweepDir, count: int, *, quiet: bool) -> None:
-    """Where to look from now on."""
-    if not quiet:
-        say(f"{number_of(count, 'run')} submitted; `{verb_command(directory, 'status', '--watch')}` shows how they do")
+def say_submitted(directory: SweepDir, count: int, jobs: Sequence[str]) -> None:
+    """What was submitted, with the ids of the jobs, and where to look from now on."""
+    told = f" as job{'' if len(jobs) == 1 else 's'} {listed(jobs, SHOWN_JOBS)}" if jobs else ""
+    say(
+        f"{number_of(count, 'run')} submitted{told}; `{verb_command(directory, 'status', '--watch')}` shows how they do"
+    )
 
 
 def say_submitted_to_evaluate(directory: SweepDir, count: int) -> None:
