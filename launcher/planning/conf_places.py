@@ -113,10 +113,10 @@ def sweep_names() -> list[str]:
 
 
 def sweep_file(name: str) -> Path | None:
-    """The sweep file of a name, or of a path: what has a / or ends in .yaml is one."""
+    """The sweep file of a name, or of a path, with or without its .yaml: what has a / or ends so is one."""
     if "/" in name or name.endswith(".yaml"):
-        path = Path(name).expanduser()
-        return next((each for each in (path, path.with_name(f"{path.name}.yaml")) if each.is_file()), None)
+        path = Path(name.removesuffix(".yaml") + ".yaml").expanduser()
+        return path if path.is_file() else None
     files = (folder / f"{name}.yaml" for folder in sweep_dirs())
     return next((file for file in files if file.is_file()), None)
 
