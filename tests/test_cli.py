@@ -130,8 +130,11 @@ def test_every_verb_has_help_with_examples(launch: Launch, verb: str) -> None:
     """--help shows how the verb is used."""
     done = launch(*verb.split(), "--help")
     assert done.returncode == 0
-    assert "python -m launcher" in done.stdout.split("options:")[-1] or "python -m launcher -m" in done.stdout
-    assert ("--output-dir" in done.stdout) is (verb != "run")  # its RUN_DIR says where the run lies
+    program = "prefsweep" if verb == "completion" else "python -m launcher"  # what an installation completes
+    assert program in done.stdout.split("options:")[-1] or f"{program} -m" in done.stdout
+    assert ("--output-dir" in done.stdout) is (
+        verb not in ("run", "completion")
+    )  # a RUN_DIR says it; a script has none
 
 
 def test_unknown_sweeps_and_runs_are_named(launch: Launch, tmp_path: Path) -> None:
