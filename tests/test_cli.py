@@ -134,7 +134,7 @@ def test_every_verb_has_help_with_examples(launch: Launch, verb: str) -> None:
     assert program in done.stdout.split("options:")[-1] or f"{program} -m" in done.stdout
     assert ("--output-dir" in done.stdout) is (
         verb not in ("run", "completion")
-    )  # a RUN_DIR says it; a script has none
+    )  # a RUN_DIR says it, a script has none
 
 
 def test_unknown_sweeps_and_runs_are_named(launch: Launch, tmp_path: Path) -> None:
