@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from launcher import __version__
 from launcher.cli.arguments import DONE, FAILED, VERBS, WRONG, Parser, as_called, folder, folder_given, program
 from launcher.cli.complete import LAUNCH, MODULES, candidates, words_of
 from launcher.errors import PrefsweepError, UsageError, near_choice
@@ -57,6 +58,9 @@ def _in_words(error: OSError) -> str:
 
 
 def _answer(argv: Sequence[str]) -> int:
+    if list(argv) == ["--version"]:  # a launch knows it too, and waits for its imports
+        say(f"prefsweep {__version__}")
+        return DONE
     if not argv or argv[0] not in VERBS:
         from launcher.cli.launch import launch
 
