@@ -496,7 +496,7 @@ def test_a_newcomers_80_pairs(launch: Launch, store: Store, tmp_path: Path) -> N
     typed = ("-m", "loss_type=sigmoid,ipo", "beta=0.1,0.3", "model=./sft", "dataset=./mixed", "dry_run=true")
     refused = launch(*typed)
     assert (refused.returncode, refused.stdout) == (2, "")
-    assert refused.stderr.startswith("prefsweep: trainer=lora: ")
+    assert refused.stderr.splitlines()[-1].startswith("prefsweep: trainer=lora: ")  # a slow machine says what it does
     assert len(refused.stderr.splitlines()) == 1
     shown = launch(*typed, "trainer=lora", "--show-data", "2")
     assert shown.returncode == 0, shown.stderr
