@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -105,6 +106,8 @@ def test_your_own_model_and_data_are_planned_as_typed(tmp_path: Path) -> None:
     (tmp_path / "sft").mkdir()
     for name, content in model_files("zephyr_7b_sft", seed=0).items():
         (tmp_path / "sft" / name).write_bytes(content)
+    shape = json.loads((tmp_path / "sft/config.json").read_text())
+    (tmp_path / "sft/config.json").write_text(json.dumps(shape | {"max_position_embeddings": 2048}))
     write_pairs(tmp_path / "pairs")
     (tmp_path / "conf/cluster").mkdir(parents=True)
     (tmp_path / "conf/cluster/mine.yaml").write_text("defaults: [slurm]\npartition: gpu\naccount: me\n")
