@@ -234,9 +234,10 @@ def listed(names: Iterable[object], at_most: int) -> str:
     return ", ".join(every[:at_most]) + more
 
 
-def number_of(count: int, noun: str) -> str:
-    """A number of things: `1 run`, `1,000 runs`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+def number_of(count: float, noun: str) -> str:
+    """A number of things: `1 run`, `1,000 runs`, `1.5 epochs`."""
+    said = f"{count:,}" if isinstance(count, int) else f"{count:g}"
+    return f"{said} {noun}{'' if count == 1 else 's'}"
 
 
 class JudgeError(PrefsweepError):

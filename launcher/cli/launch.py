@@ -30,6 +30,7 @@ from launcher.planning.named_trainer import check_named, demo_named
 from launcher.planning.needed import note_missing
 from launcher.planning.planned_runs import executor_of, plan, plan_run
 from launcher.planning.prerequisites import check_sources, check_writable, fetch_sources, short_of_disk
+from launcher.store.facts import Job
 from launcher.store.hashes import Hashes
 from launcher.store.output_folder import Store
 from launcher.submission.adopt import adopt
@@ -174,8 +175,8 @@ def _launch(options: argparse.Namespace, argv: Sequence[str]) -> int:
         views_plan.show_plan(planned, scheduler, store, as_json=options.json, sources=settled.lines, data=data)
         console.show_notes([*settled.notes, *compared.notes])
         return complained(damages_in(planned, store.sweep(planned.sweep.name)))
-    planned = _submit(settled, data, known, scheduler, argv, as_json=options.json)
-    return after_submission(planned, store, scheduler, quiet=options.json)
+    planned, jobs = _submit(settled, data, known, scheduler, argv, as_json=options.json)
+    return after_submission(planned, jobs, store, scheduler, quiet=options.json)
 
 
 def _with_folder(overrides: Sequence[str], folder: str) -> list[str]:
@@ -235,7 +236,7 @@ def _check(sweep: Sweep, store: Store, *, dry_run: bool) -> Settled:
 
 def _submit(
     settled: Settled, data: Look, known: Hashes, scheduler: Scheduler, argv: Sequence[str], *, as_json: bool
-) -> Plan:
+) -> tuple[Plan, list[Job]]:
     sweep, store = settled.sweep, known.store
     console.show_notes(settled.notes)
     fetch_sources(sweep, store)
@@ -249,5 +250,4 @@ def _submit(
         planned = plan_batches(sweep, decisions, store, scheduler)
         views_plan.show_plan(planned, None, store, as_json=as_json, sources=settled.lines, data=data)
         with console.working() as tell:
-            act(planned, store, scheduler, argv, tell)
-    return planned
+            return planned, act(planned, store, scheduler, argv, tell)

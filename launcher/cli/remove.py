@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from launcher.cli.arguments import DONE, Parser
-from launcher.cli.selection import find_sweep, store_of
+from launcher.cli.selection import find_sweep, named_runs, store_of
 from launcher.cluster.scheduler import scheduler_to_ask
 from launcher.errors import UsageError
 from launcher.machine.terminal import say
@@ -47,7 +47,8 @@ def remove(options: argparse.Namespace) -> int:
     store, scheduler = store_of(directory), scheduler_to_ask()
 
     def look() -> Going:
-        return going_with(directory, options.runs, Holdings.of(store), scheduler, published=options.published)
+        runs = named_runs(options.runs, directory, store)
+        return going_with(directory, runs, Holdings.of(store), scheduler, published=options.published)
 
     going = look()
     paths = [*(run.path for run in going.runs), *(path for path, _ in going.paths)]

@@ -75,8 +75,8 @@ def resume(options: argparse.Namespace) -> int:
         if options.dry_run:
             return complained(left_out.values())
         with working() as tell:
-            act(planned, store, scheduler, ["resume", directory.name, *words], tell)
-    code = after_submission(planned, store, scheduler, quiet=options.json)
+            jobs = act(planned, store, scheduler, ["resume", directory.name, *words], tell)
+    code = after_submission(planned, jobs, store, scheduler, quiet=options.json)
     return complained(left_out.values()) or code
 
 

@@ -6,6 +6,7 @@ Owns: how a sweep or a run is named on the command line. Must not know: what is 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from launcher.cluster.scheduler import Scheduler, scheduler_to_ask
@@ -87,6 +88,20 @@ def runs_of(directory: SweepDir, store: Store) -> list[RunDir]:
     return [store.run(named.run_id) for named in directory.run_names()]
 
 
+def named_runs(names: Sequence[str], directory: SweepDir, store: Store) -> list[RunDir]:
+    """The sweep's runs whose ids are, or begin with, one of these names; all of them where there is no name.
+
+    Raises:
+        UsageError: no run is called so.
+    """
+    every = runs_of(directory, store)
+    for name in names:
+        if not name or not any(run.run_id.startswith(name) for run in every):
+            told = name or "an empty name"
+            raise UsageError(f"{told}: no run of {directory.name} is called so; `status {directory.name}` lists them")
+    return [run for run in every if run.run_id.startswith(tuple(names))] if names else every
+
+
 def choose(
     options: argparse.Namespace,
     directory: SweepDir,
@@ -98,12 +113,6 @@ def choose(
 
     `around`: of the sweep's runs, as found before.
     """
-    states = states_of(runs_of(directory, store), scheduler, around)
-    for name in options.runs:
-        if not name or not any(state.run.run_id.startswith(name) for state in states):
-            told = name or "an empty name"
-            raise UsageError(f"{told}: no run of {directory.name} is called so; `status {directory.name}` lists them")
-    if options.runs:
-        states = [state for state in states if state.run.run_id.startswith(tuple(options.runs))]
+    states = states_of(named_runs(options.runs, directory, store), scheduler, around)
     wanted = {word.upper() for word in options.state}
     return [state for state in states if not wanted or state.status in wanted]

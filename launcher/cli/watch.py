@@ -5,7 +5,6 @@ Owns: the wait, and what Ctrl-C does in it. Must not know: why anything was subm
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -13,13 +12,13 @@ from functools import partial
 from launcher.cli.arguments import DONE, FAILED, complained
 from launcher.cli.selection import runs_of
 from launcher.cluster.scheduler import Scheduler
-from launcher.errors import StoreError
 from launcher.evaluation.missing_benchmarks import awaits_judge
 from launcher.machine.terminal import complain
 from launcher.runs.cancel import cancel
 from launcher.runs.run_state import RunState, states_of
 from launcher.runs.status import BAD
 from launcher.runs.unreadable import Reading
+from launcher.store.facts import Job
 from launcher.store.output_folder import Store, SweepDir
 from launcher.store.run_folder import RunDir
 from launcher.store.work_done import lacking
@@ -32,29 +31,25 @@ from launcher.views.live import Progress
 POLL_SECONDS = 2.0
 
 
-def after_submission(plan: Plan, store: Store, scheduler: Scheduler, *, quiet: bool) -> int:
-    """Follow local jobs to their end; leave detached ones alone."""
+def after_submission(
+    plan: Plan, jobs: Iterable[Job], store: Store, scheduler: Scheduler, *, quiet: bool
+) -> int:
+    """Follow local jobs to their end; leave detached ones alone. `jobs`: those that the plan became."""
     directory = store.sweep(plan.sweep.name)
     submitted = [d for d in plan.decisions if d.action is not Action.SKIP]
     if quiet:
         code, faults = DONE, list[str]()
     elif scheduler.detached:
-        views_states.say_submitted(directory, len(submitted), _jobs_of(submitted, store))
+        views_states.say_submitted(directory, len(submitted), _ids_of(jobs))
         code, faults = DONE, list[str]()
     else:
         code, faults = _follow(plan.decisions, directory, store, scheduler)
     return complained([*faults, *damages_in(plan, directory)]) or code
 
 
-def _jobs_of(submitted: Iterable[Decision], store: Store) -> list[str]:
-    """The ids of the jobs, an array's once; none of a run whose records cannot be read."""
-    found: dict[str, None] = {}
-    for decision in submitted:
-        with contextlib.suppress(StoreError):
-            job = store.run(decision.run.run_id).attempts()[-1].job
-            if job is not None:
-                found[job.job_id.partition("_")[0]] = None
-    return list(found)
+def _ids_of(jobs: Iterable[Job]) -> list[str]:
+    """The ids of the jobs, an array's once."""
+    return list(dict.fromkeys(job.job_id.partition("_")[0] for job in jobs))
 
 
 def damages_in(plan: Plan, directory: SweepDir) -> list[str]:

@@ -29,7 +29,7 @@ def check_named(sweep: Sweep) -> None:
         ConfigError: one does not, and what it would be trained with.
     """
     for run in sweep.runs:
-        given = {override.partition("=")[0].lstrip("+") for override in run.overrides}
+        given = _given(run)
         if given.isdisjoint({"trainer", PRESET}) and not given.issuperset(CHOSEN) and not _suits_demo(run, given):
             raise _unnamed(run, given)
 
@@ -37,13 +37,17 @@ def check_named(sweep: Sweep) -> None:
 def demo_named(sweep: Sweep) -> list[str]:
     """A word where the demo's own trainer is named for such a model, with neither of CHOSEN: it stays the demo's."""
     for run in sweep.runs:
-        given = {override.partition("=")[0].lstrip("+") for override in run.overrides}
-        trainer = run.config.trainer
+        given, trainer = _given(run), run.config.trainer
         if trainer.name in OF_THE_DEMO and given.isdisjoint({*CHOSEN, PRESET}) and not _suits_demo(run, given):
             settings = f"learning rate {trainer.learning_rate:g}, max_length {trainer.max_length}"
             instead = f"trainer={OF_THE_DEMO[trainer.name]} has those of a 7B, or give {' and '.join(CHOSEN)}"
             return [f"trainer={trainer.name} on model={run.config.model.name}: {settings} are the demo's; {instead}"]
     return []
+
+
+def _given(run: Run) -> set[str]:
+    """The keys and groups that somebody chose a value for."""
+    return {override.partition("=")[0].lstrip("+") for override in run.overrides}
 
 
 def _suits_demo(run: Run, given: Collection[str]) -> bool:

@@ -90,13 +90,13 @@ class Going:
 
 
 def going_with(
-    directory: SweepDir, chosen: Sequence[str], holdings: Holdings, scheduler: Scheduler, *, published: bool
+    directory: SweepDir, runs: Sequence[RunDir], holdings: Holdings, scheduler: Scheduler, *, published: bool
 ) -> Going:
-    """What `rm` deletes: a sweep's records and the runs that no other sweep holds, or some of these runs.
+    """What `rm` deletes: of some runs of a sweep those that no other sweep holds; with all of them its records, too.
 
     Args:
         directory: the sweep.
-        chosen: beginnings of run ids; none: the whole sweep.
+        runs: which of its runs.
         holdings: of its output folder.
         scheduler: is asked whether anything is at work.
         published: whether revisions in `hub/` go too.
@@ -107,11 +107,6 @@ def going_with(
     """
     store = holdings.store
     every = [store.run(named.run_id) for named in directory.run_names()]
-    for word in chosen:
-        if not word or not any(run.run_id.startswith(word) for run in every):
-            told = word or "an empty name"
-            raise UsageError(f"{told}: no run of {directory.name} is called so; `status {directory.name}` lists them")
-    runs = [run for run in every if run.run_id.startswith(tuple(chosen))] if chosen else every
     whole = len(runs) == len(every)
     shared = {run.run_id: others for run in runs if (others := holdings.others(run.run_id, directory.name))}
     own = tuple(run for run in runs if run.run_id not in shared and run.path.exists())

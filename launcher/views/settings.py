@@ -84,8 +84,7 @@ def _values(config: RunConfig) -> Plain:
 def _words(config: RunConfig, *, keyed: bool) -> dict[str, str]:
     """`keyed`: whether some run gives its loss a key."""
     trainer, devices = config.trainer, _devices(config)
-    many = f"{devices} device{'' if devices == 1 else 's'}"
-    batch = f"{trainer.micro_batch_size} micro x {_accumulated(config)} accumulated x {many}"
+    batch = f"{trainer.micro_batch_size} micro x {_accumulated(config)} accumulated x {number_of(devices, 'device')}"
     packed = f" ({config.model.quantization})" if config.model.quantization else ""
     return {
         "trainer": trainer.name,
@@ -110,4 +109,4 @@ def _warmup(trainer: Trainer) -> str:
 def _length(trainer: Trainer) -> str:
     if trainer.max_steps is not None:
         return number_of(trainer.max_steps, "step")
-    return f"{trainer.epochs:g} epoch{'' if trainer.epochs == 1 else 's'}"
+    return number_of(trainer.epochs, "epoch")
