@@ -31,9 +31,7 @@ from launcher.views.live import Progress
 POLL_SECONDS = 2.0
 
 
-def after_submission(
-    plan: Plan, jobs: Iterable[Job], store: Store, scheduler: Scheduler, *, quiet: bool
-) -> int:
+def after_submission(plan: Plan, jobs: Iterable[Job], store: Store, scheduler: Scheduler, *, quiet: bool) -> int:
     """Follow local jobs to their end; leave detached ones alone. `jobs`: those that the plan became."""
     directory = store.sweep(plan.sweep.name)
     submitted = [d for d in plan.decisions if d.action is not Action.SKIP]
