@@ -168,9 +168,9 @@ _EVERYWHERE = {"name", "path"}  # last words of keys that say nothing of which s
 
 
 def suggestion(wrong: str, known: Collection[str]) -> str:
-    """`; did you mean ...?`, or nothing where no known word is near: by another name, in another section, misspelt."""
+    """` (did you mean ...?)`, or nothing where no known word is near: by another name, in another section, misspelt."""
     found = _meant(wrong.lstrip("+~"), known)
-    return f"; did you mean {found!r}?" if found else ""
+    return f" (did you mean {found!r}?)" if found else ""
 
 
 def near_choice(wrong: object, known: Collection[str]) -> str:
@@ -185,7 +185,7 @@ def near_choice(wrong: object, known: Collection[str]) -> str:
     begun = [each for each in alike if len(alike) == 1 or _plain(each).startswith(f"{word}_")]
     slips = [each for each in difflib.get_close_matches(word, plain, n=3, cutoff=0) if _is_slip(word, each)]
     found = plain.get(word) or next(iter(begun), None) or next((plain[each] for each in slips), None)
-    return f"; did you mean {found!r}?" if found else ""
+    return f" (did you mean {found!r}?)" if found else ""
 
 
 def _plain(word: str) -> str:

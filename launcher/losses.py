@@ -197,13 +197,13 @@ def what_instead(name: str, known: Collection[str]) -> str:
     """
     plain = name.lower().replace("-", "_")
     if plain in (*known, *ALIASES):
-        return f"; did you mean {plain!r}?"
+        return f" (did you mean {plain!r}?)"
     if plain in _METHODS:
         return f"; {_METHODS[plain]}"
     near = [each for each in (*known, *ALIASES, *_METHODS) if _is_misspelt(plain, each)]
     if len(near) != 1 or near[0] in _METHODS:
         return f"; {near[0]} is no loss here: {_METHODS[near[0]]}" if len(near) == 1 else ""
-    return f"; did you mean {near[0]!r}?"
+    return f" (did you mean {near[0]!r}?)"
 
 
 def _is_misspelt(word: str, name: str) -> bool:

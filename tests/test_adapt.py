@@ -266,7 +266,7 @@ def test_resume_takes_new_settings(store: Store) -> None:
     [
         ("beta=0.3", "beta=0.3: beta says what is trained; another value is another run"),
         ("trainer.learning_rate=1", "trainer says what is trained"),
-        ("cluster.tme=5", "cluster.tme: no such key; did you mean 'cluster.time'?"),
+        ("cluster.tme=5", "cluster.tme: no such key (did you mean 'cluster.time'?"),
         ("cluster.nodes=many", "cluster.nodes=many: must be a whole number"),
         ("cluster.time=1,2", "give one value of one key"),
         ("cluster=local", "give one value of one key"),

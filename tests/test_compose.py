@@ -300,7 +300,7 @@ def test_sweep_files_lie_in_their_folder(name: str) -> None:
         ("trainer.partition=gpu", "did you mean 'cluster.partition'"),
         ("cluster.walltime=5", "did you mean 'cluster.time'"),
         ("evaluation.lr=5", "did you mean 'trainer.learning_rate'"),
-        ("trainer.lora_rank=5", "trainer.lora_rank=5: no such key; did you mean 'trainer.lora.r'"),
+        ("trainer.lora_rank=5", "trainer.lora_rank=5: no such key (did you mean 'trainer.lora.r'"),
         ("lerning_rate=1", "did you mean 'trainer.learning_rate'"),
         ("trainer.colour=1", "trainer.colour=1: no such key; see"),
         ("colour=1", "colour=1: no such key; see"),

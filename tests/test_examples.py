@@ -161,7 +161,7 @@ def test_examples_are_no_choices_unless_they_are_named() -> None:
     with pytest.raises(ConfigError) as caught:
         compose(["model=tiny", "cluster=slrum"], multirun=False)
     assert "examples/" not in str(caught.value)
-    with pytest.raises(ConfigError, match=r"did you mean 'examples/gres_only_puhti'\?; there are: examples/"):
+    with pytest.raises(ConfigError, match=r"did you mean 'examples/gres_only_puhti'\?\); there are: examples/"):
         compose(["model=tiny", "cluster=examples/gres_only_puthi"], multirun=False)
     with pytest.raises(ConfigError) as many:
         sweep_of("model=tiny", "cluster=glob(*)")

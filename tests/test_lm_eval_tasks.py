@@ -31,7 +31,7 @@ def test_tasks_are_those_of_the_installed_lm_eval(
     (file,) = (user_cache(os.environ) / "lm_eval_tasks").iterdir()
     assert sorted(json.loads(file.read_text())) == sorted(manager.all_tasks)
     for wrong in ("ifevall", "gsm8k,ifevall"):
-        with pytest.raises(ConfigError, match=r"lm_eval\.tasks=ifevall: .* no such task; did you mean 'ifeval'\?"):
+        with pytest.raises(ConfigError, match=r"lm_eval\.tasks=ifevall: .* no such task \(did you mean 'ifeval'\?"):
             check_tasks([wrong])
     with pytest.raises(ConfigError, match="no such task"):
         check_tasks(["nothing_*_matches"])

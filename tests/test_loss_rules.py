@@ -76,7 +76,7 @@ def refusal(*given: str) -> str:
         (["loss_type=sigmoid+kto"], "kto trains on completions with a label, and cannot be in a sum"),
         (["loss_type=exo_pair+aot"], "loss.label_smoothing: TRL has one for all parts, exo_pair's null is 1e-3"),
         (["loss_type=sigmoid+"], "loss_type=sigmoid+: '' is not a loss"),
-        (["loss_type=sigmod+sft"], "loss_type=sigmod+sft: 'sigmod' is not a loss of the installed TRL; did you mean"),
+        (["loss_type=sigmod+sft"], "loss_type=sigmod+sft: 'sigmod' is not a loss of the installed TRL (did you mean"),
         (["loss_type=sigmoid+aot", "loss.use_weighting=true"], "every part of a sum has to take it, and aot cannot"),
         (["loss_type=sigmoid+bco_pair", "loss.f_divergence=forward_kl"], "every part of a sum has to take it, and"),
         (["loss_type=aot", "trainer.micro_batch_size=1"], "sorts the pairs of a micro-batch, and of one is"),

@@ -125,8 +125,11 @@ def test_help_has_groups_choices_and_keys(here: Path, capsys: pytest.CaptureFixt
         assert set(choices(group)) <= set(told.replace(",", " ").split()), group
     told = shown(capsys, "--help", "trainer")
     assert "mine         Mine alone." in told
-    assert "# Peak learning rate.\ntrainer.learning_rate=" in told
-    assert "trainer.lora.r=16" in told
+    assert "# Peak learning rate.\ntrainer.learning_rate=2e-5 (full), 1e-3 (lora), 5e-7 (zephyr_full)" in told
+    assert "\ntrainer.lr_scheduler=cosine\n" in told
+    assert "trainer.lora.r=16 (lora), 64 (zephyr_lora)" in told
+    revisions = shown(capsys, "--help", "model.revision").splitlines()[-1]
+    assert {f"({name})" for name in ("qwen_0_6b", "mistral_7b", "gemma_1b")} <= set(revisions.replace(",", "").split())
     assert shown(capsys, "-h", "cluster.time").startswith("# Time limit of a job")
     assert "loss.gamma=null" in shown(capsys, "--help", "loss")
     code, _, error = answer(capsys, "--help", "trainer.learningrate")
@@ -180,7 +183,7 @@ def test_a_plan_for_slurm_where_there_is_none(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("cpus_per_gpuu: 1", "cluster.cpus_per_gpuu: no such key; did you mean 'cpus_per_gpu'?"),
+        ("cpus_per_gpuu: 1", "cluster.cpus_per_gpuu: no such key (did you mean 'cpus_per_gpu'?)"),
         ("nodes: many", "cluster.nodes: must be a whole number"),
     ],
 )

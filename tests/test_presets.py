@@ -144,7 +144,7 @@ def test_a_preset_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[st
     """With the nearest, and all that there are; exit code 2. A run that is there cannot change to one."""
     assert main.main(["model=tiny", "+preset=dpo_zephir"]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert "preset=dpo_zephir: no such file in conf/preset; did you mean 'dpo_zephyr'" in line
+    assert "preset=dpo_zephir: no such file in conf/preset (did you mean 'dpo_zephyr'" in line
     assert "there are: " + ", ".join(NAMES) in line
     with pytest.raises(
         ConfigError, match=r"preset: is given 2 times; give one, or an axis of them: \+preset=rpo,ld_dpo"

@@ -43,7 +43,7 @@ def test_no_loss_is_guessed_for_an_unknown_name(unknown: str) -> None:
 )
 def test_a_typo_is_told(typed: str, meant: str) -> None:
     """Letters in another order, one missing or doubled, another case; in long names also more."""
-    assert what_instead(typed, LOSSES) == f"; did you mean {meant!r}?"
+    assert what_instead(typed, LOSSES) == f" (did you mean {meant!r}?)"
 
 
 def test_what_a_method_has_instead() -> None:
@@ -89,7 +89,7 @@ def test_dpo_is_sigmoid(tmp_path_factory: pytest.TempPathFactory, monkeypatch: p
 def test_words_of_a_plain_list(wrong: str, meant: str | None) -> None:
     """Keys of one section, without its name."""
     known = ("learning_rate", "lora", "chosen", "rejected")
-    assert suggestion(wrong, known) == (f"; did you mean {meant!r}?" if meant else "")
+    assert suggestion(wrong, known) == (f" (did you mean {meant!r}?)" if meant else "")
 
 
 OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "adafactor", "grokadamw", "lion_8bit", "adamax_x", "sgd", "rmsprop")
@@ -109,7 +109,7 @@ CHOICES = (*OPTIMIZERS, "float32", "bfloat16", "4bit", "zero2", "lora", "llama_1
 )
 def test_no_choice_is_taken_for_another(wrong: str, meant: str | None) -> None:
     """What differs in its first letter or a digit does something else; a beginning or a slip is what was meant."""
-    assert near_choice(wrong, CHOICES) == (f"; did you mean {meant!r}?" if meant else "")
+    assert near_choice(wrong, CHOICES) == (f" (did you mean {meant!r}?)" if meant else "")
 
 
 @pytest.mark.parametrize(

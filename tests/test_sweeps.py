@@ -80,7 +80,7 @@ def test_packed_weights_are_not_divided() -> None:
 )
 def test_optimizers_and_schedules_are_those_of_the_installed_transformers(override: str, near: str) -> None:
     """A name that it lacks is refused before anything is submitted, with the nearest and all that it has."""
-    with pytest.raises(ConfigError, match=f"{override}: no such name; did you mean '{near}'.*; the installed"):
+    with pytest.raises(ConfigError, match=rf"{override}: no such name \(did you mean '{near}'.*; the installed"):
         prerequisites.check_sources(sweep_of("model=tiny", override), dry_run=True)
     names = (("training_args.py", "OptimizerNames"), ("trainer_utils.py", "SchedulerType"))
     optimizers, schedules = (transformers_names(*each) for each in names)

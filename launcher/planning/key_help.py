@@ -16,6 +16,8 @@ from launcher.errors import UsageError, suggestion
 from launcher.planning.comments import ITEM, Comments, Written, comments_in
 from launcher.planning.conf_places import choices, conf_dirs, conf_file, groups, looked_in
 
+IN_A_GROUP = 4  # values that are told of each key of a group
+
 
 @cache
 def _read(file: Path) -> Comments:
@@ -39,14 +41,34 @@ def _typed(file: Path) -> dict[str, Written]:
 
 def keys_in(group: str) -> dict[str, Written]:
     """The keys of a group by their names in one piece, `trainer.lora.r`: of all its files, each as the first has it."""
-    files = [conf_file(group, name) for name in sorted(choices(group), key=lambda name: (name == "custom", name))]
     found: dict[str, Written] = {}
-    for file in files:
-        for last, key in _typed(file).items() if file is not None else ():
-            name = f"{group}.{last}"
-            if name not in found or (key.comment and not found[name].comment):
-                found[name] = key
+    for _, name, key in _written_in(group):
+        if name not in found or (key.comment and not found[name].comment):
+            found[name] = key
     return found
+
+
+def _written_in(group: str) -> Iterator[tuple[str, str, Written]]:
+    """Each choice of a group with each of its keys, that of a model or data set of one's own last."""
+    for choice in sorted(choices(group), key=lambda name: (name == "custom", name)):
+        file = conf_file(group, choice)
+        for last, key in _typed(file).items() if file is not None else ():
+            yield choice, f"{group}.{last}", key
+
+
+def _values(name: str, first: str, at_most: int) -> str:
+    """What the choices of its group have for a key, `8 (full, lora), 128 (zephyr_full)`; the first where all agree.
+
+    The first stands also for more values than `at_most`, since whoever looks for one asks for the key alone.
+    """
+    group = name.partition(".")[0]
+    holders: dict[str, list[str]] = {}
+    for choice, each, key in _written_in(group) if group in groups() else ():
+        if each == name and key.value:
+            holders.setdefault(key.value, []).append(choice)
+    if not 1 < len(holders) <= at_most:
+        return first
+    return ", ".join(f"{value} ({', '.join(names)})" for value, names in holders.items())
 
 
 def all_keys() -> dict[str, Written]:
@@ -70,7 +92,8 @@ def help_of(word: str) -> str:
     told: tuple[str, ...] = ()
     for name, key in keys.items():
         lines += [f"# {line}" for line in key.comment if key.comment != told]
-        lines.append(f"{name}={key.value}" if key.value else f"{name}:")
+        at_most = len(every) if name == word else IN_A_GROUP
+        lines.append(f"{name}={_values(name, key.value, at_most)}" if key.value else f"{name}:")
         told = key.comment
     if not lines:
         known = [*groups(), *every]
