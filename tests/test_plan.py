@@ -102,7 +102,7 @@ def test_sweep_names() -> None:
         ("dataset.path=x/y", "dataset.path"),
         ("model.dtype=float8", "model.dtype=float8"),
         ("model.dtype=float16", "model.dtype=float16: must be one of auto, float32, bfloat16 (did you mean 'bfloat16'"),
-        ("+dataset.columns.choosen=a", "dataset.columns.choosen: no column of ours (did you mean 'chosen'?); there are"),
+        ("+dataset.columns.choosen=a", "dataset.columns.choosen: no column of ours (did you mean 'chosen'?); there"),
         ("dataset.mixture=[{path:a/b,columns:{text:b}}]", "dataset.mixture[0].columns.text: no column of ours; there"),
         ("cluster.executor=slum", "did you mean 'slurm'"),
         ("cluster.time=soon", "days-hours"),
