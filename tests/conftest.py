@@ -44,6 +44,7 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ["TORCHDYNAMO_DISABLE"] = "1"
     os.environ["CXX"] = str(Path(__file__).parent / "cxx")
+    gc.disable()  # until all is imported
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -55,6 +56,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     """What the imported modules hold stays; to look through it at the end of each training takes half of its time."""
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

@@ -20,6 +20,7 @@ from launcher.config import RunConfig
 from launcher.evaluation.missing_benchmarks import discard_all
 from launcher.hub.sources import restore
 from launcher.machine.gpus import gpu_names
+from launcher.machine.imports import uncollected
 from launcher.machine.terminal import say
 from launcher.store.attempt_config import read_config
 from launcher.store.facts import Started
@@ -94,8 +95,9 @@ def _outcome_of(
 
 
 def _train_and_evaluate(config: RunConfig, attempt: AttemptDir, store: Store, stop: Callable[[], bool]) -> None:
-    from launcher.worker.hub import publish_in_job, record_sources
-    from launcher.worker.training.train import train
+    with uncollected():
+        from launcher.worker.hub import publish_in_job, record_sources
+        from launcher.worker.training.train import train
 
     run, note = attempt.run, partial(record_sources, config, attempt.run, store, attempt.record.inputs)
     ranks.first(partial(restore, config.pins, store))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from launcher.config import RunConfig, from_plain
 from launcher.hub.sources import restore
+from launcher.machine.imports import uncollected
 from launcher.store.facts import Prepared, TableWork
 from launcher.store.files import fact_text, write_derived
 from launcher.store.output_folder import PreparingDir, Store
@@ -39,7 +40,8 @@ def make_table(work: TableWork, folder: PreparingDir) -> None:
 
 
 def _prepare(config: RunConfig, store: Store, folder: PreparingDir) -> list[str]:
-    from launcher.worker.training.reference_table import entries_of, prepare
+    with uncollected():
+        from launcher.worker.training.reference_table import entries_of, prepare
 
     pairs = prepare(config, store)
     ranks.first(partial(write_derived, folder.data_file, fact_text(pairs.counts)))
