@@ -1,5 +1,6 @@
 # make demo   a real preference sweep on this machine, and its report (install included; then about 8 minutes)
-# make test   what CI runs: lint and all tests
+# make test   what CI runs: lint, and all tests but the long ones (about half an hour)
+# make test-all   with those: other kinds of SLURM, drawn faults, all of MT-Bench
 # make lint   ruff, mypy strict, the import contracts
 # make docs   the site of the documentation, in site/; a warning is an error
 # make faults 200 faults, in the order of a seed, into sweeps on a real SLURM (SEED=1 FAULTS=200; about half an hour)
@@ -15,7 +16,7 @@ PYTHON ?= python3.11
 INSTALL := .venv/bin/pip --disable-pip-version-check install --quiet --constraint constraints.txt
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: demo test lint docs bench faults gpu slurm-versions wheel pictures debian clean
+.PHONY: demo test test-all lint docs bench faults gpu slurm-versions wheel pictures debian clean
 
 demo: .venv/installed
 	python -m launcher -m loss_type=sigmoid,ipo,kto_pair beta=0.01,0.1
@@ -25,6 +26,9 @@ demo: .venv/installed
 # so small that more only get in each other's way.
 TESTS := OMP_NUM_THREADS=1 pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations 10
 test: lint
+	$(TESTS) -m 'not long' $(PYTEST)
+
+test-all: lint
 	$(TESTS) $(PYTEST)
 
 lint: .venv/tested

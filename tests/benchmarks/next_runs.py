@@ -4,6 +4,7 @@
     --sweeps N       simulated sweeps a row (300)
     --row WORDS      only rows that have all of these words in their name: "kinked"
     --json FILE      a line of JSON for each row, added at once
+    --docs           write each row into docs/suggest.md, at once
 
 A sweep has three losses at five betas, one seed. Its truth is drawn anew for each sweep, over log beta:
 
@@ -22,7 +23,8 @@ runs more:
 
 Then all are fitted alike, and the setting with the highest expected score is named. Its regret is how much worse its
 truth is than the best that a beta within the grid, or a step beyond it, would be. `worse by` is how much more regret a
-way has than `suggest`, with its standard error over the sweeps, in which all ways meet the same truth.
+way has than `suggest`, with its standard error over the sweeps, in which all ways meet the same truth. The last row has
+the mean of all rows, each counted alike.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from measured import parser, record, table
+from measured import parser, record, table, write_into
 from rich.console import Console
 
 from analysis import gaussian
@@ -44,6 +46,7 @@ from analysis.measures import GOLDEN
 from analysis.next_runs import along_curves
 from analysis.smooth import Along, Smooth
 
+PAGE = Path(__file__).parents[2] / "docs" / "suggest.md"
 LOSSES, RUNS = 3, 6
 BETAS = np.geomspace(0.01, 1, 5)
 STEP = 1 / (len(BETAS) - 1)
@@ -181,6 +184,7 @@ WAYS: dict[str, Callable[[Seen, gaussian.Posterior, np.random.Generator], list[P
     "best loss": about_best,
     "again": again,
 }
+OTHERS = [way for way in WAYS if way != "suggest"]
 
 
 # ------------------------------------------------------------------------------------------------ the table
@@ -219,23 +223,59 @@ def _checked(places: Sequence[Place]) -> Sequence[Place]:
     return places
 
 
-def main(sweeps: int, words: Sequence[str], json: Path | None) -> None:
+@dataclass(frozen=True)
+class Measured:
+    """A row: the mean regret of each way, and the standard error of how much worse it is than `suggest`."""
+
+    name: str
+    means: dict[str, float]
+    errors: dict[str, float]
+
+    @classmethod
+    def of(cls, name: str, found: dict[str, Floats]) -> Measured:
+        """From the regret of each way in each sweep."""
+        means = {way: float(each.mean()) for way, each in found.items()}
+        worse = {way: found[way] - found["suggest"] for way in OTHERS}
+        return cls(name, means, {way: float(each.std(ddof=1) / math.sqrt(len(each))) for way, each in worse.items()})
+
+    @classmethod
+    def together(cls, rows: Sequence[Measured]) -> Measured:
+        """The mean of rows that know nothing of one another."""
+        means = {way: float(np.mean([row.means[way] for row in rows])) for way in rows[0].means}
+        errors = {way: float(np.linalg.norm([row.errors[way] for row in rows])) / len(rows) for way in OTHERS}
+        return cls("all", means, errors)
+
+    def worse(self, way: str, digits: int) -> str:
+        """How much more regret a way has than `suggest`."""
+        by = self.means[way] - self.means["suggest"]
+        return f"{by:+.{digits}f} \N{PLUS-MINUS SIGN} {self.errors[way]:.{digits}f}"
+
+    def into(self, page: Path) -> None:
+        """Write the row into the page's table."""
+        others = (f"{self.means[way]:.3f} ({self.worse(way, 3)})" for way in OTHERS)
+        write_into(page, [self.name], *(f"{self.means[way]:.3f}" for way in ("before", "suggest")), *others)
+
+
+def main(sweeps: int, words: Sequence[str], json: Path | None, page: Path | None) -> None:
     """Measure and print."""
-    others = [f"{name} worse by" for name in WAYS if name != "suggest"]
-    columns = ["before", *WAYS, *others]
+    columns = ["before", *WAYS, *(f"{way} worse by" for way in OTHERS)]
     shown = table(f"regret after {RUNS} further runs", "row", *columns, numbers=columns)
-    for row in ROWS:
-        if not all(word in row.name for word in words):
-            continue
+    measured: list[Measured] = []
+    for row in (row for row in ROWS if all(word in row.name for word in words)):
         began = time.process_time()
-        found = regrets(row, sweeps)
-        worse = {name: found[name] - found["suggest"] for name in WAYS if name != "suggest"}
-        errors = {name: float(each.std(ddof=1) / math.sqrt(sweeps)) for name, each in worse.items()}
-        means = {name: float(each.mean()) for name, each in found.items()}
-        cells = [f"{float(each.mean()):+.4f} \N{PLUS-MINUS SIGN} {errors[name]:.4f}" for name, each in worse.items()]
-        shown.add_row(row.name, *(f"{each:.4f}" for each in means.values()), *cells)
-        seconds = time.process_time() - began
-        record(json, "next_runs", sweeps=sweeps, cpu_seconds=seconds, **asdict(row), regret=means, errors=errors)
+        measured.append(found := Measured.of(row.name, regrets(row, sweeps)))
+        seconds, kind = time.process_time() - began, asdict(row)
+        record(json, "next_runs", sweeps=sweeps, cpu_seconds=seconds, **kind, regret=found.means, errors=found.errors)
+        if page is not None:
+            found.into(page)
+    if len(measured) == len(ROWS):
+        measured.append(every := Measured.together(measured))
+        record(json, "next_runs", sweeps=sweeps, shape="all", regret=every.means, errors=every.errors)
+        if page is not None:
+            every.into(page)
+    for found in measured:
+        worse = (found.worse(way, 4) for way in OTHERS)
+        shown.add_row(found.name, *(f"{each:.4f}" for each in found.means.values()), *worse)
     Console(width=200).print(shown)
 
 
@@ -243,5 +283,6 @@ if __name__ == "__main__":
     made = parser(__doc__)
     made.add_argument("--sweeps", type=int, default=300, metavar="N", help="simulated sweeps a row (300)")
     made.add_argument("--row", default="", metavar="WORDS", help="only rows with all of these words in their name")
+    made.add_argument("--docs", action="store_true", help="write each row into docs/suggest.md, at once")
     given = made.parse_args()
-    main(given.sweeps, given.row.split(), given.json)
+    main(given.sweeps, given.row.split(), given.json, PAGE if given.docs else None)

@@ -45,6 +45,7 @@ def faults(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.long
 @pytest.mark.slurm
 @pytest.mark.skipif(why_not_here() is not None, reason=why_not_here() or "a dev cluster can run here")
 def test_nothing_is_lost_under_faults() -> None:
