@@ -10,7 +10,8 @@ import pytest
 from transformers import PreTrainedTokenizerBase
 from worker_fixtures import Configure
 
-from launcher.config import Dataset
+from launcher.config import Dataset, Model
+from launcher.dataset.local_files import check_rows
 from launcher.errors import ConfigError
 from launcher.planning.compose import compose
 from launcher.store.output_folder import Store
@@ -71,6 +72,30 @@ def test_the_loss_sees_exactly_the_answer(
         ids, seen, padded = batch["input_ids"][row], batch["completion_mask"][row], batch["attention_mask"][row]
         assert tokens.decode(ids[seen == 1]) == answer + end
         assert tokens.decode(ids[(seen == 0) & (padded == 1)]) == prompt.replace("</s>", "<|im_end|>")
+
+
+def test_a_plan_says_that_plain_text_gets_no_template(tmp_path: Path) -> None:
+    """Of a chat model; not where the prompts are messages, or have been rendered, nor of a model without a template."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    settings = {"chat_template": str(zephyr().chat_template)}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    (folder / "tokenizer.json").write_text("{}")
+
+    def told(prompt: Any, yes: Any, no: Any, model: Model) -> list[str]:
+        file = tmp_path / "pairs.jsonl"
+        file.write_text((json.dumps({"prompt": prompt, "chosen": yes, "rejected": no}) + "\n") * 2)
+        return check_rows(Dataset(name="talk", path=str(file), test_pairs=1), model, file, paired=True)
+
+    def check(prompt: Any, yes: Any, no: Any, model: Model) -> bool:
+        return any("chat template does not render" in note for note in told(prompt, yes, no, model))
+
+    chat = Model(name="mine", path=str(folder))
+    assert check("Why?", "Because.", "Dunno", chat)
+    assert not check([USER], [YES], [NO], chat)
+    assert not check("<|user|>\nWhy?</s>\n<|assistant|>\n", "Because.", "Dunno", chat)
+    (folder / "tokenizer_config.json").write_text("{}")
+    assert not check("Why?", "Because.", "Dunno", chat)
 
 
 def test_a_template_that_renders_the_prompt_otherwise_is_refused(

@@ -7,11 +7,12 @@ Must not know: what a sweep is, where models come from, how files are read (`row
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ HELD_OUT = 0.1  # of a data set that is one file
 CHECKED_ROWS, CHECKED_SECONDS = 20_000, 5.0  # of a data file, on the login node
 PROMPTS = 2000  # in which a prompt that fits is looked for
 TOKEN_COUNT_SECONDS = 120
+_MARK = re.compile(r"<\|?\w+\|?>|\[/?INST\]")  # sets off turns in a template, hence stands in a text that was rendered
 
 
 def parts_of(dataset: Dataset) -> list[Dataset]:
@@ -191,12 +193,25 @@ def check_rows(dataset: Dataset, model: Model, *files: Path, paired: bool) -> li
     counted = ", ".join(f"{count} {fault}" for fault, count in faults.items())
     if whole and faults.total() == len(rows):
         raise ConfigError(*named, f"{file}: none of its rows can be used: {counted}")
+    usable = [each.values for each in examples if each.fault is None]
     if template := template_here(model):
-        shown.check_template([each.values for each in examples if each.fault is None], template.text, model.name)
-    told = [*([how] if how else []), *_notes(examples, how, len(rows))]
+        shown.check_template(usable, template.text, model.name)
+    told = [*([how] if how else []), *_notes(examples, how, len(rows)), *_untemplated(usable, model)]
     told += [f"{faults.total()} of {len(rows)} rows are left out: {counted}"] if faults else []
     more = [] if whole else [f"its first {len(rows)} rows have been looked at; a job looks at the others"]
     return [f"{file}: {note}" for note in (*told, *more)]
+
+
+def _untemplated(usable: Iterable[Mapping[str, Any]], model: Model) -> list[str]:
+    """A word where a model that has a chat template is to be trained on plain text that nobody has rendered with it."""
+    if model.architecture is not None or (template := template_here(model)) is None or template.text is None:
+        return []
+    marks = set(_MARK.findall(str(template.text)))
+    prompts = [values["prompt"] for values in usable]
+    if not all(isinstance(prompt, str) and marks.isdisjoint(_MARK.findall(prompt)) for prompt in prompts):
+        return []
+    remedy = 'give messages, [{"role": "user", "content": ...}], to train it as it is talked to'
+    return [f"its prompts are plain text, which {model.name}'s chat template does not render; {remedy}"]
 
 
 def _notes(examples: Iterable[shapes.Example], how: str | None, count: int) -> list[str]:
