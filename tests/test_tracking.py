@@ -153,7 +153,7 @@ def test_what_wandb_is_told_of_a_run(store: Store, configure: Configure) -> None
     for record in found:
         summary |= record.get("summary", {}).get("update", {})
     assert (summary["eval/kl"], summary["eval/reward_accuracy"], summary["result/loss"]) == (0.25, 0.75, 0.61)
-    assert next(record["exit"] for record in found if record["type"] == "exit") == {"exit_code": 0}
+    assert next(record["exit"] for record in found if record["type"] == "exit")["exit_code"] == 0
 
 
 SWEEP_OF_WANDB = {"WANDB_SWEEP_ID": "abc", "WANDB_RUN_ID": "evil", "WANDB_PROJECT": "theirs"}
