@@ -14,7 +14,11 @@ from slurm_site import TINY, Site, checkout
 from waiting import eventually
 
 NEWEST = "26.05"
-pytestmark = [*needs_slurm, pytest.mark.skipif(VERSION is not None, reason=f"all of the tests are on SLURM {VERSION}")]
+pytestmark = [
+    pytest.mark.long,
+    *needs_slurm,
+    pytest.mark.skipif(VERSION is not None, reason=f"all of the tests are on SLURM {VERSION}"),
+]
 
 
 @pytest.fixture(scope="module")
