@@ -19,7 +19,7 @@ CATEGORIES = ("writing", "roleplay", "extraction", "reasoning", "math", "coding"
 _HEAD = """\
 # results.jsonl
 
-`python -m launcher collect SWEEP` writes one JSON object a line: one for each run, one before it for each of its
+`prefsweep collect SWEEP` writes one JSON object a line: one for each run, one before it for each of its
 milestones that is evaluated (`RUN@STEP`: the model after that step), and one for each untrained model ("base").
 `analysis.load(path)` reads it as a pandas frame with the columns below; `report/tables/results.parquet` holds the same
 frame, its mappings and lists of mappings as JSON text. Whatever is not known is null in the file, and NaN (numbers),
