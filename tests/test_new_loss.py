@@ -101,7 +101,7 @@ def without(copy: Path, name: str) -> Iterator[None]:
     ("file", "words"),
     [
         ("launcher/losses.py", "loss_type=hinge_margin: not a loss of the installed TRL"),
-        ("launcher/config.py", "Key 'margin' not in 'Loss'"),
+        ("launcher/config.py", "loss.margin: no such key"),
         ("launcher/worker/training/formulas.py", "KeyError: 'hinge_margin'"),
     ],
 )

@@ -10,7 +10,6 @@ import pytest
 from conftest import sweep_of
 
 from launcher.errors import ConfigError, UsageError
-from launcher.planning import sweep_file
 from launcher.planning.changes import change_settings
 from launcher.planning.compose import compose
 
@@ -75,12 +74,14 @@ def test_no_run_is_dropped_for_another_with_other_settings(override: str) -> Non
 
 def test_settings_may_go_with_an_axis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a zip of a sweep file, where none is lost; but those of the launch are one for all runs."""
-    monkeypatch.setattr(sweep_file, "data_dir", lambda _: tmp_path)
-    (tmp_path / "mine.yaml").write_text("zip:\n  - {beta: [0.1, 0.2], cluster.mem: [1G, 2G]}\n")
+    monkeypatch.chdir(tmp_path)
+    sweeps = tmp_path / "sweeps"
+    sweeps.mkdir()
+    (sweeps / "mine.yaml").write_text("zip:\n  - {beta: [0.1, 0.2], cluster.mem: [1G, 2G]}\n")
     assert [run.config.cluster.mem for run in sweep_of("+sweeps=mine").runs] == ["1G", "2G"]
-    (tmp_path / "mine.yaml").write_text("zip:\n  - {beta: [0.1, 0.1], cluster.mem: [1G, 2G]}\n")
+    (sweeps / "mine.yaml").write_text("zip:\n  - {beta: [0.1, 0.1], cluster.mem: [1G, 2G]}\n")
     assert refused("+sweeps=mine").key == "cluster.mem"
-    (tmp_path / "mine.yaml").write_text("zip:\n  - {beta: [0.1, 0.2], output_dir: [a, b]}\n")
+    (sweeps / "mine.yaml").write_text("zip:\n  - {beta: [0.1, 0.2], output_dir: [a, b]}\n")
     assert refused("+sweeps=mine").key == "output_dir"
 
 
@@ -98,8 +99,10 @@ def test_a_secret_among_the_values_is_not_repeated() -> None:
 
 def test_a_sweep_file_that_is_given_as_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`+sweep=` is refused where it names a file, `sweep=` noted; a name of one's own is neither."""
-    monkeypatch.setattr(sweep_file, "data_dir", lambda _: tmp_path)
-    (tmp_path / "mine.yaml").write_text("overrides: {beta: 0.2}\n")
+    monkeypatch.chdir(tmp_path)
+    sweeps = tmp_path / "sweeps"
+    sweeps.mkdir()
+    (sweeps / "mine.yaml").write_text("overrides: {beta: 0.2}\n")
     with pytest.raises(UsageError, match=r"give \+sweeps=mine$"):
         compose(["+sweep=mine"], multirun=True)
     assert "give +sweeps=mine" in compose(["sweep=mine"], multirun=True)[0].notes[0]

@@ -117,12 +117,11 @@ def test_presets_are_an_axis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert [(p.axes["preset"], p.config["loss_type"]) for p in points[::2]] == [
         *(("dpo_zephyr", "sigmoid"), ("ipo_zephyr", "ipo")),
     ]
-    from launcher.planning import sweep_file
-
-    (tmp_path / "mine.yaml").write_text(
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "sweeps" / "mine.yaml").write_text(
         "overrides: {model: tiny}\ngrids:\n  - {+preset: dpo_zephyr, beta: [0.01, 0.1]}\n  - {preset: ipo_zephyr}\n"
     )
-    monkeypatch.setattr(sweep_file, "data_dir", lambda _: tmp_path)
     grids, points = compose(["+sweeps=mine"], multirun=True)
     assert grids.varied == ["preset", "beta"]
     assert [(p.config["loss_type"], p.config["beta"]) for p in points] == [
