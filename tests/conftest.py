@@ -39,11 +39,14 @@ def pytest_configure() -> None:
     """Let the processes that tests start hear Ctrl-C, which pytest-xdist has its own ignore, and so their children.
 
     None of them compiles with torch; what it imports for that, on behalf of bitsandbytes, takes a sixth of their start.
-    DeepSpeed compiles two operators; to make them fast takes as long as to read them.
+    DeepSpeed compiles two operators; to make them fast takes as long as to read them. What is imported is compiled
+    once, as it is for a user, though some containers say otherwise.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ["TORCHDYNAMO_DISABLE"] = "1"
     os.environ["CXX"] = str(Path(__file__).parent / "cxx")
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
     gc.disable()  # until all is imported
 
 

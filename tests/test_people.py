@@ -181,6 +181,7 @@ def test_ben_adds_a_beta_to_anas_sweep(people: People, trained: Path) -> None:
     assert unlike_umask(trained / "outputs", 0o002) == []
 
 
+@pytest.mark.long
 def test_bens_umask_022_leaves_ana_at_work(people: People, trained: Path) -> None:
     """He is told, and what his run has added to the cache serves hers all the same, though she may not write it."""
     folder = people.shared("umask")
