@@ -119,7 +119,7 @@ def test_an_executor_is_a_row_of_the_table(
     assert main([*words, "cluster.executor=other"]) == WRONG
     assert "cluster.executor=other: must be one of auto, local, slurm" in capsys.readouterr().err
     monkeypatch.setattr(executors, "EXECUTORS", {"other": lambda: other, "local": LocalScheduler})
-    monkeypatch.setattr(rules, "EXECUTORS", executors.EXECUTORS)
+    monkeypatch.setitem(rules.CHOICES, "cluster.executor", (executors.AUTO, *executors.EXECUTORS))
     assert main([*words, "cluster.executor=other"]) == DONE
     other.end("2", Phase.FAILED, "TERM_MEMLIMIT", Cause.OUT_OF_MEMORY)
     other.end("3", Phase.PENDING, "held")  # the first makes the table
@@ -139,7 +139,7 @@ def test_who_resumes_one_run_keeps_to_the_limit_of_the_sweep(
     other.name = "other"
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(executors, "EXECUTORS", {"other": lambda: other, "local": LocalScheduler})
-    monkeypatch.setattr(rules, "EXECUTORS", executors.EXECUTORS)
+    monkeypatch.setitem(rules.CHOICES, "cluster.executor", (executors.AUTO, *executors.EXECUTORS))
     words = ["-m", "model=tiny", "seed=range(0,4)", "sweep=s", "cluster.executor=other", "cluster.arrays=false"]
     assert main([*words, "cluster.max_parallel=2"]) == DONE
     capsys.readouterr()
@@ -159,7 +159,7 @@ def test_what_is_typed_to_resume_stays(tmp_path: Path, monkeypatch: pytest.Monke
     other.name, other.replaced = "other", slurm_words.replaced  # type: ignore[method-assign]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(executors, "EXECUTORS", {"other": lambda: other, "local": LocalScheduler})
-    monkeypatch.setattr(rules, "EXECUTORS", executors.EXECUTORS)
+    monkeypatch.setitem(rules.CHOICES, "cluster.executor", (executors.AUTO, *executors.EXECUTORS))
     words = ["-m", "model=tiny", "sweep=s", "cluster.executor=other"]
     for command in ([*words, "+cluster.extra.mem=8G"], ["resume", "s"]):
         assert main(command) == DONE
@@ -268,7 +268,7 @@ def test_a_dry_run_needs_no_answer_of_the_scheduler(
             raise SchedulerError("scontrol: no answer within 60 s")
 
     monkeypatch.setitem(executors.EXECUTORS, "other", Silent)
-    monkeypatch.setattr(rules, "EXECUTORS", {**executors.EXECUTORS})
+    monkeypatch.setitem(rules.CHOICES, "cluster.executor", (executors.AUTO, *executors.EXECUTORS))
     argv = ["-m", "model=tiny", "hub=off", "tracking=off", "cluster.executor=other", f"output_dir={tmp_path}/o"]
     assert main([*argv, "dry_run=true"]) == DONE
     assert "only the scheduler can tell: scontrol: no answer within 60 s" in " ".join(capsys.readouterr().out.split())

@@ -179,13 +179,13 @@ def _launch(options: argparse.Namespace, argv: Sequence[str]) -> int:
     return after_submission(planned, jobs, store, scheduler, quiet=options.json)
 
 
-def _with_folder(overrides: Sequence[str], folder: str) -> list[str]:
+def _with_folder(overrides: Sequence[str], folder: Path) -> list[str]:
     """The overrides, with the folder that the verbs' option names."""
     from launcher.planning.overrides import as_text
 
     if said := [each for each in overrides if each.lstrip("+").startswith("output_dir=")]:
         raise UsageError(f"{said[0]}: the folder is given twice; leave out --output-dir {folder}")
-    return [*overrides, f"output_dir={as_text(folder)}"]
+    return [*overrides, f"output_dir={as_text(str(folder))}"]
 
 
 def _plan_dry(sweep: Sweep, compared: Compared, store: Store, scheduler: Scheduler) -> Plan:
