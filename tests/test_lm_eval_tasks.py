@@ -18,6 +18,7 @@ from launcher.planning.lm_eval_tasks import check_tasks
 from launcher.planning.prerequisites import check_benchmarks
 
 
+@pytest.mark.long
 def test_tasks_are_those_of_the_installed_lm_eval(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
