@@ -432,6 +432,7 @@ def run_in(folder: Path) -> RunDir:
     return RunDir(path)
 
 
+@pytest.mark.long
 def test_two_ranks_under_zero_3_end_with_the_weights_of_one_process(
     launch: Launch, tmp_path: Path, pairs: Path, gpus: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -193,6 +193,7 @@ def test_bens_umask_022_leaves_ana_at_work(people: People, trained: Path) -> Non
     assert "1 of 1 runs done" in said
 
 
+@pytest.mark.long
 def test_umask_077_keeps_all_to_oneself(people: People) -> None:
     """Nothing below the output folder can be read by anybody else, whoever has written it."""
     folder = people.shared("alone", people.ben)

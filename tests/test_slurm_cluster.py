@@ -95,6 +95,7 @@ def test_what_an_account_allows_all_its_users_bounds_a_launch(site: Site) -> Non
     site.cluster.slurm("sacctmgr", "-i", "delete", "user", "root", "account=team")  # it would bound every later launch
 
 
+@pytest.mark.long
 def test_sbatchs_variables_count_where_the_configuration_says_nothing(site: Site) -> None:
     """What is taken is in the plan and in SLURM; what would break our jobs changes nothing; resume keeps it."""
     said = {"SBATCH_COMMENT": "mine", "SBATCH_TIMELIMIT": "1-00:00:00", "SBATCH_EXPORT": "NONE",
