@@ -119,6 +119,7 @@ def test_what_is_fetched_is_all_that_a_job_needs(place: Place, contents: Path) -
     assert COMMIT in sources.read_text()
 
 
+@pytest.mark.long
 def test_what_is_there_is_checked_and_what_is_not_right_is_fetched_again(place: Place) -> None:
     """Nothing is fetched twice; a file that was cut or changed is, and rows whose tables are gone are prepared."""
     place.json(*WANTED, *SMALL)
@@ -170,6 +171,7 @@ def test_a_missing_shard_is_refused_before_anything_is_submitted(place: Place, c
     assert place.run("fetch", "model=org/base", "dataset=org/lost", files, *SMALL).returncode == 0
 
 
+@pytest.mark.long
 def test_what_datasets_cannot_read_is_read_as_on_this_machine(place: Place, contents: Path) -> None:
     """UTF-16, half a surrogate pair, a column of two types: fetched, and trained on without the Hub."""
     lines = (contents / "plain" / "train.jsonl").read_text()
@@ -257,6 +259,7 @@ def test_the_plan_knows_splits_configurations_and_columns(place: Place, keys: st
     assert SPLITS[keys] in done.stderr
 
 
+@pytest.mark.long
 def test_files_and_folders_of_a_repository_are_read_offline(place: Place, contents: Path) -> None:
     """By `data_files` and `data_dir`: only those are fetched, and read as they are."""
     plain = {f"en/{name}": data for name, data in content_of(contents / "plain").items()}
@@ -271,6 +274,7 @@ def test_files_and_folders_of_a_repository_are_read_offline(place: Place, conten
     assert not place.cached("fr")
 
 
+@pytest.mark.long
 def test_a_launched_sweep_and_a_named_one_are_known_by_their_names(place: Place) -> None:
     """What was launched is in its output folder; smoke needs nothing of the Hub."""
     assert place.run("-m", *WANTED, *SMALL, "sweep=mine").returncode == 0

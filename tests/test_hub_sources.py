@@ -135,6 +135,7 @@ def test_runs_from_the_hub_are_those_from_folders(place: Place, contents: Path) 
     assert len(list((place.folder / "hub" / "cache" / "reference").glob("*/manifest.json"))) == 1
 
 
+@pytest.mark.long
 def test_an_adapter_names_its_base_on_the_hub(place: Place) -> None:
     """What is published of a LoRA run loads with plain peft, from the Hub alone, as the model that was evaluated."""
     lora = ["trainer=lora", *SMALL[1:]]
@@ -353,6 +354,7 @@ def test_a_revision_stays_what_was_typed(place: Place, contents: Path) -> None:
     assert f"org/data@1.10, commit {newer}" in done.stdout, done.stderr
 
 
+@pytest.mark.long
 def test_a_folder_does_not_take_the_place_of_a_name_on_the_hub(place: Place) -> None:
     """Where both may be meant the launch asks; with a revision, and in jobs, the name is on the Hub."""
     write_pairs(place.folder / "org" / "data", train=24)
@@ -377,6 +379,7 @@ def test_a_folder_does_not_take_the_place_of_a_name_on_the_hub(place: Place) -> 
     assert "./m is a folder, which has no revision v1; leave out @v1" in done.stderr
 
 
+@pytest.mark.long
 def test_pins_outlive_their_files(place: Place, contents: Path) -> None:
     """A launch finds them in what was recorded before; one whose commit is gone from the Hub says what to do."""
     launch = ["-m", "model=org/base", "dataset=org/data", "loss_type=ipo", "beta=0.1", *SMALL, "hub=off"]
@@ -530,6 +533,7 @@ def test_a_hub_in_trouble_is_waited_for(place: Place, times: int) -> None:
         assert "refused: model.path=org/base@main: cannot be read:" in done.stdout
 
 
+@pytest.mark.long
 def test_half_a_model_in_the_cache_is_no_model(place: Place) -> None:
     """What an interrupted download has left is completed, or refused where the Hub cannot be reached."""
     half = "from huggingface_hub import hf_hub_download as h; h('org/base', 'config.json')"

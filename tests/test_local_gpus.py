@@ -452,6 +452,7 @@ def test_two_ranks_under_zero_3_end_with_the_weights_of_one_process(
     assert free(gpus)
 
 
+@pytest.mark.long
 def test_ranks_of_this_machine_stop_and_die_together(
     launch: Launch, tmp_path: Path, pairs: Path, gpus: list[str]
 ) -> None:

@@ -252,6 +252,7 @@ def test_what_ben_may_only_read_he_may_read(people: People, shut: Path) -> None:
 
 
 @pytest.mark.parametrize("way", ["shared", "shut"])
+@pytest.mark.long
 def test_ben_goes_on_from_anas_checkpoint(people: People, trained: Path, way: str) -> None:
     """Where he may read it; else it is named, and neither passed over nor removed."""
     folder = people.shared(f"resumed-{way}")

@@ -141,6 +141,7 @@ def build(where: Path, text: str) -> bool:
 
 
 @pytest.mark.parametrize("spoilt", [False, True])
+@pytest.mark.long
 def test_an_entry_is_whole_or_made_again(tmp_path: Path, spoilt: bool) -> None:
     """Also where it replaces one that has lost a file; what a builder leaves is removed by the next."""
 
@@ -158,6 +159,7 @@ def test_an_entry_is_whole_or_made_again(tmp_path: Path, spoilt: bool) -> None:
         assert [name for name in os.listdir(where) if (where / name).is_dir()] == ["entry"]
 
 
+@pytest.mark.long
 def test_a_folder_is_built_whole(tmp_path: Path) -> None:
     """Whoever sees it sees all of it."""
 

@@ -22,6 +22,7 @@ from launcher.store.output_folder import Store
 from launcher.worker.dataset.pairs import load_pairs
 
 Row = dict[str, Any]
+pytestmark = pytest.mark.long
 COMMANDS = re.findall(r"^\|.*\| `(dataset=[^`]*)` \|$", (REPOSITORY / "docs" / "recipes.md").read_text(), re.MULTILINE)
 
 

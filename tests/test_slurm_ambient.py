@@ -69,6 +69,7 @@ def drawn(draw: random.Random) -> dict[str, str]:
     return {name: draw.choice(values[name]) for name in wanted}
 
 
+@pytest.mark.long
 def test_no_variable_doubles_a_run_or_counts_in_silence(site: Site) -> None:
     """Each launch, from another shell, adds one run to those in flight; its job is as that shell says, and runs."""
     draw, here = random.Random(SEED), site.at("fuzz")  # noqa: S311 - not for secrets

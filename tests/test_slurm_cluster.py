@@ -281,6 +281,7 @@ print(number)
 """
 
 
+@pytest.mark.long
 def test_a_launcher_killed_at_any_step_loses_and_doubles_nothing(site: Site) -> None:
     """Killed with -9 before each of its visible steps in turn, it is launched again: every run is submitted once."""
     if site.max_array_size == 7:

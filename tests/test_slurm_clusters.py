@@ -14,7 +14,7 @@ from slurm_site import TINY, Site, checkout
 from test_slurm_cluster import wrapped
 from waiting import eventually
 
-pytestmark = needs_slurm
+pytestmark = [pytest.mark.long, *needs_slurm]
 HELD = "+cluster.extra.hold=true"
 
 

@@ -25,7 +25,7 @@ from slurm_cluster import PATIENT, needs_slurm, running_cluster
 from slurm_site import Site
 from waiting import LONGEST_WAIT, eventually
 
-pytestmark = needs_slurm
+pytestmark = [pytest.mark.long, *needs_slurm]
 
 MODELS = ("zephyr-7b-sft", "openhermes-2.5-7b")
 SMALL = ["model.dtype=float32", "cluster=slurm", "cluster.nodes=2", "cluster.gpus_per_node=0", "cluster.time=30",

@@ -118,7 +118,7 @@ ROUTES: list[Callable[[dict[str, Path], str, str], tuple[list[str], int]]] = [
 ]  # fmt: skip
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=SPELLINGS, route=st.sampled_from(ROUTES), key=st.sampled_from(sorted(KEYS)))
 def test_text_keys_keep_what_was_typed(
     folders: dict[str, Path], text: str, route: Callable[..., tuple[list[str], int]], key: str

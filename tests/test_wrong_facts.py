@@ -98,6 +98,7 @@ def complaint(words: list[str], path: Path, capsys: pytest.CaptureFixture[str]) 
     return str(lines) if code and str(path.parent) not in lines[-1] else None
 
 
+@pytest.mark.long
 def test_no_fact_makes_a_traceback(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every verb answers as it does otherwise, or with one line that names the file."""
     run, kinds, wrong = next(sweep.glob(f"runs/{RUN}*")).name, facts_of(sweep), []

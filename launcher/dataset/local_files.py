@@ -7,6 +7,7 @@ Must not know: what a sweep is, where models come from, how files are read (`row
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from launcher.dataset.layouts import Listing, is_whole_table, split_files
 from launcher.dataset.naming import is_cut, naming_of
 from launcher.dataset.rows import Row, read_all
 from launcher.errors import ConfigError, number_of
+from launcher.machine.imports import NOTHING_COMPILED
 from launcher.machine.locate import place_of
 from launcher.model.template import template_here
 
@@ -289,7 +291,13 @@ def _count_tokens(model: Model, text: str) -> int:
     question = json.dumps({"model": asdict(model), "text": text})
     command = [sys.executable, "-m", "launcher.worker.tokens"]
     done = subprocess.run(
-        command, input=question, capture_output=True, text=True, timeout=TOKEN_COUNT_SECONDS, check=False
+        command,
+        input=question,
+        env={**os.environ, **NOTHING_COMPILED},
+        capture_output=True,
+        text=True,
+        timeout=TOKEN_COUNT_SECONDS,
+        check=False,
     )
     if done.returncode != 0:
         last = done.stderr.strip().splitlines()[-1:] or ["no message"]

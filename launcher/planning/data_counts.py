@@ -27,6 +27,7 @@ from launcher.dataset.local_files import local_files, sources_in
 from launcher.errors import UNSAID, ConfigError, StoreError
 from launcher.hub.sources import cached_folder, model_source
 from launcher.losses import loss_named
+from launcher.machine.imports import NOTHING_COMPILED
 from launcher.machine.locate import is_hub_id, place_of
 from launcher.machine.once import Once
 from launcher.machine.user_cache import user_cache
@@ -271,7 +272,7 @@ def _ask(questions: Sequence[_Question]) -> list[Plain]:
     done = subprocess.run(
         [sys.executable, "-m", "launcher.worker.count", str(os.getpid())],
         input=json.dumps(asked),
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        env={**os.environ, "HF_HUB_OFFLINE": "1", **NOTHING_COMPILED},
         capture_output=True,
         text=True,
         timeout=MOST_SECONDS,

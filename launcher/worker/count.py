@@ -16,6 +16,7 @@ from launcher.config import RunConfig, from_plain
 from launcher.errors import UNSAID, ConfigError
 from launcher.hub.sources import restore
 from launcher.losses import loss_named
+from launcher.machine.imports import uncollected
 from launcher.machine.processes import end_with
 from launcher.machine.terminal import say
 from launcher.store.files import Plain, plain
@@ -33,7 +34,8 @@ def main() -> None:
 
 def answer(config: RunConfig, store: Store, examples: int) -> Plain:
     """The counts of a run's data, by the functions that its job uses; or `fault`: key, value and remedy."""
-    from launcher.worker.dataset import pairs, unpaired  # imports torch, which takes longer than a parent may live
+    with uncollected():
+        from launcher.worker.dataset import pairs, unpaired  # imports torch, which takes longer than a parent may live
 
     tokenise = (pairs if loss_named(config.loss_type).paired else unpaired).tokenise
     restore(config.pins, store)

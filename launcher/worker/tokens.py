@@ -11,13 +11,16 @@ import tempfile
 from pathlib import Path
 
 from launcher.config import Model
+from launcher.machine.imports import uncollected
 from launcher.machine.terminal import say
 from launcher.store.output_folder import Store
-from launcher.worker.model.weights import tokenizer
 
 
 def main() -> None:
     """Answer one question."""
+    with uncollected():
+        from launcher.worker.model.weights import tokenizer
+
     question = json.load(sys.stdin)
     with tempfile.TemporaryDirectory() as scratch:
         tokens = tokenizer(Model(**question["model"]), Store(Path(scratch)))(question["text"])["input_ids"]
