@@ -77,6 +77,13 @@ def _single(argument: str) -> list[str]:
     return [f"{key}={value}" for value in values]
 
 
+def test_a_name_made_of_numbers_takes_what_is_none() -> None:
+    """As YAML has it, and a list with hyphens: a sweep over weights may begin with those that a loss has of itself."""
+    name = "hub.revision='w${number:${loss.weights}}-${number:${beta}}'"
+    _, points = compose(["loss_type=sigmoid+sft", "loss.weights=null,[1,0.5]", "beta=3.0", name], multirun=True)
+    assert [point.config["hub"]["revision"] for point in points] == ["wnull-3", "w1-0.5-3"]
+
+
 def test_restoring_leaves_no_trace_of_the_point_before() -> None:
     """A point whose override deletes or adds a key does not change the next point."""
     _, points = compose(["checkpoint={every:3},{keep:5}"], multirun=True)

@@ -98,6 +98,14 @@ def test_each_grid_has_its_own_zip_and_exclude(write: Write) -> None:
     ]
 
 
+@pytest.mark.parametrize(("axis", "excluded"), [("[1.0, 2.5]", "1"), ("[1, 2.5]", "1.0"), ("[1e0, 2.5]", "1")])
+def test_an_exclude_takes_a_number_however_it_is_written(write: Write, axis: str, excluded: str) -> None:
+    """A whole one with or without its point."""
+    write(f"overrides: {{model: tiny}}\nexclude: [{{beta: {excluded}}}]\ngrid: {{beta: {axis}}}\n")
+    assert [beta for _, beta, _, _ in points()] == [2.5]
+    assert notes() == []
+
+
 def test_an_exclude_that_leaves_out_nothing_is_said(write: Write) -> None:
     """No grid has that combination; one that leaves out a row of a zip, or a point of one grid alone, does its work."""
     write(

@@ -51,8 +51,15 @@ from launcher.store.files import Plain
 
 
 def _in_a_name(value: Any) -> str:
-    """`${number:${beta}}` in conf/: 3, where beta is the float 3.0, as run ids have it; of a list, all of them."""
-    return "-".join(map(_in_a_name, value)) if isinstance(value, ListConfig) else f"{value:.12g}"
+    """`${number:${beta}}` in conf/: 3, where beta is the float 3.0, as run ids have it; of a list, all of them.
+
+    What is no number stays as YAML has it: null, true, a word.
+    """
+    if isinstance(value, ListConfig):
+        return "-".join(map(_in_a_name, value))
+    if value is None or isinstance(value, bool):
+        return as_text(value)
+    return f"{value:.12g}" if isinstance(value, int | float) else str(value)
 
 
 OmegaConf.register_new_resolver("number", _in_a_name, replace=True)

@@ -76,7 +76,7 @@ RANGES: dict[str, dict[str, Range]] = {
                 0: "is then loss.f_divergence=forward_kl; give that",
                 1: "is then loss.f_divergence=reverse_kl; set both to null",
             },
-            near=1e-6,  # from there on TRL takes reverse_kl
+            near=1e-3,  # in float32 TRL's formula loses digits there: 0.1 % of a loss at 1e-5
         ),
     },
     "loss.tau": {"": _ABOVE_NONE},

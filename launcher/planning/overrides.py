@@ -195,7 +195,16 @@ def check_choice(override: Override) -> None:
 def meaning(override: str) -> tuple[str, str]:
     """Key and value of an override, the same for every way to write a number."""
     parsed = parse(override)
-    return parsed.key_or_group, json.dumps(canonical(parsed.value()), default=str)
+    return parsed.key_or_group, json.dumps(_whole(canonical(parsed.value())), default=str)
+
+
+def _whole(value: Any) -> Any:
+    """The value with 1 for 1.0."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, dict):
+        return {key: _whole(item) for key, item in value.items()}
+    return [_whole(item) for item in value] if isinstance(value, list) else value
 
 
 def expand(override: str) -> Overrides:
