@@ -79,6 +79,17 @@ def test_several_sweeps_make_one_report(tmp_path: Path) -> None:
     assert not (first / "report").exists()
 
 
+def test_sweeps_that_differ_in_a_runs_score_are_told(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    """It is the same model, and only one of the scores counts; the same score in both is no matter."""
+    one = write_rows(tmp_path / "a", [run_row(sweep="a"), run_row("sigmoid", sweep="a")])
+    same = write_rows(tmp_path / "b", [run_row(sweep="b")])
+    analysis.load(one, same)
+    assert not [each for each in recwarn if issubclass(each.category, analysis.ResultsWarning)]
+    other = write_rows(tmp_path / "c", [run_row(sweep="c", lift=0.4)])
+    with pytest.warns(analysis.ResultsWarning, match=f"^{run_row()['run_id']}: the sweeps have different scores"):
+        analysis.load(one, other)
+
+
 def test_an_axis_of_one_sweep_is_known_for_the_other(tmp_path: Path) -> None:
     """A run of a sweep without an axis over the learning rate takes its place by its objective."""
     rate = "trainer.learning_rate"

@@ -50,7 +50,7 @@ class Range:
 
 def _share(of_none: str) -> Range:
     """A share of wrong labels; `of_none`: what is to be said of 0."""
-    return Range(above=0, below=SMOOTHED, never={0: of_none})
+    return Range(above=0, below=SMOOTHED, never={0: of_none}, near=1e-6)  # float32 loses less
 
 
 _ABOVE_NONE = Range(above=0)
@@ -65,12 +65,16 @@ RANGES: dict[str, dict[str, Range]] = {
     },
     "loss.gamma": {"": Range(least=0)},
     "loss.lam": {
-        "orpo": Range(above=0, never={0: "no odds ratio is then left, only the chosen answers; give loss_type=sft"}),
-        "dpop": Range(above=0, never={0: _SIGMOID}),
+        "orpo": Range(
+            above=0,
+            never={0: "no odds ratio is then left, only the chosen answers; give loss_type=sft"},
+            near=1e-6,
+        ),
+        "dpop": Range(above=0, never={0: _SIGMOID}, near=1e-6),
     },
     "loss.alpha": {
         "cpo": Range(least=0),
-        "alphapo": Range(never={0: "its formula is then that of loss_type=simpo; give that"}),
+        "alphapo": Range(never={0: "its formula is then that of loss_type=simpo; give that"}, near=1e-6),
         "": Range(
             never={
                 0: "is then loss.f_divergence=forward_kl; give that",
