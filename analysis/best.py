@@ -22,9 +22,11 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 
+from analysis.gaussian import Floats
 from analysis.intervals import CONFIDENCE, Estimate, less, student_interval, widened
 from analysis.measures import ACCURACY, CHANCE, Measure, primary
 from analysis.statistics import base_of, difference, score
+from analysis.units import on_same_units
 
 T = TypeVar("T")
 
@@ -60,8 +62,8 @@ class Best:
 
     @property
     def rank(self) -> float:
-        """Its score, turned so that more is better."""
-        return self.measure.sign * self.value
+        """What it is put in order by, turned so that more is better."""
+        return self.measure.sign * float(self.row.get("standing", self.value))
 
     @property
     def all_tie(self) -> bool:
@@ -99,9 +101,19 @@ def best_settings(frame: pd.DataFrame) -> list[Best]:
         measure = primary(own)
         for alike in _by_reward(own) if measure is ACCURACY else [own]:
             scored = evaluated_alike(alike[np.isfinite(alike[measure.column])], measure)
+            scored = scored.assign(standing=_standings(scored, measure))
             groups = scored.groupby("loss_type", sort=False, dropna=False)
             chosen += [_best(group, measure, bases, scored) for _, group in groups]
     return chosen
+
+
+def _standings(scored: pd.DataFrame, measure: Measure) -> Floats:
+    """Give what the settings are put in order by: the scores that they would have on the same questions or prompts.
+
+    The mean of those that a setting happens to have says as much of them as of the setting.
+    """
+    alike = None if measure is ACCURACY else on_same_units([row for _, row in scored.iterrows()], measure)
+    return scored[measure.column].to_numpy(dtype=float) if alike is None else alike.scores
 
 
 def _by_reward(runs: pd.DataFrame) -> list[pd.DataFrame]:
@@ -126,7 +138,7 @@ def _best(scored: pd.DataFrame, measure: Measure, bases: pd.DataFrame, every: pd
         row = _closest(scored)
         plain, corrected = (less(score(row, ACCURACY, each), CHANCE) for each in (CONFIDENCE, level))
         return Best(row, measure, *counts, plain, corrected, *_ties(row, scored, every, measure, level))
-    row = scored.iloc[int((measure.sign * scored[measure.column]).argmax())]
+    row = scored.iloc[int((measure.sign * scored["standing"]).argmax())]
     strict = difference(row, base_of(row, bases, measure), measure, level)
     corrected = _with_seeds(strict, row, measure, 1 / row["seeds"])
     if len(every) == 1:

@@ -57,6 +57,30 @@ def _setting(kind: str, loss: str | None, beta: float, scores: np.ndarray) -> di
     return named | missing | run | {"mt_bench_scores": values}
 
 
+def test_the_winner_is_not_the_one_that_lacks_the_hardest_questions(tmp_path: Path) -> None:
+    """Two betas, so no curve: the better has all 80 questions, the other the 55 easier ones, whose mean is higher."""
+    noise = np.random.default_rng(5)
+    hardness = np.sort(noise.normal(6, 1.5, QUESTIONS))[::-1]
+
+    def scores(effect: float, asked: int) -> dict[str, float]:
+        values = hardness + effect + noise.normal(0, 0.5, QUESTIONS)
+        return {str(number): float(value) for number, value in enumerate(values[:asked])}
+
+    rows = [
+        mt_bench(base_row(), scores(0, 80)),
+        mt_bench(run_row("sigmoid", 0.1), scores(0.9, 80)),
+        mt_bench(run_row("sigmoid", 0.3), scores(0.4, 55)),
+        mt_bench(run_row("ipo", 0.1), scores(0.6, 55)),
+    ]
+    settings, best = judged(tmp_path, rows)
+    runs = settings[settings["kind"] == "run"].set_index("run_id")["mt_bench"]
+    assert runs.idxmax() != run_row("sigmoid", 0.1)["run_id"]
+    assert {each.row["loss_type"]: each.row["beta"] for each in best} == {"sigmoid": 0.1, "ipo": 0.1}
+    (lead,) = leads(best)
+    assert (lead.first.row["loss_type"], lead.beyond_noise) == ("sigmoid", True)
+    assert lead.difference.value == pytest.approx(0.3, abs=0.25)
+
+
 def winner(best: list[Best]) -> str:
     """The paragraph on the model."""
     return summary.winner(best, "On m")[0]
