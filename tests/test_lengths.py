@@ -149,6 +149,7 @@ def program(tmp_path: Path) -> Callable[[str], str]:
     return make
 
 
+@pytest.mark.long
 def test_a_launch_whose_evaluations_failed_ends_with_1(
     launch: Launch, tmp_path: Path, program: Callable[[str], str]
 ) -> None:

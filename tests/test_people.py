@@ -161,6 +161,7 @@ def trained(people: People) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_ben_adds_a_beta_to_anas_sweep(people: People, trained: Path) -> None:
     """Under umask 002 her model, table and tokens serve his run; all of it stays the group's, and she goes on in it."""
     ben, ana = people.ben.with_umask(0o002), people.ana.with_umask(0o002)

@@ -91,6 +91,7 @@ def test_a_command_reads_the_model_and_prints_json(
     assert base.result_file("command").stat().st_mtime_ns == before
 
 
+@pytest.mark.long
 def test_lm_eval_measures_the_adapter_and_the_untrained_model(
     configure: Configure, store: Store, tmp_path: Path
 ) -> None:

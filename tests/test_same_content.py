@@ -422,6 +422,7 @@ def typed(launch: Launch) -> Callable[..., Any]:
     return lambda *argv: launch("-m", *fixed, *argv)
 
 
+@pytest.mark.long
 def test_a_sweep_whose_data_are_edited(typed: Callable[..., Any], launch: Launch, tmp_path: Path) -> None:
     """Refused, put back, trained anew, and trained under another name: with real jobs."""
     file = tmp_path / "train.jsonl"
