@@ -1,5 +1,5 @@
 # make demo   a real preference sweep on this machine, and its report (install included; then about 8 minutes)
-# make test   what CI runs: lint, and all tests but the long ones (about half an hour)
+# make test   what CI runs: lint, and all tests but the long ones
 # make test-all   with those: other kinds of SLURM, drawn faults, all of MT-Bench
 # make lint   ruff, mypy strict, the import contracts
 # make docs   the site of the documentation, in site/; a warning is an error

@@ -218,16 +218,16 @@ def _latest(rows: list[dict[str, Any]], file: Path) -> list[dict[str, Any]]:
 def _merged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Make one row of what several sweeps hold: the one that knows most, with all their names."""
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
-    unlike: list[str] = []
+    unlike: dict[str, None] = {}
     for row in rows:
         before = found.get(_identity(row))
         if before is not None and _differ(before, row):
-            unlike.append(str(row["run_id"] or row["model"]))
+            unlike[str(row["run_id"] or row["model"])] = None
         names = dict.fromkeys(name for each in (before, row) if each and (name := each["sweep"]))
         newest = max(filter(None, (row, before)), key=_progress)
         found[_identity(row)] = newest | {"sweep": ", ".join(names) or None}
     if unlike:
-        named = ", ".join(unlike[:_NAMED]) + (f" and {len(unlike) - _NAMED} more" if len(unlike) > _NAMED else "")
+        named = ", ".join(list(unlike)[:_NAMED]) + (f" and {len(unlike) - _NAMED} more" if len(unlike) > _NAMED else "")
         rule = "the row with most scores counts, of equals the last"
         text = f"{named}: the sweeps have different scores of the same model; {rule}"
         warnings.warn(text, ResultsWarning, stacklevel=3)

@@ -27,7 +27,7 @@ from launcher.dataset.rows import Row, read_all
 from launcher.errors import ConfigError, number_of
 from launcher.machine.imports import NOTHING_COMPILED
 from launcher.machine.locate import place_of
-from launcher.model.template import template_here
+from launcher.model.template import Template, template_here
 
 # The keys of instructions that a weaker model answers, which are read as a data set: what takes the place of what.
 SOURCE_KEYS = ("path", "revision", "config", "data_dir", "data_files")
@@ -198,15 +198,15 @@ def check_rows(dataset: Dataset, model: Model, *files: Path, paired: bool) -> li
     usable = [each.values for each in examples if each.fault is None]
     if template := template_here(model):
         shown.check_template(usable, template.text, model.name)
-    told = [*([how] if how else []), *_notes(examples, how, len(rows)), *_untemplated(usable, model)]
+    told = [*([how] if how else []), *_notes(examples, how, len(rows)), *_untemplated(usable, model, template)]
     told += [f"{faults.total()} of {len(rows)} rows are left out: {counted}"] if faults else []
     more = [] if whole else [f"its first {len(rows)} rows have been looked at; a job looks at the others"]
     return [f"{file}: {note}" for note in (*told, *more)]
 
 
-def _untemplated(usable: Iterable[Mapping[str, Any]], model: Model) -> list[str]:
+def _untemplated(usable: Iterable[Mapping[str, Any]], model: Model, template: Template | None) -> list[str]:
     """A word where a model that has a chat template is to be trained on plain text that nobody has rendered with it."""
-    if model.architecture is not None or (template := template_here(model)) is None or template.text is None:
+    if model.architecture is not None or template is None or template.text is None:
         return []
     marks = set(_MARK.findall(str(template.text)))
     prompts = [values["prompt"] for values in usable]

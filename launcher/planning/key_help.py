@@ -6,7 +6,7 @@ Owns: which of several files tells of a key. Must not know: what a value does; w
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -56,14 +56,13 @@ def _written_in(group: str) -> Iterator[tuple[str, str, Written]]:
             yield choice, f"{group}.{last}", key
 
 
-def _values(name: str, first: str, at_most: int) -> str:
-    """What the choices of its group have for a key, `8 (full, lora), 128 (zephyr_full)`; the first where all agree.
+def _values(name: str, written: Iterable[tuple[str, str, Written]], first: str, at_most: int) -> str:
+    """What the choices of a key's group have for it, `8 (full, lora), 128 (zephyr_full)`; the first where all agree.
 
     The first stands also for more values than `at_most`, since whoever looks for one asks for the key alone.
     """
-    group = name.partition(".")[0]
     holders: dict[str, list[str]] = {}
-    for choice, each, key in _written_in(group) if group in groups() else ():
+    for choice, each, key in written:
         if each == name and key.value:
             holders.setdefault(key.value, []).append(choice)
     if not 1 < len(holders) <= at_most:
@@ -89,11 +88,13 @@ def help_of(word: str) -> str:
     lines = list(_of_group(word)) if word in groups() else []
     every = all_keys()
     keys = {name: key for name, key in every.items() if name == word or name.startswith(f"{word}.")}
+    group = word.partition(".")[0]
+    written = list(_written_in(group)) if group in groups() else []
     told: tuple[str, ...] = ()
     for name, key in keys.items():
         lines += [f"# {line}" for line in key.comment if key.comment != told]
         at_most = len(every) if name == word else IN_A_GROUP
-        lines.append(f"{name}={_values(name, key.value, at_most)}" if key.value else f"{name}:")
+        lines.append(f"{name}={_values(name, written, key.value, at_most)}" if key.value else f"{name}:")
         told = key.comment
     if not lines:
         known = [*groups(), *every]
