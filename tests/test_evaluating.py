@@ -316,16 +316,16 @@ def test_only_one_judges_at_a_time(store: Store) -> None:
 @pytest.mark.parametrize(
     ("names", "overrides", "message"),
     [
-        (["mtbench"], [], "--benchmark mtbench: no such benchmark (did you mean 'mt_bench'"),
+        (["mtbench"], [], r"--benchmark mtbench: no such benchmark \(did you mean 'mt_bench'\?\)"),
         ([], ["beta=0.2"], "beta=0.2: only evaluation="),
-        ([], ["evaluation.judge.modle=x"], "evaluation.judge.modle: no such key (did you mean"),  # x may be a secret
+        ([], ["evaluation.judge.modle=x"], r"evaluation.judge.modle: no such key \(did you mean"),  # x may be a secret
         ([], ["evaluation.judge.concurrency=many"], "evaluation.judge.concurrency=many: must be a whole number"),
         ([], ["evaluation.judge.concurrency=0"], "evaluation.judge.concurrency=0: must be at least 1"),
         ([], ["evaluation.judge.base_url=localhost:80"], "base_url=localhost:80: must begin with http:// or https://"),
         ([], ["evaluation.judge.base_url='http://me:pw@x/v1'"], "evaluation.judge.base_url: must hold no secret"),
         ([], ["evaluation.judge.base_url='http://x/v1?api-version=1&key=k'"], "judge.base_url: must hold no secret"),
         ([], ["evaluation.judge.key_env=sk-12"], "key_env: must be the name of an environment variable, never the key"),
-        ([], ["evaluation.benchmarks=[mt_bnch]"], "benchmarks=mt_bnch: no such benchmark (did you mean 'mt_bench'"),
+        ([], ["evaluation.benchmarks=[mt_bnch]"], r"benchmarks=mt_bnch: no such benchmark \(did you mean 'mt_bench'\?\)"),
         (["lm_eval"], [], r"evaluation.lm_eval.tasks=\[\]: names no task"),
         (["command"], ["evaluation.command.argv=[a,b]"], r"evaluation.command.argv=.*one of them with \{model\}"),
     ],

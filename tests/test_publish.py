@@ -36,6 +36,7 @@ from launcher.machine.accounts import has_token
 from launcher.planning.launches import record_of
 from launcher.runs.run_state import RunState, read_facts, states_of
 from launcher.runs.status import Status
+from launcher.store import files
 from launcher.store.attempt_config import hub_of
 from launcher.store.facts import Attempt, Revision
 from launcher.store.files import append_line, read_fact, write_derived, write_once
@@ -89,6 +90,29 @@ def test_publishing_again_leaves_a_revision_alone_until_it_changed(store: Store)
     assert (published(run, store) / "README.md").stat().st_mtime_ns != before
     assert json.loads((folder / "evaluation.json").read_text())["golden_reward"] == 0.875
     assert [path.name for path in folder.parent.iterdir() if path.suffix != ".lock"] == ["ipo-0.1"]
+
+
+def test_a_published_model_is_never_without_its_record(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is full when the new record is written leaves the one before; publishing again completes it."""
+    (run,) = trained_runs(store, *FOLDER)
+    published(run, store)
+    before = read_fact(run.revision_file)
+    write_derived(run.evaluation_file, json.dumps(evaluation(0.875)))
+    opened = files._opened
+
+    def full(aside: str) -> int:
+        if ".revision.json." in aside:
+            raise OSError(errno.ENOSPC, "No space left on device", aside)
+        return opened(aside)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("launcher.store.files._opened", full)
+        with pytest.raises(OSError, match="No space left"):
+            published(run, store)
+    assert before is not None
+    assert read_fact(run.revision_file) == before
+    published(run, store)
+    assert (read_fact(run.revision_file) or {})["content"] != before["content"]
 
 
 def test_a_push_that_fails_leaves_the_revision_that_is_there(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from launcher.hub.payload import content_of, payload_of
 from launcher.hub.starting_point import payload_of_start, revision_of_start, starting_point
 from launcher.model.adapter import Adapter
 from launcher.store.facts import Revision
-from launcher.store.files import look_first, read_fact, write_once
+from launcher.store.files import fact_text, read_fact, write_derived, write_once
 from launcher.store.measurements import Measured, result_of, revision_of
 from launcher.store.origins import Sources
 from launcher.store.output_folder import Store
@@ -87,10 +87,10 @@ def publish(
     place = (shelf.address, hub.store, shelf.repo, hub.revision)
     fact = Revision(*place, commit, payload.content, time.time(), point.name)
     recorded = read_fact(file, Revision)
-    if recorded is not None and replace(recorded, time=fact.time) != fact:
-        look_first()
-        file.unlink()  # of a revision that is no longer the model's
-    write_once(file, fact)
+    if recorded is None:
+        write_once(file, fact)
+    elif replace(recorded, time=fact.time) != fact:  # of a revision that is no longer the model's
+        write_derived(file, fact_text(fact))  # in one step: a published model is never without its record
     return fact
 
 
