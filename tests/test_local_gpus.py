@@ -410,8 +410,25 @@ def test_jobs_without_a_gpu_wait_patiently() -> None:
             assert job_environment(Cluster(gpus_per_node=0), said) == said | {"CUDA_VISIBLE_DEVICES": ""}
         patch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
         taking = job_environment(Cluster(gpus_per_node=1), {})
-        assert taking == {"CUDA_VISIBLE_DEVICES": "2,3", "PREFSWEEP_GPUS": "1"}
+        both = {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // 2))}  # of the two jobs that fit
+        assert taking == {"CUDA_VISIBLE_DEVICES": "2,3", "PREFSWEEP_GPUS": "1"} | both
         assert job_environment(Cluster(gpus_per_node=0), {})["OMP_WAIT_POLICY"] == "passive"
+
+
+def test_jobs_that_are_at_work_together_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has as many threads as its share, by GPUs or by max_parallel; what the user has set, and one alone, has all."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(16))
+
+    def threads(gpus: str, ours: dict[str, str] | None = None, **cluster: int) -> str | None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+        return job_environment(Cluster(**cluster), ours or {}).get("OMP_NUM_THREADS")
+
+    assert threads("", gpus_per_node=1) is None
+    assert threads("", gpus_per_node=1, max_parallel=3) == "5"
+    assert threads("", gpus_per_node=1, max_parallel=40) == "1"
+    assert threads("", {"OMP_NUM_THREADS": "2"}, gpus_per_node=1, max_parallel=3) == "2"
+    assert threads("0,1,2,3", gpus_per_node=2) == "4"  # two jobs of two ranks
+    assert threads("0,1,2,3", gpus_per_node=2, max_parallel=1) is None
 
 
 # ------------------------------------------------------------------------------------------------ two real ranks

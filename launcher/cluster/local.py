@@ -33,6 +33,7 @@ from launcher.store.facts import Job
 # it needs; none of these changes what is computed.
 WAITING = {"OMP_WAIT_POLICY": "passive"}
 ALSO_OF_WAITING = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+THREADS = "OMP_NUM_THREADS"
 LAST_BYTES = 4096  # of a log, for its last line
 
 
@@ -68,9 +69,7 @@ class LocalScheduler:
         return 1
 
     def at_once(self, cluster: Cluster) -> int | None:
-        gpus = _gpus_of(cluster)
-        here = max(1, len(visible_gpus()) // gpus) if gpus else cluster.max_parallel or 1
-        return min(here, cluster.max_parallel or here)
+        return _at_once(cluster)
 
     def slots(self, cluster: Cluster) -> int | None:
         return cluster.max_parallel or (None if _gpus_of(cluster) else 1)
@@ -134,16 +133,26 @@ def _gpus_of(cluster: Cluster) -> int:
     return cluster.gpus_per_node if visible_gpus() else 0
 
 
+def _at_once(cluster: Cluster) -> int:
+    """How many jobs are at work at the same time, at most."""
+    gpus = _gpus_of(cluster)
+    here = max(1, len(visible_gpus()) // gpus) if gpus else cluster.max_parallel or 1
+    return min(here, cluster.max_parallel or here)
+
+
 def job_environment(cluster: Cluster, ours: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The variables of a job: the GPUs of which it takes some, or how it waits on cores that others may want.
+    """The variables of a job: its share of the cores, and the GPUs of which it takes some, or how its threads wait.
 
     A GPU that we do not see (of AMD's, say) is hidden only from who wants none: torch may find it.
     """
-    if wanted := _gpus_of(cluster):
-        return {**ours, VISIBLE: ",".join(visible_gpus()), WANTED: str(wanted)}
+    wanted, jobs = _gpus_of(cluster), _at_once(cluster)
+    share = max(1, len(os.sched_getaffinity(0)) // (jobs * max(1, wanted)))
+    threads = {THREADS: str(share)} if jobs > 1 and THREADS not in ours else {}  # more than cores slow all of them
+    if wanted:
+        return {**ours, **threads, VISIBLE: ",".join(visible_gpus()), WANTED: str(wanted)}
     waiting = {} if {*WAITING, *ALSO_OF_WAITING} & set(ours) else WAITING
     hidden = {VISIBLE: ""} if VISIBLE in ours or not cluster.gpus_per_node or visible_gpus() else {}
-    return {**{name: value for name, value in ours.items() if name != WANTED}, **hidden, **waiting}
+    return {**{name: value for name, value in ours.items() if name != WANTED}, **threads, **hidden, **waiting}
 
 
 def _record(batch: Batch, pid: int) -> Job:
