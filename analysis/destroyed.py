@@ -59,7 +59,7 @@ def _by_score(scores: pd.Series, settings: pd.DataFrame, measure: Measure) -> di
     found = below_a_gap(scores.to_numpy(dtype=float), losses)
     return {
         settings.index[place]: f"{measure.name} {fixed(measure.sign * float(scores.iloc[place]))}, "
-        f"where the next has {fixed(measure.sign * above)}"
+        f"where the others of its loss have {fixed(measure.sign * above)} or {'more' if measure.sign > 0 else 'less'}"
         for place, above in found.items()
     }
 
@@ -86,7 +86,7 @@ def _by_kl(scores: pd.Series, settings: pd.DataFrame) -> dict[Hashable, str]:
     for count in range(math.floor(_SHARE * len(known)), 0, -1):
         next_one = float(known.iloc[count])
         if len(known) - count >= _FEWEST and next_one > 0 and float(known.iloc[count - 1]) > _KL * next_one:
-            words = f"where the next has {number(next_one, 2)}"
+            words = f"where the others have at most {number(next_one, 2)}"
             far = known.iloc[:count][below[known.index[:count]]]
             return {index: f"KL {number(float(kl), 2)}, {words}" for index, kl in far.items()}
     return {}

@@ -30,6 +30,7 @@ from analysis.apart import SECTIONS, at, evaluated, place_of, settings_of, uniqu
 from analysis.columns import COLUMNS, LABELS, MADE_BY, NUMBERS, SCORES, TEXT
 from analysis.judges import by_judge
 from analysis.measures import LOG_RATIO
+from analysis.words import first_of
 
 # Controls and lone surrogates can be written neither to XML nor to UTF-8.
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
@@ -227,9 +228,8 @@ def _merged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         newest = max(filter(None, (row, before)), key=_progress)
         found[_identity(row)] = newest | {"sweep": ", ".join(names) or None}
     if unlike:
-        named = ", ".join(list(unlike)[:_NAMED]) + (f" and {len(unlike) - _NAMED} more" if len(unlike) > _NAMED else "")
         rule = "the row with most scores counts, of equals the last"
-        text = f"{named}: the sweeps have different scores of the same model; {rule}"
+        text = f"{first_of(unlike, _NAMED)}: the sweeps have different scores of the same model; {rule}"
         warnings.warn(text, ResultsWarning, stacklevel=3)
     return list(found.values())
 

@@ -298,7 +298,9 @@ def _why_not(
         own = settings[[kinds[index] == kind for index in settings.index]]
         if any(len({_unit(row, axis) for _, row in own.iterrows()}) >= FEWEST for axis in axes):
             return ""
-    names = listed([axis.key.rpartition(".")[2] for axis in axes]) or "beta"
+    own = settings[settings["loss_type"].fillna("?") == loss]
+    swept = [axis.key for axis in axes if len(set(_known(own, axis.key))) > 1]
+    names = listed([key.rpartition(".")[2] for key in swept]) or "beta"
     return f"{loss} has fewer than {FEWEST} settings along {names}, too few for a curve."
 
 

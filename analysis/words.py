@@ -6,6 +6,7 @@ Owns: digits, signs, units. Must not know: tables, runs.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from analysis.intervals import Estimate
 
@@ -69,6 +70,13 @@ def duration(seconds: float) -> str:
 def or_missing(text: str | None) -> str:
     """Give the text, or a dash where there is none."""
     return text or MISSING
+
+
+def first_of(parts: Iterable[str], at_most: int, between: str = ", ") -> str:
+    """Join the first parts, and say how many more there are."""
+    every = list(parts)
+    more = f" and {len(every) - at_most} more" if len(every) > at_most else ""
+    return between.join(every[:at_most]) + more
 
 
 def listed(parts: list[str]) -> str:

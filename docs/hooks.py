@@ -1,4 +1,4 @@
-"""What mkdocs does besides: pages that are made from the code, pages that lie elsewhere in the repository, their links.
+"""What mkdocs does besides: a page of conf/ and sweeps/, pages that lie elsewhere in the repository, their links.
 
 A link in a page is one that works in the repository. Here it leads to the page of the site that shows the same; to a
 file of the code, which the site does not have, it becomes text.
@@ -25,7 +25,7 @@ _LINK = re.compile(r"(?<!!)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s]+)\)")
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add what is no file of docs/."""
-    for place, make in reference.PAGES.items():
+    for place, make in reference.OF_THE_SITE.items():
         files.append(File.generated(config, place, content=make()))
     for source, place in ELSEWHERE.items():
         files.append(File.generated(config, place, content=(reference.REPOSITORY / source).read_text(encoding="utf-8")))

@@ -1,4 +1,6 @@
-"""The generated pages of the reference, as Markdown: every key, rule and verb, every file of conf/ and sweeps/.
+"""The pages of the reference, as Markdown: every key, rule and command, every file of conf/ and sweeps/.
+
+    python docs/reference.py    write docs/reference anew: a test compares it with the code
 
 Owns: their form. What they say stands elsewhere: in the keys' comments and types, in the refusals of the rules, in the
 verbs' help.
@@ -9,21 +11,25 @@ from __future__ import annotations
 import ast
 import importlib
 import math
+import os
+import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_origin
 
-from launcher.cli.arguments import VERBS
-from launcher.cli.launch import launch_parser
-from launcher.cli.main import verb_parser
-from launcher.planning import loss_rules, trainer_rules
-from launcher.planning.comments import comments_in
-from launcher.planning.keys import GROUPS, Key, choices_of, keys, section_of
-from launcher.planning.kinds import options_of
-
 REPOSITORY = Path(__file__).parent.parent
+sys.path.insert(0, str(REPOSITORY))  # this checkout's, whichever is installed
+
+from launcher.cli.arguments import VERBS  # noqa: E402 - it lies above this folder
+from launcher.cli.launch import launch_parser  # noqa: E402 - it lies above this folder
+from launcher.cli.main import verb_parser  # noqa: E402 - it lies above this folder
+from launcher.planning import loss_rules, trainer_rules  # noqa: E402 - it lies above this folder
+from launcher.planning.comments import comments_in  # noqa: E402 - it lies above this folder
+from launcher.planning.keys import GROUPS, Key, choices_of, keys, section_of  # noqa: E402 - it lies above this folder
+from launcher.planning.kinds import options_of  # noqa: E402 - it lies above this folder
+
 UNKNOWN = "…"  # in place of what only a configuration says
 TITLES = {
     "rules": "Names, sources, numbers, evaluation",
@@ -48,7 +54,7 @@ KEYS_INTRODUCTION = """\
 A run's configuration, key by key. The default is the value of a run for which nothing is said. Each key can be an axis
 of a grid. Between keys there are [rules](rules.md).
 
-This page is made from the types in `launcher/config.py`, the comments above the keys in [conf/](files.md) and the
+This page is made from the types in `launcher/config.py`, the comments above the keys in [conf/](../../conf) and the
 tables of the rules. [The schema](../editor.md) for an editor says the same."""
 RULES_INTRODUCTION = f"""\
 # Every rule
@@ -71,9 +77,7 @@ def keys_page() -> str:
     for key in keys():
         if key.below:
             group = (
-                f" The files that it may name: [conf/{key.name}](files.md#conf{key.name})."
-                if key.name in GROUPS
-                else ""
+                f" The files that it may name: [conf/{key.name}](../../conf/{key.name})." if key.name in GROUPS else ""
             )
             inner = [each for each in key.all() if each is not key and not each.name.startswith(_REPEATED)]
             parts += [
@@ -281,11 +285,12 @@ def _value(node: ast.expr, known: Mapping[str, Any]) -> Any:
         return None
 
 
-def verbs_page() -> str:
+def commands_page() -> str:
     """The launch and every verb, as `--help` prints it."""
+    os.environ["COLUMNS"] = "100"
     parts = [
         "# Every command",
-        "`prefsweep` and `python -m launcher` are one program. What follows is what `--help` prints.",
+        "`prefsweep` and `python -m launcher` are one program. This page is made from what `--help` prints.",
         "## A launch",
         _fenced(launch_parser().format_help()),
     ]
@@ -329,9 +334,10 @@ def _fenced(text: str) -> str:
     return f"```text\n{text.rstrip()}\n```"
 
 
-PAGES = {
-    "reference/keys.md": keys_page,
-    "reference/rules.md": rules_page,
-    "reference/commands.md": verbs_page,
-    "reference/files.md": files_page,
-}
+PAGES = {"reference/keys.md": keys_page, "reference/rules.md": rules_page, "reference/commands.md": commands_page}
+OF_THE_SITE = {"reference/files.md": files_page}  # the repository has the files themselves
+
+
+if __name__ == "__main__":
+    for place, page in PAGES.items():
+        (REPOSITORY / "docs" / place).write_text(page(), encoding="utf-8")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import itertools
 import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from conftest import REPOSITORY
@@ -21,7 +24,8 @@ from launcher.errors import ConfigError
 from launcher.planning.kinds import kind_of
 from launcher.planning.overrides import parse
 
-PAGES = sorted([*(REPOSITORY / "docs").rglob("*.md"), REPOSITORY / "slurm" / "README.md"])
+MADE = REPOSITORY / "docs/reference"  # what is made from the code needs no proof of its commands
+PAGES = sorted({*(REPOSITORY / "docs").rglob("*.md"), REPOSITORY / "slurm" / "README.md"} - {MADE / "commands.md"})
 _BLOCK = re.compile(r"```\w*\n(.*?)```|((?:^(?: {4}|\t)[^\n]*\n)+)", re.DOTALL | re.MULTILINE)
 _OURS = re.compile(r"(?:prefsweep|python -m (?:launcher|analysis)) ")
 _SHELL = (">", ">>", "|")  # the words of a command end there
@@ -72,6 +76,7 @@ def test_the_first_page_names_every_page() -> None:
         "slurm.md": "../slurm/README.md",
         "contributing.md": "../CONTRIBUTING.md",
         "changes.md": "../CHANGELOG.md",
+        "reference/files.md": "../conf",
     }
     pages = {elsewhere.get(page, page) for page in re.findall(r": (\S+\.md)$", nav, re.MULTILINE)} - {"index.md"}
     named = re.findall(r"\]\(([^)#]+)", (REPOSITORY / "docs/index.md").read_text(encoding="utf-8"))
@@ -94,7 +99,6 @@ LINKING = [
     *(REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "slurm/README.md")),
     *sorted(REPOSITORY.glob("docs/**/*.md")),
 ]
-MADE = REPOSITORY / "docs/reference"  # pages that `make docs` writes
 
 
 def anchors_of(page: Path) -> set[str]:
@@ -113,7 +117,7 @@ def test_each_link_leads_somewhere(page: Path) -> None:
             continue
         file, _, anchor = link.partition("#")
         target = (page.parent / file).resolve() if file else page
-        if target.parent == MADE or target.name in ("slurm.md", "contributing.md", "changes.md"):
+        if target.name in ("slurm.md", "contributing.md", "changes.md"):
             continue
         assert target.exists(), link
         if anchor and target.suffix == ".md":
@@ -121,13 +125,28 @@ def test_each_link_leads_somewhere(page: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def refusals() -> list[tuple[str, str]]:
+def reference() -> Iterator[ModuleType]:
+    """docs/reference.py."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(REPOSITORY / "docs"))
+        yield importlib.import_module("reference")
+
+
+@pytest.mark.parametrize("name", ["keys", "rules", "commands"])
+def test_the_reference_says_what_the_code_says(
+    reference: ModuleType, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """docs/reference is made from it: python docs/reference.py."""
+    if name == "commands" and sys.version_info[:2] != (3, 11):
+        pytest.skip("another Python words its usage lines otherwise")
+    monkeypatch.setenv("COLUMNS", "100")
+    page = f"reference/{name}.md"
+    assert (REPOSITORY / "docs" / page).read_text(encoding="utf-8") == reference.PAGES[page]()
+
+
+@pytest.fixture(scope="module")
+def refusals(reference: ModuleType) -> list[tuple[str, str]]:
     """Each row of the page of rules: key and refusal, as patterns; the key is empty where the row names none."""
-    sys.path.insert(0, str(REPOSITORY / "docs"))
-    try:
-        import reference
-    finally:
-        sys.path.remove(str(REPOSITORY / "docs"))
     text = reference.rules_page()
     rows = re.findall(r"^\| (?:`([^`]*)`[^|`]*|the key) \| (.*) \|$", text, re.MULTILINE)
     assert len(rows) == sum(line.startswith("| ") for line in text.splitlines()) - text.count("| key | refusal |")

@@ -325,7 +325,7 @@ def test_only_one_judges_at_a_time(store: Store) -> None:
         ([], ["evaluation.judge.base_url='http://me:pw@x/v1'"], "evaluation.judge.base_url: must hold no secret"),
         ([], ["evaluation.judge.base_url='http://x/v1?api-version=1&key=k'"], "judge.base_url: must hold no secret"),
         ([], ["evaluation.judge.key_env=sk-12"], "key_env: must be the name of an environment variable, never the key"),
-        ([], ["evaluation.benchmarks=[mt_bnch]"], r"benchmarks=mt_bnch: no such benchmark \(did you mean 'mt_bench'\?\)"),
+        ([], ["evaluation.benchmarks=[mt_bnch]"], r"mt_bnch: no such benchmark \(did you mean 'mt_bench'\?\)"),
         (["lm_eval"], [], r"evaluation.lm_eval.tasks=\[\]: names no task"),
         (["command"], ["evaluation.command.argv=[a,b]"], r"evaluation.command.argv=.*one of them with \{model\}"),
     ],

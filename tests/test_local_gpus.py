@@ -416,7 +416,7 @@ def test_jobs_without_a_gpu_wait_patiently() -> None:
 
 
 def test_jobs_that_are_at_work_together_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each has as many threads as its share, by GPUs or by max_parallel; what the user has set, and one alone, has all."""
+    """Each has as many threads as its share, by GPUs or by max_parallel; one alone has all, unless the user says."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(16))
 
     def threads(gpus: str, ours: dict[str, str] | None = None, **cluster: int) -> str | None:

@@ -178,6 +178,19 @@ def test_fewer_than_four_settings_make_no_curve(tmp_path: Path) -> None:
     assert (nothing.curves, nothing.posterior, list(nothing.without)) == ((), None, ["sigmoid"])
 
 
+def test_what_makes_no_curve_is_told_by_the_keys_that_the_loss_takes(tmp_path: Path) -> None:
+    """SimPO has a gamma in each setting, IPO none."""
+    rows = sweep(losses=["ipo", "simpo"], betas=BETAS[:3])
+    for row in rows:
+        if row.get("loss_type") == "simpo":
+            row["axes"] |= {"loss.gamma": 10 * row["beta"]}
+    found = concluded(tmp_path, rows)
+    assert found.without == {
+        "ipo": "ipo has fewer than 4 settings along beta, too few for a curve.",
+        "simpo": "simpo has fewer than 4 settings along beta and gamma, too few for a curve.",
+    }
+
+
 def test_settings_that_score_alike_make_no_curve(tmp_path: Path) -> None:
     """A score that is the same everywhere has no scale."""
     rows = sweep(losses=["ipo"])
@@ -451,11 +464,15 @@ def of(frame: pd.DataFrame) -> list[tuple[str, float]]:
 
 
 def test_a_score_far_below_all_others_is_destroyed() -> None:
-    """By more than three times what the others differ by; said with the score and the next."""
-    scores = {"ipo": [-3.0, 0.1, 0.2, 0.3, 0.2], "sigmoid": [0.0, 0.2, 0.3, 0.3, 0.1]}
+    """By more than three times what the others differ by; said with the score and the lowest of those that are left."""
+    scores = {"ipo": [-3.0, -9.0, 0.1, 0.2, 0.3, 0.2], "sigmoid": [0.0, 0.2, 0.3, 0.3, 0.1]}
     found = destroyed(frame_of(scores), GOLDEN)
-    assert [(each.row["loss_type"], each.row["beta"]) for each in found] == [("ipo", 0.01)]
-    assert found[0].reason == "golden reward \N{MINUS SIGN}3.00, where the next has 0.10"
+    assert [(each.row["loss_type"], each.row["beta"]) for each in found] == [("ipo", BETAS[0]), ("ipo", BETAS[1])]
+    others = "where the others of its loss have 0.10 or more"
+    assert [each.reason for each in found] == [
+        f"golden reward \N{MINUS SIGN}3.00, {others}",
+        f"golden reward \N{MINUS SIGN}9.00, {others}",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.apart import show
-from analysis.words import fixed
+from analysis.words import first_of, fixed
 
 _SHOWN = 12  # values of a key that are listed
 
@@ -25,9 +25,9 @@ def differing(runs: pd.DataFrame) -> list[tuple[str, str, str]]:
     ``role`` is "axis", "follows from AXIS" for a key inside one, or "differs too" for what no axis explains.
     """
     axes = _values(row for row in runs["axes"] if row)
-    explained = [(key, _listed(values), "axis") for key, values in axes.items()]
+    explained = [(key, first_of(values, _SHOWN), "axis") for key, values in axes.items()]
     others = [
-        (key, _listed(values), _role(key, list(axes)))
+        (key, first_of(values, _SHOWN), _role(key, list(axes)))
         for key, values in _values(_flat_configs(runs)).items()
         if len(values) > 1 and key not in axes
     ]
@@ -106,11 +106,6 @@ def _values(rows: Iterable[dict[str, Any]]) -> dict[str, Counter[str]]:
 def _role(key: str, axes: list[str]) -> str:
     axis = next((axis for axis in axes if key.startswith(f"{axis}.")), None)
     return f"follows from {axis}" if axis else "differs too"
-
-
-def _listed(values: Counter[str]) -> str:
-    shown = ", ".join(list(values)[:_SHOWN])
-    return shown if len(values) <= _SHOWN else f"{shown} and {len(values) - _SHOWN} more"
 
 
 def _counted(values: Counter[str]) -> str:

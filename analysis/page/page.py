@@ -101,9 +101,8 @@ def _winner(row: dict[str, str], winner: Winner) -> dict[str, str]:
     if "ties with" not in row:
         return row
     alike = [rows.setting(each).removeprefix("beta ") for each in winner.best.ties or ()]
-    named = alike[:_ALIKE] + ([f"and {len(alike) - _ALIKE} more"] if len(alike) > _ALIKE else [])
     kept = {key: value for key, value in row.items() if key not in {"95 % interval", "ties with"}}
-    return kept | {"not told from it: beta": "; ".join(named) or row["ties with"]}
+    return kept | {"not told from it: beta": words.first_of(alike, _ALIKE, "; ") or row["ties with"]}
 
 
 def _template() -> jinja2.Template:

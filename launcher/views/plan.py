@@ -151,7 +151,7 @@ def _totals(sweep: Sweep, decisions: Sequence[Decision]) -> str:
     counts = Counter(decision.action for decision in decisions)
     parts = [number_of(len(decisions), "run")] + [f"{count} {action}" for action, count in sorted(counts.items())]
     if sweep.duplicates:
-        parts.append(f"{sweep.duplicates} duplicates dropped")
+        parts.append(f"{number_of(sweep.duplicates, 'duplicate')} dropped")
     if sweep.twins:
         parts.append(f"{len(sweep.twins)} left out that would train the same weights as others")
     known = [d.seconds for d in decisions if d.seconds is not None]
