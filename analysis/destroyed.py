@@ -4,8 +4,9 @@ Owns: the rule. Must not know: curves, intervals, how such a setting is drawn or
 
 Within a loss, settings count as destroyed
 
-- whose score (or golden reward, where another measure decides) is below all others of the loss by more than three times
-  as much as those of the model that score at least as well as these, of every loss, are apart from each other; or
+- whose score (or golden reward, where another measure decides) is below all others of the loss by more than three of
+  its standard errors, and by more than three times as much as the settings of the model are apart from each other that
+  score at least as well as these others, of every loss, or that are its better half, where that is more; or
 - whose KL is more than ten times the highest KL of all others of the model, and whose score is below their median.
 
 They are at most a third of the loss's settings (of the model's, by KL), or they are no exception. A setting is never
@@ -56,7 +57,8 @@ def destroyed(settings: pd.DataFrame, measure: Measure) -> list[Destroyed]:
 
 def _by_score(scores: pd.Series, settings: pd.DataFrame, measure: Measure) -> dict[Hashable, str]:
     losses = settings["loss_type"].fillna("?").to_numpy(dtype=str)
-    found = below_a_gap(scores.to_numpy(dtype=float), losses)
+    errors = settings[measure.stderr].fillna(0).to_numpy(dtype=float) if measure.stderr else np.zeros(len(settings))
+    found = below_a_gap(scores.to_numpy(dtype=float), errors, losses)
     return {
         settings.index[place]: f"{measure.name} {fixed(measure.sign * float(scores.iloc[place]))}, "
         f"where the others of its loss have {fixed(measure.sign * above)} or {'more' if measure.sign > 0 else 'less'}"
@@ -64,16 +66,21 @@ def _by_score(scores: pd.Series, settings: pd.DataFrame, measure: Measure) -> di
     }
 
 
-def below_a_gap(scores: Floats, losses: np.ndarray[tuple[int, ...], Any]) -> dict[int, float]:
-    """Give the places of scores (n,) that are far below all others of their loss (n,), with the loss's next score."""
+def below_a_gap(scores: Floats, errors: Floats, losses: np.ndarray[tuple[int, ...], Any]) -> dict[int, float]:
+    """Give the places of scores (n,) far below all others of their loss (n,), with the lowest of those others.
+
+    ``errors`` (n,): the scores' standard errors.
+    """
     found: dict[int, float] = {}
+    best_first = np.sort(scores)[::-1]
     for loss in np.unique(losses):
         own = np.flatnonzero(losses == loss)
         ordered = own[np.argsort(scores[own], kind="stable")]
         for count in range(math.floor(_SHARE * len(own)), 0, -1):
-            above, gap = float(scores[ordered[count]]), float(scores[ordered[count]] - scores[ordered[count - 1]])
-            others = scores[scores >= above]
-            if len(others) >= _FEWEST and gap > _GAP * float(np.ptp(others)):
+            above, nearest = float(scores[ordered[count]]), ordered[count - 1]
+            others = best_first[: max(int((scores >= above).sum()), math.ceil(len(scores) / 2))]
+            noise = max(float(np.ptp(others)), float(errors[nearest]))
+            if len(others) >= _FEWEST and above - float(scores[nearest]) > _GAP * noise:
                 found |= dict.fromkeys(ordered[:count].tolist(), above)
                 break
     return found

@@ -449,14 +449,14 @@ def test_a_table_with_gaps_is_that_of_a_regression_on_units() -> None:
 # ------------------------------------------------------------------------------------------------ destroyed
 
 
-def frame_of(scores: dict[str, list[float]], kl: float | list[float] = 1.0) -> pd.DataFrame:
+def frame_of(scores: dict[str, list[float]], kl: float | list[float] = 1.0, error: float = 0.0) -> pd.DataFrame:
     """Settings of losses with these golden rewards, over the betas from below."""
     rows = [
         {"loss_type": loss, "beta": BETAS[place], "golden_reward": score}
         for loss, own in scores.items()
         for place, score in enumerate(own)
     ]
-    return pd.DataFrame(rows).assign(kl=kl)
+    return pd.DataFrame(rows).assign(kl=kl, golden_reward_stderr=error)
 
 
 def of(frame: pd.DataFrame) -> list[tuple[str, float]]:
@@ -488,6 +488,22 @@ def test_a_score_far_below_all_others_is_destroyed() -> None:
 def test_what_is_not_far_off_is_not_destroyed(own: list[float]) -> None:
     """Curves may fall steeply, whole losses may be bad, and a high score is never taken away."""
     assert of(frame_of({"ipo": own, "sigmoid": [0.0, 0.2, 0.3, 0.3, 0.1]})) == []
+
+
+def test_what_noise_may_have_made_is_not_destroyed() -> None:
+    """Two of a loss's three settings are the model's best, by chance close together; or scores have errors as large."""
+    others = {"sigmoid": [0.35, 0.33, 0.37], "simpo": [0.35, 0.41, 0.32], "orpo": [0.38, 0.33, 0.37]}
+    assert of(frame_of(others | {"ipo": [0.34, 0.404, 0.41]})) == []
+    own = {"ipo": [-0.3, 0.1, 0.2, 0.1], "sigmoid": [0.1, 0.2, 0.2, 0.1]}
+    assert of(frame_of(own)) == [("ipo", BETAS[0])]
+    assert of(frame_of(own, error=0.14)) == []
+    assert of(frame_of(own, error=0.13)) == [("ipo", BETAS[0])]
+
+
+def test_a_loss_that_is_better_than_all_others_has_its_destroyed_setting() -> None:
+    """Its other settings are few, so how far the model's better half is apart counts: 0.4 against a fall of 3.5."""
+    others = {"sigmoid": [0.1, 0.2, 0.3, 0.2], "kto_pair": [0.1, 0.2, 0.3, 0.2]}
+    assert of(frame_of(others | {"ipo": [-3.0, 0.5, 0.6, 0.55]})) == [("ipo", BETAS[0])]
 
 
 def test_a_policy_far_away_that_scores_low_is_destroyed() -> None:

@@ -154,7 +154,8 @@ def simulated(row: Row, random: np.random.Generator, *, equal: bool) -> Sweep:
         between=float(np.sum(left**2)) / freedom / (QUESTIONS - 1) / QUESTIONS if freedom else 0,
     )
     lost = np.zeros(count, dtype=bool)
-    lost[list(below_a_gap(scores.seen, scores.curves))] = True  # as the report does, KL not being known
+    errors = np.full(count, row.se / math.sqrt(row.seeds))
+    lost[list(below_a_gap(scores.seen, errors, scores.curves))] = True  # as the report does, KL not being known
     return Sweep(truth, scores, lost)
 
 
