@@ -18,7 +18,9 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoConfig
+from trl import DPOConfig
 from waiting import LONGEST_WAIT
 from worker_fixtures import ARCHITECTURE, LORA, Configure, make_config, write_pairs
 
@@ -238,6 +240,25 @@ def test_the_optimizer_is_let_go(configure: Configure, store: Store, monkeypatch
     assert made[0]() is None
 
 
+def test_adamw_goes_over_the_weights_once_unless_its_checkpoint_began_otherwise(
+    configure: Configure, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run has transformers' own default; what an earlier version of ours left is gone on with, bit for bit."""
+    config = configure(checkpoint__every=100)
+    assert arguments(config, store.run("r")).optim == DPOConfig.optim
+    train(config, store.run("now"), store, never)
+    with monkeypatch.context() as earlier:
+        earlier.setattr(trainer_module, "_IN_ONE_PASS", {})
+        train(config, store.run("before"), store, never)
+        with pytest.raises(Stopped):
+            train(config, store.run("begun"), store, stop_at(3))
+    train(config, store.run("begun"), store, never)
+    assert fingerprint(store.run("begun")) == fingerprint(store.run("before"))
+    now, before = (load_file(store.run(name).model / "model.safetensors") for name in ("now", "before"))
+    for name, weights in now.items():
+        torch.testing.assert_close(weights, before[name], rtol=0, atol=1e-6)
+
+
 def test_the_model_folder_can_be_shared(configure: Configure, store: Store) -> None:
     """Its files can be read by others, and none of them is a pickle."""
     run = store.run("r")
@@ -320,8 +341,6 @@ def test_epochs_set_the_steps_where_max_steps_is_absent(configure: Configure, st
 
 def test_gradient_checkpointing_changes_no_result(configure: Configure, store: Store) -> None:
     """It costs time and saves memory; the weights are the same up to rounding."""
-    from safetensors.torch import load_file
-
     plain, saving = store.run("plain"), store.run("saving")
     train(configure(trainer__max_steps=3), plain, store, never)
     train(configure(trainer__max_steps=3, trainer__gradient_checkpointing=True), saving, store, never)

@@ -46,7 +46,6 @@ def main(run: dict[str, Any]) -> None:
         beta=run["beta"],
         learning_rate=run["learning_rate"],
         lr_scheduler_type="cosine",
-        optim="adamw_torch",
         max_steps=run["steps"],
         per_device_train_batch_size=run["micro_batch"],
         max_length=run["max_length"],

@@ -56,6 +56,9 @@ LOGGED = {
     "grad_norm": "grad_norm",
     "entropy": "entropy",
 }
+# The same algorithm, in one pass over the weights: a tenth of the time on a CPU, and no copies of them on a GPU. It is
+# transformers' own default; a checkpoint that was made by the other goes on with that one, which its state names.
+_IN_ONE_PASS = {"adamw_torch": "adamw_torch_fused"}
 # As transformers calls it: 5.17 by the second name alone, 5.23 by the first, with the second as an alias that warns.
 RECOMPUTES = next(name for name in ("activation_checkpointing", "gradient_checkpointing") if hasattr(DPOConfig, name))
 
@@ -376,7 +379,7 @@ def arguments(config: RunConfig, run: RunDir) -> DPOConfig | KTOConfig:
         learning_rate=trainer.learning_rate,
         lr_scheduler_type=trainer.lr_scheduler,
         warmup_steps=_warmup(trainer),
-        optim=trainer.optimizer,
+        optim=_IN_ONE_PASS.get(trainer.optimizer, trainer.optimizer),
         weight_decay=trainer.weight_decay,
         max_grad_norm=trainer.max_grad_norm,
         num_train_epochs=trainer.epochs,
