@@ -30,12 +30,15 @@ from watched_runs import STEPS, recorded, states_of
 from launcher.cli import dashboard as verb
 from launcher.errors import SchedulerError, UsageError
 from launcher.live import page as pages
+from launcher.live.now import told as now_told
 from launcher.live.page import SweepPage
 from launcher.live.report import LiveReport
 from launcher.live.server import Answer, Server
 from launcher.runs.run_state import RunState
 from launcher.runs.status import Status
+from launcher.store.curve import Curves
 from launcher.store.output_folder import Store
+from launcher.views.live import shown_runs
 
 PAGE = Answer(b"<p>secret</p>", "text/html")
 HOSTILE = "</script><img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
@@ -187,6 +190,17 @@ def told(page: SweepPage) -> Any:
     assert answer is not None
     assert answer.kind == "application/json"
     return json.loads(answer.content)
+
+
+def test_what_few_wait_for_is_counted_together(store: Store) -> None:
+    """Of 60 runs that wait for 12 things, the ten for which most wait are told, and that 10 wait for others."""
+    directory = recorded(store, 2, 5, 6)
+    states = [
+        replace(state, status=Status.PENDING, reason=f"why {place % 12}")
+        for place, state in enumerate(states_of(directory, store))
+    ]
+    now = now_told(directory, shown_runs(directory.run_names(), states, Curves()), [], 0.0)
+    assert now["waiting"] == [*([f"why {place}", 5] for place in range(10)), ["something else", 10]]
 
 
 def test_the_page_is_told_what_there_is(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,11 +23,11 @@ from waiting import LONGEST_WAIT
 from watched_runs import REASON, recorded, states_of
 
 from launcher.cli.main import verb_parser
-from launcher.cluster.job_state import JobState, Phase
+from launcher.cluster.job_state import Cause, JobState, Phase
 from launcher.cluster.slurm_words import read_queue
 from launcher.errors import UsageError
 from launcher.runs.run_state import RunState
-from launcher.runs.status import RunFacts, Status
+from launcher.runs.status import RunFacts, Status, status_of
 from launcher.store import curve as curves
 from launcher.store.curve import Curve, Curves
 from launcher.store.facts import RunName
@@ -35,7 +35,7 @@ from launcher.store.output_folder import Store
 from launcher.views import marks
 from launcher.views.board import Board
 from launcher.views.live import shown_runs
-from launcher.views.run_lines import labels
+from launcher.views.run_lines import Shown, labels
 from launcher.views.states import show_status
 
 SIZES = [(80, 24), (80, 50), (160, 50), (60, 12), (40, 8)]
@@ -81,6 +81,35 @@ def test_what_runs_and_what_failed_is_first(store: Store) -> None:
     assert letters.replace("F", "x").replace("O", "x").replace("L", "x").replace("C", "x") == "".join(
         ["T" * 15, "R" * 8, "x" * 4, "P" * 33]
     )
+
+
+def held(shown: Board) -> Board:
+    """The same, all that waits being held, each by its own job."""
+    job = JobState(Phase.PENDING, "JobHeldUser", cause=Cause.HELD)
+
+    def changed(each: Shown) -> Shown:
+        if each.status is not Status.PENDING:
+            return each
+        return replace(each, state=replace(each.state, job=job, reason=status_of(each.state.facts, job)[1]))
+
+    return replace(shown, runs=[changed(each) for each in shown.runs])
+
+
+def test_what_keeps_many_runs_waiting_is_told_once(store: Store) -> None:
+    """Of 33 held jobs, each with a command that names it; where they only wait for their turn, nothing is said."""
+    shown = board(store, 2, 5, 6, 24)
+    assert not any("waiting" in line for line in text_of(shown, 100))
+    told = [line for line in text_of(held(shown), 100) if "waiting" in line]
+    assert told == ["33 runs waiting: JobHeldUser; `scontrol release JOB` lets it go on"]
+    one = replace(held(shown), runs=held(shown).runs[:28])
+    assert "`scontrol release 4711_27`" in next(line for line in text_of(one, 100) if "1 run waiting" in line)
+
+
+def test_a_bar_waits_for_the_number_of_steps(store: Store) -> None:
+    """A run whose log does not say yet of how many steps it has made four is not shown as done."""
+    (shown, *_) = (each for each in board(store, 1, 3, 4).runs if each.status is Status.RUNNING)
+    unknown = replace(shown, state=replace(shown.state, facts=replace(shown.state.facts, max_steps=None)))
+    assert (shown.share > 0, unknown.share) == (True, 0)
 
 
 def test_neither_hides_the_other(store: Store) -> None:

@@ -6,7 +6,7 @@ Owns: the keys that `page.js` reads. Must not know: how they are shown, who asks
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from launcher.runs.status import BAD, Status
 from launcher.store.curve import KEYS, Curve
@@ -14,10 +14,11 @@ from launcher.store.files import Plain
 from launcher.store.output_folder import SweepDir
 from launcher.views.console import logs_command
 from launcher.views.marks import LETTERS, ORDER
-from launcher.views.run_lines import Shown, doing, node_of, stage, why
+from launcher.views.run_lines import Shown, doing, node_of, stage, waits, why
 
 CURVES = 24  # runs at work that are drawn
 FAILURES = 50  # that are listed
+REASONS = 10  # for which runs wait
 TRACEBACK_LINES = 20
 DIGITS = 6  # of a number: a curve has a few hundred pixels
 
@@ -47,7 +48,7 @@ def told(directory: SweepDir, runs: Sequence[Shown], notes: Sequence[str], asked
         "running_left_out": max(0, len(at_work) - CURVES),
         "failed": [_failed(directory, each) for each in failed[:FAILURES]],
         "failed_left_out": max(0, len(failed) - FAILURES),
-        "waiting": _waiting(each for each in runs if each.status in (Status.PENDING, Status.NEW)),
+        "waiting": _waiting([each for each in runs if each.status in (Status.PENDING, Status.NEW)]),
         "next_start": min(starts, default=None),
         "grid": _grid(runs),
     }
@@ -88,10 +89,11 @@ def _failed(directory: SweepDir, shown: Shown) -> Plain:
     }
 
 
-def _waiting(runs: Iterable[Shown]) -> list[list[object]]:
-    """For what runs wait, each with their number; a place in the queue is of one run alone."""
-    words = (each.state.reason or ("not submitted" if each.status is Status.NEW else "in the queue") for each in runs)
-    return [[text, number] for text, number in Counter(words).most_common(10)]
+def _waiting(runs: Sequence[Shown]) -> list[list[object]]:
+    """What runs wait for, each with their number; what few wait for is counted together."""
+    found = waits(runs)
+    left = sum(number for _, number in found[REASONS:])
+    return [[text, number] for text, number in found[:REASONS]] + ([["something else", left]] if left else [])
 
 
 def _grid(runs: Sequence[Shown]) -> Plain:

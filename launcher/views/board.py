@@ -18,10 +18,11 @@ from launcher.runs.status import BAD, Status
 from launcher.views import marks
 from launcher.views.console import duration
 from launcher.views.matrix import matrix
-from launcher.views.run_lines import Columns, Shown, clock, in_a_line
+from launcher.views.run_lines import Columns, Shown, clock, in_a_line, waits
 
 MANY = 20  # runs; of more, those at work and those that failed have lines, and all have letters
 LISTED = 20  # lines of either where nothing limits the height
+REASONS = 3  # for which runs without a line wait
 LEAST = 3  # lines for runs, however small a terminal is
 
 
@@ -76,15 +77,22 @@ class Board:
 
     def _notes(self, width: int) -> list[Text]:
         """As many as a terminal has room for; where nothing limits the height, whole."""
-        if not self.notes:
+        notes = [*self._stuck(), *self.notes]
+        if not notes:
             return []
-        texts = [Text(in_a_line(note)) for note in self.notes]
+        texts = [Text(in_a_line(note)) for note in notes]
         if self.height is None:
             return [Text(), *(line for text in texts for line in _wrapped(text, width))]
         few = texts[: max(1, self.height // 8)]
         for text in few:
             text.truncate(width, overflow="ellipsis")
         return [Text(), *few]
+
+    def _stuck(self) -> list[str]:
+        """What runs without a line wait for, where that is more than their turn."""
+        runs = [each for each in self.runs if each.status is Status.PENDING and each.state.job.cause is not None]
+        told = waits(runs)[:REASONS] if self._folds else []
+        return [f"{_so_many(number)} waiting: {words}" for words, number in told]
 
     # ------------------------------------------------------------------------------------------ runs
 
@@ -111,7 +119,7 @@ class Board:
         """Lines of those at work and those that failed; neither hides all of the others."""
         at_work = [each for each in urgent if each.status not in BAD]
         failed = [each for each in urgent if each.status in BAD]
-        room = max(LEAST, room)
+        room = max(LEAST, room - (len(urgent) > room))  # a line tells how many are left out
         few = min(len(failed), max(room // 2, room - len(at_work)))
         chosen = [*at_work[: room - few], *failed[:few]]
         table = self._table(chosen, width, None, ascii_only=ascii_only)

@@ -5,8 +5,9 @@ Owns: columns and their widths, how a run's name is shortened. Must not know: wh
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rich.text import Text
@@ -61,7 +62,9 @@ class Shown:
     def share(self) -> float:
         """How much of its training is done."""
         facts = self.state.facts
-        return 1.0 if facts.trained else (self.step or 0) / (facts.max_steps or 1)
+        if facts.trained or not facts.max_steps:
+            return float(facts.trained)
+        return min(1.0, (self.step or 0) / facts.max_steps)
 
 
 def in_a_line(text: str) -> str:
@@ -119,6 +122,17 @@ def why(shown: Shown) -> str:
     said = [_start(state), state.reason or stage(state), _place(state)]
     published = f"published: {state.facts.address}" if state.facts.address and shown.status is Status.TRAINED else ""
     return "; ".join(filter(None, [*said, published]))
+
+
+def waits(runs: Iterable[Shown]) -> list[tuple[str, int]]:
+    """What runs wait for, each with their number, most first; JOB stands for the number of each one's own job."""
+    alike: dict[str, list[str]] = {}
+    for each in runs:
+        words = each.state.reason or ("not submitted" if each.status is Status.NEW else "in the queue")
+        own = re.escape(each.state.facts.job_id or "")
+        alike.setdefault(re.sub(rf"\b{own}\b", "JOB", words) if own else words, []).append(words)
+    found = [(general if len(set(words)) > 1 else words[0], len(words)) for general, words in alike.items()]
+    return sorted(found, key=lambda each: -each[1])
 
 
 # ------------------------------------------------------------------------------------------------ names
