@@ -107,7 +107,7 @@ def test_what_keeps_many_runs_waiting_is_told_once(store: Store) -> None:
 
 def test_a_bar_waits_for_the_number_of_steps(store: Store) -> None:
     """A run whose log does not say yet of how many steps it has made four is not shown as done."""
-    (shown, *_) = (each for each in board(store, 1, 3, 4).runs if each.status is Status.RUNNING)
+    (shown, *_) = (each for each in board(store, 2, 5, 6).runs if each.status is Status.RUNNING)
     unknown = replace(shown, state=replace(shown.state, facts=replace(shown.state.facts, max_steps=None)))
     assert (shown.share > 0, unknown.share) == (True, 0)
 
