@@ -196,6 +196,14 @@ def _tied(row: pd.Series, other: pd.Series, measure: Measure, level: float) -> b
     return not wide.excludes(0) if wide.known else wide.value == 0
 
 
+def first_of(group: Sequence[Best]) -> Best:
+    """Give the best of a model's losses' best settings, chosen as each of them was within its loss."""
+    if group[0].measure is not ACCURACY:
+        return max(group, key=lambda each: each.rank)
+    row = _closest(pd.DataFrame([each.row for each in group]))
+    return next(each for each in group if each.row.name == row.name)
+
+
 def leads(best: Sequence[Best]) -> list[Lead]:
     """Compare each model's best loss with each other loss's best, highest first; none by reward accuracy."""
     found = []

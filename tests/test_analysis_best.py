@@ -188,6 +188,25 @@ def test_reward_accuracy_alone_does_not_choose(tmp_path: Path) -> None:
     assert leads(best) == []
 
 
+def test_between_losses_too_the_nearest_to_the_reference_is_named(tmp_path: Path) -> None:
+    """All accuracies are 1; the first loss's lowest KL is not the lowest of all, which is what the sentence claims."""
+    distances = {("sigmoid", 0.05): 117.0, ("sigmoid", 0.1): 130.0, ("ipo", 0.3): 68.0, ("ipo", 0.6): 19.0}
+    rows = [
+        run_row(
+            loss,
+            beta,
+            golden_rewards=None,
+            evaluation={"reward_accuracy": 1.0, "kl": kl, "pairs": 11},
+            reward="log ratio",
+        )
+        for (loss, beta), kl in distances.items()
+    ]
+    _, best = judged(tmp_path, rows)
+    text = " ".join(summary.winner(best, "On m"))
+    assert "none can be told from the nearest to the reference, ipo at beta 0.6." in text
+    assert "Its KL to the reference is 19.00, the lowest of the losses' best settings within noise of" in text
+
+
 def seeded(spread: float, seeds: int, betas: tuple[float, ...], lift: float = 0.3) -> list[Row]:
     """Runs of several seeds whose golden rewards differ by a shift of each seed, standard deviation `spread`."""
     noise = np.random.default_rng(21)

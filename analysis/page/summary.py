@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from analysis.best import Best, Lead, leads
+from analysis.best import Best, Lead, first_of, leads
 from analysis.measures import ACCURACY
 from analysis.page import budget, curves
 from analysis.rows import judged, setting
@@ -76,16 +76,17 @@ def _progress(runs: pd.DataFrame) -> str:
 
 def winner(group: list[Best], where: str) -> list[str]:
     """Name the best loss and setting of one model, how sure its gain is, and how sure its lead."""
-    first = max(group, key=lambda each: each.rank)
+    first = first_of(group)
     what = f"{first.row['loss_type']} at {setting(first.row)}"
     score = f"{first.measure.name} {fixed(first.value)}{_gain(first)}."
     if first.all_tie:
         extreme = "lowest" if first.measure.lower else "highest"
         chosen = "nearest to the reference" if first.measure is ACCURACY else extreme
         text = f"{where} {first.looked_at} settings tie: none can be told from the {chosen}, {what}. It has {score}"
-        return [text, *_by_accuracy(first)]
+        return [text, *_by_accuracy(first, losses=len(group))]
     text = f"{where} the best is {what}: {score}"
-    return [text, *_ties(first), *(_lead_over(each) for each in leads(group)[:1]), *_by_accuracy(first)]
+    leading = (_lead_over(each) for each in leads(group)[:1])
+    return [text, *_ties(first), *leading, *_by_accuracy(first, losses=len(group))]
 
 
 def _where(best: Best, *, name_dataset: bool, name_reward: bool) -> str:
@@ -135,12 +136,13 @@ def _lead_over(lead: Lead) -> str:
     return f"It leads {name}, by {fixed(abs(lead.corrected.value))} ({interval}){noise}."
 
 
-def _by_accuracy(best: Best) -> list[str]:
+def _by_accuracy(best: Best, losses: int) -> list[str]:
     if best.measure is not ACCURACY:
         return []
     if math.isfinite(best.row["kl"]):
+        those = "the settings" if losses == 1 else "the losses' best settings"
         kl = fixed(best.row["kl"])
-        return [f"Its KL to the reference is {kl}, the lowest of the settings within noise of the highest accuracy."]
+        return [f"Its KL to the reference is {kl}, the lowest of {those} within noise of the highest accuracy."]
     return ["Nothing but reward metrics is known of it, which can look fine while the text is destroyed."]
 
 
