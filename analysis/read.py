@@ -174,7 +174,8 @@ def _data(raw: dict[str, Any]) -> dict[str, Any]:
     """Give what a run was trained on: numbers of each split, by name, and examples; empty where that is not known."""
     splits = {name: _split(each) for name, each in _mapping(raw.get("splits")).items() if isinstance(each, dict)}
     rows = [_example(each) for each in _list(raw.get("examples")) if isinstance(each, dict)]
-    return {"max_length": _number(raw.get("max_length")), "splits": splits, "examples": rows} if splits else {}
+    numbers = {name: _number(raw.get(name)) for name in ("max_length", "leaked")}
+    return {**numbers, "splits": splits, "examples": rows} if splits else {}
 
 
 def _split(raw: dict[str, Any]) -> dict[str, Any]:

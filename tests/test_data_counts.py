@@ -535,7 +535,8 @@ def test_a_run_records_what_status_results_and_report_show(launch: Launch, store
     (told,) = json.loads(launch("status", "s", "--json").stdout)["data"]
     assert told["splits"] == recorded["splits"]
     frame = analysis.load(store.sweep("s").path)
-    (line,) = page_data.cautions(frame[frame["kind"] == "run"])
+    line, leaks = page_data.cautions(frame[frame["kind"] == "run"])
+    assert f"{recorded['leaked']} of {recorded['splits']['test']['read']} in mixed for tiny" in leaks
     assert "37 of 80 rows are left out (9 chosen == rejected, 17 prompt too long" in line
     assert "20 of 43 rows used are cut at max_length 48" in line
 
@@ -574,6 +575,14 @@ def test_a_report_shows_data_and_warns(tmp_path: Path) -> None:
     page = (tmp_path / "report" / "report.html").read_text()
     assert "72 of 80 rows are left out (72 prompt too long)" in page
     assert "Say &lt;b&gt;: " in page
+    assert "held-out rows" not in page
+
+
+def test_a_report_says_what_is_not_held_out(tmp_path: Path) -> None:
+    """Of rows that stand in both splits, as the plan and the log do."""
+    write_rows(tmp_path, [run_row(data=TRAINED_ON | {"leaked": 2}), base_row()])
+    said = " ".join(page_data.cautions(analysis.load(tmp_path)))
+    assert "Of the held-out rows 2 of 80 in reviews for tiny also stand in the training split." in said
 
 
 @pytest.mark.parametrize("data", [None, 5, {}, {"splits": 3}, {"splits": {"train": {"read": "x"}}}, {"splits": {}}])

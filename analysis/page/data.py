@@ -80,11 +80,22 @@ def _part(text: str, cut: float) -> tuple[str, str]:
 
 
 def cautions(runs: pd.DataFrame) -> list[str]:
-    """Say of which data more than 5 % of a split's rows is left out or cut."""
+    """Say of which data more than 5 % of a split's rows is left out or cut, and which is not held out."""
     lost = [line for kind in kinds(runs) for line in _lost(*kind)]
-    if not lost:
-        return []
-    return [f"The runs did not see all of their data: {listed(lost)}. What they learnt is of the rest."]
+    found = (
+        [f"The runs did not see all of their data: {listed(lost)}. What is said here is of the rest."] if lost else []
+    )
+    leaks = [line for kind in kinds(runs) for line in _leaks(*kind)]
+    if leaks:
+        found.append(f"Of the held-out rows {listed(leaks)}. Loss, accuracy and margin are not of unseen rows there.")
+    return found
+
+
+def _leaks(model: str, dataset: str, data: Data) -> Iterator[str]:
+    test = data["splits"].get("test")
+    if test and data["leaked"] > 0:
+        leaked, read = (number(each, _DIGITS) for each in (data["leaked"], test["read"]))
+        yield f"{leaked} of {read} in {dataset} for {model} also stand in the training split"
 
 
 def _lost(model: str, dataset: str, data: Data) -> Iterator[str]:
