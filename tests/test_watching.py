@@ -105,11 +105,13 @@ def test_what_keeps_many_runs_waiting_is_told_once(store: Store) -> None:
     assert "`scontrol release 4711_27`" in next(line for line in text_of(one, 100) if "1 run waiting" in line)
 
 
-def test_a_bar_waits_for_the_number_of_steps(store: Store) -> None:
-    """A run whose log does not say yet of how many steps it has made four is not shown as done."""
+def test_a_log_that_is_ahead_of_the_state_says_how_many_steps_there_are(store: Store) -> None:
+    """A run that had none when it was asked: its share is of all its steps, and 0 where nothing says how many."""
     (shown, *_) = (each for each in board(store, 2, 5, 6).runs if each.status is Status.RUNNING)
-    unknown = replace(shown, state=replace(shown.state, facts=replace(shown.state.facts, max_steps=None)))
-    assert (shown.share > 0, unknown.share) == (True, 0)
+    before = replace(shown, state=replace(shown.state, facts=replace(shown.state.facts, step=None, max_steps=None)))
+    assert (before.steps, before.share) == (shown.steps, shown.share)
+    silent = replace(before, curve=replace(before.curve, max_steps=None))
+    assert (silent.steps, silent.share) == (f"{shown.step}/?", 0)
 
 
 def test_neither_hides_the_other(store: Store) -> None:

@@ -64,7 +64,7 @@ def _running(shown: Shown) -> Plain:
         "status": shown.status,
         "node": node_of(shown.state),
         "step": shown.step,
-        "max_steps": shown.state.facts.max_steps,
+        "max_steps": shown.max_steps,
         "share": shown.share,
         "seconds_left": shown.seconds_left,
         "doing": stage(shown.state) or doing(shown.state),

@@ -39,10 +39,11 @@ class Dot:
 
 @dataclass
 class Curve:
-    """The points of one log, in the order of their steps; `refresh` reads what has been added."""
+    """The points of one log, in the order of their steps, and how many there will be; `refresh` reads on."""
 
     path: Path
     dots: list[Dot] = field(default_factory=list)
+    max_steps: int | None = None
     _read: int = 0  # bytes, up to the end of the last whole line
     _file: int = 0  # the inode: a log may be set aside and begun again
 
@@ -90,9 +91,11 @@ class Curve:
 
     def _take(self, lines: Iterable[Plain]) -> None:
         for line in lines:
-            dot = _dot(line, self.path)
-            if dot is None:
+            logged = _logged(line, self.path)
+            if logged is None or logged.step is None:
                 continue
+            self.max_steps = logged.max_steps
+            dot = Dot(logged.step, *(_finite(getattr(logged, key)) for key in KEYS))
             while self.dots and self.dots[-1].step >= dot.step:  # a step that is done again after a fault counts last
                 self.dots.pop()
             self.dots.append(dot)
@@ -119,11 +122,9 @@ def _lines(pieces: Iterable[bytes]) -> Iterator[Plain]:
                     yield record
 
 
-def _dot(line: Plain, path: Path) -> Dot | None:
+def _logged(line: Plain, path: Path) -> Logged | None:
     with suppress(StoreError):
-        logged = typed(line, Logged, path)
-        if logged.step is not None:
-            return Dot(logged.step, *(_finite(getattr(logged, key)) for key in KEYS))
+        return typed(line, Logged, path)
     return None
 
 

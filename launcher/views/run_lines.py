@@ -45,26 +45,30 @@ class Shown:
         return last.step if last and self.status is Status.RUNNING and not facts.trained else facts.step
 
     @property
+    def max_steps(self) -> int | None:
+        """How many there will be, likewise."""
+        return self.state.facts.max_steps or self.curve.max_steps
+
+    @property
     def seconds_left(self) -> float | None:
         """Until its last step, at its pace; None where it does not move, or that is not known."""
         facts, step = self.state.facts, self.step
         moves = self.status is Status.RUNNING and self.state.job.reason != SUSPENDED
-        if not moves or not facts.seconds_per_step or step is None or not facts.max_steps:
+        if not moves or not facts.seconds_per_step or step is None or not self.max_steps:
             return None
-        return facts.seconds_per_step * max(0, facts.max_steps - step)
+        return facts.seconds_per_step * max(0, self.max_steps - step)
 
     @property
     def steps(self) -> str:
         """The last step of how many."""
-        return "" if self.step is None else f"{self.step}/{self.state.facts.max_steps or '?'}"
+        return "" if self.step is None else f"{self.step}/{self.max_steps or '?'}"
 
     @property
     def share(self) -> float:
         """How much of its training is done."""
-        facts = self.state.facts
-        if facts.trained or not facts.max_steps:
-            return float(facts.trained)
-        return min(1.0, (self.step or 0) / facts.max_steps)
+        if self.state.facts.trained or not self.max_steps:
+            return float(self.state.facts.trained)
+        return min(1.0, (self.step or 0) / self.max_steps)
 
 
 def in_a_line(text: str) -> str:
