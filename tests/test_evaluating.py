@@ -223,7 +223,7 @@ def test_again_asks_another_judge_and_keeps_the_old_scores(
     assert evaluating.judged_otherwise(other, store) == [run.run_id for run in sweep.runs]
     assert evaluating.anew(other, store) == {run.run_id: ["preference"] for run in sweep.runs}
     decisions = decide(other, store, FakeScheduler(), anew=evaluating.anew(other, store))
-    assert [(d.action, d.why) for d in decisions] == [(Action.EVALUATE, "trained, not evaluated: preference")] * 2
+    assert [(d.action, d.why) for d in decisions] == [(Action.EVALUATE, "trained, again: preference")] * 2
     evaluating.set_aside(evaluating.anew(other, store), store)
     run = store.run(sweep.runs[0].run_id)
     assert lacking(run, ["preference", "mt_bench"]) == ["preference"]
@@ -443,6 +443,8 @@ def test_evaluate_from_the_command_line(launch: Launch, tmp_path: Path, bench: l
     again = launch("evaluate", "s", "--benchmark", "mt_bench", *words)
     assert again.returncode == 0
     assert "calls" not in again.stdout
+    ahead = launch("evaluate", "s", "--benchmark", "mt_bench", "--dry-run", *words)
+    assert ahead.stdout == "nothing to evaluate: the trained runs of s have all that is asked for\n"
     assert sorted((tmp_path / "outputs").rglob("attempts/*")) == files
     assert sum(judge_server.paid.values()) == 18
     results_file = tmp_path / "outputs/sweeps/s/results.jsonl"

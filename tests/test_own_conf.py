@@ -90,6 +90,8 @@ def test_the_configuration_is_shown_and_nothing_launched(here: Path, capsys: pyt
     assert "hydra" in yaml.safe_load(shown(capsys, "--cfg", "all"))
     code, out, err = answer(capsys, "-m", "beta=0.3,0.4", "-c", "job", "-p", "beta")
     assert (code, out, "the first of 2 runs" in err) == (0, "# @package beta\n0.3\n", True)
+    assert shown(capsys, "-c", "job", "-p", "model.architecture") == "# @package model.architecture\nnull\n"
+    assert "-cd puts a folder before them" in answer(capsys, "-cp", str(here), "-c", "job")[2]
     assert "model/tiny" in shown(capsys, "model=tiny", "--info", "defaults")
     assert str(conf_dirs()[-1]) in shown(capsys, "--info", "searchpath")
     assert "model/smollm2" in shown(capsys, "--info")

@@ -12,7 +12,7 @@ from launcher.cluster.scheduler import Scheduler, scheduler_for, scheduler_to_as
 from launcher.config import Judge
 from launcher.evaluation import scores
 from launcher.evaluation.judge import estimate
-from launcher.machine.terminal import complain
+from launcher.machine.terminal import complain, say
 from launcher.planning import changes
 from launcher.planning.launches import recorded_sweep
 from launcher.store.output_folder import Store, SweepDir
@@ -63,7 +63,7 @@ def evaluate(options: argparse.Namespace) -> int:
             act(planned, store, scheduler, None)
     if decisions and not options.dry_run and not _follow(decisions, directory, store, scheduler):
         return FAILED
-    return _judge(sweep, store, judge, options)
+    return _judge(sweep, store, judge, options, decided=bool(decisions))
 
 
 def _follow(decisions: Sequence[Decision], directory: SweepDir, store: Store, scheduler: Scheduler) -> bool:
@@ -79,15 +79,18 @@ def _follow(decisions: Sequence[Decision], directory: SweepDir, store: Store, sc
     return watched is not None and not any(map(lacking, runs, wanted))
 
 
-def _judge(sweep: Sweep, store: Store, judge: Judge, options: argparse.Namespace) -> int:
-    """Have the judge rate what awaits it, with its cost before and after."""
+def _judge(sweep: Sweep, store: Store, judge: Judge, options: argparse.Namespace, *, decided: bool) -> int:
+    """Have the judge rate what awaits it, with its cost before and after; `decided`: whether jobs evaluate, too."""
     with scores.only_judge(store):
         waiting = scores.answers_to_judge(sweep, store, again=options.again)
         opened = scores.open_judgements(waiting, judge, again=options.again)
         if waiting:
             results.say_to_judge(waiting, estimate(opened, judge), judge)
         if options.dry_run:
-            console.say_judging_ahead(*scores.judging_ahead(sweep, store), judge)
+            models, cost = scores.judging_ahead(sweep, store)
+            console.say_judging_ahead(models, cost, judge)
+            if not (decided or waiting or models):
+                say(f"nothing to evaluate: the trained runs of {sweep.name} have all that is asked for")
             return DONE
         if waiting:
             try:

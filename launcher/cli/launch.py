@@ -90,6 +90,7 @@ def launch_parser() -> Parser:
     )  # fmt: skip
     own = "a folder with files of your own, in front of ./conf, $PREFSWEEP_CONF and ours"
     parser.add_argument("-cd", "--config-dir", type=Path, metavar="FOLDER", help=own)
+    parser.add_argument("-cp", "--config-path", metavar="FOLDER", help=argparse.SUPPRESS)
     parser.add_argument("-cn", "--config-name", default="config", metavar="NAME", help="begin with another config file")
     parser.add_argument("--json", action="store_true", help="print the plan as JSON, and do not follow the jobs")
     parser.add_argument(
@@ -110,6 +111,8 @@ def launch(argv: Sequence[str]) -> int:
 
 def _places(options: argparse.Namespace) -> Asked:
     folder, name = options.config_dir, options.config_name.removesuffix(".yaml")
+    if options.config_path is not None:
+        raise UsageError(f"--config-path {options.config_path}: our files always count; -cd puts a folder before them")
     if folder is not None and not folder.is_dir():
         raise UsageError(f"--config-dir {folder}: no such folder")
     asked = Asked(folder and folder.absolute(), name)

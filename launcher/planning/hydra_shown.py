@@ -17,6 +17,7 @@ from launcher.planning.conf_places import config_name
 
 CFG = ("job", "hydra", "all")
 INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+_NOTHING = object()
 _INSTEAD = "# Hydra composes the configuration and nothing more: these settings of its own have no effect here.\n"
 
 
@@ -37,10 +38,10 @@ def shown_config(argv: Sequence[str], kind: str, package: str | None, *, multiru
     found = OmegaConf.create(config)
     if package in (None, "_global_"):
         return (_INSTEAD if kind == "hydra" else "") + OmegaConf.to_yaml(found), number
-    below = OmegaConf.select(found, package, throw_on_missing=False)
-    if below is None:
+    below = OmegaConf.select(found, package, default=_NOTHING, throw_on_missing=False)
+    if below is _NOTHING:
         raise UsageError(f"--package {package}: no such key in the configuration{near_choice(package, list(config))}")
-    text = OmegaConf.to_yaml(below) if OmegaConf.is_config(below) else f"{below}\n"
+    text = OmegaConf.to_yaml(below) if OmegaConf.is_config(below) else f"{'null' if below is None else below}\n"
     return f"# @package {package}\n{text}", number
 
 

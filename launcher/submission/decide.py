@@ -118,8 +118,9 @@ def decide(
         if run.run_id in retrain:
             decision = _anew(run, known.costs, retrain[run.run_id])
         else:
-            missing = _lacks(run, state, anew.get(run.run_id, ()))
-            decision = _decide(run, state, missing, known.costs, waits)
+            again = anew.get(run.run_id, ())
+            missing = _lacks(run, state, again)
+            decision = _decide(run, state, missing, again, known.costs, waits)
             decision = _unless_in_vain(decision, state, missing, insisted, tables)
             decision = replace(decision, published=state.facts.revision)
         return _in_full(decision, state, known, given)
@@ -254,8 +255,10 @@ def _lacks(run: Run, state: RunState, anew: Collection[str]) -> list[str]:
     return [name for name in run.config.evaluation.benchmarks if name in missing or name in anew]
 
 
-def _decide(run: Run, state: RunState, lacks: Sequence[str], known: Costs, waits: Scheduler | None) -> Decision:
-    """The decision; `waits`: the executor, where its jobs can wait for others."""
+def _decide(
+    run: Run, state: RunState, lacks: Sequence[str], anew: Collection[str], known: Costs, waits: Scheduler | None
+) -> Decision:
+    """The decision; `anew`: what of `lacks` is there; `waits`: the executor, where its jobs can wait for others."""
     facts = state.facts
     if facts.trained and not lacks and (facts.finished or not facts.evaluated):
         return Decision(run, Action.SKIP, UNPUBLISHED if facts.unpublished else "finished")
@@ -264,8 +267,9 @@ def _decide(run: Run, state: RunState, lacks: Sequence[str], known: Costs, waits
     if facts.trained and not lacks and not _is_to_be_published(run, state):
         return Decision(run, Action.SKIP, UNPUBLISHED)
     if facts.trained:
-        what = f"not evaluated: {', '.join(lacks)}" if lacks else "not published"
-        return Decision(run, Action.EVALUATE, f"trained, {what}")
+        missing, again = [name for name in lacks if name not in anew], [name for name in lacks if name in anew]
+        told = [f"not evaluated: {', '.join(missing)}"] * bool(missing) + [f"again: {', '.join(again)}"] * bool(again)
+        return Decision(run, Action.EVALUATE, f"trained, {'; '.join(told) or 'not published'}")
     why = state.reason or "new" if state.status is Status.NEW else f"was {state.status}: {state.reason}"
     if facts.checkpoint_step:
         return _training(run, known, f"from step {facts.checkpoint_step}; {why}", facts.checkpoint_step)
