@@ -123,6 +123,16 @@ def test_neither_hides_the_other(store: Store) -> None:
     assert any(re.fullmatch(r"\d+ other rows: all P", line) for line in lines)
 
 
+@pytest.mark.parametrize(("value", "text"), [(0.6931, "0.6931"), (3.7714e-05, "3.8e-05"), (-3.7714e-05, "-4e-05")])
+def test_a_curves_last_value_is_whole(store: Store, value: float, text: str) -> None:
+    """An exponent is not cut off: digits before it are."""
+    (shown, *_) = (each for each in board(store, 2, 5, 6).runs if each.status is Status.RUNNING)
+    last = replace(shown.curve.dots[-1], loss=value)
+    curve = replace(shown.curve, dots=[*shown.curve.dots[:-1], last])
+    lines = text_of(Board("many", [replace(shown, curve=curve)]), 160)
+    assert text in lines[-1].split()
+
+
 def test_few_runs_have_a_line_each(store: Store) -> None:
     """Those that wait say when they start."""
     lines = text_of(board(store, 1, 3, 4, running=3, failed=2, trained=4), 80)

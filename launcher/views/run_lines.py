@@ -235,7 +235,7 @@ class Columns:
     def _curve(self, curve: Curve, key: str) -> Text:
         values = curve.values(key)
         line = marks.sparkline(values, self.curve, ascii_only=self.ascii_only)
-        last = f" {_number(values[-1])}" if values and self.value else ""
+        last = f" {_number(values[-1], self.value)}" if values and self.value else ""
         return Text(line.ljust(self.curve) + last.ljust(self.value) if last else line)
 
     def _line(self, cells: Sequence[Text]) -> Text:
@@ -252,6 +252,7 @@ class Columns:
         return line
 
 
-def _number(value: float) -> str:
-    """Four digits, so that curves of unlike size have columns of one width."""
-    return f"{value:.4g}"
+def _number(value: float, width: int) -> str:
+    """Four digits, or as many as there is room for: curves of unlike size have columns of one width."""
+    texts = [f"{value:.{digits}g}" for digits in (4, 3, 2, 1)]
+    return next((text for text in texts if len(text) <= width), texts[-1])
