@@ -133,6 +133,9 @@ def test_help_has_groups_choices_and_keys(here: Path, capsys: pytest.CaptureFixt
     revisions = shown(capsys, "--help", "model.revision").splitlines()[-1]
     assert {f"({name})" for name in ("qwen_0_6b", "mistral_7b", "gemma_1b")} <= set(revisions.replace(",", "").split())
     assert shown(capsys, "-h", "cluster.time").startswith("# Time limit of a job")
+    told = shown(capsys, "--help", "dataset")
+    assert "\ndataset.name=kto-mix (kto_mix), ...; --help dataset.name has all 6\n" in told
+    assert "\ndataset.about.labelled=true (kto_mix)\n" in told  # one choice alone has it
     assert "loss.gamma=null" in shown(capsys, "--help", "loss")
     code, _, error = answer(capsys, "--help", "trainer.learningrate")
     assert (code, "did you mean 'trainer.learning_rate'" in error) == (2, True)

@@ -57,17 +57,18 @@ def _written_in(group: str) -> Iterator[tuple[str, str, Written]]:
 
 
 def _values(name: str, written: Iterable[tuple[str, str, Written]], first: str, at_most: int) -> str:
-    """What the choices of a key's group have for it, `8 (full, lora), 128 (zephyr_full)`; the first where all agree.
+    """What the choices of a key's group have for it, `8 (full, lora), 128 (zephyr_full)`; the value where they agree.
 
-    The first stands also for more values than `at_most`, since whoever looks for one asks for the key alone.
+    Of more values than `at_most` the first stands for all, with where the others are: under the key alone.
     """
     holders: dict[str, list[str]] = {}
     for choice, each, key in written:
         if each == name and key.value:
             holders.setdefault(key.value, []).append(choice)
-    if not 1 < len(holders) <= at_most:
+    if not holders or (len(holders) == 1 and len(next(iter(holders.values()))) > 1):
         return first
-    return ", ".join(f"{value} ({', '.join(names)})" for value, names in holders.items())
+    told = [f"{value} ({', '.join(names)})" for value, names in holders.items()]
+    return ", ".join(told) if len(told) <= at_most else f"{told[0]}, ...; --help {name} has all {len(told)}"
 
 
 def all_keys() -> dict[str, Written]:
