@@ -28,7 +28,8 @@ from waiting import LONGEST_WAIT, eventually
 from watched_runs import STEPS, recorded, states_of
 
 from launcher.cli import dashboard as verb
-from launcher.errors import SchedulerError, UsageError
+from launcher.cli import status
+from launcher.errors import SchedulerError, StoreError, UsageError
 from launcher.live import page as pages
 from launcher.live.now import told as now_told
 from launcher.live.page import SweepPage
@@ -190,6 +191,18 @@ def told(page: SweepPage) -> Any:
     assert answer is not None
     assert answer.kind == "application/json"
     return json.loads(answer.content)
+
+
+def test_a_sweep_that_is_removed_meanwhile_is_told(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was known of it stays on the page, with a line that it is gone; `status --watch` ends with that line."""
+    with many(store, monkeypatch) as (page, _):
+        told(page)
+        store.sweep("many").path.rename(store.root / "elsewhere")
+        now = told(page)
+        assert (now["total"], len(now["running"])) == (60, 8)
+        assert now["notes"] == [f"{store.sweep('many').path}: the sweep is gone; somebody has removed or moved it"]
+        with pytest.raises(StoreError, match="the sweep is gone"):
+            status._looked(store.sweep("many"), store, FakeScheduler(), print, raises=False)
 
 
 def test_what_few_wait_for_is_counted_together(store: Store) -> None:

@@ -111,6 +111,7 @@ def _watch(options: argparse.Namespace, directory: SweepDir, store: Store, sched
 
 def _looked(directory: SweepDir, store: Store, scheduler: Scheduler, warn: Say, *, raises: bool) -> Look | None:
     """What there is now; None where the scheduler did not answer and the user is watching anyway."""
+    directory.check_there()
     damages = directory.faults()  # before there are states: of thousands of runs each takes much memory
     runs = runs_of(directory, store)
     around = Around.of(runs)

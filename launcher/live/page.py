@@ -105,6 +105,7 @@ class SweepPage:
         if time.monotonic() < self._look_again:
             return
         try:
+            self._directory.check_there()
             self._names = self._directory.run_names()
             self._states = states_of([self._store.run(named.run_id) for named in self._names], self._scheduler)
         except PrefsweepError as error:

@@ -154,6 +154,15 @@ class SweepDir:
         """What is wrong with the files here that are not what a launch writes, a line for each, with the remedy."""
         return [str(each) for each in self._found() if isinstance(each, StoreError)]
 
+    def check_there(self) -> None:
+        """For whoever looks at a sweep again and again.
+
+        Raises:
+            StoreError: it was removed, or moved.
+        """
+        if not may_be_there(self.path):
+            raise StoreError(f"{self.path}: the sweep is gone; somebody has removed or moved it")
+
     def faults(self) -> list[str]:
         """`damages`; where there are none, that a launch is gone: none records runs that have had jobs."""
         if damages := self.damages():
