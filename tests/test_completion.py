@@ -72,6 +72,7 @@ def test_verbs_sweeps_and_runs() -> None:
     assert after("prefsweep report smoke sm") == ["smoke"]
     assert after("prefsweep cancel --state ru") == ["running"]
     assert after("prefsweep completion z") == ["zsh"]
+    assert after("prefsweep schema tr") == ["tracking", "trainer"]
     assert after("prefsweep status --output-dir nowhere ") == []
 
 

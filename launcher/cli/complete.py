@@ -68,6 +68,10 @@ def _of_verb(verb: str, before: Sequence[str], word: str) -> Iterable[str]:
     found = list(_overrides(word)) if verb in _TAKE_OVERRIDES and (given or verb in ("fetch", "doctor")) else []
     if verb == "completion":
         return ("bash", "zsh", "fish")
+    if verb == "schema":
+        from launcher.planning.schema import KINDS
+
+        return () if given else KINDS
     if verb in ("logs", "run"):
         return [f"{output}/runs/{run}" if verb == "run" else run for run in _runs(output)]
     if verb == "report" or (verb in _OF_SWEEPS and not given):
