@@ -116,7 +116,8 @@ NUMBERS = (
     Column("gpu_hours", "number", "GPU time of all steps, repeated ones too, and of all evaluations", "h"),
     Column("tokens", "number", "prompts and answers that the training computed, each once", "tokens",
            "training.throughput.tokens"),
-    Column("computed_tokens", "number", "places that its forwards computed, padding and repeated prompts among them",
+    Column("computed_tokens", "number", "places that its forwards computed, padding and repeated prompts among them; "
+           "packed, no answer's last token is, so that there may be fewer than `tokens`",
            "tokens", "training.throughput.computed_tokens"),
     Column("padding", "number", "share of these that held no token", "0..1", "training.throughput.padding"),
     Column("tokens_per_second", "number", "`tokens` by the time of the steps, all ranks together", "tokens/s",

@@ -235,7 +235,8 @@ def test_several_points_take_multirun() -> None:
     ("content", "words"),
     [
         ("zip:\n  - {seed: [1, 2], beta: [0.1]}\n", "equally many"),
-        ("girds: {beta: [1]}\n", "no others"),
+        ("girds: {beta: [1]}\n", r"no others: 'girds' is none \(did you mean 'grids'\?\)"),
+        ("grid: {beta: range(0.1,0.4,0.1)}\n", "ends at the comma, where YAML's braces end a value; give it in quotes"),
         ("grid: [1, 2]\n", "key: value"),
         ("grid: {beta: [}\n", "YAML"),
         ("- 1\n", "no others"),

@@ -137,6 +137,7 @@ def test_help_has_groups_choices_and_keys(here: Path, capsys: pytest.CaptureFixt
     assert "\ndataset.name=kto-mix (kto_mix), ...; --help dataset.name has all 6\n" in told
     assert "\ndataset.about.labelled=true (kto_mix)\n" in told  # one choice alone has it
     assert "loss.gamma=null" in shown(capsys, "--help", "loss")
+    assert shown(capsys, "--help", "trainer.desirable_weight").endswith("\ntrainer.desirable_weight=null\n")
     code, _, error = answer(capsys, "--help", "trainer.learningrate")
     assert (code, "did you mean 'trainer.learning_rate'" in error) == (2, True)
 

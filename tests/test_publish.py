@@ -762,6 +762,11 @@ def test_the_card_tells_commits_error_bars_and_how_to_load_it() -> None:
     assert "| reward accuracy | 0.75 | ± 0.05413 |" in text  # sqrt(0.75 * 0.25 / 64) = 0.054127
     assert 'AutoPeftModelForCausalLM.from_pretrained("me/scan", revision="ipo-0.01")' in text
     assert "| Once \\| upon | a \\`time\\` there |" in text
+    assert "stand in the training split" not in text
+    leaks = card(subject(result=Result(3, 3, 1.0, leaked_pairs=7)))
+    assert "7 of the held-out pairs stand in the training split, too." in leaks
+    whole = card(subject(measured=measured(preference=evaluation(0.5) | {"reward_accuracy": 1.0})))
+    assert "| reward accuracy | 1 |  |" in whole  # an error of 0 would say that it is sure
     full = card(subject(objective={**subject().objective, "trainer": {"name": "full"}}, revision=None, address="/x"))
     assert 'AutoModelForCausalLM.from_pretrained("/x")' in full
 

@@ -47,6 +47,6 @@ def _parts(found: Sequence[Left]) -> list[Part]:
     kinds = dict.fromkeys(each.what for each in found)
     of_kind = {kind: [each.path for each in found if each.what == kind] for kind in kinds}
     return [
-        Part(f"{kind}: {len(paths)} ({listed((path.name for path in paths), NAMED)})", space(paths).taken)
+        Part(f"{kind}: {len(paths)} ({listed(dict.fromkeys(path.name for path in paths), NAMED)})", space(paths).taken)
         for kind, paths in of_kind.items()
     ]

@@ -158,9 +158,12 @@ def _error_of(name: str) -> str:
 
 
 def _of_share(name: str, share: float, evaluation: Mapping[str, Any]) -> float | None:
-    """The standard error of the share of pairs that are ranked rightly: sqrt(p (1 - p) / n), of the binomial law."""
+    """The standard error of the share of pairs that are ranked rightly: sqrt(p (1 - p) / n), of the binomial law.
+
+    Of none or all of them it would be 0, which says nothing of how sure the share is.
+    """
     pairs = evaluation.get("pairs")
-    return math.sqrt(share * (1 - share) / pairs) if name == "reward_accuracy" and pairs else None
+    return math.sqrt(share * (1 - share) / pairs) if name == "reward_accuracy" and pairs and 0 < share < 1 else None
 
 
 def mt_bench_measures(fact: MTBenchResult) -> Iterator[Measure]:
@@ -287,6 +290,8 @@ def _results(subject: Subject) -> str:
     counted = ((found.pairs, "held-out pairs"), (found.generations, "texts written by the model"))
     counts = [f"{count} {words}" for count, words in counted if count]
     told = f"Measured on {' and '.join(counts)}. " if counts else ""
+    leaked = subject.result.leaked_pairs if subject.result else None
+    told += f"{leaked} of the held-out pairs stand in the training split, too. " if leaked else ""
     table = _table(("measure", "value", "standard error"), rows)
     return f"## Results\n\n{told}{_reward(subject)}{_judged(subject)}{LIMITS}\n\n{table}"
 

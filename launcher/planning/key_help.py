@@ -15,6 +15,8 @@ import yaml
 from launcher.errors import UsageError, suggestion
 from launcher.planning.comments import ITEM, Comments, Written, comments_in
 from launcher.planning.conf_places import choices, conf_dirs, conf_file, groups, looked_in
+from launcher.planning.keys import keys
+from launcher.planning.overrides import as_text
 
 IN_A_GROUP = 4  # values that are told of each key of a group
 
@@ -88,19 +90,28 @@ def help_of(word: str) -> str:
     word = word.lstrip("+~").partition("=")[0]
     lines = list(_of_group(word)) if word in groups() else []
     every = all_keys()
-    keys = {name: key for name, key in every.items() if name == word or name.startswith(f"{word}.")}
+    below = {name: key for name, key in every.items() if name == word or name.startswith(f"{word}.")}
     group = word.partition(".")[0]
     written = list(_written_in(group)) if group in groups() else []
     told: tuple[str, ...] = ()
-    for name, key in keys.items():
+    for name, key in below.items():
         lines += [f"# {line}" for line in key.comment if key.comment != told]
         at_most = len(every) if name == word else IN_A_GROUP
         lines.append(f"{name}={_values(name, written, key.value, at_most)}" if key.value else f"{name}:")
         told = key.comment
+    lines = lines or list(_of_schema(word))
     if not lines:
         known = [*groups(), *every]
         raise UsageError(f"--help {word}: no such group or key{suggestion(word, known)}{looked_in(conf_dirs())}")
     return "\n".join(lines)
+
+
+def _of_schema(word: str) -> Iterator[str]:
+    """Of keys that stand in no file of conf/: what their type and its default say."""
+    for key in (each for section in keys() for each in section.all()):
+        if key.name == word or key.name.startswith(f"{word}."):
+            yield from (f"# {line}" for line in key.about.splitlines())
+            yield f"{key.name}:" if key.below else f"{key.name}={as_text(key.default)}"
 
 
 def _of_group(group: str) -> Iterator[str]:

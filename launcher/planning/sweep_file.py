@@ -58,7 +58,9 @@ def _in_file(said: str, path: Path) -> str:
 def _grids_of(content: Any, name: str, path: Path) -> tuple[Grid, ...]:
     if not isinstance(content, dict) or not set(content) <= set(_OF_A_FILE):
         keys = f"{', '.join(_OF_A_FILE[:-1])} and {_OF_A_FILE[-1]}"
-        raise ConfigError("sweeps", name, f"{path} may hold the keys {keys}, and no others")
+        wrong = [str(key) for key in content if key not in _OF_A_FILE] if isinstance(content, dict) else []
+        found = f": {wrong[0]!r} is none{suggestion(wrong[0], _OF_A_FILE)}" if wrong else ""
+        raise ConfigError("sweeps", name, f"{path} may hold the keys {keys}, and no others{found}")
     fixed = [axis(key, [_assigned(key, value)]) for key, value in _section(content, "overrides")]
     all_of_it = _grid(dict(_section(content, "grid")), content)
     whole = replace(all_of_it, axes=(*fixed, *all_of_it.axes))
@@ -134,6 +136,8 @@ def _file_axis(key: str, value: Any) -> Axis:
     """An axis in a sweep file: a YAML list, or Hydra's sweep grammar as text."""
     if isinstance(value, list):
         return axis(key, [_assigned(key, item) for item in value])
+    if isinstance(value, str) and value.count("(") > value.count(")"):
+        raise ConfigError(key, value, "ends at the comma, where YAML's braces end a value; give it in quotes")
     return axis_of(parse(f"{key}={value}" if isinstance(value, str) else _assigned(key, value)), multirun=True)
 
 
