@@ -69,7 +69,8 @@ def evaluate(options: argparse.Namespace) -> int:
 def _follow(decisions: Sequence[Decision], directory: SweepDir, store: Store, scheduler: Scheduler) -> bool:
     """Follow local jobs to their end, leave detached ones alone; whether, as far as is known, they succeed."""
     if scheduler.detached:
-        views_states.say_submitted_to_evaluate(directory, len(decisions))
+        judged = any("mt_bench" in decision.run.config.evaluation.benchmarks for decision in decisions)
+        views_states.say_submitted_to_evaluate(directory, len(decisions), judged=judged)
         return True
     runs = [store.run(decision.run.run_id) for decision in decisions]
     watched = watch(runs, directory, scheduler)

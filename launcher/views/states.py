@@ -206,10 +206,11 @@ def say_submitted(directory: SweepDir, count: int, jobs: Sequence[str]) -> None:
     )
 
 
-def say_submitted_to_evaluate(directory: SweepDir, count: int) -> None:
-    """What to do when the jobs are done."""
-    jobs = number_of(count, "job")
-    say(f"{jobs} submitted; then the same command judges what they wrote (sweep {directory.name})")
+def say_submitted_to_evaluate(directory: SweepDir, count: int, *, judged: bool) -> None:
+    """What to do when the jobs are done; `judged`: whether a judge is to rate what they write."""
+    then = "the same command has what they wrote judged" if judged else f"`{verb_command(directory, 'report')}` has all"
+    follow = f"`{verb_command(directory, 'status')}` follows them"
+    say(f"{number_of(count, 'run')} submitted; {follow}; then {then}")
 
 
 def say_interrupted(directory: SweepDir, count: int) -> None:
