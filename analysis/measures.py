@@ -45,6 +45,12 @@ class Measure:
         return -1 if self.lower else 1
 
     @property
+    def benchmark(self) -> str:
+        """The name of what measures it: `preference`, `mt_bench`, `lm_eval` or `command`."""
+        named = ("mt_bench", *PROGRAMS)
+        return next((name for name in named if self.column.startswith(name)), "preference")
+
+    @property
     def of_model(self) -> bool:
         """Whether it asks the same of a model whatever data set it is trained on."""
         return self.unit in {"question", "task"}

@@ -58,10 +58,14 @@ class NextRun:
 
 @dataclass(frozen=True)
 class Suggestion:
-    """The runs, the one that tells most first, and what there is to say besides."""
+    """The runs, the one that tells most first, and what there is to say besides.
+
+    ``benchmarks``: of which the scores are that settings were compared by.
+    """
 
     runs: tuple[NextRun, ...]
     notes: tuple[str, ...]
+    benchmarks: tuple[str, ...] = ()
 
 
 def suggest(results: Path, count: int, left_out: LeftOut = lambda *_: False) -> Suggestion:
@@ -77,7 +81,8 @@ def suggest(results: Path, count: int, left_out: LeftOut = lambda *_: False) -> 
     found = [_run(each, seeds) for each in itertools.islice(wanted.of(_fill(known, settings, notes)), count)]
     left = count - len(found)
     found += _by_gain([along_curves(each, frame, left, wanted) for each in known if each.posterior and left], left)
-    return Suggestion(tuple(found), tuple(dict.fromkeys(notes)))
+    benchmarks = dict.fromkeys(each.measure.benchmark for each in known)
+    return Suggestion(tuple(found), tuple(dict.fromkeys(notes)), tuple(benchmarks))
 
 
 _NONE = "no run has been evaluated yet, so nothing can be said about which to run next"

@@ -20,6 +20,7 @@ from waiting import LONGEST_WAIT
 from launcher.cli import main
 from launcher.planning.further import Further, words_for
 from launcher.store.facts import Launch, RunRecord
+from launcher.store.files import write_once
 from launcher.store.output_folder import Store
 from launcher.store.run_folder import RunDir
 
@@ -79,6 +80,23 @@ def test_the_command_launches_exactly_what_is_suggested(
     assert len(found["runs"]) == 5
     assert planned(found["command"], tmp_path) == wanted(found)
     assert "sweep=demo" in found["command"]
+
+
+def test_a_benchmark_that_the_launch_does_not_measure_is_told(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    """Settings are compared by a program's score that `evaluate` has measured: the runs will need it, too."""
+    for run in swept(store, "loss_type=ipo", f"beta={','.join(map(str, BETAS))}"):
+        beta = run.read_config()["beta"]
+        fact = {
+            "model": run.path.name,
+            "scores": {"quality": score("ipo", beta), "quality_stderr": 0.01},
+            "seconds": 1.0,
+        }
+        write_once(run.evaluations.result_file("command"), fact)
+        run.evaluation_file.unlink()  # golden reward comes before a program's score
+    assert answer(store, capsys, "--runs", "2")["evaluate"] == ["command"]
+    assert main.main(["suggest", "demo", "--runs", "2", "--output-dir", str(store.root)]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("python -m launcher evaluate demo --benchmark command --output-dir ")
 
 
 def test_what_is_suggested_lies_near_the_best(store: Store, capsys: pytest.CaptureFixture[str]) -> None:

@@ -43,7 +43,7 @@ def suggest(options: argparse.Namespace) -> int:
     collect(directory, store, states_of(runs_of(directory, store), scheduler), Reading(faults.append))
     found = _suggested(directory, options.runs, _left_out(directory))
     words = words_for(_further(found, directory), directory.name, _said(store)) if found.runs else []
-    suggestion.show_suggestion(directory, found, words, as_json=options.json)
+    suggestion.show_suggestion(directory, found, words, _not_measured(found, directory), as_json=options.json)
     return complained(faults)
 
 
@@ -76,6 +76,14 @@ def _suggested(directory: SweepDir, runs: int, left_out: Callable[[str, Mapping[
 def _further(found: Suggestion, directory: SweepDir) -> list[Further]:
     records = {record.run_id: record for record in directory.run_records()}
     return [Further(records[run.like], {**run.changed, "seed": run.seed}) for run in found.runs]
+
+
+def _not_measured(found: Suggestion, directory: SweepDir) -> list[str]:
+    """The benchmarks by which settings were compared, and which are not of the runs' own evaluation."""
+    records = {record.run_id: record for record in directory.run_records()}
+    evaluated = (records[run.like].settings.get("evaluation", {}).get("benchmarks", ()) for run in found.runs)
+    own = set[str]().union(*evaluated)
+    return [name for name in found.benchmarks if own and name not in own]
 
 
 def _said(store: Store) -> str | None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from launcher.machine.terminal import Screen, command, complain, say, say_json
 from launcher.store.files import Plain
 from launcher.store.output_folder import SweepDir
+from launcher.views.console import verb_command
 from launcher.views.table import table_of
 
 if TYPE_CHECKING:
@@ -21,12 +22,18 @@ if TYPE_CHECKING:
 _SMALL = 1e-4  # of a gain; less is none that anybody could see
 
 
-def show_suggestion(directory: SweepDir, found: Suggestion, words: Sequence[str], *, as_json: bool) -> None:
-    """The runs with reasons, and the command that launches them; `words` are that command's, none without runs."""
+def show_suggestion(
+    directory: SweepDir, found: Suggestion, words: Sequence[str], unmeasured: Sequence[str], *, as_json: bool
+) -> None:
+    """The runs with reasons, and the command that launches them; `words` are that command's, none without runs.
+
+    `unmeasured`: the benchmarks by which settings were compared, and which that command does not measure.
+    """
     launch = command("python", "-m", "launcher", *words) if words else None
     if as_json:
         runs = [_plain(run) for run in found.runs]
-        say_json({"sweep": directory.name, "runs": runs, "command": launch, "notes": list(found.notes)})
+        say_json({"sweep": directory.name, "runs": runs, "command": launch, "evaluate": list(unmeasured),
+                  "notes": list(found.notes)})  # fmt: skip
         return
     for note in found.notes:
         complain(note)
@@ -47,6 +54,10 @@ def show_suggestion(directory: SweepDir, found: Suggestion, words: Sequence[str]
     shown.print(table, crop=False)
     say("launch them with:")
     say(launch)
+    for name in unmeasured if launch else ():
+        then = verb_command(directory, "evaluate", "--benchmark", name)
+        say(f"settings were compared by {name}, which that does not measure; then, with its evaluation keys as before:")
+        say(then)
 
 
 def _cells(run: NextRun, *, several: bool) -> list[str]:
