@@ -14,9 +14,10 @@ from fakes import FakeScheduler, submit
 
 from launcher.cluster.job_state import Phase
 from launcher.cluster.offer import Offer
-from launcher.config import Cluster
+from launcher.config import Cluster, canonical
 from launcher.errors import ConfigError
-from launcher.planning.changes import change_settings
+from launcher.planning import changes
+from launcher.planning.changes import change_settings, changing
 from launcher.planning.estimate import parameters, saving_seconds
 from launcher.planning.launches import recorded_sweep
 from launcher.runs.black_holes import black_holes
@@ -252,13 +253,27 @@ def test_resume_takes_new_settings(store: Store) -> None:
     sweep = sweep_of(*GRID)
     launch(store, scheduler)
     directory = store.sweep(sweep.name)
-    changes = ["cluster.time=4:00:00", "+cluster.extra.reservation=friday", "checkpoint.every=5"]
-    changed = recorded_sweep(directory, store, ["sigmoid", "ipo"], lambda old: change_settings(old, changes))
+    asked = ["cluster.time=4:00:00", "+cluster.extra.reservation=friday", "checkpoint.every=5"]
+    changed = recorded_sweep(directory, store, ["sigmoid", "ipo"], changing(asked))
     assert [run.run_id for run in changed.runs] == [run.run_id for run in sweep.runs]
     config = changed.runs[0].config
     assert (config.cluster.time, config.cluster.extra, config.checkpoint.every) == (
         "4:00:00", {"reservation": "friday"}, 5
     )  # fmt: skip
+
+
+def test_new_settings_are_composed_once_for_runs_that_have_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a hundred runs that differ in their revision alone; one with a cluster of its own keeps what it has."""
+    composed: list[object] = []
+    monkeypatch.setattr(changes, "canonical", lambda settings: composed.append(settings) or canonical(settings))
+    settings = run_of().settings
+    every = [settings | {"hub": {**settings["hub"], "revision": f"r{place}"}} for place in range(100)]
+    every += [every[0] | {"cluster": {**settings["cluster"], "mem": "64G"}}]
+    changed = list(map(changing(["cluster.time=4:00:00"]), every))
+    assert len(composed) == 2
+    assert [each["hub"]["revision"] for each in changed] == [f"r{place}" for place in range(100)] + ["r0"]
+    assert {each["cluster"]["time"] for each in changed} == {"4:00:00"}
+    assert [each["cluster"]["mem"] for each in changed[-2:]] == [settings["cluster"]["mem"], "64G"]
 
 
 @pytest.mark.parametrize(

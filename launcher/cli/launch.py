@@ -22,7 +22,7 @@ from launcher.machine.accounts import has_token
 from launcher.machine.installed import trl_losses
 from launcher.machine.once import Once
 from launcher.machine.terminal import Say, complain, say, silent
-from launcher.planning.conf_places import Asked, asked_for, conf_dirs
+from launcher.planning.conf_places import VARIABLE, Asked, asked_for, conf_dirs
 from launcher.planning.data_counts import Look, look
 from launcher.planning.hub_sources import Settled, pin_sources, settle
 from launcher.planning.lengths import check_lengths
@@ -115,6 +115,9 @@ def _places(options: argparse.Namespace) -> Asked:
         raise UsageError(f"--config-path {options.config_path}: our files always count; -cd puts a folder before them")
     if folder is not None and not folder.is_dir():
         raise UsageError(f"--config-dir {folder}: no such folder")
+    named = os.environ.get(VARIABLE)
+    if named and not Path(named).is_dir():
+        raise UsageError(f"{VARIABLE}={named}: no such folder")
     asked = Asked(folder and folder.absolute(), name)
     with asked_for(asked):
         if not any((place / f"{name}.yaml").is_file() for place in conf_dirs()):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import functools
 from collections.abc import Sequence
 
 from launcher.cli.arguments import Parser, chosen_arguments, complained
@@ -45,7 +44,7 @@ def arguments(parser: Parser) -> None:
 def resume(options: argparse.Namespace) -> int:
     """Submit again those of the chosen runs that are not done, with changed settings where given."""
     from launcher.machine.installed import trl_losses
-    from launcher.planning.changes import change_settings
+    from launcher.planning.changes import changing
 
     words = options.runs
     overrides = [word for word in words if "=" in word]
@@ -53,7 +52,7 @@ def resume(options: argparse.Namespace) -> int:
     given = {word.lstrip("+").partition("=")[0].removeprefix("cluster.").removeprefix("extra.") for word in overrides}
     directory, store, scheduler = open_sweep(options)
     with contextlib.nullcontext() if options.dry_run else store.submitting():
-        changed = functools.partial(change_settings, overrides=overrides) if overrides else dict
+        changed = changing(overrides) if overrides else dict
         known = Hashes(store, complain)
         left_out: dict[str, str] = {}
         sweep = with_inputs(recorded_sweep(directory, store, trl_losses(), changed, left_out), known)

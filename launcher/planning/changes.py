@@ -6,7 +6,8 @@ Owns: which settings may change, and composing them. Must not know: what becomes
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, cast
 
@@ -50,6 +51,22 @@ def change_settings(settings: Plain, overrides: Sequence[str]) -> Plain:
     for override in parsed:
         apply_override(override, config)
     return {key: OmegaConf.to_container(v) if OmegaConf.is_config(v := config[key]) else v for key in settings}
+
+
+def changing(overrides: Sequence[str]) -> Callable[[Plain], Plain]:
+    """`change_settings` for the runs of a sweep, of which most have the same: each kind is composed once."""
+    sections = {parse(override).key_or_group.split(".")[0] for override in overrides}
+    known: dict[str, Plain] = {}
+
+    def changed(settings: Plain) -> Plain:
+        own = {section: settings[section] for section in sections & settings.keys()}
+        kind = json.dumps(own, sort_keys=True)
+        if kind not in known:
+            whole = change_settings(settings, overrides)
+            known[kind] = {section: whole[section] for section in own}
+        return {**settings, **known[kind]}
+
+    return changed
 
 
 def with_evaluation(sweep: Sweep, names: Sequence[str], overrides: Sequence[str]) -> Sweep:
