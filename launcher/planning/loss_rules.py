@@ -77,8 +77,8 @@ RANGES: dict[str, dict[str, Range]] = {
         "alphapo": Range(never={0: "its formula is then that of loss_type=simpo; give that"}, near=1e-6),
         "": Range(
             never={
-                0: "is then loss.f_divergence=forward_kl; give that",
-                1: "is then loss.f_divergence=reverse_kl; set both to null",
+                0: "the alpha divergence is then loss.f_divergence=forward_kl; give that",
+                1: "the alpha divergence is then loss.f_divergence=reverse_kl; set both to null",
             },
             near=1e-3,  # in float32 TRL's formula loses digits there: 0.1 % of a loss at 1e-5
         ),
