@@ -77,10 +77,10 @@ def below_a_gap(scores: Floats, errors: Floats, losses: np.ndarray[tuple[int, ..
         own = np.flatnonzero(losses == loss)
         ordered = own[np.argsort(scores[own], kind="stable")]
         for count in range(math.floor(_SHARE * len(own)), 0, -1):
-            above, nearest = float(scores[ordered[count]]), ordered[count - 1]
+            above, low = float(scores[ordered[count]]), ordered[:count]
             others = best_first[: max(int((scores >= above).sum()), math.ceil(len(scores) / 2))]
-            noise = max(float(np.ptp(others)), float(errors[nearest]))
-            if len(others) >= _FEWEST and above - float(scores[nearest]) > _GAP * noise:
+            noise = np.maximum(np.ptp(others), errors[low])
+            if len(others) >= _FEWEST and (above - scores[low] > _GAP * noise).all():
                 found |= dict.fromkeys(ordered[:count].tolist(), above)
                 break
     return found

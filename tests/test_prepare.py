@@ -26,6 +26,7 @@ from trl import DPOTrainer
 from worker_fixtures import ARCHITECTURE, LORA, Configure
 
 from launcher.config import Model, RunConfig
+from launcher.errors import ConfigError
 from launcher.store.output_folder import Store
 from launcher.worker.dataset.pairs import collator, load_pairs, tokenise
 from launcher.worker.model import base_model
@@ -76,6 +77,21 @@ def plain_sum(model: Any, prompt: list[int], completion: list[int]) -> float:
     with torch.no_grad():
         scores = model(input_ids=ids).logits[0].log_softmax(dim=-1)
     return sum(float(scores[len(prompt) + place - 1, token]) for place, token in enumerate(completion))
+
+
+@pytest.mark.parametrize(("limit", "longer"), [(16, True), (256, False)])
+def test_a_table_is_refused_where_a_pair_has_no_values_of_its_own(
+    configure: Configure, store: Store, limit: int, longer: bool
+) -> None:
+    """Beyond a length, dynamic positions are those of a batch's longest row: each batch would give other values."""
+    rope = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0}
+    architecture = {**ARCHITECTURE, "max_position_embeddings": limit, "rope_parameters": rope}
+    config = configure(model__architecture=architecture)
+    if not longer:
+        assert reference_table.prepare(config, store)
+        return
+    with pytest.raises(ConfigError, match=r"max_length=64: \d+ of \d+ pairs are longer than 16 tokens, beyond"):
+        reference_table.prepare(config, store)
 
 
 def test_the_values_are_the_models_log_probs(configure: Configure, store: Store) -> None:

@@ -38,7 +38,7 @@ import trl
 from datasets import Dataset
 
 from launcher.config import RunConfig
-from launcher.errors import StoreError
+from launcher.errors import ConfigError, StoreError
 from launcher.losses import loss_named
 from launcher.machine import terminal
 from launcher.store.entries import list_files, making
@@ -54,7 +54,7 @@ from launcher.worker.distributed import ranks, zero
 from launcher.worker.model import base_model, precision, weights
 from launcher.worker.model.memory import Latest
 from launcher.worker.scoring import attention
-from launcher.worker.scoring.forward import forward
+from launcher.worker.scoring.forward import forward, longest_steady
 from launcher.worker.training.fit import check_fit
 from launcher.worker.training.losses import sums_and_tails
 from launcher.worker.training.packing import why_padded, words
@@ -210,7 +210,11 @@ def measure(config: RunConfig, store: Store, rows: Iterable[dict[str, list[int]]
     """The one pass of the reference model over all rows, the longest first, so that a lack of memory shows at once.
 
     The batches are dealt to the ranks in turn, and their facts come together on rank 0; the others get none.
+
+    Raises:
+        ConfigError: what the model says of a pair depends on which pairs stand beside it.
     """
+    rows = list(rows)
     why, collate, size = why_padded(config, store), collator(config, store), config.trainer.micro_batch_size
     batches = _filled(rows, size, config.trainer.max_length) if why is None else _counted(rows, size)
     ours = batches[ranks.index() :: ranks.size()]
@@ -220,6 +224,7 @@ def measure(config: RunConfig, store: Store, rows: Iterable[dict[str, list[int]]
     if ranks.is_first():
         terminal.say(f"reference pass: pairs go through the model {words(why)}")
     with reference_model(config, store) as base, attention.of_pairs(base, packed=why is None):
+        _check_steady(longest_steady(base), rows, config)
         for batch in ours:
             facts += _measure_batch(base, batch, collate(batch)) if divided else _measure_fitting(base, batch, collate)
             say(len(facts))
@@ -230,6 +235,20 @@ def measure(config: RunConfig, store: Store, rows: Iterable[dict[str, list[int]]
 
 
 Rows = list[dict[str, list[int]]]
+
+
+def _check_steady(steady: int | None, rows: Rows, config: RunConfig) -> None:
+    """Refuse pairs whose values no table can hold: beyond a length, positions are those of the batch's longest row.
+
+    Plain training is no better off: its policy is another one beside a longer pair. `steady`: that length, if any.
+    """
+    most, lengths = config.trainer.max_length, [row[0] + max(row[1:]) for row in map(_lengths, rows)]
+    longer = sum(min(each, most) > (steady or most) for each in lengths)
+    if longer:
+        model = config.model.name
+        why = f"{longer} of {len(lengths)} pairs are longer than {steady} tokens, beyond which the positions of {model}"
+        remedy = f"{why} depend on the longest row of a batch; give trainer.max_length={steady} or less"
+        raise ConfigError("trainer.max_length", most, f"{remedy}, or a loss without a reference model")
 
 
 def _counted(rows: Iterable[dict[str, list[int]]], size: int) -> list[Rows]:
