@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import gguf
@@ -16,7 +17,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing._internal.distributed.fake_pg import FakeStore
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 from worker_fixtures import ARCHITECTURE, LORA, Configure
 
 from launcher.config import Model
@@ -150,6 +151,18 @@ def test_a_broken_folder_is_one_line(store: Store, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"model\.path=.*cannot be loaded") as caught:
         models.load(Model(name="m", path=str(tmp_path)), store)
     assert "\n" not in str(caught.value)
+
+
+def test_an_attention_that_the_model_does_not_have_is_told_with_the_one_that_it_has(tmp_path: Path) -> None:
+    """Of transformers' words, a page of them, the remedy stands last."""
+    config = AutoConfig.for_model("bloom", hidden_size=32, n_layer=1, n_head=2, vocab_size=64)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    model = Model(name="old", path=str(tmp_path), dtype="float32")
+    with pytest.raises(
+        ConfigError, match=r"^model\.attn_implementation=sdpa: old has no such attention .*; give eager$"
+    ):
+        models.from_folder(str(tmp_path), model, torch.float32)
+    models.from_folder(str(tmp_path), replace(model, attn_implementation="eager"), torch.float32)
 
 
 def test_dtypes(monkeypatch: pytest.MonkeyPatch) -> None:

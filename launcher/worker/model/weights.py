@@ -98,6 +98,7 @@ def from_folder(folder: str, model: Model, dtype: torch.dtype) -> torch.nn.Modul
 
     Raises:
         StoreError: a run has left them there, and they were changed since.
+        ConfigError: they cannot be loaded, or have no such attention.
     """
     verify_start(Path(folder))
     transformers_logging.disable_progress_bar()
@@ -107,6 +108,9 @@ def from_folder(folder: str, model: Model, dtype: torch.dtype) -> torch.nn.Modul
             folder, dtype=dtype, attn_implementation=model.attn_implementation, output_loading_info=True, **options
         )
     except (OSError, ValueError) as error:
+        if 'attn_implementation="eager"' in str(error):  # transformers' own remedy, at the end of a long message
+            wanted, lacks = model.attn_implementation, f"{model.name} has no such attention in transformers"
+            raise ConfigError("model.attn_implementation", wanted, f"{lacks}; give eager") from error
         raise not_loadable(model, error) from error
     module: torch.nn.Module = loaded[0]
     check_loaded(loaded[1], folder)
