@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from launcher.cli.arguments import VERBS
 from launcher.planning import prerequisites
 from launcher.store.files import write_once
 from launcher.store.output_folder import Store
+from launcher.views.console import logs_command, verb_command
 
 TWO_GPUS = "cluster.gpus_per_node=2"
 
@@ -190,3 +192,17 @@ def test_more_gpus_than_this_machine_has_are_refused(
         dry = launch(*run, word, "dry_run=true")
         assert dry.returncode == 0
         assert told in " ".join(f"{dry.stdout} {dry.stderr}".split())
+
+
+@pytest.mark.parametrize(
+    ("called", "words"), [("/opt/bin/prefsweep", "prefsweep"), ("x/__main__.py", "python -m launcher")]
+)
+def test_what_is_to_be_typed_next_is_as_it_was_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, called: str, words: str
+) -> None:
+    """A command that is named, and one that launches what was suggested, begin as the one that was called."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [called])
+    directory = Store(tmp_path / "outputs").sweep("demo")
+    assert verb_command(directory, "resume") == f"{words} resume demo"
+    assert logs_command(directory, "r") == f"{words} logs r"

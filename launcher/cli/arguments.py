@@ -6,12 +6,12 @@ Owns: these. Must not know: what a verb does or takes besides, or anything of a 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NoReturn
 
 from launcher.errors import UsageError
+from launcher.machine import terminal
 from launcher.machine.terminal import complain
 
 AS_MODULE = "python -m launcher"
@@ -100,8 +100,8 @@ def chosen_arguments(parser: Parser, which: str = "run ids or their beginnings (
 
 
 def program() -> str:
-    """How this program was called: `prefsweep`, the command that an installation has, or as a module."""
-    return "prefsweep" if Path(sys.argv[0]).name == "prefsweep" else AS_MODULE
+    """How this program was called, in one piece."""
+    return " ".join(terminal.program())
 
 
 def as_called(text: str) -> str:

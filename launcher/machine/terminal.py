@@ -167,6 +167,11 @@ def say_json(value: Any) -> None:
     print()
 
 
+def program() -> list[str]:
+    """How this program was called: `prefsweep`, the command that an installation has, or as a module."""
+    return ["prefsweep"] if os.path.basename(sys.argv[0]) == "prefsweep" else ["python", "-m", "launcher"]  # noqa: PTH119
+
+
 def command(*words: str | os.PathLike[str]) -> str:
     """A command as it may be pasted into a shell, also from a terminal that cannot show all of its letters."""
     return " ".join(_quoted(os.fspath(word)) for word in words)

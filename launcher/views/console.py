@@ -17,7 +17,7 @@ from rich.table import Table
 from launcher.config import Judge
 from launcher.errors import number_of
 from launcher.machine.default_folder import default_output_dir
-from launcher.machine.terminal import Say, Screen, command, complain, legible, rewrite, say
+from launcher.machine.terminal import Say, Screen, command, complain, legible, program, rewrite, say
 from launcher.store.output_folder import SweepDir
 
 TERMINAL_SECONDS, LOG_SECONDS = 0.3, 5.0  # between two words on what is being done
@@ -25,12 +25,12 @@ TERMINAL_SECONDS, LOG_SECONDS = 0.3, 5.0  # between two words on what is being d
 
 def verb_command(directory: SweepDir, verb: str, *words: str) -> str:
     """A verb for this sweep as it may be pasted into a shell; with the folder of everything, where that is not ours."""
-    return command("python", "-m", "launcher", verb, directory.name, *words, *_place(directory))
+    return command(*program(), verb, directory.name, *words, *_place(directory))
 
 
 def logs_command(directory: SweepDir, run_id: str) -> str:
     """What shows all that a run of this sweep printed, likewise."""
-    return command("python", "-m", "launcher", "logs", run_id, *_place(directory))
+    return command(*program(), "logs", run_id, *_place(directory))
 
 
 def _place(directory: SweepDir) -> list[str]:

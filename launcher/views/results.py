@@ -17,7 +17,7 @@ from launcher.evaluation.judge import Spent
 from launcher.evaluation.scores import Waiting
 from launcher.hub.publish import Outcome, Publication
 from launcher.machine.disk import in_words
-from launcher.machine.terminal import Screen, command, complain, say, say_json
+from launcher.machine.terminal import Screen, command, complain, program, say, say_json
 from launcher.store.files import Plain, plain
 from launcher.store.output_folder import SweepDir
 from launcher.views.console import duration, judge_name, verb_command
@@ -53,7 +53,8 @@ def show_results(directory: SweepDir, rows: Sequence[Plain]) -> None:
     console.print(table)
     if line := _rewards_line(rows):
         console.print(line, soft_wrap=True)
-    report = command("python", "-m", "analysis", directory.path)
+    as_module = command("python", "-m", "analysis", directory.path)
+    report = as_module if len(program()) > 1 else verb_command(directory, "report")
     console.print(f"{directory.results_file}; report: {report}", soft_wrap=True)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from launcher.machine.terminal import Screen, command, complain, say, say_json
+from launcher.machine.terminal import Screen, command, complain, program, say, say_json
 from launcher.store.files import Plain
 from launcher.store.output_folder import SweepDir
 from launcher.views.console import verb_command
@@ -29,7 +29,7 @@ def show_suggestion(
 
     `unmeasured`: the benchmarks by which settings were compared, and which that command does not measure.
     """
-    launch = command("python", "-m", "launcher", *words) if words else None
+    launch = command(*program(), *words) if words else None
     if as_json:
         runs = [_plain(run) for run in found.runs]
         say_json({"sweep": directory.name, "runs": runs, "command": launch, "evaluate": list(unmeasured),
