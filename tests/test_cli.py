@@ -12,6 +12,8 @@ from fakes import FakeScheduler, submit
 
 from launcher.cli import main
 from launcher.cli.arguments import VERBS
+from launcher.cli.launch import _unlisted
+from launcher.cluster.offer import Offer
 from launcher.planning import prerequisites
 from launcher.store.files import write_once
 from launcher.store.output_folder import Store
@@ -206,3 +208,15 @@ def test_what_is_to_be_typed_next_is_as_it_was_typed(
     directory = Store(tmp_path / "outputs").sweep("demo")
     assert verb_command(directory, "resume") == f"{words} resume demo"
     assert logs_command(directory, "r") == f"{words} logs r"
+
+
+def test_a_partition_that_is_not_listed_is_told_before_anything_is_submitted() -> None:
+    """It may be hidden, or a name that a site's own plugin knows, so it is no error; once for all runs."""
+    scheduler, sweep = (
+        FakeScheduler(),
+        sweep_of("model=tiny", "beta=0.1,0.2", "cluster=slurm", "cluster.partition=gpuu"),
+    )
+    assert _unlisted(sweep, scheduler) == []
+    scheduler.offers = Offer(unlisted=("gpuu",))
+    (note,) = _unlisted(sweep, scheduler)
+    assert note.startswith("cluster.partition=gpuu: gpuu is not among the partitions that are listed here")

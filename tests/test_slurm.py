@@ -363,7 +363,8 @@ def test_what_a_cluster_offers() -> None:
         ("long", Offer(11, 60, 10080)),
         ("main,long", Offer(15, 60, 90)),
         ("old", Offer(1, None, None)),
-        ("none", Offer()),
+        ("none", Offer(unlisted=("none",))),
+        ("long,none", Offer(11, 60, 10080, ("none",))),
     ],
 )
 def test_what_a_partition_gives(partition: str | None, expected: Offer) -> None:

@@ -173,7 +173,8 @@ def _launch(options: argparse.Namespace, argv: Sequence[str]) -> int:
     sweep, taken = in_environment(settled.sweep, scheduler)
     short = short_of_disk(sweep, store, scheduler.at_once(sweep.runs[0].config.cluster))
     large = check_ranks((run.config.cluster for run in sweep.runs), scheduler, dry_run=config.dry_run)
-    settled = replace(settled, sweep=sweep, notes=[*settled.notes, *short, *large], lines=[*settled.lines, *taken])
+    notes = [*settled.notes, *short, *large, *_unlisted(sweep, scheduler)]
+    settled = replace(settled, sweep=sweep, notes=notes, lines=[*settled.lines, *taken])
     check_root(store, scheduler)
     if config.dry_run:
         compared = compare(settled.sweep, store, scheduler, retrain=config.retrain)
@@ -192,6 +193,18 @@ def _with_folder(overrides: Sequence[str], folder: Path) -> list[str]:
     if said := [each for each in overrides if each.lstrip("+").startswith("output_dir=")]:
         raise UsageError(f"{said[0]}: the folder is given twice; leave out --output-dir {folder}")
     return [*overrides, f"output_dir={as_text(str(folder))}"]
+
+
+def _unlisted(sweep: Sweep, scheduler: Scheduler) -> list[str]:
+    """Which partitions are named that the scheduler does not list: hidden ones, or a site's own names, if no slip."""
+    clusters = {(each.clusters, each.partition): each for each in (run.config.cluster for run in sweep.runs)}
+    offers = ((each.partition, scheduler.offer(each).unlisted) for each in clusters.values())
+    said = "not among the partitions that are listed here; sbatch may refuse the jobs"
+    return [
+        f"cluster.partition={named}: {listed(unlisted, TOLD)} {'is' if len(unlisted) == 1 else 'are'} {said}"
+        for named, unlisted in offers
+        if unlisted
+    ]
 
 
 def _plan_dry(sweep: Sweep, compared: Compared, store: Store, scheduler: Scheduler) -> Plan:

@@ -20,11 +20,13 @@ class Offer:
         nodes: how many there are.
         minutes: a job's time limit where it names none.
         most_minutes: the longest limit that it may name.
+        unlisted: partitions that the job names, and the scheduler does not.
     """
 
     nodes: int | None = None
     minutes: int | None = None
     most_minutes: int | None = None
+    unlisted: tuple[str, ...] = ()
 
     def has_enough(self, nodes: int, without: Iterable[str]) -> bool:
         """Whether a job of so many nodes may keep away from these: as many are left to it, and half of all.

@@ -160,10 +160,13 @@ def read_offer(text: str, partition: str | None) -> Offer:
     wanted = (partition or "").split(",")
     lines = [found.groups() for line in text.splitlines() if (found := LIMITS.fullmatch(line.strip()))]
     mine = [line for line in lines if line[0].rstrip("*") in wanted or (partition is None and line[0].endswith("*"))]
+    listed = {line[0].rstrip("*") for line in lines}
+    unlisted = tuple(name for name in wanted if name not in listed) if partition and lines else ()
     if not mine:
-        return Offer()
+        return Offer(unlisted=unlisted)
     most, default = ([given for line in mine if (given := minutes(line[column]))] for column in (1, 2))
-    return Offer(sum(int(line[3]) for line in mine), min(default, default=None), min(most, default=None))
+    nodes = sum(int(line[3]) for line in mine)
+    return Offer(nodes, min(default, default=None), min(most, default=None), unlisted)
 
 
 def _partition(name: str, state: str, limit: str, nodes: str, gres: str, cpus: str, memory: str) -> Partition:
