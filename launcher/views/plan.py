@@ -75,7 +75,7 @@ def _jobs_in_words(plan: Plan) -> str:
         return f"Which jobs there would be, only the scheduler can tell: {plan.silence}"
     jobs = sum(planned.batch.size for planned in plan.batches)
     tables = len({planned.table.batch.name for planned in plan.batches if planned.table})
-    pieces = f", in {len(plan.batches)} pieces" if len(plan.batches) > 1 else ""
+    pieces = f", in {len(plan.batches)} submissions" if len(plan.batches) > 1 else ""
     what = f"There would be {number_of(jobs, 'job')}{pieces}"
     if tables:
         what += f", after {tables} for the reference table" + ("s" if tables > 1 else "")
