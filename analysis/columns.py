@@ -146,7 +146,7 @@ NESTED = (
     Column("other_scores", "mapping", "further numbers of evaluation (lm_eval tasks, commands), by their names",
            place=""),
     Column("samples", "list", "generations to read: prompt, text, reward"),
-    Column("curve", "list", "training log: step, loss, reward_accuracy, reward_margin"),
+    Column("curve", "list", "training log: step, loss, reward_accuracy, reward_margin, learning_rate"),
     Column("axes", "mapping", "the sweep's axes and the run's place on them; step where runs have milestones"),
     Column("objective", "mapping", "the full resolved objective, which the run id is a hash of"),
     Column("sources", "mapping", "what was found of model and dataset: commits, or hashes of files"),

@@ -263,7 +263,8 @@ def _sample(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _point(value: dict[str, Any]) -> dict[str, float]:
-    return {key: _number(value.get(key)) for key in ("step", "loss", "reward_accuracy", "reward_margin")}
+    names = ("step", "loss", "reward_accuracy", "reward_margin", "learning_rate")
+    return {name: _number(value.get(name)) for name in names}
 
 
 def _number(value: object) -> float:

@@ -188,6 +188,15 @@ def test_reward_accuracy_alone_does_not_choose(tmp_path: Path) -> None:
     assert leads(best) == []
 
 
+def test_a_run_whose_learning_rate_was_never_above_0_is_told(tmp_path: Path) -> None:
+    """It is the untrained model, whatever it is judged as; older results say no rate, and are not told."""
+    still = [{"step": 1, "loss": 0.69, "reward_accuracy": 0.0, "reward_margin": 0.0, "learning_rate": 0.0}]
+    rows = [base_row(), run_row(beta=0.1, curve=still, run_id="still"), run_row(beta=0.5, run_id="older")]
+    settings, best = judged(tmp_path, rows)
+    told = cautions.cautions(statistics.with_estimates(analysis.load(tmp_path)), best, settings)
+    assert told[0].startswith("Nothing was trained in still: the learning rate was 0 in each step.")
+
+
 def test_between_losses_too_the_nearest_to_the_reference_is_named(tmp_path: Path) -> None:
     """All accuracies are 1; the first loss's lowest KL is not the lowest of all, which is what the sentence claims."""
     distances = {("sigmoid", 0.05): 117.0, ("sigmoid", 0.1): 130.0, ("ipo", 0.3): 68.0, ("ipo", 0.6): 19.0}

@@ -39,6 +39,7 @@ def cautions(
     plain = [each for each in best if (each.row["model"], each.row["dataset"]) not in curved]
     not_curved = [(row["model"], row["dataset"]) not in curved for _, row in settings.iterrows()]
     found = [
+        *_untrained(runs),
         *_damage(frame),
         *curves.cautions(concluded, next(iter(frame["sweep"].dropna()), "SWEEP").partition(", ")[0]),
         *_no_base(best),
@@ -59,6 +60,17 @@ def cautions(
     if any(each.difference.method == "unpaired" for each in best):
         found.append("Some differences could not be paired value by value; their intervals are wider for it.")
     return found
+
+
+def _untrained(runs: pd.DataFrame) -> list[str]:
+    """Say which runs never had a learning rate above 0: a warm-up that was as long as the training."""
+    rates = {str(row["run_id"]): [point["learning_rate"] for point in row["curve"]] for _, row in runs.iterrows()}
+    found = [name for name, own in rates.items() if own and not any(rate != 0 for rate in own)]
+    if not found:
+        return []
+    return [
+        f"Nothing was trained in {_some(found)}: the learning rate was 0 in each step. They are the untrained model."
+    ]
 
 
 def _damage(frame: pd.DataFrame) -> list[str]:

@@ -18,7 +18,7 @@ def check_lengths(sweep: Sweep, data: Look) -> list[str]:
         What is to be known: a warm-up that a schedule ignores, a single step whose learning rate is 0.
 
     Raises:
-        ConfigError: the learning rate, or a milestone, would never be reached; nothing would be trained.
+        ConfigError: the learning rate, or a milestone, would never be reached.
     """
     notes = []
     for run in sweep.runs:
@@ -58,11 +58,11 @@ def _check_run(run: Run, steps: int) -> list[str]:
     if warmup < steps:
         return []
     key = "warmup_ratio" if trainer.warmup_steps is None else "warmup_steps"
-    if steps == 1 and trainer.max_steps is not None:  # a trial of whether a run gets through
+    if steps == 1 and trainer.max_steps is not None:
         return [f"trainer.{key}={getattr(trainer, key)}: the only step has learning rate 0 and trains nothing"]
     if steps == 1:
-        lost = "all pairs make one step, whose learning rate is 0: nothing would be trained"
-        raise ConfigError("trainer.batch_size", trainer.batch_size, f"{lost}; give less, or more trainer.epochs")
+        lost = "all pairs make one step, whose learning rate is 0: nothing is trained"
+        return [f"trainer.batch_size={trainer.batch_size}: {lost}; give less, or more trainer.epochs"]
     lost = f"the warm-up takes {warmup} steps and the training has {steps}, so that it never comes to"
     remedy = f"{lost} trainer.learning_rate={trainer.learning_rate:g}; give trainer.warmup_steps={steps - 1} or less"
     raise ConfigError(f"trainer.{key}", getattr(trainer, key), remedy)
