@@ -15,8 +15,6 @@ import yaml
 from launcher.errors import UsageError, suggestion
 from launcher.planning.comments import ITEM, Comments, Written, comments_in
 from launcher.planning.conf_places import choices, conf_dirs, conf_file, groups, looked_in
-from launcher.planning.keys import keys
-from launcher.planning.overrides import as_text
 
 IN_A_GROUP = 4  # values that are told of each key of a group
 
@@ -108,6 +106,9 @@ def help_of(word: str) -> str:
 
 def _of_schema(word: str) -> Iterator[str]:
     """Of keys that stand in no file of conf/: what their type and its default say."""
+    from launcher.planning.keys import keys  # imports OmegaConf and Hydra, which no other help waits for
+    from launcher.planning.overrides import as_text
+
     for key in (each for section in keys() for each in section.all()):
         if key.name == word or key.name.startswith(f"{word}."):
             yield from (f"# {line}" for line in key.about.splitlines())
