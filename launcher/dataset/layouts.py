@@ -389,7 +389,8 @@ def _no_such_split(listing: Listing, found: Collection[str], key: str, split: st
         sorted(each for each in found if not SHARD.fullmatch(each)),
     )
     remedy = f"no {base_of(split)}.jsonl, .json or .parquet, nor shards of it, in {listing.place}; found {files}"
-    remedy += "; name the file of that split (without .jsonl), or give one file as dataset.path, whose last tenth is held out"
+    remedy += "; name the file of that split (without .jsonl), or give one file as dataset.path, whose last tenth is"
+    remedy += " held out"
     if splits:
         remedy += f"; splits: {listed(splits, SHOWN)}; a piece of one is NAME[:90%], NAME[90%:]"
     return ConfigError(key, split, remedy)
