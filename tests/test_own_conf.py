@@ -154,6 +154,15 @@ def test_every_key_has_a_comment_that_is_found() -> None:
     assert not any("yaml-language-server" in help_of(word) for word in (*groups(), *all_keys()))
 
 
+def test_a_variable_that_names_no_folder_is_told(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else ours would stand in the place of the files that lie in the one that is meant."""
+    monkeypatch.setenv("PREFSWEEP_CONF", str(here / "nope"))
+    code, _, error = answer(capsys, "--cfg", "job")
+    assert (code, f"PREFSWEEP_CONF={here / 'nope'}: no such folder" in error) == (2, True)
+
+
 def test_a_file_that_is_no_yaml_is_in_no_helps_way(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """--help lists it by name, and tells the keys of the others."""
     write(here / "conf" / "trainer" / "broken.yaml", "learning_rate: [1\n")
