@@ -16,6 +16,7 @@ from launcher.planning.overrides import meaning
 from launcher.runs.collect import collect
 from launcher.runs.run_state import states_of
 from launcher.runs.unreadable import Reading
+from launcher.store.facts import RunRecord
 from launcher.store.output_folder import Store, SweepDir
 from launcher.views import suggestion
 
@@ -42,8 +43,9 @@ def suggest(options: argparse.Namespace) -> int:
     faults = directory.faults()
     collect(directory, store, states_of(runs_of(directory, store), scheduler), Reading(faults.append))
     found = _suggested(directory, options.runs, _left_out(directory))
-    words = words_for(_further(found, directory), directory.name, _said(store)) if found.runs else []
-    suggestion.show_suggestion(directory, found, words, _not_measured(found, directory), as_json=options.json)
+    records = {record.run_id: record for record in directory.run_records()}
+    words = words_for(_further(found, records), directory.name, _said(store)) if found.runs else []
+    suggestion.show_suggestion(directory, found, words, _not_measured(found, records), as_json=options.json)
     return complained(faults)
 
 
@@ -73,14 +75,12 @@ def _suggested(directory: SweepDir, runs: int, left_out: Callable[[str, Mapping[
         raise StoreError(str(error)) from error
 
 
-def _further(found: Suggestion, directory: SweepDir) -> list[Further]:
-    records = {record.run_id: record for record in directory.run_records()}
+def _further(found: Suggestion, records: Mapping[str, RunRecord]) -> list[Further]:
     return [Further(records[run.like], {**run.changed, "seed": run.seed}) for run in found.runs]
 
 
-def _not_measured(found: Suggestion, directory: SweepDir) -> list[str]:
+def _not_measured(found: Suggestion, records: Mapping[str, RunRecord]) -> list[str]:
     """The benchmarks by which settings were compared, and which are not of the runs' own evaluation."""
-    records = {record.run_id: record for record in directory.run_records()}
     evaluated = (records[run.like].settings.get("evaluation", {}).get("benchmarks", ()) for run in found.runs)
     own = set[str]().union(*evaluated)
     return [name for name in found.benchmarks if own and name not in own]
